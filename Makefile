@@ -1,0 +1,35 @@
+# Each target makes what it needs: a virtual environment in .venv, once, with the versions of constraints.txt.
+
+PYTHON ?= python3
+DEMO_OUT ?= demo-output
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
+
+.PHONY: help demo test lint
+
+help:
+	@echo "make demo   train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
+	@echo "make test   run the tests"
+	@echo "make lint   check style and types"
+
+demo: .venv/.installed
+	$(BIN)/lorarec demo --out $(DEMO_OUT)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --editable .
+	touch $@
+
+# pip reads dependency groups from version 25.1 on.
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --group dev
+	touch $@

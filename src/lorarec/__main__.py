@@ -1,0 +1,5 @@
+"""`python -m lorarec`, which `accelerate launch -m lorarec train ...` needs."""
+
+from lorarec.cli import main
+
+main()

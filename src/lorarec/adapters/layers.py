@@ -1,0 +1,29 @@
+"""What an adapter can sit on: the linear layers of a causal language model, whatever class they have."""
+
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+
+def dimensions(layer: nn.Module) -> tuple[int, int] | None:
+    """(input size, output size) of a linear layer (quantised ones and GPT-2's transposed `Conv1D` are some, too)."""
+    if isinstance(layer, Conv1D):
+        return layer.nx, layer.nf
+    return (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else None
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers of `model` by module name, without its vocabulary projection.
+
+    The projection is left out because scores read single columns of it, past its forward method.
+    """
+    output: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head = output()
+    return {name: layer for name, layer in model.named_modules() if layer is not head and dimensions(layer) is not None}
+
+
+def parent_and_name(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The module that holds the layer at `path`, and the attribute it is held under."""
+    parent, _, name = path.rpartition(".")
+    return model.get_submodule(parent), name

@@ -1,0 +1,77 @@
+"""Artefacts on disk: written whole or not at all, and identified by content."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lorarec.errors import LorarecError
+
+
+@contextmanager
+def new_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of `out` that becomes `out` when the block ends without an error.
+
+    Args:
+        out: the folder to make. Its parents are created.
+        overwrite: replace an existing folder; without it an existing, non-empty `out` is an error.
+
+    Raises:
+        LorarecError: `out` exists, or its disk cannot be written to.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise LorarecError(f"cannot write to {out.parent}: {error.strerror}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        temporary.rename(out)
+    except OSError as error:
+        raise LorarecError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON through a temporary sibling, so that a reader never sees half of it."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.rename(path)
+    except OSError as error:
+        raise LorarecError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        LorarecError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LorarecError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise LorarecError(f"{path} is not readable JSON: {error}") from error
+
+
+def file_fingerprint(*paths: str | Path) -> str:
+    """SHA-256 over the contents of the files in the order given, as the first 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,79 @@
+"""Which task comes when, and its loss."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2ForCausalLM
+
+from lorarec.backbone.episodes import (
+    Catalogue,
+    ChoiceBatch,
+    TextBatch,
+    copy_batch,
+    history_batch,
+    related_batch,
+    repeat_batch,
+)
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import score_batch, token_log_probs, trunk
+
+TASKS = ("copy", "history", "repeat-verdict", "repeat-likelihood", "related-verdict", "related-likelihood")
+#: Shares of the tasks from a point of the build on: copying first, then noisy repeats, then relatedness.
+STAGES = (
+    (0.00, (0.80, 0.20, 0.00, 0.00, 0.00, 0.00)),
+    (0.12, (0.20, 0.10, 0.60, 0.10, 0.00, 0.00)),
+    (0.30, (0.08, 0.10, 0.15, 0.05, 0.50, 0.12)),
+)
+ROWS = {"text": 20, "verdict": 14, "likelihood": 14}
+
+
+def draw(
+    seed: int, step: int, progress: float, catalogues: Sequence[Catalogue], builders: dict[str, PromptBuilder]
+) -> tuple[str, TextBatch | ChoiceBatch]:
+    """The batch of one step: a pure function of seed and step."""
+    rng = np.random.default_rng((seed, step))
+    starts = [start for start, _ in STAGES]
+    number = sum(progress >= start for start in starts) - 1
+    end = (*starts, 1.0)[number + 1]
+    within = (progress - starts[number]) / (end - starts[number])
+    task = str(rng.choice(TASKS, p=STAGES[number][1]))
+    kind, _, readout = task.partition("-")
+    if not readout:
+        make = copy_batch if kind == "copy" else history_batch
+        return task, make(rng, catalogues, builders["verdict"], ROWS["text"])
+    difficulty = within if number == (1 if kind == "repeat" else 2) else 1.0
+    choose = repeat_batch if kind == "repeat" else related_batch
+    return task, choose(rng, catalogues, builders[readout], ROWS[readout], difficulty)
+
+
+def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> tuple[torch.Tensor, float | None, int]:
+    """Loss, share of right choices (verdicts only) and number of tokens.
+
+    Verdicts are trained listwise over the candidates. The likelihood readout is trained by the next-token loss of the
+    right title given the list: raw sums of log-probabilities are too wild for a listwise loss this early.
+    """
+    if isinstance(batch, TextBatch):
+        return _text_loss(model, batch)
+    if batch.builder.readout == "likelihood":
+        right = [Example(e.prompt, [e.branches[a]]) for e, a in zip(batch.examples, batch.answers, strict=True)]
+        scores = torch.cat(score_batch(model, right, batch.builder))
+        return -scores.sum() / sum(len(e.branches[0]) for e in right), None, sum(e.length for e in right)
+    scores = score_batch(model, batch.examples, batch.builder)
+    losses = [cross_entropy(s[None], torch.tensor([a])) for s, a in zip(scores, batch.answers, strict=True)]
+    right = sum(int(s.argmax()) == a for s, a in zip(scores, batch.answers, strict=True))
+    return torch.stack(losses).mean(), right / len(losses), sum(e.length for e in batch.examples)
+
+
+def _text_loss(model: Qwen2ForCausalLM, batch: TextBatch) -> tuple[torch.Tensor, None, int]:
+    length = max(map(len, batch.rows))
+    ids = torch.zeros(len(batch.rows), length, dtype=torch.long)
+    for row, tokens in enumerate(batch.rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    hidden = trunk(model)(input_ids=ids, use_cache=False).last_hidden_state
+    rows = [r for r, tokens in enumerate(batch.rows) for _ in range(batch.starts[r], len(tokens))]
+    columns = [c for r, tokens in enumerate(batch.rows) for c in range(batch.starts[r], len(tokens))]
+    targets = ids[rows, columns]
+    log_probs = token_log_probs(model, hidden[rows, [c - 1 for c in columns]], targets)
+    return -log_probs.mean(), None, sum(map(len, batch.rows))

@@ -1,0 +1,125 @@
+"""Any Hugging Face causal LM as a backbone, and the embedded one."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lorarec.artefacts import file_fingerprint
+from lorarec.errors import LorarecError
+
+EMBEDDED = "embedded"
+
+
+@dataclass
+class Backbone:
+    """A causal LM and its tokenizer, both Hugging Face's own.
+
+    Attributes:
+        id: the hub id or folder it was loaded from, or `embedded`.
+        fingerprint: 16 hexadecimal digits of its weights; adapters remember it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    fingerprint: str
+
+    @classmethod
+    def load(
+        cls,
+        id_or_path: str | Path = EMBEDDED,
+        dtype: str = "auto",
+        device: str | None = None,
+        quantization: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Load a backbone; only safetensors weights are read.
+
+        Args:
+            id_or_path: `embedded`, a folder, or a hub id.
+            dtype: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
+            device: a torch device or `auto` (accelerate spreads the model); a GPU when there is one by default.
+            quantization: `4bit` or `8bit` through bitsandbytes (`pip install lorarec[quantized]`).
+            trust_remote_code: run code that comes with the model. Off: such models are refused.
+
+        Raises:
+            LorarecError: the model is missing, has no safetensors, needs remote code, or a library is missing.
+        """
+        name = str(id_or_path)
+        source = str(embedded_folder()) if name == EMBEDDED else name
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        kwargs: dict[str, Any] = {
+            "dtype": _dtype(dtype, device, name),
+            "use_safetensors": True,
+            "trust_remote_code": trust_remote_code,
+        }
+        if quantization is not None:
+            kwargs["quantization_config"] = _quantization(quantization)
+            kwargs["device_map"] = "auto"
+        elif device != "cpu":
+            kwargs["device_map"] = device
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
+        except (OSError, ValueError, ImportError) as error:
+            lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
+        model.eval()
+        return cls(model, tokenizer, name, _fingerprint(model, source))
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded backbone inside the package."""
+    return Path(str(resources.files("lorarec.backbone"))) / EMBEDDED
+
+
+def _dtype(dtype: str, device: str, name: str) -> Any:
+    if dtype == "auto":
+        # Half precision is stored for size; CPUs compute in float32.
+        return torch.float32 if device == "cpu" or name == EMBEDDED else "auto"
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise LorarecError(f"unknown dtype {dtype!r}: choose auto, float32, bfloat16 or float16")
+    return getattr(torch, dtype)
+
+
+def _quantization(bits: str) -> Any:
+    if bits not in ("4bit", "8bit"):
+        raise LorarecError(f"unknown quantization {bits!r}: choose 4bit or 8bit")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise LorarecError("quantization needs bitsandbytes: pip install 'lorarec[quantized]'") from None
+    from transformers import BitsAndBytesConfig
+
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def _fingerprint(model: PreTrainedModel, source: str) -> str:
+    """Of the safetensors files when they are at hand, else of the architecture and a few weights.
+
+    A file is identified by its header and its first tensor, so that a 7B model is not read twice.
+    """
+    folder = Path(source)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if files and sum(file.stat().st_size for file in files) < 1 << 28:
+        return file_fingerprint(*files)
+    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            names = sorted(tensors.keys())
+            digest.update("".join(names).encode() + str(file.stat().st_size).encode())
+    embedding = model.get_input_embeddings().weight
+    rows = embedding[: min(256, embedding.shape[0])].detach().float().cpu().numpy()
+    digest.update(rows.tobytes())
+    return digest.hexdigest()[:16]

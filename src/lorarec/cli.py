@@ -1,0 +1,123 @@
+"""The command line: its verbs, how errors are told, and which messages of the libraries are kept quiet."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from lorarec import LorarecError, __version__
+
+# verb -> (module in lorarec.commands, name in it, line of `lorarec --help`), by panel of the help page. The modules
+# are imported when their verb is called: the libraries behind most of them take seconds to load.
+_PANELS = {
+    "Data": {
+        "import": ("data", "import_app", "Turn an interaction log with item titles into a dataset folder."),
+        "describe": ("data", "describe", "Show what a dataset holds: counts, density, lengths, title coverage."),
+        "split": ("data", "split", "Divide a dataset and store its candidate sets."),
+    },
+    "Adapters": {
+        "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
+        "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
+        "backbone": ("backbone", "app", "Make a small backbone from item texts."),
+    },
+    "Ranking": {
+        "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
+        "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
+        "demo": ("demo", "demo", "Train, mix and compare adapters on the bundled sample."),
+    },
+}
+_VERBS = {verb: (module, name) for verbs in _PANELS.values() for verb, (module, name, _) in verbs.items()}
+
+
+class _LazyGroup(TyperGroup):
+    """A group of placeholders; the one that is called is replaced by the real command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        verb, _, rest = super().resolve_command(ctx, args)
+        return verb, _load(verb) if verb else None, rest
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorarec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _lorarec(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Recommendation with language models and mixed LoRA adapters."""
+
+
+def _placeholder() -> None:
+    """Stands for a verb on the help page."""
+
+
+for _panel, _verbs in _PANELS.items():
+    for _verb, (_, _, _line) in _verbs.items():
+        app.command(_verb, help=_line, rich_help_panel=_panel)(_placeholder)
+
+
+def _load(verb: str) -> Any:
+    """The command of a verb, made from its function or its own group of verbs."""
+    module, name = _VERBS[verb]
+    found: typer.Typer | Callable[..., Any] = getattr(import_module(f"lorarec.commands.{module}"), name)
+    _quieten_transformers()
+    holder = typer.Typer()
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=verb)
+    else:
+        holder.command(verb)(found)
+    return get_group(holder).commands[verb]
+
+
+def _quieten_transformers() -> None:
+    """No bar for the loading of weights; bars of downloads stay."""
+    if "transformers" not in sys.modules:
+        return
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # turns off those of downloads as well
+    enable_progress_bars()
+
+
+def _tell(message: str) -> int:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return 2
+
+
+def main() -> None:
+    """Run the command line: exit code 2 with one line on bad input, 130 when interrupted, 1 when a pipe breaks."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except LorarecError as error:
+        sys.exit(_tell(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(_tell(f"{error.filename}: {error.strerror}"))

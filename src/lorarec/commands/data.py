@@ -1,0 +1,273 @@
+"""Verbs about data: import, describe, split."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lorarec.data.assemble import Source, assemble
+from lorarec.data.dataset import Dataset
+from lorarec.data.describe import describe as describe_dataset
+from lorarec.data.describe import plot_lengths
+from lorarec.data.sample import GENERAL_DOMAINS, SPECIFIC_DOMAIN, load_sample
+from lorarec.data.sources import read_amazon, read_movielens, read_table
+from lorarec.data.sources.table import Columns
+from lorarec.data.splits import draw_split
+from lorarec.errors import LorarecError
+
+import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
+_progress = Console(stderr=True)
+
+
+class Overlap(StrEnum):
+    """What two datasets may share."""
+
+    USERS = "users"
+    ITEMS = "items"
+    INTERACTIONS = "interactions"
+    TITLES = "titles"
+
+
+class Protocol(StrEnum):
+    """How a dataset is divided."""
+
+    LEAVE_ONE_OUT = "leave-one-out"
+    GLOBAL_TIME = "global-time"
+
+
+Out = Annotated[Path, typer.Option(help="The dataset folder to write.")]
+Name = Annotated[str | None, typer.Option(help="A name for the dataset instead of one made from the file's.")]
+KCore = Annotated[
+    int, typer.Option(min=0, help="Drop users and items with fewer interactions than this, again and again.")
+]
+KeepUntitled = Annotated[
+    bool, typer.Option("--keep-untitled", help="Name items without a title by their id instead of dropping them.")
+]
+KeepUnseen = Annotated[
+    bool, typer.Option("--keep-unseen", help="Keep titled items that nobody interacted with (not with --k-core).")
+]
+Without = Annotated[
+    list[Path] | None, typer.Option(help="Leave out what this dataset folder also has; may be given several times.")
+]
+By = Annotated[Overlap, typer.Option(help="What --without compares. Titles find one item under two ids.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
+Folder = Annotated[Path, typer.Argument(help="A dataset folder made by `lorarec import`.")]
+
+
+@import_app.command("movielens")
+def import_movielens(
+    path: Annotated[
+        Path, typer.Argument(help="The folder or zip from grouplens.org: 100K, 1M, 10M, 20M, 25M, latest.")
+    ],
+    out: Out,
+    name: Name = None,
+    k_core: KCore = 0,
+    keep_untitled: KeepUntitled = False,
+    keep_unseen: KeepUnseen = False,
+    without: Without = None,
+    by: By = Overlap.ITEMS,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import MovieLens as published.
+
+    Example: lorarec import movielens ml-latest-small.zip --k-core 5 --out data/movies
+    """
+    _refuse_existing(out, overwrite)
+    with _progress.status(f"reading {path}"):
+        source = read_movielens(path)
+    _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
+
+
+@import_app.command("amazon")
+def import_amazon(
+    reviews: Annotated[
+        Path, typer.Argument(help="Reviews (.json.gz, .jsonl.gz) or ratings (.csv) of 2014, 2018, 2023.")
+    ],
+    out: Out,
+    meta: Annotated[Path | None, typer.Option(help="meta_*.json.gz or .jsonl.gz: titles, brands, categories.")] = None,
+    name: Name = None,
+    k_core: KCore = 0,
+    keep_untitled: KeepUntitled = False,
+    keep_unseen: KeepUnseen = False,
+    without: Without = None,
+    by: By = Overlap.ITEMS,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import Amazon reviews as published.
+
+    Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
+    """
+    _refuse_existing(out, overwrite)
+    source = read_amazon(reviews, meta, progress=True)
+    _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
+
+
+@import_app.command("table")
+def import_table(
+    interactions: Annotated[Path, typer.Argument(help="The log: .csv, .tsv, .parquet or .jsonl; text may be gzipped.")],
+    out: Out,
+    items: Annotated[
+        Path | None, typer.Option(help="A table of items with their titles; without it titles are read from the log.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
+    item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = "item_id",
+    time: Annotated[
+        str, typer.Option(help="Column of moments (seconds, milliseconds, ISO 8601 text) or of positions.")
+    ] = "timestamp",
+    rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` is taken if it is there.")] = None,
+    title: Annotated[str, typer.Option(help="Column of item titles.")] = "title",
+    separator: Annotated[str | None, typer.Option(help="Between CSV fields; a comma, or a tab for .tsv.")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The CSV has no header; its columns are column_1, column_2, ...")
+    ] = False,
+    licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
+    name: Name = None,
+    k_core: KCore = 0,
+    keep_untitled: KeepUntitled = False,
+    keep_unseen: KeepUnseen = False,
+    without: Without = None,
+    by: By = Overlap.ITEMS,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import any table of interactions; name the columns by options.
+
+    Example: lorarec import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
+    --title product_name --out data/shop
+    """
+    _refuse_existing(out, overwrite)
+    columns = Columns(user, item, time, rating, title)
+    with _progress.status(f"reading {interactions}"):
+        source = read_table(
+            interactions, items, columns=columns, separator=separator, header=not no_header, licence=licence
+        )
+    _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
+
+
+@import_app.command("sample")
+def import_sample(
+    out: Out,
+    domain: Annotated[str, typer.Argument(help=f"One of {', '.join((SPECIFIC_DOMAIN, *GENERAL_DOMAINS))}.")],
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a domain of the bundled MovieLens sample into a dataset folder.
+
+    Example: lorarec import sample comedy --out data/comedy
+    """
+    _report_import(load_sample(domain).save(out, overwrite), as_json)
+
+
+def describe(
+    dataset: Folder,
+    plot: Annotated[Path | None, typer.Option(help="Write a histogram of the lengths to this PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a dataset holds: counts, density, lengths, title coverage, time span.
+
+    Example: lorarec describe data/movies --plot movies.png
+    """
+    loaded = Dataset.load(dataset)
+    figures = describe_dataset(loaded)
+    if plot:
+        plot_lengths(loaded, plot)
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False))
+        return
+    _print_table(loaded.name, [(key.replace("_", " "), _readable(value)) for key, value in figures.items()])
+
+
+def split(
+    dataset: Folder,
+    protocol: Annotated[Protocol, typer.Option(help="Last items of every user, or two moments for all.")] = (
+        Protocol.LEAVE_ONE_OUT
+    ),
+    new_items: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the items kept out of training (leave-one-out).")
+    ] = 0.1,
+    negatives: Annotated[int, typer.Option(min=1, help="Untouched items in every candidate set.")] = 29,
+    seed: Annotated[int, typer.Option(help="Fixes the new items and the candidates.")] = 42,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Divide a dataset into training, validation and test and store the candidate sets in DATASET/split.
+
+    Without this verb the first one that needs a split draws the default one.
+
+    Example: lorarec split data/movies --new-items 0.2 --seed 7
+    """
+    loaded = Dataset.load(dataset)
+    options: dict[str, Any] = {"protocol": protocol.value, "negatives": negatives, "seed": seed}
+    if protocol == Protocol.LEAVE_ONE_OUT:
+        options["new_items"] = new_items
+    drawn = draw_split(loaded, **options)
+    drawn.save(dataset / "split", overwrite)
+    if as_json:
+        typer.echo(json.dumps(drawn.info, indent=2, ensure_ascii=False))
+        return
+    counts = [(key.replace("_", " "), _readable(value)) for key, value in drawn.info["counts"].items()]
+    _print_table(f"{loaded.name}: {protocol.value}", [*counts, ("folder", str(dataset / "split"))])
+
+
+def _refuse_existing(out: Path, overwrite: bool) -> None:
+    """Say so before a long import, not after it."""
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+
+
+def _finish(
+    source: Source,
+    out: Path,
+    name: str | None,
+    k_core: int,
+    keep_untitled: bool,
+    keep_unseen: bool,
+    without: list[Path] | None,
+    by: Overlap,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    with _progress.status("assembling the dataset"):
+        dataset = assemble(
+            source,
+            name=name,
+            keep_untitled=keep_untitled,
+            keep_unseen=keep_unseen,
+            without=[Dataset.load(folder) for folder in without or []],
+            by=by.value,
+            k_core=k_core,
+        ).save(out, overwrite)
+    _report_import(dataset, as_json)
+
+
+def _report_import(dataset: Dataset, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(dataset.info, indent=2, ensure_ascii=False))
+        return
+    figures = {**dataset.info["counts"], **dataset.info["import"], "filters": dataset.info["filters"]}
+    rows = [(key.replace("_", " "), _readable(value)) for key, value in figures.items()]
+    _print_table(dataset.name, [*rows, ("folder", str(dataset.folder))])
+
+
+def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table("", "", title=title, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(_readable(part) for part in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "not known"}[value]
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

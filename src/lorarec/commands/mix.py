@@ -1,0 +1,127 @@
+"""The verb `mix`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.mixing import CasePrompts
+from lorarec.mixing import mix as mix_adapters
+
+
+class Method(StrEnum):
+    """Who chooses the weights."""
+
+    FIXED = "fixed"
+    GRID = "grid"
+    ENTROPY = "entropy"
+
+
+class Combine(StrEnum):
+    """What is summed."""
+
+    FACTORS = "factors"
+    DELTAS = "deltas"
+
+
+class Scope(StrEnum):
+    """What has weights of its own."""
+
+    MODEL = "model"
+    LAYER = "layer"
+
+
+class Setting(StrEnum):
+    """Whose prompts the entropy is taken over."""
+
+    WARM = "warm"
+    NEW_ITEM = "new-item"
+
+
+class Objective(StrEnum):
+    """Which entropy is minimised."""
+
+    CANDIDATES = "candidates"
+    TOKENS = "tokens"
+
+
+def mix(
+    adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders of one backbone.")],
+    out: Annotated[Path, typer.Option(help="The adapter folder to write.")],
+    method: Annotated[
+        Method, typer.Option(help="Weights given, by validation NDCG, or by entropy of unlabelled prompts.")
+    ] = Method.ENTROPY,
+    combine: Annotated[
+        Combine, typer.Option(help="Sum A and B (rank r) or the products B A (rank sum of r).")
+    ] = Combine.FACTORS,
+    scope: Annotated[Scope, typer.Option(help="One set of weights, or one per layer (entropy only).")] = Scope.MODEL,
+    weights: Annotated[str | None, typer.Option(help="For --method fixed: one per adapter, as in 0.3,0.7.")] = None,
+    backbone: Annotated[str, typer.Option(help="Hub id, folder, or `embedded`.")] = "embedded",
+    dataset: Annotated[Path | None, typer.Option(help="Dataset folder that the prompts come from.")] = None,
+    setting: Annotated[Setting, typer.Option(help="For entropy: whose prompts.")] = Setting.WARM,
+    prompts: Annotated[int, typer.Option(min=1, help="For entropy: number of unlabelled prompts.")] = 50,
+    cases: Annotated[int, typer.Option(min=1, help="For grid: number of validation cases.")] = 500,
+    objective: Annotated[
+        Objective, typer.Option(help="For entropy: of the candidate set or of the first answer tokens.")
+    ] = Objective.CANDIDATES,
+    rank: Annotated[int | None, typer.Option(min=1, help="Cut the mixture to this rank (SVD).")] = None,
+    seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 42,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Mix adapters into one, with weights given, searched on validation cases, or found without labels."""
+    model = Backbone.load(backbone)
+    given = _parsed(weights)
+    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
+    if method is not Method.FIXED:
+        if dataset is None:
+            raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
+        data = Dataset.load(dataset)
+        split = load_split(data)
+        made = CasePrompts(model, adapters)
+        found["builder"] = made.builder
+        record = {"dataset": data.name, "dataset_fingerprint": data.fingerprint, "seed": seed}
+        if method is Method.GRID:
+            found["validation"] = made.validation(data, split, cases, seed)
+        else:
+            found["prompts"] = made.unlabelled(data, split, setting, prompts, seed)
+            record["setting"] = setting
+    result = mix_adapters(
+        model,
+        adapters,
+        out=out,
+        method=method,
+        combine=combine,
+        scope=scope,
+        weights=given,
+        objective=objective,
+        rank=rank,
+        record=record,
+        overwrite=overwrite,
+        **found,
+    )
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), "weights": result.weights, "stopped": result.trace.stopped}))
+        return
+    layers = result.weights if isinstance(result.weights, dict) else {"all layers": result.weights}
+    table = Table("layer", *(str(adapter) for adapter in adapters), title=f"Weights ({method}, {combine})")
+    for name, row in layers.items():
+        table.add_row(name, *(f"{weight:.3f}" for weight in row))
+    console = Console()
+    console.print(table)
+    console.print(f"Mixture written to {out}")
+
+
+def _parsed(weights: str | None) -> list[float] | None:
+    try:
+        return None if weights is None else [float(part) for part in weights.split(",")]
+    except ValueError:
+        raise LorarecError(f"--weights {weights} must be numbers with commas between them, as in 0.3,0.7") from None

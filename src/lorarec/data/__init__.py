@@ -1,0 +1,17 @@
+"""Interactions and item texts: the Dataset folder, its sources, filters, splits and candidate sets."""
+
+from lorarec.data.dataset import Dataset
+from lorarec.data.filters import k_core, remove_overlap
+from lorarec.data.splits import Split, draw_split, few_shot, global_time, leave_one_out, load_split
+
+__all__ = [
+    "Dataset",
+    "Split",
+    "draw_split",
+    "few_shot",
+    "global_time",
+    "k_core",
+    "leave_one_out",
+    "load_split",
+    "remove_overlap",
+]

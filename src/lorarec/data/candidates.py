@@ -1,0 +1,118 @@
+"""Candidate sets: the target among items that its user never touched, drawn once and in random order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from lorarec.data.columns import CANDIDATES, ITEM, TARGET, USER
+from lorarec.errors import LorarecError
+
+# Rejection needs about catalogue / untouched draws for each negative, an exact draw about catalogue steps per case.
+_EXACT_BELOW_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Interacted:
+    """Which users touched which items of a catalogue, as sorted integer keys user * n_items + item."""
+
+    keys: np.ndarray
+    n_items: int
+
+    def holds(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """True where the user touched the item (both broadcast to one shape)."""
+        wanted = users * self.n_items + items
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.asarray(self.keys[place] == wanted)
+
+    def of_user(self, user: int) -> np.ndarray:
+        """Item codes that one user touched."""
+        first, last = np.searchsorted(self.keys, [user * self.n_items, (user + 1) * self.n_items])
+        return np.asarray(self.keys[first:last] - user * self.n_items)
+
+
+def draw_candidates(
+    cases: pl.DataFrame, interactions: pl.DataFrame, catalogue: pl.Series, negatives: int, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Add a `candidates` column: the target and `negatives` distinct items of the catalogue its user never touched.
+
+    Args:
+        cases: user_id, target and other columns; one row per case.
+        interactions: everything users ever touched, in any part of the split.
+        catalogue: the item ids to draw from, unique; it holds every target.
+        negatives: untouched items per case, drawn uniformly without replacement.
+        rng: source of randomness; one state gives one result.
+
+    Returns:
+        `cases` with lists of negatives + 1 item ids in random order. Cases whose user left fewer than `negatives`
+        items untouched are left out.
+
+    Raises:
+        LorarecError: the catalogue is smaller than a candidate set, or no case has enough untouched items.
+    """
+    if catalogue.len() < negatives + 1:
+        raise LorarecError(
+            f"{negatives + 1} candidates need as many items, but only {catalogue.len()} can be drawn: "
+            f"ask for at most {catalogue.len() - 1} negatives (--negatives) or use more items"
+        )
+    if cases.is_empty():
+        return cases.with_columns(pl.lit(None, pl.List(pl.String)).alias(CANDIDATES))
+    cases, users, targets, touched = _encode(cases, interactions, catalogue)
+    counts = np.bincount(touched.keys // touched.n_items, minlength=users.max() + 1)
+    untouched = touched.n_items - counts[users]
+    enough = untouched >= negatives
+    if not enough.any():
+        raise LorarecError(
+            f"no user left {negatives} items untouched: ask for fewer negatives (--negatives) or use more items"
+        )
+    cases, users, targets, untouched = cases.filter(enough), users[enough], targets[enough], untouched[enough]
+    drawn = _draw(users, untouched, touched, negatives, rng)
+    sets = np.concatenate([targets[:, None], drawn], axis=1)
+    sets = np.take_along_axis(sets, rng.random(sets.shape).argsort(axis=1), axis=1)
+    ids = catalogue.gather(sets.ravel()).reshape(sets.shape).arr.to_list()
+    return cases.with_columns(ids.alias(CANDIDATES))
+
+
+def _encode(
+    cases: pl.DataFrame, interactions: pl.DataFrame, catalogue: pl.Series
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, Interacted]:
+    item_codes = pl.DataFrame({ITEM: catalogue}).with_row_index("item")
+    user_codes = cases.select(pl.col(USER).unique().sort()).with_row_index("user")
+    pairs = interactions.select(USER, ITEM).join(user_codes, on=USER).join(item_codes, on=ITEM)
+    keys = pairs["user"].to_numpy().astype(np.int64) * catalogue.len() + pairs["item"].to_numpy()
+    coded = cases.join(user_codes, on=USER, maintain_order="left")
+    coded = coded.join(item_codes, left_on=TARGET, right_on=ITEM, maintain_order="left")
+    users, targets = coded["user"].to_numpy().astype(np.int64), coded["item"].to_numpy().astype(np.int64)
+    return coded.drop("user", "item"), users, targets, Interacted(np.unique(keys), catalogue.len())
+
+
+def _draw(
+    users: np.ndarray, untouched: np.ndarray, touched: Interacted, negatives: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(cases, negatives) item codes, distinct within a row and untouched by the row's user."""
+    drawn = np.empty((len(users), negatives), dtype=np.int64)
+    exact = (untouched < _EXACT_BELOW_SHARE * touched.n_items) | (untouched < 4 * negatives)
+    for row in np.flatnonzero(exact):
+        pool = np.setdiff1d(np.arange(touched.n_items), touched.of_user(users[row]), assume_unique=True)
+        drawn[row] = rng.choice(pool, negatives, replace=False)
+    rows = np.flatnonzero(~exact)
+    redraw = np.ones((len(rows), negatives), dtype=bool)
+    while len(rows):
+        block = drawn[rows]
+        block[redraw] = rng.integers(0, touched.n_items, int(redraw.sum()))
+        drawn[rows] = block
+        redraw = _repeats(block) | touched.holds(users[rows][:, None], block)
+        unfinished = redraw.any(axis=1)
+        rows, redraw = rows[unfinished], redraw[unfinished]
+    return drawn
+
+
+def _repeats(block: np.ndarray) -> np.ndarray:
+    """True at every occurrence of a value in its row but the first."""
+    order = block.argsort(axis=1, kind="stable")
+    ordered = np.take_along_axis(block, order, axis=1)
+    again = np.zeros(block.shape, dtype=bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    result = np.empty_like(again)
+    np.put_along_axis(result, order, again, axis=1)
+    return result

@@ -1,0 +1,10 @@
+"""Column names of the Dataset folder and of the splits, kept in this one place."""
+
+USER = "user_id"
+ITEM = "item_id"
+TIME = "timestamp"
+RATING = "rating"
+TITLE = "title"
+HISTORY = "history"
+TARGET = "target"
+CANDIDATES = "candidates"

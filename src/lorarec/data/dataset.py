@@ -1,0 +1,201 @@
+"""The Dataset: interactions and item texts in one canonical form, and the folder that holds them.
+
+Folder: `interactions.parquet`, `items.parquet`, optional `users.parquet`, `dataset.json`.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import polars as pl
+
+from lorarec.artefacts import new_folder, read_json, write_json
+from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
+from lorarec.data.content_hash import content_hash
+from lorarec.errors import LorarecError
+
+INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64, RATING: pl.Float32})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions, item texts and what is known about them.
+
+    Attributes:
+        name: a short name.
+        interactions: user_id (text), item_id (text), timestamp (whole seconds, or any whole number that grows with
+            time), rating (float32 or null); sorted by user, then time. Interactions of one user at one time keep
+            the order of the source.
+        items: item_id, title and other text columns; one row per item, sorted by item_id; every title is non-empty
+            and every item of `interactions` is here.
+        users: user_id and other columns, or None.
+        info: name, source, licence, counts, filters, fingerprint.
+        folder: where it was loaded from or saved to, or None.
+    """
+
+    name: str
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @classmethod
+    def from_frames(
+        cls,
+        name: str,
+        interactions: pl.DataFrame,
+        items: pl.DataFrame,
+        users: pl.DataFrame | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> Self:
+        """Bring frames into the canonical form: types, order, checks, counts and fingerprint.
+
+        Args:
+            name: a short name.
+            interactions: user_id, item_id, timestamp (whole numbers) and, if known, rating.
+            items: item_id, title and any further text columns.
+            users: user_id and any further columns; users without interactions are left out.
+            info: what is known already: source, licence, filters.
+
+        Raises:
+            LorarecError: a column is missing, a value is null, a title is empty, an item is unknown or twice there.
+        """
+        interactions = _canonical_interactions(interactions, name)
+        items = _canonical_items(items, name)
+        _check_items_known(interactions, items, name)
+        if users is not None:
+            users = users.with_columns(pl.col(USER).cast(pl.String))
+            users = users.join(interactions.select(USER).unique(), on=USER, how="semi").sort(USER)
+        counts = {
+            "users": interactions[USER].n_unique(),
+            "items": items.height,
+            "interactions": interactions.height,
+        }
+        known = {"source": None, "licence": None, "filters": [], **(info or {})}
+        known |= {"name": name, "counts": counts, "fingerprint": content_hash(interactions, items)}
+        return cls(name, interactions, items, users, known)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a Dataset folder.
+
+        Raises:
+            LorarecError: a file is missing, unreadable, or does not hold what dataset.json says.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec import`")
+        if not (folder / "dataset.json").is_file():
+            raise LorarecError(f"{folder} has no dataset.json: make a dataset folder with `lorarec import`")
+        info = read_json(folder / "dataset.json")
+        if not isinstance(info, dict) or not {"name", "counts", "fingerprint"} <= info.keys():
+            raise LorarecError(f"{folder / 'dataset.json'} lacks name, counts or fingerprint: import the dataset again")
+        interactions = _canonical_interactions(read_parquet(folder / "interactions.parquet"), folder)
+        items = _canonical_items(read_parquet(folder / "items.parquet"), folder)
+        _check_items_known(interactions, items, folder)
+        found = {"items": items.height, "interactions": interactions.height}
+        if found != {key: info["counts"].get(key) for key in found}:
+            raise LorarecError(f"{folder}: dataset.json does not belong to these tables: import the dataset again")
+        has_users = (folder / "users.parquet").is_file()
+        users = read_parquet(folder / "users.parquet") if has_users else None
+        return cls(info["name"], interactions, items, users, info, folder)
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Self:
+        """Write the Dataset folder, whole or not at all, and return the dataset that lives there.
+
+        Raises:
+            LorarecError: `out` exists already or cannot be written to.
+        """
+        with new_folder(out, overwrite) as folder:
+            self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
+            self.items.write_parquet(folder / "items.parquet", compression="zstd")
+            if self.users is not None:
+                self.users.write_parquet(folder / "users.parquet", compression="zstd")
+            write_json(folder / "dataset.json", self.info)
+        return replace(self, folder=Path(out))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over the content of interactions and items."""
+        return str(self.info["fingerprint"])
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """item_id -> title."""
+        return dict(zip(self.items[ITEM].to_list(), self.items[TITLE].to_list(), strict=True))
+
+    def subset(self, interactions: pl.DataFrame, *, filter_note: str, name: str | None = None) -> Self:
+        """The dataset of some of its interactions: items and users without any are left out, the note is recorded."""
+        items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
+        info = {**self.info, "filters": [*self.info.get("filters", []), filter_note]}
+        return self.from_frames(name or self.name, interactions, items, self.users, info)
+
+
+def folder_name(text: str) -> str:
+    """A name fit for a folder: lower case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise LorarecError(f"{path} is missing: import the dataset again") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise LorarecError(f"{path} is not readable Parquet ({reason}): import the dataset again") from error
+
+
+def _canonical_interactions(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
+    _require(frame, (USER, ITEM, TIME), f"interactions of {where}")
+    if RATING not in frame.columns:
+        frame = frame.with_columns(pl.lit(None, pl.Float32).alias(RATING))
+    try:
+        frame = frame.select(pl.col(column).cast(dtype) for column, dtype in INTERACTION_SCHEMA.items())
+    except pl.exceptions.PolarsError as error:
+        raise LorarecError(f"interactions of {where}: {str(error).splitlines()[0]}") from error
+    if frame.is_empty():
+        raise LorarecError(f"{where} has no interactions: check the input, or filter less")
+    for column in (USER, ITEM, TIME):
+        _refuse_nulls(frame[column], f"interactions of {where}")
+    return frame.sort(USER, TIME, maintain_order=True)
+
+
+def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
+    _require(frame, (ITEM, TITLE), f"items of {where}")
+    frame = frame.with_columns(pl.col(ITEM, TITLE).cast(pl.String))
+    _refuse_nulls(frame[ITEM], f"items of {where}")
+    empty = frame.filter(pl.col(TITLE).fill_null("").str.strip_chars() == "")
+    if empty.height:
+        raise LorarecError(
+            f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
+            "give it one, or import again, dropping such items or naming them by id (--keep-untitled)"
+        )
+    repeated = frame.filter(pl.col(ITEM).is_duplicated())
+    if repeated.height:
+        raise LorarecError(f"items of {where}: item {repeated[ITEM][0]!r} has more than one row: keep one")
+    return frame.select(ITEM, TITLE, pl.exclude(ITEM, TITLE)).sort(ITEM)
+
+
+def _check_items_known(interactions: pl.DataFrame, items: pl.DataFrame, where: str | Path) -> None:
+    unknown = interactions.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="anti")
+    if unknown.height:
+        raise LorarecError(
+            f"{where}: {unknown.height} items have interactions but no row among the items, "
+            f"the first is {unknown[ITEM].min()!r}: add them, or import again"
+        )
+
+
+def _require(frame: pl.DataFrame, columns: tuple[str, ...], where: str) -> None:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise LorarecError(f"{where}: no column {', '.join(missing)} (there are {', '.join(frame.columns)})")
+
+
+def _refuse_nulls(column: pl.Series, where: str) -> None:
+    if column.null_count():
+        row = int(column.is_null().arg_max() or 0) + 1
+        raise LorarecError(f"{where}: row {row} has no {column.name}")

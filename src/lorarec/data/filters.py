@@ -1,0 +1,66 @@
+"""Filters from Dataset to Dataset: k-core and the removal of what two datasets share."""
+
+import numpy as np
+import polars as pl
+
+from lorarec.data.columns import ITEM, TITLE, USER
+from lorarec.data.dataset import Dataset
+from lorarec.errors import LorarecError
+
+_OVERLAP_KEYS = {"users": [USER], "items": [ITEM], "interactions": [USER, ITEM], "titles": [TITLE]}
+
+
+def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
+    """Keep the largest part in which every user has at least `k` interactions and every item `item_k` (default `k`).
+
+    Users and items below the limit are dropped in turns until none is left, so the result is a fixpoint.
+
+    Raises:
+        LorarecError: nothing is left.
+    """
+    item_k = k if item_k is None else item_k
+    keep = core_rows(dataset.interactions, k, item_k)
+    if not keep.any():
+        raise LorarecError(f"{dataset.name}: nothing is left of a {k}-core: ask for a smaller one (--k-core)")
+    note = f"{k}-core" if item_k == k else f"core: users {k}, items {item_k}"
+    return dataset.subset(dataset.interactions.filter(keep), filter_note=note)
+
+
+def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> np.ndarray:
+    """True for the interactions in the core; (rows,)."""
+    users = interactions[USER].rank("dense").to_numpy().astype(np.int64)
+    items = interactions[ITEM].rank("dense").to_numpy().astype(np.int64)
+    rows = np.arange(len(users))
+    while len(rows):
+        user_degree = np.bincount(users[rows])
+        item_degree = np.bincount(items[rows])
+        stay = (user_degree[users[rows]] >= user_k) & (item_degree[items[rows]] >= item_k)
+        if stay.all():
+            break
+        rows = rows[stay]
+    keep = np.zeros(len(users), dtype=bool)
+    keep[rows] = True
+    return keep
+
+
+def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Dataset:
+    """The dataset without what it shares with `other`: the same users, items, (user, item) pairs or item titles.
+
+    Titles are compared without regard to case; they find the same item under another id.
+
+    Raises:
+        LorarecError: `by` is unknown, or nothing is left.
+    """
+    if by not in _OVERLAP_KEYS:
+        raise LorarecError(f"cannot remove overlap by {by!r}: use one of {', '.join(_OVERLAP_KEYS)}")
+    kept = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
+    if kept.is_empty():
+        raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
+    rows = dataset.interactions[kept["index"].to_numpy()]
+    return dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
+
+
+def _comparable(dataset: Dataset) -> pl.DataFrame:
+    titles = dataset.items.select(ITEM, pl.col(TITLE).str.to_lowercase())
+    rows = dataset.interactions.select(USER, ITEM).with_row_index()
+    return rows.join(titles, on=ITEM, maintain_order="left")

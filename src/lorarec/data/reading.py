@@ -1,0 +1,182 @@
+"""Opening what users hand in: plain or gzipped lines and tables, with errors that name the file and the line."""
+
+import ast
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+from rich.console import Console
+from rich.progress import wrap_file
+
+from lorarec.errors import LorarecError
+
+_BLOCK_BYTES = 32 << 20
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
+
+
+@contextmanager
+def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
+    """The bytes of a plain or gzipped file, told apart by content; with `progress` a bar on stderr shows the reading.
+
+    Raises:
+        LorarecError: the file cannot be read, or its gzip stream is truncated or damaged.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            bar = wrap_file(
+                raw,
+                total=path.stat().st_size,
+                description=f"reading {path.name}",
+                console=Console(stderr=True),
+                transient=True,
+                disable=not progress,
+            )
+            with bar as shown:
+                yield gzip.GzipFile(fileobj=shown) if zipped else shown  # type: ignore[misc]
+    except EOFError as error:
+        raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise LorarecError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+    except OSError as error:
+        raise LorarecError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines with the number of their first line, counted from 1."""
+    number, rest = 1, b""
+    with opened(path, progress) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            head, newline, tail = block.rpartition(b"\n")
+            if not newline:
+                rest += tail
+                continue
+            yield number, rest + head + newline
+            number += head.count(b"\n") + 1
+            rest = tail
+    if rest:
+        yield number, rest
+
+
+def first_line(path: str | Path) -> str:
+    """The first line without its end."""
+    with opened(path) as stream:
+        return stream.readline().decode("utf-8", errors="replace").rstrip("\r\n")
+
+
+def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of every line: JSON, or a Python literal as in the Amazon files of 2014.
+
+    Raises:
+        LorarecError: a line is neither, or not an object.
+    """
+    for number, block in line_blocks(path, progress):
+        for offset, line in enumerate(block.split(b"\n")):
+            if line.strip():
+                yield number + offset, parse_record(line, f"{path}: line {number + offset}")
+
+
+def parse_record(line: bytes, where: str) -> dict[str, Any]:
+    """One object from JSON or from a Python literal; nothing is ever evaluated."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        try:
+            value = ast.literal_eval(line.decode("utf-8", errors="replace").strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+    if not isinstance(value, dict):
+        raise LorarecError(f"{where} is neither a JSON object nor a Python literal of one: mend or remove it")
+    return value
+
+
+def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = False) -> pl.DataFrame:
+    """Chosen fields of JSON (or Python literal) lines, as text; absent fields are null.
+
+    Raises:
+        LorarecError: a line that cannot be parsed, or a field that no line has.
+    """
+    schema = pl.Schema(dict.fromkeys(columns, pl.String))
+    frames = []
+    for number, block in line_blocks(path, progress):
+        try:
+            frame = pl.read_ndjson(block, schema=schema)
+        except pl.exceptions.PolarsError:
+            lines = [line for line in enumerate(block.split(b"\n"), start=number) if line[1].strip()]
+            rows = [parse_record(line, f"{path}: line {at}") for at, line in lines]
+            texts = {name: [_text(row.get(name)) for row in rows] for name in columns}
+            frame = pl.DataFrame(texts, schema=schema)
+        frames.append(frame)
+    table = pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+    if table.is_empty():
+        raise LorarecError(f"{path} is empty")
+    for name in columns:
+        if table[name].null_count() == table.height:
+            known = ", ".join(parse_record(first_line(path).encode(), f"{path}: line 1"))
+            raise LorarecError(f"{path}: no field {name!r} (the first line has {known})")
+    return table
+
+
+def scan_table(path: str | Path, separator: str | None = None, header: bool = True) -> pl.LazyFrame:
+    """A CSV (all columns as text), Parquet or JSON lines file, by its suffix; `.gz` may follow for text.
+
+    Raises:
+        LorarecError: no such file, or a suffix that is not one of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LorarecError(f"{path} does not exist or is not a file")
+    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
+    if suffix not in TABLE_SUFFIXES:
+        raise LorarecError(f"{path}: its name does not tell its form: end it on one of {', '.join(TABLE_SUFFIXES)}")
+    if suffix == ".parquet":
+        return pl.scan_parquet(path)
+    if suffix in (".csv", ".tsv"):
+        separator = separator or ("\t" if suffix == ".tsv" else ",")
+        naming = None if header else _column_numbers
+        return pl.scan_csv(path, separator=separator, has_header=header, infer_schema=False, with_column_names=naming)
+    return pl.scan_ndjson(path, infer_schema_length=None)
+
+
+def column_names(lazy: pl.LazyFrame, path: str | Path) -> list[str]:
+    """The columns of a scanned table."""
+    with table_errors(path):
+        return lazy.collect_schema().names()
+
+
+def collect(lazy: pl.LazyFrame, path: str | Path) -> pl.DataFrame:
+    """Read a scanned table, streaming."""
+    with table_errors(path):
+        return lazy.collect(engine="streaming")
+
+
+@contextmanager
+def table_errors(path: str | Path) -> Iterator[None]:
+    """Turn a table reader's errors into one line that names the file."""
+    try:
+        yield
+    except pl.exceptions.NoDataError:
+        raise LorarecError(f"{path} is empty") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        if "unexpected end of file" in reason:
+            raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
+        if "utf-8" in reason:
+            raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from error
+        raise LorarecError(f"{path} cannot be read as a table: {reason}") from error
+
+
+def _column_numbers(names: list[str]) -> list[str]:
+    """column_1, column_2, ...: whatever numbers polars gives to columns without names."""
+    return [f"column_{number}" for number in range(1, len(names) + 1)]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,96 @@
+"""The bundled sample: MovieLens ml-latest-small, cut by genre into domains that share users but no item.
+
+`sample/` holds ratings.parquet and movies.parquet with the values as published, and the licence with the citation.
+"""
+
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import polars as pl
+
+from lorarec.artefacts import new_folder
+from lorarec.data.assemble import Source, assemble
+from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
+from lorarec.data.dataset import Dataset
+from lorarec.data.reading import opened
+from lorarec.data.sources.movielens import read_movielens, readable_genres
+from lorarec.errors import LorarecError
+
+LICENCE = "MovieLens terms of use: research, no commercial use, redistribution under the same conditions"
+SPECIFIC_DOMAIN = "action"
+GENERAL_DOMAINS = ("thriller", "comedy", "drama")
+# A movie belongs to the first domain one of whose genres it has.
+_GENRES = {
+    SPECIFIC_DOMAIN: ("Action", "Adventure", "Sci-Fi", "Fantasy"),
+    "thriller": ("Thriller", "Crime", "Horror", "Mystery"),
+    "comedy": ("Comedy",),
+    "drama": ("Drama", "Romance"),
+}
+_CORE = 5
+
+
+def sample_domains() -> tuple[str, ...]:
+    """Names of the domains: the specific one first, then the general ones."""
+    return tuple(_GENRES)
+
+
+def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
+    """One domain of the sample as a 5-core Dataset; no two domains share an item.
+
+    Raises:
+        LorarecError: no such domain.
+    """
+    if domain not in _GENRES:
+        raise LorarecError(f"the sample has no domain {domain!r}: use one of {', '.join(_GENRES)}")
+    ratings, movies = _tables()
+    left = movies
+    for earlier in list(_GENRES)[: list(_GENRES).index(domain)]:
+        left = left.filter(~_has_genre_of(earlier))
+    movies = left.filter(_has_genre_of(domain))
+    rows = ratings.join(movies, on=ITEM, how="semi", maintain_order="left")
+    source = Source(f"sample-{domain}", "MovieLens ml-latest-small (bundled)", LICENCE, rows, readable_genres(movies))
+    return assemble(source, k_core=_CORE)
+
+
+def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -> None:
+    """Make the bundled sample from an unpacked ml-latest-small folder.
+
+    Args:
+        folder: movies.csv, ratings.csv and README.txt as published.
+        out: the folder to write.
+        overwrite: replace `out`.
+
+    Raises:
+        LorarecError: not such a folder, or a README without licence and citation.
+    """
+    source = read_movielens(folder)
+    with opened(Path(folder) / "README.txt") as stream:
+        readme = stream.read().decode("utf-8")
+    start, end = readme.find("Usage License\n"), readme.find("Further Information About GroupLens\n")
+    if not 0 <= start < end:
+        raise LorarecError(f"{Path(folder) / 'README.txt'} has no licence and citation: is it ml-latest-small?")
+    ratings = source.interactions.with_columns(
+        pl.col(USER).cast(pl.UInt16), pl.col(ITEM).cast(pl.Int32), pl.col(TIME).cast(pl.Int32)
+    )
+    movies = source.items.with_columns(pl.col(ITEM).cast(pl.Int32)).join(ratings, on=ITEM, how="semi")
+    with new_folder(out, overwrite) as made:
+        tables = {"ratings": ratings.sort(USER, TIME, maintain_order=True), "movies": movies.sort(ITEM)}
+        for name, table in tables.items():
+            table.write_parquet(made / f"{name}.parquet", compression="zstd", compression_level=22, statistics=False)
+        notice = "MovieLens ml-latest-small, https://grouplens.org/datasets/movielens/\n\n" + readme[start:end].strip()
+        (made / "LICENSE.txt").write_text(notice + "\n", encoding="utf-8")
+
+
+@cache
+def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
+    with as_file(files("lorarec.data") / "sample") as folder:
+        ratings = pl.read_parquet(folder / "ratings.parquet")
+        movies = pl.read_parquet(folder / "movies.parquet")
+    as_text = pl.col(USER, ITEM).cast(pl.String)
+    ratings = ratings.select(as_text, pl.col(TIME).cast(pl.Int64), pl.col(RATING).cast(pl.Float32))
+    return ratings, movies.select(pl.col(ITEM).cast(pl.String), TITLE, "genres")
+
+
+def _has_genre_of(domain: str) -> pl.Expr:
+    return pl.col("genres").fill_null("").str.contains("|".join(_GENRES[domain]))

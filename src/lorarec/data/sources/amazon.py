@@ -1,0 +1,121 @@
+"""Amazon reviews as published: 2014 and 2018 (McAuley group) and 2023, JSON lines or ratings only, with metadata."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lorarec.data.assemble import Source
+from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
+from lorarec.data.dataset import folder_name
+from lorarec.data.fields import clean_interactions
+from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
+from lorarec.errors import LorarecError
+
+LICENCE = "no licence of its own; cite the publication named on the data's page"
+# Names in order of preference: 2023 metadata is keyed by parent_asin.
+_FIELDS = {
+    USER: ("reviewerID", "user_id"),
+    ITEM: ("parent_asin", "asin"),
+    RATING: ("overall", "rating"),
+    TIME: ("unixReviewTime", "timestamp"),
+}
+_USER_ID = re.compile(r"A[A-Z0-9]{11,}")
+
+
+def read_amazon(reviews: str | Path, meta: str | Path | None = None, *, progress: bool = False) -> Source:
+    """Read reviews and, for titles, their metadata.
+
+    Args:
+        reviews: `reviews_*.json.gz` or ratings-only CSV (2014), `*.json.gz` or ratings-only CSV (2018), `*.jsonl.gz`
+            or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
+        meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
+        progress: show bars on stderr.
+
+    Raises:
+        LorarecError: fields that none of these has, or lines that cannot be read.
+    """
+    reviews = Path(reviews)
+    is_json = first_line(reviews).lstrip().startswith("{")
+    raw = _reviews(reviews, progress) if is_json else _ratings_only(reviews)
+    rows = clean_interactions(raw, reviews)
+    del raw
+    wanted = set(rows[ITEM].unique().to_list())
+    no_items = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
+    items = _metadata(Path(meta), wanted, progress) if meta else no_items
+    name = folder_name(re.sub(r"^reviews_|\.(json|jsonl|csv)(\.gz)?$", "", reviews.name))
+    return Source(name, f"Amazon reviews ({reviews.name})", LICENCE, rows, items)
+
+
+def _reviews(path: Path, progress: bool) -> pl.DataFrame:
+    known = parse_record(first_line(path).encode(), f"{path}: line 1")
+    chosen = _choose(list(known), path)
+    return read_json_lines(path, list(chosen), progress).rename(chosen)
+
+
+def _ratings_only(path: Path) -> pl.DataFrame:
+    fields = first_line(path).split(",")
+    header = any(field in names for field in fields for names in _FIELDS.values())
+    lazy = pl.scan_csv(path, has_header=header, infer_schema=False)
+    names = column_names(lazy, path)
+    if header:
+        chosen = _choose(names, path)
+    elif len(names) == 4:
+        with table_errors(path):
+            users_first = _users_first(lazy.select(names[:2]).head(1000).collect(), path)
+        meanings = (USER, ITEM, RATING, TIME) if users_first else (ITEM, USER, RATING, TIME)
+        chosen = dict(zip(names, meanings, strict=True))
+    else:
+        raise LorarecError(f"{path} has {len(names)} columns without names; ratings-only files have 4")
+    return collect(lazy.select(pl.col(old).alias(new) for old, new in chosen.items()), path)
+
+
+def _users_first(head: pl.DataFrame, path: Path) -> bool:
+    """2014 puts the user first, 2018 the item; ids of users are longer and start with A."""
+    first, second = (sum(bool(_USER_ID.fullmatch(value or "")) for value in column) for column in head)
+    if first == second:
+        raise LorarecError(f"{path}: cannot tell users from items; use `lorarec import table` and name the columns")
+    return first > second
+
+
+def _choose(names: list[str], path: Path) -> dict[str, str]:
+    """Published name -> column name."""
+    chosen = {}
+    for meaning, candidates in _FIELDS.items():
+        found = next((name for name in candidates if name in names), None)
+        if found is None and meaning != RATING:
+            raise LorarecError(
+                f"{path}: none of {', '.join(candidates)} is there for {meaning} (there are {', '.join(names)}): "
+                "use `lorarec import table` and name the columns"
+            )
+        if found:
+            chosen[found] = meaning
+    return chosen
+
+
+def _metadata(path: Path, wanted: set[str], progress: bool) -> pl.DataFrame:
+    rows = []
+    for number, record in records(path, progress):
+        item = record.get("parent_asin") or record.get("asin")
+        if not item:
+            raise LorarecError(f"{path}: line {number} has neither asin nor parent_asin: is it a metadata file?")
+        if item in wanted:
+            brand = record.get("brand") or record.get("store")
+            rows.append((item, _text(record.get("title")), _text(brand), _path(record)))
+    schema = dict.fromkeys((ITEM, TITLE, "brand", "categories"), pl.String)
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def _path(record: dict[str, Any]) -> str | None:
+    """Categories from the widest to the narrowest; 2014 lists several such paths, the first is taken."""
+    categories = record.get("categories") or record.get("category") or record.get("main_category")
+    while isinstance(categories, list) and categories and isinstance(categories[0], list):
+        categories = categories[0]
+    if isinstance(categories, list):
+        return " > ".join(str(category) for category in categories) or None
+    return _text(categories)

@@ -1,0 +1,68 @@
+"""How sure a mean over cases is: bootstrap intervals and paired tests."""
+
+import numpy as np
+from scipy import stats
+
+from lorarec.errors import LorarecError
+
+_DRAWS_AT_ONCE = 1 << 22
+
+
+def bootstrap_interval(
+    values: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap interval of the mean over cases (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        values: (cases,), or (cases, figures) for many figures of the same cases, which then share the resamples.
+        level: share of the resampled means inside the interval.
+        samples: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        Lower and upper ends, each of the shape of `values[0]`.
+
+    Raises:
+        LorarecError: no cases, or a level or number of samples out of range.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    cases = len(values)
+    if cases == 0:
+        raise LorarecError("no cases: an interval needs at least one")
+    if not 0 < level < 1 or samples < 1:
+        raise LorarecError(f"an interval needs a level between 0 and 1 and samples, not {level} and {samples}")
+    rng = np.random.default_rng(seed)
+    at_once = max(1, _DRAWS_AT_ONCE // cases)
+    means = []
+    for start in range(0, samples, at_once):
+        rows = min(at_once, samples - start)
+        drawn = rng.integers(cases, size=(rows, cases)) + cases * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * cases).reshape(rows, cases)
+        means.append(times.astype(np.float64) @ values / cases)
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p-value of Student's paired t-test over cases.
+
+    Args:
+        a: (cases,) figures of one ranker.
+        b: (cases,) figures of another on the same cases.
+
+    Returns:
+        p; 1 where the two never differ or there is one case only, since neither is evidence of a difference.
+
+    Raises:
+        LorarecError: `a` and `b` are not of one shape.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise LorarecError(f"a paired test needs figures of the same cases, not of {a.shape} and {b.shape}")
+    difference = a - b
+    if len(difference) < 2 or not difference.any():
+        return 1.0
+    if np.ptp(difference) == 0:
+        return 0.0
+    return float(stats.ttest_rel(a, b).pvalue)

@@ -1,0 +1,194 @@
+"""`mix`: several adapters into one, by weights that are given, searched on labelled cases or found without labels."""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
+from lorarec.artefacts import new_folder, write_json
+from lorarec.backbone.load import Backbone
+from lorarec.errors import LorarecError
+from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
+from lorarec.mixing.grid import grid_weights
+from lorarec.mixing.objectives import CANDIDATES, Entropy
+from lorarec.mixing.pictures import curve_picture, entropy_picture, weights_picture
+from lorarec.mixing.simplex import check_weights
+from lorarec.mixing.trace import Trace
+from lorarec.prompts import Example, PromptBuilder
+
+#: Each method and the arguments it cannot do without.
+NEEDS = {"fixed": ("weights",), "grid": ("validation", "builder"), "entropy": ("prompts", "builder")}
+METHODS = tuple(NEEDS)
+SCOPES = ("model", "layer")
+PACKAGES = ("lorarec", "torch", "transformers", "peft")
+TRACE = "mix_trace.json"
+#: What `lorarec.json` says about prompts; a mixture takes it over from adapters that agree.
+PROMPT_KEYS = ("readout", "template", "options")
+PROMPT_OPTIONS = ("max_history", "max_tokens", "max_title_tokens")
+
+
+@dataclass(frozen=True)
+class MixResult:
+    """A mixture that has been written.
+
+    Attributes:
+        folder: the PEFT folder.
+        weights: one per adapter, or layer name -> one per adapter.
+        trace: how they were chosen.
+    """
+
+    folder: Path
+    weights: list[float] | dict[str, list[float]]
+    trace: Trace
+
+
+def mix(
+    backbone: Backbone,
+    adapters: Sequence[str | Path],
+    *,
+    out: str | Path,
+    method: str = "entropy",
+    combine: str = FACTORS,
+    scope: str = "model",
+    weights: Sequence[float] | None = None,
+    prompts: Sequence[Example] | None = None,
+    validation: tuple[Sequence[Example], Sequence[int]] | None = None,
+    builder: PromptBuilder | None = None,
+    objective: str = CANDIDATES,
+    rank: int | None = None,
+    token_budget: int = 8192,
+    record: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> MixResult:
+    """Mix adapters of one backbone into one and write it as a plain PEFT folder with its trace and pictures.
+
+    Args:
+        adapters: PEFT folders, two or more.
+        out: the folder to make.
+        method: `fixed` (needs `weights`), `grid` (needs `validation` and `builder`) or `entropy` (needs `prompts` and
+            `builder`; sees no labels).
+        combine: `factors` (sums A and B: rank r) or `deltas` (sums B A: rank sum of r).
+        scope: one set of weights for the whole `model`, or by `layer` (`entropy` only).
+        weights: one per adapter, on the simplex.
+        prompts: unlabelled prompts with their candidates; 50 to 100 are enough.
+        validation: prompts and the index of the true candidate of each.
+        builder: what built the prompts.
+        objective: the entropy of `candidates` or of the first `tokens` (see `lorarec.mixing.objectives`).
+        rank: cut the mixture to this rank by singular value decomposition.
+        token_budget: tokens in one pass, padding included.
+        record: what else to keep in `lorarec.json`, such as where the prompts come from.
+        overwrite: replace what is at `out`.
+
+    Raises:
+        LorarecError: bad or contradictory arguments, an unreadable adapter or one of another backbone, unequal
+            ranks with `factors`, weights off the simplex, or `out` exists.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    _check_choices(method, scope, adapters, weights, prompts, validation, builder)
+    read = [read_adapter(folder, backbone) for folder in adapters]
+    bank = AdapterBank.stack(read)
+    bank.require(combine)
+    if method == "fixed":
+        chosen, trace = check_weights(weights or (), bank.size), Trace(stopped="given")
+    else:
+        chosen, trace = _choose(
+            backbone, bank, method, combine, scope, prompts or (), validation, builder, objective, token_budget
+        )
+    per_layer = dict(zip(bank.layers, chosen, strict=True)) if scope == "layer" else None
+    merged = bank.merge(chosen if per_layer is None else per_layer, combine, rank)
+    listed = chosen.tolist() if per_layer is None else {name: row.tolist() for name, row in per_layer.items()}
+    settings = {"method": method, "combine": combine, "scope": scope, "rank": rank, "weights": listed}
+    if method == "entropy":
+        settings |= {"objective": objective, "prompts": len(prompts or ())}
+    meta = _meta(backbone, read, settings | dict(record or {}))
+    with new_folder(out, overwrite) as folder:
+        save_adapter(merged, folder, backbone.id, meta)
+        way = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}
+        write_json(folder / TRACE, {"adapters": list(map(str, adapters)), **settings, **way})
+        weights_picture(folder / "weights.png", bank.names, listed)
+        if method == "grid":
+            curve_picture(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3"))
+        if method == "entropy":
+            entropy_picture(folder / "entropy.png", trace.steps)
+            if scope == "model":
+                curve_picture(folder / "entropy_by_lambda.png", bank.names, trace.steps, ("entropy",))
+    return MixResult(out, listed, trace)
+
+
+def _choose(
+    backbone: Backbone,
+    bank: AdapterBank,
+    method: str,
+    combine: str,
+    scope: str,
+    prompts: Sequence[Example],
+    validation: tuple[Sequence[Example], Sequence[int]] | None,
+    builder: PromptBuilder | None,
+    objective: str,
+    token_budget: int,
+) -> tuple[torch.Tensor, Trace]:
+    assert builder is not None
+    with evaluation_mode(backbone.model), install(backbone.model, bank, combine) as mixed:
+        if validation is not None and method == "grid":
+            return grid_weights(mixed, bank.size, validation, builder, token_budget)
+        return choose_by_entropy(mixed, bank.size, prompts, Entropy(objective, builder), scope, token_budget)
+
+
+def _check_choices(
+    method: str,
+    scope: str,
+    adapters: Sequence[str | Path],
+    weights: Sequence[float] | None,
+    prompts: Sequence[Example] | None,
+    validation: tuple[Sequence[Example], Sequence[int]] | None,
+    builder: PromptBuilder | None,
+) -> None:
+    if method not in METHODS:
+        raise LorarecError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if scope not in SCOPES:
+        raise LorarecError(f"unknown scope {scope!r}: choose one of {', '.join(SCOPES)}")
+    if len(adapters) < 2:
+        raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
+    if scope == "layer" and method != "entropy":
+        raise LorarecError(f"scope=layer needs method=entropy; method={method} has one set of weights for the model")
+    given = {"weights": weights, "prompts": prompts, "validation": validation, "builder": builder}
+    for name in NEEDS[method]:
+        if given[name] is None:
+            raise LorarecError(f"method={method} needs {name}")
+    if weights is not None and method != "fixed":
+        raise LorarecError(f"method={method} chooses the weights itself: leave weights out or use method=fixed")
+
+
+def _meta(backbone: Backbone, adapters: Sequence[Adapter], settings: dict[str, Any]) -> dict[str, Any]:
+    """The mixture's `lorarec.json`."""
+    metas = [adapter.meta or {} for adapter in adapters]
+    prompt = {key: metas[0][key] for key in PROMPT_KEYS if key in metas[0]}
+    if "options" in prompt:
+        prompt["options"] = {key: prompt["options"].get(key) for key in PROMPT_OPTIONS}
+    agreed = {key: value for key, value in prompt.items() if all(_same(meta, key, value) for meta in metas)}
+    return {
+        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        **agreed,
+        "adapters": [{"path": str(adapter.folder), "fingerprint": adapter.fingerprint} for adapter in adapters],
+        "mix": settings,
+        "versions": {package: _version(package) for package in PACKAGES},
+    }
+
+
+def _same(meta: dict[str, Any], key: str, value: Any) -> bool:
+    if key == "options":
+        return all(meta.get(key, {}).get(name) == wanted for name, wanted in value.items())
+    return bool(meta.get(key) == value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

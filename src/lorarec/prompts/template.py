@@ -1,0 +1,95 @@
+"""Templates: the words around titles, kept in Jinja2 files apart from code.
+
+A template sees `history` and `candidates` (titles, oldest first) and `candidate`, the title being scored. Rendering
+it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are tokenised
+apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it occurs.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import SandboxedEnvironment
+
+from lorarec.errors import LorarecError
+
+MARK = "\x00"
+READOUTS = ("verdict", "likelihood")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A rendered template with `(role, index)` slots where titles go.
+
+    Attributes:
+        prompt: literal strings and slots before the scored candidate.
+        suffix: literal text after it (up to and including the end of its line).
+    """
+
+    prompt: tuple[str | tuple[str, int], ...]
+    suffix: str
+
+
+class Template:
+    """A template for one readout.
+
+    Args:
+        readout: `verdict` or `likelihood` (see `lorarec.scoring`).
+        path: a Jinja2 file of the user's own; the bundled one when None.
+        chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
+
+    Raises:
+        LorarecError: unknown readout, a missing file, bad Jinja2, or a template without `candidate` near its end.
+    """
+
+    def __init__(self, readout: str, path: str | Path | None = None, chat: Any = None) -> None:
+        if readout not in READOUTS:
+            raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
+        self.readout = readout
+        self.name = str(path) if path else f"{readout}.j2"
+        self.chat = chat
+        try:
+            source = Path(path) if path else resources.files("lorarec.prompts") / "templates" / f"{readout}.j2"
+            environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+            self.source = source.read_text(encoding="utf-8")
+            self._template = environment.from_string(self.source)
+        except OSError as error:
+            raise LorarecError(f"template {self.name} cannot be read: {error.strerror}") from error
+        except jinja2.TemplateError as error:
+            raise LorarecError(f"template {self.name} is not valid Jinja2: {error}") from error
+        self.pieces = lru_cache(maxsize=512)(self._pieces)
+
+    def _pieces(self, history: int, candidates: int) -> Pieces:
+        try:
+            text = self._template.render(
+                history=[f"{MARK}h{i}{MARK}" for i in range(history)],
+                candidates=[f"{MARK}c{i}{MARK}" for i in range(candidates)],
+                candidate=f"{MARK}x0{MARK}",
+            )
+        except jinja2.TemplateError as error:
+            raise LorarecError(f"template {self.name} cannot be rendered: {error}") from error
+        if text.count(f"{MARK}x0{MARK}") != 1:
+            raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
+        if self.chat is not None:
+            text = self._chat_text(text)
+        before, after = text.split(f"{MARK}x0{MARK}")
+        slots: list[str | tuple[str, int]] = []
+        for position, part in enumerate(before.split(MARK)):
+            if position % 2:
+                slots.append((part[0], int(part[1:])))
+            elif part:
+                slots.append(part)
+        return Pieces(tuple(slots), after or "\n")
+
+    def _chat_text(self, text: str) -> str:
+        """`verdict` asks about a candidate inside the user's message; in `likelihood` the candidate is the answer."""
+        if self.readout == "verdict":
+            message = [{"role": "user", "content": text.rstrip("\n")}]
+            return str(self.chat.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        question = text.split(f"{MARK}x0{MARK}")[0].rstrip().removesuffix("-").rstrip()
+        message = [{"role": "user", "content": question}]
+        opened = self.chat.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return f"{opened}{MARK}x0{MARK}\n"

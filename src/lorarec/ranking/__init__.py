@@ -1,0 +1,7 @@
+"""The Ranker, generation, and recommendation over a whole catalogue."""
+
+from lorarec.ranking.catalogue import Recommendation, recommend
+from lorarec.ranking.generate import generate_titles
+from lorarec.ranking.ranker import Ranker, prompt_settings
+
+__all__ = ["Ranker", "Recommendation", "generate_titles", "prompt_settings", "recommend"]

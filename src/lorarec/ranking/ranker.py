@@ -1,0 +1,129 @@
+"""Ranker: a backbone, an adapter folded into it, and scores for candidates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from lorarec.adapters import Adapter, fold, read_adapter
+from lorarec.adapters.peft_io import check_backbone
+from lorarec.backbone import Backbone
+from lorarec.data.columns import CANDIDATES, HISTORY
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import score
+
+
+class Ranker:
+    """Scores candidates for prompts or histories, all candidates of a prompt in one pass.
+
+    The adapter is folded into the backbone's weights, so it costs nothing per request; `close` (or leaving a `with`
+    block) puts the backbone's own weights back. One backbone serves one open Ranker at a time.
+
+    Args:
+        adapter: a PEFT folder, an `Adapter`, or None for the backbone alone.
+        readout: `verdict` or `likelihood`; what the adapter was trained with when None (`verdict` without adapter).
+        template: a Jinja2 file in place of the bundled one; the adapter's own when None.
+        max_tokens: the longest prompt plus branch.
+        max_history: the latest items of a history that the prompt shows.
+        token_budget: padded tokens per forward pass: bounds memory, does not change results.
+
+    Raises:
+        LorarecError: the adapter is unusable or of another backbone, or the readout is unknown.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: str | Path | Adapter | None = None,
+        readout: str | None = None,
+        template: str | Path | None = None,
+        max_tokens: int | None = None,
+        max_history: int | None = None,
+        token_budget: int = 8192,
+    ) -> None:
+        self.backbone = backbone
+        self._folded = None
+        chosen = None
+        if adapter is not None:
+            chosen = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+            check_backbone(chosen, backbone)
+        trained = prompt_settings(chosen)
+        self.max_history = max_history or trained.get("max_history", 10)
+        self.token_budget = token_budget
+        self.builder = PromptBuilder(
+            backbone.tokenizer,
+            readout or trained.get("readout", "verdict"),
+            template or trained.get("template"),
+            max_tokens or trained.get("max_tokens", 1024),
+            trained.get("max_title_tokens", 32),
+        )
+        if chosen is not None:
+            self._folded = fold(backbone.model, chosen)
+
+    @property
+    def readout(self) -> str:
+        """`verdict` or `likelihood`."""
+        return self.builder.readout
+
+    def score(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Score candidate titles for prompts written out in full, up to where a candidate's title begins.
+
+        Returns:
+            One (candidates,) float32 array per prompt: log-probabilities (`likelihood`) or log-odds (`verdict`).
+
+        Raises:
+            LorarecError: unequal lengths, no candidates, or a prompt that is too long.
+        """
+        _same_length(prompts, candidates)
+        pairs = zip(prompts, candidates, strict=True)
+        return self._score([self.builder.from_text(prompt, titles) for prompt, titles in pairs])
+
+    def score_titles(
+        self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], progress: bool = False
+    ) -> list[np.ndarray]:
+        """Score candidate titles for histories of titles, oldest first; returns and raises as `score` does."""
+        _same_length(histories, candidates)
+        return self._score(self.examples(histories, candidates), progress)
+
+    def score_cases(self, cases: pl.DataFrame, titles: dict[str, str], progress: bool = False) -> list[np.ndarray]:
+        """Score rows of item ids (`history` and `candidates` columns), with `titles` from item id to title."""
+        histories = [[titles[item] for item in items] for items in cases[HISTORY].to_list()]
+        candidates = [[titles[item] for item in items] for items in cases[CANDIDATES].to_list()]
+        return self.score_titles(histories, candidates, progress)
+
+    def examples(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[Example]:
+        """Prompts and branches as this ranker builds them."""
+        pairs = zip(histories, candidates, strict=True)
+        return [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
+
+    def _score(self, examples: list[Example], progress: bool = False) -> list[np.ndarray]:
+        return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
+
+    def close(self) -> None:
+        """Put the backbone's own weights back."""
+        if self._folded is not None:
+            self._folded.undo()
+            self._folded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
+    """The readout, template and limits an adapter was trained with; empty for an adapter made elsewhere."""
+    meta = (adapter.meta if adapter else None) or {}
+    return {k: v for k, v in (meta.get("options") or {}).items() if v is not None}
+
+
+def _same_length(prompts: Sequence[Any], candidates: Sequence[Any]) -> None:
+    if len(prompts) != len(candidates):
+        raise LorarecError(f"{len(prompts)} prompts but {len(candidates)} candidate sets: give one set per prompt")

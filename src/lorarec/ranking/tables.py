@@ -1,0 +1,23 @@
+"""Recommendations for a person to read."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from lorarec.ranking.catalogue import Recommendation
+
+REASONS = {"together": "chosen together with", "title": "titled like", "popular": "popular"}
+
+
+def recommendation_table(recommendations: Sequence[Recommendation], title: str) -> Table:
+    """Rank, title, probability over the candidate pool, and what of the history each rests on."""
+    table = Table(title=title)
+    for name in ("#", "title", "p", "why"):
+        table.add_column(name)
+    for place, item in enumerate(recommendations, start=1):
+        because = "; ".join(item.because)
+        reason = f"{REASONS[item.source]} {because}".strip()
+        # Text keeps square brackets in titles from being read as markup.
+        table.add_row(str(place), Text(item.title), f"{item.probability:.3f}", Text(reason))
+    return table

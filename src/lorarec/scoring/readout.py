@@ -1,0 +1,105 @@
+"""Readouts: from hidden states of a tree to one score per candidate."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from lorarec.prompts import Example
+
+#: Positions projected to the vocabulary at once: bounds memory at 512 x vocabulary floats (311 MB for 152k words).
+CHUNK = 512
+
+
+def finish_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Apply what some architectures do after the vocabulary projection (Gemma 2, Cohere, Granite)."""
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    return logits
+
+
+def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probability of `targets` (n,) given `hidden` (n, d), without ever holding n x vocabulary numbers.
+
+    With gradients on, each chunk's projection is recomputed in the backward pass.
+    """
+
+    def chunk_log_probs(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = finish_logits(model.config, model.get_output_embeddings()(states)).float()
+        return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
+
+    pieces = []
+    for states, labels in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+        if torch.is_grad_enabled() and hidden.shape[0] > CHUNK:
+            pieces.append(checkpoint(chunk_log_probs, states, labels, use_reentrant=False))
+        else:
+            pieces.append(chunk_log_probs(states, labels))
+    return torch.cat(pieces)
+
+
+def verdict_scores(model: Any, hidden: torch.Tensor, yes_no: tuple[int, int]) -> torch.Tensor:
+    """Log-odds (n,) of yes against no after hidden states (n, d): two columns of the vocabulary."""
+    head = model.get_output_embeddings()
+    rows = list(yes_no)
+    bias = head.bias[rows] if getattr(head, "bias", None) is not None else None
+    logits = finish_logits(model.config, torch.nn.functional.linear(hidden, head.weight[rows], bias)).float()
+    return logits[:, 0] - logits[:, 1]
+
+
+def last_positions(example: Example) -> list[int]:
+    """Index in the row of each branch's last token."""
+    ends, end = [], len(example.prompt) - 1
+    for branch in example.branches:
+        end += len(branch)
+        ends.append(end)
+    return ends
+
+
+def predicting_positions(example: Example) -> tuple[list[int], list[int], list[int]]:
+    """For every branch token: the index that predicts it, its id, and the number of its branch.
+
+    A branch's first token is predicted by the prompt's last, the others by the token before them.
+    """
+    positions, targets, owners = [], [], []
+    start = len(example.prompt)
+    for number, branch in enumerate(example.branches):
+        positions += [len(example.prompt) - 1, *range(start, start + len(branch) - 1)]
+        targets += branch
+        owners += [number] * len(branch)
+        start += len(branch)
+    return positions, targets, owners
+
+
+def read_scores(
+    model: Any, hidden: torch.Tensor, examples: Sequence[Example], readout: str, yes_no: tuple[int, int]
+) -> list[torch.Tensor]:
+    """Scores of every candidate of every row.
+
+    Args:
+        hidden: (rows, length, d) final hidden states of a packed batch.
+        readout: `verdict` or `likelihood`.
+
+    Returns:
+        One (candidates,) float32 tensor per row.
+    """
+    counts = [len(example.branches) for example in examples]
+    if readout == "verdict":
+        rows = [row for row, count in enumerate(counts) for _ in range(count)]
+        columns = [end for example in examples for end in last_positions(example)]
+        return list(verdict_scores(model, hidden[rows, columns], yes_no).split(counts))
+    rows, columns, targets, owners, first = [], [], [], [], 0
+    for row, example in enumerate(examples):
+        positions, ids, numbers = predicting_positions(example)
+        rows += [row] * len(positions)
+        columns += positions
+        targets += ids
+        owners += [first + number for number in numbers]
+        first += len(example.branches)
+    log_probs = token_log_probs(model, hidden[rows, columns], torch.tensor(targets, device=hidden.device))
+    totals = torch.zeros(first, dtype=log_probs.dtype, device=hidden.device)
+    return list(totals.index_add(0, torch.tensor(owners, device=hidden.device), log_probs).split(counts))

@@ -1,0 +1,154 @@
+"""Training cases: (history so far, next item) pairs of several datasets, with drawn negatives.
+
+Every choice is a pure function of (seed, dataset, epoch, index), never of what was drawn before, so that a run can
+be resumed at any index and split over processes without changing what it sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+
+from lorarec.data import Dataset, Split
+from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
+from lorarec.errors import LorarecError
+from lorarec.training.options import TrainOptions
+
+PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training case as titles: the history in time order and the candidates, of which one is the next item."""
+
+    history: list[str]
+    candidates: list[str]
+    target: int
+
+
+class Source:
+    """The training part of one dataset as arrays.
+
+    Negatives are drawn from the items that occur in training or validation, so that items held out as new are
+    never seen, not even as wrong answers.
+
+    Attributes:
+        name: of the dataset.
+        positions: (n,) places in the concatenated histories that can be a target: all but the first of each user.
+
+    Raises:
+        LorarecError: no user has two training interactions, or a user leaves fewer items than `negatives`.
+    """
+
+    def __init__(self, dataset: Dataset, split: Split, options: TrainOptions) -> None:
+        self.name = dataset.name
+        self.options = options
+        histories = split.train[HISTORY]
+        lengths = histories.list.len().to_numpy().astype(np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+        seen = [histories.explode(), split.valid[HISTORY].explode(), split.valid[TARGET], split.valid[CANDIDATES].explode()]
+        catalogue = pl.concat([each.drop_nulls().rename("item") for each in seen]).unique(maintain_order=True)
+        self.titles = [dataset.titles[item] for item in catalogue]
+        items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
+        self.items = items.to_physical().to_numpy().astype(np.int64)
+        first = np.zeros(len(self.items), dtype=bool)
+        first[self.starts[:-1][lengths > 0]] = True
+        self.positions = np.flatnonzero(~first)
+        if len(self.positions) == 0:
+            raise LorarecError(f"dataset {self.name} has no training cases: no user has two training interactions")
+        distinct = int(histories.list.n_unique().max())  # type: ignore[arg-type]
+        if len(self.titles) - distinct < options.negatives:
+            raise LorarecError(
+                f"dataset {self.name} has {len(self.titles)} items, {distinct} of them in one history: too few for "
+                f"{options.negatives} negatives, lower --negatives"
+            )
+
+    def __len__(self) -> int:
+        """Training cases in one pass: all prefixes, or at most `options.prefixes` per user."""
+        if self.options.prefixes is None:
+            return len(self.positions)
+        return int(np.minimum(np.diff(self.starts) - 1, self.options.prefixes).clip(0).sum())
+
+    def one_pass(self, stream: Sequence[int]) -> np.ndarray:
+        """Places of the targets of one pass in random order, (len(self),), drawn from the random stream's key."""
+        rng = np.random.default_rng(list(stream))
+        if self.options.prefixes is None:
+            return rng.permutation(self.positions)
+        users = np.searchsorted(self.starts, self.positions, side="right")
+        order = np.lexsort((rng.random(len(users)), users))
+        first_of_user = np.searchsorted(users, users)  # users are sorted, so this is where each one's run begins
+        chosen = order[np.arange(len(users)) - first_of_user < self.options.prefixes]
+        return rng.permutation(self.positions[chosen])
+
+    def case(self, position: int, rng: np.random.Generator) -> Case:
+        """The case whose target is at `position`, with candidates in random order."""
+        user = int(np.searchsorted(self.starts, position, side="right")) - 1
+        start, end = self.starts[user], self.starts[user + 1]
+        history = self.items[max(start, position - self.options.max_history) : position]
+        candidates = self._negatives(self.items[start:end], rng)
+        target = int(rng.integers(len(candidates) + 1))
+        candidates.insert(target, int(self.items[position]))
+        return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target)
+
+    def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """`options.negatives` distinct items, uniform over those that the user never interacted with."""
+        wanted = self.options.negatives
+        if len(self.titles) < 4 * (len(owned) + wanted):  # rejection would draw many times
+            free = np.setdiff1d(np.arange(len(self.titles)), owned)
+            return [int(item) for item in rng.choice(free, wanted, replace=False)]
+        taken = set(owned.tolist())
+        drawn: list[int] = []
+        while len(drawn) < wanted:
+            for item in rng.integers(len(self.titles), size=wanted - len(drawn)).tolist():
+                if item not in taken:
+                    taken.add(item)
+                    drawn.append(item)
+        return drawn
+
+
+class Cases:
+    """The training cases of all datasets, epoch by epoch.
+
+    Attributes:
+        quotas: cases of each dataset in one epoch.
+    """
+
+    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], options: TrainOptions) -> None:
+        self.options = options
+        self.sources = [Source(dataset, split, options) for dataset, split in datasets]
+        sizes = np.array([len(source) for source in self.sources])
+        shares = sizes / sizes.sum() if options.balance == "size" else np.full(len(sizes), 1 / len(sizes))
+        total = options.samples or int(sizes.sum())
+        edges = np.round(np.cumsum(shares) * total).astype(int)
+        self.quotas = np.diff(edges, prepend=0)
+        self.epoch_order = lru_cache(maxsize=2)(self._epoch_order)
+        self.one_pass = lru_cache(maxsize=2 * len(self.sources))(self._one_pass)
+
+    def __len__(self) -> int:
+        """Cases in one epoch."""
+        return int(self.quotas.sum())
+
+    def case(self, epoch: int, index: int) -> Case:
+        """Case `index` of `epoch`; the same one whenever it is asked for."""
+        source, position = self.epoch_order(epoch)[index]
+        rng = np.random.default_rng([self.options.seed, NEGATIVES, epoch, index])
+        return self.sources[source].case(int(position), rng)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        """(cases, 2) source and place of every case of an epoch, shuffled over datasets.
+
+        Each dataset is read on from where the last epoch stopped, so that all its cases are seen before one returns.
+        """
+        parts = []
+        for number, (source, quota) in enumerate(zip(self.sources, self.quotas, strict=True)):
+            begin, end, size = epoch * quota, (epoch + 1) * quota, len(source)
+            passes = [self.one_pass(number, turn) for turn in range(begin // size, -(-end // size))]
+            skipped = begin // size * size
+            places = np.concatenate([*passes, np.empty(0, dtype=np.int64)])[begin - skipped : end - skipped]
+            parts.append(np.stack([np.full(quota, number), places], axis=1))
+        return np.random.default_rng([self.options.seed, ORDER, epoch]).permutation(np.concatenate(parts))
+
+    def _one_pass(self, number: int, turn: int) -> np.ndarray:
+        return self.sources[number].one_pass([self.options.seed, PASS, turn, number])

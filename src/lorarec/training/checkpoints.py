@@ -1,0 +1,93 @@
+"""The folder of checkpoints beside an unfinished adapter: what run it belongs to and where it can go on."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers.trainer_callback import TrainerState
+
+from lorarec.artefacts import read_json, write_json
+from lorarec.errors import LorarecError
+
+RUN = "run.json"
+STATE = "trainer_state.json"
+
+
+class Checkpoints:
+    """`OUT.checkpoints`: made when training starts, removed when the adapter is written.
+
+    Args:
+        out: the adapter folder to be.
+        identity: everything that decides the weights; a run is only resumed as what it was.
+    """
+
+    def __init__(self, out: Path, identity: dict[str, Any]) -> None:
+        self.folder = out.with_name(f"{out.name}.checkpoints")
+        self.identity = identity
+
+    def refuse(self, resume: bool, overwrite: bool) -> None:
+        """Raise unless a run may start here.
+
+        Raises:
+            LorarecError: an interrupted run is here and is neither resumed nor overwritten, or it was another run.
+        """
+        if not self.folder.exists() or (overwrite and not resume):
+            return
+        if not resume:
+            raise LorarecError(f"{self.folder} holds an interrupted run: pass --resume to go on or --overwrite to restart")
+        if (self.folder / RUN).exists():
+            before = read_json(self.folder / RUN)
+            for key in self.identity:
+                if before.get(key) != self.identity[key]:
+                    raise LorarecError(
+                        f"cannot resume {self.folder}: {key} was {before.get(key)} and is now {self.identity[key]}"
+                    )
+
+    @contextmanager
+    def open(self, resume: bool, state: PartialState) -> Iterator[None]:
+        """Make the folder, emptied unless resuming; an error leaves it only if there is something to resume.
+
+        Args:
+            state: the main process does the work, after every process has looked at what was there.
+
+        Raises:
+            LorarecError: the disk cannot be written to.
+        """
+        state.wait_for_everyone()
+        if state.is_main_process:
+            self._start(resume)
+        state.wait_for_everyone()
+        try:
+            yield
+        finally:
+            if state.is_main_process and self.latest() is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, resume: bool) -> None:
+        try:
+            if not resume:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LorarecError(f"cannot write to {self.folder.parent}: {error.strerror}") from error
+        write_json(self.folder / RUN, self.identity)
+
+    def latest(self) -> str | None:
+        """The newest whole checkpoint. Its state file is written last, so a killed run leaves it missing or cut."""
+        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+        return next((str(path) for path in found if _readable(path / STATE)), None)
+
+    def remove(self) -> None:
+        """Delete the folder: the adapter is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        TrainerState.load_from_json(str(path))
+    except (OSError, ValueError, TypeError):
+        return False
+    return True

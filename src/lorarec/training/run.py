@@ -1,0 +1,210 @@
+"""`train`: from datasets to a PEFT folder."""
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import get_int_from_env
+from transformers import TrainingArguments
+
+from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
+from lorarec.artefacts import new_folder, write_json
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset, Split, load_split
+from lorarec.errors import LorarecError
+from lorarec.prompts import PromptBuilder
+from lorarec.training.cases import Cases
+from lorarec.training.checkpoints import Checkpoints
+from lorarec.training.model import adapted
+from lorarec.training.options import TrainOptions
+from lorarec.training.stream import MicroBatches
+from lorarec.training.trainer import AdapterTrainer
+from lorarec.training.validation import Validation
+
+LOGS = "tensorboard"
+WORLD_SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun and of MPI
+PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
+
+
+def train(
+    backbone: Backbone,
+    datasets: Sequence[Dataset | tuple[Dataset, Split]],
+    out: str | Path,
+    *,
+    start_from: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> Path:
+    """Train a LoRA adapter and write it as a plain PEFT folder with `lorarec.json` beside the weights.
+
+    Several datasets make a domain-general adapter, one makes a domain-specific one (MoLoRec, arXiv 2502.08271,
+    sections 3.1 and 3.2). While it runs, checkpoints are kept in `OUT.checkpoints`. The backbone is left as it was.
+    Under `accelerate launch` every process calls this function; the result is that of a single process up to the
+    order of float additions.
+
+    Args:
+        datasets: datasets with their splits; one without a split uses the split stored with it, or the default one.
+        out: the adapter folder to make.
+        start_from: a PEFT folder to fine-tune further ("second round"); its rank, alpha and layers then stand.
+        resume: go on from the last checkpoint of an interrupted run, if there is one; the weights end up as those
+            of an uninterrupted run.
+        overwrite: replace what is at `out`.
+        progress: show a progress bar.
+        options: fields of `TrainOptions`.
+
+    Returns:
+        The adapter folder.
+
+    Raises:
+        LorarecError: an option is out of range, a dataset has no training cases or too few items, `out` exists,
+            `start_from` belongs to another backbone, or the training diverged.
+    """
+    chosen = TrainOptions.build(**options)
+    out = Path(out)
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
+    if not pairs:
+        raise LorarecError("no dataset to train on: name at least one")
+    identity = _identity(backbone, pairs, chosen, start_from)
+    checkpoints = Checkpoints(out, identity)
+    checkpoints.refuse(resume, overwrite)
+    builder = PromptBuilder(
+        backbone.tokenizer,
+        readout=chosen.readout,
+        template=chosen.template,
+        max_tokens=chosen.max_tokens,
+        max_title_tokens=chosen.max_title_tokens,
+    )
+    processes = get_int_from_env(WORLD_SIZE, 1)
+    batches = MicroBatches(Cases(pairs, chosen), builder, chosen, processes)
+    validation = Validation(pairs, builder, chosen)
+    arguments = _arguments(backbone, chosen, batches, bool(len(validation)), checkpoints.folder, processes)
+    state = PartialState()
+    with adapted(backbone, builder, chosen, start_from) as model, checkpoints.open(resume, state):
+        trainer = AdapterTrainer(
+            model, arguments, batches, validation if len(validation) else None, chosen, progress, checkpoints.folder / LOGS
+        )
+        trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
+        trainer.save_model(str(checkpoints.folder / "final"))
+        if state.is_main_process:
+            record = identity | {"versions": _versions(), "training": _training(trainer, batches, validation)}
+            _write(out, checkpoints.folder, record, overwrite)
+            checkpoints.remove()
+    state.wait_for_everyone()
+    return out
+
+
+def _identity(
+    backbone: Backbone,
+    pairs: Sequence[tuple[Dataset, Split]],
+    options: TrainOptions,
+    start_from: str | Path | None,
+) -> dict[str, Any]:
+    """What decides the weights, as recorded in `lorarec.json`."""
+    start = None
+    if start_from is not None:
+        start = {"path": str(start_from), "fingerprint": read_adapter(start_from, backbone).fingerprint}
+    return {
+        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        "datasets": [
+            {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.fingerprint}
+            for dataset, split in pairs
+        ],
+        "template": options.template,
+        "readout": options.readout,
+        "loss": options.loss,
+        "start_from": start,
+        "seed": options.seed,
+        "options": options.as_dict(),
+    }
+
+
+def _arguments(
+    backbone: Backbone, options: TrainOptions, batches: MicroBatches, validate: bool, folder: Path, processes: int
+) -> TrainingArguments:
+    every = options.eval_every or -(-batches.steps_per_epoch // 2)
+    on_gpu = torch.cuda.is_available() and (processes > 1 or backbone.model.device.type == "cuda")
+    bf16 = options.precision == "bf16" or (
+        options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=batches.parts // processes,
+        num_train_epochs=1,
+        learning_rate=options.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        bf16=bf16,
+        use_cpu=processes == 1 and backbone.model.device.type == "cpu",
+        logging_steps=max(1, batches.steps // 100),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        log_level="error",
+        report_to=[],
+        eval_strategy="steps" if validate else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=validate,
+        metric_for_best_model="ndcg@1" if validate else None,
+        greater_is_better=True if validate else None,
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        seed=options.seed,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for `accelerate launch`, not for DataParallel
+    return arguments
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree
+            continue
+    return versions
+
+
+def _training(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
+    """How far the run went and the validation figures of every evaluation."""
+    history = trainer.state.log_history
+    evaluations = [
+        {"step": entry["step"]}
+        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        for entry in history
+        if "eval_ndcg@1" in entry
+    ]
+    best = max(evaluations, key=lambda entry: (entry["ndcg@1"], -entry["step"]), default=None)
+    return {
+        "steps": trainer.state.global_step,
+        "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
+        "steps_per_epoch": batches.steps_per_epoch,
+        "processes": trainer.args.world_size,
+        "cases_per_epoch": len(batches.cases),
+        "validation_cases": len(validation),
+        "validation": best,
+        "evaluations": evaluations,
+    }
+
+
+def _write(out: Path, staged: Path, record: dict[str, Any], overwrite: bool) -> None:
+    with new_folder(out, overwrite) as folder:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(staged / "final" / name, folder / name)
+        if (staged / LOGS).is_dir():
+            shutil.copytree(staged / LOGS, folder / LOGS)
+        write_json(folder / META, record)

@@ -1,0 +1,139 @@
+"""transformers' Trainer, told how to score, what to seed and what to validate on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback, is_tensorboard_available
+from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
+
+from lorarec.errors import LorarecError
+from lorarec.training.losses import listwise, next_token
+from lorarec.training.model import ScoringModel
+from lorarec.training.options import TrainOptions
+from lorarec.training.stream import MicroBatches
+from lorarec.training.validation import Validation
+
+
+class AdapterTrainer(Trainer):
+    """Trains the adapter of a `ScoringModel` on micro-batches that are already laid out for the whole run.
+
+    The Trainer sees one long epoch. Dropout masks are seeded by the micro-batch, so that neither resuming nor the
+    number of processes changes them and no generator state has to be stored.
+    """
+
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: ScoringModel,
+        arguments: TrainingArguments,
+        batches: MicroBatches,
+        validation: Validation | None,
+        options: TrainOptions,
+        progress: bool,
+        logs: Path,
+    ) -> None:
+        main = arguments.process_index == 0
+        callbacks: list[TrainerCallback] = [ProgressBar()] if progress and main else []
+        if main and is_tensorboard_available():
+            from torch.utils.tensorboard import SummaryWriter
+
+            callbacks.append(TensorBoardCallback(SummaryWriter(str(logs))))
+        if options.patience is not None and validation is not None:
+            callbacks.append(EarlyStoppingCallback(options.patience))
+        super().__init__(
+            model,
+            arguments,
+            data_collator=_only,
+            train_dataset=batches,
+            eval_dataset=validation,  # type: ignore[arg-type]
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+        self.options = options
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        """Micro-batches are in order already."""
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: Callable[..., list[torch.Tensor]],
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The scaled loss of one micro-batch."""
+        torch.manual_seed(inputs["seed"])
+        scores = model(inputs["examples"])
+        if self.options.loss == "next-token":
+            loss = next_token(scores)
+        else:
+            loss = listwise(scores, inputs["targets"], self.options.temperature)
+        return loss * inputs["scale"]
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """NDCG on the validation cases."""
+        model = self.model_wrapped
+        model.eval()
+        figures = self.eval_dataset.metrics(model, self.args.process_index, self.args.world_size)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and stop a run that has diverged."""
+        if not torch.tensor(logs.get("loss", 0.0)).isfinite():
+            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower --lr")
+        super().log(logs, start_time)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to store: see the class."""
+
+
+class ProgressBar(TrainerCallback):
+    """One bar over the optimiser steps of the run, with the latest loss and NDCG@1."""
+
+    def __init__(self) -> None:
+        columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
+        self.bar = Progress(TextColumn("Training"), BarColumn(), *columns)
+        self.figures: dict[str, str] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
+        self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        shown = {"loss": "loss", "eval_ndcg@1": "NDCG@1"}
+        self.figures |= {shown[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in shown}
+        self.bar.update(self.task, figures="  ".join(f"{name} {value}" for name, value in self.figures.items()))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.stop()
+
+
+def _only(batch: list[dict[str, Any]]) -> dict[str, Any]:
+    """The collator of micro-batches, which the loader reads one at a time."""
+    return batch[0]

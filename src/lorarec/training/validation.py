@@ -1,0 +1,76 @@
+"""Validation cases of all datasets, scored by lorarec's own pass and shared out over processes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from lorarec.data import Dataset, Split
+from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
+from lorarec.metrics.ranking import ndcg, target_ranks
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.training.options import TrainOptions
+
+CUTOFFS = (1, 3, 5, 10)
+
+
+class Validation:
+    """At most `options.eval_users` validation cases, shared equally among the datasets and drawn by the seed.
+
+    Attributes:
+        examples: prompts with their stored candidates, longest first.
+        targets: (cases,) index of the true candidate of each.
+    """
+
+    def __init__(
+        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, options: TrainOptions
+    ) -> None:
+        cases: list[tuple[Example, int]] = []
+        for number, (dataset, split) in enumerate(datasets):
+            share = (options.eval_users * (number + 1)) // len(datasets) - options.eval_users * number // len(datasets)
+            rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
+            for history, target, candidates in rows.select(HISTORY, TARGET, CANDIDATES).iter_rows():
+                shown = [dataset.titles[item] for item in history[-options.max_history :]]
+                titles = [dataset.titles[item] for item in candidates]
+                cases.append((builder.example(shown, titles), candidates.index(target)))
+        cases.sort(key=lambda case: -case[0].length)
+        self.examples = [example for example, _ in cases]
+        self.targets = np.array([target for _, target in cases], dtype=np.int64)
+        self.token_budget = options.token_budget
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def metrics(
+        self,
+        forward: Callable[[Sequence[Example]], list[torch.Tensor]],
+        process: int = 0,
+        processes: int = 1,
+    ) -> dict[str, float]:
+        """Mean NDCG at the cut-offs, the same on every process.
+
+        Args:
+            forward: scores of some examples; called equally often on each process, since a sharded model
+                exchanges weights at every call.
+        """
+        batches = self.batches()
+        scores: dict[int, np.ndarray] = {}
+        for turn in range(-(-len(batches) // processes)):
+            batch = batches[min(turn * processes + process, len(batches) - 1)]
+            with torch.no_grad():
+                found = forward([self.examples[index] for index in batch])
+            scores.update(zip(batch, (each.float().cpu().numpy() for each in found), strict=True))
+        gathered = dict(gather_object(list(scores.items()))) if processes > 1 else scores
+        ranks = target_ranks([gathered[index] for index in range(len(self))], self.targets)
+        return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
+
+    def batches(self) -> list[list[int]]:
+        """Indices of cases per pass: as many as the token budget holds, padding included, at least one."""
+        batches: list[list[int]] = []
+        for index, example in enumerate(self.examples):  # the first of a batch is its longest
+            if batches and self.examples[batches[-1][0]].length * (len(batches[-1]) + 1) <= self.token_budget:
+                batches[-1].append(index)
+            else:
+                batches.append([index])
+        return batches

@@ -1,0 +1,70 @@
+"""Tiny models and vocabularies made on the spot."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from lorarec.backbone import Backbone
+
+WORDS = "red green blue black white small big old new lamp chair table lipstick brush game puzzle novel guide".split()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over a few words; knows yes and no."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" " + " ".join(WORDS)] * 50 + ["yes", "no"] * 50, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def make_model(kind: str, vocabulary: int) -> Any:
+    """A random float32 model of the named architecture, with weights large enough for scores to differ."""
+    torch.manual_seed(0)
+    shared = {"vocab_size": vocabulary, "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": 0}
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **shared)).eval()
+    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return model(config(**shape, num_key_value_heads=2, max_position_embeddings=512, **shared)).eval()
+
+
+@pytest.fixture(params=["qwen2", "llama", "gpt2"])
+def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    """A tiny backbone of each architecture in turn: rotary and absolute positions."""
+    return Backbone(make_model(request.param, len(tokenizer)), tokenizer, f"tiny-{request.param}", request.param)
+
+
+@pytest.fixture
+def tiny_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    """A tiny Qwen2 backbone, fresh for each test."""
+    return Backbone(make_model("qwen2", len(tokenizer)), tokenizer, "tiny-qwen2", "qwen2")
+
+
+@pytest.fixture(scope="session")
+def datasets_folder() -> Path:
+    """Folder of real datasets named by LORAREC_DATASETS; the test is skipped without it."""
+    folder = os.environ.get("LORAREC_DATASETS")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("LORAREC_DATASETS names no folder of datasets")
+    return Path(folder)

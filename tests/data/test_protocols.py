@@ -1,0 +1,157 @@
+"""Leave-one-out with new items, and the split by global time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from lorarec.data import Dataset, Split, global_time, leave_one_out
+from lorarec.errors import LorarecError
+
+CASES = ["user_id", "history", "target", "candidates"]
+# Users, each a list of distinct items in the order of their times.
+USERS = st.lists(st.lists(st.integers(0, 25), min_size=1, max_size=8, unique=True), min_size=2, max_size=12)
+
+
+def _dataset(users: list[list[int]]) -> Dataset:
+    rows = [(f"u{user:02}", f"i{item:02}", at) for user, items in enumerate(users) for at, item in enumerate(items)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame(
+        {"item_id": [f"i{item:02}" for item in range(80)], "title": [f"T{item}" for item in range(80)]}
+    )
+    return Dataset.from_frames("toy", interactions, items)
+
+
+def _dicts(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    return {row["user_id"]: row for row in frame.iter_rows(named=True)}
+
+
+def _items(frame: pl.DataFrame, *columns: str) -> set[str]:
+    lists = [value if isinstance(value, list) else [value] for column in columns for value in frame[column].to_list()]
+    return {item for items in lists for item in items}
+
+
+def test_canonical_warm_protocol() -> None:
+    split = leave_one_out(_dataset([[1, 2, 3, 4], [5, 6, 7], [8, 9]]), new_items=0, negatives=5)
+    assert {user: row["history"] for user, row in _dicts(split.train).items()} == {
+        "u00": ["i01", "i02"],
+        "u01": ["i05"],
+    }
+    assert _dicts(split.valid)["u00"]["target"] == "i03" and _dicts(split.valid)["u00"]["history"] == ["i01", "i02"]
+    warm = _dicts(split.test["warm"])
+    assert warm["u00"]["target"] == "i04" and warm["u00"]["history"] == ["i01", "i02", "i03"]
+    assert list(split.test) == ["warm"]
+    assert split.info["counts"]["users_too_short"] == 1
+    assert split.valid.columns == split.test["warm"].columns == CASES
+
+
+def _check_sets(frame: pl.DataFrame, dataset: Dataset, negatives: int) -> None:
+    touched = dict(dataset.interactions.group_by("user_id").agg("item_id").iter_rows())
+    for user, target, candidates in frame.select("user_id", "target", "candidates").iter_rows():
+        assert len(set(candidates)) == len(candidates) == negatives + 1
+        assert set(candidates) & set(touched[user]) == {target}
+
+
+@settings(max_examples=40, deadline=None)
+@given(users=USERS, new_items=st.sampled_from([0.1, 0.3, 0.6]), seed=st.integers(0, 3))
+def test_nothing_of_training_or_validation_holds_a_new_item(
+    users: list[list[int]], new_items: float, seed: int
+) -> None:
+    users = [*users, [30, 31, 32, 33, 34, 35]]
+    dataset = _dataset(users)
+    split = leave_one_out(dataset, new_items=new_items, negatives=5, seed=seed)
+    fresh, seen = split.test["new-item"], _items(split.train, "history") | _items(split.valid, *CASES[1:])
+    new = set(fresh["target"])
+    assert not new & (seen | _items(fresh, "history") | _items(split.test["warm"], "history", "target"))
+    for frame in (split.valid, *split.test.values()):
+        _check_sets(frame, dataset, negatives=5)
+        assert frame["user_id"].is_unique().all()
+        assert (frame["history"].list.len() > 0).all()
+    for user, row in _dicts(split.train).items():
+        own = [f"i{item:02}" for item in users[int(user[1:])]]
+        assert row["history"] == [item for item in own[:-2] if item in row["history"]]
+    for user, row in _dicts(fresh).items():
+        own = [f"i{item:02}" for item in users[int(user[1:])]]
+        before = own[: own.index(row["target"])]
+        assert row["history"] == [item for item in before if item in row["history"]]
+        assert not set(own[own.index(row["target"]) + 1 :]) & new
+    valid = _dicts(split.valid)
+    for user, row in _dicts(split.test["warm"]).items():
+        own = [f"i{item:02}" for item in users[int(user[1:])]]
+        assert row["target"] == own[-1]
+        if user in valid:
+            assert row["history"] == [*valid[user]["history"], own[-2]]
+
+
+def test_the_share_of_new_items_is_held_out_and_used(dataset: Dataset) -> None:
+    split = leave_one_out(dataset, new_items=0.2, negatives=9)
+    assert split.info["counts"]["new_items"] == 12
+    assert 0 < split.test["new-item"].height <= 40
+    assert split.test["new-item"].columns == CASES
+
+
+@pytest.mark.parametrize("draw", [leave_one_out, global_time])
+def test_same_seed_same_split_whatever_the_row_order(draw: Callable[..., Split], dataset: Dataset) -> None:
+    shuffled = Dataset.from_frames("x", dataset.interactions.sample(fraction=1, shuffle=True, seed=3), dataset.items)
+    one, again, other = draw(dataset, negatives=9), draw(shuffled, negatives=9), draw(dataset, negatives=9, seed=1)
+    for frame, same in zip((one.train, one.valid), (again.train, again.valid), strict=True):
+        assert_frame_equal(frame, same)
+    assert one.fingerprint == again.fingerprint
+    assert one.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"new_items": 1.0}, "new_items must be"),
+        ({"new_items": -0.1}, "new_items must be"),
+        ({"negatives": 0}, "at least one negative"),
+        ({"negatives": 60}, "61 candidates need as many items"),
+    ],
+)
+def test_leave_one_out_options_out_of_range(dataset: Dataset, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        leave_one_out(dataset, **options)
+
+
+def test_no_user_with_three_interactions() -> None:
+    with pytest.raises(LorarecError, match="no user has the three interactions"):
+        leave_one_out(_dataset([[1, 2], [3]]))
+
+
+def test_global_time_never_looks_ahead(dataset: Dataset) -> None:
+    split = global_time(dataset, negatives=9, max_history=4)
+    times = {(user, item): at for user, item, at, _ in dataset.interactions.iter_rows()}
+    first_valid, first_test = split.info["counts"]["cut_times"]
+    for row in split.train.iter_rows(named=True):
+        assert all(times[row["user_id"], item] < first_valid for item in row["history"])
+    parts = ((split.valid, first_valid, first_test), *((frame, first_test, 10**9) for frame in split.test.values()))
+    for frame, start, end in parts:
+        _check_sets(frame, dataset, negatives=9)
+        for row in frame.iter_rows(named=True):
+            at = times[row["user_id"], row["target"]]
+            earlier = [times[row["user_id"], item] for item in row["history"]]
+            assert start <= at < end and earlier == sorted(earlier) and earlier[-1] < at and len(earlier) <= 4
+            skipped = [other for (user, _), other in times.items() if user == row["user_id"] and other < at]
+            assert earlier == sorted(skipped)[-4:]
+
+
+def test_global_time_tells_new_items_from_warm_ones() -> None:
+    shared = [[(item + 3 * user) % 10 for item in range(10)] for user in range(3)]
+    users = [[*items, 10 + user] for user, items in enumerate(shared)]  # the last item of each user is new
+    split = global_time(_dataset([*users, [*range(20, 28)]]), ratios=(8, 1, 2), negatives=5)
+    seen = _items(split.train, "history") | _items(split.valid, *CASES[1:])
+    assert set(split.test["new-item"]["target"]) == {"i10", "i11", "i12"}
+    assert not seen & {"i10", "i11", "i12"}
+    assert set(split.test["warm"]["target"]) <= seen
+
+
+def test_global_time_unusable() -> None:
+    with pytest.raises(LorarecError, match="too few distinct timestamps"):
+        global_time(_dataset([[1], [2], [3]]))
+    with pytest.raises(LorarecError, match="ratios"):
+        global_time(_dataset([[1, 2, 3]]), ratios=(8, 2, 0))

@@ -1,0 +1,94 @@
+"""Prompts: pieces, cutting, chat templates, bad input."""
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from lorarec.errors import LorarecError
+from lorarec.prompts import PromptBuilder
+
+HISTORY = ["red lamp", "small chair"]
+CANDIDATES = ["blue table", "green novel"]
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_decoded_prompt_reads_as_the_template(tokenizer: PreTrainedTokenizerFast, readout: str) -> None:
+    example = PromptBuilder(tokenizer, readout).example(HISTORY, CANDIDATES)
+    text = tokenizer.decode(example.prompt + example.branches[1])
+    assert text.startswith("A user chose, in this order:\n- red lamp\n- small chair\n")
+    assert text.endswith("- green novel\n")
+    assert ("- blue table\n" in text) == (readout == "likelihood")
+
+
+def test_a_title_has_the_same_ids_wherever_it_stands(tokenizer: PreTrainedTokenizerFast) -> None:
+    example = PromptBuilder(tokenizer, "likelihood").example(["red lamp"], ["red lamp", "novel"])
+    title = example.branches[0][:-1]
+    places = [i for i in range(len(example.prompt)) if example.prompt[i : i + len(title)] == title]
+    assert len(places) == 2
+
+
+def test_written_out_prompt_equals_built_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer)
+    text = "A user chose, in this order:\n- red lamp\nWould the user choose this next? Answer yes or no.\n- "
+    built, written = builder.example(["red lamp"], CANDIDATES), builder.from_text(text, CANDIDATES)
+    assert tokenizer.decode(built.prompt) == tokenizer.decode(written.prompt)
+    assert built.branches == written.branches
+
+
+def test_oldest_history_is_dropped_first_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer, max_tokens=120)
+    titles = [f"lamp {i}" for i in range(60)]
+    example = builder.example(titles, CANDIDATES)
+    text = tokenizer.decode(example.prompt)
+    assert "lamp 59" in text and "lamp 0\n" not in text
+    assert builder.dropped == 60 - text.count("lamp")
+    assert len(example.prompt) + max(map(len, example.branches)) <= 120
+
+
+def test_long_titles_are_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+    example = PromptBuilder(tokenizer, max_title_tokens=5).example(HISTORY, ["lamp " * 50])
+    assert len(example.branches[0]) == 6
+
+
+def test_chat_template_wraps_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
+    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>")
+    chat.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    verdict = PromptBuilder(chat).example(HISTORY, CANDIDATES)
+    assert chat.decode(verdict.prompt).startswith("[user]A user")
+    assert chat.decode(verdict.branches[0]) == " blue table[/][assistant]"
+    likelihood = PromptBuilder(chat, "likelihood").example(HISTORY, CANDIDATES)
+    assert chat.decode(likelihood.prompt).endswith("Which one?[/][assistant]")
+    assert chat.decode(likelihood.branches[0]) == "blue table\n"
+
+
+def test_own_template(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    (tmp_path / "own.j2").write_text("{{ history | join(', ') }} -> {{ candidate }}?")
+    example = PromptBuilder(tokenizer, template=tmp_path / "own.j2").example(HISTORY, CANDIDATES)
+    assert tokenizer.decode(example.prompt + example.branches[0]) == "red lamp, small chair -> blue table?"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("no slot", "exactly once"), ("{{ candidate }}{{ nothing }}", "rendered"), ("{% if %}", "not valid Jinja2")],
+)
+def test_bad_template(tokenizer: PreTrainedTokenizerFast, tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "bad.j2").write_text(source)
+    with pytest.raises(LorarecError, match=message):
+        PromptBuilder(tokenizer, template=tmp_path / "bad.j2").example(HISTORY, CANDIDATES)
+
+
+def test_bad_input(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer, max_tokens=40)
+    with pytest.raises(LorarecError, match="at least one candidate"):
+        builder.example(HISTORY, [])
+    with pytest.raises(LorarecError, match="empty title"):
+        builder.example(["red lamp", ""], CANDIDATES)
+    with pytest.raises(LorarecError, match="more than the limit of 40"):
+        builder.example(HISTORY, ["lamp " * 40])
+    with pytest.raises(LorarecError, match="unknown readout"):
+        PromptBuilder(tokenizer, "guess")
+    with pytest.raises(LorarecError, match=r"missing\.j2 cannot be read"):
+        PromptBuilder(tokenizer, template="missing.j2")

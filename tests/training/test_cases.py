@@ -1,0 +1,108 @@
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorarec.errors import LorarecError
+from lorarec.training.cases import Cases
+from lorarec.training.options import TrainOptions
+
+
+def build(pairs, **options):
+    return Cases(pairs, TrainOptions.build(**{"negatives": 5, "max_history": 3} | options))
+
+
+def test_every_prefix_once_per_epoch(pair) -> None:
+    dataset, split = pair
+    cases = build([pair])
+    expected = Counter()
+    for history in split.train["history"].to_list():
+        titles = [dataset.titles[item] for item in history]
+        expected.update((tuple(titles[max(0, t - 3) : t]), titles[t]) for t in range(1, len(titles)))
+    for epoch in (0, 3):
+        drawn = [cases.case(epoch, index) for index in range(len(cases))]
+        assert Counter((tuple(case.history), case.candidates[case.target]) for case in drawn) == expected
+
+
+def test_negatives_are_distinct_untouched_and_never_new(pair) -> None:
+    dataset, split = pair
+    owners: dict[str, list[set[str]]] = {}
+    for history in split.train["history"].to_list():
+        titles = [dataset.titles[item] for item in history]
+        owners.setdefault(titles[0], []).append(set(titles))
+    new = set(split.test["new-item"]["target"].to_list())
+    new_titles = {dataset.titles[item] for item in new}
+    cases = build([pair], max_history=100)
+    for index in range(len(cases)):
+        case = cases.case(0, index)
+        negatives = [title for place, title in enumerate(case.candidates) if place != case.target]
+        assert len(set(case.candidates)) == 6
+        assert any(not owned & set(negatives) for owned in owners[case.history[0]])
+        assert not new_titles & set(case.candidates)
+
+
+def test_target_places_and_negatives_are_uniform(pairs) -> None:
+    cases = build([pairs(users=200)], negatives=3)
+    drawn = [cases.case(0, index) for index in range(len(cases))]
+    places = Counter(case.target for case in drawn)
+    assert all(abs(places[place] / len(drawn) - 0.25) < 0.06 for place in range(4))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), epoch=st.integers(0, 5), prefixes=st.sampled_from([None, 1, 2, 10]))
+def test_a_case_is_a_function_of_its_index(pair, seed, epoch, prefixes) -> None:
+    from_start, alone = (build([pair], seed=seed, prefixes=prefixes) for _ in range(2))
+    every = [from_start.case(epoch, index) for index in range(len(from_start))]
+    index = seed % len(every)
+    assert alone.case(epoch, index) == every[index]
+
+
+def test_seeds_and_epochs_differ(pair) -> None:
+    first = build([pair])
+    orders = [tuple(first.case(epoch, 0).candidates) for epoch in range(4)]
+    orders += [tuple(build([pair], seed=seed).case(0, 0).candidates) for seed in range(4)]
+    assert len(set(orders)) == 8
+
+
+def test_prefixes_per_user(pair) -> None:
+    _, split = pair
+    cases = build([pair], prefixes=2)
+    lengths = split.train["history"].list.len()
+    assert len(cases) == sum(min(2, length - 1) for length in lengths)
+    targets = [cases.epoch_order(0)[:, 1].tolist(), cases.epoch_order(1)[:, 1].tolist()]
+    assert len(set(targets[0])) == len(cases)
+    assert set(targets[0]) != set(targets[1])
+
+
+def test_samples_go_through_all_cases_before_repeating(pair) -> None:
+    total = len(build([pair]))
+    cases = build([pair], samples=total // 3)
+    seen = [place for epoch in range(3) for place in cases.epoch_order(epoch)[:, 1].tolist()]
+    assert len(set(seen)) == len(seen) == total // 3 * 3
+
+
+@pytest.mark.parametrize(("balance", "near"), [("size", False), ("equal", True)])
+def test_balance(pairs, balance, near) -> None:
+    sources = [pairs("large", users=60), pairs("small", users=10)]
+    cases = build(sources, balance=balance, samples=100)
+    assert len(cases) == 100
+    share = Counter(cases.epoch_order(0)[:, 0].tolist())
+    assert abs(share[0] - share[1]) <= 1 if near else share[0] > 4 * share[1]
+    assert all("small" in title for title in cases.case(0, [*cases.epoch_order(0)[:, 0]].index(1)).candidates)
+
+
+def test_dataset_without_cases(pair) -> None:
+    dataset, split = pair
+    alone = split.train.with_columns(pl.col("history").list.head(1))
+    with pytest.raises(LorarecError, match="shop has no training cases"):
+        build([(dataset, type(split)(alone, split.valid, split.test, split.info))])
+    with pytest.raises(LorarecError, match="shop has no training cases"):
+        build([(dataset, type(split)(split.train.clear(), split.valid, split.test, split.info))])
+
+
+def test_more_candidates_than_items(pair) -> None:
+    with pytest.raises(LorarecError, match="shop has .* items.* --negatives"):
+        build([pair], negatives=39)
+

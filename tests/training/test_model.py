@@ -1,0 +1,132 @@
+import pytest
+import torch
+from peft import PeftModel
+
+from lorarec.errors import LorarecError
+from lorarec.prompts import PromptBuilder
+from lorarec.scoring import score_batch
+from lorarec.training.model import CpuDropout, adapted
+from lorarec.training.options import TrainOptions
+
+
+@pytest.fixture
+def builder(backbone):
+    return PromptBuilder(backbone.tokenizer)
+
+
+@pytest.fixture
+def examples(builder):
+    return [
+        builder.example(["red lamp", "hot chair"], ["new table", "cold plate"]),
+        builder.example(["old lamp"], ["dry chair", "hot plate"]),
+    ]
+
+
+def scores(model, examples, builder):
+    with torch.no_grad():
+        return torch.stack(score_batch(model, examples, builder))
+
+
+def perturb(model) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+
+
+def test_backbone_is_left_as_it_was(backbone, builder, examples) -> None:
+    before, names = scores(backbone.model, examples, builder), [name for name, _ in backbone.model.named_modules()]
+    use_cache = backbone.model.config.use_cache
+    with pytest.raises(KeyboardInterrupt), adapted(backbone, builder, TrainOptions()) as model:
+        perturb(model)
+        model.train()
+        raise KeyboardInterrupt
+    assert [name for name, _ in backbone.model.named_modules()] == names
+    assert torch.equal(scores(backbone.model, examples, builder), before)
+    assert not backbone.model.training
+    assert backbone.model.config.use_cache == use_cache
+    assert not hasattr(backbone.model, "peft_config")
+
+
+def test_only_adapter_weights_get_gradients(backbone, builder, examples) -> None:
+    with adapted(backbone, builder, TrainOptions(rank=2)) as model:
+        perturb(model)
+        sum(each.sum() for each in model(examples)).backward()
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == ("lora_" in name), name
+
+
+def test_starts_as_the_backbone_and_from_the_seed(backbone, builder, examples) -> None:
+    before = scores(backbone.model, examples, builder)
+    found = []
+    for _ in range(2):
+        with adapted(backbone, builder, TrainOptions(rank=2)) as model:
+            assert torch.equal(scores(model.base_model.model, examples, builder), before)
+            found.append([parameter.clone() for name, parameter in model.named_parameters() if "lora_A" in name])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_gradient_checkpointing_changes_nothing(backbone, builder, examples) -> None:
+    gradients = []
+    for recompute in (False, True):
+        options = TrainOptions(rank=2, gradient_checkpointing=recompute)
+        with adapted(backbone, builder, options) as model:
+            torch.manual_seed(1)
+            perturb(model)
+            model.train()
+            torch.manual_seed(2)
+            sum(each.sum() for each in model(examples)).backward()
+            gradients.append([parameter.grad for name, parameter in model.named_parameters() if "lora_" in name])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
+
+
+def test_saved_folder_is_plain_peft(backbone, builder, examples, tmp_path) -> None:
+    with adapted(backbone, builder, TrainOptions(rank=2)) as model:
+        perturb(model)
+        model.eval()
+        expected = scores(model.base_model.model, examples, builder)
+        model.save_pretrained(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    reloaded = PeftModel.from_pretrained(backbone.model, str(tmp_path))
+    assert torch.allclose(scores(reloaded.base_model.model, examples, builder), expected, atol=1e-6)
+
+
+def test_continues_from_a_folder(backbone, builder, examples, tmp_path) -> None:
+    with adapted(backbone, builder, TrainOptions(rank=2)) as model:
+        perturb(model)
+        model.eval()
+        expected = scores(model.base_model.model, examples, builder)
+        model.save_pretrained(str(tmp_path))
+    with adapted(backbone, builder, TrainOptions(rank=7), start_from=tmp_path) as model:
+        model.eval()
+        assert model.peft_config["default"].r == 2
+        assert torch.allclose(scores(model.base_model.model, examples, builder), expected, atol=1e-6)
+        assert all(parameter.requires_grad for name, parameter in model.named_parameters() if "lora_" in name)
+
+
+def test_named_layers_and_unknown_ones(backbone, builder) -> None:
+    with adapted(backbone, builder, TrainOptions(targets="q_proj, v_proj")) as model:
+        trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert {name.split(".lora_")[0].split(".")[-1] for name in trained} == {"q_proj", "v_proj"}
+    with pytest.raises(LorarecError, match="nowhere"), adapted(backbone, builder, TrainOptions(targets="nowhere")):
+        pass
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
+    torch.manual_seed(0)
+    dropout, x = CpuDropout(0.05), torch.ones(1000, 333, requires_grad=True)
+    out = dropout(x)
+    assert (out == 0).float().mean().item() == pytest.approx(0.05, abs=2e-3)
+    assert out.mean().item() == pytest.approx(1, abs=3e-3)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_dropout_follows_the_seed() -> None:
+    dropout, x = CpuDropout(0.5), torch.ones(7, 5)
+    torch.manual_seed(3)
+    first = dropout(x)
+    assert not torch.equal(dropout(x), first)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), first)

@@ -1,0 +1,85 @@
+"""Runs in processes of their own: killed and resumed, and several at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset
+from lorarec.training import train
+
+SCRIPT = """
+import json, sys
+import torch
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset
+from lorarec.training import train
+
+torch.set_num_threads(1)
+folder, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+train(Backbone.load(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, **options)
+"""
+OPTIONS = {"batch_size": 8, "negatives": 4, "rank": 4, "lr": 1e-3, "dropout": 0.1, "token_budget": 200, "eval_users": 6}
+
+
+@pytest.fixture
+def home(backbone, pair, tmp_path):
+    backbone.model.save_pretrained(tmp_path / "backbone")
+    backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    pair[0].save(tmp_path / "data")
+    pair[1].save(tmp_path / "data" / "split")
+    (tmp_path / "train.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def here(home, name, options):
+    return train(Backbone.load(home / "backbone"), [Dataset.load(home / "data")], home / name, **options)
+
+
+def wait_for(path, process) -> None:
+    deadline = time.monotonic() + 90
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> None:
+    options = OPTIONS | {"epochs": 3, "eval_every": 2, "patience": 50}
+    whole = here(home, "whole", options)
+    command = [sys.executable, "train.py", str(home), str(home / "killed"), json.dumps(options)]
+    process = subprocess.Popen(command, cwd=home, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    wait_for(home / "killed.checkpoints" / "checkpoint-4" / "trainer_state.json", process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (home / "killed").exists()
+    resumed = here(home, "killed", options | {"resume": True})
+    assert difference(whole, resumed) == 0
+    records = [json.loads((folder / "lorarec.json").read_text())["training"] for folder in (whole, resumed)]
+    assert records[0] == records[1]
+    assert not (home / "killed.checkpoints").exists()
+
+
+@pytest.mark.parametrize(("readout", "loss"), [("verdict", "listwise"), ("likelihood", "next-token")])
+def test_two_processes_give_the_weights_of_one(home, difference, readout, loss) -> None:
+    """Sums of gradients are added in another order, so weights agree to float32 rounding amplified by Adam."""
+    options = OPTIONS | {"epochs": 1, "eval_every": 4, "readout": readout, "loss": loss}
+    alone = here(home, "alone", options)
+    # `--multi_gpu` is how accelerate starts torchrun; with `--cpu` it would wait for an MPI launcher to do it.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["train.py", str(home), str(home / "together"), json.dumps(options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    print("DIFF", difference(alone, home / "together"))
+    assert difference(alone, home / "together") < 2e-5
+    records = [json.loads((home / name / "lorarec.json").read_text()) for name in ("alone", "together")]
+    for one, other in zip(*(record["training"]["evaluations"] for record in records), strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+    assert [record["training"]["processes"] for record in records] == [1, 2]
