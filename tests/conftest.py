@@ -19,7 +19,7 @@ from transformers import (
 
 from lorarec.backbone import Backbone
 
-WORDS = "red green blue black white small big old new lamp chair table lipstick brush game puzzle novel guide".split()
+WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
 
 
 @pytest.fixture(scope="session")

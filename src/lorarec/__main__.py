@@ -1,4 +1,4 @@
-"""`python -m lorarec`, which `accelerate launch -m lorarec train ...` needs."""
+"""`python -m lorarec` is `lorarec`."""
 
 from lorarec.cli import main
 

@@ -24,7 +24,7 @@ _PANELS = {
     "Adapters": {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
         "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
-        "backbone": ("backbone", "app", "Make a small backbone from item texts."),
+        "backbone": ("backbone", "backbone_app", "Make a small backbone from item texts."),
     },
     "Ranking": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
@@ -43,13 +43,7 @@ class _LazyGroup(TyperGroup):
         return verb, _load(verb) if verb else None, rest
 
 
-app = typer.Typer(
-    cls=_LazyGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,7 +74,8 @@ def _load(verb: str) -> Any:
     """The command of a verb, made from its function or its own group of verbs."""
     module, name = _VERBS[verb]
     found: typer.Typer | Callable[..., Any] = getattr(import_module(f"lorarec.commands.{module}"), name)
-    _quieten_transformers()
+    if module != "data":  # only these verbs load a model
+        _quieten_transformers()
     holder = typer.Typer()
     if isinstance(found, typer.Typer):
         holder.add_typer(found, name=verb)
@@ -91,8 +86,6 @@ def _load(verb: str) -> Any:
 
 def _quieten_transformers() -> None:
     """No bar for the loading of weights; bars of downloads stay."""
-    if "transformers" not in sys.modules:
-        return
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -103,7 +96,8 @@ def _quieten_transformers() -> None:
 def _tell(message: str) -> int:
     from rich.console import Console
 
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    line = " ".join(f"error: {message}".splitlines())
+    Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     return 2
 
 

@@ -42,9 +42,11 @@ def test_exact_duplicates_are_dropped_and_counted() -> None:
         ("b", "x", 2),
     ]
     report = _report(dataset)
-    assert report["rows_read"] == 8 and report["duplicate_rows_dropped"] == 3
+    assert report["rows_read"] == 8
+    assert report["duplicate_rows_dropped"] == 3
     assert report["users_below_three_interactions"] == 1
-    assert dataset.info["source"] == "a test" and dataset.info["licence"] == "free"
+    assert dataset.info["source"] == "a test"
+    assert dataset.info["licence"] == "free"
 
 
 def test_a_log_of_one_moment_keeps_its_distinct_items() -> None:
@@ -56,11 +58,15 @@ def test_a_log_of_one_moment_keeps_its_distinct_items() -> None:
 def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> None:
     source = _source({"x": title, "y": " Y&amp;Y ", "unseen": "U"})  # z has no row at all
     dropped = assemble(source)
-    assert dropped.titles == {"y": "Y&Y"} and dropped.interactions.height == 1
-    assert _report(dropped)["untitled_items"] == 2 and _report(dropped)["untitled_rows_dropped"] == 4
+    assert dropped.titles == {"y": "Y&Y"}
+    assert dropped.interactions.height == 1
+    assert _report(dropped)["untitled_items"] == 2
+    assert _report(dropped)["untitled_rows_dropped"] == 4
     kept = assemble(source, keep_untitled=True)
-    assert kept.titles == {"x": "x", "y": "Y&Y", "z": "z"} and kept.interactions.height == 5
-    assert _report(kept)["untitled_items"] == 2 and _report(kept)["untitled_rows_dropped"] == 0
+    assert kept.titles == {"x": "x", "y": "Y&Y", "z": "z"}
+    assert kept.interactions.height == 5
+    assert _report(kept)["untitled_items"] == 2
+    assert _report(kept)["untitled_rows_dropped"] == 0
 
 
 def test_no_title_at_all_says_what_to_do() -> None:

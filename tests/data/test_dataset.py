@@ -30,7 +30,8 @@ def test_types_counts_and_titles() -> None:
     )
     assert dataset.items.columns == ["item_id", "title", "brand"]
     assert dataset.titles == {"7": "Seven", "8": "Eight"}
-    assert dataset.users is not None and dataset.users["user_id"].to_list() == ["1"]
+    assert dataset.users is not None
+    assert dataset.users["user_id"].to_list() == ["1"]
     assert dataset.info["counts"] == {"users": 1, "items": 2, "interactions": 2}
 
 
@@ -47,7 +48,8 @@ def test_save_and_load_round_trip(dataset: Dataset, tmp_path: Path) -> None:
     assert saved.folder == loaded.folder == tmp_path / "deep" / "toy"
     assert_frame_equal(loaded.interactions, dataset.interactions)
     assert_frame_equal(loaded.items, dataset.items)
-    assert loaded.info == dataset.info and loaded.fingerprint == dataset.fingerprint
+    assert loaded.info == dataset.info
+    assert loaded.fingerprint == dataset.fingerprint
 
 
 def test_an_existing_folder_is_kept_unless_overwritten(dataset: Dataset, tmp_path: Path) -> None:

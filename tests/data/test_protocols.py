@@ -41,9 +41,11 @@ def test_canonical_warm_protocol() -> None:
         "u00": ["i01", "i02"],
         "u01": ["i05"],
     }
-    assert _dicts(split.valid)["u00"]["target"] == "i03" and _dicts(split.valid)["u00"]["history"] == ["i01", "i02"]
+    assert _dicts(split.valid)["u00"]["target"] == "i03"
+    assert _dicts(split.valid)["u00"]["history"] == ["i01", "i02"]
     warm = _dicts(split.test["warm"])
-    assert warm["u00"]["target"] == "i04" and warm["u00"]["history"] == ["i01", "i02", "i03"]
+    assert warm["u00"]["target"] == "i04"
+    assert warm["u00"]["history"] == ["i01", "i02", "i03"]
     assert list(split.test) == ["warm"]
     assert split.info["counts"]["users_too_short"] == 1
     assert split.valid.columns == split.test["warm"].columns == CASES
@@ -135,7 +137,10 @@ def test_global_time_never_looks_ahead(dataset: Dataset) -> None:
         for row in frame.iter_rows(named=True):
             at = times[row["user_id"], row["target"]]
             earlier = [times[row["user_id"], item] for item in row["history"]]
-            assert start <= at < end and earlier == sorted(earlier) and earlier[-1] < at and len(earlier) <= 4
+            assert start <= at < end
+            assert earlier == sorted(earlier)
+            assert earlier[-1] < at
+            assert len(earlier) <= 4
             skipped = [other for (user, _), other in times.items() if user == row["user_id"] and other < at]
             assert earlier == sorted(skipped)[-4:]
 

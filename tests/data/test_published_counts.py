@@ -11,7 +11,7 @@ from lorarec.data.filters import k_core
 from lorarec.data.sources import read_movielens, read_table
 
 FOLDER = Path(os.environ.get("LORAREC_DATASETS", ""))
-pytestmark = pytest.mark.skipif("LORAREC_DATASETS" not in os.environ, reason="LORAREC_DATASETS is not set")
+pytestmark = pytest.mark.skipif(not os.environ.get("LORAREC_DATASETS"), reason="LORAREC_DATASETS is not set")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: s
     path.write_bytes(content)
     with pytest.raises(LorarecError, match=message) as caught:
         collect(scan_table(path), path)
-    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_domains_share_no_item_and_are_large_enough() -> None:
 
 def test_the_specific_domain_has_a_warm_and_a_new_item_setting() -> None:
     split = leave_one_out(load_sample())
-    assert split.test["warm"].height > 500 and split.test["new-item"].height > 500
+    assert split.test["warm"].height > 500
+    assert split.test["new-item"].height > 500
 
 
 def test_licence_and_citation_travel_with_the_data_and_it_stays_small() -> None:
@@ -74,4 +75,6 @@ def test_build_from_the_published_folder(tmp_path: Path) -> None:
     ]
     assert pl.read_parquet(tmp_path / "sample" / "movies.parquet").rows() == [(10, "Heat, The (1995)", "Action, Crime")]
     licence = (tmp_path / "sample" / "LICENSE.txt").read_text()
-    assert "Be kind." in licence and "Cite us." in licence and "Further" not in licence
+    assert "Be kind." in licence
+    assert "Cite us." in licence
+    assert "Further" not in licence

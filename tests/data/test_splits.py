@@ -50,6 +50,15 @@ def test_a_dataset_without_a_folder_is_drawn_the_same_every_time(dataset: Datase
     assert load_split(dataset).fingerprint == load_split(dataset).fingerprint
 
 
+def test_a_folder_that_cannot_be_written_to_is_drawn_the_same_every_time(
+    saved: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert saved.folder is not None
+    monkeypatch.setattr("lorarec.data.splits.os.access", lambda *_: False)
+    assert load_split(saved).fingerprint == load_split(saved).fingerprint
+    assert not (saved.folder / "split").exists()
+
+
 def test_a_split_of_other_data_is_refused(saved: Dataset) -> None:
     load_split(saved)
     changed = Dataset.from_frames("toy", saved.interactions[1:], saved.items)

@@ -41,7 +41,8 @@ def test_oldest_history_is_dropped_first_and_counted(tokenizer: PreTrainedTokeni
     titles = [f"lamp {i}" for i in range(60)]
     example = builder.example(titles, CANDIDATES)
     text = tokenizer.decode(example.prompt)
-    assert "lamp 59" in text and "lamp 0\n" not in text
+    assert "lamp 59" in text
+    assert "lamp 0\n" not in text
     assert builder.dropped == 60 - text.count("lamp")
     assert len(example.prompt) + max(map(len, example.branches)) <= 120
 
@@ -53,9 +54,8 @@ def test_long_titles_are_cut(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def test_chat_template_wraps_the_question(tokenizer: PreTrainedTokenizerFast) -> None:
     chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>")
-    chat.chat_template = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
-    )
+    messages = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}"
+    chat.chat_template = messages + "{% if add_generation_prompt %}[assistant]{% endif %}"
     verdict = PromptBuilder(chat).example(HISTORY, CANDIDATES)
     assert chat.decode(verdict.prompt).startswith("[user]A user")
     assert chat.decode(verdict.branches[0]) == " blue table[/][assistant]"

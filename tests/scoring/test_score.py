@@ -15,7 +15,9 @@ from lorarec.scoring import posterior, score, score_batch
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green guide to a new white table", "brush"]
 
 
-def one_by_one(backbone: Backbone, prompt: list[int], branches: Sequence[list[int]], builder: PromptBuilder) -> list[float]:
+def one_by_one(
+    backbone: Backbone, prompt: list[int], branches: Sequence[list[int]], builder: PromptBuilder
+) -> list[float]:
     """Reference: a plain causal forward pass of the whole model for each candidate."""
     scores = []
     for branch in branches:

@@ -15,9 +15,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 
-ADJECTIVES = "red green blue small large old new hot cold dry".split()
-NOUNS = "lamp chair table plate".split()
-PROMPT_WORDS = "A user chose, in this order: Would the user choose this next? Answer yes or no. One of these comes - Which"
+ADJECTIVES = ["red", "green", "blue", "small", "large", "old", "new", "hot", "cold", "dry"]
+NOUNS = ["lamp", "chair", "table", "plate"]
+PROMPT_WORDS = (
+    "A user chose, in this order: Would the user choose this next? Answer yes or no. One of these comes - Which"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,7 @@ def make_backbone(seed: int = 0, width: int = 32) -> Backbone:
         num_key_value_heads=1,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
+        initializer_range=0.2,
     )
     return Backbone(Qwen2ForCausalLM(config).eval(), tokenizer, f"tiny-{seed}", f"fingerprint-{seed}-{width}")
 
@@ -58,7 +61,9 @@ def make_backbone(seed: int = 0, width: int = 32) -> Backbone:
 def make_dataset(name: str = "shop", users: int = 24, items: int = 40, length: int = 6, seed: int = 0) -> Dataset:
     """Every user begins with anything and goes on with hot things, so that there is something to learn."""
     rng = random.Random(f"{name} {seed}")
-    titles = [f"{ADJECTIVES[item % 10]} {NOUNS[item // 10 % 4]} {name} {item // 40 or ''}".strip() for item in range(items)]
+    titles = [
+        f"{ADJECTIVES[item % 10]} {NOUNS[item // 10 % 4]} {name} {item // 40 or ''}".strip() for item in range(items)
+    ]
     hot = [item for item in range(items) if ADJECTIVES[item % 10] in ("hot", "red", "new")]
     rows: list[dict[str, Any]] = []
     for user in range(users):

@@ -103,6 +103,5 @@ def test_dataset_without_cases(pair) -> None:
 
 
 def test_more_candidates_than_items(pair) -> None:
-    with pytest.raises(LorarecError, match="shop has .* items.* --negatives"):
+    with pytest.raises(LorarecError, match=r"shop has .* items.* --negatives"):
         build([pair], negatives=39)
-

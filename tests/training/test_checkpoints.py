@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 from accelerate import PartialState
 from transformers.trainer_callback import TrainerState
@@ -10,7 +12,7 @@ RUN = {"backbone": {"id": "b"}, "options": {"lr": 0.1}}
 
 def interrupted(folder, steps=()) -> Checkpoints:
     checkpoints = Checkpoints(folder / "adapter", RUN)
-    with pytest.raises(KeyboardInterrupt), checkpoints.open(False, PartialState()):
+    with suppress(KeyboardInterrupt), checkpoints.open(False, PartialState()):
         for step in steps:
             path = checkpoints.folder / f"checkpoint-{step}"
             path.mkdir()
@@ -46,15 +48,15 @@ def test_interrupted_run_is_not_lost_by_accident(tmp_path) -> None:
 def test_another_run_is_not_resumed(tmp_path) -> None:
     interrupted(tmp_path, (1,))
     other = Checkpoints(tmp_path / "adapter", RUN | {"options": {"lr": 0.2}})
-    with pytest.raises(LorarecError, match=r"options was .*0\.1.* and is now .*0\.2"):
+    with pytest.raises(LorarecError, match=r"options\.lr was 0\.1 and is now 0\.2"):
         other.refuse(resume=True, overwrite=False)
 
 
 def test_starting_again_empties_the_folder(tmp_path) -> None:
     checkpoints = interrupted(tmp_path, (1,))
-    with pytest.raises(KeyboardInterrupt), checkpoints.open(True, PartialState()):
+    with suppress(KeyboardInterrupt), checkpoints.open(True, PartialState()):
         assert checkpoints.latest() is not None
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), checkpoints.open(False, PartialState()):
+    with suppress(KeyboardInterrupt), checkpoints.open(False, PartialState()):
         assert checkpoints.latest() is None
         raise KeyboardInterrupt

@@ -54,5 +54,5 @@ def test_bad_recipes_are_one_line_errors(tmp_path, text: str, message: str) -> N
 
 
 def test_missing_recipe(tmp_path) -> None:
-    with pytest.raises(LorarecError, match="no.yaml"):
+    with pytest.raises(LorarecError, match=r"no\.yaml"):
         read_recipe(tmp_path / "no.yaml", {"rank"})

@@ -23,6 +23,9 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
 
+#: Steps between checkpoints.
+CHECKPOINT_EVERY = 100
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -30,15 +33,15 @@ class BuildOptions:
 
     Attributes:
         steps: optimiser steps, of about 2,400 tokens each.
-        learning_rate: the peak; linear warm-up over 200 steps, constant, linear decay over the last quarter.
+        learning_rate: the peak; linear warm-up over 50 steps, constant, linear decay over the last quarter.
         vocabulary: tokens in the vocabulary.
         snapshots: how many times the model on the way is kept, for the learning curve.
     """
 
-    steps: int = 3000
-    learning_rate: float = 1.5e-3
+    steps: int = 1000
+    learning_rate: float = 4e-4
     vocabulary: int = 16384
-    snapshots: int = 12
+    snapshots: int = 10
     seed: int = 0
 
 
@@ -77,7 +80,7 @@ def build_backbone(
     model = _start(tokenizer, encoder, options, work)
     tokens = _train(model, tokenizer, catalogues, options, work)
     with new_folder(out) as folder:
-        model.to(torch.float16).save_pretrained(folder)
+        model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_json(folder / "build.json", {**plan, "tokens": tokens, "parameters": model.num_parameters()})
     return out
@@ -124,7 +127,7 @@ def _start(
 ) -> Qwen2ForCausalLM:
     folder = work / "start"
     if not folder.exists():
-        words = [tokenizer.decode([i]).strip() or "," for i in range(len(tokenizer))]
+        words = [str(tokenizer.decode([i])).strip() or "," for i in range(len(tokenizer))]
         vectors = encode_texts(encoder, words) if encoder is not None else None
         with new_folder(folder) as target:
             new_model(tokenizer, vectors, options.seed).save_pretrained(target)
@@ -142,7 +145,13 @@ def _train(
     optimizer = torch.optim.AdamW(_parameter_groups(model), lr=options.learning_rate, betas=(0.9, 0.98))
     step, tokens = _resume(model, optimizer, work)
     every = max(1, options.steps // options.snapshots)
-    columns = TextColumn("Step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    columns = (
+        TextColumn("Step"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     model.train()
     with Progress(*columns) as progress, open(work / "log.jsonl", "a", encoding="utf-8") as log:
         bar = progress.add_task("", total=options.steps, completed=step)
@@ -158,9 +167,9 @@ def _train(
             step, tokens = step + 1, tokens + used
             row = {"step": step, "task": task, "loss": round(loss.item(), 4), "accuracy": accuracy, "tokens": tokens}
             log.write(json.dumps({**row, "norm": round(norm.item(), 3)}) + "\n")
+            log.flush()
             progress.update(bar, completed=step, description=f"{task} {loss.item():.3f}")
-            if step % 200 == 0 or step == options.steps:
-                log.flush()
+            if step % CHECKPOINT_EVERY == 0 or step == options.steps:
                 _checkpoint(model, optimizer, step, tokens, work)
             if step % every == 0:
                 model.save_pretrained(work / "snapshots" / f"{step:06d}")
@@ -170,7 +179,7 @@ def _train(
 
 def schedule(step: int, steps: int) -> float:
     """Share of the peak learning rate: warm-up, constant, linear decay to 2% over the last quarter."""
-    return min(1.0, (step + 1) / 200, max(0.02, 4 * (1 - step / steps)))
+    return min(1.0, (step + 1) / 50, max(0.02, 4 * (1 - step / steps)))
 
 
 def _parameter_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:

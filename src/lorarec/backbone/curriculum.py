@@ -20,11 +20,10 @@ from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_log_probs, trunk
 
 TASKS = ("copy", "history", "repeat-verdict", "repeat-likelihood", "related-verdict", "related-likelihood")
-#: Shares of the tasks from a point of the build on: copying first, then noisy repeats, then relatedness.
+#: Shares of the tasks from a point of the build on: copies and noisy repeats first, then relatedness.
 STAGES = (
-    (0.00, (0.80, 0.20, 0.00, 0.00, 0.00, 0.00)),
-    (0.12, (0.20, 0.10, 0.60, 0.10, 0.00, 0.00)),
-    (0.30, (0.08, 0.10, 0.15, 0.05, 0.50, 0.12)),
+    (0.0, (0.30, 0.10, 0.40, 0.20, 0.00, 0.00)),
+    (0.1, (0.08, 0.08, 0.12, 0.06, 0.54, 0.12)),
 )
 ROWS = {"text": 20, "verdict": 14, "likelihood": 14}
 
@@ -43,7 +42,7 @@ def draw(
     if not readout:
         make = copy_batch if kind == "copy" else history_batch
         return task, make(rng, catalogues, builders["verdict"], ROWS["text"])
-    difficulty = within if number == (1 if kind == "repeat" else 2) else 1.0
+    difficulty = within if number == (0 if kind == "repeat" else 1) else 1.0
     choose = repeat_batch if kind == "repeat" else related_batch
     return task, choose(rng, catalogues, builders[readout], ROWS[readout], difficulty)
 
@@ -58,12 +57,12 @@ def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> tuple
         return _text_loss(model, batch)
     if batch.builder.readout == "likelihood":
         right = [Example(e.prompt, [e.branches[a]]) for e, a in zip(batch.examples, batch.answers, strict=True)]
-        scores = torch.cat(score_batch(model, right, batch.builder))
-        return -scores.sum() / sum(len(e.branches[0]) for e in right), None, sum(e.length for e in right)
+        total = torch.cat(score_batch(model, right, batch.builder)).sum()
+        return -total / sum(len(e.branches[0]) for e in right), None, sum(e.length for e in right)
     scores = score_batch(model, batch.examples, batch.builder)
     losses = [cross_entropy(s[None], torch.tensor([a])) for s, a in zip(scores, batch.answers, strict=True)]
-    right = sum(int(s.argmax()) == a for s, a in zip(scores, batch.answers, strict=True))
-    return torch.stack(losses).mean(), right / len(losses), sum(e.length for e in batch.examples)
+    hits = sum(int(s.argmax()) == a for s, a in zip(scores, batch.answers, strict=True))
+    return torch.stack(losses).mean(), hits / len(losses), sum(e.length for e in batch.examples)
 
 
 def _text_loss(model: Qwen2ForCausalLM, batch: TextBatch) -> tuple[torch.Tensor, None, int]:

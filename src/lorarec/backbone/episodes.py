@@ -49,11 +49,13 @@ class TextBatch:
     starts: list[int]
 
 
-def copy_batch(rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int) -> TextBatch:
+def copy_batch(
+    rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int
+) -> TextBatch:
     """Lists of 4 to 9 titles and their shuffled repeat."""
     texts, starts = [], []
     for _ in range(rows):
-        catalogue = catalogues[rng.integers(len(catalogues))]
+        catalogue = catalogues[int(rng.integers(len(catalogues)))]
         chosen = rng.integers(len(catalogue.titles), size=rng.integers(4, 10))
         listed = [_line(builder, catalogue.titles[i]) for i in chosen]
         repeat = [listed[i] for i in rng.permutation(len(listed))]
@@ -68,7 +70,7 @@ def history_batch(
     """Up to 12 successive titles of a user, in time order."""
     texts = []
     for _ in range(rows):
-        catalogue = catalogues[rng.integers(len(catalogues))]
+        catalogue = catalogues[int(rng.integers(len(catalogues)))]
         history = catalogue.histories[rng.integers(len(catalogue.histories))]
         start = rng.integers(max(1, len(history) - 11))
         lines = [_line(builder, catalogue.titles[i]) for i in history[start : start + 12]]
@@ -80,9 +82,10 @@ def repeat_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
     """The right candidate repeats a title of the list with 100% falling to 25% of its words kept."""
-    examples, answers = [], []
+    examples: list[Example] = []
+    answers: list[int] = []
     for _ in range(rows):
-        catalogue = catalogues[rng.integers(len(catalogues))]
+        catalogue = catalogues[int(rng.integers(len(catalogues)))]
         count, wrong = rng.integers(3, 10), rng.integers(9, 16)
         items = rng.integers(len(catalogue.titles), size=count + wrong + 1)
         titles = [catalogue.titles[i] for i in items]
@@ -99,9 +102,10 @@ def related_batch(
 
     The share of related titles in the list falls from most of them to a few.
     """
-    examples, answers = [], []
+    examples: list[Example] = []
+    answers: list[int] = []
     while len(examples) < rows:
-        catalogue = catalogues[rng.integers(len(catalogues))]
+        catalogue = catalogues[int(rng.integers(len(catalogues)))]
         anchor = rng.integers(len(catalogue.titles))
         table = catalogue.neighbours[rng.integers(len(catalogue.neighbours))]
         near = table[anchor][table[anchor] >= 0]
@@ -138,9 +142,7 @@ def _noisy(rng: np.random.Generator, title: str, other: str, keep: float) -> str
     words, spare = title.split(), other.split()
     kept = rng.random(len(words)) < keep
     kept[rng.integers(len(words))] = True
-    return " ".join(
-        word if stays else spare[rng.integers(len(spare))] for word, stays in zip(words, kept, strict=True)
-    )
+    return " ".join(word if stays else spare[rng.integers(len(spare))] for word, stays in zip(words, kept, strict=True))
 
 
 def _line(builder: PromptBuilder, title: str) -> list[int]:

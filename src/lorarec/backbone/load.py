@@ -9,12 +9,19 @@ from typing import Any, Self
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from lorarec.artefacts import file_fingerprint
+from lorarec.artefacts import file_fingerprint, read_json
 from lorarec.errors import LorarecError
 
 EMBEDDED = "embedded"
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 @dataclass
@@ -66,13 +73,25 @@ class Backbone:
         elif device != "cpu":
             kwargs["device_map"] = device
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            tokenizer = load_tokenizer(source, trust_remote_code)
             model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
         model.eval()
         return cls(model, tokenizer, name, _fingerprint(model, source))
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A tokenizer as its folder declares it.
+
+    For a Qwen2 model `AutoTokenizer` takes Qwen2's own tokenizer even if tokenizer_config.json names the generic
+    class, and so loses the lower-casing of tokenizer.json.
+    """
+    settings = Path(source) / "tokenizer_config.json"
+    if settings.is_file() and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
+        return PreTrainedTokenizerFast.from_pretrained(source)
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
 def embedded_folder() -> Path:
@@ -100,9 +119,7 @@ def _quantization(bits: str) -> Any:
 
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 
 
 def _fingerprint(model: PreTrainedModel, source: str) -> str:
@@ -119,7 +136,7 @@ def _fingerprint(model: PreTrainedModel, source: str) -> str:
         with safe_open(file, "pt") as tensors:
             names = sorted(tensors.keys())
             digest.update("".join(names).encode() + str(file.stat().st_size).encode())
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = model.get_input_embeddings().weight
     rows = embedding[: min(256, embedding.shape[0])].detach().float().cpu().numpy()
     digest.update(rows.tobytes())
     return digest.hexdigest()[:16]

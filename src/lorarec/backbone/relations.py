@@ -42,7 +42,9 @@ def word_neighbours(titles: Sequence[str]) -> np.ndarray:
 
     Rows that share no word with enough others are filled with -1.
     """
-    matrix = TfidfVectorizer(sublinear_tf=True, max_df=0.05).fit_transform(titles)
+    # Words of more than a twentieth of the titles relate nothing, except in a small catalogue.
+    common = max(0.05, min(1.0, 50 / len(titles)))
+    matrix = TfidfVectorizer(sublinear_tf=True, max_df=common).fit_transform(titles)
     return _neighbours(matrix, lambda rows: (rows @ matrix.T).toarray(), len(titles))
 
 

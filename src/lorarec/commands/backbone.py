@@ -16,12 +16,14 @@ def backbone() -> None:
 
 @backbone_app.command("build")
 def build(
-    datasets: Annotated[list[Path], typer.Argument(help="Dataset folders of general domains, never of evaluated ones.")],
+    datasets: Annotated[
+        list[Path], typer.Argument(help="Dataset folders of general domains, never of evaluated ones.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to make; OUT.work keeps the work in progress.")],
     encoder: Annotated[
         Path | None, typer.Option("--encoder", help="Sentence encoder folder that relates titles by meaning.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of about 2,400 tokens.")] = 3000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of about 2,400 tokens.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and of every batch.")] = 0,
 ) -> None:
     """Train the embedded backbone's recipe: copying, noisy repeats, related titles, and histories as running text.
@@ -32,5 +34,7 @@ def build(
     from lorarec.data import Dataset
 
     started = time.monotonic()
-    folder = build_backbone([Dataset.load(path) for path in datasets], out, encoder, BuildOptions(steps=steps, seed=seed))
+    folder = build_backbone(
+        [Dataset.load(path) for path in datasets], out, encoder, BuildOptions(steps=steps, seed=seed)
+    )
     typer.echo(f"{folder} built in {(time.monotonic() - started) / 60:.1f} minutes; use it with --backbone {folder}")

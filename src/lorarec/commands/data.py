@@ -1,14 +1,13 @@
 """Verbs about data: import, describe, split."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from lorarec.commands.figures import print_figures
 from lorarec.data.assemble import Source, assemble
 from lorarec.data.dataset import Dataset
 from lorarec.data.describe import describe as describe_dataset
@@ -178,10 +177,7 @@ def describe(
     figures = describe_dataset(loaded)
     if plot:
         plot_lengths(loaded, plot)
-    if as_json:
-        typer.echo(json.dumps(figures, indent=2, ensure_ascii=False))
-        return
-    _print_table(loaded.name, [(key.replace("_", " "), _readable(value)) for key, value in figures.items()])
+    print_figures(loaded.name, figures, figures if as_json else None)
 
 
 def split(
@@ -209,11 +205,8 @@ def split(
         options["new_items"] = new_items
     drawn = draw_split(loaded, **options)
     drawn.save(dataset / "split", overwrite)
-    if as_json:
-        typer.echo(json.dumps(drawn.info, indent=2, ensure_ascii=False))
-        return
-    counts = [(key.replace("_", " "), _readable(value)) for key, value in drawn.info["counts"].items()]
-    _print_table(f"{loaded.name}: {protocol.value}", [*counts, ("folder", str(dataset / "split"))])
+    figures = {**drawn.info["counts"], "folder": str(dataset / "split")}
+    print_figures(f"{loaded.name}: {protocol.value}", figures, drawn.info if as_json else None)
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
@@ -248,26 +241,6 @@ def _finish(
 
 
 def _report_import(dataset: Dataset, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(dataset.info, indent=2, ensure_ascii=False))
-        return
-    figures = {**dataset.info["counts"], **dataset.info["import"], "filters": dataset.info["filters"]}
-    rows = [(key.replace("_", " "), _readable(value)) for key, value in figures.items()]
-    _print_table(dataset.name, [*rows, ("folder", str(dataset.folder))])
-
-
-def _print_table(title: str, rows: list[tuple[str, str]]) -> None:
-    table = Table("", "", title=title, show_header=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _readable(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_readable(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(_readable(part) for part in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "not known"}[value]
-    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    info = dataset.info
+    figures = {**info["counts"], **info["import"], "filters": info["filters"], "folder": str(dataset.folder)}
+    print_figures(dataset.name, figures, info if as_json else None)

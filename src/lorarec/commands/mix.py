@@ -77,13 +77,13 @@ def mix(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Mix adapters into one, with weights given, searched on validation cases, or found without labels."""
-    model = Backbone.load(backbone)
     given = _parsed(weights)
+    if method is not Method.FIXED and dataset is None:
+        raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
+    model = Backbone.load(backbone)
     found: dict[str, Any] = {}
     record: dict[str, Any] = {}
-    if method is not Method.FIXED:
-        if dataset is None:
-            raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
+    if method is not Method.FIXED and dataset is not None:
         data = Dataset.load(dataset)
         split = load_split(data)
         made = CasePrompts(model, adapters)

@@ -11,7 +11,9 @@ import typer
 def recommend(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     user: Annotated[str, typer.Option("--user", help="A user id of the dataset.")],
-    adapter: Annotated[Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
+    ] = None,
     backbone: Annotated[str, typer.Option("--backbone", help="`embedded`, a folder or a hub id.")] = "embedded",
     top: Annotated[int, typer.Option("--top", min=1, help="How many items.")] = 10,
     pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
@@ -53,11 +54,14 @@ def plot_lengths(dataset: Dataset, out: str | Path) -> None:
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, column, who in zip(axes, (USER, ITEM), ("users", "items"), strict=True):
+    for axis, column, who in zip(axes, (USER, ITEM), ("user", "item"), strict=True):
         lengths = _lengths(dataset.interactions, column)
-        edges = np.unique(np.geomspace(1, lengths.max() + 1, 40).round()) - 0.5
+        edges = np.unique(np.geomspace(lengths.min(), lengths.max() + 1, 30).round()) - 0.5
         axis.hist(lengths, bins=edges, color="#3b6ea5")
-        axis.set(xscale="log", yscale="log", xlabel=f"interactions of one of the {who}", ylabel=f"number of {who}")
+        axis.set(xscale="log", yscale="log", xlabel=f"interactions per {who}", ylabel=f"number of {who}s")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.axvline(np.median(lengths), color="#c44e52", linewidth=1, label=f"median {np.median(lengths):g}")
         axis.legend(frameon=False)
     figure.suptitle(f"{dataset.name}: {dataset.interactions.height:,} interactions")

@@ -1,22 +1,13 @@
-"""Batches of rows of similar length, and many mixtures over the same prompts as rows of one batch."""
+"""Many mixtures over the same prompts as rows of one batch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from lorarec.adapters import MixedModel
 from lorarec.prompts import Example
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices, longest first, in batches of at most `budget` padded tokens; a longer row goes alone."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // lengths[order[start]])
-        yield order[start : start + rows]
-        start += rows
+from lorarec.scoring import token_batches
 
 
 @torch.no_grad()
@@ -42,7 +33,8 @@ def at_points(
     """
     rows = [(point, index) for index in range(len(examples)) for point in range(len(points))]
     found: list[list[Any]] = [[None] * len(examples) for _ in points]
-    for batch in batches([length(examples[index]) for _, index in rows], token_budget):
+    points = points.to(mixed.model.device)
+    for batch in token_batches([length(examples[index]) for _, index in rows], token_budget):
         mixed.set_weights(points[[rows[row][0] for row in batch]])
         values = read(mixed.model, [examples[rows[row][1]] for row in batch])
         for row, value in zip(batch, values, strict=True):

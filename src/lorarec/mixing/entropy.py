@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from lorarec.adapters import MixedModel
-from lorarec.mixing.batches import at_points, batches
+from lorarec.mixing.batches import at_points
 from lorarec.mixing.objectives import Entropy
 from lorarec.mixing.trace import Trace
 from lorarec.prompts import Example
+from lorarec.scoring import token_batches
 
 #: Adam's step on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
 LEARNING_RATE = 0.2
@@ -106,7 +107,7 @@ def entropy_and_gradient(
     """Mean entropy over the prompts at softmax(logits), (layers or 1, K); leaves the gradient in `logits.grad`."""
     logits.grad = None
     total = 0.0
-    for batch in batches([objective.length(prompt) for prompt in prompts], token_budget):
+    for batch in token_batches([objective.length(prompt) for prompt in prompts], token_budget):
         weights = logits.softmax(1)
         mixed.set_weights(dict(zip(names, weights.expand(len(names), -1), strict=True)))
         loss = objective(mixed.model, [prompts[i] for i in batch]).sum() / len(prompts)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
+from lorarec.adapters.prompting import prompt_settings
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
@@ -26,9 +27,6 @@ METHODS = tuple(NEEDS)
 SCOPES = ("model", "layer")
 PACKAGES = ("lorarec", "torch", "transformers", "peft")
 TRACE = "mix_trace.json"
-#: What `lorarec.json` says about prompts; a mixture takes it over from adapters that agree.
-PROMPT_KEYS = ("readout", "template", "options")
-PROMPT_OPTIONS = ("max_history", "max_tokens", "max_title_tokens")
 
 
 @dataclass(frozen=True)
@@ -166,25 +164,17 @@ def _check_choices(
 
 
 def _meta(backbone: Backbone, adapters: Sequence[Adapter], settings: dict[str, Any]) -> dict[str, Any]:
-    """The mixture's `lorarec.json`."""
-    metas = [adapter.meta or {} for adapter in adapters]
-    prompt = {key: metas[0][key] for key in PROMPT_KEYS if key in metas[0]}
-    if "options" in prompt:
-        prompt["options"] = {key: prompt["options"].get(key) for key in PROMPT_OPTIONS}
-    agreed = {key: value for key, value in prompt.items() if all(_same(meta, key, value) for meta in metas)}
+    """The mixture's `lorarec.json`: prompted as its adapters were, as far as they agree."""
+    first, *others = [prompt_settings(adapter) for adapter in adapters]
+    agreed = {key: value for key, value in first.items() if all(other[key] == value for other in others)}
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        **agreed,
+        "readout": agreed.pop("readout", None),
+        "options": agreed,
         "adapters": [{"path": str(adapter.folder), "fingerprint": adapter.fingerprint} for adapter in adapters],
         "mix": settings,
         "versions": {package: _version(package) for package in PACKAGES},
     }
-
-
-def _same(meta: dict[str, Any], key: str, value: Any) -> bool:
-    if key == "options":
-        return all(meta.get(key, {}).get(name) == wanted for name, wanted in value.items())
-    return bool(meta.get(key) == value)
 
 
 def _version(package: str) -> str | None:

@@ -6,14 +6,12 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.adapters import read_adapter
+from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-
-#: Items of a history shown when the adapters do not say.
-MAX_HISTORY = 10
 
 
 class CasePrompts:
@@ -27,24 +25,18 @@ class CasePrompts:
     """
 
     def __init__(self, backbone: Backbone, adapters: Sequence[str | Path]) -> None:
-        metas = [(folder, read_adapter(folder, backbone).meta or {}) for folder in adapters]
-        first_folder, first = metas[0]
-        for folder, meta in metas[1:]:
-            for key, default in (("readout", "verdict"), ("template", "default")):
-                if meta.get(key, default) != first.get(key, default):
+        settings = {folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters}
+        (first_folder, first), *others = settings.items()
+        for folder, other in others:
+            for key in ("readout", "template"):
+                if other[key] != first[key]:
                     raise LorarecError(
                         f"adapters {first_folder} and {folder} were trained with another {key} each "
-                        f"({first.get(key, default)}, {meta.get(key, default)}) and cannot share prompts"
+                        f"({first[key]}, {other[key]}) and cannot share prompts"
                     )
-        options = first.get("options") or {}
-        template = first.get("template", "default")
-        self.max_history = int(options.get("max_history") or MAX_HISTORY)
+        self.max_history = first["max_history"]
         self.builder = PromptBuilder(
-            backbone.tokenizer,
-            readout=first.get("readout", "verdict"),
-            template=None if template == "default" else template,
-            max_tokens=int(options.get("max_tokens") or 1024),
-            max_title_tokens=int(options.get("max_title_tokens") or 32),
+            backbone.tokenizer, first["readout"], first["template"], first["max_tokens"], first["max_title_tokens"]
         )
 
     def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:

@@ -2,6 +2,6 @@
 
 from lorarec.ranking.catalogue import Recommendation, recommend
 from lorarec.ranking.generate import generate_titles
-from lorarec.ranking.ranker import Ranker, prompt_settings
+from lorarec.ranking.ranker import Ranker
 
-__all__ = ["Ranker", "Recommendation", "generate_titles", "prompt_settings", "recommend"]
+__all__ = ["Ranker", "Recommendation", "generate_titles", "recommend"]

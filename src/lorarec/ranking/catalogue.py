@@ -71,7 +71,9 @@ class CandidateStage:
                     break
                 if self.items[row] in found:
                     continue
-                because = [] if source == "popular" else [known[i] for i in np.argsort(-table[:, row])[:2] if table[i, row]]
+                because = (
+                    [] if source == "popular" else [known[i] for i in np.argsort(-table[:, row])[:2] if table[i, row]]
+                )
                 found[self.items[row]] = (source, because)
         return found
 
@@ -96,7 +98,9 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
         raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
     proposals = CandidateStage(dataset).propose(history, pool)
     if not proposals:
-        raise LorarecError(f"user {user} has interacted with every item of {dataset.name}: nothing is left to recommend")
+        raise LorarecError(
+            f"user {user} has interacted with every item of {dataset.name}: nothing is left to recommend"
+        )
     titles = dataset.titles
     items = list(proposals)
     scores = ranker.score_titles([[titles[i] for i in history]], [[titles[i] for i in items]])[0]

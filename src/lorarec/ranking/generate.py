@@ -45,7 +45,7 @@ def generate_titles(
     open_branches = dict(enumerate(example.branches))
     stop = {example.branches[0][-1], backbone.tokenizer.eos_token_id}
     # What stands between the line break and the title in the prompt's last line stands there in every line.
-    lead = list(builder.tokens(backbone.tokenizer.decode(example.prompt).rpartition("\n")[2]))
+    lead = list(builder.tokens(str(backbone.tokenizer.decode(example.prompt)).rpartition("\n")[2]))
     lead = lead if builder.template.chat is None else []
     cache = DynamicCache()
     ids, listed = list(example.prompt), []

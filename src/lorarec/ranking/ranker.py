@@ -10,6 +10,7 @@ import polars as pl
 
 from lorarec.adapters import Adapter, fold, read_adapter
 from lorarec.adapters.peft_io import check_backbone
+from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone import Backbone
 from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.errors import LorarecError
@@ -28,6 +29,7 @@ class Ranker:
         readout: `verdict` or `likelihood`; what the adapter was trained with when None (`verdict` without adapter).
         template: a Jinja2 file in place of the bundled one; the adapter's own when None.
         max_tokens: the longest prompt plus branch.
+        max_title_tokens: titles are cut to this many tokens.
         max_history: the latest items of a history that the prompt shows.
         token_budget: padded tokens per forward pass: bounds memory, does not change results.
 
@@ -42,6 +44,7 @@ class Ranker:
         readout: str | None = None,
         template: str | Path | None = None,
         max_tokens: int | None = None,
+        max_title_tokens: int | None = None,
         max_history: int | None = None,
         token_budget: int = 8192,
     ) -> None:
@@ -52,14 +55,14 @@ class Ranker:
             chosen = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
             check_backbone(chosen, backbone)
         trained = prompt_settings(chosen)
-        self.max_history = max_history or trained.get("max_history", 10)
+        self.max_history = max_history or trained["max_history"]
         self.token_budget = token_budget
         self.builder = PromptBuilder(
             backbone.tokenizer,
-            readout or trained.get("readout", "verdict"),
-            template or trained.get("template"),
-            max_tokens or trained.get("max_tokens", 1024),
-            trained.get("max_title_tokens", 32),
+            readout or trained["readout"],
+            template or trained["template"],
+            max_tokens or trained["max_tokens"],
+            max_title_tokens or trained["max_title_tokens"],
         )
         if chosen is not None:
             self._folded = fold(backbone.model, chosen)
@@ -116,12 +119,6 @@ class Ranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
-    """The readout, template and limits an adapter was trained with; empty for an adapter made elsewhere."""
-    meta = (adapter.meta if adapter else None) or {}
-    return {k: v for k, v in (meta.get("options") or {}).items() if v is not None}
 
 
 def _same_length(prompts: Sequence[Any], candidates: Sequence[Any]) -> None:

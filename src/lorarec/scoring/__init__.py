@@ -2,7 +2,7 @@
 
 from lorarec.scoring.layout import TreeBatch, additive, pack
 from lorarec.scoring.readout import finish_logits, read_scores, token_log_probs, verdict_scores
-from lorarec.scoring.score import posterior, score, score_batch, trunk
+from lorarec.scoring.score import posterior, score, score_batch, token_batches, trunk
 
 __all__ = [
     "TreeBatch",
@@ -13,6 +13,7 @@ __all__ = [
     "read_scores",
     "score",
     "score_batch",
+    "token_batches",
     "token_log_probs",
     "trunk",
     "verdict_scores",

@@ -39,9 +39,7 @@ class TreeBatch:
 
 def additive(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Zero where `allowed`, the most negative number of `dtype` elsewhere."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(
-        ~allowed, torch.finfo(dtype).min
-    )
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> TreeBatch:

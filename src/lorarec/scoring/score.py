@@ -61,7 +61,7 @@ def score(
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
     was_training = model.training
     model.eval()
-    batches = list(_batches(examples, token_budget))
+    batches = list(token_batches([example.length for example in examples], token_budget))
     for indices in track(batches, "Scoring", disable=not progress, transient=True):
         chosen = [examples[i] for i in indices]
         if chosen[0].length > token_budget:
@@ -74,12 +74,12 @@ def score(
     return results
 
 
-def _batches(examples: Sequence[Example], budget: int) -> Iterator[list[int]]:
-    """Indices in batches whose longest row times rows stays within the budget; a longer row goes alone."""
-    order = sorted(range(len(examples)), key=lambda i: -examples[i].length)
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices, longest first, in batches of at most `budget` padded tokens; a longer row goes alone."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
-        rows = max(1, budget // max(1, examples[order[start]].length))
+        rows = max(1, budget // max(1, lengths[order[start]]))
         yield order[start : start + rows]
         start += rows
 
@@ -109,7 +109,12 @@ def _chunks(branches: Sequence[list[int]], budget: int) -> Iterator[list[list[in
 
 
 def _score_on_cache(
-    model: Any, cache: DynamicCache, prefix: torch.Tensor, prompt: int, branches: list[list[int]], builder: PromptBuilder
+    model: Any,
+    cache: DynamicCache,
+    prefix: torch.Tensor,
+    prompt: int,
+    branches: list[list[int]],
+    builder: PromptBuilder,
 ) -> torch.Tensor:
     batch = pack([Example([], branches)], model.device)
     segments = batch.segment_ids[0]

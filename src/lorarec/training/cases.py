@@ -48,7 +48,8 @@ class Source:
         histories = split.train[HISTORY]
         lengths = histories.list.len().to_numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        seen = [histories.explode(), split.valid[HISTORY].explode(), split.valid[TARGET], split.valid[CANDIDATES].explode()]
+        valid = split.valid
+        seen = [histories.explode(), valid[HISTORY].explode(), valid[TARGET], valid[CANDIDATES].explode()]
         catalogue = pl.concat([each.drop_nulls().rename("item") for each in seen]).unique(maintain_order=True)
         self.titles = [dataset.titles[item] for item in catalogue]
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])

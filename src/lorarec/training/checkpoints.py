@@ -37,14 +37,15 @@ class Checkpoints:
         if not self.folder.exists() or (overwrite and not resume):
             return
         if not resume:
-            raise LorarecError(f"{self.folder} holds an interrupted run: pass --resume to go on or --overwrite to restart")
+            raise LorarecError(
+                f"{self.folder} holds an interrupted run: pass --resume to go on or --overwrite to restart"
+            )
         if (self.folder / RUN).exists():
-            before = read_json(self.folder / RUN)
-            for key in self.identity:
-                if before.get(key) != self.identity[key]:
-                    raise LorarecError(
-                        f"cannot resume {self.folder}: {key} was {before.get(key)} and is now {self.identity[key]}"
-                    )
+            before, now = _flat(read_json(self.folder / RUN)), _flat(self.identity)
+            changed = next((key for key in now if before.get(key) != now[key]), None)
+            if changed is not None:
+                was = before.get(changed)
+                raise LorarecError(f"cannot resume {self.folder}: {changed} was {was} and is now {now[changed]}")
 
     @contextmanager
     def open(self, resume: bool, state: PartialState) -> Iterator[None]:
@@ -83,6 +84,12 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the folder: the adapter is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _flat(value: dict[str, Any]) -> dict[str, Any]:
+    """One level of nesting taken out: {"options": {"lr": 1}} -> {"options.lr": 1}."""
+    pairs = [(key, inner if isinstance(inner, dict) else {"": inner}) for key, inner in value.items()]
+    return {f"{key}.{name}".rstrip("."): item for key, inner in pairs for name, item in inner.items()}
 
 
 def _readable(path: Path) -> bool:

@@ -16,9 +16,7 @@ def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature
         The sum over the cases, a scalar.
     """
     stacked = torch.stack(list(scores)).float() / temperature
-    return torch.nn.functional.cross_entropy(
-        stacked, torch.tensor(targets, device=stacked.device), reduction="sum"
-    )
+    return torch.nn.functional.cross_entropy(stacked, torch.tensor(targets, device=stacked.device), reduction="sum")
 
 
 def next_token(scores: Sequence[torch.Tensor]) -> torch.Tensor:

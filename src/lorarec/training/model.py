@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
+from lorarec.training.cpu import ADAPTER, speed_up
 from lorarec.training.options import TrainOptions
-
-ADAPTER = "default"
 
 
 class ScoringModel(PeftModel):
@@ -57,26 +55,6 @@ class ScoringModel(PeftModel):
         config.inference_mode = False
 
 
-class CpuDropout(torch.nn.Module):
-    """Dropout that cuts each random word into four masks: on a CPU, drawing numbers costs more than the layer itself.
-
-    Args:
-        p: probability of dropping an element, to within 2^-16.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        self.threshold = round(p * 2**16) - 2**15
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return x
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        dropped = words.view(torch.int16)[: x.numel()].view(x.shape) < self.threshold
-        return x.masked_fill(dropped, 0.0) * (1 / (1 - self.p))
-
-
 @contextmanager
 def adapted(
     backbone: Backbone, builder: PromptBuilder, options: TrainOptions, start_from: str | Path | None = None
@@ -103,10 +81,8 @@ def adapted(
         model.builder = builder
         if start_from is not None:
             _load(model, start_from)
-        if base.device.type == "cpu" and options.dropout:
-            for layer in model.modules():
-                if isinstance(layer, LoraLayer):
-                    layer.lora_dropout[ADAPTER] = CpuDropout(options.dropout)
+        if base.device.type == "cpu" and options.precision != "bf16":
+            speed_up(model)
         if options.gradient_checkpointing:
             _checkpointing(base, "enable")
         yield model
@@ -134,7 +110,7 @@ def _config(backbone: Backbone, options: TrainOptions, start_from: str | Path | 
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=options.rank,
-            lora_alpha=options.alpha,
+            lora_alpha=int(options.alpha) if options.alpha.is_integer() else options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             target_modules="all-linear" if names == ["all-linear"] else names,
         )

@@ -9,6 +9,11 @@ import yaml
 
 from lorarec.errors import LorarecError
 
+Readout = Literal["verdict", "likelihood"]
+Loss = Literal["listwise", "next-token"]
+Balance = Literal["size", "equal"]
+Precision = Literal["auto", "bf16", "float32"]
+
 AT_LEAST_ONE = ("rank", "alpha", "epochs", "batch_size", "negatives", "max_history", "max_tokens", "max_title_tokens")
 AT_LEAST_ONE_IF_SET = ("prefixes", "samples", "eval_every", "patience", "token_budget")
 
@@ -48,8 +53,8 @@ class TrainOptions:
         seed: of everything random.
     """
 
-    readout: Literal["verdict", "likelihood"] = "verdict"
-    loss: Literal["listwise", "next-token"] = "listwise"
+    readout: Readout = "verdict"
+    loss: Loss = "listwise"
     template: str | None = None
     rank: int = 16
     alpha: float = 32
@@ -65,14 +70,14 @@ class TrainOptions:
     temperature: float = 1.0
     prefixes: int | None = None
     samples: int | None = None
-    balance: Literal["size", "equal"] = "size"
+    balance: Balance = "size"
     max_history: int = 10
     max_tokens: int = 1024
     max_title_tokens: int = 32
     eval_users: int = 500
     eval_every: int | None = None
     patience: int | None = None
-    precision: Literal["auto", "bf16", "float32"] = "auto"
+    precision: Precision = "auto"
     gradient_checkpointing: bool = False
     seed: int = 42
 
@@ -128,6 +133,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         return value
     if float in types and type(value) is int:
         return float(value)
+    if str in types and isinstance(value, Path):
+        return str(value)
     if int in types and type(value) is float and value.is_integer():
         return int(value)
     if float in types and isinstance(value, str):  # YAML reads 2e-4, without a point, as text

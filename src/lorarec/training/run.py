@@ -1,8 +1,5 @@
 """`train`: from datasets to a PEFT folder."""
 
-import importlib.metadata
-import platform
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,6 @@ from accelerate import PartialState
 from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
-from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
-from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
@@ -22,13 +17,12 @@ from lorarec.training.cases import Cases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.model import adapted
 from lorarec.training.options import TrainOptions
+from lorarec.training.record import LOGS, identity, outcome, versions, write_adapter
 from lorarec.training.stream import MicroBatches
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
-LOGS = "tensorboard"
 WORLD_SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun and of MPI
-PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 
 
 def train(
@@ -73,8 +67,8 @@ def train(
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
-    identity = _identity(backbone, pairs, chosen, start_from)
-    checkpoints = Checkpoints(out, identity)
+    decided = identity(backbone, pairs, chosen, start_from)
+    checkpoints = Checkpoints(out, decided)
     checkpoints.refuse(resume, overwrite)
     builder = PromptBuilder(
         backbone.tokenizer,
@@ -89,42 +83,16 @@ def train(
     arguments = _arguments(backbone, chosen, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
     with adapted(backbone, builder, chosen, start_from) as model, checkpoints.open(resume, state):
-        trainer = AdapterTrainer(
-            model, arguments, batches, validation if len(validation) else None, chosen, progress, checkpoints.folder / LOGS
-        )
+        checked = validation if len(validation) else None
+        trainer = AdapterTrainer(model, arguments, batches, checked, chosen, progress, checkpoints.folder / LOGS)
         trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:
-            record = identity | {"versions": _versions(), "training": _training(trainer, batches, validation)}
-            _write(out, checkpoints.folder, record, overwrite)
+            record = decided | {"versions": versions(), "training": outcome(trainer, batches, validation)}
+            write_adapter(out, checkpoints.folder, record, overwrite)
             checkpoints.remove()
     state.wait_for_everyone()
     return out
-
-
-def _identity(
-    backbone: Backbone,
-    pairs: Sequence[tuple[Dataset, Split]],
-    options: TrainOptions,
-    start_from: str | Path | None,
-) -> dict[str, Any]:
-    """What decides the weights, as recorded in `lorarec.json`."""
-    start = None
-    if start_from is not None:
-        start = {"path": str(start_from), "fingerprint": read_adapter(start_from, backbone).fingerprint}
-    return {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [
-            {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.fingerprint}
-            for dataset, split in pairs
-        ],
-        "template": options.template,
-        "readout": options.readout,
-        "loss": options.loss,
-        "start_from": start,
-        "seed": options.seed,
-        "options": options.as_dict(),
-    }
 
 
 def _arguments(
@@ -167,44 +135,3 @@ def _arguments(
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for `accelerate launch`, not for DataParallel
     return arguments
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            continue
-    return versions
-
-
-def _training(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
-    """How far the run went and the validation figures of every evaluation."""
-    history = trainer.state.log_history
-    evaluations = [
-        {"step": entry["step"]}
-        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-        for entry in history
-        if "eval_ndcg@1" in entry
-    ]
-    best = max(evaluations, key=lambda entry: (entry["ndcg@1"], -entry["step"]), default=None)
-    return {
-        "steps": trainer.state.global_step,
-        "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
-        "steps_per_epoch": batches.steps_per_epoch,
-        "processes": trainer.args.world_size,
-        "cases_per_epoch": len(batches.cases),
-        "validation_cases": len(validation),
-        "validation": best,
-        "evaluations": evaluations,
-    }
-
-
-def _write(out: Path, staged: Path, record: dict[str, Any], overwrite: bool) -> None:
-    with new_folder(out, overwrite) as folder:
-        for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(staged / "final" / name, folder / name)
-        if (staged / LOGS).is_dir():
-            shutil.copytree(staged / LOGS, folder / LOGS)
-        write_json(folder / META, record)

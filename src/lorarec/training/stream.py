@@ -13,7 +13,7 @@ from lorarec.training.cases import Cases
 from lorarec.training.options import TrainOptions
 
 DROPOUT = 4  # a random stream apart from those of the cases
-SHARED = (8, 4, 2, 1)  # a step has a multiple of this many parts, so that as many processes can share the same ones
+SHARED = (4, 2, 1)  # a step has a multiple of this many parts, so that as many processes can share the same ones
 
 
 class MicroBatches(TorchDataset[dict[str, Any]]):
@@ -32,7 +32,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
     Attributes:
         steps: optimiser steps of the run.
         steps_per_epoch: of one epoch.
-        parts: micro-batches of a step: a multiple of `processes`, and of 8 where the batch allows.
+        parts: micro-batches of a step: a multiple of `processes`, and of 4 where the batch allows.
 
     Raises:
         LorarecError: a step has fewer cases than there are processes.

@@ -56,6 +56,7 @@ class AdapterTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.options = options
+        self.validation = validation
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """Micro-batches are in order already."""
@@ -81,9 +82,10 @@ class AdapterTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """NDCG on the validation cases."""
+        assert self.validation is not None, "evaluation is off without validation cases"
         model = self.model_wrapped
         model.eval()
-        figures = self.eval_dataset.metrics(model, self.args.process_index, self.args.world_size)
+        figures = self.validation.metrics(model, self.args.process_index, self.args.world_size)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -68,7 +68,7 @@ class Validation:
     def batches(self) -> list[list[int]]:
         """Indices of cases per pass: as many as the token budget holds, padding included, at least one."""
         batches: list[list[int]] = []
-        for index, example in enumerate(self.examples):  # the first of a batch is its longest
+        for index in range(len(self)):  # the first of a batch is its longest
             if batches and self.examples[batches[-1][0]].length * (len(batches[-1]) + 1) <= self.token_budget:
                 batches[-1].append(index)
             else:

@@ -47,7 +47,8 @@ def test_forms(tmp_path: Path, suffix: str) -> None:
     assert dataset.titles == {"7": "Seven", "8": "Eight"}
     assert dataset.items["maker"].to_list() == ["M", None]
     assert dataset.items.schema["price"] == pl.String
-    assert dataset.name == "log" and dataset.info["licence"] == "ours"
+    assert dataset.name == "log"
+    assert dataset.info["licence"] == "ours"
 
 
 def test_separator_and_no_header(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""The embedded backbone over its training: ranking on domains it never saw, before and after a general adapter.
+
+For each snapshot of a build, NDCG@1 on validation users of the target datasets: the backbone alone, and with a general
+adapter trained on other domains; popularity and TF-IDF beside them. Test users are not touched. Writes JSON and PNG.
+
+    python benchmarks/backbone_curve.py WORK --general data/games data/office --targets data/beauty data/toys --out docs
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+
+from lorarec.adapters import read_adapter
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, load_split
+from lorarec.data.columns import CANDIDATES, TARGET
+from lorarec.evaluation import RankerRow, baseline_rows
+from lorarec.metrics import ndcg, target_ranks
+from lorarec.training import train
+
+
+def ndcg_at_1(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
+    targets = [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]
+    return float(ndcg(target_ranks(scores, np.array(targets)), 1).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="OUT.work of `lorarec backbone build`")
+    parser.add_argument("--general", type=Path, nargs="+", required=True)
+    parser.add_argument("--targets", type=Path, nargs="+", required=True)
+    parser.add_argument("--users", type=int, default=300)
+    parser.add_argument("--cases", type=int, default=1024, help="training cases of each general adapter")
+    parser.add_argument("--steps", type=int, nargs="*", help="snapshots to measure; all without it")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    general = [Dataset.load(folder) for folder in arguments.general]
+    targets = [Dataset.load(folder) for folder in arguments.targets]
+    sampled = {d.name: load_split(d).valid.sample(arguments.users, seed=0, shuffle=True) for d in targets}
+    rows: list[dict[str, object]] = []
+    for dataset in targets:
+        cases = sampled[dataset.name]
+        for name, scorer in baseline_rows(dataset, load_split(dataset), 0).items():
+            rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer(cases), cases)})
+    for snapshot in sorted((arguments.work / "snapshots").iterdir()):
+        if arguments.steps and int(snapshot.name) not in arguments.steps:
+            continue
+        backbone = Backbone.load(snapshot)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "general"
+            train(backbone, general, out, samples=arguments.cases, epochs=1, batch_size=32, lr=2e-3, eval_users=0)
+            for name, adapter in (("zero-shot", None), ("general", read_adapter(out, backbone))):
+                for dataset in targets:
+                    cases = sampled[dataset.name]
+                    figure = ndcg_at_1(RankerRow(backbone, dataset.titles, adapter)(cases), cases)
+                    rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
+                    print(rows[-1], flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "backbone_curve.json").write_text(json.dumps(rows, indent=1))
+    draw(rows, [dataset.name for dataset in targets], arguments.out / "backbone_curve.png")
+
+
+def draw(rows: list[dict[str, object]], targets: list[str], path: Path) -> None:
+    figure, axes = plt.subplots(1, len(targets), figsize=(5 * len(targets), 3.5), sharey=True, squeeze=False)
+    for axis, target in zip(axes[0], targets, strict=True):
+        mine = [row for row in rows if row["target"] == target]
+        for name in ("zero-shot", "general"):
+            points = [(row["step"], row["ndcg@1"]) for row in mine if row["row"] == name]
+            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+        for row, style in zip([row for row in mine if row["step"] is None], (":", "-.", "--"), strict=True):
+            axis.axhline(row["ndcg@1"], color="grey", linestyle=style, label=row["row"])
+        axis.set(title=f"{target} (validation)", xlabel="step of the build")
+    axes[0, 0].set_ylabel("NDCG@1")
+    axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

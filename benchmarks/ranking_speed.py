@@ -1,0 +1,147 @@
+"""Ranking 30 candidates: one pass against one by one, and against generating the list.
+
+Every ratio is the median over rounds in which both ways rank the same prompts in turn. One by one is what a script
+with `AutoModelForCausalLM` does: the 30 prompts with their candidates as one right-padded batch. The list is generated
+greedily with a key-value cache, five titles long as the paper's answers. Then memory: the peak of scoring titles by
+likelihood with a vocabulary of 152,000 words as the prompt grows, in a process of its own for each length.
+
+    python benchmarks/ranking_speed.py --rounds 5
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from lorarec.backbone import Backbone
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import score_batch
+
+CANDIDATES, TITLES, TITLE_TOKENS, HISTORY = 30, 5, 12, 10
+
+
+def random_qwen2(vocabulary: int, hidden: int = 512, layers: int = 14) -> Qwen2ForCausalLM:
+    """A randomly initialised Qwen2 in float32; the default has 0.12 billion parameters with 152,000 words."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=hidden * 3,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        tie_word_embeddings=True,
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+def random_examples(count: int, history: int, readout: str, vocabulary: int) -> list[Example]:
+    """Prompts of `history` titles (and the candidate list for `likelihood`) with 30 candidates of 12 tokens."""
+    rng = np.random.default_rng(0)
+    listed = history + (CANDIDATES if readout == "likelihood" else 0)
+
+    def titles(number: int) -> list[list[int]]:
+        return rng.integers(300, vocabulary, (number, TITLE_TOKENS)).tolist()
+
+    return [Example([t for title in titles(listed) for t in title], titles(CANDIDATES)) for _ in range(count)]
+
+
+@torch.no_grad()
+def one_pass(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+    return score_batch(model, [example], builder)[0].numpy()
+
+
+@torch.no_grad()
+def one_by_one(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+    rows = torch.tensor([example.prompt + branch for branch in example.branches])
+    logits = model(input_ids=rows).logits
+    if builder.readout == "verdict":
+        yes, no = builder.yes_no
+        return (logits[:, -1, yes] - logits[:, -1, no]).numpy()
+    start = len(example.prompt)
+    log_probs = logits[:, start - 1 : -1].log_softmax(-1)
+    return log_probs.gather(2, rows[:, start:, None]).sum((1, 2)).numpy()
+
+
+@torch.no_grad()
+def generate(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+    tokens = TITLES * (TITLE_TOKENS + 1)
+    return model.generate(
+        torch.tensor([example.prompt]), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0
+    ).numpy()
+
+
+def seconds(
+    way: Callable[..., np.ndarray], model: Qwen2ForCausalLM, examples: list[Example], builder: PromptBuilder
+) -> float:
+    started = time.perf_counter()
+    for example in examples:
+        way(model, example, builder)
+    return (time.perf_counter() - started) / len(examples)
+
+
+def compare(name: str, model: Qwen2ForCausalLM, builder: PromptBuilder, rounds: int, prompts: int) -> None:
+    examples = random_examples(prompts, HISTORY, builder.readout, model.config.vocab_size)
+    np.testing.assert_allclose(
+        one_pass(model, examples[0], builder), one_by_one(model, examples[0], builder), atol=1e-2, rtol=1e-3
+    )
+    ways = {"one by one": one_by_one}
+    if builder.readout == "likelihood":
+        ways["generation of the list"] = generate
+    times: dict[str, list[float]] = {way: [] for way in ("one pass", *ways)}
+    for _ in range(rounds):
+        for way, function in {"one pass": one_pass, **ways}.items():
+            times[way].append(seconds(function, model, examples, builder))
+    for way in ways:
+        ratios = [slow / fast for slow, fast in zip(times[way], times["one pass"], strict=True)]
+        print(
+            f"{name:10} {builder.readout:10} one pass {statistics.median(times['one pass']):.3f} s/user, {way} "
+            f"{statistics.median(times[way]):.3f} s/user: {statistics.median(ratios):.1f}x "
+            f"(from {min(ratios):.1f} to {max(ratios):.1f})",
+            flush=True,
+        )
+
+
+def peak_memory(history: int) -> None:
+    """Print the growth of the peak, in MiB, over the model's own memory."""
+    model = random_qwen2(152_000, hidden=128, layers=2)
+    builder = PromptBuilder(Backbone.load().tokenizer, "likelihood")
+    one_pass(model, random_examples(1, 1, "verdict", 152_000)[0], builder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    example = random_examples(1, history, "verdict", 152_000)[0]
+    one_pass(model, example, builder)
+    print(f"{len(example.prompt)} {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=2, help="prompts per round and way")
+    parser.add_argument("--peak-memory", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak_memory:
+        peak_memory(arguments.peak_memory)
+        return
+    embedded = Backbone.load()
+    for name, model in (("embedded", embedded.model), ("0.1B", random_qwen2(152_000))):
+        for readout in ("verdict", "likelihood"):
+            compare(name, model, PromptBuilder(embedded.tokenizer, readout), arguments.rounds, arguments.prompts)
+    full = 152_000 * 4 / 2**20
+    for history in (10, 40, 160):
+        command = [sys.executable, __file__, "--peak-memory", str(history)]
+        length, grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        whole = (int(length) + CANDIDATES * TITLE_TOKENS) * full
+        print(
+            f"prompt of {length} tokens: peak {grown} MiB above a short one; logits of all positions: {whole:.0f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

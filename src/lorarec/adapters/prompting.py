@@ -1,0 +1,21 @@
+"""How an adapter was prompted in training, from its `lorarec.json`: it must be prompted so ever after."""
+
+from typing import Any
+
+from lorarec.adapters.peft_io import Adapter
+
+#: What `Ranker` and the choosers of weights prompt with when an adapter does not say.
+DEFAULTS: dict[str, Any] = {
+    "readout": "verdict",
+    "template": None,
+    "max_tokens": 1024,
+    "max_title_tokens": 32,
+    "max_history": 10,
+}
+
+
+def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
+    """Readout, template file (None for the bundled one) and length limits; defaults for what is not recorded."""
+    meta = (adapter.meta if adapter else None) or {}
+    recorded = {**(meta.get("options") or {}), "readout": meta.get("readout")}
+    return {name: default if recorded.get(name) is None else recorded[name] for name, default in DEFAULTS.items()}

@@ -1,0 +1,100 @@
+"""The verb `evaluate`."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.evaluation import evaluate as evaluate_rows
+from lorarec.evaluation import evaluation_table, ranker_rows, split_warning
+
+
+class Setting(StrEnum):
+    """Which test cases."""
+
+    WARM = "warm"
+    NEW_ITEM = "new-item"
+    BOTH = "both"
+
+
+class Readout(StrEnum):
+    """How a candidate's score is read."""
+
+    VERDICT = "verdict"
+    LIKELIHOOD = "likelihood"
+
+
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder; its stored split says who is tested on what.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="A PEFT folder, or NAME=FOLDER; may be given several times.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Hub id, folder, or `embedded`.")] = "embedded",
+    setting: Annotated[Setting, typer.Option(help="Test cases; `both` takes what the split has.")] = Setting.BOTH,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="The row that tests compare with; the better of popularity and tf-idf.")
+    ] = None,
+    readout: Annotated[Readout | None, typer.Option(help="Instead of what each adapter was trained with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and ndcg.png.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample of users and of the intervals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Compare the backbone alone and its adapters with popularity and similar titles on the same test cases.
+
+    Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
+    --setting warm --out reports/beauty
+    """
+    console, progress = Console(), Console(stderr=True)
+    data = Dataset.load(dataset)
+    split = load_split(data)
+    named = _named(adapter or [])
+    model = Backbone.load(backbone)
+    rows = ranker_rows(model, data, named, readout, progress=progress.is_terminal)
+    for row in rows.values():
+        warning = row.adapter and split_warning(row.adapter, data, split)
+        if warning:
+            progress.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    evaluation = evaluate_rows(
+        data,
+        split,
+        rows,
+        settings=None if setting is Setting.BOTH else [setting.value],
+        compare_with=compare,
+        out=out,
+        limit=limit,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
+        return
+    for name in evaluation.settings:
+        console.print(evaluation_table(evaluation, name))
+    for name, row in rows.items():
+        if row.dropped:
+            console.print(f"{name}: {row.dropped:,} history items dropped, oldest first, to fit prompts", markup=False)
+    if out is not None:
+        console.print(f"Report written to {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(adapters: list[str]) -> dict[str, Path]:
+    """Row name -> folder; without NAME= the folder's own name."""
+    named: dict[str, Path] = {}
+    for text in adapters:
+        name, mark, folder = text.partition("=")
+        if not mark or Path(text).exists():
+            name, folder = Path(text).resolve().name, text
+        if not name or not folder:
+            raise LorarecError(f"--adapter {text} must be a folder or NAME=FOLDER")
+        if name in named:
+            raise LorarecError(f"two adapters are called {name}: tell them apart with --adapter NAME=FOLDER")
+        named[name] = Path(folder)
+    return named

@@ -1,0 +1,136 @@
+"""The verb `train`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lorarec.artefacts import read_json
+from lorarec.backbone.load import EMBEDDED, Backbone
+from lorarec.data import Dataset, Split, few_shot, load_split
+from lorarec.errors import LorarecError
+from lorarec.training import TrainOptions, read_recipe
+from lorarec.training import train as train_adapter
+from lorarec.training.options import Balance, Loss, Precision, Readout
+
+#: What may be said besides the fields of `TrainOptions`, and what holds where nobody says anything.
+RUN: dict[str, Any] = {
+    "datasets": None,
+    "backbone": EMBEDDED,
+    "dtype": "auto",
+    "out": None,
+    "from": None,
+    "few_shot": None,
+}
+DEFAULT = TrainOptions()
+
+
+def train(
+    context: typer.Context,
+    datasets: Annotated[
+        list[Path] | None, typer.Argument(help="Dataset folders: several make a general adapter, one a specific one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The adapter folder to write.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A YAML file of options; those given here win over it.")] = None,
+    backbone: Annotated[str, typer.Option(help="`embedded`, a folder or a hub id.")] = EMBEDDED,
+    dtype: Annotated[str, typer.Option(help="Load the backbone as auto, float32, bfloat16 or float16.")] = "auto",
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="An adapter to fine-tune further; its rank and alpha stand.")
+    ] = None,
+    few_shot: Annotated[float | None, typer.Option(help="Train on this fraction of the users.")] = None,
+    readout: Annotated[Readout, typer.Option(help="Score by yes against no, or by the title.")] = DEFAULT.readout,
+    loss: Annotated[Loss, typer.Option(help="Over the candidate set, or on the title's tokens.")] = DEFAULT.loss,
+    template: Annotated[Path | None, typer.Option(help="A Jinja2 prompt in place of the bundled one.")] = None,
+    rank: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = DEFAULT.rank,
+    alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = DEFAULT.alpha,
+    dropout: Annotated[float, typer.Option(help="Dropout of the adapter's inputs.")] = DEFAULT.dropout,
+    targets: Annotated[str, typer.Option(help="`all-linear` or comma-separated layer names.")] = DEFAULT.targets,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
+    warmup: Annotated[float, typer.Option(help="Share of steps that warm up.")] = DEFAULT.warmup,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = DEFAULT.weight_decay,
+    epochs: Annotated[int, typer.Option(help="Passes over the sampled cases.")] = DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(help="Cases per optimiser step.")] = DEFAULT.batch_size,
+    token_budget: Annotated[
+        int, typer.Option(help="Tokens per forward pass: memory against speed.")
+    ] = DEFAULT.token_budget,
+    negatives: Annotated[int, typer.Option(help="Other candidates of a training case.")] = DEFAULT.negatives,
+    temperature: Annotated[float, typer.Option(help="The listwise loss divides scores by it.")] = DEFAULT.temperature,
+    prefixes: Annotated[int | None, typer.Option(help="Cases per user and pass over a dataset; all if unset.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Cases per epoch over all datasets; all if unset.")] = None,
+    balance: Annotated[Balance, typer.Option(help="Share of each dataset in an epoch.")] = DEFAULT.balance,
+    max_history: Annotated[int, typer.Option(help="Latest items of a history shown.")] = DEFAULT.max_history,
+    max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest items drop first.")] = DEFAULT.max_tokens,
+    max_title_tokens: Annotated[int, typer.Option(help="Titles are cut to this.")] = DEFAULT.max_title_tokens,
+    eval_users: Annotated[int, typer.Option(help="Validation cases; 0 validates nothing.")] = DEFAULT.eval_users,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Steps between evaluations and checkpoints; half an epoch if unset.")
+    ] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
+    precision: Annotated[Precision, typer.Option(help="bf16 where the device has it, by default.")] = DEFAULT.precision,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Recompute activations to save memory.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = DEFAULT.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Train a LoRA adapter on one dataset or several.
+
+    Example: lorarec train data/games data/office --out adapters/general
+    """
+    known = set(RUN) | set(DEFAULT.as_dict())
+    chosen = RUN | (read_recipe(recipe, known) if recipe else {}) | _given(context, known)
+    run = {name: chosen.pop(name) for name in RUN}
+    options = TrainOptions.build(**chosen)  # bad options are refused before anything heavy is loaded
+    if not run["out"] or not run["datasets"]:
+        raise LorarecError("name at least one dataset and --out, here or in the recipe")
+    folder = train_adapter(
+        # Under a launcher every process moves its own copy to its own device.
+        Backbone.load(run["backbone"], run["dtype"], device="cpu" if "WORLD_SIZE" in os.environ else None),
+        _load(run["datasets"], run["few_shot"], options.seed),
+        run["out"],
+        start_from=run["from"],
+        resume=resume,
+        overwrite=overwrite,
+        progress=not as_json,
+        **chosen,
+    )
+    if os.environ.get("RANK", "0") == "0":
+        _show(folder, as_json)
+
+
+def _given(context: typer.Context, known: set[str]) -> dict[str, Any]:
+    """The options written on the command line, by their names in recipes."""
+    names = {"start_from": "from"}
+    given = {
+        names.get(name, name): value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _load(folders: Any, fraction: float | None, seed: int) -> list[tuple[Dataset, Split]]:
+    folders = [folders] if isinstance(folders, str | Path) else folders
+    pairs = [(dataset, load_split(dataset)) for dataset in map(Dataset.load, folders)]
+    if fraction is None:
+        return pairs
+    return [(dataset, few_shot(split, fraction, seed)) for dataset, split in pairs]
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    figures = {"adapter": str(folder), **read_json(folder / "lorarec.json")["training"]}
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    table = Table("figure", "value", title=str(folder))
+    for name in ("steps", "cases_per_epoch", "loss"):
+        table.add_row(name.replace("_", " "), f"{figures[name]:.4g}")
+    for name, value in (figures["validation"] or {}).items():
+        table.add_row(f"validation {name}", f"{value:.4g}")
+    Console().print(table)

@@ -1,0 +1,100 @@
+"""Rankers without a language model that stand in every table: chance, popularity and similar titles."""
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from lorarec.data import Dataset, Split
+from lorarec.data.columns import CANDIDATES, HISTORY, ITEM
+from lorarec.evaluation.result import Scorer
+
+RANDOM, POPULARITY, TITLE_SIMILARITY = "random", "popularity", "tf-idf"
+_CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
+
+
+def baseline_rows(dataset: Dataset, split: Split, seed: int = 0) -> dict[str, Scorer]:
+    """The baselines by the names they have in tables."""
+    return {
+        RANDOM: Random(seed),
+        POPULARITY: Popularity(dataset, split),
+        TITLE_SIMILARITY: TitleSimilarity(dataset),
+    }
+
+
+class Random:
+    """Scores drawn uniformly: what chance gives."""
+
+    about = "scores drawn at random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Draw scores for the candidates of every case; the next call goes on with the stream."""
+        sizes = cases[CANDIDATES].list.len().to_numpy().astype(np.int64)
+        return _per_case(self.rng.random(int(sizes.sum())), sizes)
+
+
+class Popularity:
+    """How often an item occurs in training; items that are new there have 0."""
+
+    about = "number of interactions with the item in training"
+
+    def __init__(self, dataset: Dataset, split: Split) -> None:
+        self.items = dataset.items[ITEM]
+        codes, _ = _coded(split.train[HISTORY], self.items)
+        self.counts = np.bincount(codes, minlength=len(self.items)).astype(np.float64)
+
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case."""
+        codes, sizes = _coded(cases[CANDIDATES], self.items)
+        return _per_case(self.counts[codes], sizes)
+
+
+class TitleSimilarity:
+    """Inner product of a candidate's TF-IDF title vector with the sum of those of the latest history items.
+
+    The vectors are scikit-learn's defaults (words of two and more characters, smooth idf, unit length), fitted on the
+    titles of the whole catalogue: those of new items are known, interactions are not looked at.
+
+    Args:
+        max_history: the latest items of a history that count.
+    """
+
+    def __init__(self, dataset: Dataset, max_history: int = 10) -> None:
+        self.items = dataset.items[ITEM]
+        self.max_history = max_history
+        self.words = _title_vectors(dataset)
+        self.about = f"similarity of TF-IDF title vectors to the last {max_history} titles of the history"
+
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case."""
+        return [scores for batch in cases.iter_slices(_CASES_AT_ONCE) for scores in self._batch(batch)]
+
+    def _batch(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        history, lengths = _coded(cases[HISTORY].list.tail(self.max_history), self.items)
+        owners = np.repeat(np.arange(len(cases)), lengths)
+        shape = (len(cases), len(self.items))
+        profiles = csr_matrix((np.ones(len(history)), (owners, history)), shape=shape) @ self.words
+        codes, sizes = _coded(cases[CANDIDATES], self.items)
+        products = profiles[np.repeat(np.arange(len(cases)), sizes)].multiply(self.words[codes])
+        return _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
+
+
+def _title_vectors(dataset: Dataset) -> csr_matrix:
+    """(items, words) TF-IDF rows of unit length; no columns when no title holds a word."""
+    try:
+        return TfidfVectorizer().fit_transform(list(dataset.titles.values())).tocsr()
+    except ValueError:  # "empty vocabulary": titles of single characters
+        return csr_matrix((len(dataset.titles), 1))
+
+
+def _coded(lists: pl.Series, items: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of item ids as row numbers of `items`, one list after the other, and the lengths of the lists."""
+    codes = lists.explode().drop_nulls().cast(pl.Enum(items)).to_physical()
+    return codes.to_numpy().astype(np.int64), lists.list.len().to_numpy().astype(np.int64)
+
+
+def _per_case(flat: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    return np.split(flat, np.cumsum(sizes)[:-1])

@@ -1,0 +1,96 @@
+"""What an adapter folder says about itself: `lorarec.json`."""
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
+from lorarec.artefacts import new_folder, write_json
+from lorarec.backbone.load import Backbone
+from lorarec.data import Dataset, Split
+from lorarec.training.options import TrainOptions
+from lorarec.training.stream import MicroBatches
+from lorarec.training.trainer import AdapterTrainer
+from lorarec.training.validation import Validation
+
+LOGS = "tensorboard"
+PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
+
+
+def identity(
+    backbone: Backbone,
+    pairs: Sequence[tuple[Dataset, Split]],
+    options: TrainOptions,
+    start_from: str | Path | None,
+) -> dict[str, Any]:
+    """What decides the weights, as recorded in `lorarec.json`.
+
+    Raises:
+        LorarecError: `start_from` is no LoRA adapter of this backbone.
+    """
+    start = None
+    if start_from is not None:
+        start = {"path": str(start_from), "fingerprint": read_adapter(start_from, backbone).fingerprint}
+    return {
+        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        "datasets": [
+            {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.fingerprint}
+            for dataset, split in pairs
+        ],
+        "template": options.template,
+        "readout": options.readout,
+        "loss": options.loss,
+        "start_from": start,
+        "seed": options.seed,
+        "options": options.as_dict(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that compute the weights."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree
+            continue
+    return versions
+
+
+def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
+    """How far the run went and the validation figures of every evaluation."""
+    history = trainer.state.log_history
+    evaluations = [
+        {"step": entry["step"]}
+        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        for entry in history
+        if "eval_ndcg@1" in entry
+    ]
+    best = max(evaluations, key=lambda entry: (entry["ndcg@1"], -entry["step"]), default=None)
+    return {
+        "steps": trainer.state.global_step,
+        "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
+        "steps_per_epoch": batches.steps_per_epoch,
+        "processes": trainer.args.world_size,
+        "cases_per_epoch": len(batches.cases),
+        "validation_cases": len(validation),
+        "validation": best,
+        "evaluations": evaluations,
+    }
+
+
+def write_adapter(out: Path, staged: Path, record: dict[str, Any], overwrite: bool) -> None:
+    """Make the adapter folder: weights and logs from the folder of checkpoints, and the record.
+
+    Raises:
+        LorarecError: `out` exists or cannot be written to.
+    """
+    with new_folder(out, overwrite) as folder:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(staged / "final" / name, folder / name)
+        if (staged / LOGS).is_dir():
+            shutil.copytree(staged / LOGS, folder / LOGS)
+        write_json(folder / META, record)

@@ -1,0 +1,128 @@
+"""The recipe of the embedded backbone: its tasks, its start, and resuming."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lorarec.backbone import build as build_module
+from lorarec.backbone.architecture import new_model
+from lorarec.backbone.build import BuildOptions, build_backbone
+from lorarec.backbone.curriculum import STAGES
+from lorarec.backbone.episodes import Catalogue, copy_batch, related_batch, repeat_batch
+from lorarec.backbone.relations import NEIGHBOURS, word_neighbours
+from lorarec.backbone.vocabulary import train_vocabulary
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.prompts import PromptBuilder
+from lorarec.scoring import pack
+
+KINDS = ["lamp", "chair", "table", "brush", "game", "puzzle", "novel", "guide", "camera", "guitar"]
+MAKERS = ["acme", "borealis", "cobalt", "delta", "everest", "fjord"]
+TITLES = [f"{maker} {kind} model {number}" for maker in MAKERS for kind in KINDS for number in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue(TITLES, (word_neighbours(TITLES),), [np.arange(start, start + 8) for start in range(0, 96, 8)])
+
+
+@pytest.fixture(scope="module")
+def builder() -> PromptBuilder:
+    question = "Would the user choose this next? Answer yes or no."
+    return PromptBuilder(train_vocabulary([*TITLES, question], [question.lower()] * 50, 600), max_title_tokens=20)
+
+
+def test_neighbours_share_words_and_are_never_the_title_itself() -> None:
+    table = word_neighbours(TITLES)
+    assert table.shape == (len(TITLES), NEIGHBOURS)
+    for row, near in enumerate(table):
+        assert row not in near
+        assert all(set(TITLES[row].split()[:2]) & set(TITLES[other].split()[:2]) for other in near[near >= 0][:3])
+
+
+def test_the_right_candidate_of_an_episode(catalogue: Catalogue, builder: PromptBuilder) -> None:
+    rng = np.random.default_rng(0)
+    easy = repeat_batch(rng, [catalogue], builder, 8, progress=0.0)
+    for example, answer in zip(easy.examples, easy.answers, strict=True):
+        title = str(builder.tokenizer.decode(example.branches[answer])).strip()
+        assert title in str(builder.tokenizer.decode(example.prompt))
+    related = related_batch(rng, [catalogue], builder, 8, progress=0.5)
+    for example, answer in zip(related.examples, related.answers, strict=True):
+        assert 0 <= answer < len(example.branches)
+
+
+def test_copied_lists_are_permutations(catalogue: Catalogue, builder: PromptBuilder) -> None:
+    batch = copy_batch(np.random.default_rng(0), [catalogue], builder, 4)
+    for row, start in zip(batch.rows, batch.starts, strict=True):
+        assert sorted(row[:start]) == sorted(row[start:])
+
+
+def test_the_start_looks_for_repeats() -> None:
+    """Before any training a candidate's token attends to its like in the list, or else to the prompt's first token."""
+    words = [maker[:3] + kind for maker in MAKERS for kind in KINDS]
+    question = "would the user choose this next? answer yes or no."
+    builder = PromptBuilder(train_vocabulary([*words * 50, *[question] * 50], [], 1000))
+    model = new_model(builder.tokenizer, None, seed=0).eval()
+    model.set_attn_implementation("eager")
+    example = builder.example([words[3], words[20], words[40]], [words[20], words[50]])
+    batch = pack([example])
+    with torch.no_grad():
+        layers = model.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask(model.dtype),
+            position_ids=batch.position_ids,
+            output_attentions=True,
+        ).attentions
+    compared = layers[1][0, :2].mean(0)
+    repeated, strange = len(example.prompt), len(example.prompt) + len(example.branches[0])
+    place = example.prompt.index(example.branches[0][0])
+    assert compared[repeated, place] > 0.5
+    assert compared[strange, 0] > 0.5
+
+
+def test_shares_of_tasks_are_distributions() -> None:
+    assert all(sum(shares) == pytest.approx(1) for _, shares in STAGES)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    items = pl.DataFrame({"item_id": [str(i) for i in range(len(TITLES))], "title": TITLES})
+    rows = [(f"u{user}", str((user * 7 + k) % len(TITLES)), k) for user in range(20) for k in range(8)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    return Dataset.from_frames("toy", interactions, items)
+
+
+def test_an_interrupted_build_ends_as_an_uninterrupted_one(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = BuildOptions(steps=4, vocabulary=400, snapshots=1)
+    monkeypatch.setattr(build_module, "CHECKPOINT_EVERY", 2)
+    whole = build_backbone([dataset], tmp_path / "whole", options=options)
+    draw = build_module.draw
+
+    def interrupted(seed: int, step: int, *rest: object) -> object:
+        if step == 3:
+            raise KeyboardInterrupt
+        return draw(seed, step, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(build_module, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build_backbone([dataset], tmp_path / "resumed", options=options)
+    assert not (tmp_path / "resumed").exists()
+    monkeypatch.setattr(build_module, "draw", draw)
+    resumed = build_backbone([dataset], tmp_path / "resumed", options=options)
+    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    assert len((tmp_path / "resumed.work" / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_bad_input(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(LorarecError, match="exists already"):
+        build_backbone([dataset], tmp_path / "there")
+    with pytest.raises(LorarecError, match="cannot be loaded"):
+        build_backbone([dataset], tmp_path / "new", encoder=tmp_path / "none", options=BuildOptions(vocabulary=400))
+    with pytest.raises(LorarecError, match="another build"):
+        build_backbone([dataset], tmp_path / "new", options=BuildOptions(vocabulary=500))

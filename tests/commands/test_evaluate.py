@@ -1,0 +1,103 @@
+"""The verb evaluate through the shell's eyes."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import typer
+from peft import LoraConfig, get_peft_model
+from typer.testing import CliRunner
+
+from lorarec.artefacts import write_json
+from lorarec.backbone import Backbone
+from lorarec.commands.evaluate import evaluate
+from lorarec.data import Dataset, leave_one_out
+from lorarec.errors import LorarecError
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+@pytest.fixture
+def backbone_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """The tiny backbone on disk."""
+    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
+    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+@pytest.fixture
+def adapter_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """A random adapter of the tiny backbone."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(tiny_backbone.model, config).save_pretrained(tmp_path / "plug-in")
+    return tmp_path / "plug-in"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A dataset folder with a stored split."""
+    rows = [(f"u{k // 4:02}", f"i{k * 7 % 50:02}", k) for k in range(80)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(50)], "title": [f"lamp {k}" for k in range(50)]})
+    dataset = Dataset.from_frames("shop", interactions, items).save(tmp_path / "shop")
+    leave_one_out(dataset, new_items=0.1, negatives=5).save(tmp_path / "shop" / "split")
+    return tmp_path / "shop"
+
+
+def _run(*words: object) -> tuple[str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_tables_report_and_json(shop: Path, backbone_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    words = [shop, "--backbone", backbone_folder, "--adapter", adapter_folder, "--adapter", f"mine={adapter_folder}"]
+    told, progress = _run(*words, "--out", tmp_path / "report")
+    assert "shop, warm" in told
+    assert "shop, new-item" in told
+    assert str(tmp_path / "report" / "report.md") in told
+    assert "warm: plug-in NDCG@1" in progress
+    found = json.loads(
+        _run(*words, "--setting", "warm", "--limit", 6, "--compare", "mine", "--readout", "likelihood", "--json")[0]
+    )
+    assert list(found["settings"]) == ["warm"]
+    warm = found["settings"]["warm"]
+    assert (warm["cases"], warm["compare_with"]) == (6, "mine")
+    assert list(warm["rows"]) == ["random", "popularity", "tf-idf", "zero-shot", "plug-in", "mine"]
+    assert "readout likelihood" in warm["rows"]["plug-in"]["about"]
+    with pytest.raises(LorarecError, match="report exists already"):
+        _run(*words, "--out", tmp_path / "report")
+
+
+def test_adapter_of_another_split_is_warned_about(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
+    trained = {"name": "shop", "fingerprint": Dataset.load(shop).fingerprint, "split": "0123"}
+    write_json(adapter_folder / "lorarec.json", {"datasets": [trained]})
+    words = [shop, "--backbone", backbone_folder, "--adapter", adapter_folder, "--setting", "warm", "--limit", 2]
+    warnings = [line for line in _run(*words)[1].splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "was trained on another split of shop" in warnings[0]
+
+
+def test_adapter_of_another_backbone_is_an_error(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
+    write_json(adapter_folder / "lorarec.json", {"backbone": {"id": "big", "fingerprint": "0123"}})
+    with pytest.raises(LorarecError, match="belongs to backbone big"):
+        _run(shop, "--backbone", backbone_folder, "--adapter", adapter_folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adapter", "a=x", "--adapter", "a=y"], "two adapters are called a: tell them apart"),
+        (["--adapter", "a="], "--adapter a= must be a folder or NAME=FOLDER"),
+        (["--adapter", "nowhere"], "adapter nowhere does not exist"),
+        (["--compare", "nobody"], "no row nobody to compare with"),
+    ],
+)
+def test_bad_options(shop: Path, backbone_folder: Path, words: list[str], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run(shop, "--backbone", backbone_folder, *words)

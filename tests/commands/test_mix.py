@@ -1,0 +1,97 @@
+"""The verb mix through the shell's eyes."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from lorarec.adapters import Adapter, read_adapter, save_adapter
+from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.backbone import Backbone
+from lorarec.commands.mix import mix
+from lorarec.data import Dataset, leave_one_out
+from lorarec.errors import LorarecError
+
+app = typer.Typer()
+app.command()(mix)
+
+
+@pytest.fixture
+def backbone_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """The tiny backbone on disk."""
+    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
+    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+@pytest.fixture
+def pair(tiny_backbone: Backbone, tmp_path: Path) -> list[Path]:
+    """Two random adapters of the tiny backbone, without lorarec.json."""
+    torch.manual_seed(0)
+    folders = [tmp_path / "general", tmp_path / "specific"]
+    sizes = {name: dimensions(layer) or (0, 0) for name, layer in linear_layers(tiny_backbone.model).items()}
+    for folder in folders:
+        tensors = {name: (torch.randn(2, width), torch.randn(height, 2)) for name, (width, height) in sizes.items()}
+        folder.mkdir()
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 0.1)), folder, "tiny")
+    return folders
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A dataset folder with a stored split."""
+    rows = [(f"u{k // 4:02}", f"i{k * 7 % 50:02}", k) for k in range(80)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(50)], "title": [f"lamp {k}" for k in range(50)]})
+    dataset = Dataset.from_frames("shop", interactions, items).save(tmp_path / "shop")
+    leave_one_out(dataset, new_items=0.1, negatives=5).save(tmp_path / "shop" / "split")
+    return tmp_path / "shop"
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed"
+    told = _run(*pair, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
+    assert "0.300" in told
+    assert "0.700" in told
+    assert set(read_adapter(out).ranks.values()) == {2}
+
+
+@pytest.mark.parametrize("method", ["grid", "entropy"])
+def test_weights_from_a_dataset(
+    method: str, pair: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path
+) -> None:
+    words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--prompts", 3, "--cases", 3]
+    words += ["--setting", "new-item", "--combine", "deltas", "--rank", 3]
+    told = [json.loads(_run(*pair, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
+    assert told[0]["weights"] == told[1]["weights"]
+    assert sum(told[0]["weights"]) == pytest.approx(1)
+    assert set(read_adapter(tmp_path / "0").ranks.values()) == {3}
+    recorded = json.loads((tmp_path / "0" / "lorarec.json").read_text())["mix"]
+    assert recorded["dataset"] == "shop"
+    assert recorded["seed"] == 42
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "fixed", "--weights", "0.3;0.7"], "must be numbers with commas"),
+        (["--method", "fixed", "--weights", "0.3,0.6"], "sum to 0.9"),
+        (["--method", "grid"], "--method grid needs --dataset"),
+        ([], "--method entropy needs --dataset"),
+    ],
+)
+def test_bad_words(words: list[str], message: str, pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run(*pair, "--out", tmp_path / "mixed", "--backbone", backbone_folder, *words)
+    assert not (tmp_path / "mixed").exists()

@@ -1,0 +1,235 @@
+"""Evaluation: what rows are given, what is computed, written and refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from lorarec.data import Dataset, Split, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.evaluation import Evaluation, evaluate, evaluation_table, write_report
+
+QUIET = {"progress": False}
+
+
+def first_is_best(cases: pl.DataFrame) -> list[np.ndarray]:
+    """Ranks candidates in the order given."""
+    return [-np.arange(len(candidates), dtype=float) for candidates in cases["candidates"]]
+
+
+def oracle(split: Split, setting: str = "warm"):
+    """A scorer that knows the targets."""
+    targets = set(split.test[setting].select("user_id", "target").rows())
+
+    def scorer(cases: pl.DataFrame) -> list[np.ndarray]:
+        pairs = zip(cases["user_id"], cases["candidates"], strict=True)
+        return [np.array([(user, item) in targets for item in items], dtype=float) for user, items in pairs]
+
+    return scorer
+
+
+def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
+    rows = {"first": first_is_best, "oracle": oracle(split)}
+    result = evaluate(dataset, split, rows, settings=["warm"], **QUIET).settings["warm"]
+    cases = split.test["warm"]
+    assert list(result.rows) == ["random", "popularity", "tf-idf", "first", "oracle"]
+    assert (result.cases, result.users) == (len(cases), len(cases))
+    pairs = cases.select("target", "candidates").iter_rows()
+    ranks = np.array([candidates.index(target) + 1 for target, candidates in pairs])
+    first = result.rows["first"]
+    assert first.ranks.tolist() == ranks.tolist()
+    assert first.figures["ndcg@3"].mean == pytest.approx(np.where(ranks <= 3, 1 / np.log2(ranks + 1), 0).mean())
+    assert first.figures["hr@5"].mean == pytest.approx((ranks <= 5).mean())
+    assert first.figures["mrr"].mean == pytest.approx((1 / ranks).mean())
+    assert all(figure.low <= figure.mean <= figure.high for figure in first.figures.values())
+    assert all(figure.mean == figure.low == 1 for figure in result.rows["oracle"].figures.values())
+    assert result.rows["tf-idf"].figures["ndcg@1"].mean > 0.3
+
+
+def test_rows_never_see_targets(dataset: Dataset, split: Split) -> None:
+    seen = []
+
+    def spy(cases: pl.DataFrame) -> list[np.ndarray]:
+        seen.append(cases.columns)
+        return first_is_best(cases)
+
+    evaluate(dataset, split, {"spy": spy}, **QUIET)
+    assert seen == [["user_id", "history", "candidates"]] * 2
+
+
+def test_compared_row(dataset: Dataset, split: Split) -> None:
+    def result(**options):
+        return evaluate(dataset, split, {"first": first_is_best}, settings=["warm"], **options, **QUIET).settings[
+            "warm"
+        ]
+
+    default = result()
+    assert default.compare_with == "tf-idf"
+    named = result(compare_with="first")
+    assert named.rows["first"].figures["mrr"].p is None
+    a, b = (1 / named.rows[name].ranks for name in ("tf-idf", "first"))
+    assert named.rows["tf-idf"].figures["mrr"].p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert default.rows["first"].figures["mrr"].p == named.rows["tf-idf"].figures["mrr"].p
+
+
+def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: Split) -> None:
+    users = []
+
+    def spy(cases: pl.DataFrame) -> list[np.ndarray]:
+        users.append(cases["user_id"].to_list())
+        return first_is_best(cases)
+
+    def run(**options) -> dict:
+        found = evaluate(dataset, split, {"spy": spy}, settings=["warm"], **options, **QUIET).as_dict()
+        for row in found["settings"]["warm"]["rows"].values():
+            del row["seconds_per_user"]
+        return found
+
+    assert run(limit=8) == run(limit=8)
+    run(limit=12)
+    assert run(limit=10_000)["settings"]["warm"]["cases"] == len(split.test["warm"])
+    assert run(limit=8, seed=1) != run(limit=8)
+    assert [len(each) for each in users[:3]] == [8, 8, 12]
+    assert set(users[0]) <= set(users[2])
+    assert users[2] == sorted(users[2])
+
+
+def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    def described(cases: pl.DataFrame) -> list[np.ndarray]:
+        return first_is_best(cases)
+
+    described.about = "takes the first"
+    out = tmp_path / "report"
+    evaluation = evaluate(dataset, split, {"first|row": described}, out=out, **QUIET)
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "ndcg.png", "report.md"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == evaluation.as_dict()
+    assert metrics["split"]["fingerprint"] == split.fingerprint
+    row = metrics["settings"]["new-item"]["rows"]["first|row"]
+    assert {"ndcg@10", "hr@1", "mrr", "seconds_per_user"} <= row.keys()
+    assert row["about"] == "takes the first"
+    report = (out / "report.md").read_text()
+    for setting in ("warm", "new-item"):
+        result = evaluation.settings[setting]
+        assert f"## {setting}" in report
+        assert result.candidates in report
+        figure = result.rows["tf-idf"].figures["ndcg@3"]
+        assert f"{figure.mean:.3f}** [{figure.low:.3f}, {figure.high:.3f}]" in report
+    assert "- **first\\|row**: takes the first" in report
+    tables = [line for line in report.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in tables} == {11}
+    assert (out / "ndcg.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_settings_evaluated_apart_can_be_joined(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    warm = evaluate(dataset, split, {"a": first_is_best}, settings=["warm"], **QUIET)
+    new = evaluate(dataset, split, {"b": first_is_best}, settings=["new-item"], **QUIET)
+    joined = replace(warm, settings=warm.settings | new.settings)
+    write_report(joined, tmp_path)
+    assert "**b**" in (tmp_path / "report.md").read_text()
+
+
+def test_table_for_the_terminal(dataset: Dataset, split: Split) -> None:
+    evaluation = evaluate(dataset, split, {"[first]": first_is_best}, settings=["warm"], **QUIET)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(evaluation_table(evaluation, "warm"))
+    assert "[first]" in capture.get()
+    assert "nouns, warm" in capture.get()
+    with pytest.raises(LorarecError, match="setting new-item was not evaluated: choose from warm"):
+        evaluation_table(evaluation, "new-item")
+
+
+def test_progress_names_each_row_on_standard_error(
+    dataset: Dataset, split: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(dataset, split, {"first": first_is_best}, settings=["warm"])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "warm: first NDCG@1" in told.err
+
+
+def _refused(dataset: Dataset, split: Split, message: str, scorer=first_is_best, name: str = "mine", **options) -> None:
+    with pytest.raises(LorarecError, match=message):
+        evaluate(dataset, split, {name: scorer}, **options, **QUIET)
+
+
+def test_bad_scores_name_row_setting_and_user(dataset: Dataset, split: Split) -> None:
+    user = split.test["warm"]["user_id"][1]
+
+    def spoil(change):
+        return lambda cases: change(first_is_best(cases))
+
+    def nan(scores: list[np.ndarray]) -> list[np.ndarray]:
+        scores[1][0] = np.nan
+        return scores
+
+    shorter = spoil(lambda scores: [scores[0], scores[1][:-1], *scores[2:]])
+    only = {"settings": ["warm"]}
+    _refused(dataset, split, "row mine, setting warm: case 1: a score is NaN", spoil(nan), **only)
+    _refused(dataset, split, rf"user {user} has scores of shape \(9,\) for 10 candidates", shorter, **only)
+    _refused(dataset, split, "scores of 0 cases for", spoil(lambda scores: []), **only)
+
+
+def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> None:
+    def meddler(cases: pl.DataFrame) -> list[np.ndarray]:
+        cases.replace_column(2, cases["candidates"].list.reverse())
+        return first_is_best(cases)
+
+    _refused(dataset, split, "row mine, setting warm: the scorer changed the cases", meddler)
+    after = evaluate(dataset, split, {"first": first_is_best}, settings=["warm"], **QUIET)
+    assert after.settings["warm"].rows["first"].ranks.max() <= 10
+
+
+def test_bad_settings(dataset: Dataset, split: Split) -> None:
+    _refused(dataset, split, "nouns has no setting cold: choose from warm, new-item", settings=["cold"])
+    warm_only = leave_one_out(dataset, new_items=0, negatives=9)
+    _refused(dataset, warm_only, "has no setting new-item: choose from warm", settings=["new-item"])
+    empty = replace(split, test={**split.test, "new-item": split.test["new-item"].clear()})
+    _refused(dataset, empty, "setting new-item of dataset nouns has no cases", settings=["new-item"])
+    assert list(evaluate(dataset, empty, {}, **QUIET).settings) == ["warm"]
+    nothing = replace(split, test={"warm": split.test["warm"].clear()})
+    _refused(dataset, nothing, "dataset nouns has no test cases")
+
+
+def test_bad_rows_and_limits(dataset: Dataset, split: Split) -> None:
+    _refused(dataset, split, "no row other to compare with: choose one of random, popular", compare_with="other")
+    _refused(dataset, split, "row name tf-idf is taken by a baseline", name="tf-idf")
+    _refused(dataset, split, "limit must be at least one user, not 0", limit=0)
+
+
+def test_target_outside_its_candidates(dataset: Dataset, split: Split) -> None:
+    cases = split.test["warm"].with_columns(pl.lit("elsewhere").alias("target"))
+    user = cases["user_id"][0]
+    _refused(
+        dataset,
+        replace(split, test={"warm": cases}),
+        f"setting warm: the target elsewhere of user {user} is not among the candidates",
+    )
+
+
+def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    def never(cases: pl.DataFrame) -> list[np.ndarray]:
+        raise AssertionError("scored")
+
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "precious").touch()
+    _refused(dataset, split, "report exists already", never, out=tmp_path / "report")
+    evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
+    assert not (tmp_path / "report" / "precious").exists()
+
+
+def test_a_failed_evaluation_leaves_nothing(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    _refused(dataset, split, "scores of 0 cases", lambda cases: [], out=tmp_path / "report")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_case_is_enough(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    found: Evaluation = evaluate(dataset, split, {"first": first_is_best}, limit=1, out=tmp_path / "one", **QUIET)
+    assert found.settings["warm"].cases == 1
+    json.dumps(found.as_dict(), allow_nan=False)

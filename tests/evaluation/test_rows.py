@@ -1,0 +1,115 @@
+"""Rows from a backbone and its adapters."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lorarec.adapters import read_adapter
+from lorarec.artefacts import write_json
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Split
+from lorarec.errors import LorarecError
+from lorarec.evaluation import RankerRow, evaluate, ranker_rows, split_warning
+from lorarec.ranking import Ranker
+
+
+@pytest.fixture
+def make_adapter(tiny_backbone: Backbone, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random PEFT folder, with a lorarec.json when given; leaves the backbone as it was."""
+
+    def make(name: str, meta: dict | None = None) -> Path:
+        torch.manual_seed(len(name))
+        config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        model = get_peft_model(tiny_backbone.model, config)
+        model.save_pretrained(tmp_path / name)
+        model.unload()
+        if meta is not None:
+            write_json(tmp_path / name / "lorarec.json", meta)
+        return tmp_path / name
+
+    return make
+
+
+def test_rows_share_a_backbone_and_leave_it_as_it_was(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folders = {"one": make_adapter("one"), "three": make_adapter("three")}
+    rows = ranker_rows(tiny_backbone, dataset, folders)
+    assert list(rows) == ["zero-shot", "one", "three"]
+    cases = split.test["warm"].head(4)
+    first = {name: np.stack(row(cases)) for name, row in rows.items()}
+    again = {name: np.stack(rows[name](cases)) for name in reversed(rows)}
+    for name in rows:
+        np.testing.assert_array_equal(first[name], again[name])
+    with Ranker(tiny_backbone, folders["one"]) as ranker:
+        np.testing.assert_array_equal(first["one"], np.stack(ranker.score_cases(cases, dataset.titles)))
+    assert not np.allclose(first["one"], first["three"])
+    assert not np.allclose(first["one"], first["zero-shot"])
+
+
+def test_evaluation_says_what_rows_are(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    rows = ranker_rows(tiny_backbone, dataset, {"one": make_adapter("one")})
+    found = evaluate(dataset, split, rows, settings=["warm"], limit=4, progress=False).settings["warm"].rows
+    assert found["zero-shot"].about == "backbone tiny-qwen2 (qwen2), no adapter, readout verdict"
+    assert "/one (" in found["one"].about
+    assert found["one"].seconds_per_user > 0
+
+
+def test_zero_shot_is_prompted_as_the_first_adapter(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folder = make_adapter("listed", {"readout": "likelihood", "options": {"max_history": 1}})
+    rows = ranker_rows(tiny_backbone, dataset, {"listed": folder})
+    cases = split.test["warm"].head(2)
+    found = rows["zero-shot"](cases)
+    with Ranker(tiny_backbone, readout="likelihood", max_history=1) as ranker:
+        np.testing.assert_array_equal(found, ranker.score_cases(cases, dataset.titles))
+    forced = ranker_rows(tiny_backbone, dataset, {"listed": folder}, readout="verdict")
+    for row in forced.values():
+        row(cases)
+        assert "readout verdict" in row.about
+
+
+def test_dropped_history_is_counted(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
+    row = RankerRow(tiny_backbone, dataset.titles, max_tokens=80)
+    cases = split.test["warm"].head(3)
+    row(cases)
+    dropped = row.dropped
+    assert dropped > 0
+    assert f"; {dropped} history items dropped, oldest first" in row.about
+    row(cases)
+    assert row.dropped == 2 * dropped
+    assert f"; {dropped} history items" in row.about
+
+
+def test_bad_adapters_are_named_before_anything_is_scored(
+    tiny_backbone: Backbone, dataset: Dataset, make_adapter: Callable[..., Path]
+) -> None:
+    other = make_adapter("other", {"backbone": {"id": "big", "fingerprint": "0123"}})
+    with pytest.raises(LorarecError, match=r"other belongs to backbone big \(0123\)"):
+        ranker_rows(tiny_backbone, dataset, {"other": other})
+    with pytest.raises(LorarecError, match="zero-shot is taken by the backbone alone"):
+        ranker_rows(tiny_backbone, dataset, {"zero-shot": other})
+
+
+def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapter: Callable[..., Path]) -> None:
+    def warning(name: str, meta: dict | None) -> str | None:
+        return split_warning(read_adapter(make_adapter(name, meta)), dataset, split)
+
+    trained = {"name": "nouns", "fingerprint": dataset.fingerprint, "split": split.fingerprint}
+    assert warning("same", {"datasets": [trained]}) is None
+    assert warning("elsewhere", {"datasets": [trained | {"fingerprint": "x", "split": "y"}]}) is None
+    assert warning("plain", None) is None
+    told = warning("leaky", {"datasets": [trained, trained | {"split": "y"}]})
+    assert told is not None
+    assert "leaky" in told
+    assert f"another split of nouns (y, not {split.fingerprint})" in told
+    unsaved = replace(read_adapter(make_adapter("m", {"datasets": [trained | {"split": "y"}]})), folder=None)
+    assert "in memory" in str(split_warning(unsaved, dataset, split))

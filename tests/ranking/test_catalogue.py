@@ -1,0 +1,56 @@
+"""Whole-catalogue recommendation: nothing seen, new items can surface, reasons are of the history."""
+
+import polars as pl
+import pytest
+
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.ranking import Ranker, recommend
+
+TITLES = [
+    "red lamp",
+    "green lamp",
+    "blue chair",
+    "white chair",
+    "big puzzle",
+    "small puzzle",
+    "new lamp guide",
+    "brush",
+]
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Users a and b chose the same; c other things; item 6 is brand new, item 7 unrelated."""
+    rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 3), ("c", 4), ("c", 5), ("c", 7)]
+    interactions = pl.DataFrame(
+        {
+            "user_id": [user for user, _ in rows],
+            "item_id": [str(item) for _, item in rows],
+            "timestamp": list(range(len(rows))),
+        }
+    )
+    items = pl.DataFrame({"item_id": [str(i) for i in range(len(TITLES))], "title": TITLES})
+    return Dataset.from_frames("toy", interactions, items)
+
+
+def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    found = recommend(Ranker(tiny_backbone), dataset, "a", top=10)
+    by_item = {item.item_id: item for item in found}
+    assert not set(by_item) & {"0", "1", "2"}
+    assert by_item["3"].source == "together"
+    assert by_item["6"].source == "title"
+    assert by_item["5"].source == "popular"
+    assert set(by_item["3"].because) <= {"red lamp", "green lamp"}
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert sum(item.probability for item in found) == pytest.approx(1)
+
+
+def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top=2)) == 2
+
+
+def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    with pytest.raises(LorarecError, match="user zoe is not in dataset toy: its users are like a, b, c"):
+        recommend(Ranker(tiny_backbone), dataset, "zoe")

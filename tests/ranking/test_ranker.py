@@ -1,0 +1,73 @@
+"""The Ranker: adapters folded in and out, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.prompts import PromptBuilder
+from lorarec.ranking import Ranker
+from lorarec.scoring import score
+
+TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel"]
+
+
+def peft_folder(backbone: Backbone, folder: Path) -> Path:
+    """A random adapter made and saved by PEFT alone; leaves the backbone as it was."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(backbone.model, config)
+    model.save_pretrained(folder)
+    model.unload()
+    return folder
+
+
+def test_ranker_scores_as_the_model_with_peft_layers(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    folder = peft_folder(tiny_backbone, tmp_path / "adapter")
+    with Ranker(tiny_backbone, folder) as ranker:
+        found = ranker.score_titles([TITLES[:2]], [TITLES])[0]
+    from peft import PeftModel
+
+    builder = PromptBuilder(tiny_backbone.tokenizer)
+    unmerged = PeftModel.from_pretrained(tiny_backbone.model, folder).get_base_model()
+    expected = score(unmerged, [builder.example(TITLES[:2], TITLES)], builder)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_closing_restores_the_backbone_bit_by_bit(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    folder = peft_folder(tiny_backbone, tmp_path / "adapter")
+    before = {name: weight.clone() for name, weight in tiny_backbone.model.state_dict().items()}
+    with Ranker(tiny_backbone, folder):
+        changed = any(not torch.equal(before[n], w) for n, w in tiny_backbone.model.state_dict().items())
+    assert changed
+    assert all(torch.equal(before[n], w) for n, w in tiny_backbone.model.state_dict().items())
+
+
+def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    text = "A user chose, in this order:\n- red lamp\nWould the user choose this next? Answer yes or no.\n- "
+    written = ranker.score([text], [TITLES])[0]
+    built = ranker.score_titles([["red lamp"]], [TITLES])[0]
+    assert written.shape == built.shape == (4,)
+    # The two differ at most in how the words between titles are cut into tokens.
+    assert np.corrcoef(written, built)[0, 1] > 0.9
+
+
+def test_only_the_latest_history_is_shown(tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone, max_history=2)
+    long, short = ranker.score_titles([TITLES, TITLES[-2:]], [TITLES, TITLES])
+    np.testing.assert_allclose(long, short, atol=1e-4)
+
+
+def test_bad_input(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    ranker = Ranker(tiny_backbone)
+    with pytest.raises(LorarecError, match="2 prompts but 1 candidate sets"):
+        ranker.score(["a", "b"], [TITLES])
+    with pytest.raises(LorarecError, match="does not exist"):
+        Ranker(tiny_backbone, tmp_path / "none")
+    with pytest.raises(LorarecError, match="unknown readout"):
+        Ranker(tiny_backbone, readout="guess")

@@ -1,0 +1,61 @@
+"""The rule of the house: imports go one way, down the list of folders."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lorarec
+
+# A folder imports from itself and from those before it; errors and artefacts are free to all.
+ORDER = (
+    "data",
+    "metrics",
+    "prompts",
+    "scoring",
+    "backbone",
+    "adapters",
+    "training",
+    "mixing",
+    "ranking",
+    "evaluation",
+    "demo",
+    "commands",
+    "cli",
+)
+FREE = ("errors", "artefacts")
+ROOT = Path(lorarec.__file__).parent
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+def _part(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def _imported_parts(path: Path) -> set[str]:
+    """Folders and root modules of lorarec that a file imports from; "" is lorarec itself."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            modules.add(node.module or "")
+    own = [module.split(".") for module in modules if module.split(".")[0] == "lorarec"]
+    return {(parts[1:] or [""])[0] for parts in own}
+
+
+def test_every_folder_has_its_place() -> None:
+    parts = {_part(path) for path in FILES}
+    assert parts <= {*ORDER, *FREE, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_go_one_way(path: Path) -> None:
+    part = _part(path)
+    if part in ("__init__", "__main__"):
+        return
+    allowed = {*FREE} if part in FREE else {*FREE, *ORDER[: ORDER.index(part) + 1]}
+    if part == "cli":
+        allowed.add("")  # the version
+    assert _imported_parts(path) <= allowed

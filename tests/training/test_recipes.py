@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import ClusterConfig
+
+from lorarec.training import TrainOptions, read_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+LAUNCHERS = ("fsdp.yaml", "deepspeed.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(set(RECIPES.glob("*.yaml")) - {RECIPES / name for name in LAUNCHERS}), ids=str)
+def test_recipes_hold_options_of_train(path: Path) -> None:
+    fields = set(TrainOptions().as_dict())
+    recipe = read_recipe(path, fields | {"backbone", "dtype"})
+    TrainOptions.build(**{name: value for name, value in recipe.items() if name in fields})
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_accelerate_reads_its_configurations(name: str) -> None:
+    assert ClusterConfig.from_yaml_file(str(RECIPES / name)).num_processes == 8
