@@ -54,3 +54,10 @@ def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
 def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Backbone) -> None:
     with pytest.raises(LorarecError, match="user zoe is not in dataset toy: its users are like a, b, c"):
         recommend(Ranker(tiny_backbone), dataset, "zoe")
+
+
+def test_titles_without_a_word(tiny_backbone: Backbone) -> None:
+    interactions = pl.DataFrame({"user_id": ["a"], "item_id": ["0"], "timestamp": [0]})
+    items = pl.DataFrame({"item_id": ["0", "1"], "title": ["!", "!"]})
+    found = recommend(Ranker(tiny_backbone), Dataset.from_frames("toy", interactions, items), "a")
+    assert [item.item_id for item in found] == ["1"]
