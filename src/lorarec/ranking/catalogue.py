@@ -53,7 +53,8 @@ class CandidateStage:
         # Dividing by the root of the counts makes the product of two columns their cosine.
         self.interactions = seen.multiply(1 / np.sqrt(np.maximum(self.popularity, 1))).tocsc()
         # Any run of characters is a word: no catalogue is without one.
-        self.words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True).fit_transform(dataset.items["title"].to_list())
+        words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True)
+        self.words = words.fit_transform(dataset.items["title"].to_list())
 
     def propose(self, history: Sequence[str], pool: int) -> dict[str, tuple[str, list[str]]]:
         """Up to `pool` items outside the history: item -> (source, items of the history it rests on)."""
