@@ -12,7 +12,7 @@ from lorarec.backbone.architecture import new_model
 from lorarec.backbone.build import BuildOptions, build_backbone
 from lorarec.backbone.curriculum import STAGES
 from lorarec.backbone.episodes import Catalogue, copy_batch, related_batch, repeat_batch
-from lorarec.backbone.relations import NEIGHBOURS, word_neighbours
+from lorarec.backbone.relations import NEIGHBOURS, relate
 from lorarec.backbone.vocabulary import train_vocabulary
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
@@ -25,8 +25,9 @@ TITLES = [f"{maker} {kind} model {number}" for maker in MAKERS for kind in KINDS
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
-    return Catalogue(TITLES, (word_neighbours(TITLES),), [np.arange(start, start + 8) for start in range(0, 96, 8)])
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    relations = relate(TITLES, None, tmp_path_factory.mktemp("relations") / "relations.npz")
+    return Catalogue(TITLES, relations, [np.arange(start, start + 8) for start in range(0, 96, 8)])
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,8 @@ def builder() -> PromptBuilder:
     return PromptBuilder(train_vocabulary([*TITLES, question], [question.lower()] * 50, 600), max_title_tokens=20)
 
 
-def test_neighbours_share_words_and_are_never_the_title_itself() -> None:
-    table = word_neighbours(TITLES)
+def test_neighbours_share_words_and_are_never_the_title_itself(catalogue: Catalogue) -> None:
+    (table,) = catalogue.relations.neighbours
     assert table.shape == (len(TITLES), NEIGHBOURS)
     for row, near in enumerate(table):
         assert row not in near
@@ -46,12 +47,23 @@ def test_neighbours_share_words_and_are_never_the_title_itself() -> None:
 def test_the_right_candidate_of_an_episode(catalogue: Catalogue, builder: PromptBuilder) -> None:
     rng = np.random.default_rng(0)
     easy = repeat_batch(rng, [catalogue], builder, 8, progress=0.0)
-    for example, answer in zip(easy.examples, easy.answers, strict=True):
-        title = str(builder.tokenizer.decode(example.branches[answer])).strip()
+    for example, target in zip(easy.examples, easy.targets, strict=True):
+        title = str(builder.tokenizer.decode(example.branches[int(target.argmax())])).strip()
         assert title in str(builder.tokenizer.decode(example.prompt))
     related = related_batch(rng, [catalogue], builder, 8, progress=0.5)
-    for example, answer in zip(related.examples, related.answers, strict=True):
-        assert 0 <= answer < len(example.branches)
+    for example, target in zip(related.examples, related.targets, strict=True):
+        assert len(target) == len(example.branches)
+        assert target.sum() == pytest.approx(1)
+
+
+def test_similarity_prefers_titles_that_share_more_words(catalogue: Catalogue) -> None:
+    def number(title: str) -> int:
+        return TITLES.index(title)
+
+    listed = np.array([number("acme lamp model 1"), number("acme game model 1")])
+    titles = np.array([number("acme lamp model 2"), number("acme novel model 1"), number("fjord camera model 2")])
+    both, maker, neither = catalogue.relations.similarity(titles, listed)
+    assert both > maker > neither
 
 
 def test_copied_lists_are_permutations(catalogue: Catalogue, builder: PromptBuilder) -> None:

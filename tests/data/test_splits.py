@@ -94,7 +94,8 @@ def test_few_shot_keeps_a_share_of_the_training_users(dataset: Dataset) -> None:
     assert few.train["user_id"].is_sorted()
     assert_frame_equal(few.valid, split.valid)
     assert few.fingerprint == same.fingerprint != other.fingerprint != split.fingerprint
-    assert few.info["few_shot"] == {"fraction": 0.2, "seed": 42}
+    assert few.info["few_shot"] == {"fraction": 0.2, "seed": 42, "of": split.fingerprint}
+    assert few.cases == split.cases == split.fingerprint != few.fingerprint
     assert few_shot(split, 1.0).train.equals(split.train)
     assert few_shot(split, 0.001).train.height == 1
     for fraction in (0, 1.5):

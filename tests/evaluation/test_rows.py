@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from lorarec.adapters import read_adapter
 from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split
+from lorarec.data import Dataset, Split, few_shot
 from lorarec.errors import LorarecError
 from lorarec.evaluation import RankerRow, evaluate, ranker_rows, split_warning
 from lorarec.ranking import Ranker
@@ -111,5 +111,11 @@ def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapte
     assert told is not None
     assert "leaky" in told
     assert f"another split of nouns (y, not {split.fingerprint})" in told
+    leaky = trained | {"split": "y"}
+    assert "another split" in str(warning("mixture", {"adapters": [{"datasets": [trained]}, {"datasets": [leaky]}]}))
+    assert "another split" in str(warning("second round", {"datasets": [], "start_from": {"datasets": [leaky]}}))
+    assert (
+        split_warning(read_adapter(make_adapter("few", {"datasets": [trained]})), dataset, few_shot(split, 0.5)) is None
+    )
     unsaved = replace(read_adapter(make_adapter("m", {"datasets": [trained | {"split": "y"}]})), folder=None)
     assert "in memory" in str(split_warning(unsaved, dataset, split))

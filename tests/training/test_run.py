@@ -78,6 +78,7 @@ def test_second_round_starts_from_the_first(shared, pair, first, tmp_path, diffe
     assert difference(first, second) < 1e-6
     record = json.loads((second / "lorarec.json").read_text())
     assert record["start_from"]["path"] == str(first)
+    assert record["start_from"]["datasets"] == json.loads((first / "lorarec.json").read_text())["datasets"]
     assert json.loads((second / "adapter_config.json").read_text())["r"] == 4
 
 

@@ -17,7 +17,7 @@ from lorarec.artefacts import new_folder, read_json, write_json
 from lorarec.backbone.architecture import new_model
 from lorarec.backbone.curriculum import batch_loss, draw
 from lorarec.backbone.episodes import Catalogue
-from lorarec.backbone.relations import encode_texts, vector_neighbours, word_neighbours
+from lorarec.backbone.relations import encode_texts, relate
 from lorarec.backbone.vocabulary import train_vocabulary
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
@@ -111,15 +111,8 @@ def _catalogue(dataset: Dataset, encoder: str | Path | None, work: Path) -> Cata
     index = pl.DataFrame({"item_id": dataset.items["item_id"], "row": np.arange(len(titles), dtype=np.int32)})
     sequences = dataset.interactions.join(index, on="item_id", maintain_order="left")
     grouped = sequences.group_by("user_id", maintain_order=True).agg("row")["row"].to_list()
-    file = work / f"relations-{dataset.name}.npz"
-    if not file.exists():
-        tables = [word_neighbours(titles)]
-        if encoder is not None:
-            tables.append(vector_neighbours(encode_texts(encoder, titles)))
-        np.savez(file, *tables)
-    with np.load(file) as saved:
-        neighbours = tuple(saved[name] for name in saved.files)
-    return Catalogue(titles, neighbours, [np.array(items) for items in grouped])
+    relations = relate(titles, encoder, work / f"relations-{dataset.name}.npz")
+    return Catalogue(titles, relations, [np.array(items) for items in grouped])
 
 
 def _start(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax
 from transformers import Qwen2ForCausalLM
 
 from lorarec.backbone.episodes import (
@@ -23,7 +23,7 @@ TASKS = ("copy", "history", "repeat-verdict", "repeat-likelihood", "related-verd
 #: Shares of the tasks from a point of the build on: copies and noisy repeats first, then relatedness.
 STAGES = (
     (0.0, (0.30, 0.10, 0.40, 0.20, 0.00, 0.00)),
-    (0.1, (0.08, 0.08, 0.12, 0.06, 0.54, 0.12)),
+    (0.06, (0.08, 0.08, 0.08, 0.06, 0.58, 0.12)),
 )
 ROWS = {"text": 20, "verdict": 14, "likelihood": 14}
 
@@ -48,20 +48,22 @@ def draw(
 
 
 def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> tuple[torch.Tensor, float | None, int]:
-    """Loss, share of right choices (verdicts only) and number of tokens.
+    """Loss, share of prompts whose likeliest candidate came first (verdicts only) and number of tokens.
 
     Verdicts are trained listwise over the candidates. The likelihood readout is trained by the next-token loss of the
-    right title given the list: raw sums of log-probabilities are too wild for a listwise loss this early.
+    likeliest title given the list: raw sums of log-probabilities are too wild for a listwise loss this early.
     """
     if isinstance(batch, TextBatch):
         return _text_loss(model, batch)
+    answers = [int(target.argmax()) for target in batch.targets]
     if batch.builder.readout == "likelihood":
-        right = [Example(e.prompt, [e.branches[a]]) for e, a in zip(batch.examples, batch.answers, strict=True)]
+        right = [Example(e.prompt, [e.branches[a]]) for e, a in zip(batch.examples, answers, strict=True)]
         total = torch.cat(score_batch(model, right, batch.builder)).sum()
         return -total / sum(len(e.branches[0]) for e in right), None, sum(e.length for e in right)
     scores = score_batch(model, batch.examples, batch.builder)
-    losses = [cross_entropy(s[None], torch.tensor([a])) for s, a in zip(scores, batch.answers, strict=True)]
-    hits = sum(int(s.argmax()) == a for s, a in zip(scores, batch.answers, strict=True))
+    targets = [torch.from_numpy(target).to(torch.float32) for target in batch.targets]
+    losses = [-(t * log_softmax(s, 0)).sum() for s, t in zip(scores, targets, strict=True)]
+    hits = sum(int(s.argmax()) == a for s, a in zip(scores, answers, strict=True))
     return torch.stack(losses).mean(), hits / len(losses), sum(e.length for e in batch.examples)
 
 

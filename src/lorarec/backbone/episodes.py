@@ -6,7 +6,8 @@ it is by `progress` in [0, 1].
 copy     a list of titles, then the same titles in another order; next-token loss on the repeat
 history  a user's titles as running text; next-token loss
 repeat   verdict or likelihood: the right candidate is a title of the list with a falling share of its tokens kept
-related  verdict or likelihood: the right candidate is related (by words or meaning) to one or more titles of the list
+related  verdict or likelihood: a few candidates are related (by words or meaning) to titles of the list; how well each
+         fits the list, judged by the texts alone, is what verdicts should say
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lorarec.backbone.relations import Relations
 from lorarec.prompts import Example, PromptBuilder
+
+#: Similarities of texts are turned into a distribution over the candidates at this temperature.
+TEMPERATURE = 0.03
 
 
 @dataclass(frozen=True)
@@ -23,21 +28,21 @@ class Catalogue:
 
     Attributes:
         titles: every item's title.
-        neighbours: tables (titles, n) of related titles, -1 where there is none.
+        relations: how related the titles are.
         histories: users' items as indices into `titles`, in time order.
     """
 
     titles: list[str]
-    neighbours: tuple[np.ndarray, ...]
+    relations: Relations
     histories: list[np.ndarray]
 
 
 @dataclass(frozen=True)
 class ChoiceBatch:
-    """Prompts with candidates and the index of the right one (rows,)."""
+    """Prompts with candidates and, for each prompt, how likely each candidate is the right one (candidates,)."""
 
     examples: list[Example]
-    answers: np.ndarray
+    targets: list[np.ndarray]
     builder: PromptBuilder
 
 
@@ -82,59 +87,66 @@ def repeat_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
     """The right candidate repeats a title of the list with 100% falling to 25% of its words kept."""
-    examples: list[Example] = []
-    answers: list[int] = []
+    batch = ChoiceBatch([], [], builder)
     for _ in range(rows):
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
-        count, wrong = rng.integers(3, 10), rng.integers(9, 16)
+        count, wrong = int(rng.integers(3, 10)), int(rng.integers(9, 16))
         items = rng.integers(len(catalogue.titles), size=count + wrong + 1)
         titles = [catalogue.titles[i] for i in items]
         keep = 1 - 0.75 * progress * rng.random()
         right = _noisy(rng, titles[rng.integers(count)], titles[-1], keep)
-        _add(rng, builder, titles[:count], right, titles[count:-1], examples, answers)
-    return ChoiceBatch(examples, np.array(answers), builder)
+        _add(rng, batch, titles[:count], [right, *titles[count:-1]], np.eye(wrong + 1)[0])
+    return batch
 
 
 def related_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
-    """The right candidate is a neighbour of an anchor; the list holds other neighbours of it and unrelated titles.
+    """One to three candidates are neighbours of listed titles, the others are drawn at random.
 
-    The share of related titles in the list falls from most of them to a few.
+    Half of the lists are pieces of histories; the others gather neighbours of one title, whose share among unrelated
+    titles falls from most of the list to a few.
     """
-    examples: list[Example] = []
-    answers: list[int] = []
-    while len(examples) < rows:
+    batch = ChoiceBatch([], [], builder)
+    while len(batch.examples) < rows:
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
-        anchor = rng.integers(len(catalogue.titles))
-        table = catalogue.neighbours[rng.integers(len(catalogue.neighbours))]
-        near = table[anchor][table[anchor] >= 0]
-        if len(near) < 3:
+        table = catalogue.relations.neighbours[rng.integers(len(catalogue.relations.neighbours))]
+        count, wrong = int(rng.integers(4, 11)), int(rng.integers(9, 14))
+        listed = _piece(rng, catalogue, count) if rng.random() < 0.5 else _gathered(rng, table, count, progress)
+        near = np.setdiff1d(table[listed], [-1, *listed])
+        if not len(near):
             continue
-        near = rng.permutation(near)
-        count, wrong = int(rng.integers(4, 11)), int(rng.integers(9, 16))
-        related = int(rng.integers(1, max(2, round(count * (1 - 0.5 * progress)))))
-        items = [int(anchor), *near[1:related]]
-        others = [int(i) for i in rng.integers(len(catalogue.titles), size=count + wrong) if i not in near]
-        history = rng.permutation([*items, *others[: max(0, count - len(items))]])
-        wrongs = [catalogue.titles[i] for i in others[-wrong:]]
-        right = catalogue.titles[near[0]]
-        _add(rng, builder, [catalogue.titles[i] for i in history], right, wrongs, examples, answers)
-    return ChoiceBatch(examples, np.array(answers), builder)
+        related = rng.permutation(near)[: rng.integers(1, 4)]
+        candidates = np.concatenate([related, rng.integers(len(catalogue.titles), size=wrong)])
+        fit = catalogue.relations.similarity(candidates, listed) / TEMPERATURE
+        target = np.exp(fit - fit.max())
+        titles = catalogue.titles
+        _add(rng, batch, [titles[i] for i in listed], [titles[i] for i in candidates], target / target.sum())
+    return batch
+
+
+def _piece(rng: np.random.Generator, catalogue: Catalogue, count: int) -> np.ndarray:
+    """Up to `count` successive items of a user."""
+    history = catalogue.histories[rng.integers(len(catalogue.histories))]
+    start = rng.integers(max(1, len(history) - count + 1))
+    return history[start : start + count]
+
+
+def _gathered(rng: np.random.Generator, table: np.ndarray, count: int, progress: float) -> np.ndarray:
+    """`count` items, some of them an item and its neighbours, in random order."""
+    anchor = rng.integers(len(table))
+    near = rng.permutation(table[anchor][table[anchor] >= 0])
+    related = int(rng.integers(1, max(2, round(count * (1 - 0.5 * progress)))))
+    items = np.concatenate([[anchor], near[: related - 1]])
+    return rng.permutation(np.concatenate([items, rng.integers(len(table), size=count - len(items))]))
 
 
 def _add(
-    rng: np.random.Generator,
-    builder: PromptBuilder,
-    history: list[str],
-    right: str,
-    wrong: list[str],
-    examples: list[Example],
-    answers: list[int],
+    rng: np.random.Generator, batch: ChoiceBatch, history: list[str], candidates: list[str], target: np.ndarray
 ) -> None:
-    place = int(rng.integers(len(wrong) + 1))
-    examples.append(builder.example(history, [*wrong[:place], right, *wrong[place:]]))
-    answers.append(place)
+    order = rng.permutation(len(candidates))
+    batch.examples.append(batch.builder.example(history, [candidates[i] for i in order]))
+    batch.targets.append(target[order])
 
 
 def _noisy(rng: np.random.Generator, title: str, other: str, keep: float) -> str:

@@ -1,9 +1,12 @@
-"""Which titles of a catalogue are related, judged by their words and by a sentence encoder."""
+"""How related titles of a catalogue are, judged by their words and by a sentence encoder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from rich.progress import track
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -37,23 +40,61 @@ def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) ->
     return vectors
 
 
-def word_neighbours(titles: Sequence[str]) -> np.ndarray:
-    """For each title the `NEIGHBOURS` others with the most similar TF-IDF vectors, (titles, NEIGHBOURS) int32.
+@dataclass(frozen=True)
+class Relations:
+    """How related the titles of a catalogue are.
 
-    Rows that share no word with enough others are filled with -1.
+    Attributes:
+        words: TF-IDF vectors of unit length (titles, words), sparse.
+        vectors: sentence vectors of unit length (titles, d), or None.
+        neighbours: tables (titles, `NEIGHBOURS`) of the most similar other titles by words and, with vectors, by
+            meaning; -1 where there is none.
+    """
+
+    words: sp.csr_matrix
+    vectors: np.ndarray | None
+    neighbours: tuple[np.ndarray, ...]
+
+    def similarity(self, titles: np.ndarray, listed: np.ndarray) -> np.ndarray:
+        """How well each of `titles` fits a list of titles, (titles,).
+
+        A soft maximum of the similarities to the listed ones: nearly the best match, raised a little by every other.
+        """
+        result = _soft_maximum((self.words[titles] @ self.words[listed].T).toarray(), 0.2)
+        if self.vectors is not None:
+            result += 0.5 * _soft_maximum(self.vectors[titles] @ self.vectors[listed].T, 0.1)
+        return result
+
+
+def relate(titles: Sequence[str], encoder: str | Path | None, file: Path) -> Relations:
+    """Relate titles by their words and, when an encoder's folder is given, by meaning.
+
+    What takes minutes is computed once and kept in `file` (npz).
     """
     # Words of more than a twentieth of the titles relate nothing, except in a small catalogue.
     common = max(0.05, min(1.0, 50 / len(titles)))
-    matrix = TfidfVectorizer(sublinear_tf=True, max_df=common).fit_transform(titles)
-    return _neighbours(matrix, lambda rows: (rows @ matrix.T).toarray(), len(titles))
+    words = TfidfVectorizer(sublinear_tf=True, max_df=common).fit_transform(titles).tocsr()
+    if not file.exists():
+        parts: dict[str, Any] = {"by_words": _neighbours(words, lambda rows: (rows @ words.T).toarray(), len(titles))}
+        if encoder is not None:
+            vectors = encode_texts(encoder, titles)
+            parts |= {
+                "by_meaning": _neighbours(vectors, lambda rows: rows @ vectors.T, len(titles)),
+                "vectors": vectors,
+            }
+        np.savez(file, **parts)
+    with np.load(file) as saved:
+        neighbours = tuple(saved[name] for name in ("by_words", "by_meaning") if name in saved)
+        return Relations(words, saved.get("vectors"), neighbours)
 
 
-def vector_neighbours(vectors: np.ndarray) -> np.ndarray:
-    """As `word_neighbours`, by cosine of unit vectors (titles, d)."""
-    return _neighbours(vectors, lambda rows: rows @ vectors.T, len(vectors))
+def _soft_maximum(similarities: np.ndarray, temperature: float) -> np.ndarray:
+    """temperature * log mean exp(s / temperature) over the last axis."""
+    return temperature * np.log(np.exp(similarities / temperature).mean(-1))
 
 
 def _neighbours(rows, similarity, count: int) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """For each row the `NEIGHBOURS` most similar others, -1 where similarity is below a tenth; (count, NEIGHBOURS)."""
     result = np.full((count, NEIGHBOURS), -1, np.int32)
     kept = min(NEIGHBOURS, count - 1)
     for start in track(range(0, count, 1024), "Relating titles", transient=True):

@@ -35,6 +35,11 @@ class Split:
         """16 hexadecimal digits over the content of all frames."""
         return str(self.info["fingerprint"])
 
+    @property
+    def cases(self) -> str:
+        """Fingerprint of the split whose validation and test cases these are: of the whole one for a few-shot split."""
+        return str(self.info.get("few_shot", {}).get("of", self.fingerprint))
+
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write the split folder, whole or not at all: train, valid and test-SETTING as Parquet, and split.json."""
         with new_folder(out, overwrite) as folder:

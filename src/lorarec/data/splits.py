@@ -62,7 +62,7 @@ def few_shot(split: Split, fraction: float, seed: int = 42) -> Split:
     keep = max(1, round(fraction * split.train.height))
     rows = np.random.default_rng(seed).permutation(split.train.height)[:keep]
     train = split.train[np.sort(rows)]
-    info = {**split.info, "few_shot": {"fraction": fraction, "seed": seed}}
+    info = {**split.info, "few_shot": {"fraction": fraction, "seed": seed, "of": split.fingerprint}}
     info["counts"] = {**info["counts"], "train": train.height}
     info["fingerprint"] = content_hash(train, split.valid, *split.test.values())
     return replace(split, train=train, info=info)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.adapters import Adapter, read_adapter
+from lorarec.adapters.origin import trained_on
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
@@ -98,11 +99,11 @@ def ranker_rows(
 
 def split_warning(adapter: Adapter, dataset: Dataset, split: Split) -> str | None:
     """One line when an adapter was trained on another split of this very dataset, so that it may know test items."""
-    for trained in (adapter.meta or {}).get("datasets", []):
-        if trained.get("fingerprint") == dataset.fingerprint and trained.get("split") != split.fingerprint:
+    for trained in trained_on(adapter):
+        if trained.get("fingerprint") == dataset.fingerprint and trained.get("split") != split.cases:
             return (
                 f"adapter {_source(adapter)} was trained on another split of {dataset.name} ({trained.get('split')}, "
-                f"not {split.fingerprint}) and may have seen test items: its figures are not comparable"
+                f"not {split.cases}) and may have seen test items: its figures are not comparable"
             )
     return None
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
+from lorarec.adapters.origin import trained_on
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
@@ -171,7 +172,10 @@ def _meta(backbone: Backbone, adapters: Sequence[Adapter], settings: dict[str, A
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "readout": agreed.pop("readout", None),
         "options": agreed,
-        "adapters": [{"path": str(adapter.folder), "fingerprint": adapter.fingerprint} for adapter in adapters],
+        "adapters": [
+            {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
+            for adapter in adapters
+        ],
         "mix": settings,
         "versions": {package: _version(package) for package in PACKAGES},
     }

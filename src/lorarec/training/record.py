@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorarec.adapters.origin import trained_on
 from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
@@ -33,13 +34,11 @@ def identity(
     """
     start = None
     if start_from is not None:
-        start = {"path": str(start_from), "fingerprint": read_adapter(start_from, backbone).fingerprint}
+        parent = read_adapter(start_from, backbone)
+        start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [
-            {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.fingerprint}
-            for dataset, split in pairs
-        ],
+        "datasets": [_dataset(dataset, split) for dataset, split in pairs],
         "template": options.template,
         "readout": options.readout,
         "loss": options.loss,
@@ -47,6 +46,11 @@ def identity(
         "seed": options.seed,
         "options": options.as_dict(),
     }
+
+
+def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
+    entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
+    return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
 from lorarec.metrics.ranking import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import token_batches
 from lorarec.training.options import TrainOptions
 
 CUTOFFS = (1, 3, 5, 10)
@@ -67,10 +68,4 @@ class Validation:
 
     def batches(self) -> list[list[int]]:
         """Indices of cases per pass: as many as the token budget holds, padding included, at least one."""
-        batches: list[list[int]] = []
-        for index in range(len(self)):  # the first of a batch is its longest
-            if batches and self.examples[batches[-1][0]].length * (len(batches[-1]) + 1) <= self.token_budget:
-                batches[-1].append(index)
-            else:
-                batches.append([index])
-        return batches
+        return list(token_batches([example.length for example in self.examples], self.token_budget))
