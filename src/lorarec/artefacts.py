@@ -1,7 +1,9 @@
-"""Artefacts on disk: written whole or not at all, and identified by content."""
+"""Artefacts on disk: written whole or not at all, identified by content, and what made them."""
 
 import hashlib
+import importlib.metadata
 import json
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lorarec.errors import LorarecError
+
+#: Packages that decide what comes out.
+PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 
 
 @contextmanager
@@ -75,3 +80,14 @@ def file_fingerprint(*paths: str | Path) -> str:
         with open(path, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the figures; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # lorarec run from a source tree
+            continue
+    return found

@@ -200,6 +200,8 @@ def split(
     Example: lorarec split data/movies --new-items 0.2 --seed 7
     """
     loaded = Dataset.load(dataset)
+    if (dataset / "split").exists() and not overwrite:
+        raise LorarecError(f"{dataset / 'split'} exists already: pass --overwrite to replace it")
     options: dict[str, Any] = {"protocol": protocol.value, "negatives": negatives, "seed": seed}
     if protocol == Protocol.LEAVE_ONE_OUT:
         options["new_items"] = new_items

@@ -3,12 +3,13 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from lorarec.backbone.load import Backbone
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate as evaluate_rows
@@ -35,13 +36,21 @@ def evaluate(
     adapter: Annotated[
         list[str] | None, typer.Option(help="A PEFT folder, or NAME=FOLDER; may be given several times.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Hub id, folder, or `embedded`.")] = "embedded",
+    backbone: BackboneId = "embedded",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     setting: Annotated[Setting, typer.Option(help="Test cases; `both` takes what the split has.")] = Setting.BOTH,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
     compare: Annotated[
         str | None, typer.Option(help="The row that tests compare with; the better of popularity and tf-idf.")
     ] = None,
     readout: Annotated[Readout | None, typer.Option(help="Instead of what each adapter was trained with.")] = None,
+    generation: Annotated[
+        Literal["free", "constrained"] | None,
+        typer.Option(help="Let the model write a list of titles instead, as the papers do; constrained to candidates."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and ndcg.png.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sample of users and of the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -56,8 +65,8 @@ def evaluate(
     data = Dataset.load(dataset)
     split = load_split(data)
     named = _named(adapter or [])
-    model = Backbone.load(backbone)
-    rows = ranker_rows(model, data, named, readout, progress=progress.is_terminal)
+    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    rows = ranker_rows(model, data, named, readout, progress=progress.is_terminal, generation=generation)
     for row in rows.values():
         warning = row.adapter and split_warning(row.adapter, data, split)
         if warning:

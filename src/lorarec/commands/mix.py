@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorarec.backbone.load import Backbone
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.mixing import CasePrompts
@@ -63,7 +64,11 @@ def mix(
     ] = Combine.FACTORS,
     scope: Annotated[Scope, typer.Option(help="One set of weights, or one per layer (entropy only).")] = Scope.MODEL,
     weights: Annotated[str | None, typer.Option(help="For --method fixed: one per adapter, as in 0.3,0.7.")] = None,
-    backbone: Annotated[str, typer.Option(help="Hub id, folder, or `embedded`.")] = "embedded",
+    backbone: BackboneId = "embedded",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder that the prompts come from.")] = None,
     setting: Annotated[Setting, typer.Option(help="For entropy: whose prompts.")] = Setting.WARM,
     prompts: Annotated[int, typer.Option(min=1, help="For entropy: number of unlabelled prompts.")] = 50,
@@ -80,7 +85,7 @@ def mix(
     given = _parsed(weights)
     if method is not Method.FIXED and dataset is None:
         raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
-    model = Backbone.load(backbone)
+    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
     found: dict[str, Any] = {}
     record: dict[str, Any] = {}
     if method is not Method.FIXED and dataset is not None:

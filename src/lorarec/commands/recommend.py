@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+
 
 def recommend(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
@@ -14,7 +16,11 @@ def recommend(
     adapter: Annotated[
         Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
     ] = None,
-    backbone: Annotated[str, typer.Option("--backbone", help="`embedded`, a folder or a hub id.")] = "embedded",
+    backbone: BackboneId = "embedded",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     top: Annotated[int, typer.Option("--top", min=1, help="How many items.")] = 10,
     pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -30,7 +36,8 @@ def recommend(
     from lorarec.ranking.tables import recommendation_table
 
     data = Dataset.load(dataset)
-    with Ranker(Backbone.load(backbone), adapter) as ranker:
+    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    with Ranker(model, adapter) as ranker:
         found = recommend_items(ranker, data, user, top, pool)
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False))

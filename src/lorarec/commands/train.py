@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lorarec.artefacts import read_json
 from lorarec.backbone.load import EMBEDDED, Backbone
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.training import TrainOptions, read_recipe
@@ -22,6 +23,8 @@ RUN: dict[str, Any] = {
     "datasets": None,
     "backbone": EMBEDDED,
     "dtype": "auto",
+    "device": None,
+    "quantization": None,
     "out": None,
     "from": None,
     "few_shot": None,
@@ -36,8 +39,11 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The adapter folder to write.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML file of options; those given here win over it.")] = None,
-    backbone: Annotated[str, typer.Option(help="`embedded`, a folder or a hub id.")] = EMBEDDED,
-    dtype: Annotated[str, typer.Option(help="Load the backbone as auto, float32, bfloat16 or float16.")] = "auto",
+    backbone: BackboneId = EMBEDDED,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     start_from: Annotated[
         Path | None, typer.Option("--from", help="An adapter to fine-tune further; its rank and alpha stand.")
     ] = None,
@@ -89,9 +95,10 @@ def train(
     options = TrainOptions.build(**chosen)  # bad options are refused before anything heavy is loaded
     if not run["out"] or not run["datasets"]:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
+    # Under a launcher every process moves its own copy to its own device.
+    device = "cpu" if "WORLD_SIZE" in os.environ else run["device"]
     folder = train_adapter(
-        # Under a launcher every process moves its own copy to its own device.
-        Backbone.load(run["backbone"], run["dtype"], device="cpu" if "WORLD_SIZE" in os.environ else None),
+        Backbone.load(run["backbone"], run["dtype"], device, run["quantization"], trust_remote_code),
         _load(run["datasets"], run["few_shot"], options.seed),
         run["out"],
         start_from=run["from"],

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from lorarec.artefacts import new_folder
+from lorarec.artefacts import new_folder, versions
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
 from lorarec.data.content_hash import content_hash
@@ -69,6 +69,7 @@ def evaluate(
         "split": {"fingerprint": split.fingerprint, "options": split.info["options"]},
         "limit": limit,
         "seed": seed,
+        "versions": versions(),
     }
     console = Console(stderr=True, quiet=not progress, highlight=False)
     with new_folder(out, overwrite) if out is not None else nullcontext() as folder:
@@ -118,7 +119,8 @@ def _evaluate_setting(
         seconds[name] = (time.perf_counter() - began) / cases.height
         if content_hash(given) != fingerprint:
             raise LorarecError(f"row {name}, setting {setting}: the scorer changed the cases it was given")
-        ranks[name] = _ranks(f"row {name}, setting {setting}", scores, shown, targets)
+        places = getattr(scorer, "gives_places", False)
+        ranks[name] = _ranks(f"row {name}, setting {setting}", scores, shown, targets, places)
         mean = ndcg(ranks[name], 1).mean()
         console.print(
             f"{setting}: {name} NDCG@1 {mean:.3f} ({cases.height:,} cases, {seconds[name] * cases.height:.1f} s)",
@@ -142,7 +144,9 @@ def _target_index(setting: str, cases: pl.DataFrame) -> np.ndarray:
     return np.array(places, dtype=np.int64)
 
 
-def _ranks(where: str, scores: Sequence[Any], cases: pl.DataFrame, targets: np.ndarray) -> np.ndarray:
+def _ranks(
+    where: str, scores: Sequence[Any], cases: pl.DataFrame, targets: np.ndarray, places: bool = False
+) -> np.ndarray:
     """Check what a row gave and turn it into ranks of the target, (cases,)."""
     if len(scores) != cases.height:
         raise LorarecError(f"{where}: scores of {len(scores)} cases for {cases.height} cases")
@@ -151,6 +155,8 @@ def _ranks(where: str, scores: Sequence[Any], cases: pl.DataFrame, targets: np.n
     for user, array, size in zip(cases[USER], arrays, wanted, strict=True):
         if array.shape != (size,):
             raise LorarecError(f"{where}: user {user} has scores of shape {array.shape} for {size} candidates")
+    if places:
+        return np.array([array[target] for array, target in zip(arrays, targets, strict=True)])
     try:
         return target_ranks(arrays, targets)
     except LorarecError as error:

@@ -36,6 +36,7 @@ def markdown(evaluation: Evaluation) -> str:
         f"- dataset: {dataset['name']} ({dataset['fingerprint']})",
         f"- split: {options} ({split['fingerprint']})",
         f"- cases: {sample}; seed {protocol['seed']}",
+        "- versions: " + ", ".join(f"{package} {version}" for package, version in protocol["versions"].items()),
         "",
         f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
         "",

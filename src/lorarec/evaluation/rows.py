@@ -13,9 +13,11 @@ from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.evaluation.generation import GenerationRow
 from lorarec.ranking import Ranker
 
 ZERO_SHOT = "zero-shot"
+FREE, CONSTRAINED = GENERATION = ("free", "constrained")
 
 
 class RankerRow:
@@ -69,7 +71,8 @@ def ranker_rows(
     adapters: Mapping[str, str | Path | Adapter],
     readout: str | None = None,
     progress: bool = False,
-) -> dict[str, RankerRow]:
+    generation: str | None = None,
+) -> dict[str, RankerRow | GenerationRow]:
     """The backbone alone, called `zero-shot`, and a row per adapter.
 
     Args:
@@ -78,20 +81,32 @@ def ranker_rows(
         readout: of all rows; what each adapter was trained with when None. The backbone alone is prompted as the
             first adapter was.
         progress: show a bar while a row scores.
+        generation: `free` or `constrained`: rows write lists of titles instead of scoring (see `GenerationRow`).
 
     Raises:
-        LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`.
+        LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; an unknown
+            `generation`.
     """
+    if generation not in (None, *GENERATION):
+        raise LorarecError(f"unknown generation {generation!r}: choose one of {', '.join(GENERATION)}")
     if ZERO_SHOT in adapters:
         raise LorarecError(f"the row name {ZERO_SHOT} is taken by the backbone alone: choose another")
     read = {
         name: adapter if isinstance(adapter, Adapter) else read_adapter(adapter, backbone)
         for name, adapter in adapters.items()
     }
+    rows: dict[str, RankerRow | GenerationRow] = {}
     prompted = prompt_settings(next(iter(read.values()), None))
+    if generation is not None:
+        del prompted["readout"]
+        written = {"progress": progress, "constrained": generation == CONSTRAINED}
+        rows[ZERO_SHOT] = GenerationRow(backbone, dataset.titles, None, **written, **prompted)
+        for name, adapter in read.items():
+            rows[name] = GenerationRow(backbone, dataset.titles, adapter, **written)
+        return rows
     if readout is not None:
         prompted["readout"] = readout
-    rows = {ZERO_SHOT: RankerRow(backbone, dataset.titles, None, progress, **prompted)}
+    rows[ZERO_SHOT] = RankerRow(backbone, dataset.titles, None, progress, **prompted)
     for name, adapter in read.items():
         rows[name] = RankerRow(backbone, dataset.titles, adapter, progress, readout=readout)
     return rows

@@ -1,6 +1,5 @@
 """`mix`: several adapters into one, by weights that are given, searched on labelled cases or found without labels."""
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
 from lorarec.adapters.origin import trained_on
 from lorarec.adapters.prompting import prompt_settings
-from lorarec.artefacts import new_folder, write_json
+from lorarec.artefacts import new_folder, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
@@ -26,7 +25,6 @@ from lorarec.prompts import Example, PromptBuilder
 NEEDS = {"fixed": ("weights",), "grid": ("validation", "builder"), "entropy": ("prompts", "builder")}
 METHODS = tuple(NEEDS)
 SCOPES = ("model", "layer")
-PACKAGES = ("lorarec", "torch", "transformers", "peft")
 TRACE = "mix_trace.json"
 
 
@@ -177,12 +175,5 @@ def _meta(backbone: Backbone, adapters: Sequence[Adapter], settings: dict[str, A
             for adapter in adapters
         ],
         "mix": settings,
-        "versions": {package: _version(package) for package in PACKAGES},
+        "versions": versions(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

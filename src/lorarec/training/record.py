@@ -1,7 +1,5 @@
 """What an adapter folder says about itself: `lorarec.json`."""
 
-import importlib.metadata
-import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,6 @@ from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
 LOGS = "tensorboard"
-PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 
 
 def identity(
@@ -51,17 +48,6 @@ def identity(
 def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
     return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that compute the weights."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a source tree
-            continue
-    return versions
 
 
 def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:

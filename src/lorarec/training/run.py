@@ -9,6 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
+from lorarec.artefacts import versions
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
@@ -17,7 +18,7 @@ from lorarec.training.cases import Cases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.model import adapted
 from lorarec.training.options import TrainOptions
-from lorarec.training.record import LOGS, identity, outcome, versions, write_adapter
+from lorarec.training.record import LOGS, identity, outcome, write_adapter
 from lorarec.training.stream import MicroBatches
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation

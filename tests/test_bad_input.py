@@ -1,0 +1,152 @@
+"""Bad input through the command line: one line that names the culprit, exit code 2, and nothing half-written."""
+
+import gzip
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from lorarec import cli
+from lorarec.adapters import Adapter, save_adapter
+from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, load_split
+
+LOG = "user,item,time\n" + "".join(f"u{n // 4},i{n * 7 % 40},{n}\n" for n in range(80))
+ITEMS = "item,title\n" + "".join(f"i{n},lamp {n}\n" for n in range(40))
+COLUMNS = ["--user", "user", "--item", "item", "--time", "time", "--title", "title"]
+#: A name under which no folder can be made, not even by root.
+READ_ONLY = "/proc/nowhere"
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs, a dataset and adapters of the embedded backbone, sound and broken."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "log.csv").write_text(LOG)
+    (folder / "items.csv").write_text(ITEMS)
+    (folder / "no-time.csv").write_text(LOG.replace("time", "when"))
+    (folder / "bad-time.csv").write_text(LOG.replace(",17\n", ",yesterday\n"))
+    (folder / "untitled.csv").write_text("item,title\n" + "".join(f"i{n},\n" for n in range(40)))
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(LOG.encode())[:-20])
+    (folder / "taken").mkdir()
+    (folder / "taken" / "note").write_text("mine")
+    rows = [line.split(",") for line in LOG.splitlines()[1:]]
+    interactions = pl.DataFrame(
+        {"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "timestamp": [int(r[2]) for r in rows]}
+    )
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": [f"lamp {n}" for n in range(40)]})
+    load_split(Dataset.from_frames("shop", interactions, items).save(folder / "shop"))
+    two = interactions.group_by("user_id", maintain_order=True).head(2)
+    Dataset.from_frames("short", two, items).save(folder / "short")
+    few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
+    Dataset.from_frames("few", few, items.head(10)).save(folder / "few")
+    backbone = Backbone.load()
+    _adapter(backbone, folder / "one", 2)
+    _adapter(backbone, folder / "two", 2)
+    _adapter(backbone, folder / "wide", 4)
+    _adapter(backbone, folder / "stranger", 2, fingerprint="of-another")
+    for name in ("pickled", "corrupted"):
+        shutil.copytree(folder / "one", folder / name)
+    (folder / "pickled" / "adapter_model.safetensors").rename(folder / "pickled" / "adapter_model.bin")
+    (folder / "corrupted" / "adapter_model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    return folder
+
+
+def _adapter(backbone: Backbone, folder: Path, rank: int, fingerprint: str | None = None) -> None:
+    folder.mkdir()
+    tensors = {}
+    for name, layer in linear_layers(backbone.model).items():
+        width, height = dimensions(layer) or (0, 0)
+        tensors[name] = (0.01 * torch.randn(rank, width), 0.01 * torch.randn(height, rank))
+    meta = {"backbone": {"id": "embedded", "fingerprint": fingerprint or backbone.fingerprint}, "readout": "verdict"}
+    save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder, "embedded", meta)
+
+
+@pytest.fixture
+def refused(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str]], str]:
+    """Runs a command line that must be refused; returns what it said and checks that it left nothing behind."""
+
+    def run(words: list[str]) -> str:
+        monkeypatch.chdir(workshop)
+        monkeypatch.setattr(sys, "argv", ["lorarec", *words])
+        before = {path: path.stat().st_size for path in workshop.rglob("*")}
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        told = capsys.readouterr().err.strip().splitlines()
+        assert stop.value.code == 2
+        assert len(told) == 1, told
+        assert {path: path.stat().st_size for path in workshop.rglob("*")} == before
+        return told[0]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["log.csv", "--items", "untitled.csv", "--out", "new"], "title"),
+        (["log.csv", "--items", "log.csv", "--out", "new"], "title"),
+        (["no-time.csv", "--items", "items.csv", "--out", "new"], "time"),
+        (["bad-time.csv", "--items", "items.csv", "--out", "new"], "row 18"),
+        (["cut.csv.gz", "--items", "items.csv", "--out", "new"], "cut.csv.gz is a truncated gzip file"),
+        (["none.csv", "--items", "items.csv", "--out", "new"], "none.csv does not exist"),
+        (["log.csv", "--items", "items.csv", "--out", "taken"], "taken exists already"),
+        (["log.csv", "--items", "items.csv", "--out", f"{READ_ONLY}/new"], "cannot write to /proc/nowhere"),
+    ],
+)
+def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
+    assert culprit in refused(["import", "table", *words, *COLUMNS])
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["split", "short"], "no user has the three interactions"),
+        (["split", "few"], "at most 8 negatives (--negatives)"),
+        (["split", "taken"], "taken has no dataset.json"),
+        (["train", "short", "--out", "new"], "no user has the three interactions"),
+        (["train", "shop", "--out", "taken"], "taken exists already"),
+        (["train", "shop", "--out", "new", "--from", "stranger"], "adapter stranger belongs to backbone embedded"),
+        (["train", "shop", "--out", "new", "--max-tokens", "16"], "tokens"),
+        (["evaluate", "shop", "--adapter", "stranger"], "adapter stranger belongs to backbone embedded (of-another)"),
+        (["evaluate", "shop", "--adapter", "pickled"], "adapter_model.bin is a pickle"),
+        (["evaluate", "shop", "--adapter", "corrupted"], "corrupted/adapter_model.safetensors is corrupted"),
+        (["evaluate", "shop", "--out", "taken"], "taken exists already"),
+        (["recommend", "shop", "--user", "nobody"], "nobody"),
+    ],
+)
+def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
+    assert culprit in refused(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["one", "wide", "--method", "fixed", "--weights", "0.5,0.5"], "rank"),
+        (["one", "two", "--method", "fixed", "--weights", "0.5,0.6"], "sum"),
+        (["one", "two", "--method", "fixed", "--weights", "1.5,-0.5"], "negative"),
+        (["one", "pickled", "--method", "fixed", "--weights", "0.5,0.5"], "is a pickle"),
+        (["one", "corrupted", "--method", "fixed", "--weights", "0.5,0.5"], "is corrupted"),
+        (["one", "stranger", "--method", "fixed", "--weights", "0.5,0.5"], "adapter stranger belongs to backbone"),
+        (["one", "--method", "fixed", "--weights", "1"], "two or more adapters"),
+        (["one", "two"], "--dataset"),
+    ],
+)
+def test_mix(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
+    assert culprit in refused(["mix", *words, "--out", "new"])
+
+
+def test_mix_into_a_folder_that_exists(refused: Callable[[list[str]], str]) -> None:
+    assert "taken exists" in refused(["mix", "one", "two", "--method", "fixed", "--weights", "1,0", "--out", "taken"])
+
+
+def test_disk_that_takes_no_adapter(refused: Callable[[list[str]], str]) -> None:
+    words = ["mix", "one", "two", "--method", "fixed", "--weights", "1,0", "--out", f"{READ_ONLY}/mixed"]
+    assert "cannot write to /proc/nowhere" in refused(words)
