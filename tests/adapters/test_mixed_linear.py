@@ -155,9 +155,28 @@ def test_folding_leaves_tied_weights_alone():
     torch.testing.assert_close(head.weight.detach(), before + 2 * layer.b[0] @ layer.a[0])
 
 
-def test_quantised_layer_cannot_be_folded():
-    model = nn.ModuleDict({"layer": nn.Linear(4, 5)})
-    model["layer"].weight = nn.Parameter(torch.zeros(5, 4, dtype=torch.uint8), requires_grad=False)
-    bank = AdapterBank({"layer": random_layer(1, 2, 4, 5)}, 1, {}, ("one",))
-    with pytest.raises(LorarecError, match="layer, which is quantised"):
-        fold(model, bank.merge(torch.ones(1), "deltas"))
+class Quantised(nn.Linear):
+    """Whole numbers and one scale, as bitsandbytes' layers are in principle."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 5, bias=False)
+        self.weight = nn.Parameter(torch.arange(-10, 10, dtype=torch.int8).view(5, 4), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight.float() / 10).T
+
+
+def test_adapter_stays_beside_a_quantised_layer():
+    model = nn.ModuleDict({"layer": Quantised(), "plain": nn.Linear(4, 5, bias=False)})
+    quantised, plain = model["layer"], model["plain"].weight
+    stack = random_layer(1, 2, 4, 5)
+    bank = AdapterBank({"layer": stack, "plain": stack}, 1, {}, ("one",))
+    x = torch.randn(3, 4)
+    bare = {name: layer(x) for name, layer in model.items()}
+    delta = 2 * x @ (stack.b[0] @ stack.a[0]).T
+    folded = fold(model, bank.merge(torch.ones(1), "deltas"))
+    for name, layer in model.items():
+        torch.testing.assert_close(layer(x), bare[name] + delta)
+    folded.undo()
+    assert model["layer"] is quantised
+    assert model["plain"].weight is plain

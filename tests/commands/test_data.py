@@ -57,10 +57,22 @@ def test_import_options(log: Path, tmp_path: Path) -> None:
     assert info["import"]["rows_read"] == 80
     (tmp_path / "half.csv").write_text("\n".join(log.read_text().splitlines()[:41]))
     _run("import", "table", tmp_path / "half.csv", "--out", tmp_path / "half")
-    words = ("--without", tmp_path / "half", "--by", "users", "--k-core", "2", "--keep-untitled", "--overwrite")
+    words = (
+        "--without",
+        tmp_path / "half",
+        "--by",
+        "users",
+        "--by",
+        "interactions",
+        "--k-core",
+        "2",
+        "--keep-untitled",
+        "--overwrite",
+    )
     info = json.loads(_run("import", "table", log, "--out", tmp_path / "one", *words, "--json"))
     assert info["filters"][0].startswith("without the users of half")
-    assert info["filters"][1] == "2-core"
+    assert info["filters"][1].startswith("without the interactions of half")
+    assert info["filters"][2] == "2-core"
 
 
 def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:

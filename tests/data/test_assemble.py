@@ -93,7 +93,7 @@ def test_overlap_goes_before_the_core() -> None:
     titles: dict[str, str | None] = {item: item.upper() for item in "wxyz"}
     source = _source(titles, [*square, ("a", "w", 1), ("d", "x", 0), ("d", "w", 1)])
     other = assemble(_source(titles, [("q", "w", 0)]), name="other")
-    dataset = assemble(source, name="mine", without=[other], by="titles", k_core=2)
+    dataset = assemble(source, name="mine", without=[other], by=["titles"], k_core=2)
     assert dataset.name == dataset.info["name"] == "mine"
     assert dataset.info["counts"] == {"users": 3, "items": 3, "interactions": 9}
     assert [note.split(" (")[0] for note in dataset.info["filters"]] == ["without the titles of other", "2-core"]

@@ -1,6 +1,6 @@
 """Putting mixed layers into a model, and folding a constant mixture into its weights; both can be undone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorarec.adapters.bank import AdapterBank
+from lorarec.adapters.bank import DELTAS, AdapterBank
 from lorarec.adapters.layers import dimensions, linear_layers, parent_and_name
 from lorarec.adapters.mixed_linear import MixedLinear
 from lorarec.adapters.peft_io import Adapter
@@ -72,31 +72,35 @@ def install(model: Any, bank: AdapterBank, combine: str) -> MixedModel:
 class Folded:
     """A model with an adapter folded into its weights; `undo` puts the very same weights back."""
 
-    def __init__(self, originals: dict[nn.Module, nn.Parameter]) -> None:
+    def __init__(self, originals: dict[nn.Module, nn.Parameter], beside: MixedModel) -> None:
         self._originals = originals
+        self._beside = beside
 
     def undo(self) -> None:
         """Restore the original weights, bit by bit."""
         for layer, weight in self._originals.items():
             layer.weight = weight
         self._originals = {}
+        self._beside.remove()
 
 
 def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     """Add `scale * B A` to the weights of each adapted layer, so that the adapter costs nothing at inference.
 
+    The weights of a quantised layer cannot hold the sum: there the adapter stays beside the layer.
+
     Args:
         reversible: keep the original weights in memory for `undo`; without it they are freed layer by layer.
 
     Raises:
-        LorarecError: the model lacks a layer, or a layer is quantised.
+        LorarecError: the model lacks a layer.
     """
     layers = _find(model, {name: (a.shape[1], b.shape[0]) for name, (a, b) in adapter.tensors.items()})
-    for name, layer in layers.items():
-        if not layer.weight.is_floating_point():
-            raise LorarecError(f"cannot fold an adapter into {name}, which is quantised: load the backbone without it")
+    quantised = [name for name, layer in layers.items() if not layer.weight.is_floating_point()]
     originals = {}
     for name, (a, b) in adapter.tensors.items():
+        if name in quantised:
+            continue
         layer = layers[name]
         original = layer.weight
         precise = torch.promote_types(original.dtype, torch.float32)
@@ -107,7 +111,17 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
         layer.weight = nn.Parameter(folded, requires_grad=original.requires_grad)
         if reversible:
             originals[layer] = original
-    return Folded(originals)
+    return Folded(originals, _beside(model, adapter, quantised))
+
+
+def _beside(model: Any, adapter: Adapter, names: Sequence[str]) -> MixedModel:
+    """Put the adapter's named layers beside those of the model."""
+    if not names:
+        return MixedModel(model, {})
+    part = Adapter({name: adapter.tensors[name] for name in names}, {name: adapter.scales[name] for name in names})
+    mixed = install(model, AdapterBank.stack([part]), DELTAS)
+    mixed.set_weights(torch.ones(1))
+    return mixed
 
 
 def _find(model: Any, sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -52,7 +52,10 @@ KeepUnseen = Annotated[
 Without = Annotated[
     list[Path] | None, typer.Option(help="Leave out what this dataset folder also has; may be given several times.")
 ]
-By = Annotated[Overlap, typer.Option(help="What --without compares. Titles find one item under two ids.")]
+By = Annotated[
+    list[Overlap] | None,
+    typer.Option(help="What --without compares: items if unset; may be repeated. Titles find one item under two ids."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 Folder = Annotated[Path, typer.Argument(help="A dataset folder made by `lorarec import`.")]
@@ -69,7 +72,7 @@ def import_movielens(
     keep_untitled: KeepUntitled = False,
     keep_unseen: KeepUnseen = False,
     without: Without = None,
-    by: By = Overlap.ITEMS,
+    by: By = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +98,7 @@ def import_amazon(
     keep_untitled: KeepUntitled = False,
     keep_unseen: KeepUnseen = False,
     without: Without = None,
-    by: By = Overlap.ITEMS,
+    by: By = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -132,7 +135,7 @@ def import_table(
     keep_untitled: KeepUntitled = False,
     keep_unseen: KeepUnseen = False,
     without: Without = None,
-    by: By = Overlap.ITEMS,
+    by: By = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -225,7 +228,7 @@ def _finish(
     keep_untitled: bool,
     keep_unseen: bool,
     without: list[Path] | None,
-    by: Overlap,
+    by: list[Overlap] | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -236,7 +239,7 @@ def _finish(
             keep_untitled=keep_untitled,
             keep_unseen=keep_unseen,
             without=[Dataset.load(folder) for folder in without or []],
-            by=by.value,
+            by=[each.value for each in by or [Overlap.ITEMS]],
             k_core=k_core,
         ).save(out, overwrite)
     _report_import(dataset, as_json)

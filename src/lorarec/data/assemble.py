@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import polars as pl
 
@@ -41,7 +42,7 @@ def assemble(
     keep_untitled: bool = False,
     keep_unseen: bool = False,
     without: Sequence[Dataset] = (),
-    by: str = "items",
+    by: Sequence[str] = ("items",),
     k_core: int = 0,
 ) -> Dataset:
     """Make a Dataset; what was dropped is counted in `info["import"]`.
@@ -52,7 +53,7 @@ def assemble(
         keep_untitled: name items without a title by their id instead of dropping them with their interactions.
         keep_unseen: keep titled items that nobody interacted with (until a k-core drops them).
         without: datasets whose `by` (see `remove_overlap`) are left out.
-        by: "users", "items", "interactions" or "titles".
+        by: any of "users", "items", "interactions" and "titles".
         k_core: filter to this core last; 0 or 1 filters nothing.
 
     Raises:
@@ -93,8 +94,8 @@ def assemble(
     }
     info = {"source": source.origin, "licence": source.licence}
     dataset = Dataset.from_frames(name, rows, items, source.users, info)
-    for other in without:
-        dataset = remove_overlap(dataset, other, by)
+    for other, what in product(without, by):
+        dataset = remove_overlap(dataset, other, what)
     if k_core > 1:
         dataset = core_of(dataset, k_core)
     lengths = dataset.interactions.group_by(USER).len()["len"]
