@@ -18,7 +18,10 @@ from lorarec.training import train
 
 SETTINGS = ("warm", "new-item")
 #: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
-TRAINING: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 1e-3, "eval_users": 0}
+TRAINING: dict[str, Any] = {
+    **{"epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0, "eval_users": 0},
+    **{"negatives": 11, "max_title_tokens": 16},
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class DemoSize:
         prompts: unlabelled prompts of the entropy mixture, and validation users of the grid.
     """
 
-    cases: int = 1536
+    cases: int = 2048
     users: int = 300
     prompts: int = 100
 

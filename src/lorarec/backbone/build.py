@@ -32,16 +32,16 @@ class BuildOptions:
     """How long and how fast to train.
 
     Attributes:
-        steps: optimiser steps, of about 2,400 tokens each.
+        steps: optimiser steps, of about 3,000 tokens each.
         learning_rate: the peak; linear warm-up over 50 steps, constant, linear decay over the last quarter.
         vocabulary: tokens in the vocabulary.
         snapshots: how many times the model on the way is kept, for the learning curve.
     """
 
-    steps: int = 1000
+    steps: int = 3600
     learning_rate: float = 4e-4
     vocabulary: int = 16384
-    snapshots: int = 10
+    snapshots: int = 12
     seed: int = 0
 
 
@@ -69,7 +69,7 @@ def build_backbone(
     work.mkdir(parents=True, exist_ok=True)
     plan = {
         "datasets": {dataset.name: dataset.fingerprint for dataset in datasets},
-        "encoder": str(encoder) if encoder else None,
+        "encoder": Path(encoder).name if encoder else None,
         **asdict(options),
     }
     if (work / "plan.json").exists() and read_json(work / "plan.json") != plan:

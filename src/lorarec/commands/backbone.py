@@ -23,7 +23,7 @@ def build(
     encoder: Annotated[
         Path | None, typer.Option("--encoder", help="Sentence encoder folder that relates titles by meaning.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of about 2,400 tokens.")] = 1000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of about 3,000 tokens.")] = 3600,
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and of every batch.")] = 0,
 ) -> None:
     """Train the embedded backbone's recipe: copying, noisy repeats, related titles, and histories as running text.

@@ -110,7 +110,7 @@ def mix(
         write_json(folder / TRACE, {"adapters": list(map(str, adapters)), **settings, **way})
         weights_picture(folder / "weights.png", bank.names, listed)
         if method == "grid":
-            curve_picture(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3"))
+            curve_picture(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3", "ndcg@10"))
         if method == "entropy":
             entropy_picture(folder / "entropy.png", trace.steps)
             if scope == "model":

@@ -32,7 +32,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
     Attributes:
         steps: optimiser steps of the run.
         steps_per_epoch: of one epoch.
-        parts: micro-batches of a step: a multiple of `processes`, and of 4 where the batch allows.
+        parts: micro-batches of a step: a multiple of `processes`, and with dropout of 4 where the batch allows.
 
     Raises:
         LorarecError: a step has fewer cases than there are processes.
@@ -49,7 +49,12 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         smallest = len(cases) // self.steps_per_epoch
         if smallest < processes:
             raise LorarecError(f"{processes} processes cannot share a step of {smallest} training cases: use fewer")
-        unit = next(unit for shared in SHARED if (unit := math.lcm(shared, processes)) <= smallest)
+        # Without dropout nothing but the order of float additions depends on how a step is cut.
+        unit = next(
+            unit
+            for shared in (SHARED if options.dropout else (1,))
+            if (unit := math.lcm(shared, processes)) <= smallest
+        )
         self.parts = min(-(-tokens // (options.token_budget * unit)), smallest // unit) * unit
 
     def __len__(self) -> int:
