@@ -64,3 +64,5 @@ def test_lost_places_count(dataset: Dataset, split: Split) -> None:
 def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset) -> None:
     with pytest.raises(LorarecError, match="choose one of free, constrained"):
         ranker_rows(tiny_backbone, dataset, {}, generation="sampled")
+    with pytest.raises(LorarecError, match="leave out readout=verdict"):
+        ranker_rows(tiny_backbone, dataset, {}, readout="verdict", generation="free")

@@ -85,10 +85,12 @@ def ranker_rows(
 
     Raises:
         LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; an unknown
-            `generation`.
+            `generation`, or one with readout `verdict`.
     """
     if generation not in (None, *GENERATION):
         raise LorarecError(f"unknown generation {generation!r}: choose one of {', '.join(GENERATION)}")
+    if generation is not None and readout == "verdict":
+        raise LorarecError("generation writes titles after a list of candidates: leave out readout=verdict")
     if ZERO_SHOT in adapters:
         raise LorarecError(f"the row name {ZERO_SHOT} is taken by the backbone alone: choose another")
     read = {
