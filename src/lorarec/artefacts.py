@@ -17,6 +17,17 @@ from lorarec.errors import LorarecError
 PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 
 
+def refuse_existing(out: str | Path, overwrite: bool = False) -> None:
+    """Refuse to write where something is, before the long work that `new_folder` would refuse to keep.
+
+    Raises:
+        LorarecError: `out` is a file or a folder that is not empty, and is not to be replaced.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+
+
 @contextmanager
 def new_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `out` that becomes `out` when the block ends without an error.
@@ -29,8 +40,7 @@ def new_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
         LorarecError: `out` exists, or its disk cannot be written to.
     """
     out = Path(out)
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    refuse_existing(out, overwrite)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

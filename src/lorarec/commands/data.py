@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lorarec.artefacts import refuse_existing
 from lorarec.commands.figures import print_figures
 from lorarec.data.assemble import Source, assemble
 from lorarec.data.dataset import Dataset
@@ -80,7 +81,7 @@ def import_movielens(
 
     Example: lorarec import movielens ml-latest-small.zip --k-core 5 --out data/movies
     """
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     with _progress.status(f"reading {path}"):
         source = read_movielens(path)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
@@ -106,7 +107,7 @@ def import_amazon(
 
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     source = read_amazon(reviews, meta, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
@@ -144,7 +145,7 @@ def import_table(
     Example: lorarec import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
     --title product_name --out data/shop
     """
-    _refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite)
     columns = Columns(user, item, time, rating, title)
     with _progress.status(f"reading {interactions}"):
         source = read_table(
@@ -212,12 +213,6 @@ def split(
     drawn.save(dataset / "split", overwrite)
     figures = {**drawn.info["counts"], "folder": str(dataset / "split")}
     print_figures(f"{loaded.name}: {protocol.value}", figures, drawn.info if as_json else None)
-
-
-def _refuse_existing(out: Path, overwrite: bool) -> None:
-    """Say so before a long import, not after it."""
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
 
 
 def _finish(

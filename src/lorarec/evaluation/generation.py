@@ -9,26 +9,23 @@ from rich.progress import track
 from lorarec.adapters import Adapter
 from lorarec.backbone.load import Backbone
 from lorarec.data.columns import CANDIDATES, HISTORY
+from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.ranking import Ranker, generate_titles
 
 
-class GenerationRow:
+class GenerationRow(RankerRow):
     """Writes a list of titles greedily; a candidate stands where the list names it exactly.
 
     A title of the list that is no candidate loses its place, and a candidate that is not named has no place at all.
 
     Args:
-        titles: item id -> title.
-        adapter: an adapter of this backbone, or None for the backbone alone.
         count: titles to write.
         constrained: only candidates not listed yet can be written.
-        progress: show a bar while writing.
-        options: further arguments of `Ranker`.
+        options: as `RankerRow` takes; the readout is always `likelihood`.
 
     Attributes:
         gives_places: tells `evaluate` that the row gives places, 1 first, infinite for none.
         about: what the row is, and what share of the places was lost in the last call.
-        dropped: history items that did not fit into the prompts, over all calls.
     """
 
     gives_places = True
@@ -40,38 +37,32 @@ class GenerationRow:
         adapter: Adapter | None = None,
         count: int = 5,
         constrained: bool = False,
-        progress: bool = False,
         **options: Any,
     ) -> None:
-        self.backbone = backbone
-        self.titles = titles
-        self.adapter = adapter
+        super().__init__(backbone, titles, adapter, **options | {"readout": "likelihood"})
         self.count = count
         self.constrained = constrained
-        self.progress = progress
-        self.options = options | {"readout": "likelihood"}
-        self.about = ""
-        self.dropped = 0
+        self.lost = 0.0
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+    def _scores(self, ranker: Ranker, cases: pl.DataFrame) -> list[np.ndarray]:
         """Places of the candidates of every case."""
         places, lost = [], 0
-        with Ranker(self.backbone, self.adapter, **self.options) as ranker:
-            rows = zip(cases[HISTORY].to_list(), cases[CANDIDATES].to_list(), strict=True)
-            for history, candidates in track(rows, "Writing", cases.height, disable=not self.progress, transient=True):
-                shown = [self.titles[item] for item in history[-ranker.max_history :]]
-                titles = [self.titles[item] for item in candidates]
-                listed = generate_titles(
-                    self.backbone, ranker.builder, shown, titles, self.count, constrained=self.constrained
-                )
-                place = np.full(len(candidates), np.inf)
-                for number, index in enumerate(listed, start=1):
-                    if index is not None:
-                        place[index] = number
-                places.append(place)
-                lost += listed.count(None)
-            self.dropped += ranker.builder.dropped
-        kind = "constrained to the candidates" if self.constrained else "free"
-        share = lost / max(1, self.count * cases.height)
-        self.about = f"greedy list of {self.count} titles, {kind}, exact match; {share:.1%} of the places lost"
+        rows = zip(cases[HISTORY].to_list(), cases[CANDIDATES].to_list(), strict=True)
+        for history, candidates in track(rows, "Writing", cases.height, disable=not self.progress, transient=True):
+            shown = [self.titles[item] for item in history[-ranker.max_history :]]
+            titles = [self.titles[item] for item in candidates]
+            listed = generate_titles(
+                self.backbone, ranker.builder, shown, titles, self.count, constrained=self.constrained
+            )
+            place = np.full(len(candidates), np.inf)
+            for number, index in enumerate(listed, start=1):
+                if index is not None:
+                    place[index] = number
+            places.append(place)
+            lost += listed.count(None)
+        self.lost = lost / max(1, self.count * cases.height)
         return places
+
+    def _describe(self, ranker: Ranker) -> str:
+        kind = "constrained to the candidates" if self.constrained else "free"
+        return f"greedy list of {self.count} titles, {kind}, exact match; {self.lost:.1%} of the places lost"

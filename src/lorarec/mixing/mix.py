@@ -10,7 +10,7 @@ import torch
 from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
 from lorarec.adapters.origin import trained_on
 from lorarec.adapters.prompting import prompt_settings
-from lorarec.artefacts import new_folder, versions, write_json
+from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
@@ -85,8 +85,7 @@ def mix(
             ranks with `factors`, weights off the simplex, or `out` exists.
     """
     out = Path(out)
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    refuse_existing(out, overwrite)
     _check_choices(method, scope, adapters, weights, prompts, validation, builder)
     read = [read_adapter(folder, backbone) for folder in adapters]
     bank = AdapterBank.stack(read)

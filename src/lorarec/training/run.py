@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
-from lorarec.artefacts import versions
+from lorarec.artefacts import refuse_existing, versions
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
@@ -63,8 +63,7 @@ def train(
     """
     chosen = TrainOptions.build(**options)
     out = Path(out)
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    refuse_existing(out, overwrite)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
