@@ -1,5 +1,7 @@
 """The recipe of the embedded backbone: its tasks, its start, and resuming."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,9 @@ import polars as pl
 import pytest
 import torch
 
+from lorarec.artefacts import read_json
 from lorarec.backbone import build as build_module
+from lorarec.backbone import loss as loss_module
 from lorarec.backbone.architecture import new_model
 from lorarec.backbone.build import BuildOptions, build_backbone
 from lorarec.backbone.curriculum import STAGES
@@ -128,6 +132,39 @@ def test_an_interrupted_build_ends_as_an_uninterrupted_one(
     resumed = build_backbone([dataset], tmp_path / "resumed", options=options)
     assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     assert len((tmp_path / "resumed.work" / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_gradient_does_not_depend_on_the_passes(
+    catalogue: Catalogue, builder: PromptBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = new_model(builder.tokenizer, None, seed=0)
+    rng = np.random.default_rng(0)
+    for batch in (related_batch(rng, [catalogue], builder, 6, 0.5), copy_batch(rng, [catalogue], builder, 6)):
+        found = []
+        for tokens in (1, 300, 10**6):
+            monkeypatch.setattr(loss_module, "PASS", tokens)
+            model.zero_grad()
+            loss = loss_module.add_gradient(model, batch)
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            found.append((loss.total.item() / loss.count, torch.cat([g.flatten() for g in gradients]), loss))
+        for mean, gradient, loss in found[:-1]:
+            assert mean == pytest.approx(found[-1][0], rel=1e-4)
+            assert torch.allclose(gradient, found[-1][1], atol=1e-4 * found[-1][1].abs().max().item())
+            assert (loss.hits, loss.tokens) == (found[-1][2].hits, found[-1][2].tokens)
+
+
+def test_a_finished_build_goes_on_with_more_steps(dataset: Dataset, tmp_path: Path) -> None:
+    options = BuildOptions(steps=2, vocabulary=400, snapshots=1)
+    out = build_backbone([dataset], tmp_path / "model", options=options)
+    first = (out / "model.safetensors").read_bytes()
+    shutil.rmtree(out)
+    build_backbone([dataset], out, options=replace(options, steps=3))
+    assert read_json(out / "build.json")["steps"] == [2, 3]
+    assert (out / "model.safetensors").read_bytes() != first
+    shutil.rmtree(out)
+    for other in (replace(options, steps=2), replace(options, steps=4, seed=1)):
+        with pytest.raises(LorarecError, match="another build"):
+            build_backbone([dataset], out, options=other)
 
 
 def test_bad_input(dataset: Dataset, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from lorarec.artefacts import new_folder, read_json, write_json
 from lorarec.backbone.architecture import new_model
-from lorarec.backbone.curriculum import batch_loss, draw
+from lorarec.backbone.curriculum import draw
 from lorarec.backbone.episodes import Catalogue
+from lorarec.backbone.loss import add_gradient
 from lorarec.backbone.relations import encode_texts, relate
 from lorarec.backbone.vocabulary import train_vocabulary
 from lorarec.data import Dataset
@@ -50,7 +51,8 @@ def build_backbone(
 ) -> Path:
     """Train the embedded backbone from scratch on general domains.
 
-    Work in progress lives in `OUT.work`; calling again with the same arguments continues there.
+    Work in progress lives in `OUT.work`; calling again with the same arguments continues there. So does, once `out`
+    has been moved away, calling with more steps: the learning rate returns to its peak and decays again.
 
     Args:
         datasets: general domains. Never one that the backbone is to be evaluated on.
@@ -72,8 +74,7 @@ def build_backbone(
         "encoder": Path(encoder).name if encoder else None,
         **asdict(options),
     }
-    if (work / "plan.json").exists() and read_json(work / "plan.json") != plan:
-        raise LorarecError(f"{work} holds another build: remove it or choose another --out")
+    plan["steps"] = _steps(plan, work)
     write_json(work / "plan.json", plan)
     tokenizer = _tokenizer(datasets, encoder, options, work)
     catalogues = [_catalogue(dataset, encoder, work) for dataset in datasets]
@@ -84,6 +85,24 @@ def build_backbone(
         tokenizer.save_pretrained(folder)
         write_json(folder / "build.json", {**plan, "tokens": tokens, "parameters": model.num_parameters()})
     return out
+
+
+def _steps(plan: dict[str, Any], work: Path) -> list[int]:
+    """Where the build and those that it goes on from end, the latest last."""
+    if not (work / "plan.json").exists():
+        return [plan["steps"]]
+    before = read_json(work / "plan.json")
+    *earlier, last = before["steps"]
+    if before | {"steps": plan["steps"]} == plan:
+        if plan["steps"] == last:
+            return [*earlier, last]
+        if plan["steps"] > last and _steps_done(work) == last:
+            return [*earlier, last, plan["steps"]]
+    raise LorarecError(f"{work} holds another build: remove it or choose another --out")
+
+
+def _steps_done(work: Path) -> int:
+    return torch.load(work / "state.pt", weights_only=True)["step"] if (work / "state.pt").exists() else 0
 
 
 def _tokenizer(
@@ -150,18 +169,19 @@ def _train(
         bar = progress.add_task("", total=options.steps, completed=step)
         while step < options.steps:
             task, batch = draw(options.seed, step, step / options.steps, catalogues, builders)
-            loss, accuracy, used = batch_loss(model, batch)
-            loss.backward()
+            loss = add_gradient(model, batch)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * schedule(step, options.steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step, tokens = step + 1, tokens + used
-            row = {"step": step, "task": task, "loss": round(loss.item(), 4), "accuracy": accuracy, "tokens": tokens}
+            step, tokens = step + 1, tokens + loss.tokens
+            mean = round(loss.total.item() / loss.count, 4)
+            accuracy = None if loss.hits is None else loss.hits / loss.count
+            row = {"step": step, "task": task, "loss": mean, "accuracy": accuracy, "tokens": tokens}
             log.write(json.dumps({**row, "norm": round(norm.item(), 3)}) + "\n")
             log.flush()
-            progress.update(bar, completed=step, description=f"{task} {loss.item():.3f}")
+            progress.update(bar, completed=step, description=f"{task} {mean:.3f}")
             if step % CHECKPOINT_EVERY == 0 or step == options.steps:
                 _checkpoint(model, optimizer, step, tokens, work)
             if step % every == 0:

@@ -1,11 +1,8 @@
-"""Which task comes when, and its loss."""
+"""Which task comes when."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch.nn.functional import log_softmax
-from transformers import Qwen2ForCausalLM
 
 from lorarec.backbone.episodes import (
     Catalogue,
@@ -16,8 +13,7 @@ from lorarec.backbone.episodes import (
     related_batch,
     repeat_batch,
 )
-from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_log_probs, trunk
+from lorarec.prompts import PromptBuilder
 
 TASKS = ("copy", "history", "repeat-verdict", "repeat-likelihood", "related-verdict", "related-likelihood")
 #: Shares of the tasks from a point of the build on: copies and noisy repeats first, then relatedness.
@@ -45,36 +41,3 @@ def draw(
     difficulty = within if number == (0 if kind == "repeat" else 1) else 1.0
     choose = repeat_batch if kind == "repeat" else related_batch
     return task, choose(rng, catalogues, builders[readout], ROWS[readout], difficulty)
-
-
-def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> tuple[torch.Tensor, float | None, int]:
-    """Loss, share of prompts whose likeliest candidate came first (verdicts only) and number of tokens.
-
-    Verdicts are trained listwise over the candidates. The likelihood readout is trained by the next-token loss of the
-    likeliest title given the list: raw sums of log-probabilities are too wild for a listwise loss this early.
-    """
-    if isinstance(batch, TextBatch):
-        return _text_loss(model, batch)
-    answers = [int(target.argmax()) for target in batch.targets]
-    if batch.builder.readout == "likelihood":
-        right = [Example(e.prompt, [e.branches[a]]) for e, a in zip(batch.examples, answers, strict=True)]
-        total = torch.cat(score_batch(model, right, batch.builder)).sum()
-        return -total / sum(len(e.branches[0]) for e in right), None, sum(e.length for e in right)
-    scores = score_batch(model, batch.examples, batch.builder)
-    targets = [torch.from_numpy(target).to(torch.float32) for target in batch.targets]
-    losses = [-(t * log_softmax(s, 0)).sum() for s, t in zip(scores, targets, strict=True)]
-    hits = sum(int(s.argmax()) == a for s, a in zip(scores, answers, strict=True))
-    return torch.stack(losses).mean(), hits / len(losses), sum(e.length for e in batch.examples)
-
-
-def _text_loss(model: Qwen2ForCausalLM, batch: TextBatch) -> tuple[torch.Tensor, None, int]:
-    length = max(map(len, batch.rows))
-    ids = torch.zeros(len(batch.rows), length, dtype=torch.long)
-    for row, tokens in enumerate(batch.rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    hidden = trunk(model)(input_ids=ids, use_cache=False).last_hidden_state
-    rows = [r for r, tokens in enumerate(batch.rows) for _ in range(batch.starts[r], len(tokens))]
-    columns = [c for r, tokens in enumerate(batch.rows) for c in range(batch.starts[r], len(tokens))]
-    targets = ids[rows, columns]
-    log_probs = token_log_probs(model, hidden[rows, [c - 1 for c in columns]], targets)
-    return -log_probs.mean(), None, sum(map(len, batch.rows))

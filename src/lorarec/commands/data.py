@@ -1,8 +1,9 @@
 """Verbs about data: import, describe, split."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -23,20 +24,13 @@ import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log wit
 _progress = Console(stderr=True)
 
 
-class Overlap(StrEnum):
+class Overlap(StrEnum):  # typer takes no list of literals
     """What two datasets may share."""
 
     USERS = "users"
     ITEMS = "items"
     INTERACTIONS = "interactions"
     TITLES = "titles"
-
-
-class Protocol(StrEnum):
-    """How a dataset is divided."""
-
-    LEAVE_ONE_OUT = "leave-one-out"
-    GLOBAL_TIME = "global-time"
 
 
 Out = Annotated[Path, typer.Option(help="The dataset folder to write.")]
@@ -186,9 +180,10 @@ def describe(
 
 def split(
     dataset: Folder,
-    protocol: Annotated[Protocol, typer.Option(help="Last items of every user, or two moments for all.")] = (
-        Protocol.LEAVE_ONE_OUT
-    ),
+    protocol: Annotated[
+        Literal["leave-one-out", "global-time"],
+        typer.Option(help="Last items of every user, or two moments for all."),
+    ] = "leave-one-out",
     new_items: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the items kept out of training (leave-one-out).")
     ] = 0.1,
@@ -206,13 +201,13 @@ def split(
     loaded = Dataset.load(dataset)
     if (dataset / "split").exists() and not overwrite:
         raise LorarecError(f"{dataset / 'split'} exists already: pass --overwrite to replace it")
-    options: dict[str, Any] = {"protocol": protocol.value, "negatives": negatives, "seed": seed}
-    if protocol == Protocol.LEAVE_ONE_OUT:
+    options: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "seed": seed}
+    if protocol == "leave-one-out":
         options["new_items"] = new_items
     drawn = draw_split(loaded, **options)
     drawn.save(dataset / "split", overwrite)
     figures = {**drawn.info["counts"], "folder": str(dataset / "split")}
-    print_figures(f"{loaded.name}: {protocol.value}", figures, drawn.info if as_json else None)
+    print_figures(f"{loaded.name}: {protocol}", figures, drawn.info if as_json else None)
 
 
 def _finish(
@@ -223,7 +218,7 @@ def _finish(
     keep_untitled: bool,
     keep_unseen: bool,
     without: list[Path] | None,
-    by: list[Overlap] | None,
+    by: Sequence[str] | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -234,7 +229,7 @@ def _finish(
             keep_untitled=keep_untitled,
             keep_unseen=keep_unseen,
             without=[Dataset.load(folder) for folder in without or []],
-            by=[each.value for each in by or [Overlap.ITEMS]],
+            by=by or ["items"],
             k_core=k_core,
         ).save(out, overwrite)
     _report_import(dataset, as_json)

@@ -1,7 +1,6 @@
 """The verb `evaluate`."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,21 +15,6 @@ from lorarec.evaluation import evaluate as evaluate_rows
 from lorarec.evaluation import evaluation_table, ranker_rows, split_warning
 
 
-class Setting(StrEnum):
-    """Which test cases."""
-
-    WARM = "warm"
-    NEW_ITEM = "new-item"
-    BOTH = "both"
-
-
-class Readout(StrEnum):
-    """How a candidate's score is read."""
-
-    VERDICT = "verdict"
-    LIKELIHOOD = "likelihood"
-
-
 def evaluate(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder; its stored split says who is tested on what.")],
     adapter: Annotated[
@@ -41,12 +25,16 @@ def evaluate(
     device: Device = None,
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
-    setting: Annotated[Setting, typer.Option(help="Test cases; `both` takes what the split has.")] = Setting.BOTH,
+    setting: Annotated[
+        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes what the split has.")
+    ] = "both",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
     compare: Annotated[
         str | None, typer.Option(help="The row that tests compare with; the better of popularity and tf-idf.")
     ] = None,
-    readout: Annotated[Readout | None, typer.Option(help="Instead of what each adapter was trained with.")] = None,
+    readout: Annotated[
+        Literal["verdict", "likelihood"] | None, typer.Option(help="Instead of what each adapter was trained with.")
+    ] = None,
     generation: Annotated[
         Literal["free", "constrained"] | None,
         typer.Option(help="Let the model write a list of titles instead, as the papers do; constrained to candidates."),
@@ -75,7 +63,7 @@ def evaluate(
         data,
         split,
         rows,
-        settings=None if setting is Setting.BOTH else [setting.value],
+        settings=None if setting == "both" else [setting],
         compare_with=compare,
         out=out,
         limit=limit,

@@ -1,9 +1,8 @@
 """The verb `mix`."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,52 +16,19 @@ from lorarec.mixing import CasePrompts
 from lorarec.mixing import mix as mix_adapters
 
 
-class Method(StrEnum):
-    """Who chooses the weights."""
-
-    FIXED = "fixed"
-    GRID = "grid"
-    ENTROPY = "entropy"
-
-
-class Combine(StrEnum):
-    """What is summed."""
-
-    FACTORS = "factors"
-    DELTAS = "deltas"
-
-
-class Scope(StrEnum):
-    """What has weights of its own."""
-
-    MODEL = "model"
-    LAYER = "layer"
-
-
-class Setting(StrEnum):
-    """Whose prompts the entropy is taken over."""
-
-    WARM = "warm"
-    NEW_ITEM = "new-item"
-
-
-class Objective(StrEnum):
-    """Which entropy is minimised."""
-
-    CANDIDATES = "candidates"
-    TOKENS = "tokens"
-
-
 def mix(
     adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders of one backbone.")],
     out: Annotated[Path, typer.Option(help="The adapter folder to write.")],
     method: Annotated[
-        Method, typer.Option(help="Weights given, by validation NDCG, or by entropy of unlabelled prompts.")
-    ] = Method.ENTROPY,
+        Literal["fixed", "grid", "entropy"],
+        typer.Option(help="Weights given, by validation NDCG, or by entropy of unlabelled prompts."),
+    ] = "entropy",
     combine: Annotated[
-        Combine, typer.Option(help="Sum A and B (rank r) or the products B A (rank sum of r).")
-    ] = Combine.FACTORS,
-    scope: Annotated[Scope, typer.Option(help="One set of weights, or one per layer (entropy only).")] = Scope.MODEL,
+        Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A (rank sum of r).")
+    ] = "factors",
+    scope: Annotated[
+        Literal["model", "layer"], typer.Option(help="One set of weights, or one per layer (entropy only).")
+    ] = "model",
     weights: Annotated[str | None, typer.Option(help="For --method fixed: one per adapter, as in 0.3,0.7.")] = None,
     backbone: BackboneId = "embedded",
     dtype: Dtype = "auto",
@@ -70,12 +36,13 @@ def mix(
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder that the prompts come from.")] = None,
-    setting: Annotated[Setting, typer.Option(help="For entropy: whose prompts.")] = Setting.WARM,
+    setting: Annotated[Literal["warm", "new-item"], typer.Option(help="For entropy: whose prompts.")] = "warm",
     prompts: Annotated[int, typer.Option(min=1, help="For entropy: number of unlabelled prompts.")] = 50,
     cases: Annotated[int, typer.Option(min=1, help="For grid: number of validation cases.")] = 500,
     objective: Annotated[
-        Objective, typer.Option(help="For entropy: of the candidate set or of the first answer tokens.")
-    ] = Objective.CANDIDATES,
+        Literal["candidates", "tokens"],
+        typer.Option(help="For entropy: of the candidate set or of the first answer tokens."),
+    ] = "candidates",
     rank: Annotated[int | None, typer.Option(min=1, help="Cut the mixture to this rank (SVD).")] = None,
     seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 42,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -83,18 +50,18 @@ def mix(
 ) -> None:
     """Mix adapters into one, with weights given, searched on validation cases, or found without labels."""
     given = _parsed(weights)
-    if method is not Method.FIXED and dataset is None:
+    if method != "fixed" and dataset is None:
         raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
     model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
     found: dict[str, Any] = {}
     record: dict[str, Any] = {}
-    if method is not Method.FIXED and dataset is not None:
+    if method != "fixed" and dataset is not None:
         data = Dataset.load(dataset)
         split = load_split(data)
         made = CasePrompts(model, adapters)
         found["builder"] = made.builder
         record = {"dataset": data.name, "dataset_fingerprint": data.fingerprint, "seed": seed}
-        if method is Method.GRID:
+        if method == "grid":
             found["validation"] = made.validation(data, split, cases, seed)
         else:
             found["prompts"] = made.unlabelled(data, split, setting, prompts, seed)
