@@ -1,10 +1,12 @@
 from collections import Counter
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.training.cases import Cases
 from lorarec.training.options import TrainOptions
@@ -48,6 +50,30 @@ def test_target_places_and_negatives_are_uniform(pairs) -> None:
     drawn = [cases.case(0, index) for index in range(len(cases))]
     places = Counter(case.target for case in drawn)
     assert all(abs(places[place] / len(drawn) - 0.25) < 0.06 for place in range(4))
+
+
+@pytest.mark.parametrize("items", [12, 60])
+def test_negatives_by_popularity(items: int) -> None:
+    """Against uniform draws over all interactions and all items that leave out the user's own; both ways of drawing."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{user}", f"i{int(items * rng.random() ** 2)}", t) for user in range(150) for t in range(5)]
+    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(items)], "title": [f"item {n}" for n in range(items)]})
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    dataset = Dataset.from_frames("skewed", log, catalogue)
+    split = leave_one_out(dataset, new_items=0, negatives=3)
+    source = Cases([(dataset, split)], TrainOptions(negatives=1, negative_sampling="popularity", samples=1)).sources[0]
+    counts = Counter(item for history in split.train["history"].to_list() for item in history)
+    shares = np.array([counts[title.replace("item ", "i")] + 1 for title in source.titles], dtype=float)
+    expected, drawn = np.zeros(len(shares)), np.zeros(len(shares))
+    for position in source.positions:
+        user = np.searchsorted(source.starts, position, side="right") - 1
+        free = shares.copy()
+        free[source.items[source.starts[user] : source.starts[user + 1]]] = 0
+        expected += 20 * free / free.sum()
+        for _ in range(20):
+            case = source.case(position, rng)
+            drawn[source.titles.index(case.candidates[1 - case.target])] += 1
+    assert np.abs(drawn - expected).sum() / expected.sum() < 0.1
 
 
 @settings(max_examples=20, deadline=None)

@@ -16,7 +16,7 @@ from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.training import TrainOptions, read_recipe
 from lorarec.training import train as train_adapter
-from lorarec.training.options import Balance, Loss, Precision, Readout
+from lorarec.training.options import Balance, Loss, NegativeSampling, Precision, Readout
 
 #: What may be said besides the fields of `TrainOptions`, and what holds where nobody says anything.
 RUN: dict[str, Any] = {
@@ -64,6 +64,9 @@ def train(
         int, typer.Option(help="Tokens per forward pass: memory against speed.")
     ] = DEFAULT.token_budget,
     negatives: Annotated[int, typer.Option(help="Other candidates of a training case.")] = DEFAULT.negatives,
+    negative_sampling: Annotated[
+        NegativeSampling, typer.Option(help="Draw them uniformly, or by popularity so that it tells nothing.")
+    ] = DEFAULT.negative_sampling,
     temperature: Annotated[float, typer.Option(help="The listwise loss divides scores by it.")] = DEFAULT.temperature,
     prefixes: Annotated[int | None, typer.Option(help="Cases per user and pass over a dataset; all if unset.")] = None,
     samples: Annotated[int | None, typer.Option(help="Cases per epoch over all datasets; all if unset.")] = None,

@@ -54,6 +54,9 @@ class Source:
         self.titles = [dataset.titles[item] for item in catalogue]
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
+        # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
+        popular = [self.items] if options.negative_sampling == "popularity" else []
+        self.pool = np.concatenate([np.arange(len(self.titles)), *popular])
         first = np.zeros(len(self.items), dtype=bool)
         first[self.starts[:-1][lengths > 0]] = True
         self.positions = np.flatnonzero(~first)
@@ -94,15 +97,16 @@ class Source:
         return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target)
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """`options.negatives` distinct items, uniform over those that the user never interacted with."""
+        """`options.negatives` distinct items of the pool that the user never interacted with."""
         wanted = self.options.negatives
         if len(self.titles) < 4 * (len(owned) + wanted):  # rejection would draw many times
-            free = np.setdiff1d(np.arange(len(self.titles)), owned)
-            return [int(item) for item in rng.choice(free, wanted, replace=False)]
+            shares = np.bincount(self.pool).astype(float)
+            shares[owned] = 0
+            return rng.choice(len(shares), wanted, replace=False, p=shares / shares.sum()).tolist()  # type: ignore[no-any-return]
         taken = set(owned.tolist())
         drawn: list[int] = []
         while len(drawn) < wanted:
-            for item in rng.integers(len(self.titles), size=wanted - len(drawn)).tolist():
+            for item in self.pool[rng.integers(len(self.pool), size=wanted - len(drawn))].tolist():
                 if item not in taken:
                     taken.add(item)
                     drawn.append(item)

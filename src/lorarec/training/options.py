@@ -12,6 +12,7 @@ from lorarec.errors import LorarecError
 Readout = Literal["verdict", "likelihood"]
 Loss = Literal["listwise", "next-token"]
 Balance = Literal["size", "equal"]
+NegativeSampling = Literal["uniform", "popularity"]
 Precision = Literal["auto", "bf16", "float32"]
 
 AT_LEAST_ONE = ("rank", "alpha", "epochs", "batch_size", "negatives", "max_history", "max_tokens", "max_title_tokens")
@@ -37,7 +38,9 @@ class TrainOptions:
         epochs: passes over the sampled training cases.
         batch_size: training cases per optimiser step, over all processes and accumulated passes.
         token_budget: tokens, padding included, aimed at in one forward pass: memory against speed.
-        negatives: uniformly drawn other candidates of each training case.
+        negatives: other candidates of each training case.
+        negative_sampling: draw them `uniform`ly, or by `popularity` (interactions plus one), so that an item's
+            popularity tells little and its fit to the history does: what carries over to other domains.
         temperature: the listwise loss divides scores by it.
         prefixes: (history, next item) pairs per user and pass over a dataset; None for all.
         samples: training cases per epoch over all datasets; None for all there are.
@@ -67,6 +70,7 @@ class TrainOptions:
     batch_size: int = 128
     token_budget: int = 8192
     negatives: int = 15
+    negative_sampling: NegativeSampling = "uniform"
     temperature: float = 1.0
     prefixes: int | None = None
     samples: int | None = None
