@@ -10,6 +10,7 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -25,6 +26,12 @@ from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.evaluation import RankerRow, baseline_rows
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.training import train
+
+#: As recipes/embedded.yaml, for a general adapter.
+TRAINING: dict[str, Any] = {
+    **{"epochs": 1, "batch_size": 16, "lr": 5e-4, "dropout": 0, "eval_users": 0, "balance": "equal"},
+    **{"negatives": 11, "negative_sampling": "popularity", "max_title_tokens": 16},
+}
 
 
 def ndcg_at_1(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
@@ -56,11 +63,12 @@ def main() -> None:
         backbone = Backbone.load(snapshot)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "general"
-            train(backbone, general, out, samples=arguments.cases, epochs=1, batch_size=32, lr=2e-3, eval_users=0)
+            train(backbone, general, out, samples=arguments.cases, **TRAINING)
             for name, adapter in (("zero-shot", None), ("general", read_adapter(out, backbone))):
                 for dataset in targets:
                     cases = sampled[dataset.name]
-                    figure = ndcg_at_1(RankerRow(backbone, dataset.titles, adapter)(cases), cases)
+                    row = RankerRow(backbone, dataset.titles, adapter, max_title_tokens=TRAINING["max_title_tokens"])
+                    figure = ndcg_at_1(row(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
                     print(rows[-1], flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
