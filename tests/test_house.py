@@ -17,6 +17,8 @@ ORDER = (
     "adapters",
     "training",
     "mixing",
+    "conventional",
+    "personal",
     "ranking",
     "evaluation",
     "demo",

@@ -4,7 +4,7 @@ from lorarec.adapters.bank import DELTAS, FACTORS, RULES, AdapterBank, Layer, We
 from lorarec.adapters.install import Folded, MixedModel, fold, install
 from lorarec.adapters.low_rank import cut
 from lorarec.adapters.mixed_linear import MixedLinear
-from lorarec.adapters.peft_io import Adapter, check_backbone, read_adapter, save_adapter
+from lorarec.adapters.peft_io import Adapter, check_backbone, read_adapter, read_tensors, save_adapter
 
 __all__ = [
     "DELTAS",
@@ -22,5 +22,6 @@ __all__ = [
     "fold",
     "install",
     "read_adapter",
+    "read_tensors",
     "save_adapter",
 ]

@@ -52,17 +52,20 @@ class MixedModel:
         self.remove()
 
 
-def install(model: Any, bank: AdapterBank, combine: str) -> MixedModel:
+def install(model: Any, bank: AdapterBank, combine: str, trainable: bool = False) -> MixedModel:
     """Replace the layers that `bank` adapts by mixed ones, with no weights set.
 
     A constant mixture is faster folded (`fold`); this is for weights that change or differ by row.
+
+    Args:
+        trainable: the bank is trained (see `MixedLinear`).
 
     Raises:
         LorarecError: the rule is not defined on this bank, or the model lacks a layer.
     """
     bank.require(combine)
     found = _find(model, {name: (layer.a.shape[2], layer.b.shape[1]) for name, layer in bank.layers.items()})
-    layers = {name: MixedLinear(found[name], layer, combine) for name, layer in bank.layers.items()}
+    layers = {name: MixedLinear(found[name], layer, combine, trainable) for name, layer in bank.layers.items()}
     for name, layer in layers.items():
         parent, attribute = parent_and_name(model, name)
         setattr(parent, attribute, layer)

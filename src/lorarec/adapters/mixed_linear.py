@@ -17,25 +17,26 @@ GATE_BELOW = 16
 class MixedLinear(nn.Module):
     """`base(x)` plus the mixture of K LoRA adapters under the weights set last.
 
-    `weights` is None (the base layer alone), (K,) for all rows alike, or (rows, K) with a mixture of its own for
-    each row of x. Gradients flow to `weights`, to x and, when `requires_grad` is set on them, to the bank's `a` and
-    `b`. `factors` with weights per row has two ways: merge the bank for each row, K r (in + out) per row, or gate
-    the stacked bank, K r (in + out) per token; the layer takes the cheaper one unless `strategy` is `merge` or `gate`.
+    `weights` is None (the base layer alone), (K,) for all rows alike, or (rows, K) with a mixture of its own for each
+    row of x. Gradients flow to `weights`, to x and, if `trainable`, to the bank's `a` and `b`. `factors` with weights
+    per row has two ways: merge the bank for each row, K r (in + out) per row, or gate the stacked bank, K r (in + out)
+    per token; the layer takes the cheaper one unless `strategy` is `merge` or `gate`.
 
     Args:
         base: a linear layer, quantised or not, or GPT-2's `Conv1D`.
         layer: the stacked adapters; moved to the base's device and, where it computes in floats, its dtype.
         combine: `factors` or `deltas` (see `AdapterBank.merge`).
+        trainable: the bank is trained and keeps its dtype, since an optimiser's steps vanish in half precision.
     """
 
-    def __init__(self, base: nn.Module, layer: Layer, combine: str) -> None:
+    def __init__(self, base: nn.Module, layer: Layer, combine: str, trainable: bool = False) -> None:
         super().__init__()
         weight: Any = base.weight
-        dtype = weight.dtype if weight.is_floating_point() else layer.a.dtype
+        dtype = weight.dtype if weight.is_floating_point() and not trainable else layer.a.dtype
         self.base_layer = base
         self.combine = combine
-        self.a = nn.Parameter(layer.a.to(weight.device, dtype), requires_grad=False)
-        self.b = nn.Parameter(layer.b.to(weight.device, dtype), requires_grad=False)
+        self.a = nn.Parameter(layer.a.to(weight.device, dtype), requires_grad=trainable)
+        self.b = nn.Parameter(layer.b.to(weight.device, dtype), requires_grad=trainable)
         self.scale: torch.Tensor
         self.register_buffer("scale", layer.scale.to(weight.device, dtype))
         self.weights: torch.Tensor | None = None

@@ -99,6 +99,20 @@ def read_adapter(folder: str | Path, backbone: Backbone | None = None) -> Adapte
     return adapter
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read safetensors.
+
+    Raises:
+        LorarecError: the file is missing or corrupted.
+    """
+    if not path.exists():
+        raise LorarecError(f"{path} does not exist")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LorarecError(f"{path} is corrupted: {error}") from error
+
+
 def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     """Refuse an adapter of another backbone, by the fingerprint in its `lorarec.json` and by its layers' shapes.
 
@@ -181,15 +195,9 @@ def _check_config(folder: Path, config: Any) -> None:
 
 
 def _load(folder: Path) -> dict[str, torch.Tensor]:
-    path = folder / WEIGHTS
-    if not path.exists():
-        if (folder / "adapter_model.bin").exists():
-            raise LorarecError(f"{folder}/adapter_model.bin is a pickle, which can run code: save it as safetensors")
-        raise LorarecError(f"{path} does not exist")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LorarecError(f"{path} is corrupted: {error}") from error
+    if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise LorarecError(f"{folder}/adapter_model.bin is a pickle, which can run code: save it as safetensors")
+    return read_tensors(folder / WEIGHTS)
 
 
 def _pairs(folder: Path, state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,0 +1,56 @@
+"""Item embeddings from a backbone: what the retriever compares when no others are given."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+
+from lorarec.backbone.load import Backbone
+from lorarec.errors import LorarecError
+from lorarec.scoring import token_batches, trunk
+
+
+def title_embeddings(
+    backbone: Backbone, titles: Sequence[str], dimensions: int = 64, token_budget: int = 8192
+) -> np.ndarray:
+    """Unit vectors of titles: the last hidden states averaged over a title's tokens, then PCA (RecLoRA, 2408.03533).
+
+    Args:
+        titles: one per item, at least two.
+        dimensions: fewer where the backbone's width or the number of titles is smaller.
+        token_budget: tokens in one pass, padding included.
+
+    Returns:
+        (titles, dimensions) float32.
+
+    Raises:
+        LorarecError: fewer than two titles, a title without tokens, or `dimensions` below 1.
+    """
+    if len(titles) < 2:
+        raise LorarecError(f"embeddings are compared: give two titles or more, got {len(titles)}")
+    if dimensions < 1:
+        raise LorarecError(f"embeddings need at least 1 dimension, got {dimensions}")
+    means = _mean_states(backbone, titles, token_budget)
+    dimensions = min(dimensions, *means.shape)
+    reduced = PCA(dimensions, svd_solver="covariance_eigh").fit_transform(means)
+    norms = np.linalg.norm(reduced, axis=1, keepdims=True)
+    return np.divide(reduced, norms, out=np.zeros_like(reduced), where=norms > 0)
+
+
+@torch.no_grad()
+def _mean_states(backbone: Backbone, titles: Sequence[str], token_budget: int) -> np.ndarray:
+    """(titles, hidden) float32."""
+    ids = [backbone.tokenizer(title, add_special_tokens=False).input_ids for title in titles]
+    if not all(ids):
+        raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
+    model = backbone.model
+    means = np.empty((len(ids), trunk(model).config.hidden_size), np.float32)
+    for batch in token_batches(list(map(len, ids)), token_budget):
+        width = len(ids[batch[0]])
+        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch], device=model.device)
+        lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)
+        mask = torch.arange(width, device=model.device) < lengths[:, None]
+        states = trunk(model)(input_ids=tokens, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        means[batch] = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
+    return means

@@ -1,0 +1,151 @@
+"""The Long-Short Modality Retriever of RecLoRA (arXiv 2408.03533): the past behaviours that bear on a target item.
+
+One retriever serves both histories: a long one of ids for the conventional recommender, a short one of texts for the
+language model.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from lorarec.errors import LorarecError
+
+PADDING = -1
+#: Queries of one user that share the read of the history, and floats held at once.
+TILE, BUDGET = 16, 1 << 24
+
+
+class Retriever:
+    """Finds rows of a click log that its user left strictly before a moment; later rows are never read.
+
+    Args:
+        user: (n,) whole numbers, one per row of the log, in any order.
+        item: (n,) rows of `embeddings`.
+        time: (n,) timestamps; rows of one user at one time keep their order.
+        embeddings: (items, d), of any length; compared by cosine.
+
+    Raises:
+        LorarecError: arrays of different lengths, an item without an embedding, or an embedding that is not finite.
+    """
+
+    def __init__(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, embeddings: np.ndarray) -> None:
+        if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
+            raise LorarecError("embeddings must be finite numbers of shape (items, d)")
+        self._embeddings = normalize(torch.from_numpy(np.asarray(embeddings, np.float32)), dim=1)
+        self._check(user, item, time)
+        self._order = np.lexsort((time, user))
+        self._item = torch.from_numpy(np.asarray(item, np.int64)[self._order])
+        self._moments, moment = np.unique(time, return_inverse=True)
+        self._keys = (np.asarray(user, np.int64) * (len(self._moments) + 1) + moment)[self._order]
+
+    def recent(self, user: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
+        """The last k behaviours of each user before the time.
+
+        Args:
+            user: (q,); one who is not in the log has no history.
+            time: (q,)
+
+        Returns:
+            (q, k) row numbers of the log in time order; shorter histories are filled up with -1 at the end.
+        """
+        begin, end = self._spans(user, time)
+        return self._rows(_last(begin, end, _positive(k)))
+
+    def similar(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
+        """The k behaviours of each user before the time whose items are most similar to the target item.
+
+        Exact: every behaviour is compared. Of equally similar ones the later are taken. Beyond the result, memory is
+        bounded by 64 MiB of vectors or those of the longest single history, and a few times that for similarities.
+
+        Args:
+            user: (q,); one who is not in the log has no history.
+            item: (q,) target items, rows of the embeddings.
+            time: (q,)
+
+        Returns:
+            (q, k) row numbers of the log in time order; shorter histories are filled up with -1 at the end.
+
+        Raises:
+            LorarecError: arrays of different lengths, an item without an embedding, or k below 1.
+        """
+        self._check(user, item, time)
+        begin, end = self._spans(user, time)
+        found = _last(begin, end, _positive(k))
+        target = torch.from_numpy(np.asarray(item, np.int64))
+        for queries in _tiles(begin, end, k, self._embeddings.shape[1]):
+            places = self._nearest(target[queries], end[queries] - begin[queries], begin[queries[:, 0]], k)
+            found[queries] = begin[queries][..., None] + places.numpy()
+        return self._rows(found)
+
+    def _nearest(self, target: torch.Tensor, length: np.ndarray, begin: np.ndarray, k: int) -> torch.Tensor:
+        """Places (tiles, queries, k) in the histories, which have more than k rows and begin at `begin` (tiles,)."""
+        place = torch.arange(int(length.max()))
+        rows = (torch.from_numpy(begin)[:, None] + place).clamp(max=len(self._item) - 1)
+        similarity = self._embeddings[target] @ self._embeddings[self._item[rows]].mT
+        # The bits of a float order as its value does once those of negative ones are turned round (adding zero makes
+        # -0 into 0); below them, the place decides between equals, so that no two keys are alike.
+        bits = (similarity + 0.0).view(torch.int32)
+        keys = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) | place
+        keys.masked_fill_(place >= torch.from_numpy(length)[..., None], torch.iinfo(torch.int64).min)
+        return (keys.topk(k, sorted=False).values & 0xFFFFFFFF).sort().values
+
+    def _spans(self, user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where each history begins and ends (exclusive) in the log sorted by user and time."""
+        if len(user) != len(time):
+            raise LorarecError(f"{len(user)} users for {len(time)} timestamps: give one each")
+        first = np.asarray(user, np.int64) * (len(self._moments) + 1)
+        begin = np.searchsorted(self._keys, first)
+        return begin, np.searchsorted(self._keys, first + np.searchsorted(self._moments, time))
+
+    def _rows(self, found: np.ndarray) -> np.ndarray:
+        """Row numbers of the log as it was given."""
+        return np.where(found == PADDING, PADDING, np.append(self._order, PADDING)[found])
+
+    def _check(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> None:
+        if not len(user) == len(item) == len(time):
+            raise LorarecError(f"{len(user)} users, {len(item)} items and {len(time)} timestamps: give one each")
+        known = len(self._embeddings)
+        if len(item) and not 0 <= np.min(item) <= np.max(item) < known:
+            unknown = next(i for i in item if not 0 <= i < known)
+            raise LorarecError(f"item {unknown} has no embedding: there are {known}")
+
+
+def _positive(k: int) -> int:
+    if k < 1:
+        raise LorarecError(f"the number of behaviours must be at least 1, got {k}")
+    return k
+
+
+def _last(begin: np.ndarray, end: np.ndarray, k: int) -> np.ndarray:
+    """The last k places of each span, (q, k), filled up with -1 at the end."""
+    places = np.maximum(begin, end - k)[:, None] + np.arange(k)
+    return np.where(places < end[:, None], places, PADDING)
+
+
+def _tiles(begin: np.ndarray, end: np.ndarray, k: int, width: int) -> Iterator[np.ndarray]:
+    """Batches (tiles, queries) of the queries whose history is longer than k.
+
+    A tile holds queries of one user, which share the history's vectors. Tiles of a batch have as many queries each
+    and histories of about the same length, so that little is computed in vain.
+    """
+    queries = np.flatnonzero(end - begin > k)
+    queries = queries[np.lexsort((end[queries], begin[queries]))]
+    users = np.flatnonzero(np.diff(begin[queries], prepend=-1))
+    number = np.arange(len(queries)) - np.repeat(users, np.diff(users, append=len(queries)))
+    first = np.flatnonzero(number % TILE == 0)
+    count = np.diff(first, append=len(queries))
+    last = queries[first + count - 1]
+    length = end[last] - begin[last]
+    order = np.lexsort((length, count))
+    start = 0
+    for stop in range(1, len(order) + 1):
+        if stop < len(order):
+            tile = order[stop]
+            floats = (stop + 1 - start) * length[tile] * (width + count[tile])
+            if count[tile] == count[order[start]] and floats <= BUDGET:
+                continue
+        batch = order[start:stop]
+        yield queries[first[batch][:, None] + np.arange(count[batch[0]])]
+        start = stop

@@ -1,0 +1,69 @@
+"""The router of RecLoRA: from a representation of (user, target) to a mixture for every adapted layer."""
+
+import math
+
+import torch
+from torch import nn
+
+from lorarec.errors import LorarecError
+
+HIDDEN, DROPOUT = 60, 0.1
+
+
+class Router(nn.Module):
+    """One small network per adapted layer, all of them computed as one batched product (arXiv 2408.03533).
+
+    For each layer: LayerNorm -> Linear(width, 60) -> ReLU -> Dropout(0.1) -> Linear(60, K) -> softmax of the
+    logits over the temperature.
+
+    Args:
+        layers: number of adapted layers.
+        width: size of a representation.
+        size: number K of adapters.
+        temperature: above 0; the higher, the more even the weights.
+
+    Raises:
+        LorarecError: a size below 1 or a temperature that is not a positive number.
+    """
+
+    def __init__(self, layers: int, width: int, size: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        if min(layers, width, size) < 1:
+            raise LorarecError(
+                f"a router needs sizes of at least 1, got {layers} layers, width {width}, {size} adapters"
+            )
+        if not 0 < temperature < math.inf:
+            raise LorarecError(f"the temperature must be a positive number, got {temperature:g}")
+        self.width = width
+        self.size = size
+        self.temperature = temperature
+        self.norm_weight = nn.Parameter(torch.ones(layers, 1, width))
+        self.norm_bias = nn.Parameter(torch.zeros(layers, 1, width))
+        self.hidden_weight, self.hidden_bias = _linears(layers, width, HIDDEN)
+        self.out_weight, self.out_bias = _linears(layers, HIDDEN, size)
+        self.dropout = nn.Dropout(DROPOUT)
+
+    def forward(self, representation: torch.Tensor) -> torch.Tensor:
+        """Representations (batch, width) to weights (layers, batch, K), each on the simplex.
+
+        Raises:
+            LorarecError: another shape, or values that are not finite.
+        """
+        if representation.ndim != 2 or representation.shape[1] != self.width:
+            raise LorarecError(
+                f"the router reads representations of shape (batch, {self.width}), got {tuple(representation.shape)}"
+            )
+        if not representation.isfinite().all():
+            raise LorarecError("a representation holds NaN or infinite values")
+        # Only scale and shift of the LayerNorm differ from layer to layer.
+        normal = nn.functional.layer_norm(representation.to(self.norm_weight), (self.width,))
+        hidden = torch.baddbmm(self.hidden_bias, normal * self.norm_weight + self.norm_bias, self.hidden_weight)
+        logits = torch.baddbmm(self.out_bias, self.dropout(hidden.relu()), self.out_weight)
+        return (logits / self.temperature).softmax(-1)
+
+
+def _linears(layers: int, width: int, height: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights (layers, width, height) and biases (layers, 1, height), drawn as `nn.Linear` draws its own."""
+    bound = width**-0.5
+    weight = torch.empty(layers, width, height).uniform_(-bound, bound)
+    return nn.Parameter(weight), nn.Parameter(torch.empty(layers, 1, height).uniform_(-bound, bound))
