@@ -1,0 +1,78 @@
+"""Figures of click probabilities against scikit-learn and simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, roc_auc_score
+from sklearn.metrics import log_loss as reference_log_loss
+
+from lorarec.errors import LorarecError
+from lorarec.metrics import clicks
+
+
+def _events(seed: int, count: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([[0, 1], rng.integers(2, size=count)])
+    p = np.clip(0.3 * labels + 0.7 * rng.random(len(labels)), 0, 1)
+    return (p.round(1) if ties else p), labels
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_figures_are_those_of_scikit_learn(seed: int, count: int, ties: bool) -> None:
+    p, labels = _events(seed, count, ties)
+    assert clicks.auc(p, labels) == pytest.approx(roc_auc_score(labels, p))
+    clipped = np.clip(p, clicks.EPSILON, 1 - clicks.EPSILON)
+    assert clicks.log_loss(p, labels).mean() == pytest.approx(reference_log_loss(labels, clipped))
+    assert clicks.accuracy(p, labels).mean() == pytest.approx(accuracy_score(labels, p >= 0.5))
+
+
+def test_calibration_error() -> None:
+    assert clicks.calibration_error(np.full(10, 0.3), np.repeat([1, 0], [3, 7])) == pytest.approx(0)
+    assert clicks.calibration_error(np.array([0.9, 0.9, 0.1, 1.0]), np.array([1, 0, 0, 1])) == pytest.approx(0.9 / 4)
+
+
+def test_interval_holds_the_auc_and_narrows() -> None:
+    widths = []
+    for count in (100, 2500):
+        p, labels = _events(0, count, ties=True)
+        low, high = clicks.auc_interval(p, labels, samples=200)
+        assert low < clicks.auc(p, labels) < high
+        widths.append(high - low)
+    assert 3 < widths[0] / widths[1] < 8  # a fifth, by the square root of 25
+
+
+def test_interval_is_that_of_resampled_aucs() -> None:
+    p, labels = _events(1, 40, ties=True)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        drawn = rng.integers(len(p), size=len(p))
+        found.append(roc_auc_score(labels[drawn], p[drawn]))
+    assert clicks.auc_interval(p, labels, samples=100) == pytest.approx(tuple(np.quantile(found, [0.025, 0.975])))
+
+
+def test_delong_keeps_its_level_and_sees_a_difference() -> None:
+    rng = np.random.default_rng(0)
+    p_values = []
+    for _ in range(300):
+        labels = rng.integers(2, size=200)
+        p_values.append(clicks.delong_test(*(labels + 2 * rng.normal(size=(2, 200))), labels))
+    assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09
+    labels = rng.integers(2, size=400)
+    good, bad = labels + rng.normal(size=400), labels + 5 * rng.normal(size=400)
+    assert clicks.delong_test(good, bad, labels) < 1e-4
+    assert clicks.delong_test(good, good, labels) == 1
+    assert clicks.delong_test(good, np.exp(good), labels) == 1
+
+
+def test_bad_input() -> None:
+    for p, labels, message in [
+        (np.ones(2), np.ones(2), "all labels are alike"),
+        (np.ones(2), np.zeros(2), "all labels are alike"),
+        (np.array([0.1, np.nan]), np.array([0, 1]), "event 1: a score is NaN"),
+        (np.ones(3), np.array([0, 1]), "3 events do not fit 2 labels"),
+    ]:
+        with pytest.raises(LorarecError, match=message):
+            clicks.auc(p, labels)
