@@ -30,8 +30,20 @@ def test_history_is_all_that_came_strictly_before(seed: int) -> None:
     log = click_log(_random(seed))
     for event in range(len(log)):
         before = [i for i in range(len(log)) if log.user[i] == log.user[event] and log.time[i] < log.time[event]]
-        assert log.history(event).tolist() == before
-        assert log.history(event, 2).tolist() == before[-2:]
+        for limit in (2, 60):
+            shown = log.histories(np.array([event]), limit)[0]
+            assert shown.tolist() == (before[-limit:] or [-1])
+
+
+def test_histories_of_many_events_are_padded_behind_the_latest() -> None:
+    log = click_log(_random(0))
+    every = np.arange(len(log))
+    together = log.histories(every, 5)
+    assert together.shape == (len(log), 5)
+    for event in every:
+        alone = log.histories(every[[event]], 5)[0]
+        assert together[event].tolist() == alone.tolist() + [-1] * (5 - len(alone))
+    assert log.histories(every[:0], 5).shape == (0, 1)
 
 
 @given(st.integers(0, 10_000))
@@ -70,6 +82,16 @@ def test_fingerprint_knows_data_and_labels() -> None:
     assert click_log(dataset).fingerprint == click_log(dataset).fingerprint
     assert click_log(dataset).fingerprint != click_log(dataset, positive_from=2.0).fingerprint
     assert click_log(dataset).fingerprint != click_log(_random(1)).fingerprint
+    assert click_log(dataset).fingerprint != click_log(dataset, stars=10.0).fingerprint
+    users = pl.DataFrame({"user_id": [f"u{user}" for user in range(5)], "gender": list("MFMFM")})
+    profiled = Dataset.from_frames("films", dataset.interactions, dataset.items, users)
+    assert click_log(dataset).fingerprint != click_log(profiled).fingerprint
+
+
+def test_bad_ratios() -> None:
+    for ratios in ((8, 1), (8, 0, 1)):
+        with pytest.raises(LorarecError, match="ratios must be three positive numbers"):
+            click_log(_random(0), ratios=ratios)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.metrics import log_loss as reference_log_loss
 
@@ -67,12 +68,38 @@ def test_delong_keeps_its_level_and_sees_a_difference() -> None:
     assert clicks.delong_test(good, np.exp(good), labels) == 1
 
 
+def test_delong_is_the_formula() -> None:
+    """The covariances of the structural components by loops over pairs (DeLong et al. 1988, equations 4 to 6)."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 0], [12, 17])
+    models = (labels + rng.normal(size=29)).round(1), (labels + 2 * rng.normal(size=29)).round(1)
+    v10, v01 = np.zeros((2, 12)), np.zeros((2, 17))
+    for model, scores in enumerate(models):
+        for i, x in enumerate(scores[:12]):
+            for j, y in enumerate(scores[12:]):
+                psi = 1.0 if x > y else 0.5 if x == y else 0.0
+                v10[model, i] += psi / 17
+                v01[model, j] += psi / 12
+    covariance = np.cov(v10) / 12 + np.cov(v01) / 17
+    contrast = np.array([1, -1])
+    z = contrast @ v10.mean(1) / np.sqrt(contrast @ covariance @ contrast)
+    assert clicks.delong_test(*models, labels) == pytest.approx(2 * stats.norm.sf(abs(z)))
+
+
 def test_bad_input() -> None:
-    for p, labels, message in [
-        (np.ones(2), np.ones(2), "all labels are alike"),
-        (np.ones(2), np.zeros(2), "all labels are alike"),
-        (np.array([0.1, np.nan]), np.array([0, 1]), "event 1: a score is NaN"),
-        (np.ones(3), np.array([0, 1]), "3 events do not fit 2 labels"),
+    two = np.array([0, 1])
+    for figure, p, labels, message in [
+        (clicks.auc, np.ones(2), np.ones(2), "all labels are alike"),
+        (clicks.auc_interval, np.ones(2), np.zeros(2), "all labels are alike"),
+        (clicks.auc, np.array([0.1, np.nan]), two, "event 1: a score is NaN"),
+        (clicks.auc, np.ones(3), two, "3 events do not fit 2 labels"),
+        (clicks.log_loss, np.ones(3), two, "3 events do not fit 2 labels"),
+        (clicks.accuracy, np.array([0.5, 1.2]), two, "event 1: 1.2 is no probability"),
+        (clicks.calibration_error, np.ones(0), np.ones(0), "no events"),
     ]:
         with pytest.raises(LorarecError, match=message):
-            clicks.auc(p, labels)
+            figure(p, labels)
+    with pytest.raises(LorarecError, match="two events of either label"):
+        clicks.delong_test(np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1]), np.array([0, 1, 1]))
+    with pytest.raises(LorarecError, match="a level between 0 and 1"):
+        clicks.auc_interval(np.array([0.1, 0.2]), two, level=1)

@@ -9,6 +9,7 @@ import polars as pl
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.content_hash import content_hash
 from lorarec.data.dataset import Dataset
+from lorarec.data.protocols import time_cuts
 from lorarec.errors import LorarecError
 
 TRAIN, VALID, TEST = PARTS = ("train", "valid", "test")
@@ -28,7 +29,7 @@ class ClickLog:
         item: (events,) index into the rows of `dataset.items`.
         rating: (events,) float32.
         label: (events,) 1 for a rating of at least `positive_from`.
-        time: (events,) timestamps.
+        time: (events,) timestamps in seconds.
         begin: (events,) first event of the same user.
         end: (events,) first event of the same user that is not before this one.
         part: (events,) 0 train, 1 valid, 2 test, by global time.
@@ -69,16 +70,23 @@ class ClickLog:
         drawn = np.random.default_rng(seed).permutation(len(events))[:count]
         return events[np.sort(drawn)]
 
-    def history(self, event: int, limit: int | None = None) -> np.ndarray:
-        """The events before `event`, oldest first; the latest `limit` of them."""
-        begin, end = int(self.begin[event]), int(self.end[event])
-        return np.arange(begin if limit is None else max(begin, end - limit), end)
+    def histories(self, events: np.ndarray, limit: int) -> np.ndarray:
+        """The latest `limit` events before each of `events`.
+
+        Returns:
+            (events, T): oldest first, -1 behind the latest; T is the length of the longest history, at least 1.
+        """
+        begin, end = self.begin[events, None], self.end[events, None]
+        begin = np.maximum(begin, end - limit)
+        shown = begin + np.arange(max(1, (end - begin).max(initial=0)))
+        return np.where(shown < end, shown, -1)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over the data and the way it was labelled and divided."""
-        how = pl.DataFrame({"part": self.part, "label": self.label})
-        return content_hash(self.dataset.interactions, self.dataset.items, how)
+        """16 hexadecimal digits over the data, user profiles included, and the way it was labelled and divided."""
+        how = pl.DataFrame({"part": self.part, "label": self.label}).with_columns(stars=pl.lit(self.stars))
+        data = self.dataset
+        return content_hash(data.interactions, data.items, *([] if data.users is None else [data.users]), how)
 
 
 def click_log(
@@ -98,8 +106,8 @@ def click_log(
         ratios: sizes of the training, validation and test parts.
 
     Raises:
-        LorarecError: an interaction without a rating or with one outside 0 to `stars`, labels all alike, or too few
-            distinct timestamps for three parts.
+        LorarecError: an interaction without a rating or with one outside 0 to `stars`, labels all alike, ratios that
+            are not three positive numbers, or an empty part.
     """
     rows = dataset.interactions
     _check_ratings(rows, dataset.name, stars)
@@ -108,14 +116,7 @@ def click_log(
         what = "every rating is" if label.all() else "no rating is"
         raise LorarecError(f"{dataset.name}: {what} at least {positive_from}: choose another threshold")
     time = rows[TIME].to_numpy()
-    if len(ratios) != 3 or min(ratios) <= 0:
-        raise LorarecError(f"ratios must be three positive numbers, not {ratios}")
-    ordered = np.sort(time)
-    cuts = [ordered[int(len(time) * share)] for share in np.cumsum(ratios)[:2] / sum(ratios)]
-    # Events at the moment of a cut belong to the later part.
-    part = sum((time >= cut).astype(np.int8) for cut in cuts)
-    if len(np.unique(part)) < 3:
-        raise LorarecError(f"{dataset.name}: too few distinct timestamps for a division by time")
+    part = sum((time >= cut).astype(np.int8) for cut in time_cuts(rows[TIME], ratios, dataset.name))
     users = rows[USER].unique(maintain_order=True)
     user = rows[USER].cast(pl.Enum(users)).to_physical().to_numpy().astype(np.int64)
     item = rows[ITEM].cast(pl.Enum(dataset.items[ITEM])).to_physical().to_numpy().astype(np.int64)
