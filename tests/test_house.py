@@ -17,6 +17,7 @@ ORDER = (
     "adapters",
     "training",
     "mixing",
+    "conventional",
     "ranking",
     "evaluation",
     "demo",
