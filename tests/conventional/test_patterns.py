@@ -43,7 +43,7 @@ def _events(log: ClickLog, least: int) -> np.ndarray:
 def _auc(
     name: str, log: ClickLog, least: int = 0, epochs: int = 8, lr: float = 1e-2, max_history: int = 60, **more: Any
 ) -> float:
-    options = FitOptions(epochs=epochs, patience=5, lr=lr, batch_size=128, max_history=max_history)
+    options = FitOptions(epochs=epochs, patience=epochs, lr=lr, batch_size=128, max_history=max_history)
     found = fit(name, log, options, architecture={**ARCHITECTURE, **more})
     events = _events(log, least)
     return auc(found.score(events), log.label[events])
@@ -109,15 +109,8 @@ def test_din_learns_an_interest_that_the_target_wakes() -> None:
 
 
 def test_sim_finds_what_is_far_in_the_past() -> None:
-    """A user rates each kind once, then eight items of another kind, then each kind again."""
-    taste = _taste()
-
-    def kinds(at: int) -> int:
-        return 0 if 4 <= at < 12 else at % 4 + 1
-
-    log = make_log(lambda *seen: seen[2] > 0 and taste(*seen), users=500, length=16, kinds=kinds)
-    search = {"found": 4, "latest": 4}
-    far = _auc("sim", log, least=12, epochs=6, **search)
-    near = _auc("sim", log, least=12, epochs=3, max_history=8, **search)
-    assert far > 0.8
-    assert near < 0.65
+    """Kinds take turns, so that the latest rating of the target's kind lies outside the short history of two."""
+    log = make_log(_taste(), users=400, length=15, kinds=lambda at: at % KINDS)
+    search = {"found": 2, "latest": 2}
+    assert _auc("sim", log, least=KINDS, epochs=5, **search) > 0.9
+    assert _auc("sim", log, least=KINDS - 1, max_history=KINDS - 1, epochs=3, **search) < 0.65

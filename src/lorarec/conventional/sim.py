@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from lorarec.conventional.base import Recommender
 from lorarec.conventional.din import Interest
@@ -12,45 +11,36 @@ from lorarec.conventional.fields import Encoder
 
 
 class SIM(Recommender):
-    """Soft search (section 3.1) by inner product of embeddings, then multi-head attention over what it found (3.2).
+    """Soft search by inner product of embeddings (section 3.1), then the interest in what it found (3.2).
 
-    The latest behaviours are weighed as in DIN beside it. The paper trains the search by a loss of its own; here the
-    attention's gradient trains the embeddings that the search compares.
+    The latest behaviours are weighed beside it. Both are weighed as in DIN, where the paper has multi-head attention
+    for what is found. The paper trains the search by a loss of its own; here the click loss trains the embeddings
+    that the search compares. The time between a behaviour and the target, which the paper embeds too, is left out.
 
     Args:
         found: behaviours that the search keeps.
         latest: behaviours of the short history.
-        heads: of the attention.
     """
 
-    def __init__(self, encoder: Encoder, found: int = 20, latest: int = 10, heads: int = 2, **options: Any) -> None:
+    def __init__(self, encoder: Encoder, found: int = 20, latest: int = 10, **options: Any) -> None:
         super().__init__(encoder, **options)
         self.found = found
         self.latest = latest
         target, behaviour = self.embeddings.target_width, self.embeddings.behaviour_width
-        self.interest = Interest(target, behaviour)
-        size = 64
-        self.query, self.key = nn.Linear(target, size), nn.Linear(behaviour, size)
-        self.attention = nn.MultiheadAttention(size, heads, batch_first=True)
-        self.deep = self.final(self.embeddings.flat_width + size + behaviour)
+        self.long, self.short = Interest(target, behaviour), Interest(target, behaviour)
+        self.deep = self.final(self.embeddings.flat_width + 2 * behaviour)
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
-        recent = embedded.mask & (torch.arange(embedded.mask.shape[1]) > embedded.last[:, None] - self.latest)
-        short = self.interest(embedded.target, embedded.history, embedded.behaviours, recent)
-        parts = [embedded.fields.flatten(1), self._long(embedded), short]
-        return self.deep(torch.cat(parts, 1))
+        target, history, behaviours, mask = embedded.target, embedded.history, embedded.behaviours, embedded.mask
+        recent = mask & (torch.arange(mask.shape[1]) > embedded.last[:, None] - self.latest)
+        short = self.short(target, history, behaviours, recent)
+        rows, places = torch.arange(len(mask))[:, None], self._search(embedded)
+        long = self.long(target, history[rows, places], behaviours[rows, places], mask[rows, places])
+        return self.deep(torch.cat([embedded.flat, long, short], 1))
 
-    def _long(self, embedded: Embedded) -> torch.Tensor:
-        """(events, size) what the search finds, summed up by attention; zeros for an empty history."""
-        relevance = (embedded.history @ embedded.target[..., None])[..., 0].detach()
+    def _search(self, embedded: Embedded) -> torch.Tensor:
+        """(events, at most `found`) places in the history, the most relevant first."""
+        relevance = (embedded.history * embedded.target[:, None]).sum(-1).detach()
         relevance = relevance.masked_fill(~embedded.mask, -torch.inf)
-        places = relevance.topk(min(self.found, relevance.shape[1]), dim=1).indices
-        behaviours = embedded.behaviours
-        keys = self.key(behaviours.gather(1, places[..., None].expand(-1, -1, behaviours.shape[-1])))
-        present = embedded.mask.gather(1, places)
-        # A history without items attends to one of its padding places, whose result is then dropped.
-        ignored = ~present
-        ignored[:, 0] = False
-        query = self.query(embedded.target)[:, None]
-        result = self.attention(query, keys, keys, key_padding_mask=ignored, need_weights=False)[0][:, 0]
-        return result * present.any(1, keepdim=True)
+        # A stable sort: the same item at several places is found in the same order, however much padding there is.
+        return relevance.sort(dim=1, descending=True, stable=True).indices[:, : self.found]
