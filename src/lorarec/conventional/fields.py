@@ -1,0 +1,124 @@
+"""Users, items and histories as whole numbers that embedding tables read."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.data.clicks import TRAIN, ClickLog
+from lorarec.data.columns import ITEM, TITLE, USER
+
+#: Number of padding and of values that training never saw.
+UNKNOWN = 0
+USER_FIELDS = ("gender", "age", "occupation")
+YEAR = re.compile(r"\((\d{4})\)\s*$")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One property of users or items.
+
+    Attributes:
+        size: how many numbers it needs, with `UNKNOWN`.
+        table: (rows, width) the numbers of each user or item, padded with `UNKNOWN`: several genres, one id.
+    """
+
+    size: int
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events as tensors; T is the length of the longest history, at least 1.
+
+    Attributes:
+        user: one (events, width) tensor per field of the user.
+        item: one (events, width) tensor per field of the target item.
+        history: one (events, T, width) tensor per field of the history's items, oldest first, padded on the right.
+        rating: (events, T) ratings of the history's items in half stars, plus one; 0 where there is none.
+    """
+
+    user: list[torch.Tensor]
+    item: list[torch.Tensor]
+    history: list[torch.Tensor]
+    rating: torch.Tensor
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(events, T) True where the history has an item."""
+        return self.rating > 0
+
+
+class Encoder:
+    """Turns events of a `ClickLog` into batches.
+
+    Ids, profiles (gender, age, occupation), genres and years of release get numbers if the training part has them,
+    else `UNKNOWN`. So a new item is known by its genres and its year.
+
+    Args:
+        log: events; only its training part decides what is known.
+        max_history: the latest items of a history that are kept.
+
+    Attributes:
+        users: fields of users, the id first.
+        items: fields of items, the id first.
+        ratings: how many numbers ratings need.
+    """
+
+    def __init__(self, log: ClickLog, max_history: int) -> None:
+        self.log = log
+        self.max_history = max_history
+        train = log.rows(TRAIN)
+        self.users = _fields(_user_values(log), log.user[train])
+        self.items = _fields(_item_values(log.dataset.items), log.item[train])
+        self.ratings = round(2 * log.stars) + 2
+
+    def batch(self, events: np.ndarray) -> Batch:
+        """Encode events with the latest of their histories."""
+        shown = self.log.histories(events, self.max_history)
+        present = shown >= 0
+        user, item, history = self.log.user[events], self.log.item[events], self.log.item[shown]
+        half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
+        return Batch(
+            [torch.from_numpy(field.table[user]) for field in self.users],
+            [torch.from_numpy(field.table[item]) for field in self.items],
+            [torch.from_numpy(np.where(present[..., None], field.table[history], UNKNOWN)) for field in self.items],
+            torch.from_numpy(np.where(present, half_stars + 1, 0)),
+        )
+
+
+def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:
+    """For each field the values of every user."""
+    table = pl.DataFrame({USER: log.users})
+    if log.dataset.users is not None:
+        table = table.join(log.dataset.users, on=USER, how="left", maintain_order="left")
+    return [[[value] for value in table[name]] for name in (USER, *USER_FIELDS) if name in table.columns]
+
+
+def _item_values(items: pl.DataFrame) -> list[Sequence[Sequence[Any]]]:
+    """For each field the values of every item."""
+    years = [YEAR.search(title) for title in items[TITLE]]
+    values: list[Sequence[Sequence[Any]]] = [[[item] for item in items[ITEM]]]
+    if any(years):
+        values.append([[year and year[1]] for year in years])
+    if "genres" in items.columns:
+        values.append([(genres or "").split(", ") for genres in items["genres"]])
+    return values
+
+
+def _fields(columns: Sequence[Sequence[Sequence[Any]]], train: np.ndarray) -> list[Field]:
+    return [_field(values, np.unique(train)) for values in columns]
+
+
+def _field(values: Sequence[Sequence[Any]], train: np.ndarray) -> Field:
+    """A field whose rows hold one value or several; None, "" and values that no row of `train` has are `UNKNOWN`."""
+    known = sorted({value for row in train for value in values[row] if value not in (None, "")}, key=str)
+    numbers = {value: number for number, value in enumerate(known, start=UNKNOWN + 1)}
+    table = np.full((len(values), max(map(len, values))), UNKNOWN)
+    for at, row in enumerate(values):
+        table[at, : len(row)] = [numbers.get(value, UNKNOWN) for value in row]
+    return Field(len(known) + 1, table)

@@ -1,0 +1,128 @@
+"""One trainer for all conventional recommenders."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lorarec.artefacts import versions
+from lorarec.conventional.conventional import Conventional
+from lorarec.conventional.fields import Encoder
+from lorarec.conventional.registry import build
+from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
+from lorarec.errors import LorarecError
+from lorarec.metrics.clicks import auc
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a conventional recommender is trained.
+
+    Attributes:
+        epochs: at most so many passes over the training events.
+        patience: epochs without a better validation AUC after which it stops.
+        batch_size: events per step.
+        lr: learning rate of Adam.
+        weight_decay: L2 penalty of all parameters.
+        max_history: the latest items of a history that are seen.
+        seed: of the first weights, the order of events and dropout.
+
+    Raises:
+        LorarecError: an option out of range.
+    """
+
+    epochs: int = 20
+    patience: int = 2
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    max_history: int = 60
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "max_history"):
+            if getattr(self, name) < 1:
+                raise LorarecError(f"option {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise LorarecError(f"option lr must be positive, got {self.lr}")
+
+
+def fit(
+    name: str,
+    log: ClickLog,
+    options: FitOptions | None = None,
+    *,
+    architecture: Mapping[str, Any] | None = None,
+    events: np.ndarray | None = None,
+    progress: bool = False,
+) -> Conventional:
+    """Train a conventional recommender on clicks; the weights of the epoch with the best validation AUC are kept.
+
+    The same arguments give the same weights. Nothing is written: `Conventional.save` does that.
+
+    Args:
+        name: one of `MODELS`.
+        log: events and their division.
+        options: defaults when None.
+        architecture: arguments of the model's class, such as `width`; defaults for the rest.
+        events: training events, such as `log.few_shot(1000)`; the whole training part when None.
+        progress: show a bar for each epoch.
+
+    Raises:
+        LorarecError: an unknown name or architecture, training events that are none, not of the training part or
+            labelled all alike, or validation events labelled all alike.
+    """
+    options = options or FitOptions()
+    events = log.rows(TRAIN) if events is None else events
+    if (log.part[events] != PARTS.index(TRAIN)).any():
+        raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
+    valid = log.rows(VALID)
+    _check_labels(log, events, "training")
+    _check_labels(log, valid, "validation")
+    torch.manual_seed(options.seed)
+    encoder = Encoder(log, options.max_history)
+    model = build(name, encoder, architecture or {})
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    curve: list[float] = []
+    record = {
+        "model": name,
+        "architecture": dict(architecture or {}),
+        "log": log.fingerprint,
+        "options": asdict(options),
+        "events": len(events),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "validation_auc": curve,
+        "versions": versions(),
+    }
+    found = Conventional(model, encoder, record)
+    for epoch in range(options.epochs):
+        order = np.random.default_rng([options.seed, epoch]).permutation(events)
+        batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
+        model.train()
+        for batch in track(batches, f"{name}, epoch {epoch + 1}", disable=not progress, transient=True):
+            loss = binary_cross_entropy_with_logits(model(encoder.batch(batch)), torch.tensor(log.label[batch]).float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        curve.append(auc(found.score(valid), log.label[valid]))
+        if curve[-1] > max(curve[:-1], default=-1.0):
+            best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        elif epoch - int(np.argmax(curve)) >= options.patience:
+            break
+    model.load_state_dict(best)
+    return found
+
+
+def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:
+    clicks, count = int(log.label[events].sum()), len(events)
+    if 0 < clicks < count:
+        return
+    labels = "there are none" if count == 0 else f"all {count} are {'clicked' if clicks else 'not clicked'}"
+    raise LorarecError(f"{log.dataset.name}: {what} events need both labels, but {labels}")
