@@ -87,17 +87,12 @@ def global_time(
     Raises:
         LorarecError: an option out of range, fewer items than candidates, or an empty part.
     """
-    if len(ratios) != 3 or min(ratios) <= 0:
-        raise LorarecError(f"ratios must be three positive numbers, not {ratios}")
+    rows = dataset.interactions.select(USER, ITEM, TIME)
+    cuts = time_cuts(rows[TIME], ratios, dataset.name)
     options = {"protocol": GLOBAL_TIME, "ratios": list(ratios), "negatives": negatives, "seed": seed}
     options["max_history"] = max_history
-    rows = dataset.interactions.select(USER, ITEM, TIME)
-    times = rows[TIME].sort()
-    cuts = [times[int(times.len() * share)] for share in np.cumsum(ratios)[:2] / sum(ratios)]
     part = pl.sum_horizontal(pl.col(TIME) >= cut for cut in cuts)
     rows = rows.with_columns(part.alias("part"), pl.int_range(pl.len()).over(USER).alias("place")).with_row_index()
-    if rows["part"].n_unique() < 3:
-        raise LorarecError(f"{dataset.name}: too few distinct timestamps for a split by time; use leave-one-out")
     train = _histories(rows.filter(pl.col("part") == 0))
     valid, last = (_window_cases(rows, part, max_history) for part in (1, 2))
     seen = rows.filter(pl.col("part") < 2)[ITEM].unique()
@@ -110,6 +105,26 @@ def global_time(
     return _with_candidates(
         dataset, train, valid, test, options, extra, catalogue.filter(catalogue.is_in(seen.implode()))
     )
+
+
+def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -> list[int]:
+    """Timestamps of the first validation and the first test event; events at the moment of a cut follow it.
+
+    Args:
+        times: of all events, in any order.
+        ratios: sizes of the training, validation and test parts.
+        name: of the dataset, for messages.
+
+    Raises:
+        LorarecError: ratios that are not three positive numbers, or an empty part.
+    """
+    if len(ratios) != 3 or min(ratios) <= 0:
+        raise LorarecError(f"ratios must be three positive numbers, not {ratios}")
+    times = times.sort()
+    cuts = [times[int(times.len() * share)] for share in np.cumsum(ratios)[:2] / sum(ratios)]
+    if not times[0] < cuts[0] < cuts[1]:
+        raise LorarecError(f"{name}: too few distinct timestamps for a split by time; use leave-one-out")
+    return cuts
 
 
 def _new_items(dataset: Dataset, share: float, seed: int) -> pl.Series:

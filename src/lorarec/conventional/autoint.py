@@ -1,0 +1,33 @@
+"""AutoInt (Song et al. 2019): fields attend to each other, so that each layer crosses what the one before found."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorarec.conventional.base import Recommender
+from lorarec.conventional.embeddings import Embedded
+from lorarec.conventional.fields import Encoder
+
+
+class AutoInt(Recommender):
+    """Self-attention over fields with residuals (section 4.4), then the final layers.
+
+    Args:
+        heads: of each attention layer.
+        depth: attention layers.
+    """
+
+    def __init__(self, encoder: Encoder, heads: int = 2, depth: int = 3, **options: Any) -> None:
+        super().__init__(encoder, **options)
+        self.crosses = nn.ModuleList(
+            nn.MultiheadAttention(self.width, heads, batch_first=True, bias=False) for _ in range(depth)
+        )
+        self.residuals = nn.ModuleList(nn.Linear(self.width, self.width, bias=False) for _ in range(depth))
+        self.deep = self.final(self.embeddings.field_count * self.width)
+
+    def hidden(self, embedded: Embedded) -> torch.Tensor:
+        fields = embedded.all_fields
+        for cross, residual in zip(self.crosses, self.residuals, strict=True):
+            fields = torch.relu(cross(fields, fields, fields, need_weights=False)[0] + residual(fields))
+        return self.deep(fields.flatten(1))

@@ -1,0 +1,62 @@
+"""The one face of all conventional recommenders."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from lorarec.conventional.embeddings import Embedded, Embeddings
+from lorarec.conventional.fields import Batch, Encoder
+
+
+class Recommender(nn.Module):
+    """Chance of a click of a user on a target item, given the history.
+
+    A subclass says how `hidden` comes about: the last layer before the logit, which routers read.
+
+    Args:
+        encoder: says which fields there are.
+        width: size of every embedding.
+        layers: sizes of the final layers; the last is the size of a representation.
+        dropout: between the final layers.
+    """
+
+    def __init__(
+        self, encoder: Encoder, width: int = 16, layers: Sequence[int] = (128, 64), dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(encoder, width)
+        self.width = width
+        self.layers = tuple(layers)
+        self.dropout = dropout
+        self.head = nn.Linear(self.layers[-1], 1)
+
+    def hidden(self, embedded: Embedded) -> torch.Tensor:
+        """(events, layers[-1])."""
+        raise NotImplementedError
+
+    def logits(self, embedded: Embedded, hidden: torch.Tensor) -> torch.Tensor:
+        """(events,) log-odds of a click."""
+        return self.head(hidden)[:, 0]
+
+    def representation(self, batch: Batch) -> torch.Tensor:
+        """(events, layers[-1]): the last hidden layer."""
+        return self.hidden(self.embeddings(batch))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """(events,) log-odds of a click."""
+        embedded = self.embeddings(batch)
+        return self.logits(embedded, self.hidden(embedded))
+
+    def final(self, width: int) -> nn.Sequential:
+        """The final layers over an input of this width."""
+        return dense([width, *self.layers], self.dropout)
+
+
+def dense(sizes: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout after each."""
+    steps: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        steps += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*steps)

@@ -1,0 +1,29 @@
+"""GRU4Rec (Hidasi et al. 2016) as a click model: a recurrent network reads the history in order."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lorarec.conventional.base import Recommender
+from lorarec.conventional.embeddings import Embedded
+from lorarec.conventional.fields import Encoder
+
+
+class GRU4Rec(Recommender):
+    """The state after the latest item, beside user and target.
+
+    Args:
+        state: size of the recurrent state.
+    """
+
+    def __init__(self, encoder: Encoder, state: int = 64, **options: Any) -> None:
+        super().__init__(encoder, **options)
+        self.recurrent = nn.GRU(self.embeddings.behaviour_width, state, batch_first=True)
+        self.deep = self.final(self.embeddings.flat_width + state)
+
+    def hidden(self, embedded: Embedded) -> torch.Tensor:
+        states = self.recurrent(embedded.behaviours)[0]
+        # What stands after the latest item is padding, which its state never saw.
+        state = states[torch.arange(len(states)), embedded.last] * embedded.mask.any(1, keepdim=True)
+        return self.deep(torch.cat([embedded.fields.flatten(1), state], 1))
