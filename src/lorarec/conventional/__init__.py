@@ -1,7 +1,8 @@
 """Conventional, id-based recommenders: click models that routers read and tables compare with."""
 
 from lorarec.conventional.base import Recommender
-from lorarec.conventional.fit import Conventional, FitOptions, fit
+from lorarec.conventional.conventional import Conventional
+from lorarec.conventional.fit import FitOptions, fit
 from lorarec.conventional.registry import MODELS
 
 __all__ = ["MODELS", "Conventional", "FitOptions", "Recommender", "fit"]

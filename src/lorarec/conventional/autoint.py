@@ -11,7 +11,7 @@ from lorarec.conventional.fields import Encoder
 
 
 class AutoInt(Recommender):
-    """Self-attention over fields with residuals (section 4.4), then the final layers.
+    """Self-attention over fields with residuals (section 4.4), then the final layers over what comes out.
 
     Args:
         heads: of each attention layer.
@@ -24,7 +24,7 @@ class AutoInt(Recommender):
             nn.MultiheadAttention(self.width, heads, batch_first=True, bias=False) for _ in range(depth)
         )
         self.residuals = nn.ModuleList(nn.Linear(self.width, self.width, bias=False) for _ in range(depth))
-        self.deep = self.final(self.embeddings.field_count * self.width)
+        self.deep = self.final(self.embeddings.all_width)
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         fields = embedded.all_fields

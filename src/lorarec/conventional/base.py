@@ -19,7 +19,7 @@ class Recommender(nn.Module):
         encoder: says which fields there are.
         width: size of every embedding.
         layers: sizes of the final layers; the last is the size of a representation.
-        dropout: between the final layers.
+        dropout: after each of the final layers.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Recommender(nn.Module):
         """(events, layers[-1])."""
         raise NotImplementedError
 
-    def logits(self, embedded: Embedded, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, embedded: Embedded) -> torch.Tensor:
         """(events,) log-odds of a click."""
-        return self.head(hidden)[:, 0]
+        return self.head(self.hidden(embedded))[:, 0]
 
     def representation(self, batch: Batch) -> torch.Tensor:
         """(events, layers[-1]): the last hidden layer."""
@@ -46,15 +46,14 @@ class Recommender(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(events,) log-odds of a click."""
-        embedded = self.embeddings(batch)
-        return self.logits(embedded, self.hidden(embedded))
+        return self.logits(self.embeddings(batch))
 
     def final(self, width: int) -> nn.Sequential:
         """The final layers over an input of this width."""
         return dense([width, *self.layers], self.dropout)
 
 
-def dense(sizes: Sequence[int], dropout: float) -> nn.Sequential:
+def dense(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with ReLU and dropout after each."""
     steps: list[nn.Module] = []
     for before, after in pairwise(sizes):

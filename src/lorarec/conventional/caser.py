@@ -39,7 +39,7 @@ class Caser(Recommender):
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         image = self._window(embedded).mT
         found = [torch.relu(filters(image)).amax(-1) for filters in self.horizontal]
-        return self.deep(torch.cat([embedded.fields.flatten(1), *found, self.vertical(image).flatten(1)], 1))
+        return self.deep(torch.cat([embedded.flat, *found, self.vertical(image).flatten(1)], 1))
 
     def _window(self, embedded: Embedded) -> torch.Tensor:
         """(events, window, width) the latest items, zeros before the first."""

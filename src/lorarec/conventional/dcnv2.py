@@ -19,7 +19,7 @@ class DCNv2(Recommender):
 
     def __init__(self, encoder: Encoder, depth: int = 3, **options: Any) -> None:
         super().__init__(encoder, **options)
-        width = self.embeddings.field_count * self.width
+        width = self.embeddings.all_width
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.deep = self.final(width)
         self.join = nn.Sequential(nn.Linear(width + self.layers[-1], self.layers[-1]), nn.ReLU())

@@ -11,21 +11,21 @@ from lorarec.conventional.fields import Encoder
 
 
 class DeepFM(Recommender):
-    """Sum of first-order weights, of all pairs' inner products, and of a deep network's output.
+    """Sum of first-order weights, of all pairs' inner products (equation 2), and of a deep network's output.
 
     First-order weights are read from the embeddings by one linear map instead of tables of their own.
     """
 
     def __init__(self, encoder: Encoder, **options: Any) -> None:
         super().__init__(encoder, **options)
-        width = self.embeddings.field_count * self.width
+        width = self.embeddings.all_width
         self.first_order = nn.Linear(width, 1, bias=False)
         self.deep = self.final(width)
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         return self.deep(embedded.all_fields.flatten(1))
 
-    def logits(self, embedded: Embedded, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, embedded: Embedded) -> torch.Tensor:
         fields = embedded.all_fields
         pairs = (fields.sum(1).square() - fields.square().sum(1)).sum(1) / 2
-        return super().logits(embedded, hidden) + pairs + self.first_order(fields.flatten(1))[:, 0]
+        return super().logits(embedded) + pairs + self.first_order(fields.flatten(1))[:, 0]

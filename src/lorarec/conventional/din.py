@@ -17,12 +17,12 @@ class Interest(nn.Module):
 
     Args:
         target: width of the target's embedding.
-        behaviour: width of a behaviour's: the target's and that of the stars.
+        behaviour: width of a behaviour's: the target's and that of its rating.
     """
 
     def __init__(self, target: int, behaviour: int) -> None:
         super().__init__()
-        self.unit = nn.Sequential(dense([behaviour + 3 * target, 36], 0.0), nn.Linear(36, 1))
+        self.unit = nn.Sequential(dense([behaviour + 3 * target, 36]), nn.Linear(36, 1))
 
     def forward(
         self, target: torch.Tensor, items: torch.Tensor, behaviours: torch.Tensor, mask: torch.Tensor
@@ -44,4 +44,4 @@ class DIN(Recommender):
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         interest = self.interest(embedded.target, embedded.history, embedded.behaviours, embedded.mask)
-        return self.deep(torch.cat([embedded.fields.flatten(1), interest], 1))
+        return self.deep(torch.cat([embedded.flat, interest], 1))

@@ -1,7 +1,8 @@
 """Embedding tables of fields, shared by all conventional recommenders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -16,8 +17,8 @@ class Embedded:
     Attributes:
         fields: (events, user fields + item fields, d) of the user and the target.
         target: (events, item fields * d) of the target item.
-        history: (events, T, item fields * d) of the history's items.
-        rating: (events, T, d) of their stars.
+        history: (events, T, item fields * d) of the history's items; zeros where there is none.
+        rating: (events, T, d) of their ratings; zeros where there is none.
         mask: (events, T) True where the history has an item.
     """
 
@@ -28,14 +29,19 @@ class Embedded:
     mask: torch.Tensor
 
     @property
+    def flat(self) -> torch.Tensor:
+        """(events, (user fields + item fields) * d): user and target."""
+        return self.fields.flatten(1)
+
+    @cached_property
     def behaviours(self) -> torch.Tensor:
-        """(events, T, item fields * d + d): the history's items with their stars."""
+        """(events, T, item fields * d + d): the history's items with their ratings."""
         return torch.cat([self.history, self.rating], -1)
 
-    @property
+    @cached_property
     def all_fields(self) -> torch.Tensor:
-        """(events, fields, d): user and target, then the mean of each of the history's fields and of its stars."""
-        mean = (self.behaviours * self.mask[..., None]).sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
+        """(events, fields, d): user and target, then the mean of each of the history's fields and of its ratings."""
+        mean = self.behaviours.sum(1) / self.mask.sum(1, keepdim=True).clamp(min=1)
         return torch.cat([self.fields, mean.unflatten(-1, (-1, self.fields.shape[-1]))], 1)
 
     @property
@@ -43,9 +49,13 @@ class Embedded:
         """(events,) place of the latest item, 0 for an empty history."""
         return (self.mask.sum(1) - 1).clamp(min=0)
 
+    def at_last(self, states: torch.Tensor) -> torch.Tensor:
+        """(events, d) of (events, T, d): those at the latest item, zeros for an empty history."""
+        return states[torch.arange(len(states)), self.last] * self.mask.any(1, keepdim=True)
+
 
 class Embeddings(nn.Module):
-    """Tables of all fields; several values of one field are averaged.
+    """Tables of all fields. Several values of one field are averaged; padding and unknown values are zeros.
 
     Args:
         encoder: says which fields there are and how large.
@@ -54,14 +64,13 @@ class Embeddings(nn.Module):
 
     def __init__(self, encoder: Encoder, width: int) -> None:
         super().__init__()
-        self.width = width
         self.user = nn.ModuleList(_table(field.size, width) for field in encoder.users)
         self.item = nn.ModuleList(_table(field.size, width) for field in encoder.items)
         self.rating = _table(encoder.ratings, width)
         self.target_width = width * len(encoder.items)
         self.behaviour_width = self.target_width + width
         self.flat_width = width * (len(encoder.users) + len(encoder.items))
-        self.field_count = len(encoder.users) + 2 * len(encoder.items) + 1
+        self.all_width = self.flat_width + self.behaviour_width
 
     def forward(self, batch: Batch) -> Embedded:
         """Look everything up once."""
@@ -76,17 +85,14 @@ class Embeddings(nn.Module):
 
 
 def _table(size: int, width: int) -> nn.Embedding:
-    table = nn.Embedding(size, width)
-    nn.init.normal_(table.weight, std=0.01)
+    table = nn.Embedding(size, width, padding_idx=UNKNOWN)
+    with torch.no_grad():
+        table.weight[UNKNOWN + 1 :].normal_(std=0.01)
     return table
 
 
-def _read(tables: nn.ModuleList, numbers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    found = []
-    for table, values in zip(tables, numbers, strict=True):
-        if values.shape[-1] == 1:  # an id: its `UNKNOWN` is a value like any other
-            found.append(table(values[..., 0]))
-        else:
-            known = (values != UNKNOWN).unsqueeze(-1)
-            found.append((table(values) * known).sum(-2) / known.sum(-2).clamp(min=1))
-    return found
+def _read(tables: Iterable[nn.Module], numbers: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [
+        table(values).sum(-2) / (values != UNKNOWN).sum(-1, keepdim=True).clamp(min=1)
+        for table, values in zip(tables, numbers, strict=True)
+    ]

@@ -14,6 +14,7 @@ from lorarec.data.columns import ITEM, TITLE, USER
 
 #: Number of padding and of values that training never saw.
 UNKNOWN = 0
+USER_FIELDS = ("gender", "age", "occupation")
 YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 
@@ -22,12 +23,10 @@ class Field:
     """One property of users or items.
 
     Attributes:
-        name: of the column.
         size: how many numbers it needs, with `UNKNOWN`.
         table: (rows, width) the numbers of each user or item, padded with `UNKNOWN`: several genres, one id.
     """
 
-    name: str
     size: int
     table: np.ndarray
 
@@ -40,7 +39,7 @@ class Batch:
         user: one (events, width) tensor per field of the user.
         item: one (events, width) tensor per field of the target item.
         history: one (events, T, width) tensor per field of the history's items, oldest first, padded on the right.
-        rating: (events, T) stars of the history's items, rounded up, 0 where there is none.
+        rating: (events, T) ratings of the history's items in half stars, plus one; 0 where there is none.
     """
 
     user: list[torch.Tensor]
@@ -57,80 +56,69 @@ class Batch:
 class Encoder:
     """Turns events of a `ClickLog` into batches.
 
-    Users and items get numbers if training has them, else `UNKNOWN`; what is known of them besides (gender, genres,
-    the year in a title) is encoded all the same, so that new items are not blank.
+    Ids, profiles (gender, age, occupation), genres and years of release get numbers if the training part has them,
+    else `UNKNOWN`. So a new item is known by its genres and its year.
 
     Args:
-        log: events; only its training part decides which ids are known.
+        log: events; only its training part decides what is known.
         max_history: the latest items of a history that are kept.
 
     Attributes:
         users: fields of users, the id first.
         items: fields of items, the id first.
-        ratings: size of the table of stars.
+        ratings: how many numbers ratings need.
     """
 
-    def __init__(self, log: ClickLog, max_history: int = 60) -> None:
+    def __init__(self, log: ClickLog, max_history: int) -> None:
         self.log = log
         self.max_history = max_history
         train = log.rows(TRAIN)
-        data = log.dataset
-        self.users = [_ids(USER, log.user[train], len(log.users)), *_user_fields(log)]
-        self.items = [_ids(ITEM, log.item[train], len(data.items)), *_item_fields(data.items)]
-        self.ratings = int(np.ceil(log.stars)) + 2
+        self.users = _fields(_user_values(log), log.user[train])
+        self.items = _fields(_item_values(log.dataset.items), log.item[train])
+        self.ratings = round(2 * log.stars) + 2
 
-    def batch(self, events: np.ndarray, histories: Sequence[np.ndarray] | None = None) -> Batch:
-        """Encode events.
-
-        Args:
-            histories: for each event the events of its history that are shown, in time order; the latest ones if None.
-        """
-        if histories is None:
-            histories = [self.log.history(int(event), self.max_history) for event in events]
-        longest = max(1, max(map(len, histories), default=0))
-        shown = np.full((len(events), longest), -1)
-        for row, history in enumerate(histories):
-            shown[row, : len(history)] = history
+    def batch(self, events: np.ndarray) -> Batch:
+        """Encode events with the latest of their histories."""
+        shown = self.log.histories(events, self.max_history)
         present = shown >= 0
-        items = self.log.item[shown]
-        stars = np.where(present, np.ceil(self.log.rating[shown]).astype(np.int64) + 1, 0)
+        user, item, history = self.log.user[events], self.log.item[events], self.log.item[shown]
+        half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
         return Batch(
-            [torch.from_numpy(field.table[self.log.user[events]]) for field in self.users],
-            [torch.from_numpy(field.table[self.log.item[events]]) for field in self.items],
-            [torch.from_numpy(np.where(present[..., None], field.table[items], UNKNOWN)) for field in self.items],
-            torch.from_numpy(stars),
+            [torch.from_numpy(field.table[user]) for field in self.users],
+            [torch.from_numpy(field.table[item]) for field in self.items],
+            [torch.from_numpy(np.where(present[..., None], field.table[history], UNKNOWN)) for field in self.items],
+            torch.from_numpy(np.where(present, half_stars + 1, 0)),
         )
 
 
-def _ids(name: str, seen: np.ndarray, count: int) -> Field:
-    known = np.unique(seen)
-    numbers = np.zeros(count, np.int64)
-    numbers[known] = np.arange(1, len(known) + 1)
-    return Field(name, len(known) + 1, numbers[:, None])
+def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:
+    """For each field the values of every user."""
+    table = pl.DataFrame({USER: log.users})
+    if log.dataset.users is not None:
+        table = table.join(log.dataset.users, on=USER, how="left", maintain_order="left")
+    return [[[value] for value in table[name]] for name in (USER, *USER_FIELDS) if name in table.columns]
 
 
-def _user_fields(log: ClickLog) -> list[Field]:
-    if log.dataset.users is None:
-        return []
-    order = pl.DataFrame({USER: log.users})
-    table = order.join(log.dataset.users, on=USER, how="left", maintain_order="left")
-    columns = [name for name in ("gender", "age", "occupation") if name in table.columns]
-    return [_categories(name, [[value] for value in table[name].to_list()]) for name in columns]
-
-
-def _item_fields(items: pl.DataFrame) -> list[Field]:
-    found = [YEAR.search(title) for title in items[TITLE]]
-    fields = [_categories("year", [[match and match[1]] for match in found])] if any(found) else []
+def _item_values(items: pl.DataFrame) -> list[Sequence[Sequence[Any]]]:
+    """For each field the values of every item."""
+    years = [YEAR.search(title) for title in items[TITLE]]
+    values: list[Sequence[Sequence[Any]]] = [[[item] for item in items[ITEM]]]
+    if any(years):
+        values.append([[year and year[1]] for year in years])
     if "genres" in items.columns:
-        fields.append(_categories("genres", [(text or "").split(", ") for text in items["genres"]]))
-    return fields
+        values.append([(genres or "").split(", ") for genres in items["genres"]])
+    return values
 
 
-def _categories(name: str, values: Sequence[Sequence[Any]]) -> Field:
-    """A field whose rows hold one value or several; empty ones and None are `UNKNOWN`."""
-    known = sorted({value for row in values for value in row if value not in (None, "")}, key=str)
-    numbers = {value: number for number, value in enumerate(known, start=1)}
-    table = np.zeros((len(values), max(map(len, values))), np.int64)
+def _fields(columns: Sequence[Sequence[Sequence[Any]]], train: np.ndarray) -> list[Field]:
+    return [_field(values, np.unique(train)) for values in columns]
+
+
+def _field(values: Sequence[Sequence[Any]], train: np.ndarray) -> Field:
+    """A field whose rows hold one value or several; None, "" and values that no row of `train` has are `UNKNOWN`."""
+    known = sorted({value for row in train for value in values[row] if value not in (None, "")}, key=str)
+    numbers = {value: number for number, value in enumerate(known, start=UNKNOWN + 1)}
+    table = np.full((len(values), max(map(len, values))), UNKNOWN)
     for at, row in enumerate(values):
         table[at, : len(row)] = [numbers.get(value, UNKNOWN) for value in row]
-    return Field(name, len(known) + 1, table)
+    return Field(len(known) + 1, table)

@@ -1,25 +1,21 @@
-"""One trainer for all conventional recommenders, and the folder a trained one is kept in."""
+"""One trainer for all conventional recommenders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lorarec.artefacts import new_folder, read_json, versions, write_json
-from lorarec.conventional.base import Recommender
+from lorarec.artefacts import versions
+from lorarec.conventional.conventional import Conventional
 from lorarec.conventional.fields import Encoder
-from lorarec.conventional.registry import MODELS
-from lorarec.data.clicks import TRAIN, VALID, ClickLog
+from lorarec.conventional.registry import build
+from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
 from lorarec.errors import LorarecError
 from lorarec.metrics.clicks import auc
-
-WEIGHTS, META = "model.safetensors", "conventional.json"
 
 
 @dataclass(frozen=True)
@@ -28,11 +24,15 @@ class FitOptions:
 
     Attributes:
         epochs: at most so many passes over the training events.
-        patience: epochs without a better validation AUC before it stops; the best epoch's weights are kept.
+        patience: epochs without a better validation AUC after which it stops.
         batch_size: events per step.
         lr: learning rate of Adam.
-        weight_decay: of all parameters.
+        weight_decay: L2 penalty of all parameters.
         max_history: the latest items of a history that are seen.
+        seed: of the first weights, the order of events and dropout.
+
+    Raises:
+        LorarecError: an option out of range.
     """
 
     epochs: int = 20
@@ -43,140 +43,86 @@ class FitOptions:
     max_history: int = 60
     seed: int = 42
 
-
-class Conventional:
-    """A conventional recommender with the encoder it was trained with.
-
-    Attributes:
-        name: in `MODELS`.
-        model: the torch module.
-        encoder: turns events of its log into batches.
-        record: options, validation AUC of every epoch, number of parameters.
-    """
-
-    def __init__(self, name: str, model: Recommender, encoder: Encoder, record: dict[str, Any]) -> None:
-        self.name = name
-        self.model = model.eval()
-        self.encoder = encoder
-        self.record = record
-
-    @torch.no_grad()
-    def score(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Probabilities (events,) of a click."""
-        return self._in_batches(events, lambda batch: self.model(batch).sigmoid(), progress)
-
-    @torch.no_grad()
-    def representation(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Last hidden layer (events, d), which routers read."""
-        return self._in_batches(events, self.model.representation, progress)
-
-    def _in_batches(self, events: np.ndarray, read: Any, progress: bool) -> np.ndarray:
-        parts = [events[start : start + 1024] for start in range(0, len(events), 1024)]
-        shown = track(parts, f"Scoring with {self.name}", disable=not progress, transient=True)
-        return np.concatenate([read(self.encoder.batch(part)).numpy() for part in shown])
-
-    def save(self, out: str | Path, overwrite: bool = False) -> Path:
-        """Write a folder with the weights as safetensors and what made them as JSON."""
-        with new_folder(out, overwrite) as folder:
-            state = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-            save_file(state, folder / WEIGHTS)
-            write_json(folder / META, self.record)
-        return Path(out)
-
-    @classmethod
-    def load(cls, folder: str | Path, log: ClickLog) -> "Conventional":
-        """Read a folder that `save` wrote.
-
-        Raises:
-            LorarecError: it is damaged, or was trained on other data than `log`.
-        """
-        folder = Path(folder)
-        record = read_json(folder / META)
-        if record["log"] != log.fingerprint:
-            raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
-        encoder = Encoder(log, record["options"]["max_history"])
-        model = MODELS[record["model"]](encoder)
-        try:
-            model.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise LorarecError(
-                f"{folder / WEIGHTS} is not a {record['model']}: {str(error).splitlines()[0]}"
-            ) from error
-        return cls(record["model"], model, encoder, record)
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "max_history"):
+            if getattr(self, name) < 1:
+                raise LorarecError(f"option {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise LorarecError(f"option lr must be positive, got {self.lr}")
 
 
 def fit(
     name: str,
     log: ClickLog,
-    events: np.ndarray | None = None,
+    options: FitOptions | None = None,
     *,
+    architecture: Mapping[str, Any] | None = None,
+    events: np.ndarray | None = None,
     progress: bool = False,
-    **options: Any,
 ) -> Conventional:
-    """Train a conventional recommender on clicks; the epoch with the best validation AUC is kept.
+    """Train a conventional recommender on clicks; the weights of the epoch with the best validation AUC are kept.
+
+    The same arguments give the same weights. Nothing is written: `Conventional.save` does that.
 
     Args:
         name: one of `MODELS`.
         log: events and their division.
-        events: training events; all of the training part when None.
+        options: defaults when None.
+        architecture: arguments of the model's class, such as `width`; defaults for the rest.
+        events: training events, such as `log.few_shot(1000)`; the whole training part when None.
         progress: show a bar for each epoch.
-        options: fields of `FitOptions`.
 
     Raises:
-        LorarecError: an unknown name, or validation labels that are all alike.
+        LorarecError: an unknown name or architecture, training events that are none, not of the training part or
+            labelled all alike, or validation events labelled all alike.
     """
-    if name not in MODELS:
-        raise LorarecError(f"no conventional recommender {name!r}: choose one of {', '.join(MODELS)}")
-    chosen = FitOptions(**options)
+    options = options or FitOptions()
     events = log.rows(TRAIN) if events is None else events
-    torch.manual_seed(chosen.seed)
-    encoder = Encoder(log, chosen.max_history)
-    model = MODELS[name](encoder)
-    optimizer = torch.optim.Adam(model.parameters(), lr=chosen.lr, weight_decay=chosen.weight_decay)
+    if (log.part[events] != PARTS.index(TRAIN)).any():
+        raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
     valid = log.rows(VALID)
-    record: dict[str, Any] = {
-        **{"model": name, "log": log.fingerprint, "options": asdict(chosen), "events": len(events)},
-        **{
-            "parameters": sum(each.numel() for each in model.parameters()),
-            "validation_auc": [],
-            "versions": versions(),
-        },
+    _check_labels(log, events, "training")
+    _check_labels(log, valid, "validation")
+    torch.manual_seed(options.seed)
+    encoder = Encoder(log, options.max_history)
+    model = build(name, encoder, architecture or {})
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    curve: list[float] = []
+    record = {
+        "model": name,
+        "architecture": dict(architecture or {}),
+        "log": log.fingerprint,
+        "options": asdict(options),
+        "events": len(events),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "validation_auc": curve,
+        "versions": versions(),
     }
-    found = Conventional(name, model, encoder, record)
-    best: dict[str, torch.Tensor] = {}
-    history: list[float] = record["validation_auc"]
-    for epoch in range(chosen.epochs):
-        _epoch(model, optimizer, encoder, events, chosen, epoch, progress)
-        model.eval()
-        history.append(auc(found.score(valid), log.label[valid]))
-        if history[-1] == max(history):
+    found = Conventional(model, encoder, record)
+    for epoch in range(options.epochs):
+        order = np.random.default_rng([options.seed, epoch]).permutation(events)
+        batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
+        model.train()
+        for batch in track(batches, f"{name}, epoch {epoch + 1}", disable=not progress, transient=True):
+            loss = binary_cross_entropy_with_logits(model(encoder.batch(batch)), torch.tensor(log.label[batch]).float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        curve.append(auc(found.score(valid), log.label[valid]))
+        if curve[-1] > max(curve[:-1], default=-1.0):
             best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        if len(history) - 1 - int(np.argmax(history)) >= chosen.patience:
+        elif epoch - int(np.argmax(curve)) >= options.patience:
             break
     model.load_state_dict(best)
     return found
 
 
-def _epoch(
-    model: Recommender,
-    optimizer: torch.optim.Optimizer,
-    encoder: Encoder,
-    events: np.ndarray,
-    options: FitOptions,
-    epoch: int,
-    progress: bool,
-) -> None:
-    model.train()
-    batches = list(_batches(events, options, epoch))
-    for chosen in track(batches, f"Epoch {epoch + 1}", disable=not progress, transient=True):
-        labels = torch.from_numpy(encoder.log.label[chosen]).float()
-        loss = binary_cross_entropy_with_logits(model(encoder.batch(chosen)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def _batches(events: Sequence[int] | np.ndarray, options: FitOptions, epoch: int) -> Iterator[np.ndarray]:
-    order = np.random.default_rng([options.seed, epoch]).permutation(np.asarray(events))
-    for start in range(0, len(order), options.batch_size):
-        yield order[start : start + options.batch_size]
+def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:
+    clicks, count = int(log.label[events].sum()), len(events)
+    if 0 < clicks < count:
+        return
+    labels = "there are none" if count == 0 else f"all {count} are {'clicked' if clicks else 'not clicked'}"
+    raise LorarecError(f"{log.dataset.name}: {what} events need both labels, but {labels}")

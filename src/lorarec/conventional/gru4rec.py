@@ -25,5 +25,4 @@ class GRU4Rec(Recommender):
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         states = self.recurrent(embedded.behaviours)[0]
         # What stands after the latest item is padding, which its state never saw.
-        state = states[torch.arange(len(states)), embedded.last] * embedded.mask.any(1, keepdim=True)
-        return self.deep(torch.cat([embedded.fields.flatten(1), state], 1))
+        return self.deep(torch.cat([embedded.flat, embedded.at_last(states)], 1))

@@ -37,5 +37,4 @@ class SASRec(Recommender):
         back = (embedded.last[:, None] - torch.arange(length)).clamp(0, self.places.num_embeddings - 1)
         causal = torch.ones(length, length, dtype=torch.bool).triu(1)
         states = self.attention(self.project(behaviours) + self.places(back), mask=causal)
-        state = states[torch.arange(len(states)), embedded.last] * embedded.mask.any(1, keepdim=True)
-        return self.deep(torch.cat([embedded.fields.flatten(1), state], 1))
+        return self.deep(torch.cat([embedded.flat, embedded.at_last(states)], 1))

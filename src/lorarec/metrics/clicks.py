@@ -113,7 +113,7 @@ def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> fl
 
 
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of negatives below each positive, and share of positives above each negative; the mean of either is the AUC."""
+    """Share of negatives below each positive and of positives above each negative; either has the AUC as its mean."""
     scores, clicked = _two_classes(scores, labels)
     every, positive, negative = (stats.rankdata(part) for part in (scores, scores[clicked], scores[~clicked]))
     return (every[clicked] - positive) / len(negative), 1 - (every[~clicked] - negative) / len(positive)

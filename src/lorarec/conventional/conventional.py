@@ -1,0 +1,92 @@
+"""A trained conventional recommender and the folder it is kept in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lorarec.artefacts import new_folder, read_json, write_json
+from lorarec.conventional.base import Recommender
+from lorarec.conventional.fields import Batch, Encoder
+from lorarec.conventional.registry import build
+from lorarec.data.clicks import ClickLog
+from lorarec.errors import LorarecError
+
+WEIGHTS, RECORD = "model.safetensors", "conventional.json"
+_EVENTS_AT_ONCE = 1024
+
+
+class Conventional:
+    """A conventional recommender with the encoder it was trained with. It computes on the CPU.
+
+    Attributes:
+        model: the torch module.
+        encoder: turns events of its log into batches.
+        record: the model's name and architecture, the log's fingerprint, options, number of parameters, validation
+            AUC of every epoch.
+    """
+
+    def __init__(self, model: Recommender, encoder: Encoder, record: dict[str, Any]) -> None:
+        self.model = model
+        self.encoder = encoder
+        self.record = record
+
+    def score(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Probabilities (events,) of a click.
+
+        Args:
+            events: of the encoder's log, at least one.
+            progress: show a bar.
+        """
+        return self._read(events, lambda batch: self.model(batch).sigmoid(), progress)
+
+    def representation(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Last hidden layer (events, d), which routers read; arguments as for `score`."""
+        return self._read(events, self.model.representation, progress)
+
+    @torch.no_grad()
+    def _read(self, events: np.ndarray, read: Callable[[Batch], torch.Tensor], progress: bool) -> np.ndarray:
+        if len(events) == 0:
+            raise LorarecError("no events to score: give at least one")
+        self.model.eval()
+        parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
+        shown = track(parts, f"Scoring with {self.record['model']}", disable=not progress, transient=True)
+        return np.concatenate([read(self.encoder.batch(part)).numpy() for part in shown])
+
+    def save(self, out: str | Path, overwrite: bool = False) -> None:
+        """Write a folder with the weights as safetensors and the record as JSON, whole or not at all.
+
+        Raises:
+            LorarecError: `out` exists already or cannot be written to.
+        """
+        with new_folder(out, overwrite) as folder:
+            save_file(self.model.state_dict(), folder / WEIGHTS)
+            write_json(folder / RECORD, self.record)
+
+    @classmethod
+    def load(cls, folder: str | Path, log: ClickLog) -> Self:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            LorarecError: it is missing or damaged, or was trained on other data than `log`.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise LorarecError(f"{folder} is not a folder of a conventional recommender: train one first")
+        record = read_json(folder / RECORD)
+        if not isinstance(record, dict) or not {"model", "architecture", "log", "options"} <= record.keys():
+            raise LorarecError(f"{folder / RECORD} does not describe a conventional recommender: train it again")
+        if record["log"] != log.fingerprint:
+            raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
+        encoder = Encoder(log, record["options"]["max_history"])
+        model = build(record["model"], encoder, record["architecture"])
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise LorarecError(f"{folder / WEIGHTS} does not hold the weights of a {record['model']}") from error
+        return cls(model, encoder, record)

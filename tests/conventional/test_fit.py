@@ -1,0 +1,169 @@
+"""What holds for every conventional recommender: batches, padding, folders, seeds, unknown users and bad input."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lorarec.conventional.conventional as folders
+from lorarec.conventional import MODELS, Conventional, FitOptions, fit
+from lorarec.conventional.fields import UNKNOWN, Batch, Encoder
+from lorarec.data.clicks import ClickLog
+from lorarec.errors import LorarecError
+
+from .conftest import make_log
+
+ONE_EPOCH = FitOptions(epochs=1)
+#: Of the small log: histories of every length, empty ones as well.
+EVENTS = np.arange(15)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def fitted(request: pytest.FixtureRequest, small_log: ClickLog) -> Conventional:
+    """Every recommender after an epoch; SIM's search leaves something out."""
+    architecture = {"found": 3, "latest": 2} if request.param == "sim" else {}
+    return fit(request.param, small_log, ONE_EPOCH, architecture=architecture)
+
+
+def test_batch_equals_single(fitted: Conventional, small_log: ClickLog) -> None:
+    assert set((small_log.end - small_log.begin)[EVENTS]) == set(range(12))
+    for read, shape in ((fitted.score, (15,)), (fitted.representation, (15, 64))):
+        together = read(EVENTS)
+        assert together.shape == shape
+        np.testing.assert_allclose(together, np.concatenate([read(EVENTS[[row]]) for row in range(15)]), atol=1e-5)
+
+
+def test_padding_changes_nothing(fitted: Conventional) -> None:
+    batch = fitted.encoder.batch(EVENTS)
+    history = [torch.nn.functional.pad(field, (0, 0, 0, 7), value=UNKNOWN) for field in batch.history]
+    padded = replace(batch, history=history, rating=torch.nn.functional.pad(batch.rating, (0, 7)))
+    with torch.no_grad():
+        torch.testing.assert_close(fitted.model(padded), fitted.model(batch), atol=1e-5, rtol=0)
+
+
+def test_the_head_reads_the_representation(fitted: Conventional) -> None:
+    """Scores are the logistic function of the head on the representation; DeepFM adds its factorisation machine."""
+    with torch.no_grad():
+        logits = fitted.model.head(torch.from_numpy(fitted.representation(EVENTS)))[:, 0]
+    if fitted.record["model"] == "deepfm":
+        logits = logits + _factorisation_machine(fitted, fitted.encoder.batch(EVENTS))
+    np.testing.assert_allclose(fitted.score(EVENTS), logits.sigmoid().numpy(), atol=1e-5)
+
+
+def _factorisation_machine(fitted: Conventional, batch: Batch) -> torch.Tensor:
+    """First-order terms and the inner product of each pair of fields, by loops."""
+    with torch.no_grad():
+        fields = fitted.model.embeddings(batch).all_fields
+        weights = fitted.model.first_order.weight.detach().view(fields.shape[1:])
+    total = (fields * weights).sum((1, 2))
+    for i in range(fields.shape[1]):
+        for j in range(i):
+            total = total + (fields[:, i] * fields[:, j]).sum(-1)
+    return total
+
+
+def test_a_folder_gives_the_same_scores(fitted: Conventional, small_log: ClickLog, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "crm")
+    again = Conventional.load(tmp_path / "crm", small_log)
+    np.testing.assert_array_equal(again.score(EVENTS), fitted.score(EVENTS))
+    assert again.record == fitted.record
+
+
+def test_the_seed_decides(fitted: Conventional, small_log: ClickLog) -> None:
+    name, architecture = fitted.record["model"], fitted.record["architecture"]
+    torch.manual_seed(7)
+    same = fit(name, small_log, ONE_EPOCH, architecture=architecture)
+    other = fit(name, small_log, FitOptions(epochs=1, seed=1), architecture=architecture)
+    np.testing.assert_array_equal(same.score(EVENTS), fitted.score(EVENTS))
+    assert not np.allclose(other.score(EVENTS), fitted.score(EVENTS))
+
+
+def test_the_best_epoch_is_kept(small_log: ClickLog) -> None:
+    """A fit that stops at the best epoch of a longer one has its weights."""
+    longer = fit("dcnv2", small_log, FitOptions(epochs=8, lr=0.03))
+    curve = longer.record["validation_auc"]
+    best = int(np.argmax(curve))
+    assert len(curve) < 8 or best > 5
+    shorter = fit("dcnv2", small_log, FitOptions(epochs=best + 1, lr=0.03))
+    assert shorter.record["validation_auc"] == curve[: best + 1]
+    events = small_log.rows("test")
+    np.testing.assert_array_equal(shorter.score(events), longer.score(events))
+
+
+def test_only_training_decides_what_is_known(small_log: ClickLog) -> None:
+    encoder = Encoder(small_log, 60)
+    train = small_log.rows("train")
+    for field, seen in ((encoder.users[0], small_log.user), (encoder.items[0], small_log.item)):
+        assert set(np.flatnonzero(field.table[:, 0] != UNKNOWN)) == set(seen[train])
+        assert field.table.max() == field.size - 1
+    assert len(small_log.users) > len(set(small_log.user[train]))
+
+
+def test_unknown_users_of_one_profile_are_alike(fitted: Conventional, small_log: ClickLog) -> None:
+    """A user and an item that training never saw are scored by profile and genre, as if there were no ids."""
+    batch = fitted.encoder.batch(small_log.rows("test")[:4])
+    known, unknown = (replace(batch, user=[torch.full((4, 1), id_), *batch.user[1:]]) for id_ in (1, UNKNOWN))
+    blank = replace(unknown, item=[torch.zeros(4, 1, dtype=torch.int64), *batch.item[1:]])
+    with torch.no_grad():
+        scores = [fitted.model(each) for each in (known, unknown, blank)]
+        embedded = fitted.model.embeddings(blank)
+    assert torch.stack(scores).isfinite().all()
+    assert not torch.equal(scores[0], scores[1])
+    assert not embedded.fields[:, 0].any()
+    assert embedded.fields[:, -1].any()
+
+
+def test_a_failed_write_leaves_nothing(fitted: Conventional, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders, "write_json", full)
+    with pytest.raises(LorarecError, match=r"cannot write .*crm: No space left"):
+        fitted.save(tmp_path / "crm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_few_training_events(small_log: ClickLog) -> None:
+    few = fit("deepfm", small_log, ONE_EPOCH, events=small_log.few_shot(40))
+    assert few.record["events"] == 40
+
+
+def test_bad_fits(small_log: ClickLog) -> None:
+    liked = small_log.rows("train")[small_log.label[small_log.rows("train")] == 1]
+    one_sided = replace(small_log, label=np.where(small_log.part == 1, 0, small_log.label))
+    for log, name, options, message in [
+        (small_log, "fm", {}, "no conventional recommender 'fm': choose one of deepfm,"),
+        (small_log, "din", {"architecture": {"depth": 2}}, "cannot build din with {'depth': 2}: .*depth"),
+        (small_log, "din", {"events": liked[:0]}, "planted: training events need both labels, but there are none"),
+        (small_log, "din", {"events": liked[:9]}, "planted: training events need both labels, but all 9 are clicked"),
+        (small_log, "din", {"events": small_log.rows("test")}, "planted: events outside the training part"),
+        (one_sided, "din", {}, r"planted: validation events need both labels, but all \d+ are not clicked"),
+    ]:
+        with pytest.raises(LorarecError, match=message):
+            fit(name, log, **options)  # type: ignore[arg-type]
+    for option, value in (("epochs", 0), ("max_history", 0), ("lr", 0.0), ("weight_decay", -1.0)):
+        with pytest.raises(LorarecError, match=f"option {option} must"):
+            FitOptions(**{option: value})  # type: ignore[arg-type]
+
+
+def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
+    folder = tmp_path / "crm"
+    found = fit("deepfm", small_log, ONE_EPOCH)
+    with pytest.raises(LorarecError, match="no events to score"):
+        found.score(small_log.rows("test")[:0])
+    with pytest.raises(LorarecError, match="crm is not a folder of a conventional recommender"):
+        Conventional.load(folder, small_log)
+    found.save(folder)
+    with pytest.raises(LorarecError, match="crm exists already"):
+        found.save(folder)
+    other = make_log(lambda profile, before, kind: kind < 3, users=40)
+    with pytest.raises(LorarecError, match=f"was trained on other data .*not {other.fingerprint}"):
+        Conventional.load(folder, other)
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LorarecError, match="does not hold the weights of a deepfm"):
+        Conventional.load(folder, small_log)
+    (folder / "conventional.json").write_text("{}")
+    with pytest.raises(LorarecError, match="does not describe a conventional recommender"):
+        Conventional.load(folder, small_log)
