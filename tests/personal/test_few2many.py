@@ -168,7 +168,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
     [
         ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose of deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
-        ({"samples": 1}, "the 1 sampled events all have one label"),
+        ({"samples": 1}, "the 1 sampled events need two of either label"),
         ({"positive_from": 2.0}, "every rating is at least 2"),
         ({"stars": 4.0}, "outside 0 to 4"),
         ({"rnak": 3}, "unknown option rnak"),
@@ -190,5 +190,5 @@ def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_pat
 
 
 def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
-    with pytest.raises(LorarecError, match="the loss is .* lower lr"):
+    with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
         personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "lr": 1e20, "warmup": 0.0})

@@ -16,7 +16,9 @@ RATINGS = [1.0, 4.0, 4.5, 2.0, 5.0, 3.0]
 def make_log(profiles: bool = True) -> ClickLog:
     rows = [(user, f"i{at}", at, rating) for user in ("u7", "u8") for at, rating in enumerate(RATINGS)]
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame({"item_id": [f"i{at}" for at in range(6)], "title": [f"lamp {'abcdef'[at]}" for at in range(6)]})
+    items = pl.DataFrame(
+        {"item_id": [f"i{at}" for at in range(6)], "title": [f"lamp {'abcdef'[at]}" for at in range(6)]}
+    )
     users = pl.DataFrame({"user_id": ["u7"], "gender": ["F"], "age": [25], "zip_code": ["90210"], "occupation": [None]})
     interactions = pl.DataFrame(rows, schema=schema, orient="row")
     return click_log(Dataset.from_frames("lamps", interactions, items, users if profiles else None))

@@ -1,15 +1,16 @@
 """Figures of clicks for a person: a table at a terminal, metrics.json and report.md in a folder."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from lorarec.artefacts import write_json
-from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation
+from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
+from lorarec.personal import Personalized
+from lorarec.personal.few2many import LABEL, RECLORA
 
 
 def click_table(evaluation: ClickEvaluation, title: str) -> Table:
@@ -24,23 +25,21 @@ def click_table(evaluation: ClickEvaluation, title: str) -> Table:
     return table
 
 
-def write_click_report(evaluation: ClickEvaluation, record: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json and report.md into a folder that exists.
-
-    Args:
-        record: what `personalize` recorded.
-    """
-    write_json(folder / METRICS, evaluation.as_dict() | {"test": record["test"]})
-    (folder / REPORT).write_text(_markdown(evaluation, record), encoding="utf-8")
+def report_clicks(result: Personalized) -> ClickEvaluation:
+    """Figures of the predictions of `personalize`; metrics.json and report.md are written beside them."""
+    evaluation = evaluate_clicks(result.predictions[LABEL].to_numpy(), result.rows, RECLORA)
+    write_json(result.folder / METRICS, evaluation.as_dict() | {"test": result.record["test"]})
+    (result.folder / REPORT).write_text(_markdown(evaluation, result.record), encoding="utf-8")
+    return evaluation
 
 
 def told_of_test(record: dict[str, Any]) -> str:
     """One line about the test events that training says little about."""
     test = record["test"]
     return (
-        f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of items "
-        f"without training events; {test['without_history']:,} are of users without any history, for whom RecLoRA fell "
-        "back to the router's mean weights."
+        f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of "
+        f"items without training events; {test['without_history']:,} are of users without any history, for whom "
+        "RecLoRA fell back to the router's mean weights."
     )
 
 
@@ -66,8 +65,8 @@ def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
         f"{evaluation.events:,} test events, {evaluation.clicked:.1%} of them clicks. {told_of_test(record)}",
         "",
         f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval, from 1,000 resamples of the events.",
-        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, else a two-sided paired "
-        "t-test over events; not corrected for the number of rows and columns.",
+        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, else a two-sided "
+        "paired t-test over events; not corrected for the number of rows and columns.",
     ]
     return "\n".join(lines) + "\n"
 

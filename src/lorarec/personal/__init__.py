@@ -12,8 +12,8 @@ from lorarec.personal.users import export_user
 __all__ = [
     "TARGETS",
     "PersonalLora",
-    "Personalized",
     "PersonalizeOptions",
+    "Personalized",
     "Retriever",
     "Router",
     "export_user",

@@ -30,6 +30,7 @@ from lorarec.training.checkpoints import Checkpoints
 
 CRM, PREDICTIONS, RECORD = "crm", "predictions.parquet", "personalize.json"
 LABEL = "label"
+RECLORA = "RecLoRA"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Personalized:
     folder: Path
     predictions: pl.DataFrame
     record: dict[str, Any]
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Name of the row -> (events,) probabilities."""
+        return {each.name: each.to_numpy() for each in self.predictions.drop(USER, ITEM, TIME, LABEL)}
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,11 @@ def personalize(
     log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
     sample, test = log.few_shot(chosen.samples, chosen.seed), log.rows(TEST)
     for what, events in (("sampled", sample), ("test", test)):
-        if len(set(log.label[events].tolist())) < 2:
-            raise LorarecError(f"{dataset.name}: the {len(events)} {what} events all have one label: take more events")
+        if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
+            raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
     given = None if str(crm) in MODELS else _given(crm, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
-    rows.append(_Row(PERSONAL, "RecLoRA", chosen.size, chosen.retrieval))
+    rows.append(_Row(PERSONAL, RECLORA, chosen.size, chosen.retrieval))
     record = {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],

@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from lorarec.artefacts import read_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import Conventional
 from lorarec.data.columns import USER
 from lorarec.data.dataset import read_parquet
 from lorarec.errors import LorarecError
-from lorarec.personal.model import PersonalLora
+from lorarec.personal.model import SETTINGS, PersonalLora
 
 PERSONAL, USERS = "personal", "users.parquet"
 REPRESENTATION = "representation"
@@ -31,6 +32,15 @@ def user_representations(recommender: Conventional) -> pl.DataFrame:
     sums = np.add.reduceat(recommender.representation(events), begins)
     means = sums / np.diff(begins, append=len(events))[:, None]
     return pl.DataFrame({USER: log.users, REPRESENTATION: means.astype(np.float32)})
+
+
+def trained_with(folder: str | Path) -> str:
+    """The backbone, as it was named, of what `personalize` wrote.
+
+    Raises:
+        LorarecError: the folder is not one.
+    """
+    return str(read_json(Path(folder) / PERSONAL / SETTINGS)["backbone"]["id"])
 
 
 def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbone, overwrite: bool = False) -> None:

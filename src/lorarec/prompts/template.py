@@ -1,7 +1,7 @@
 """Templates: the words around titles, kept in Jinja2 files apart from code.
 
-A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, and, where they
-are known, `stars` (a text for each title of the history) and `profile` (a text about the user); both are empty otherwise.
+A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
+for each title of the history) and `profile` (a text about the user); the last two are empty where they are not known.
 Rendering it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are
 tokenised apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it
 occurs.
