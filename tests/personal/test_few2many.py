@@ -174,6 +174,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"rnak": 3}, "unknown option rnak"),
         ({"lr": 0}, "option lr must be positive, got 0"),
         ({"epochs": 0}, "option epochs must be at least 1, got 0"),
+        ({"shared": ("random",)}, "similar or recent history, not random"),
         ({"retrieval": "random"}, "retrieval must be similar or recent"),
     ],
 )

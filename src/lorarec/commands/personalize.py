@@ -41,7 +41,7 @@ def train(
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
     shared: Annotated[
-        list[Retrieval] | None,
+        list[str] | None,
         typer.Option(
             help="Compare with one LoRA for all users: `similar` history (ReLLa) or `recent` (TALLRec); "
             "may be given twice."

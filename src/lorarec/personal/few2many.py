@@ -20,7 +20,7 @@ from lorarec.data.columns import ITEM, TIME, USER
 from lorarec.errors import LorarecError
 from lorarec.personal.meta_loras import meta_loras
 from lorarec.personal.model import PersonalLora
-from lorarec.personal.options import PersonalizeOptions, Retrieval
+from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
 from lorarec.personal.rows import RowReader
 from lorarec.personal.score import mean_weights, probabilities
 from lorarec.personal.tune import tune
@@ -63,7 +63,7 @@ class _Row:
     folder: str
     title: str
     size: int
-    retrieval: Retrieval
+    retrieval: str
 
 
 class _Stages(Checkpoints):
@@ -80,7 +80,7 @@ def personalize(
     out: str | Path,
     *,
     crm: str | Path = "din",
-    shared: Sequence[Retrieval] = (),
+    shared: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -113,6 +113,9 @@ def personalize(
     chosen = PersonalizeOptions.build(**options)
     out = Path(out)
     refuse_existing(out, overwrite)
+    for how in shared:
+        if how not in RETRIEVALS:
+            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
     log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
     sample, test = log.few_shot(chosen.samples, chosen.seed), log.rows(TEST)
     for what, events in (("sampled", sample), ("test", test)):
@@ -121,7 +124,7 @@ def personalize(
     given = None if str(crm) in MODELS else _given(crm, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
     rows.append(_Row(PERSONAL, RECLORA, chosen.size, chosen.retrieval))
-    record = {
+    record: dict[str, Any] = {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],
         "readout": "verdict",

@@ -8,6 +8,7 @@ from lorarec.errors import LorarecError
 from lorarec.personal.meta_loras import TARGETS
 
 Retrieval = Literal["similar", "recent"]
+RETRIEVALS = get_args(Retrieval)
 
 _AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
 _STEPS = ("epochs", "batch_size", "token_budget", "checkpoint_every")
@@ -80,7 +81,7 @@ class PersonalizeOptions:
                 raise LorarecError(f"option {name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
-        if self.retrieval not in get_args(Retrieval):
+        if self.retrieval not in RETRIEVALS:
             raise LorarecError(f"option retrieval must be similar or recent, got {self.retrieval}")
 
     @classmethod

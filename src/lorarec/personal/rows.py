@@ -10,7 +10,7 @@ from lorarec.backbone.load import Backbone
 from lorarec.conventional import Conventional
 from lorarec.data.columns import TITLE
 from lorarec.personal.embeddings import title_embeddings
-from lorarec.personal.options import PersonalizeOptions, Retrieval
+from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.retriever import Retriever
 from lorarec.prompts import CLICK, Example, PromptBuilder, click_examples
 
@@ -55,7 +55,7 @@ class RowReader:
         embeddings = title_embeddings(backbone, log.dataset.items[TITLE].to_list())
         self.retriever = Retriever(log.user, log.item, log.time, embeddings)
 
-    def read(self, events: np.ndarray, retrieval: Retrieval) -> Rows:
+    def read(self, events: np.ndarray, retrieval: str) -> Rows:
         """The rows of some events, with histories that are `similar` to the target or `recent`."""
         log, count = self.recommender.encoder.log, self.options.max_history
         user, item, time = log.user[events], log.item[events], log.time[events]
