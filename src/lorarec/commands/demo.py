@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lorarec.demo import FULL, QUICK, run_demo, run_personal_demo
+from lorarec.errors import LorarecError
 
 Quick = Annotated[bool, typer.Option("--quick", help="A fraction of the work, to see that all parts run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -30,6 +31,8 @@ def demo(
     """
     if context.invoked_subcommand is None:
         run_demo(out, QUICK if quick else FULL, seed, overwrite)
+    elif any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
+        raise LorarecError("options of `demo personal` go behind it, as in: lorarec demo personal --quick")
 
 
 @demo_app.command("personal")
