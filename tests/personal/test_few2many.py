@@ -15,7 +15,7 @@ from lorarec.conventional import Conventional, FitOptions, fit
 from lorarec.data import Dataset
 from lorarec.data.clicks import click_log
 from lorarec.errors import LorarecError
-from lorarec.personal import PersonalizeOptions, PersonalLora, export_user, meta_loras, personalize, tune
+from lorarec.personal import PersonalizeOptions, PersonalLora, export_user, few2many, meta_loras, personalize, tune
 from lorarec.personal.rows import RowReader
 from lorarec.personal.score import mean_weights, probabilities
 from lorarec.scoring import score_batch
@@ -193,3 +193,17 @@ def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_pat
 def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
     with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
         personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "lr": 1e20, "warmup": 0.0})
+
+
+def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_backbone, taste, tmp_path, monkeypatch):
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(few2many, "tune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(few2many, "fit", killed)
+        personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", resume=True, **TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

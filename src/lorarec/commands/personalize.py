@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lorarec.backbone.load import EMBEDDED, Backbone
 from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.conventional import MODELS
 from lorarec.data import Dataset
 from lorarec.evaluation import click_table, report_clicks, told_of_test
 from lorarec.personal import PersonalizeOptions, export_user
@@ -35,8 +36,8 @@ def train(
     crm: Annotated[
         str,
         typer.Option(
-            help="Conventional recommender: deepfm, autoint, dcnv2, gru4rec, caser, sasrec, din, sim, "
-            "or the folder of a trained one, such as crm/ of an earlier OUT."
+            help=f"Conventional recommender to train ({', '.join(MODELS)}), or the folder of a trained one, such as "
+            "crm/ of an earlier OUT."
         ),
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,

@@ -134,9 +134,10 @@ def personalize(
     stages = _Stages(out, record)
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
-        recommender = given or _fitted(str(crm), log, chosen, stages.folder / CRM, progress)
         if not (stages.folder / CRM).exists():
-            recommender.save(stages.folder / CRM)
+            fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
+            (given or fit(str(crm), log, fitting, progress=progress)).save(stages.folder / CRM)
+        recommender = Conventional.load(stages.folder / CRM, log)
         reader = RowReader(backbone, recommender, chosen)
         predictions = _events(log, test).with_columns(
             pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
@@ -159,13 +160,6 @@ def _given(crm: str | Path, log: ClickLog) -> Conventional:
     if not Path(crm).is_dir():
         raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(MODELS)}")
     return Conventional.load(crm, log)
-
-
-def _fitted(name: str, log: ClickLog, options: PersonalizeOptions, folder: Path, progress: bool) -> Conventional:
-    """The recommender of stage 1, read again if that stage is finished."""
-    if folder.exists():
-        return Conventional.load(folder, log)
-    return fit(name, log, FitOptions(max_history=options.id_history, seed=options.seed), progress=progress)
 
 
 def _predict(
