@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from lorarec.data import Dataset
     from lorarec.evaluation import evaluate
     from lorarec.mixing import mix
+    from lorarec.personal import personalize
     from lorarec.ranking import Ranker
     from lorarec.training import train
 
 __version__ = "0.1.0"
 
-__all__ = ["Backbone", "Dataset", "LorarecError", "Ranker", "__version__", "evaluate", "mix", "train"]
+__all__ = ["Backbone", "Dataset", "LorarecError", "Ranker", "__version__", "evaluate", "mix", "personalize", "train"]
 
 _HOMES = {
     "Backbone": "lorarec.backbone",
@@ -26,6 +27,7 @@ _HOMES = {
     "Ranker": "lorarec.ranking",
     "evaluate": "lorarec.evaluation",
     "mix": "lorarec.mixing",
+    "personalize": "lorarec.personal",
     "train": "lorarec.training",
 }
 

@@ -24,12 +24,17 @@ _PANELS = {
     "Adapters": {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
         "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
+        "personalize": (
+            "personalize",
+            "personalize_app",
+            "Train adapters that are mixed for every user; export a user's.",
+        ),
         "backbone": ("backbone", "backbone_app", "Make a small backbone from item texts."),
     },
     "Ranking": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
-        "demo": ("demo", "demo", "Train, mix and compare adapters on the bundled sample."),
+        "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
     },
 }
 _VERBS = {verb: (module, name) for verbs in _PANELS.values() for verb, (module, name, _) in verbs.items()}

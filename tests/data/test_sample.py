@@ -7,7 +7,14 @@ import polars as pl
 import pytest
 
 from lorarec.data import leave_one_out
-from lorarec.data.sample import GENERAL_DOMAINS, SPECIFIC_DOMAIN, build_sample, load_sample, sample_domains
+from lorarec.data.sample import (
+    GENERAL_DOMAINS,
+    SPECIFIC_DOMAIN,
+    build_sample,
+    load_sample,
+    load_whole_sample,
+    sample_domains,
+)
 from lorarec.errors import LorarecError
 
 README = """Summary
@@ -78,3 +85,11 @@ def test_build_from_the_published_folder(tmp_path: Path) -> None:
     assert "Be kind." in licence
     assert "Cite us." in licence
     assert "Further" not in licence
+
+
+def test_whole_sample_is_one_log_with_genres_and_years() -> None:
+    whole = load_whole_sample()
+    assert whole.interactions["rating"].is_between(0.5, 5).all()
+    assert "genres" in whole.items.columns
+    assert whole.items["title"].str.contains(r"\(\d{4}\)$").mean() > 0.99
+    assert set(load_sample().items["item_id"]) <= set(whole.items["item_id"])

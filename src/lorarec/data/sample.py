@@ -48,9 +48,12 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     for earlier in list(_GENRES)[: list(_GENRES).index(domain)]:
         left = left.filter(~_has_genre_of(earlier))
     movies = left.filter(_has_genre_of(domain))
-    rows = ratings.join(movies, on=ITEM, how="semi", maintain_order="left")
-    source = Source(f"sample-{domain}", "MovieLens ml-latest-small (bundled)", LICENCE, rows, readable_genres(movies))
-    return assemble(source, k_core=_CORE)
+    return _assembled(f"sample-{domain}", ratings.join(movies, on=ITEM, how="semi", maintain_order="left"), movies)
+
+
+def load_whole_sample() -> Dataset:
+    """All ratings of the sample, of films of any genre, as one 5-core Dataset."""
+    return _assembled("sample", *_tables())
 
 
 def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -> None:
@@ -90,6 +93,11 @@ def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
     as_text = pl.col(USER, ITEM).cast(pl.String)
     ratings = ratings.select(as_text, pl.col(TIME).cast(pl.Int64), pl.col(RATING).cast(pl.Float32))
     return ratings, movies.select(pl.col(ITEM).cast(pl.String), TITLE, "genres")
+
+
+def _assembled(name: str, ratings: pl.DataFrame, movies: pl.DataFrame) -> Dataset:
+    source = Source(name, "MovieLens ml-latest-small (bundled)", LICENCE, ratings, readable_genres(movies))
+    return assemble(source, k_core=_CORE)
 
 
 def _has_genre_of(domain: str) -> pl.Expr:

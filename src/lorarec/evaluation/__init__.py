@@ -1,6 +1,8 @@
 """Protocols run over rankers, and reports with figures, intervals and a picture."""
 
 from lorarec.evaluation.baselines import Popularity, Random, TitleSimilarity, baseline_rows
+from lorarec.evaluation.click_report import click_table, report_clicks, told_of_test
+from lorarec.evaluation.clicks import ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.evaluate import evaluate
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.evaluation.report import write_report
@@ -9,6 +11,7 @@ from lorarec.evaluation.rows import ranker_rows, split_warning
 from lorarec.evaluation.tables import evaluation_table
 
 __all__ = [
+    "ClickEvaluation",
     "Evaluation",
     "Figure",
     "Popularity",
@@ -19,9 +22,13 @@ __all__ = [
     "SettingResult",
     "TitleSimilarity",
     "baseline_rows",
+    "click_table",
     "evaluate",
+    "evaluate_clicks",
     "evaluation_table",
     "ranker_rows",
+    "report_clicks",
     "split_warning",
+    "told_of_test",
     "write_report",
 ]

@@ -1,9 +1,23 @@
-"""RecLoRA: adapters that a router mixes for every user, and the histories that go with them."""
+"""RecLoRA: adapters that a router mixes for every user, the histories that go with them, and how both are trained."""
 
 from lorarec.personal.embeddings import title_embeddings
+from lorarec.personal.few2many import Personalized, personalize
 from lorarec.personal.meta_loras import TARGETS, meta_loras
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.retriever import Retriever
 from lorarec.personal.router import Router
+from lorarec.personal.users import export_user
 
-__all__ = ["TARGETS", "PersonalLora", "Retriever", "Router", "meta_loras", "title_embeddings"]
+__all__ = [
+    "TARGETS",
+    "PersonalLora",
+    "PersonalizeOptions",
+    "Personalized",
+    "Retriever",
+    "Router",
+    "export_user",
+    "meta_loras",
+    "personalize",
+    "title_embeddings",
+]

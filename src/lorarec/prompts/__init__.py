@@ -1,6 +1,7 @@
 """Dataset rows to token ids; templates apart from code."""
 
 from lorarec.prompts.build import Example, PromptBuilder
-from lorarec.prompts.template import READOUTS, Template
+from lorarec.prompts.clicks import click_examples
+from lorarec.prompts.template import CLICK, READOUTS, Template
 
-__all__ = ["READOUTS", "Example", "PromptBuilder", "Template"]
+__all__ = ["CLICK", "READOUTS", "Example", "PromptBuilder", "Template", "click_examples"]

@@ -39,7 +39,7 @@ class PromptBuilder:
     Args:
         tokenizer: a Hugging Face tokenizer; its chat template is used when it has one.
         readout: `verdict` (the prompt holds the history) or `likelihood` (and the candidate list).
-        template: a Jinja2 file in place of the bundled one.
+        template: a Jinja2 file, or the name of a bundled one, in place of the readout's own.
         max_tokens: the longest prompt plus branch; the oldest history is dropped first to fit.
         max_title_tokens: titles are cut to this many tokens.
 
@@ -82,12 +82,16 @@ class PromptBuilder:
     def _branch(self, title: str, lead: str, suffix: str) -> list[int]:
         return [*self.tokens(lead + title, self.max_title_tokens), *self.tokens(suffix)]
 
-    def example(self, history: Sequence[str], candidates: Sequence[str]) -> Example:
+    def example(
+        self, history: Sequence[str], candidates: Sequence[str], stars: Sequence[str] = (), profile: str = ""
+    ) -> Example:
         """Build one example.
 
         Args:
             history: titles in time order, oldest first.
             candidates: titles to score, at least one.
+            stars: what the user gave each title of the history, in words; nothing is said without.
+            profile: what is known of the user, in words.
 
         Raises:
             LorarecError: no candidates, an empty title, or a prompt beyond `max_tokens` with no history at all.
@@ -96,9 +100,9 @@ class PromptBuilder:
             raise LorarecError("a prompt needs at least one candidate title")
         if not all(candidates) or not all(history):
             raise LorarecError("an empty title in a prompt: give every item a title")
-        kept = list(history)
+        kept, given = list(history), tuple(stars)
         while True:
-            prompt, branches = self._assemble(kept, candidates)
+            prompt, branches = self._assemble(kept, candidates, given, profile)
             over = len(prompt) + max(map(len, branches)) - self.max_tokens
             if over <= 0:
                 return Example(prompt, branches)
@@ -112,12 +116,14 @@ class PromptBuilder:
             while over > 0 and drop < len(kept):
                 over -= len(self.tokens(" " + kept[drop], self.max_title_tokens)) + 2
                 drop += 1
-            kept = kept[drop:]
+            kept, given = kept[drop:], given[drop:]
             self.dropped += drop
 
-    def _assemble(self, history: Sequence[str], candidates: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def _assemble(
+        self, history: Sequence[str], candidates: Sequence[str], stars: tuple[str, ...], profile: str
+    ) -> tuple[list[int], list[list[int]]]:
         listed = candidates if self.readout == "likelihood" else ()
-        pieces = self.template.pieces(len(history), len(listed))
+        pieces = self.template.pieces(len(history), len(listed), stars, profile)
         titles = {"h": history, "c": listed}
         prompt = list(self._bos)
         lead = ""

@@ -1,8 +1,10 @@
 """Templates: the words around titles, kept in Jinja2 files apart from code.
 
-A template sees `history` and `candidates` (titles, oldest first) and `candidate`, the title being scored. Rendering
-it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are tokenised
-apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it occurs.
+A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
+for each title of the history) and `profile` (a text about the user); the last two are empty where they are not known.
+Rendering it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are
+tokenised apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it
+occurs.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,9 @@ from lorarec.errors import LorarecError
 
 MARK = "\x00"
 READOUTS = ("verdict", "likelihood")
+#: The bundled template of clicks: profile, history with stars, one title; read as a verdict.
+CLICK = "click"
+BUNDLED = (*READOUTS, CLICK)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Template:
 
     Args:
         readout: `verdict` or `likelihood` (see `lorarec.scoring`).
-        path: a Jinja2 file of the user's own; the bundled one when None.
+        path: a Jinja2 file of the user's own or the name of a bundled template; that of the readout when None.
         chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
 
     Raises:
@@ -49,10 +54,11 @@ class Template:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
-        self.name = str(path) if path else f"{readout}.j2"
+        self.name = str(path or readout)
         self.chat = chat
         try:
-            source = Path(path) if path else resources.files("lorarec.prompts") / "templates" / f"{readout}.j2"
+            bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
+            source = bundled if self.name in BUNDLED else Path(self.name)
             environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
             self.source = source.read_text(encoding="utf-8")
             self._template = environment.from_string(self.source)
@@ -62,12 +68,14 @@ class Template:
             raise LorarecError(f"template {self.name} is not valid Jinja2: {error}") from error
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
-    def _pieces(self, history: int, candidates: int) -> Pieces:
+    def _pieces(self, history: int, candidates: int, stars: tuple[str, ...] = (), profile: str = "") -> Pieces:
         try:
             text = self._template.render(
                 history=[f"{MARK}h{i}{MARK}" for i in range(history)],
                 candidates=[f"{MARK}c{i}{MARK}" for i in range(candidates)],
                 candidate=f"{MARK}x0{MARK}",
+                stars=stars,
+                profile=profile,
             )
         except jinja2.TemplateError as error:
             raise LorarecError(f"template {self.name} cannot be rendered: {error}") from error

@@ -1,0 +1,145 @@
+"""`lorarec personalize`: adapters that a router mixes for every user, and a user's own as a plain PEFT folder."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from lorarec.backbone.load import EMBEDDED, Backbone
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.conventional import MODELS
+from lorarec.data import Dataset
+from lorarec.evaluation import click_table, report_clicks, told_of_test
+from lorarec.personal import PersonalizeOptions, export_user
+from lorarec.personal import personalize as train_personal
+from lorarec.personal.options import Retrieval
+from lorarec.personal.users import trained_with
+
+DEFAULT = PersonalizeOptions()
+
+personalize_app = typer.Typer(help="Train adapters that are mixed for every user; export a user's own.")
+
+
+@personalize_app.callback()
+def personalize() -> None:
+    """Train adapters that are mixed for every user; export a user's own."""
+
+
+@personalize_app.command("train")
+def train(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder; every interaction needs a rating.")],
+    out: Annotated[Path, typer.Option(help="The folder to make; OUT.checkpoints keeps the work in progress.")],
+    crm: Annotated[
+        str,
+        typer.Option(
+            help=f"Conventional recommender to train ({', '.join(MODELS)}), or the folder of a trained one, such as "
+            "crm/ of an earlier OUT."
+        ),
+    ] = "din",
+    samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare with one LoRA for all users: `similar` history (ReLLa) or `recent` (TALLRec); "
+            "may be given twice."
+        ),
+    ] = None,
+    backbone: BackboneId = EMBEDDED,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
+    positive_from: Annotated[float, typer.Option(help="Ratings from here count as clicks.")] = DEFAULT.positive_from,
+    stars: Annotated[float, typer.Option(help="The highest rating of the scale.")] = DEFAULT.stars,
+    id_history: Annotated[
+        int, typer.Option(help="Latest events that the conventional recommender reads.")
+    ] = DEFAULT.id_history,
+    max_history: Annotated[int, typer.Option(help="Events of the history in a prompt.")] = DEFAULT.max_history,
+    retrieval: Annotated[
+        Retrieval, typer.Option(help="Which those are: most similar to the target, or most recent.")
+    ] = DEFAULT.retrieval,
+    size: Annotated[int, typer.Option(help="Number of meta-LoRAs that are mixed.")] = DEFAULT.size,
+    rank: Annotated[int, typer.Option(help="Rank of each.")] = DEFAULT.rank,
+    alpha: Annotated[float, typer.Option(help="Their output is scaled by alpha / rank.")] = DEFAULT.alpha,
+    targets: Annotated[str, typer.Option(help="Comma-separated names of adapted layers.")] = ",".join(DEFAULT.targets),
+    combine: Annotated[
+        Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A.")
+    ] = "factors",
+    temperature: Annotated[
+        float, typer.Option(help="Of the router: the higher, the more alike users are.")
+    ] = DEFAULT.temperature,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
+    epochs: Annotated[int, typer.Option(help="Passes over the samples.")] = DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = DEFAULT.batch_size,
+    token_budget: Annotated[
+        int, typer.Option(help="Tokens per forward pass: memory against speed.")
+    ] = DEFAULT.token_budget,
+    max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest history drops first.")] = DEFAULT.max_tokens,
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = DEFAULT.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, if there is one.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Train RecLoRA: a router reads a conventional recommender and mixes meta-LoRAs for every user and target.
+
+    Ratings become clicks, cut by global time into 8:1:1. The conventional recommender learns from all training events,
+    the language model from a few of them (--samples). The test events then give AUC, LogLoss and ACC.
+
+    Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
+
+    OUT holds crm/ (reusable by --crm), personal/, users.parquet, predictions.parquet, metrics.json and report.md.
+    """
+    names = {field.name for field in fields(PersonalizeOptions)}
+    options: dict[str, Any] = {name: value for name, value in context.params.items() if name in names}
+    options["targets"] = tuple(name.strip() for name in targets.split(","))
+    PersonalizeOptions.build(**options)  # bad options are refused before anything heavy is loaded
+    data = Dataset.load(dataset)
+    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    result = train_personal(
+        model,
+        data,
+        out,
+        crm=crm,
+        shared=shared or (),
+        resume=resume,
+        overwrite=overwrite,
+        progress=not as_json,
+        **options,
+    )
+    evaluation = report_clicks(result)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "test": result.record["test"]}))
+        return
+    console = Console()
+    console.print(click_table(evaluation, data.name))
+    console.print(told_of_test(result.record))
+    console.print(f"Report: {out / 'report.md'}")
+
+
+@personalize_app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="What `lorarec personalize train` wrote.")],
+    user: Annotated[str, typer.Option(help="A user id of its dataset.")],
+    out: Annotated[Path, typer.Option(help="The adapter folder to write.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Where its backbone is now; where it was in training if unset.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a user's own adapter as a plain PEFT folder, which PEFT, vLLM and others load.
+
+    Its mixture is the one that the router chooses for the mean of what the conventional recommender makes of the user's
+    latest ten events.
+
+    Example: lorarec personalize export personal --user 42 --out adapters/user-42
+    """
+    model = Backbone.load(backbone or trained_with(folder), dtype, device, trust_remote_code=trust_remote_code)
+    export_user(folder, user, out, model, overwrite)
+    typer.echo(f"Adapter of user {user} written to {out}")

@@ -1,0 +1,55 @@
+"""The demo of RecLoRA: a conventional recommender on all ratings, and adapters for every user on a few percent."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from lorarec.artefacts import refuse_existing
+from lorarec.backbone import Backbone
+from lorarec.data.columns import USER
+from lorarec.data.sample import load_whole_sample
+from lorarec.evaluation import ClickEvaluation, click_table, report_clicks, told_of_test
+from lorarec.personal import export_user, personalize
+
+#: Few samples and passes, for minutes on two cores.
+FULL: dict[str, Any] = {"samples": 2048, "epochs": 2, "batch_size": 16, "lr": 2e-3, "max_title_tokens": 16}
+QUICK: dict[str, Any] = {**FULL, "samples": 64, "epochs": 1, "max_history": 2}
+#: Of the users, one in so many is kept for the quick demo.
+QUICK_ONE_IN = 20
+EXPORTED = 2
+
+
+def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite: bool = False) -> ClickEvaluation:
+    """Compare a conventional recommender, one adapter for all users and personal adapters on the bundled sample.
+
+    `out` gets what `personalize` writes, `metrics.json`, `report.md` and two users' own adapters.
+
+    Raises:
+        LorarecError: `out` exists or cannot be written to.
+    """
+    console = Console()
+    refuse_existing(out, overwrite)
+    data, options = load_whole_sample(), FULL
+    if quick:
+        kept = data.interactions[USER].unique(maintain_order=True).gather_every(QUICK_ONE_IN)
+        rows = data.interactions.filter(pl.col(USER).is_in(kept.implode()))
+        data, options = data.subset(rows, filter_note=f"one user in {QUICK_ONE_IN}"), QUICK
+    console.rule("1. Data: MovieLens, ratings of four stars or more as clicks, cut by time")
+    counts = data.info["counts"]
+    console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(data.name, **counts))
+    console.rule(f"2. DIN on all training ratings, adapters on {options['samples']:,} of them")
+    backbone = Backbone.load()
+    result = personalize(
+        backbone, data, out, shared=["similar"], seed=seed, overwrite=overwrite, progress=True, **options
+    )
+    evaluation = report_clicks(result)
+    console.rule("3. Results on later ratings")
+    console.print(click_table(evaluation, data.name))
+    console.print(told_of_test(result.record))
+    for user in result.predictions[USER].unique(maintain_order=True)[:EXPORTED]:
+        export_user(out, user, out / "users" / user, backbone)
+        console.print(f"Adapter of user {user}: {out / 'users' / user}")
+    console.print(f"Report: {out / 'report.md'}")
+    return evaluation

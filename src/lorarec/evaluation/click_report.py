@@ -1,0 +1,76 @@
+"""Figures of clicks for a person: a table at a terminal, metrics.json and report.md in a folder."""
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lorarec.artefacts import write_json
+from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
+from lorarec.evaluation.report import METRICS, REPORT
+from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
+from lorarec.personal import Personalized
+from lorarec.personal.few2many import LABEL, RECLORA
+
+
+def click_table(evaluation: ClickEvaluation, title: str) -> Table:
+    """AUC, log loss and accuracy by row; a star marks p < 0.05 against the compared row."""
+    caption = f"[{LEVEL:.0%} interval]; * differs from {evaluation.compare_with} (p < {SIGNIFICANT})"
+    table = Table(title=Text(f"{title}: {evaluation.events:,} test events"), caption=Text(caption))
+    table.add_column("row")
+    for name in COLUMNS.values():
+        table.add_column(name, justify="right")
+    for name, figures in evaluation.rows.items():
+        table.add_row(Text(name), *(Text(_cell(figures[figure])) for figure in COLUMNS))
+    return table
+
+
+def report_clicks(result: Personalized) -> ClickEvaluation:
+    """Figures of the predictions of `personalize`; metrics.json and report.md are written beside them."""
+    evaluation = evaluate_clicks(result.predictions[LABEL].to_numpy(), result.rows, RECLORA)
+    write_json(result.folder / METRICS, evaluation.as_dict() | {"test": result.record["test"]})
+    (result.folder / REPORT).write_text(_markdown(evaluation, result.record), encoding="utf-8")
+    return evaluation
+
+
+def told_of_test(record: dict[str, Any]) -> str:
+    """One line about the test events that training says little about."""
+    test = record["test"]
+    return (
+        f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of "
+        f"items without training events; {test['without_history']:,} are of users without any history, for whom "
+        "RecLoRA fell back to the router's mean weights."
+    )
+
+
+def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
+    (dataset,) = record["datasets"]
+    lines = [
+        f"# Clicks of {dataset['name']}",
+        "",
+        f"- dataset: {dataset['name']} ({dataset['fingerprint']}), labelled and divided as {dataset['split']}",
+        f"- backbone: {record['backbone']['id']} ({record['backbone']['fingerprint']})",
+        f"- training events of the language model: {record['sample']:,}; conventional recommender: {record['crm']}",
+        "- options: " + ", ".join(f"{name} {value}" for name, value in record["options"].items()),
+        "- versions: " + ", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+        "",
+        "| row | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" + "|---:" * len(COLUMNS) + "|",
+    ]
+    for name, figures in evaluation.rows.items():
+        cells = [_cell(figures[figure]).replace("*", "\\*") for figure in COLUMNS]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    lines += [
+        "",
+        f"{evaluation.events:,} test events, {evaluation.clicked:.1%} of them clicks. {told_of_test(record)}",
+        "",
+        f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval, from 1,000 resamples of the events.",
+        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, else a two-sided "
+        "paired t-test over events; not corrected for the number of rows and columns.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figure) -> str:
+    mark = "*" if figure.p is not None and figure.p < SIGNIFICANT else ""
+    return f"{figure.mean:.4f}{mark} [{figure.low:.4f}, {figure.high:.4f}]"

@@ -1,0 +1,65 @@
+"""Figures of predicted clicks: AUC, log loss and accuracy of several models on the same events."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lorarec.evaluation.result import LEVEL, Figure
+from lorarec.metrics import bootstrap_interval, paired_t_test
+from lorarec.metrics.clicks import accuracy, auc, auc_interval, delong_test, log_loss
+
+#: Names of figures and of their columns.
+COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC"}
+
+
+@dataclass(frozen=True)
+class ClickEvaluation:
+    """Rows of a table over the same events.
+
+    Attributes:
+        events: how many.
+        clicked: share of clicks among them.
+        compare_with: the row whose difference from each other row is tested.
+        rows: name of the row -> name of the figure -> mean, 95% interval and p (DeLong's test for AUC, else a paired
+            t-test over events; None for the compared row).
+    """
+
+    events: int
+    clicked: float
+    compare_with: str
+    rows: dict[str, dict[str, Figure]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON keeps them."""
+        return asdict(self)
+
+
+def evaluate_clicks(
+    labels: np.ndarray, predictions: Mapping[str, np.ndarray], compare_with: str, seed: int = 0
+) -> ClickEvaluation:
+    """Figures of each row's probabilities with bootstrap intervals over events, and tests against one of the rows.
+
+    Args:
+        labels: (events,) 1 for a click.
+        predictions: name of the row -> (events,) probabilities.
+        compare_with: one of the names.
+        seed: of the resampling.
+
+    Raises:
+        LorarecError: labels all alike, or what is no probability.
+    """
+    compared = predictions[compare_with]
+    rows = {}
+    for name, found in predictions.items():
+        other = None if name == compare_with else compared
+        tested = None if other is None else delong_test(found, other, labels)
+        figures = {"auc": Figure(auc(found, labels), *auc_interval(found, labels, LEVEL, seed=seed), tested)}
+        for figure, per_event in (("log_loss", log_loss), ("accuracy", accuracy)):
+            values = per_event(found, labels)
+            low, high = bootstrap_interval(values, LEVEL, seed=seed)
+            tested = None if other is None else paired_t_test(values, per_event(other, labels))
+            figures[figure] = Figure(float(values.mean()), float(low), float(high), tested)
+        rows[name] = figures
+    return ClickEvaluation(len(labels), float(np.mean(labels)), compare_with, rows)

@@ -1,0 +1,217 @@
+"""Few2Many of RecLoRA: a conventional recommender on all clicks, then personal LoRA on a few of them."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from accelerate import PartialState
+
+from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
+from lorarec.backbone.load import Backbone
+from lorarec.conventional import MODELS, Conventional, FitOptions, fit
+from lorarec.data import Dataset
+from lorarec.data.clicks import TEST, TRAIN, ClickLog, click_log
+from lorarec.data.columns import ITEM, TIME, USER
+from lorarec.errors import LorarecError
+from lorarec.personal.meta_loras import meta_loras
+from lorarec.personal.model import PersonalLora
+from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
+from lorarec.personal.rows import RowReader
+from lorarec.personal.score import mean_weights, probabilities
+from lorarec.personal.tune import tune
+from lorarec.personal.users import PERSONAL, USERS, user_representations
+from lorarec.prompts import CLICK
+from lorarec.training.checkpoints import Checkpoints
+
+CRM, PREDICTIONS, RECORD = "crm", "predictions.parquet", "personalize.json"
+LABEL = "label"
+RECLORA = "RecLoRA"
+
+
+@dataclass(frozen=True)
+class Personalized:
+    """What `personalize` wrote.
+
+    Attributes:
+        folder: `crm/`, `personal/`, a `shared-similar/` or `shared-recent/` for each shared LoRA, `users.parquet`,
+            `predictions.parquet` and `personalize.json`.
+        predictions: user_id, item_id, timestamp and label of the test events in time order, and a column of
+            probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA.
+        record: `personalize.json`: data, backbone, options, versions, and how many of the test events are of users and
+            items that the training part lacks, or of users without a history.
+    """
+
+    folder: Path
+    predictions: pl.DataFrame
+    record: dict[str, Any]
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Name of the row -> (events,) probabilities."""
+        return {each.name: each.to_numpy() for each in self.predictions.drop(USER, ITEM, TIME, LABEL)}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One LoRA to be tuned: the folder's name, that of the table's row, number of meta-LoRAs, kind of history."""
+
+    folder: str
+    title: str
+    size: int
+    retrieval: str
+
+
+class _Stages(Checkpoints):
+    """The folder of finished stages, beside the state of the one that is under way."""
+
+    def latest(self) -> str | None:
+        """The first stage; once it is there, a run can go on."""
+        return str(self.folder / CRM) if (self.folder / CRM).is_dir() else None
+
+
+def personalize(
+    backbone: Backbone,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    crm: str | Path = "din",
+    shared: Sequence[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> Personalized:
+    """Train a conventional recommender on all training clicks, and a personal LoRA that it routes on a few of them.
+
+    Stage 1 fits the conventional recommender, or takes a trained one. Stage 2 draws the few-shot sample, tells each
+    event as a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by
+    cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. In the end all of them
+    predict the test events. A test event whose user has no history falls back to the router's mean weights over the
+    sample. Nothing is chosen on test events, and the LoRAs use no validation events.
+
+    Args:
+        dataset: every interaction rated, with timestamps that are comparable across users.
+        out: the folder to make; OUT.checkpoints keeps finished stages and checkpoints meanwhile.
+        crm: the name of a conventional recommender to fit (see `lorarec.conventional.MODELS`), or the folder of one
+            that was trained on the same clicks.
+        shared: train a single LoRA for all users on the same sample as well: prompts with `similar` history (ReLLa),
+            with `recent` history (TALLRec), or one of each.
+        resume: go on where an interrupted run stopped; the weights end up as those of an uninterrupted run.
+        overwrite: replace what is at `out`.
+        progress: show progress bars.
+        options: fields of `PersonalizeOptions`.
+
+    Raises:
+        LorarecError: bad ratings or options, training, sample or test events labelled all alike, a recommender
+            trained on other data, `out` exists, another run's checkpoints, or a loss that is not finite.
+    """
+    chosen = PersonalizeOptions.build(**options)
+    out = Path(out)
+    refuse_existing(out, overwrite)
+    for how in shared:
+        if how not in RETRIEVALS:
+            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
+    log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
+    sample, test = log.few_shot(chosen.samples, chosen.seed), log.rows(TEST)
+    for what, events in (("sampled", sample), ("test", test)):
+        if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
+            raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
+    given = None if str(crm) in MODELS else _given(crm, log)
+    rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
+    rows.append(_Row(PERSONAL, RECLORA, chosen.size, chosen.retrieval))
+    record: dict[str, Any] = {
+        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],
+        "readout": "verdict",
+        "crm": str(crm),
+        "options": chosen.as_dict() | {"template": CLICK},
+    }
+    stages = _Stages(out, record)
+    stages.refuse(resume, overwrite)
+    with stages.open(resume, PartialState()):
+        if not (stages.folder / CRM).exists():
+            fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
+            (given or fit(str(crm), log, fitting, progress=progress)).save(stages.folder / CRM)
+        recommender = Conventional.load(stages.folder / CRM, log)
+        reader = RowReader(backbone, recommender, chosen)
+        predictions = _events(log, test).with_columns(
+            pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
+        )
+        for row in rows:
+            found = _predict(backbone, reader, row, sample, test, stages.folder, record, progress)
+            predictions = predictions.with_columns(pl.Series(row.title, found))
+        record |= {"versions": versions(), "sample": len(sample), "test": _counts(log, test)}
+        with new_folder(out, overwrite) as folder:
+            for name in (CRM, *(row.folder for row in rows)):
+                shutil.copytree(stages.folder / name, folder / name)
+            user_representations(recommender).write_parquet(folder / USERS)
+            predictions.write_parquet(folder / PREDICTIONS)
+            write_json(folder / RECORD, record)
+    stages.remove()
+    return Personalized(out, predictions, record)
+
+
+def _given(crm: str | Path, log: ClickLog) -> Conventional:
+    if not Path(crm).is_dir():
+        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(MODELS)}")
+    return Conventional.load(crm, log)
+
+
+def _predict(
+    backbone: Backbone,
+    reader: RowReader,
+    row: _Row,
+    sample: np.ndarray,
+    test: np.ndarray,
+    stages: Path,
+    record: dict[str, Any],
+    progress: bool,
+) -> np.ndarray:
+    """Probabilities (test,) of a LoRA that is tuned here, or read again if its stage is finished."""
+    options, done = reader.options, stages / row.folder
+    few = reader.read(sample, row.retrieval)
+    if done.exists():
+        personal = PersonalLora.load(done, backbone)
+    else:
+        torch.manual_seed(options.seed)
+        bank = meta_loras(backbone.model, row.size, options.rank, options.alpha, options.targets)
+        width = few.representation.shape[1]
+        settings: dict[str, Any] = {"combine": options.combine, "temperature": options.temperature, "record": record}
+        personal = PersonalLora(backbone, bank, width, **settings)
+    with personal:
+        if not done.exists():
+            state = stages / f"{row.folder}.pt"
+            tune(personal, few, reader.builder, options, state, f"Tuning {row.title}", progress)
+            personal.save(done)
+        fallback = mean_weights(personal, few)
+        rows = reader.read(test, row.retrieval)
+        return probabilities(personal, rows, reader.builder, fallback, options.token_budget, progress)
+
+
+def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:
+    """Who met what when, and whether it clicked."""
+    items = log.dataset.items[ITEM]
+    return pl.DataFrame(
+        {
+            USER: log.users[log.user[events]],
+            ITEM: items[log.item[events]],
+            TIME: log.time[events],
+            LABEL: log.label[events],
+        }
+    )
+
+
+def _counts(log: ClickLog, test: np.ndarray) -> dict[str, int]:
+    """Test events, and those that the training part says little about."""
+    train = log.rows(TRAIN)
+    return {
+        "events": len(test),
+        "unseen_users": int((~np.isin(log.user[test], log.user[train])).sum()),
+        "unseen_items": int((~np.isin(log.item[test], log.item[train])).sum()),
+        "without_history": int((log.begin[test] == log.end[test]).sum()),
+    }

@@ -1,0 +1,102 @@
+"""Everything that can be chosen about Few2Many, with the papers' values as defaults where they give some."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from lorarec.adapters import FACTORS
+from lorarec.errors import LorarecError
+from lorarec.personal.meta_loras import TARGETS
+
+Retrieval = Literal["similar", "recent"]
+RETRIEVALS = get_args(Retrieval)
+
+_AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
+_STEPS = ("epochs", "batch_size", "token_budget", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class PersonalizeOptions:
+    """Options of `personalize`; sizes and layers are RecLoRA's (arXiv 2408.03533), optimiser and batch ReLLa's.
+
+    Attributes:
+        samples: training events for the language model; the conventional recommender has them all.
+        positive_from: a rating of at least this is a click.
+        stars: the highest rating of the scale.
+        id_history: latest events that the conventional recommender reads, when it is trained here.
+        max_history: events of the history that a prompt tells.
+        retrieval: which those are: most `similar` to the target, or most `recent`.
+        size: number K of meta-LoRAs.
+        rank: of each.
+        alpha: a meta-LoRA's output is scaled by alpha / rank.
+        targets: layers that are adapted, by the last part of their names.
+        combine: `factors` or `deltas`.
+        temperature: of the router's softmax.
+        lr: peak learning rate of AdamW, for router and meta-LoRAs; cosine decay to zero after a linear warm-up.
+        warmup: share of the steps spent warming up.
+        weight_decay: of AdamW.
+        epochs: passes over the samples.
+        batch_size: samples per step.
+        token_budget: tokens, padding included, in one forward pass.
+        max_tokens: length limit of a prompt; the oldest history is dropped first.
+        max_title_tokens: length limit of one title.
+        checkpoint_every: steps between checkpoints.
+        seed: of everything random.
+
+    Raises:
+        LorarecError: an option out of range.
+    """
+
+    samples: int = 1024
+    positive_from: float = 4.0
+    stars: float = 5.0
+    id_history: int = 60
+    max_history: int = 10
+    retrieval: Retrieval = "similar"
+    size: int = 8
+    rank: int = 8
+    alpha: float = 16
+    targets: tuple[str, ...] = TARGETS
+    combine: str = FACTORS
+    temperature: float = 1.0
+    lr: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    epochs: int = 5
+    batch_size: int = 64
+    token_budget: int = 8192
+    max_tokens: int = 1024
+    max_title_tokens: int = 32
+    checkpoint_every: int = 50
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE + _STEPS:
+            if getattr(self, name) < 1:
+                raise LorarecError(f"option {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("weight_decay", "seed"):
+            if getattr(self, name) < 0:
+                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
+        for name in ("lr", "alpha", "temperature", "stars"):
+            if not getattr(self, name) > 0:
+                raise LorarecError(f"option {name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
+        if self.retrieval not in RETRIEVALS:
+            raise LorarecError(f"option retrieval must be similar or recent, got {self.retrieval}")
+
+    @classmethod
+    def build(cls, **options: Any) -> "PersonalizeOptions":
+        """The options given by name, defaults for the rest.
+
+        Raises:
+            LorarecError: a name is unknown or a value is out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise LorarecError(f"unknown option {unknown[0]}: choose from {', '.join(sorted(known))}")
+        return cls(**options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by option name, as JSON keeps them."""
+        return asdict(self) | {"targets": list(self.targets)}

@@ -1,0 +1,81 @@
+"""The verb personalize through the shell's eyes."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from lorarec import cli
+from lorarec.adapters import read_adapter
+from lorarec.commands.personalize import personalize_app
+from lorarec.data import Dataset
+
+QUICK = ["--samples", "24", "--epochs", "1", "--size", "2", "--rank", "2", "--batch-size", "8"]
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    """A dataset folder of 12 users with 10 rated films each."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{k % 12:02}", f"i{k * 7 % 30:02}", k, float(rng.integers(1, 6))) for k in range(120)]
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
+    interactions = pl.DataFrame(rows, schema=schema, orient="row")
+    Dataset.from_frames("films", interactions, items).save(tmp_path / "films")
+    return tmp_path / "films"
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(personalize_app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    run = ("train", rated, "--backbone", backbone_folder, *QUICK)
+    told = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
+    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "Of 12 test events", "mean weights"):
+        assert word in " ".join(told.split())
+    written = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert 0 <= written["rows"]["RecLoRA"]["auc"]["low"] <= written["rows"]["RecLoRA"]["auc"]["mean"] <= 1
+    assert "| RecLoRA |" in (tmp_path / "one" / "report.md").read_text()
+    figures = json.loads(_run(*run, "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
+    assert figures["rows"]["DIN"] == written["rows"]["DIN"]
+    assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
+    assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
+    assert read_adapter(tmp_path / "u03").meta["user"] == "u03"
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 96 training events"),
+        (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
+        (["train", "films", "--lr", "0", "--out", "new"], "option lr must be positive"),
+        (["train", "films", "--out", "films"], "films exists already"),
+        (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    rated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    culprit: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lorarec", "personalize", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    told = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    assert len(told) == 1, told
+    assert culprit in told[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]

@@ -1,0 +1,209 @@
+"""Few2Many from ratings to predictions: what is trained, what stays, what is refused, and going on after a stop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from lorarec.conventional import Conventional, FitOptions, fit
+from lorarec.data import Dataset
+from lorarec.data.clicks import click_log
+from lorarec.errors import LorarecError
+from lorarec.personal import PersonalizeOptions, PersonalLora, export_user, few2many, meta_loras, personalize, tune
+from lorarec.personal.rows import RowReader
+from lorarec.personal.score import mean_weights, probabilities
+from lorarec.scoring import score_batch
+
+TINY: dict[str, Any] = {"samples": 40, "size": 3, "rank": 2, "alpha": 4, "epochs": 2, "batch_size": 8, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained conventional recommender."""
+    folder = tmp_path_factory.mktemp("crm") / "din"
+    fit("din", click_log(taste), FitOptions(epochs=2, batch_size=32)).save(folder)
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "personal.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone, taste, crm, tmp_path):
+    before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
+    result = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, shared=("recent", "similar"), **TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert same(load_file(crm / "model.safetensors"), load_file(tmp_path / "out" / "crm" / "model.safetensors"))
+    assert same(before, dict(tiny_backbone.model.state_dict()))
+    assert result.predictions.equals(pl.read_parquet(tmp_path / "out" / "predictions.parquet"))
+    rows = ["DIN", "shared LoRA, recent history", "shared LoRA, similar history", "RecLoRA"]
+    assert result.predictions.columns == ["user_id", "item_id", "timestamp", "label", *rows]
+    assert all(result.predictions[name].is_between(0, 1).all() for name in rows)
+    assert all(result.predictions[name].n_unique() > 3 for name in rows)
+    record = json.loads((tmp_path / "out" / "personalize.json").read_text())
+    assert record == result.record
+    assert record["datasets"][0]["fingerprint"] == taste.fingerprint
+    assert record["test"] == {"events": 36, "unseen_users": 12, "unseen_items": 0, "without_history": 12}
+
+
+def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
+    personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
+    log = click_log(taste)
+    assert Conventional.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny_backbone, taste, crm, tmp_path, monkeypatch, stop
+):
+    run: dict[str, Any] = {**TINY, "crm": crm, "shared": ("similar",), "checkpoint_every": 3}
+    whole = personalize(tiny_backbone, taste, tmp_path / "whole", **run)
+    add_gradient, calls = tune._add_gradient, []
+
+    def killed(*arguments: Any) -> float:
+        calls.append(0)
+        if len(calls) == 10 + stop:  # the shared LoRA has ten steps
+            raise KeyboardInterrupt
+        return add_gradient(*arguments)
+
+    monkeypatch.setattr(tune, "_add_gradient", killed)
+    with pytest.raises(KeyboardInterrupt):
+        personalize(tiny_backbone, taste, tmp_path / "cut", **run)
+    assert not (tmp_path / "cut").exists()
+    with pytest.raises(LorarecError, match="holds an interrupted run: pass --resume"):
+        personalize(tiny_backbone, taste, tmp_path / "cut", **run)
+    with pytest.raises(LorarecError, match=r"cannot resume .*: options.lr was 0.01 and is now 0.5"):
+        personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "lr": 0.5})
+    calls.clear()
+    monkeypatch.setattr(tune, "_add_gradient", add_gradient)
+    cut = personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
+    for name in ("shared-similar", "personal"):
+        assert same(tensors(tmp_path / "cut" / name), tensors(tmp_path / "whole" / name))
+    assert cut.predictions.equals(whole.predictions)
+    assert not (tmp_path / "cut.checkpoints").exists()
+
+
+def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
+    options = {**TINY, "size": 1}
+    result = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, shared=("similar",), **options)
+    assert same(tensors(tmp_path / "out" / "shared-similar"), tensors(tmp_path / "out" / "personal"))
+    assert result.predictions["RecLoRA"].equals(result.predictions["shared LoRA, similar history"], check_names=False)
+
+
+def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
+    log = click_log(taste)
+    options = PersonalizeOptions(**{**TINY, "epochs": 40})
+    reader = RowReader(tiny_backbone, Conventional.load(crm, log), options)
+    rows = reader.read(log.few_shot(40), "similar")
+    torch.manual_seed(0)
+    bank = meta_loras(tiny_backbone.model, 3, 2, 4)
+    with PersonalLora(tiny_backbone, bank, rows.representation.shape[1]) as personal:
+        loss = tune.tune(personal, rows, reader.builder, options, tmp_path / "state.pt", "")
+    assert loss < 0.45  # a coin has 0.69
+
+
+@pytest.fixture
+def tuned(tiny_backbone, taste, crm, tmp_path):
+    """A folder that `personalize` wrote, and the reader of its rows."""
+    personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
+    reader = RowReader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
+    return tmp_path / "out", reader
+
+
+def test_batches_do_not_matter_and_users_without_history_get_the_mean(tuned, tiny_backbone, taste):
+    folder, reader = tuned
+    log = click_log(taste)
+    test = log.rows("test")
+    rows = reader.read(test, "similar")
+    with PersonalLora.load(folder / "personal", tiny_backbone) as personal:
+        fallback = mean_weights(personal, reader.read(log.few_shot(40), "similar"))
+        together = probabilities(personal, rows, reader.builder, fallback)
+        alone = probabilities(personal, rows, reader.builder, fallback, token_budget=1)
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+        for row in np.flatnonzero(~rows.known)[:3]:
+            personal.set_weights(fallback[:, None])
+            with torch.no_grad():
+                score = score_batch(tiny_backbone.model, [rows.examples[row]], reader.builder)[0]
+            np.testing.assert_allclose(score.sigmoid(), together[row], atol=1e-6)
+    stored = pl.read_parquet(folder / "predictions.parquet")["RecLoRA"].to_numpy()
+    np.testing.assert_allclose(stored, together, atol=1e-6)
+
+
+def test_exported_user_has_the_same_probability_under_peft(tuned, tiny_backbone, taste, tmp_path):
+    folder, reader = tuned
+    log = click_log(taste)
+    events = np.flatnonzero(log.users[log.user] == "u03")[-10:]
+    example = reader.read(events[:1], "similar").examples
+    with PersonalLora.load(folder / "personal", tiny_backbone) as personal, torch.no_grad():
+        user = torch.from_numpy(reader.recommender.representation(events).mean(0))
+        personal.set_weights(personal(user[None]))
+        expected = score_batch(tiny_backbone.model, example, reader.builder)[0].sigmoid()
+    export_user(folder, "u03", tmp_path / "u03", tiny_backbone)
+    peft = PeftModel.from_pretrained(tiny_backbone.model, tmp_path / "u03")
+    with torch.no_grad():
+        found = score_batch(peft.base_model.model, example, reader.builder)[0].sigmoid()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    meta = json.loads((tmp_path / "u03" / "lorarec.json").read_text())
+    assert (meta["user"], meta["options"]["template"]) == ("u03", "click")
+
+
+def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
+    with pytest.raises(LorarecError, match="knows no user 'nobody'"):
+        export_user(tuned[0], "nobody", tmp_path / "adapter", tiny_backbone)
+    assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose of deepfm"),
+        ({"samples": 10_000}, "cannot draw 10000 of"),
+        ({"samples": 1}, "the 1 sampled events need two of either label"),
+        ({"positive_from": 2.0}, "every rating is at least 2"),
+        ({"stars": 4.0}, "outside 0 to 4"),
+        ({"rnak": 3}, "unknown option rnak"),
+        ({"lr": 0}, "option lr must be positive, got 0"),
+        ({"epochs": 0}, "option epochs must be at least 1, got 0"),
+        ({"shared": ("random",)}, "similar or recent history, not random"),
+        ({"retrieval": "random"}, "retrieval must be similar or recent"),
+    ],
+)
+def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):
+    with pytest.raises(LorarecError, match=message):
+        personalize(tiny_backbone, taste, tmp_path / "out", **{"crm": crm, **TINY, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_path):
+    with pytest.raises(LorarecError, match="was trained on other data"):
+        personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY, positive_from=3.0, stars=6.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
+    with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
+        personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "lr": 1e20, "warmup": 0.0})
+
+
+def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_backbone, taste, tmp_path, monkeypatch):
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(few2many, "tune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(few2many, "fit", killed)
+        personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", resume=True, **TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
