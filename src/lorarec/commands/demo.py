@@ -46,6 +46,6 @@ def personal(
 ) -> None:
     """Train a conventional recommender on bundled film ratings, and adapters for every user on a few percent of them.
 
-    Runs offline on two cores in about eight minutes and compares both with one adapter for all users.
+    Runs offline on two cores in less than ten minutes and compares both with one adapter for all users.
     """
     run_personal_demo(out, quick, seed, overwrite)
