@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from ranking_speed import random_qwen2
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from lorarec.backbone import Backbone
 from lorarec.personal import TARGETS, PersonalLora, meta_loras
@@ -42,17 +42,7 @@ def make_backbone(name: str) -> Backbone:
     embedded = Backbone.load()
     if name == "embedded":
         return embedded
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=152_000,
-        hidden_size=512,
-        intermediate_size=1536,
-        num_hidden_layers=14,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        tie_word_embeddings=True,
-    )
-    return Backbone(Qwen2ForCausalLM(config).eval(), embedded.tokenizer, name, name)
+    return Backbone(random_qwen2(152_000), embedded.tokenizer, name, name)
 
 
 def pass_over(model: Any, ids: torch.Tensor) -> None:

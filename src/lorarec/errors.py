@@ -1,4 +1,8 @@
-"""The one exception type that lorarec raises for input it cannot use."""
+"""The one exception type that lorarec raises for input it cannot use, and the checks that all options share."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
 
 
 class LorarecError(ValueError):
@@ -7,3 +11,35 @@ class LorarecError(ValueError):
     The command line prints the message and exits with code 2; code that calls lorarec as a library catches
     this type (or `ValueError`).
     """
+
+
+def refuse_unknown(options: type, names: Iterable[str], what: str = "option") -> None:
+    """Refuse names that are no fields of a dataclass of options.
+
+    Raises:
+        LorarecError: naming the first of them and the fields there are.
+    """
+    known = {field.name for field in fields(options)}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise LorarecError(f"unknown {what} {unknown[0]}: choose from {', '.join(sorted(known))}")
+
+
+def refuse_out_of_range(
+    options: Any, at_least_one: Iterable[str], not_negative: Iterable[str], positive: Iterable[str]
+) -> None:
+    """Check the named numbers of a dataclass of options; one that is None is unset and passes.
+
+    Raises:
+        LorarecError: naming the first that is out of range.
+    """
+    for name in at_least_one:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise LorarecError(f"option {name} must be at least 1, got {value}")
+    for name in not_negative:
+        if getattr(options, name) < 0:
+            raise LorarecError(f"option {name} must not be negative, got {getattr(options, name)}")
+    for name in positive:
+        if not getattr(options, name) > 0:
+            raise LorarecError(f"option {name} must be positive, got {getattr(options, name)}")

@@ -93,10 +93,8 @@ class Encoder:
 
 def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:
     """For each field the values of every user."""
-    table = pl.DataFrame({USER: log.users})
-    if log.dataset.users is not None:
-        table = table.join(log.dataset.users, on=USER, how="left", maintain_order="left")
-    return [[[value] for value in table[name]] for name in (USER, *USER_FIELDS) if name in table.columns]
+    names = [name for name in (USER, *USER_FIELDS) if name in log.profiles.columns]
+    return [[[value] for value in log.profiles[name]] for name in names]
 
 
 def _item_values(items: pl.DataFrame) -> list[Sequence[Sequence[Any]]]:

@@ -14,7 +14,7 @@ from lorarec.conventional.conventional import Conventional
 from lorarec.conventional.fields import Encoder
 from lorarec.conventional.registry import build
 from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
-from lorarec.errors import LorarecError
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.metrics.clicks import auc
 
 
@@ -44,14 +44,8 @@ class FitOptions:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size", "max_history"):
-            if getattr(self, name) < 1:
-                raise LorarecError(f"option {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise LorarecError(f"option lr must be positive, got {self.lr}")
+        at_least_one = ("epochs", "patience", "batch_size", "max_history")
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr",))
 
 
 def fit(

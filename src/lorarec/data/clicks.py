@@ -82,6 +82,14 @@ class ClickLog:
         return np.where(shown < end, shown, -1)
 
     @cached_property
+    def profiles(self) -> pl.DataFrame:
+        """What is known of each of `users`, in their order: their ids and the columns of `dataset.users`, if any."""
+        table = pl.DataFrame({USER: self.users})
+        if self.dataset.users is None:
+            return table
+        return table.join(self.dataset.users, on=USER, how="left", maintain_order="left")
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the data, user profiles included, and the way it was labelled and divided."""
         how = pl.DataFrame({"part": self.part, "label": self.label}).with_columns(stars=pl.lit(self.stars))

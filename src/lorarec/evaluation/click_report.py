@@ -72,5 +72,5 @@ def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
 
 
 def _cell(figure: Figure) -> str:
-    mark = "*" if figure.p is not None and figure.p < SIGNIFICANT else ""
+    mark = "*" if figure.significant else ""
     return f"{figure.mean:.4f}{mark} [{figure.low:.4f}, {figure.high:.4f}]"

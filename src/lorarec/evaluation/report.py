@@ -68,7 +68,7 @@ def _table(result: SettingResult) -> list[str]:
 
 def _cell(figure: Figure, best: bool) -> str:
     mean = f"**{figure.mean:.3f}**" if best else f"{figure.mean:.3f}"
-    mark = "*" if figure.p is not None and figure.p < SIGNIFICANT else ""
+    mark = "*" if figure.significant else ""
     return f"{mean}{mark and chr(92) + mark} [{figure.low:.3f}, {figure.high:.3f}]"
 
 

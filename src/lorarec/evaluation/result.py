@@ -30,6 +30,11 @@ class Figure:
     high: float
     p: float | None
 
+    @property
+    def significant(self) -> bool:
+        """Whether p is below `SIGNIFICANT`."""
+        return self.p is not None and self.p < SIGNIFICANT
+
 
 @dataclass(frozen=True)
 class RowResult:

@@ -35,5 +35,5 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
 
 
 def _cell(figure: Figure, interval: bool) -> str:
-    mark = "*" if figure.p is not None and figure.p < SIGNIFICANT else " "
+    mark = "*" if figure.significant else " "
     return f"{figure.mean:.3f}{mark}" + (f" [{figure.low:.3f}, {figure.high:.3f}]" if interval else "")

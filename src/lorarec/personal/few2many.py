@@ -21,7 +21,7 @@ from lorarec.errors import LorarecError
 from lorarec.personal.meta_loras import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
-from lorarec.personal.rows import RowReader
+from lorarec.personal.rows import RowReader, Rows
 from lorarec.personal.score import mean_weights, probabilities
 from lorarec.personal.tune import tune
 from lorarec.personal.users import PERSONAL, USERS, user_representations
@@ -142,8 +142,9 @@ def personalize(
         predictions = _events(log, test).with_columns(
             pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
         )
+        told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
         for row in rows:
-            found = _predict(backbone, reader, row, sample, test, stages.folder, record, progress)
+            found = _predict(backbone, reader, row, *told[row.retrieval], stages.folder, record, progress)
             predictions = predictions.with_columns(pl.Series(row.title, found))
         record |= {"versions": versions(), "sample": len(sample), "test": _counts(log, test)}
         with new_folder(out, overwrite) as folder:
@@ -166,15 +167,14 @@ def _predict(
     backbone: Backbone,
     reader: RowReader,
     row: _Row,
-    sample: np.ndarray,
-    test: np.ndarray,
+    few: Rows,
+    tested: Rows,
     stages: Path,
     record: dict[str, Any],
     progress: bool,
 ) -> np.ndarray:
-    """Probabilities (test,) of a LoRA that is tuned here, or read again if its stage is finished."""
+    """Probabilities (tested,) of a LoRA that is tuned here, or read again if its stage is finished."""
     options, done = reader.options, stages / row.folder
-    few = reader.read(sample, row.retrieval)
     if done.exists():
         personal = PersonalLora.load(done, backbone)
     else:
@@ -189,8 +189,7 @@ def _predict(
             tune(personal, few, reader.builder, options, state, f"Tuning {row.title}", progress)
             personal.save(done)
         fallback = mean_weights(personal, few)
-        rows = reader.read(test, row.retrieval)
-        return probabilities(personal, rows, reader.builder, fallback, options.token_budget, progress)
+        return probabilities(personal, tested, reader.builder, fallback, options.token_budget, progress)
 
 
 def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:

@@ -1,10 +1,10 @@
 """Everything that can be chosen about Few2Many, with the papers' values as defaults where they give some."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from lorarec.adapters import FACTORS
-from lorarec.errors import LorarecError
+from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
 from lorarec.personal.meta_loras import TARGETS
 
 Retrieval = Literal["similar", "recent"]
@@ -70,15 +70,8 @@ class PersonalizeOptions:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in _AT_LEAST_ONE + _STEPS:
-            if getattr(self, name) < 1:
-                raise LorarecError(f"option {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
-        for name in ("lr", "alpha", "temperature", "stars"):
-            if not getattr(self, name) > 0:
-                raise LorarecError(f"option {name} must be positive, got {getattr(self, name)}")
+        positive = ("lr", "alpha", "temperature", "stars")
+        refuse_out_of_range(self, _AT_LEAST_ONE + _STEPS, ("weight_decay", "seed"), positive)
         if not 0 <= self.warmup < 1:
             raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
         if self.retrieval not in RETRIEVALS:
@@ -91,10 +84,7 @@ class PersonalizeOptions:
         Raises:
             LorarecError: a name is unknown or a value is out of range.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise LorarecError(f"unknown option {unknown[0]}: choose from {', '.join(sorted(known))}")
+        refuse_unknown(cls, options)
         return cls(**options)
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 import re
 
 import numpy as np
-import polars as pl
 
 from lorarec.data.clicks import ClickLog
-from lorarec.data.columns import TITLE, USER
+from lorarec.data.columns import TITLE
 from lorarec.prompts.build import Example, PromptBuilder
 
 #: Columns of users that identify and do not describe, such as user_id and zip_code: no text for a language model.
@@ -41,9 +40,7 @@ def _stars(rating: float) -> str:
 
 def _profiles(log: ClickLog) -> list[str]:
     """What is known of each user, as "gender F, age 25"; nothing for those without a profile."""
-    table = pl.DataFrame({USER: log.users})
-    if log.dataset.users is not None:
-        table = table.join(log.dataset.users, on=USER, how="left", maintain_order="left")
+    table = log.profiles
     names = [name for name in table.columns if not _IDS.search(name)]
     return [
         ", ".join(f"{name} {value}" for name, value in row.items() if value not in (None, ""))

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from lorarec.errors import LorarecError
+from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
 
 Readout = Literal["verdict", "likelihood"]
 Loss = Literal["listwise", "next-token"]
@@ -89,16 +89,9 @@ class TrainOptions:
         kinds = get_type_hints(type(self))
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), kinds[field.name]))
-        for name in AT_LEAST_ONE + AT_LEAST_ONE_IF_SET:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise LorarecError(f"option {name} must be at least 1, got {value}")
-        for name in ("eval_users", "weight_decay", "seed"):
-            if getattr(self, name) < 0:
-                raise LorarecError(f"option {name} must not be negative, got {getattr(self, name)}")
-        for name in ("lr", "temperature"):
-            if not getattr(self, name) > 0:
-                raise LorarecError(f"option {name} must be positive, got {getattr(self, name)}")
+        refuse_out_of_range(
+            self, AT_LEAST_ONE + AT_LEAST_ONE_IF_SET, ("eval_users", "weight_decay", "seed"), ("lr", "temperature")
+        )
         for name in ("dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
@@ -114,10 +107,7 @@ class TrainOptions:
         Raises:
             LorarecError: a name is unknown or a value is of the wrong kind or out of range.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise LorarecError(f"unknown training option {unknown[0]}: choose from {', '.join(sorted(known))}")
+        refuse_unknown(cls, options, "training option")
         return cls(**options)
 
     def as_dict(self) -> dict[str, Any]:
