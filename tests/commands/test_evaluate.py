@@ -48,7 +48,7 @@ def test_tables_report_and_json(shop: Path, backbone_folder: Path, adapter_folde
     assert list(found["settings"]) == ["warm"]
     warm = found["settings"]["warm"]
     assert (warm["cases"], warm["compare_with"]) == (6, "mine")
-    assert list(warm["rows"]) == ["random", "popularity", "tf-idf", "zero-shot", "plug-in", "mine"]
+    assert list(warm["rows"]) == ["random", "popularity", "item-knn", "tf-idf", "zero-shot", "plug-in", "mine"]
     assert "readout likelihood" in warm["rows"]["plug-in"]["about"]
     with pytest.raises(LorarecError, match="report exists already"):
         _run(*words, "--out", tmp_path / "report")

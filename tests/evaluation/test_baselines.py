@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.data.assemble import assemble
 from lorarec.data.sources import read_table
-from lorarec.evaluation import Popularity, Random, TitleSimilarity, evaluate
+from lorarec.evaluation import ItemNeighbours, Popularity, Random, TitleSimilarity, evaluate
 
 
 def test_popularity_counts_training_interactions_only(dataset: Dataset, split: Split) -> None:
@@ -78,3 +78,21 @@ def test_figures_on_published_data(
         found = [rows[row].figures[f"ndcg@{k}"].mean for k in (1, 3)]
         # Another draw of the negatives moves a mean by about 0.002.
         assert found == pytest.approx(expected, abs=0.006)
+
+
+def test_item_neighbours_equal_a_loop(dataset: Dataset, split: Split) -> None:
+    owners: dict[str, set[str]] = {}
+    for user, history in split.train.select("user_id", "history").iter_rows():
+        for item in history:
+            owners.setdefault(item, set()).add(user)
+
+    def cosine(a: str, b: str) -> float:
+        first, second = owners.get(a, set()), owners.get(b, set())
+        return len(first & second) / np.sqrt(len(first) * len(second)) if first and second else 0.0
+
+    cases = split.test["warm"]
+    found = ItemNeighbours(dataset, split, max_history=2)(cases)
+    for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
+        shown = history.to_list()[-2:]
+        expected = [sum(cosine(item, past) for past in shown) for item in candidates]
+        np.testing.assert_allclose(scores, expected, atol=1e-12)

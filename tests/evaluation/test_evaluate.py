@@ -37,7 +37,7 @@ def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     rows = {"first": first_is_best, "oracle": oracle(split)}
     result = evaluate(dataset, split, rows, settings=["warm"], **QUIET).settings["warm"]
     cases = split.test["warm"]
-    assert list(result.rows) == ["random", "popularity", "tf-idf", "first", "oracle"]
+    assert list(result.rows) == ["random", "popularity", "item-knn", "tf-idf", "first", "oracle"]
     assert (result.cases, result.users) == (len(cases), len(cases))
     pairs = cases.select("target", "candidates").iter_rows()
     ranks = np.array([candidates.index(target) + 1 for target, candidates in pairs])

@@ -14,18 +14,11 @@ from lorarec.ranking import Ranker, generate_titles
 def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
     cases = split.test["warm"].head(2)
     row = GenerationRow(tiny_backbone, dataset.titles, count=3, constrained=True)
-    for place, history, candidates in zip(row(cases), cases["history"], cases["candidates"], strict=True):
-        with Ranker(tiny_backbone, readout="likelihood") as ranker:
-            listed = generate_titles(
-                tiny_backbone,
-                ranker.builder,
-                [dataset.titles[item] for item in history],
-                [dataset.titles[item] for item in candidates],
-                3,
-                constrained=True,
-            )
-        assert [place[index] for index in listed if index is not None] == [1, 2, 3]
-        assert np.isinf(place).sum() == len(candidates) - 3
+    with Ranker(tiny_backbone, readout="likelihood") as ranker:
+        for place, example in zip(row(cases), ranker.examples(cases, dataset.titles), strict=True):
+            listed = generate_titles(tiny_backbone, ranker.builder, example, 3, constrained=True)
+            assert [place[index] for index in listed if index is not None] == [1, 2, 3]
+            assert np.isinf(place).sum() == len(example.branches) - 3
     assert "constrained to the candidates" in row.about
     assert "0.0% of the places lost" in row.about
 
@@ -34,7 +27,7 @@ def test_what_is_not_named_has_no_place_and_earns_nothing(
     tiny_backbone: Backbone, dataset: Dataset, split: Split
 ) -> None:
     """A random model writes no title exactly."""
-    rows = ranker_rows(tiny_backbone, dataset, {}, generation="free")
+    rows = ranker_rows(tiny_backbone, dataset, split, {}, generation="free")
     found = (
         evaluate(dataset, split, rows, settings=["warm"], limit=2, progress=False).settings["warm"].rows["zero-shot"]
     )
@@ -61,8 +54,8 @@ def test_lost_places_count(dataset: Dataset, split: Split) -> None:
     assert figures["mrr"].mean == 0.5
 
 
-def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset) -> None:
+def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
     with pytest.raises(LorarecError, match="choose one of free, constrained"):
-        ranker_rows(tiny_backbone, dataset, {}, generation="sampled")
+        ranker_rows(tiny_backbone, dataset, split, {}, generation="sampled")
     with pytest.raises(LorarecError, match="leave out readout=verdict"):
-        ranker_rows(tiny_backbone, dataset, {}, readout="verdict", generation="free")
+        ranker_rows(tiny_backbone, dataset, split, {}, readout="verdict", generation="free")

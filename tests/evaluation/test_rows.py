@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from lorarec.adapters import read_adapter
 from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split, few_shot
+from lorarec.data import Dataset, Evidence, Split, few_shot
 from lorarec.errors import LorarecError
 from lorarec.evaluation import RankerRow, evaluate, ranker_rows, split_warning
 from lorarec.ranking import Ranker
@@ -39,7 +39,7 @@ def test_rows_share_a_backbone_and_leave_it_as_it_was(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     folders = {"one": make_adapter("one"), "three": make_adapter("three")}
-    rows = ranker_rows(tiny_backbone, dataset, folders)
+    rows = ranker_rows(tiny_backbone, dataset, split, folders)
     assert list(rows) == ["zero-shot", "one", "three"]
     cases = split.test["warm"].head(4)
     first = {name: np.stack(row(cases)) for name, row in rows.items()}
@@ -55,7 +55,7 @@ def test_rows_share_a_backbone_and_leave_it_as_it_was(
 def test_evaluation_says_what_rows_are(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
-    rows = ranker_rows(tiny_backbone, dataset, {"one": make_adapter("one")})
+    rows = ranker_rows(tiny_backbone, dataset, split, {"one": make_adapter("one")})
     found = evaluate(dataset, split, rows, settings=["warm"], limit=4, progress=False).settings["warm"].rows
     assert found["zero-shot"].about == "backbone tiny-qwen2 (qwen2), no adapter, readout verdict"
     assert "/one (" in found["one"].about
@@ -66,12 +66,12 @@ def test_zero_shot_is_prompted_as_the_first_adapter(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     folder = make_adapter("listed", {"readout": "likelihood", "options": {"max_history": 1}})
-    rows = ranker_rows(tiny_backbone, dataset, {"listed": folder})
+    rows = ranker_rows(tiny_backbone, dataset, split, {"listed": folder})
     cases = split.test["warm"].head(2)
     found = rows["zero-shot"](cases)
     with Ranker(tiny_backbone, readout="likelihood", max_history=1) as ranker:
         np.testing.assert_array_equal(found, ranker.score_cases(cases, dataset.titles))
-    forced = ranker_rows(tiny_backbone, dataset, {"listed": folder}, readout="verdict")
+    forced = ranker_rows(tiny_backbone, dataset, split, {"listed": folder}, readout="verdict")
     for row in forced.values():
         row(cases)
         assert "readout verdict" in row.about
@@ -90,13 +90,13 @@ def test_dropped_history_is_counted(tiny_backbone: Backbone, dataset: Dataset, s
 
 
 def test_bad_adapters_are_named_before_anything_is_scored(
-    tiny_backbone: Backbone, dataset: Dataset, make_adapter: Callable[..., Path]
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     other = make_adapter("other", {"backbone": {"id": "big", "fingerprint": "0123"}})
     with pytest.raises(LorarecError, match=r"other belongs to backbone big \(0123\)"):
-        ranker_rows(tiny_backbone, dataset, {"other": other})
+        ranker_rows(tiny_backbone, dataset, split, {"other": other})
     with pytest.raises(LorarecError, match="zero-shot is taken by the backbone alone"):
-        ranker_rows(tiny_backbone, dataset, {"zero-shot": other})
+        ranker_rows(tiny_backbone, dataset, split, {"zero-shot": other})
 
 
 def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapter: Callable[..., Path]) -> None:
@@ -119,3 +119,27 @@ def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapte
     )
     unsaved = replace(read_adapter(make_adapter("m", {"datasets": [trained | {"split": "y"}]})), folder=None)
     assert "in memory" in str(split_warning(unsaved, dataset, split))
+
+
+def test_rows_of_adapters_that_read_evidence(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folders = {"deaf": make_adapter("one"), "told": make_adapter("two", {"options": {"evidence": True}})}
+    cases = split.test["warm"].head(4)
+    rows = ranker_rows(tiny_backbone, dataset, split, folders)
+    found = {name: np.stack(row(cases)) for name, row in rows.items()}
+    with Ranker(tiny_backbone, folders["told"]) as ranker:
+        with pytest.raises(LorarecError, match="reads evidence of other users: give it"):
+            ranker.score_cases(cases, dataset.titles)
+        expected = ranker.score_cases(cases, dataset.titles, Evidence(split.train))
+        np.testing.assert_array_equal(found["told"], np.stack(expected))
+        histories, candidates = (
+            [[dataset.titles[item] for item in items] for items in cases[name].to_list()]
+            for name in ("history", "candidates")
+        )
+        assert not np.allclose(found["told"], np.stack(ranker.score_titles(histories, candidates)))
+    alone = ranker_rows(tiny_backbone, dataset, split, {"deaf": folders["deaf"]})
+    for name in ("zero-shot", "deaf"):
+        np.testing.assert_array_equal(found[name], np.stack(alone[name](cases)))
+    assert "told how often others" in rows["told"].about
+    assert "told how often others" not in rows["deaf"].about

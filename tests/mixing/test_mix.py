@@ -57,7 +57,13 @@ def test_what_is_recorded(tiny_backbone, pair, arguments, tmp_path):
     assert meta["backbone"] == {"id": "tiny-qwen2", "fingerprint": "qwen2"}
     assert [each["fingerprint"] for each in meta["adapters"]] == [read_adapter(folder).fingerprint for folder in pair]
     assert meta["readout"] == "verdict"
-    assert meta["options"] == {"template": None, "max_tokens": 1024, "max_title_tokens": 32, "max_history": 3}
+    assert meta["options"] == {
+        "template": None,
+        "max_tokens": 1024,
+        "max_title_tokens": 32,
+        "max_history": 3,
+        "evidence": False,
+    }
     assert meta["mix"]["weights"] == result.weights
     assert meta["mix"]["setting"] == "warm"
     assert {"method", "combine", "scope", "objective", "prompts"} <= meta["mix"].keys()

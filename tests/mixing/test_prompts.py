@@ -2,9 +2,10 @@ import polars as pl
 import pytest
 
 from lorarec.artefacts import read_json, write_json
-from lorarec.data import Dataset, leave_one_out
+from lorarec.data import Dataset, Evidence, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.mixing import CasePrompts
+from lorarec.prompts import case_examples
 
 
 @pytest.fixture
@@ -73,3 +74,17 @@ def test_no_cases(tiny_backbone, pair, dataset, split):
         made.unlabelled(dataset, empty, "warm", 5, seed=0)
     with pytest.raises(LorarecError, match="no validation cases"):
         made.validation(dataset, empty, 5, seed=0)
+
+
+def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset, split):
+    plain, _ = CasePrompts(tiny_backbone, pair).validation(dataset, split, 5, seed=0)
+    path = pair[0] / "lorarec.json"
+    meta = read_json(path)
+    write_json(path, meta | {"options": meta["options"] | {"evidence": True}})
+    with pytest.raises(LorarecError, match=r"another evidence each \(True, False\)"):
+        CasePrompts(tiny_backbone, pair)
+    made = CasePrompts(tiny_backbone, pair[:1])
+    told, _ = made.validation(dataset, split, 5, seed=0)
+    cases = split.valid.sample(5, shuffle=True, seed=0)
+    assert told == case_examples(cases, dataset.titles, made.builder, made.max_history, Evidence(split.train))
+    assert told != plain

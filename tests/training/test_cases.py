@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorarec.data import Dataset, leave_one_out
+from lorarec.data import Dataset, Evidence, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.training.cases import Cases
 from lorarec.training.options import TrainOptions
@@ -131,3 +131,24 @@ def test_dataset_without_cases(pair) -> None:
 def test_more_candidates_than_items(pair) -> None:
     with pytest.raises(LorarecError, match=r"shop has .* items.* --negatives"):
         build([pair], negatives=39)
+
+
+def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> None:
+    dataset, split = pair
+    titles = {title: item for item, title in dataset.titles.items()}
+    evidence = Evidence(split.train)
+    owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
+    told = build([pair], new_items=0, max_history=100)
+    for index in range(len(told)):
+        case = told.case(0, index)
+        shown = [titles[title] for title in case.history]
+        chosen = [*shown, titles[case.candidates[case.target]]]
+        owners = [user for history, user in owner.items() if list(history[: len(chosen)]) == chosen]
+        words = [evidence.notes(shown, [titles[title] for title in case.candidates], user) for user in owners]
+        assert case.notes in words
+    hidden = build([pair], new_items=0.5)
+    drawn = [hidden.case(0, index) for index in range(len(hidden))]
+    assert drawn == [hidden.case(0, index) for index in range(len(hidden))]
+    by_place = [[case.notes[place] == "new" for case in drawn] for place in range(6)]
+    assert all(0.3 < np.mean(new) < 0.95 for new in by_place)
+    assert all(case.notes == [] for case in (build([pair], evidence=False).case(0, index) for index in range(3)))

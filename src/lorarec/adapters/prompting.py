@@ -11,11 +11,12 @@ DEFAULTS: dict[str, Any] = {
     "max_tokens": 1024,
     "max_title_tokens": 32,
     "max_history": 10,
+    "evidence": False,
 }
 
 
 def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
-    """Readout, template file (None for the bundled one) and length limits; defaults for what is not recorded."""
+    """Readout, template file (None for the bundled one), length limits and evidence; defaults for what is missing."""
     meta = (adapter.meta if adapter else None) or {}
     recorded = {**(meta.get("options") or {}), "readout": meta.get("readout")}
     return {name: default if recorded.get(name) is None else recorded[name] for name, default in DEFAULTS.items()}

@@ -54,7 +54,7 @@ def evaluate(
     split = load_split(data)
     named = _named(adapter or [])
     model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
-    rows = ranker_rows(model, data, named, readout, progress=progress.is_terminal, generation=generation)
+    rows = ranker_rows(model, data, split, named, readout, progress=progress.is_terminal, generation=generation)
     for row in rows.values():
         warning = row.adapter and split_warning(row.adapter, data, split)
         if warning:

@@ -71,6 +71,12 @@ def train(
     prefixes: Annotated[int | None, typer.Option(help="Cases per user and pass over a dataset; all if unset.")] = None,
     samples: Annotated[int | None, typer.Option(help="Cases per epoch over all datasets; all if unset.")] = None,
     balance: Annotated[Balance, typer.Option(help="Share of each dataset in an epoch.")] = DEFAULT.balance,
+    evidence: Annotated[
+        bool, typer.Option(help="Tell how often others chose a candidate with the history; the papers do not.")
+    ] = DEFAULT.evidence,
+    new_items: Annotated[
+        float, typer.Option(help="Share of candidates that evidence calls new, so that new items are met.")
+    ] = DEFAULT.new_items,
     max_history: Annotated[int, typer.Option(help="Latest items of a history shown.")] = DEFAULT.max_history,
     max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest items drop first.")] = DEFAULT.max_tokens,
     max_title_tokens: Annotated[int, typer.Option(help="Titles are cut to this.")] = DEFAULT.max_title_tokens,

@@ -78,7 +78,7 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
         _tell_weights(console, f"entropy, {setting}", mixed.weights)
         adapters = dict(zip(("general", "specific"), pair, strict=True))
         adapters |= {"mixture (grid)": grid.folder, "mixture (entropy)": mixed.folder}
-        rows = ranker_rows(backbone, specific, adapters)
+        rows = ranker_rows(backbone, specific, split, adapters)
         parts.append(evaluate(specific, split, rows, settings=[setting], limit=size.users, seed=seed))
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
     write_report(evaluation, out)

@@ -1,6 +1,6 @@
 """Protocols run over rankers, and reports with figures, intervals and a picture."""
 
-from lorarec.evaluation.baselines import Popularity, Random, TitleSimilarity, baseline_rows
+from lorarec.evaluation.baselines import ItemNeighbours, Popularity, Random, TitleSimilarity, baseline_rows
 from lorarec.evaluation.click_report import click_table, report_clicks, told_of_test
 from lorarec.evaluation.clicks import ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.evaluate import evaluate
@@ -14,6 +14,7 @@ __all__ = [
     "ClickEvaluation",
     "Evaluation",
     "Figure",
+    "ItemNeighbours",
     "Popularity",
     "Random",
     "RankerRow",

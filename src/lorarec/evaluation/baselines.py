@@ -1,15 +1,17 @@
-"""Rankers without a language model that stand in every table: chance, popularity and similar titles."""
+"""Rankers without a language model in every table: chance, popularity, co-occurrence and similar titles."""
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM
 from lorarec.evaluation.result import Scorer
 
-RANDOM, POPULARITY, TITLE_SIMILARITY = "random", "popularity", "tf-idf"
+RANDOM = "random"
+INFORMED = POPULARITY, NEIGHBOURS, TITLE_SIMILARITY = ("popularity", "item-knn", "tf-idf")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
@@ -18,6 +20,7 @@ def baseline_rows(dataset: Dataset, split: Split, seed: int = 0) -> dict[str, Sc
     return {
         RANDOM: Random(seed),
         POPULARITY: Popularity(dataset, split),
+        NEIGHBOURS: ItemNeighbours(dataset, split),
         TITLE_SIMILARITY: TitleSimilarity(dataset),
     }
 
@@ -52,6 +55,30 @@ class Popularity:
         return _per_case(self.counts[codes], sizes)
 
 
+class ItemNeighbours:
+    """Sum of the cosines between who chose a candidate and who chose each of the latest history items, in training.
+
+    Args:
+        max_history: the latest items of a history that count.
+    """
+
+    def __init__(self, dataset: Dataset, split: Split, max_history: int = 10) -> None:
+        self.items = dataset.items[ITEM]
+        self.max_history = max_history
+        codes, lengths = _coded(split.train[HISTORY], self.items)
+        chosen = csr_matrix(
+            (np.ones(len(codes)), (codes, np.repeat(np.arange(len(lengths)), lengths))),
+            shape=(len(self.items), len(lengths)),
+        )
+        chosen.data[:] = 1
+        self.users = normalize(chosen)
+        self.about = f"cosine of the users who chose a candidate and those of the last {max_history} items"
+
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case."""
+        return _to_history(cases, self.items, self.users, self.max_history)
+
+
 class TitleSimilarity:
     """Inner product of a candidate's TF-IDF title vector with the sum of those of the latest history items.
 
@@ -70,16 +97,20 @@ class TitleSimilarity:
 
     def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case."""
-        return [scores for batch in cases.iter_slices(_CASES_AT_ONCE) for scores in self._batch(batch)]
+        return _to_history(cases, self.items, self.words, self.max_history)
 
-    def _batch(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        history, lengths = _coded(cases[HISTORY].list.tail(self.max_history), self.items)
-        owners = np.repeat(np.arange(len(cases)), lengths)
-        shape = (len(cases), len(self.items))
-        profiles = csr_matrix((np.ones(len(history)), (owners, history)), shape=shape) @ self.words
-        codes, sizes = _coded(cases[CANDIDATES], self.items)
-        products = profiles[np.repeat(np.arange(len(cases)), sizes)].multiply(self.words[codes])
-        return _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
+
+def _to_history(cases: pl.DataFrame, items: pl.Series, vectors: csr_matrix, max_history: int) -> list[np.ndarray]:
+    """Inner products of each candidate's vector with the sum of those of the latest history items."""
+    found: list[np.ndarray] = []
+    for batch in cases.iter_slices(_CASES_AT_ONCE):
+        history, lengths = _coded(batch[HISTORY].list.tail(max_history), items)
+        owners = np.repeat(np.arange(len(batch)), lengths)
+        profiles = csr_matrix((np.ones(len(history)), (owners, history)), (len(batch), len(items))) @ vectors
+        codes, sizes = _coded(batch[CANDIDATES], items)
+        products = profiles[np.repeat(np.arange(len(batch)), sizes)].multiply(vectors[codes])
+        found += _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
+    return found
 
 
 def _title_vectors(dataset: Dataset) -> csr_matrix:

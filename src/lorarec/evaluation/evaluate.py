@@ -15,7 +15,7 @@ from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
 from lorarec.data.content_hash import content_hash
 from lorarec.errors import LorarecError
-from lorarec.evaluation.baselines import POPULARITY, TITLE_SIMILARITY, baseline_rows
+from lorarec.evaluation.baselines import INFORMED, baseline_rows
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import CUTOFFS, FIGURES, LEVEL, Evaluation, Figure, RowResult, Scorer, SettingResult
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test, reciprocal_rank, target_ranks
@@ -34,7 +34,7 @@ def evaluate(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Evaluation:
-    """Rank the stored candidate sets of test cases by every row and by chance, popularity and similar titles.
+    """Rank the stored candidate sets of test cases by every row and by the baselines.
 
     Every row gets the same frame of cases, without the targets; that a row left it as it was is checked by its hash.
 
@@ -43,8 +43,8 @@ def evaluate(
         split: holds the test cases with their candidate sets.
         rows: name -> scorer.
         settings: of the split's test parts; those that have cases when None.
-        compare_with: the row that paired t-tests compare with; in each setting the better one (by NDCG@1) of
-            popularity and similar titles when None.
+        compare_with: the row that paired t-tests compare with; in each setting the best baseline by NDCG@1 when
+            None.
         out: a folder to write metrics.json, report.md and ndcg.png into.
         limit: evaluate so many users of each setting, drawn by the seed; a larger limit keeps those of a smaller one.
         seed: of the sample of users, the intervals and the row `random`.
@@ -126,13 +126,14 @@ def _evaluate_setting(
             f"{setting}: {name} NDCG@1 {mean:.3f} ({cases.height:,} cases, {seconds[name] * cases.height:.1f} s)",
             markup=False,
         )
-    best = max((POPULARITY, TITLE_SIMILARITY), key=lambda name: ndcg(ranks[name], 1).mean())
-    figures = _figures(ranks, compare_with or best, seed)
+    if compare_with is None:
+        compare_with = max(INFORMED, key=lambda name: ndcg(ranks[name], 1).mean())
+    figures = _figures(ranks, compare_with, seed)
     results = {
         name: RowResult(name, ranks[name], figures[name], seconds[name], str(getattr(scorer, "about", "")))
         for name, scorer in rows.items()
     }
-    return SettingResult(setting, cases.height, cases[USER].n_unique(), fingerprint, compare_with or best, results)
+    return SettingResult(setting, cases.height, cases[USER].n_unique(), fingerprint, compare_with, results)
 
 
 def _target_index(setting: str, cases: pl.DataFrame) -> np.ndarray:

@@ -8,7 +8,6 @@ from rich.progress import track
 
 from lorarec.adapters import Adapter
 from lorarec.backbone.load import Backbone
-from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.ranking import Ranker, generate_titles
 
@@ -47,14 +46,10 @@ class GenerationRow(RankerRow):
     def _scores(self, ranker: Ranker, cases: pl.DataFrame) -> list[np.ndarray]:
         """Places of the candidates of every case."""
         places, lost = [], 0
-        rows = zip(cases[HISTORY].to_list(), cases[CANDIDATES].to_list(), strict=True)
-        for history, candidates in track(rows, "Writing", cases.height, disable=not self.progress, transient=True):
-            shown = [self.titles[item] for item in history[-ranker.max_history :]]
-            titles = [self.titles[item] for item in candidates]
-            listed = generate_titles(
-                self.backbone, ranker.builder, shown, titles, self.count, constrained=self.constrained
-            )
-            place = np.full(len(candidates), np.inf)
+        examples = ranker.examples(cases, self.titles, self.evidence)
+        for example in track(examples, "Writing", disable=not self.progress, transient=True):
+            listed = generate_titles(self.backbone, ranker.builder, example, self.count, constrained=self.constrained)
+            place = np.full(len(example.branches), np.inf)
             for number, index in enumerate(listed, start=1):
                 if index is not None:
                     place[index] = number

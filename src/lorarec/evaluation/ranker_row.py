@@ -7,6 +7,7 @@ import polars as pl
 
 from lorarec.adapters import Adapter
 from lorarec.backbone.load import Backbone
+from lorarec.data import Evidence
 from lorarec.ranking import Ranker
 
 
@@ -16,6 +17,7 @@ class RankerRow:
     Args:
         titles: item id -> title.
         adapter: an adapter of this backbone, or None for the backbone alone.
+        evidence: of the training histories, for adapters that read it.
         progress: show a bar while scoring.
         options: further arguments of `Ranker`.
 
@@ -29,12 +31,14 @@ class RankerRow:
         backbone: Backbone,
         titles: dict[str, str],
         adapter: Adapter | None = None,
+        evidence: Evidence | None = None,
         progress: bool = False,
         **options: Any,
     ) -> None:
         self.backbone = backbone
         self.titles = titles
         self.adapter = adapter
+        self.evidence = evidence
         self.progress = progress
         self.options = options
         self.about = ""
@@ -49,13 +53,14 @@ class RankerRow:
         return scores
 
     def _scores(self, ranker: Ranker, cases: pl.DataFrame) -> list[np.ndarray]:
-        return ranker.score_cases(cases, self.titles, self.progress)
+        return ranker.score_cases(cases, self.titles, self.evidence, self.progress)
 
     def _describe(self, ranker: Ranker) -> str:
         backbone = f"backbone {self.backbone.id} ({self.backbone.fingerprint})"
         which = "no adapter" if self.adapter is None else f"adapter {source(self.adapter)}"
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
-        return f"{backbone}, {which}, readout {ranker.readout}{dropped if ranker.builder.dropped else ''}"
+        told = ", told how often others chose the candidates with the history" if ranker.evidence else ""
+        return f"{backbone}, {which}, readout {ranker.readout}{told}{dropped if ranker.builder.dropped else ''}"
 
 
 def source(adapter: Adapter) -> str:

@@ -8,7 +8,7 @@ from lorarec.adapters import Adapter, read_adapter
 from lorarec.adapters.origin import trained_on
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
-from lorarec.data import Dataset, Split
+from lorarec.data import Dataset, Evidence, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.generation import GenerationRow
 from lorarec.evaluation.ranker_row import RankerRow, source
@@ -20,6 +20,7 @@ FREE, CONSTRAINED = GENERATION = ("free", "constrained")
 def ranker_rows(
     backbone: Backbone,
     dataset: Dataset,
+    split: Split,
     adapters: Mapping[str, str | Path | Adapter],
     readout: str | None = None,
     progress: bool = False,
@@ -29,6 +30,7 @@ def ranker_rows(
 
     Args:
         dataset: where titles come from.
+        split: its training part is the evidence for adapters that read it.
         adapters: row name -> PEFT folder or adapter.
         readout: of all rows; what each adapter was trained with when None. The backbone alone is prompted as the
             first adapter was.
@@ -50,18 +52,20 @@ def ranker_rows(
         for name, adapter in adapters.items()
     }
     rows: dict[str, RankerRow] = {}
+    evidence = Evidence(split.train) if any(prompt_settings(each)["evidence"] for each in read.values()) else None
     prompted = prompt_settings(next(iter(read.values()), None))
+    del prompted["evidence"]  # the backbone alone never learned to read it
     if generation is not None:
         written: dict[str, Any] = {"progress": progress, "constrained": generation == CONSTRAINED}
-        rows[ZERO_SHOT] = GenerationRow(backbone, dataset.titles, None, **written, **prompted)
+        rows[ZERO_SHOT] = GenerationRow(backbone, dataset.titles, **written, **prompted)
         for name, adapter in read.items():
-            rows[name] = GenerationRow(backbone, dataset.titles, adapter, **written)
+            rows[name] = GenerationRow(backbone, dataset.titles, adapter, evidence=evidence, **written)
         return rows
     if readout is not None:
         prompted["readout"] = readout
-    rows[ZERO_SHOT] = RankerRow(backbone, dataset.titles, None, progress, **prompted)
+    rows[ZERO_SHOT] = RankerRow(backbone, dataset.titles, progress=progress, **prompted)
     for name, adapter in read.items():
-        rows[name] = RankerRow(backbone, dataset.titles, adapter, progress, readout=readout)
+        rows[name] = RankerRow(backbone, dataset.titles, adapter, evidence, progress, readout=readout)
     return rows
 
 

@@ -8,10 +8,10 @@ import polars as pl
 from lorarec.adapters import read_adapter
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
-from lorarec.data import Dataset, Split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
+from lorarec.data import Dataset, Evidence, Split
+from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.errors import LorarecError
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example, PromptBuilder, case_examples
 
 
 class CasePrompts:
@@ -28,13 +28,14 @@ class CasePrompts:
         settings = {folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters}
         (first_folder, first), *others = settings.items()
         for folder, other in others:
-            for key in ("readout", "template"):
+            for key in ("readout", "template", "evidence"):
                 if other[key] != first[key]:
                     raise LorarecError(
                         f"adapters {first_folder} and {folder} were trained with another {key} each "
                         f"({first[key]}, {other[key]}) and cannot share prompts"
                     )
         self.max_history = first["max_history"]
+        self.evidence = first["evidence"]
         self.builder = PromptBuilder(
             backbone.tokenizer, first["readout"], first["template"], first["max_tokens"], first["max_title_tokens"]
         )
@@ -50,7 +51,7 @@ class CasePrompts:
         cases = split.test[setting].drop(TARGET)
         if cases.is_empty():
             raise LorarecError(f"setting {setting} of dataset {dataset.name} has no cases")
-        return self._examples(dataset, _sampled(cases, count, seed))
+        return self._examples(dataset, split, _sampled(cases, count, seed))
 
     def validation(self, dataset: Dataset, split: Split, count: int, seed: int) -> tuple[list[Example], list[int]]:
         """Prompts of `count` random validation users and the index of each one's true candidate.
@@ -62,16 +63,11 @@ class CasePrompts:
             raise LorarecError(f"dataset {dataset.name} has no validation cases")
         cases = _sampled(split.valid, count, seed)
         targets = [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]
-        return self._examples(dataset, cases), targets
+        return self._examples(dataset, split, cases), targets
 
-    def _examples(self, dataset: Dataset, cases: pl.DataFrame) -> list[Example]:
-        titles = dataset.titles
-        return [
-            self.builder.example(
-                [titles[item] for item in history[-self.max_history :]], [titles[item] for item in candidates]
-            )
-            for history, candidates in cases.select(HISTORY, CANDIDATES).iter_rows()
-        ]
+    def _examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
+        evidence = Evidence(split.train) if self.evidence else None
+        return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
 
 
 def _sampled(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:

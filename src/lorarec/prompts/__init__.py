@@ -1,7 +1,8 @@
 """Dataset rows to token ids; templates apart from code."""
 
 from lorarec.prompts.build import Example, PromptBuilder
+from lorarec.prompts.cases import case_examples
 from lorarec.prompts.clicks import click_examples
 from lorarec.prompts.template import CLICK, READOUTS, Template
 
-__all__ = ["CLICK", "READOUTS", "Example", "PromptBuilder", "Template", "click_examples"]
+__all__ = ["CLICK", "READOUTS", "Example", "PromptBuilder", "Template", "case_examples", "click_examples"]

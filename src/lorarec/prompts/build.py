@@ -83,7 +83,12 @@ class PromptBuilder:
         return [*self.tokens(lead + title, self.max_title_tokens), *self.tokens(suffix)]
 
     def example(
-        self, history: Sequence[str], candidates: Sequence[str], stars: Sequence[str] = (), profile: str = ""
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        stars: Sequence[str] = (),
+        profile: str = "",
+        notes: Sequence[str] = (),
     ) -> Example:
         """Build one example.
 
@@ -92,6 +97,7 @@ class PromptBuilder:
             candidates: titles to score, at least one.
             stars: what the user gave each title of the history, in words; nothing is said without.
             profile: what is known of the user, in words.
+            notes: what is known of each candidate besides its title, in words; empty where there is nothing to say.
 
         Raises:
             LorarecError: no candidates, an empty title, or a prompt beyond `max_tokens` with no history at all.
@@ -102,7 +108,7 @@ class PromptBuilder:
             raise LorarecError("an empty title in a prompt: give every item a title")
         kept, given = list(history), tuple(stars)
         while True:
-            prompt, branches = self._assemble(kept, candidates, given, profile)
+            prompt, branches = self._assemble(kept, candidates, given, profile, tuple(notes))
             over = len(prompt) + max(map(len, branches)) - self.max_tokens
             if over <= 0:
                 return Example(prompt, branches)
@@ -120,10 +126,17 @@ class PromptBuilder:
             self.dropped += drop
 
     def _assemble(
-        self, history: Sequence[str], candidates: Sequence[str], stars: tuple[str, ...], profile: str
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        stars: tuple[str, ...],
+        profile: str,
+        notes: tuple[str, ...],
     ) -> tuple[list[int], list[list[int]]]:
         listed = candidates if self.readout == "likelihood" else ()
-        pieces = self.template.pieces(len(history), len(listed), stars, profile)
+        # Where the prompt lists the candidates, notes stand there: a branch is then what the model would write.
+        in_list, in_branch = (notes, ()) if listed else ((), notes)
+        pieces = self.template.pieces(len(history), len(listed), stars, profile, in_list, "", bool(notes))
         titles = {"h": history, "c": listed}
         prompt = list(self._bos)
         lead = ""
@@ -135,7 +148,8 @@ class PromptBuilder:
             else:
                 role, index = piece
                 prompt += self.tokens(lead + titles[role][index], self.max_title_tokens)
-        return prompt, [self._branch(title, lead, pieces.suffix) for title in candidates]
+        suffixes = [self.template.pieces(0, 0, note=note).suffix for note in in_branch or [""] * len(candidates)]
+        return prompt, [self._branch(title, lead, suffix) for title, suffix in zip(candidates, suffixes, strict=True)]
 
     def from_text(self, prompt: str, candidates: Sequence[str]) -> Example:
         """Build an example from a prompt written out in full, up to where the candidate's title begins.

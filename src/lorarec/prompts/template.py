@@ -1,7 +1,8 @@
 """Templates: the words around titles, kept in Jinja2 files apart from code.
 
 A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
-for each title of the history) and `profile` (a text about the user); the last two are empty where they are not known.
+for each title of the history), `profile` (a text about the user), `note` (a text about the candidate), `notes` (one for
+each of the candidates) and `evidence` (whether notes are given at all); they are empty where nothing is known.
 Rendering it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are
 tokenised apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it
 occurs.
@@ -59,7 +60,9 @@ class Template:
         try:
             bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
             source = bundled if self.name in BUNDLED else Path(self.name)
-            environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+            environment = SandboxedEnvironment(
+                trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+            )
             self.source = source.read_text(encoding="utf-8")
             self._template = environment.from_string(self.source)
         except OSError as error:
@@ -68,7 +71,16 @@ class Template:
             raise LorarecError(f"template {self.name} is not valid Jinja2: {error}") from error
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
-    def _pieces(self, history: int, candidates: int, stars: tuple[str, ...] = (), profile: str = "") -> Pieces:
+    def _pieces(
+        self,
+        history: int,
+        candidates: int,
+        stars: tuple[str, ...] = (),
+        profile: str = "",
+        notes: tuple[str, ...] = (),
+        note: str = "",
+        evidence: bool = False,
+    ) -> Pieces:
         try:
             text = self._template.render(
                 history=[f"{MARK}h{i}{MARK}" for i in range(history)],
@@ -76,6 +88,9 @@ class Template:
                 candidate=f"{MARK}x0{MARK}",
                 stars=stars,
                 profile=profile,
+                notes=notes,
+                note=note,
+                evidence=evidence,
             )
         except jinja2.TemplateError as error:
             raise LorarecError(f"template {self.name} cannot be rendered: {error}") from error

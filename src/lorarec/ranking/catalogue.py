@@ -8,8 +8,8 @@ import polars as pl
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lorarec.data import Dataset
-from lorarec.data.columns import ITEM, USER
+from lorarec.data import Dataset, Evidence
+from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, USER
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranker
 from lorarec.scoring import posterior
@@ -105,7 +105,8 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
         )
     titles = dataset.titles
     items = list(proposals)
-    scores = ranker.score_titles([[titles[i] for i in history]], [[titles[i] for i in items]])[0]
+    case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [items]})
+    scores = ranker.score_cases(case, titles, _evidence(dataset) if ranker.evidence else None)[0]
     shares = posterior(scores)
     return [
         Recommendation(
@@ -118,3 +119,8 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
         )
         for i in np.argsort(-scores, kind="stable")[:top]
     ]
+
+
+def _evidence(dataset: Dataset) -> Evidence:
+    """Of everything that all users chose."""
+    return Evidence(dataset.interactions.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY)))

@@ -4,14 +4,12 @@ Unconstrained decoding writes whatever the model likes and is matched to the can
 can only write candidates that are not in the list yet.
 """
 
-from collections.abc import Sequence
-
 import torch
 from transformers import DynamicCache
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import finish_logits, trunk
 
 
@@ -19,8 +17,7 @@ from lorarec.scoring import finish_logits, trunk
 def generate_titles(
     backbone: Backbone,
     builder: PromptBuilder,
-    history: Sequence[str],
-    candidates: Sequence[str],
+    example: Example,
     count: int = 5,
     constrained: bool = False,
     max_title_tokens: int = 64,
@@ -29,6 +26,7 @@ def generate_titles(
 
     Args:
         builder: a `likelihood` builder.
+        example: what it built: the prompt, and the candidates as branches.
         count: titles to write.
         constrained: only candidates not listed yet can be written.
         max_title_tokens: where an unconstrained title that does not end is cut.
@@ -41,7 +39,6 @@ def generate_titles(
     """
     if builder.readout != "likelihood":
         raise LorarecError("generation needs a prompt that lists the candidates: use readout=likelihood")
-    example = builder.example(history, candidates)
     open_branches = dict(enumerate(example.branches))
     stop = {example.branches[0][-1], backbone.tokenizer.eos_token_id}
     # What stands between the line break and the title in the prompt's last line stands there in every line.
@@ -49,7 +46,7 @@ def generate_titles(
     lead = lead if builder.template.chat is None else []
     cache = DynamicCache()
     ids, listed = list(example.prompt), []
-    for _ in range(min(count, len(candidates))):
+    for _ in range(min(count, len(example.branches))):
         title: list[int] = []
         while True:
             logits = _next_logits(backbone, ids, cache)

@@ -12,9 +12,9 @@ from lorarec.adapters import Adapter, fold, read_adapter
 from lorarec.adapters.peft_io import check_backbone
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone import Backbone
-from lorarec.data.columns import CANDIDATES, HISTORY
+from lorarec.data import Evidence
 from lorarec.errors import LorarecError
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example, PromptBuilder, case_examples
 from lorarec.scoring import score
 
 
@@ -32,6 +32,9 @@ class Ranker:
         max_title_tokens: titles are cut to this many tokens.
         max_history: the latest items of a history that the prompt shows.
         token_budget: padded tokens per forward pass: bounds memory, does not change results.
+
+    Attributes:
+        evidence: whether the adapter was trained to read notes about candidates (see `lorarec.data.Evidence`).
 
     Raises:
         LorarecError: the adapter is unusable or of another backbone, or the readout is unknown.
@@ -56,6 +59,7 @@ class Ranker:
             check_backbone(chosen, backbone)
         trained = prompt_settings(chosen)
         self.max_history = max_history or trained["max_history"]
+        self.evidence = bool(trained["evidence"])
         self.token_budget = token_budget
         self.builder = PromptBuilder(
             backbone.tokenizer,
@@ -90,18 +94,31 @@ class Ranker:
     ) -> list[np.ndarray]:
         """Score candidate titles for histories of titles, oldest first; returns and raises as `score` does."""
         _same_length(histories, candidates)
-        return self._score(self.examples(histories, candidates), progress)
-
-    def score_cases(self, cases: pl.DataFrame, titles: dict[str, str], progress: bool = False) -> list[np.ndarray]:
-        """Score rows of item ids (`history` and `candidates` columns), with `titles` from item id to title."""
-        histories = [[titles[item] for item in items] for items in cases[HISTORY].to_list()]
-        candidates = [[titles[item] for item in items] for items in cases[CANDIDATES].to_list()]
-        return self.score_titles(histories, candidates, progress)
-
-    def examples(self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]) -> list[Example]:
-        """Prompts and branches as this ranker builds them."""
         pairs = zip(histories, candidates, strict=True)
-        return [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
+        examples = [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
+        return self._score(examples, progress)
+
+    def score_cases(
+        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None, progress: bool = False
+    ) -> list[np.ndarray]:
+        """Score rows of ids, one (candidates,) float32 array per row; arguments and errors as for `examples`."""
+        return self._score(self.examples(cases, titles, evidence), progress)
+
+    def examples(self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None) -> list[Example]:
+        """Prompts with their branches of rows of ids.
+
+        Args:
+            cases: user_id, history and candidates.
+            titles: item id -> title.
+            evidence: of the training histories; told only where the adapter was trained to read it.
+
+        Raises:
+            LorarecError: the adapter reads evidence and there is none, or a prompt that is too long.
+        """
+        if self.evidence and evidence is None:
+            raise LorarecError("this adapter reads evidence of other users: give it, or train with evidence off")
+        told = evidence if self.evidence else None
+        return case_examples(cases, titles, self.builder, self.max_history, told)
 
     def _score(self, examples: list[Example], progress: bool = False) -> list[np.ndarray]:
         return score(self.backbone.model, examples, self.builder, self.token_budget, progress)

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from lorarec.data import Dataset, Split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
+from lorarec.data import Dataset, Evidence, Split
+from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
 from lorarec.errors import LorarecError
 from lorarec.training.options import TrainOptions
 
@@ -21,11 +21,16 @@ PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
 
 @dataclass(frozen=True)
 class Case:
-    """One training case as titles: the history in time order and the candidates, of which one is the next item."""
+    """One training case as titles: the history in time order and the candidates, of which one is the next item.
+
+    Attributes:
+        notes: what other users' histories say about each candidate; empty if nothing is to be told.
+    """
 
     history: list[str]
     candidates: list[str]
     target: int
+    notes: list[str]
 
 
 class Source:
@@ -51,7 +56,10 @@ class Source:
         valid = split.valid
         seen = [histories.explode(), valid[HISTORY].explode(), valid[TARGET], valid[CANDIDATES].explode()]
         catalogue = pl.concat([each.drop_nulls().rename("item") for each in seen]).unique(maintain_order=True)
-        self.titles = [dataset.titles[item] for item in catalogue]
+        self.ids = catalogue.to_list()
+        self.titles = [dataset.titles[item] for item in self.ids]
+        self.users = split.train[USER].to_list()
+        self.evidence = Evidence(split.train) if options.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
         # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
@@ -94,7 +102,15 @@ class Source:
         candidates = self._negatives(self.items[start:end], rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
-        return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target)
+        notes = self._notes(history.tolist(), candidates, self.users[user], rng)
+        return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes)
+
+    def _notes(self, history: list[int], candidates: list[int], user: str, rng: np.random.Generator) -> list[str]:
+        if self.evidence is None:
+            return []
+        hidden = rng.random(len(candidates)) < self.options.new_items
+        shown, offered = ([self.ids[item] for item in items] for items in (history, candidates))
+        return self.evidence.notes(shown, offered, user, hidden.tolist())
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
         """`options.negatives` distinct items of the pool that the user never interacted with."""

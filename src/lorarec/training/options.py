@@ -45,6 +45,9 @@ class TrainOptions:
         prefixes: (history, next item) pairs per user and pass over a dataset; None for all.
         samples: training cases per epoch over all datasets; None for all there are.
         balance: share of each dataset: by `size`, or `equal`.
+        evidence: tell after each candidate how often other users chose it together with the history (see
+            `lorarec.data.Evidence`); the papers tell titles alone.
+        new_items: share of the candidates that evidence calls new in training, so that new items are met there.
         max_history: items of a history shown, the latest ones.
         max_tokens: length limit of a prompt; the oldest items are dropped first.
         max_title_tokens: length limit of one title.
@@ -75,6 +78,8 @@ class TrainOptions:
     prefixes: int | None = None
     samples: int | None = None
     balance: Balance = "size"
+    evidence: bool = True
+    new_items: float = 0.1
     max_history: int = 10
     max_tokens: int = 1024
     max_title_tokens: int = 32
@@ -92,7 +97,7 @@ class TrainOptions:
         refuse_out_of_range(
             self, AT_LEAST_ONE + AT_LEAST_ONE_IF_SET, ("eval_users", "weight_decay", "seed"), ("lr", "temperature")
         )
-        for name in ("dropout", "warmup"):
+        for name in ("dropout", "warmup", "new_items"):
             if not 0 <= getattr(self, name) < 1:
                 raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
         if self.loss == "next-token" and self.readout != "likelihood":

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from lorarec.data import Dataset, Split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET
+from lorarec.data import Dataset, Evidence, Split
+from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.metrics.ranking import ndcg, target_ranks
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example, PromptBuilder, case_examples
 from lorarec.scoring import token_batches
 from lorarec.training.options import TrainOptions
 
@@ -31,10 +31,11 @@ class Validation:
         for number, (dataset, split) in enumerate(datasets):
             share = (options.eval_users * (number + 1)) // len(datasets) - options.eval_users * number // len(datasets)
             rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
-            for history, target, candidates in rows.select(HISTORY, TARGET, CANDIDATES).iter_rows():
-                shown = [dataset.titles[item] for item in history[-options.max_history :]]
-                titles = [dataset.titles[item] for item in candidates]
-                cases.append((builder.example(shown, titles), candidates.index(target)))
+            evidence = Evidence(split.train) if options.evidence else None
+            examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
+            pairs = zip(rows[CANDIDATES].to_list(), rows[TARGET].to_list(), strict=True)
+            targets = [candidates.index(target) for candidates, target in pairs]
+            cases += zip(examples, targets, strict=True)
         cases.sort(key=lambda case: -case[0].length)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)

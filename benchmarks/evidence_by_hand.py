@@ -1,0 +1,93 @@
+"""What evidence is worth without a language model: a conditional logit of title similarity and the evidence words.
+
+    python benchmarks/evidence_by_hand.py TARGET --general DOMAIN DOMAIN [--setting warm] [--limit 1000]
+
+The weights are fitted on validation users of the general domains, then test users of TARGET are ranked with them: the
+fair comparison for a general adapter, which learns to read the same words in the same domains. `titles` and `evidence`
+use one of the two alone.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+
+from lorarec.data import Dataset, Evidence, Split, load_split
+from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
+from lorarec.data.evidence import LEVELS, NEW
+from lorarec.evaluation import TitleSimilarity, evaluate, evaluation_table
+
+WORDS = (*LEVELS.values(), NEW)
+MAX_HISTORY, HIDDEN = 10, 0.1  # as in training
+PARTS = {"by hand: titles": slice(0, 1), "by hand: evidence": slice(1, None), "by hand: both": slice(None)}
+
+
+def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[pl.DataFrame], torch.Tensor]:
+    """Cases with equally many candidates -> (cases, candidates, 1 + words); a share of the candidates is called new."""
+    rng = np.random.default_rng(0)
+    titles, evidence = TitleSimilarity(dataset, MAX_HISTORY), Evidence(split.train)
+
+    def read(cases: pl.DataFrame) -> torch.Tensor:
+        rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()
+        notes = np.array(
+            [
+                evidence.notes(shown[-MAX_HISTORY:], items, user, (rng.random(len(items)) < hidden).tolist())
+                for user, shown, items in rows
+            ]
+        )
+        words = [notes == word for word in WORDS]
+        return torch.tensor(np.stack([np.stack(titles(cases)), *words], axis=-1), dtype=torch.float64)
+
+    return read
+
+
+def fitted(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Weights that maximise the likelihood of the true candidate under a softmax over the set."""
+    weights = torch.zeros(inputs.shape[-1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        found = torch.nn.functional.cross_entropy(inputs @ weights, targets) + 1e-4 * weights.square().sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    return weights.detach()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target")
+    parser.add_argument("--general", nargs="+", required=True)
+    parser.add_argument("--setting", choices=("warm", "new-item"))
+    parser.add_argument("--users", type=int, default=2000, help="validation users of each general domain")
+    parser.add_argument("--limit", type=int, default=1000, help="test users")
+    arguments = parser.parse_args()
+    inputs, targets = [], []
+    for folder in arguments.general:
+        dataset = Dataset.load(folder)
+        split = load_split(dataset)
+        cases = split.valid.sample(min(arguments.users, len(split.valid)), seed=0)
+        inputs.append(features(dataset, split, HIDDEN)(cases))
+        pairs = zip(cases[CANDIDATES].to_list(), cases[TARGET].to_list(), strict=True)
+        targets += [candidates.index(target) for candidates, target in pairs]
+    seen = torch.cat(inputs)
+    target = Dataset.load(arguments.target)
+    split = load_split(target)
+    read = features(target, split)
+    rows = {}
+    for name, part in PARTS.items():
+        weights = fitted(seen[..., part], torch.tensor(targets))
+        rows[name] = lambda cases, part=part, weights=weights: list((read(cases)[..., part] @ weights).numpy())
+    settings = [arguments.setting] if arguments.setting else None
+    evaluation = evaluate(target, split, rows, settings=settings, limit=arguments.limit)
+    for setting in evaluation.settings:
+        Console().print(evaluation_table(evaluation, setting))
+
+
+if __name__ == "__main__":
+    main()
