@@ -30,7 +30,7 @@ def evaluate(
     ] = "both",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
     compare: Annotated[
-        str | None, typer.Option(help="The row that tests compare with; the better of popularity and tf-idf.")
+        str | None, typer.Option(help="The row that tests compare with; the best of popularity, item-knn and tf-idf.")
     ] = None,
     readout: Annotated[
         Literal["verdict", "likelihood"] | None, typer.Option(help="Instead of what each adapter was trained with.")
@@ -44,7 +44,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Compare the backbone alone and its adapters with popularity and similar titles on the same test cases.
+    """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
