@@ -39,7 +39,7 @@ def _run(*words: object) -> str:
 def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
     run = ("train", rated, "--backbone", backbone_folder, *QUICK)
     told = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
-    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "Of 12 test events", "mean weights"):
+    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "ECE", "Of 12 test events", "mean weights"):
         assert word in " ".join(told.split())
     written = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert 0 <= written["rows"]["RecLoRA"]["auc"]["low"] <= written["rows"]["RecLoRA"]["auc"]["mean"] <= 1

@@ -87,7 +87,7 @@ def train(
     """Train RecLoRA: a router reads a conventional recommender and mixes meta-LoRAs for every user and target.
 
     Ratings become clicks, cut by global time into 8:1:1. The conventional recommender learns from all training events,
-    the language model from a few of them (--samples). The test events then give AUC, LogLoss and ACC.
+    the language model from a few of them (--samples). The test events then give AUC, LogLoss, ACC and ECE.
 
     Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
 

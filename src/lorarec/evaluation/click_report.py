@@ -14,7 +14,7 @@ from lorarec.personal.few2many import LABEL, RECLORA
 
 
 def click_table(evaluation: ClickEvaluation, title: str) -> Table:
-    """AUC, log loss and accuracy by row; a star marks p < 0.05 against the compared row."""
+    """AUC, log loss, accuracy and calibration error by row; a star marks p < 0.05 against the compared row."""
     caption = f"[{LEVEL:.0%} interval]; * differs from {evaluation.compare_with} (p < {SIGNIFICANT})"
     table = Table(title=Text(f"{title}: {evaluation.events:,} test events"), caption=Text(caption))
     table.add_column("row")
@@ -64,9 +64,14 @@ def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
         "",
         f"{evaluation.events:,} test events, {evaluation.clicked:.1%} of them clicks. {told_of_test(record)}",
         "",
-        f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval, from 1,000 resamples of the events.",
-        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, else a two-sided "
-        "paired t-test over events; not corrected for the number of rows and columns.",
+        "- ECE: expected calibration error. The events are put into 15 equally wide bins by probability; the error is "
+        "the mean distance between probability and share of clicks in a bin, weighed by its events. 0 is best, and "
+        "noise alone makes it larger, the more so the fewer the events.",
+        f"- [low, high]: {LEVEL:.0%} bootstrap interval, from 1,000 resamples of the events: percentiles, for ECE "
+        "turned round the figure (basic interval), since resamples are worse calibrated than the events themselves.",
+        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, a paired bootstrap "
+        "over events for ECE, else a two-sided paired t-test over events; not corrected for the number of rows and "
+        "columns.",
     ]
     return "\n".join(lines) + "\n"
 
