@@ -1,11 +1,12 @@
 """Figures of clicks for a person: a table at a terminal, metrics.json and report.md in a folder."""
 
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from lorarec.artefacts import write_json
+from lorarec.artefacts import file_fingerprint, new_folder, versions, write_json
 from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
@@ -29,8 +30,23 @@ def report_clicks(result: Personalized) -> ClickEvaluation:
     """Figures of the predictions of `personalize`; metrics.json and report.md are written beside them."""
     evaluation = evaluate_clicks(result.predictions[LABEL].to_numpy(), result.rows, RECLORA)
     write_json(result.folder / METRICS, evaluation.as_dict() | {"test": result.record["test"]})
-    (result.folder / REPORT).write_text(_markdown(evaluation, result.record), encoding="utf-8")
+    (result.folder / REPORT).write_text(_of_run(evaluation, result.record), encoding="utf-8")
     return evaluation
+
+
+def write_click_report(evaluation: ClickEvaluation, predictions: Path, out: Path, overwrite: bool = False) -> None:
+    """Write metrics.json and report.md of a file of predictions into a new folder.
+
+    Raises:
+        LorarecError: `out` exists or cannot be written to.
+    """
+    facts = [
+        f"- predictions: {predictions} ({file_fingerprint(predictions)})",
+        _versions(versions()),
+    ]
+    with new_folder(out, overwrite) as folder:
+        write_json(folder / METRICS, evaluation.as_dict())
+        (folder / REPORT).write_text(_markdown(evaluation, f"Clicks of {predictions.name}", facts), encoding="utf-8")
 
 
 def told_of_test(record: dict[str, Any]) -> str:
@@ -43,16 +59,29 @@ def told_of_test(record: dict[str, Any]) -> str:
     )
 
 
-def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
+def _of_run(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
+    """The report of what `personalize` wrote."""
     (dataset,) = record["datasets"]
-    lines = [
-        f"# Clicks of {dataset['name']}",
-        "",
+    facts = [
         f"- dataset: {dataset['name']} ({dataset['fingerprint']}), labelled and divided as {dataset['split']}",
         f"- backbone: {record['backbone']['id']} ({record['backbone']['fingerprint']})",
         f"- training events of the language model: {record['sample']:,}; conventional recommender: {record['crm']}",
         "- options: " + ", ".join(f"{name} {value}" for name, value in record["options"].items()),
-        "- versions: " + ", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+        _versions(record["versions"]),
+    ]
+    return _markdown(evaluation, f"Clicks of {dataset['name']}", facts, told_of_test(record))
+
+
+def _versions(found: dict[str, str]) -> str:
+    return "- versions: " + ", ".join(f"{package} {version}" for package, version in found.items())
+
+
+def _markdown(evaluation: ClickEvaluation, title: str, facts: list[str], told: str = "") -> str:
+    """Where the figures come from, the table, and what its columns are."""
+    lines = [
+        f"# {title}",
+        "",
+        *facts,
         "",
         "| row | " + " | ".join(COLUMNS.values()) + " |",
         "|---" + "|---:" * len(COLUMNS) + "|",
@@ -62,7 +91,7 @@ def _markdown(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([name, *cells]) + " |")
     lines += [
         "",
-        f"{evaluation.events:,} test events, {evaluation.clicked:.1%} of them clicks. {told_of_test(record)}",
+        f"{evaluation.events:,} test events, {evaluation.clicked:.1%} of them clicks. {told}".rstrip(),
         "",
         "- ECE: expected calibration error. The events are put into 15 equally wide bins by probability; the error is "
         "the mean distance between probability and share of clicks in a bin, weighed by its events. 0 is best, and "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lorarec.errors import LorarecError
 from lorarec.evaluation.result import LEVEL, Figure
 from lorarec.metrics import bootstrap_interval, paired_t_test
 from lorarec.metrics.clicks import (
@@ -57,8 +58,10 @@ def evaluate_clicks(
         seed: of the resampling.
 
     Raises:
-        LorarecError: labels all alike, or what is no probability.
+        LorarecError: labels all alike, what is no probability, or no such row to compare with.
     """
+    if compare_with not in predictions:
+        raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(predictions)}")
     compared = predictions[compare_with]
     rows = {}
     for name, found in predictions.items():
