@@ -15,7 +15,16 @@ from lorarec.conventional import Conventional, FitOptions, fit
 from lorarec.data import Dataset
 from lorarec.data.clicks import click_log
 from lorarec.errors import LorarecError
-from lorarec.personal import PersonalizeOptions, PersonalLora, export_user, few2many, meta_loras, personalize, tune
+from lorarec.personal import (
+    PersonalizeOptions,
+    PersonalLora,
+    export_user,
+    few2many,
+    meta_loras,
+    personalize,
+    title_embeddings,
+    tune,
+)
 from lorarec.personal.rows import RowReader
 from lorarec.personal.score import mean_weights, probabilities
 from lorarec.scoring import score_batch
@@ -29,6 +38,12 @@ def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crm") / "din"
     fit("din", click_log(taste), FitOptions(epochs=2, batch_size=32)).save(folder)
     return folder
+
+
+def row_reader(backbone, recommender: Conventional, options: PersonalizeOptions) -> RowReader:
+    """A reader that retrieves by titles, as `personalize` does."""
+    titles = recommender.encoder.log.dataset.items["title"].to_list()
+    return RowReader(backbone, recommender, options, title_embeddings(backbone, titles))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -60,6 +75,19 @@ def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, tas
     personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
     log = click_log(taste)
     assert Conventional.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
+
+
+def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
+    found = {}
+    for how in ("similar", "recent"):
+        options = {**TINY, "id_history": 2, "id_retrieval": how}
+        found[how] = personalize(tiny_backbone, taste, tmp_path / how, crm="din", **options)
+        log = click_log(taste)
+        again = Conventional.load(tmp_path / how / "crm", log)
+        assert again.record["history"] == how
+        stored = found[how].predictions["DIN"].to_numpy()
+        np.testing.assert_array_equal(again.score(log.rows("test")).astype(np.float64), stored)
+    assert not found["similar"].predictions["DIN"].equals(found["recent"].predictions["DIN"])
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
@@ -103,7 +131,7 @@ def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
 def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
     log = click_log(taste)
     options = PersonalizeOptions(**{**TINY, "epochs": 40})
-    reader = RowReader(tiny_backbone, Conventional.load(crm, log), options)
+    reader = row_reader(tiny_backbone, Conventional.load(crm, log), options)
     rows = reader.read(log.few_shot(40), "similar")
     torch.manual_seed(0)
     bank = meta_loras(tiny_backbone.model, 3, 2, 4)
@@ -116,7 +144,7 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
 def tuned(tiny_backbone, taste, crm, tmp_path):
     """A folder that `personalize` wrote, and the reader of its rows."""
     personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
-    reader = RowReader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
+    reader = row_reader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
     return tmp_path / "out", reader
 
 
@@ -175,7 +203,8 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"lr": 0}, "option lr must be positive, got 0"),
         ({"epochs": 0}, "option epochs must be at least 1, got 0"),
         ({"shared": ("random",)}, "similar or recent history, not random"),
-        ({"retrieval": "random"}, "retrieval must be similar or recent"),
+        ({"retrieval": "random"}, "option retrieval must be similar or recent"),
+        ({"id_retrieval": "random"}, "option id_retrieval must be similar or recent"),
     ],
 )
 def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):

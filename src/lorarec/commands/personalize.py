@@ -56,8 +56,11 @@ def train(
     positive_from: Annotated[float, typer.Option(help="Ratings from here count as clicks.")] = DEFAULT.positive_from,
     stars: Annotated[float, typer.Option(help="The highest rating of the scale.")] = DEFAULT.stars,
     id_history: Annotated[
-        int, typer.Option(help="Latest events that the conventional recommender reads.")
+        int, typer.Option(help="Events of the history that the conventional recommender reads.")
     ] = DEFAULT.id_history,
+    id_retrieval: Annotated[
+        Retrieval, typer.Option(help="Which those are of a longer history: most similar to the target, or most recent.")
+    ] = DEFAULT.id_retrieval,
     max_history: Annotated[int, typer.Option(help="Events of the history in a prompt.")] = DEFAULT.max_history,
     retrieval: Annotated[
         Retrieval, typer.Option(help="Which those are: most similar to the target, or most recent.")

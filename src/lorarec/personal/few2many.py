@@ -16,8 +16,9 @@ from lorarec.backbone.load import Backbone
 from lorarec.conventional import MODELS, Conventional, FitOptions, fit
 from lorarec.data import Dataset
 from lorarec.data.clicks import TEST, TRAIN, ClickLog, click_log
-from lorarec.data.columns import ITEM, TIME, USER
+from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.errors import LorarecError
+from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.meta_loras import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
@@ -134,11 +135,14 @@ def personalize(
     stages = _Stages(out, record)
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
+        embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
+            retrieved = embeddings if chosen.id_retrieval == "similar" else None
             fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
-            (given or fit(str(crm), log, fitting, progress=progress)).save(stages.folder / CRM)
+            fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
+            fitted.save(stages.folder / CRM)
         recommender = Conventional.load(stages.folder / CRM, log)
-        reader = RowReader(backbone, recommender, chosen)
+        reader = RowReader(backbone, recommender, chosen, embeddings)
         predictions = _events(log, test).with_columns(
             pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
         )
