@@ -94,7 +94,8 @@ def train(
 
     Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
 
-    OUT holds crm/ (reusable by --crm), personal/, users.parquet, predictions.parquet, metrics.json and report.md.
+    OUT holds crm/ (reusable by --crm), personal/, users.parquet, predictions.parquet, metrics.json, report.md and
+    weights.png.
     """
     names = {field.name for field in fields(PersonalizeOptions)}
     options: dict[str, Any] = {name: value for name, value in context.params.items() if name in names}
@@ -139,10 +140,11 @@ def export(
     """Write a user's own adapter as a plain PEFT folder, which PEFT, vLLM and others load.
 
     Its mixture is the one that the router chooses for the mean of what the conventional recommender makes of the user's
-    latest ten events.
+    latest ten events; a user without a history gets the router's mean mixture.
 
     Example: lorarec personalize export personal --user 42 --out adapters/user-42
     """
     model = Backbone.load(backbone or trained_with(folder), dtype, device, trust_remote_code=trust_remote_code)
-    export_user(folder, user, out, model, overwrite)
-    typer.echo(f"Adapter of user {user} written to {out}")
+    routed = export_user(folder, user, out, model, overwrite)
+    mean = "" if routed else " (no history to choose by, so it is the router's mean mixture)"
+    typer.echo(f"Adapter of user {user}{mean} written to {out}")

@@ -1,5 +1,6 @@
 """Figures of clicks for a person: a table at a terminal, metrics.json and report.md in a folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
 from lorarec.personal import Personalized
-from lorarec.personal.few2many import LABEL, RECLORA
+from lorarec.personal.few2many import DRAWN, LABEL, RECLORA, WEIGHTS
 
 
 def click_table(evaluation: ClickEvaluation, title: str) -> Table:
@@ -54,8 +55,9 @@ def told_of_test(record: dict[str, Any]) -> str:
     test = record["test"]
     return (
         f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of "
-        f"items without training events; {test['without_history']:,} are of users without any history, for whom "
-        "RecLoRA fell back to the router's mean weights."
+        f"items without training events, {test['without_history']:,} of users without any history. For "
+        f"{test['fell_back']:,} RecLoRA fell back to the router's mean weights: their user has no history, or training "
+        "saw neither their item nor its genres nor its year."
     )
 
 
@@ -69,14 +71,24 @@ def _of_run(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
         "- options: " + ", ".join(f"{name} {value}" for name, value in record["options"].items()),
         _versions(record["versions"]),
     ]
-    return _markdown(evaluation, f"Clicks of {dataset['name']}", facts, told_of_test(record))
+    picture = [
+        "",
+        f"![Users by the weights that the router gives them, and mean weights by layer]({WEIGHTS})",
+        "",
+        "Left: each point is a user, placed by the two main directions in which users' weights differ (all layers) and "
+        f"coloured by the share of clicks among the user's ratings; at most {DRAWN:,} users, drawn at random. Right: "
+        "mean weight of each meta-LoRA in each layer.",
+    ]
+    return _markdown(evaluation, f"Clicks of {dataset['name']}", facts, told_of_test(record), picture)
 
 
 def _versions(found: dict[str, str]) -> str:
     return "- versions: " + ", ".join(f"{package} {version}" for package, version in found.items())
 
 
-def _markdown(evaluation: ClickEvaluation, title: str, facts: list[str], told: str = "") -> str:
+def _markdown(
+    evaluation: ClickEvaluation, title: str, facts: list[str], told: str = "", after: Sequence[str] = ()
+) -> str:
     """Where the figures come from, the table, and what its columns are."""
     lines = [
         f"# {title}",
@@ -101,6 +113,7 @@ def _markdown(evaluation: ClickEvaluation, title: str, facts: list[str], told: s
         f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, a paired bootstrap "
         "over events for ECE, else a two-sided paired t-test over events; not corrected for the number of rows and "
         "columns.",
+        *after,
     ]
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ import torch
 
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import Conventional, Retriever
+from lorarec.personal.fallback import falls_back
 from lorarec.personal.options import PersonalizeOptions
 from lorarec.prompts import CLICK, Example, PromptBuilder, click_examples
 
@@ -20,13 +21,13 @@ class Rows:
         examples: one prompt with one branch each.
         representation: (n, d) last hidden layer of the conventional recommender.
         label: (n,) float32, 1 for a click.
-        known: (n,) False where the user has no history: then the representation says nothing of the user.
+        falls_back: (n,) True where the router's mean weights are taken (see `lorarec.personal.fallback`).
     """
 
     examples: Sequence[Example]
     representation: torch.Tensor
     label: torch.Tensor
-    known: torch.Tensor
+    falls_back: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -67,5 +68,5 @@ class RowReader:
             click_examples(log, events, histories, self.builder),
             torch.from_numpy(self.recommender.representation(events)),
             torch.from_numpy(log.label[events]).float(),
-            torch.from_numpy(log.begin[events] < log.end[events]),
+            torch.from_numpy(falls_back(self.recommender.encoder, events)),
         )
