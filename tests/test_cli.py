@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import lorarec
 from lorarec import cli
 
-VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone", "evaluate", "recommend", "demo"]
+VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone"]
+VERBS += ["evaluate", "evaluate-clicks", "recommend", "demo"]
 
 
 def _process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -13,15 +13,17 @@ from lorarec import cli
 from lorarec.adapters import read_adapter
 from lorarec.commands.personalize import personalize_app
 from lorarec.data import Dataset
+from lorarec.errors import LorarecError
 
 QUICK = ["--samples", "24", "--epochs", "1", "--size", "2", "--rank", "2", "--batch-size", "8"]
 
 
 @pytest.fixture
 def rated(tmp_path: Path) -> Path:
-    """A dataset folder of 12 users with 10 rated films each."""
+    """A dataset folder of 12 users with 10 rated films each, and a new one with two of a single moment."""
     rng = np.random.default_rng(0)
     rows = [(f"u{k % 12:02}", f"i{k * 7 % 30:02}", k, float(rng.integers(1, 6))) for k in range(120)]
+    rows += [("new", "i01", 120, 5.0), ("new", "i02", 120, 2.0)]
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
     items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
     interactions = pl.DataFrame(rows, schema=schema, orient="row")
@@ -39,24 +41,36 @@ def _run(*words: object) -> str:
 def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
     run = ("train", rated, "--backbone", backbone_folder, *QUICK)
     told = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
-    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "Of 12 test events", "mean weights"):
+    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "ECE", "Of 13 test events", "mean weights"):
         assert word in " ".join(told.split())
     written = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert 0 <= written["rows"]["RecLoRA"]["auc"]["low"] <= written["rows"]["RecLoRA"]["auc"]["mean"] <= 1
-    assert "| RecLoRA |" in (tmp_path / "one" / "report.md").read_text()
+    report = (tmp_path / "one" / "report.md").read_text()
+    assert "| RecLoRA |" in report
+    assert "](weights.png)" in report
+    assert (tmp_path / "one" / "weights.png").is_file()
     figures = json.loads(_run(*run, "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
     assert figures["rows"]["DIN"] == written["rows"]["DIN"]
     assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
     assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
     assert read_adapter(tmp_path / "u03").meta["user"] == "u03"
+    assert "router's mean mixture" in _run("export", tmp_path / "one", "--user", "new", "--out", tmp_path / "new")
+    with pytest.raises(LorarecError, match="one knows no user 'nobody'"):
+        _run("export", tmp_path / "one", "--user", "nobody", "--out", tmp_path / "nobody")
+    assert not (tmp_path / "nobody").exists()
+    with pytest.raises(LorarecError, match="was trained on other data"):
+        _run(*run, "--positive-from", "3", "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "three")
+    assert not list(tmp_path.glob("three*"))
 
 
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
         (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
-        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 96 training events"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 training events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
+        (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
+        (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),
         (["train", "films", "--lr", "0", "--out", "new"], "option lr must be positive"),
         (["train", "films", "--out", "films"], "films exists already"),
         (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),

@@ -71,6 +71,59 @@ def test_a_folder_gives_the_same_scores(fitted: Conventional, small_log: ClickLo
     assert again.record == fitted.record
 
 
+def _vectors() -> np.ndarray:
+    return np.random.default_rng(2).normal(size=(20, 4)).astype(np.float32)
+
+
+def test_retrieved_histories_are_earlier_and_the_most_similar(small_log: ClickLog) -> None:
+    vectors = _vectors()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    encoder, events = Encoder(small_log, 3, vectors), np.arange(len(small_log))
+    for event, kept in zip(events, encoder.histories(events), strict=True):
+        kept = kept[kept >= 0]
+        past = np.flatnonzero((small_log.user == small_log.user[event]) & (small_log.time < small_log.time[event]))
+        assert set(kept) <= set(past)
+        assert len(kept) == min(3, len(past))
+        assert (np.diff(small_log.time[kept]) >= 0).all()
+        similarity = unit[small_log.item[past]] @ unit[small_log.item[event]]
+        np.testing.assert_allclose(np.sort(similarity[np.isin(past, kept)]), np.sort(similarity)[-3:], atol=1e-6)
+    recent = Encoder(small_log, 3)
+    assert not np.array_equal(encoder.histories(events), recent.histories(events))
+    whole = Encoder(small_log, 12, vectors)
+    np.testing.assert_array_equal(whole.histories(events), Encoder(small_log, 12).histories(events))
+
+
+def test_nothing_at_or_after_the_target_is_read(small_log: ClickLog) -> None:
+    """The scores of events stay the same whatever later ratings and items are."""
+    found = fit("din", small_log, FitOptions(epochs=1, max_history=3), embeddings=_vectors())
+    events = small_log.rows("valid")
+    later = small_log.time > small_log.time[events].max()
+    changed = replace(
+        small_log,
+        item=np.where(later, 0, small_log.item),
+        rating=np.where(later, 3.0, small_log.rating).astype(np.float32),
+        part=small_log.part,
+    )
+    encoder = Encoder(changed, 3, _vectors())
+    np.testing.assert_array_equal(Conventional(found.model, encoder, found.record).score(events), found.score(events))
+    own = found.encoder.batch(events[:1])
+    assert not np.isin(events, found.encoder.histories(events)[0]).all()
+    assert own.rating.shape[1] <= 3
+
+
+def test_a_folder_keeps_how_histories_are_retrieved(small_log: ClickLog, tmp_path: Path) -> None:
+    options = FitOptions(epochs=1, max_history=3)
+    similar, recent = (fit("din", small_log, options, embeddings=each) for each in (_vectors(), None))
+    assert (similar.record["history"], recent.record["history"]) == ("similar", "recent")
+    events = small_log.rows("test")
+    for name, found in (("similar", similar), ("recent", recent)):
+        found.save(tmp_path / name)
+        again = Conventional.load(tmp_path / name, small_log)
+        np.testing.assert_array_equal(again.score(events), found.score(events))
+        np.testing.assert_array_equal(again.encoder.histories(events), found.encoder.histories(events))
+    assert not np.allclose(similar.score(events), recent.score(events))
+
+
 def test_the_seed_decides(fitted: Conventional, small_log: ClickLog) -> None:
     name, architecture = fitted.record["model"], fitted.record["architecture"]
     torch.manual_seed(7)

@@ -34,6 +34,43 @@ def test_calibration_error() -> None:
     assert clicks.calibration_error(np.array([0.9, 0.9, 0.1, 1.0]), np.array([1, 0, 0, 1])) == pytest.approx(0.9 / 4)
 
 
+def _calibrated(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.1, 0.8, count)
+    return p, (rng.random(count) < p).astype(int)
+
+
+def test_calibration_interval_is_that_of_resampled_errors() -> None:
+    p, labels = _calibrated(1, 40)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(100):
+        drawn = rng.integers(40, size=40)
+        found.append(clicks.calibration_error(p[drawn], labels[drawn]))
+    ends = 2 * clicks.calibration_error(p, labels) - np.quantile(found, [0.975, 0.025])
+    assert clicks.calibration_interval(p, labels, samples=100) == pytest.approx(tuple(ends.clip(min=0)))
+
+
+def test_calibration_interval_covers_the_error() -> None:
+    covered = []
+    for seed in range(60):
+        p, labels = _calibrated(seed, 1000)
+        low, high = clicks.calibration_interval(p + 0.2, labels, samples=200)
+        covered.append(low <= 0.2 <= high)
+    assert np.mean(covered) > 0.85
+
+
+def test_calibration_test_keeps_its_level_and_sees_a_difference() -> None:
+    p_values = []
+    for seed in range(80):
+        p, labels = _calibrated(seed, 600)
+        p_values.append(clicks.calibration_test(p + 0.1, p - 0.1, labels, samples=100))
+    assert np.mean(np.array(p_values) < 0.05) < 0.12
+    p, labels = _calibrated(0, 2000)
+    assert clicks.calibration_test(p, p + 0.2, labels) == pytest.approx(2 / 1001)
+    assert clicks.calibration_test(p, p, labels) == 1
+
+
 def test_interval_holds_the_auc_and_narrows() -> None:
     widths = []
     for count in (100, 2500):
@@ -103,3 +140,7 @@ def test_bad_input() -> None:
         clicks.delong_test(np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1]), np.array([0, 1, 1]))
     with pytest.raises(LorarecError, match="a level between 0 and 1"):
         clicks.auc_interval(np.array([0.1, 0.2]), two, level=1)
+    with pytest.raises(LorarecError, match="a level between 0 and 1"):
+        clicks.calibration_interval(np.array([0.1, 0.2]), two, samples=0)
+    with pytest.raises(LorarecError, match=r"event 1: 1.2 is no probability"):
+        clicks.calibration_test(np.array([0.1, 0.2]), np.array([0.1, 1.2]), two)

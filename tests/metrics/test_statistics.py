@@ -8,6 +8,7 @@ from scipy import stats
 
 from lorarec.errors import LorarecError
 from lorarec.metrics import bootstrap_interval, paired_t_test, statistics
+from lorarec.metrics.statistics import resampled_p_value
 
 
 def test_interval_agrees_with_scipy() -> None:
@@ -70,3 +71,12 @@ def test_p_where_the_formula_divides_by_zero() -> None:
     assert paired_t_test(np.array([1.0]), np.array([0.0])) == 1.0
     with pytest.raises(LorarecError, match="figures of the same cases"):
         paired_t_test(np.ones(3), np.ones(2))
+
+
+def test_p_of_resampled_differences() -> None:
+    """Twice the rarer side of zero, the sample itself included; never below what so many resamples can tell."""
+    assert resampled_p_value(np.array([1.0] * 97 + [-1.0] * 2)) == pytest.approx(2 * 3 / 100)
+    assert resampled_p_value(-np.ones(999)) == pytest.approx(2 / 1000)
+    assert resampled_p_value(np.zeros(10)) == 1.0
+    with pytest.raises(LorarecError, match="no resamples"):
+        resampled_p_value(np.array([]))

@@ -15,9 +15,20 @@ from lorarec.conventional import Conventional, FitOptions, fit
 from lorarec.data import Dataset
 from lorarec.data.clicks import click_log
 from lorarec.errors import LorarecError
-from lorarec.personal import PersonalizeOptions, PersonalLora, export_user, few2many, meta_loras, personalize, tune
+from lorarec.personal import (
+    PersonalizeOptions,
+    PersonalLora,
+    export_user,
+    few2many,
+    meta_loras,
+    personalize,
+    title_embeddings,
+    tune,
+)
+from lorarec.personal.pictures import user_weights_picture
 from lorarec.personal.rows import RowReader
-from lorarec.personal.score import mean_weights, probabilities
+from lorarec.personal.score import probabilities
+from lorarec.personal.users import user_weights
 from lorarec.scoring import score_batch
 
 TINY: dict[str, Any] = {"samples": 40, "size": 3, "rank": 2, "alpha": 4, "epochs": 2, "batch_size": 8, "lr": 1e-2}
@@ -29,6 +40,12 @@ def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crm") / "din"
     fit("din", click_log(taste), FitOptions(epochs=2, batch_size=32)).save(folder)
     return folder
+
+
+def row_reader(backbone, recommender: Conventional, options: PersonalizeOptions) -> RowReader:
+    """A reader that retrieves by titles, as `personalize` does."""
+    titles = recommender.encoder.log.dataset.items["title"].to_list()
+    return RowReader(backbone, recommender, options, title_embeddings(backbone, titles))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -53,13 +70,32 @@ def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone
     record = json.loads((tmp_path / "out" / "personalize.json").read_text())
     assert record == result.record
     assert record["datasets"][0]["fingerprint"] == taste.fingerprint
-    assert record["test"] == {"events": 36, "unseen_users": 12, "unseen_items": 0, "without_history": 12}
+    assert record["test"] == {
+        "events": 36,
+        "unseen_users": 12,
+        "unseen_items": 0,
+        "without_history": 12,
+        "fell_back": 12,
+    }
 
 
 def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
     personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
     log = click_log(taste)
     assert Conventional.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
+
+
+def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
+    found = {}
+    for how in ("similar", "recent"):
+        options = {**TINY, "id_history": 2, "id_retrieval": how}
+        found[how] = personalize(tiny_backbone, taste, tmp_path / how, crm="din", **options)
+        log = click_log(taste)
+        again = Conventional.load(tmp_path / how / "crm", log)
+        assert again.record["history"] == how
+        stored = found[how].predictions["DIN"].to_numpy()
+        np.testing.assert_array_equal(again.score(log.rows("test")).astype(np.float64), stored)
+    assert not found["similar"].predictions["DIN"].equals(found["recent"].predictions["DIN"])
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
@@ -103,7 +139,7 @@ def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
 def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
     log = click_log(taste)
     options = PersonalizeOptions(**{**TINY, "epochs": 40})
-    reader = RowReader(tiny_backbone, Conventional.load(crm, log), options)
+    reader = row_reader(tiny_backbone, Conventional.load(crm, log), options)
     rows = reader.read(log.few_shot(40), "similar")
     torch.manual_seed(0)
     bank = meta_loras(tiny_backbone.model, 3, 2, 4)
@@ -116,7 +152,7 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
 def tuned(tiny_backbone, taste, crm, tmp_path):
     """A folder that `personalize` wrote, and the reader of its rows."""
     personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
-    reader = RowReader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
+    reader = row_reader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
     return tmp_path / "out", reader
 
 
@@ -126,12 +162,14 @@ def test_batches_do_not_matter_and_users_without_history_get_the_mean(tuned, tin
     test = log.rows("test")
     rows = reader.read(test, "similar")
     with PersonalLora.load(folder / "personal", tiny_backbone) as personal:
-        fallback = mean_weights(personal, reader.read(log.few_shot(40), "similar"))
-        together = probabilities(personal, rows, reader.builder, fallback)
-        alone = probabilities(personal, rows, reader.builder, fallback, token_budget=1)
+        with torch.no_grad():
+            mean = personal(reader.read(log.few_shot(40), "similar").representation).mean(1)
+        torch.testing.assert_close(personal.router.mean, mean)
+        together = probabilities(personal, rows, reader.builder)
+        alone = probabilities(personal, rows, reader.builder, token_budget=1)
         np.testing.assert_allclose(together, alone, atol=1e-6)
-        for row in np.flatnonzero(~rows.known)[:3]:
-            personal.set_weights(fallback[:, None])
+        for row in np.flatnonzero(rows.falls_back)[:3]:
+            personal.set_weights(mean[:, None])
             with torch.no_grad():
                 score = score_batch(tiny_backbone.model, [rows.examples[row]], reader.builder)[0]
             np.testing.assert_allclose(score.sigmoid(), together[row], atol=1e-6)
@@ -154,7 +192,34 @@ def test_exported_user_has_the_same_probability_under_peft(tuned, tiny_backbone,
         found = score_batch(peft.base_model.model, example, reader.builder)[0].sigmoid()
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     meta = json.loads((tmp_path / "u03" / "lorarec.json").read_text())
-    assert (meta["user"], meta["options"]["template"]) == ("u03", "click")
+    assert (meta["user"], meta["routed"], meta["options"]["template"]) == ("u03", True, "click")
+
+
+def test_exported_user_without_history_gets_the_mean_mixture(tuned, tiny_backbone, tmp_path):
+    folder, _ = tuned
+    users = pl.read_parquet(folder / "users.parquet")
+    assert users.filter(pl.col("representation").is_null())["user_id"].to_list() == ["u29"]
+    assert not export_user(folder, "u29", tmp_path / "u29", tiny_backbone)
+    meta = json.loads((tmp_path / "u29" / "lorarec.json").read_text())
+    with PersonalLora.load(folder / "personal", tiny_backbone) as personal:
+        mean = personal.router.mean.tolist()
+    assert not meta["routed"]
+    np.testing.assert_allclose(list(meta["personal"]["weights"].values()), mean, atol=1e-6)
+
+
+def test_weights_of_every_user_are_on_the_simplex_and_drawn(tuned, tiny_backbone, tmp_path):
+    folder, _ = tuned
+    users = pl.read_parquet(folder / "users.parquet")
+    with PersonalLora.load(folder / "personal", tiny_backbone) as personal:
+        weights = user_weights(personal, users)
+        layers = list(personal.bank.layers)
+    assert weights.shape == (30, len(layers), 3)
+    assert (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
+    assert (folder / "weights.png").read_bytes().startswith(b"\x89PNG")
+    for few in (weights[:1], weights[:, :, :1]):  # nothing varies
+        user_weights_picture(tmp_path / "few.png", few, np.zeros(len(few)), layers)
+        assert (tmp_path / "few.png").stat().st_size > 1000
 
 
 def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
@@ -175,12 +240,23 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"lr": 0}, "option lr must be positive, got 0"),
         ({"epochs": 0}, "option epochs must be at least 1, got 0"),
         ({"shared": ("random",)}, "similar or recent history, not random"),
-        ({"retrieval": "random"}, "retrieval must be similar or recent"),
+        ({"retrieval": "random"}, "option retrieval must be similar or recent"),
+        ({"id_retrieval": "random"}, "option id_retrieval must be similar or recent"),
     ],
 )
 def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):
     with pytest.raises(LorarecError, match=message):
         personalize(tiny_backbone, taste, tmp_path / "out", **{"crm": crm, **TINY, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_later_ratings_all_alike(tiny_backbone, taste, crm, tmp_path):
+    log = click_log(taste)
+    liked = pl.when(pl.col("timestamp") >= log.time[log.rows("test")].min()).then(5.0).otherwise(pl.col("rating"))
+    rows = taste.interactions.with_columns(rating=liked.cast(pl.Float32))
+    alike = Dataset.from_frames("alike", rows, taste.items, taste.users)
+    with pytest.raises(LorarecError, match=r"alike: the \d+ test events need two of either label"):
+        personalize(tiny_backbone, alike, tmp_path / "out", crm=crm, **TINY)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,8 +56,11 @@ def train(
     positive_from: Annotated[float, typer.Option(help="Ratings from here count as clicks.")] = DEFAULT.positive_from,
     stars: Annotated[float, typer.Option(help="The highest rating of the scale.")] = DEFAULT.stars,
     id_history: Annotated[
-        int, typer.Option(help="Latest events that the conventional recommender reads.")
+        int, typer.Option(help="Events of the history that the conventional recommender reads.")
     ] = DEFAULT.id_history,
+    id_retrieval: Annotated[
+        Retrieval, typer.Option(help="Which those are of a longer history: most similar to the target, or most recent.")
+    ] = DEFAULT.id_retrieval,
     max_history: Annotated[int, typer.Option(help="Events of the history in a prompt.")] = DEFAULT.max_history,
     retrieval: Annotated[
         Retrieval, typer.Option(help="Which those are: most similar to the target, or most recent.")
@@ -87,11 +90,12 @@ def train(
     """Train RecLoRA: a router reads a conventional recommender and mixes meta-LoRAs for every user and target.
 
     Ratings become clicks, cut by global time into 8:1:1. The conventional recommender learns from all training events,
-    the language model from a few of them (--samples). The test events then give AUC, LogLoss and ACC.
+    the language model from a few of them (--samples). The test events then give AUC, LogLoss, ACC and ECE.
 
     Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
 
-    OUT holds crm/ (reusable by --crm), personal/, users.parquet, predictions.parquet, metrics.json and report.md.
+    OUT holds crm/ (reusable by --crm), personal/, users.parquet, predictions.parquet, metrics.json, report.md and
+    weights.png.
     """
     names = {field.name for field in fields(PersonalizeOptions)}
     options: dict[str, Any] = {name: value for name, value in context.params.items() if name in names}
@@ -136,10 +140,11 @@ def export(
     """Write a user's own adapter as a plain PEFT folder, which PEFT, vLLM and others load.
 
     Its mixture is the one that the router chooses for the mean of what the conventional recommender makes of the user's
-    latest ten events.
+    latest ten events; a user without a history gets the router's mean mixture.
 
     Example: lorarec personalize export personal --user 42 --out adapters/user-42
     """
     model = Backbone.load(backbone or trained_with(folder), dtype, device, trust_remote_code=trust_remote_code)
-    export_user(folder, user, out, model, overwrite)
-    typer.echo(f"Adapter of user {user} written to {out}")
+    routed = export_user(folder, user, out, model, overwrite)
+    mean = "" if routed else " (no history to choose by, so it is the router's mean mixture)"
+    typer.echo(f"Adapter of user {user}{mean} written to {out}")

@@ -4,5 +4,6 @@ from lorarec.conventional.base import Recommender
 from lorarec.conventional.conventional import Conventional
 from lorarec.conventional.fit import FitOptions, fit
 from lorarec.conventional.registry import MODELS
+from lorarec.conventional.retriever import Retriever
 
-__all__ = ["MODELS", "Conventional", "FitOptions", "Recommender", "fit"]
+__all__ = ["MODELS", "Conventional", "FitOptions", "Recommender", "Retriever", "fit"]

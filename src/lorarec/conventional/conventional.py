@@ -18,6 +18,8 @@ from lorarec.data.clicks import ClickLog
 from lorarec.errors import LorarecError
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
+#: Key of the vectors by which histories are retrieved, among the weights.
+EMBEDDINGS = "retriever.embeddings"
 _EVENTS_AT_ONCE = 1024
 
 
@@ -27,8 +29,8 @@ class Conventional:
     Attributes:
         model: the torch module.
         encoder: turns events of its log into batches.
-        record: the model's name and architecture, the log's fingerprint, options, number of parameters, validation
-            AUC of every epoch.
+        record: the model's name and architecture, the log's fingerprint, options, whether it reads the `similar` or the
+            `recent` part of a history, number of parameters, validation AUC of every epoch.
     """
 
     def __init__(self, model: Recommender, encoder: Encoder, record: dict[str, Any]) -> None:
@@ -61,11 +63,16 @@ class Conventional:
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a folder with the weights as safetensors and the record as JSON, whole or not at all.
 
+        The embeddings by which histories are retrieved are among the weights, so that it scores the same once loaded.
+
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
         with new_folder(out, overwrite) as folder:
-            save_file(self.model.state_dict(), folder / WEIGHTS)
+            state = self.model.state_dict()
+            if self.encoder.embeddings is not None:
+                state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)
+            save_file(state, folder / WEIGHTS)
             write_json(folder / RECORD, self.record)
 
     @classmethod
@@ -83,10 +90,12 @@ class Conventional:
             raise LorarecError(f"{folder / RECORD} does not describe a conventional recommender: train it again")
         if record["log"] != log.fingerprint:
             raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
-        encoder = Encoder(log, record["options"]["max_history"])
-        model = build(record["model"], encoder, record["architecture"])
         try:
-            model.load_state_dict(load_file(folder / WEIGHTS))
+            state = load_file(folder / WEIGHTS)
+            embeddings = state.pop(EMBEDDINGS).numpy() if EMBEDDINGS in state else None
+            encoder = Encoder(log, record["options"]["max_history"], embeddings)
+            model = build(record["model"], encoder, record["architecture"])
+            model.load_state_dict(state)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"{folder / WEIGHTS} does not hold the weights of a {record['model']}") from error
         return cls(model, encoder, record)

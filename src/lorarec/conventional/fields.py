@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from lorarec.conventional.retriever import Retriever
 from lorarec.data.clicks import TRAIN, ClickLog
 from lorarec.data.columns import ITEM, TITLE, USER
 
@@ -61,7 +62,9 @@ class Encoder:
 
     Args:
         log: events; only its training part decides what is known.
-        max_history: the latest items of a history that are kept.
+        max_history: items of a history that are kept, in time order: the latest, or the most similar to the target.
+        embeddings: (items, d) vectors that say what is similar (RecLoRA's retrieval, see `Retriever`); the latest are
+            kept when None.
 
     Attributes:
         users: fields of users, the id first.
@@ -69,8 +72,10 @@ class Encoder:
         ratings: how many numbers ratings need.
     """
 
-    def __init__(self, log: ClickLog, max_history: int) -> None:
+    def __init__(self, log: ClickLog, max_history: int, embeddings: np.ndarray | None = None) -> None:
         self.log = log
+        self.embeddings = embeddings
+        self._retriever = None if embeddings is None else Retriever(log.user, log.item, log.time, embeddings)
         self.max_history = max_history
         train = log.rows(TRAIN)
         self.users = _fields(_user_values(log), log.user[train])
@@ -78,8 +83,8 @@ class Encoder:
         self.ratings = round(2 * log.stars) + 2
 
     def batch(self, events: np.ndarray) -> Batch:
-        """Encode events with the latest of their histories."""
-        shown = self.log.histories(events, self.max_history)
+        """Encode events with what is kept of their histories."""
+        shown = self.histories(events)
         present = shown >= 0
         user, item, history = self.log.user[events], self.log.item[events], self.log.item[shown]
         half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
@@ -89,6 +94,17 @@ class Encoder:
             [torch.from_numpy(np.where(present[..., None], field.table[history], UNKNOWN)) for field in self.items],
             torch.from_numpy(np.where(present, half_stars + 1, 0)),
         )
+
+    def histories(self, events: np.ndarray) -> np.ndarray:
+        """What is kept of the events' histories: (events, T) events of the log, oldest first, padded with -1.
+
+        T is the length of the longest, at least 1.
+        """
+        log = self.log
+        if self._retriever is None:
+            return log.histories(events, self.max_history)
+        found = self._retriever.similar(log.user[events], log.item[events], log.time[events], self.max_history)
+        return found[:, : max(1, int((found >= 0).sum(1).max(initial=0)))]
 
 
 def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:

@@ -28,7 +28,7 @@ class FitOptions:
         batch_size: events per step.
         lr: learning rate of Adam.
         weight_decay: L2 penalty of all parameters.
-        max_history: the latest items of a history that are seen.
+        max_history: items of a history that are seen.
         seed: of the first weights, the order of events and dropout.
 
     Raises:
@@ -55,6 +55,7 @@ def fit(
     *,
     architecture: Mapping[str, Any] | None = None,
     events: np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
     progress: bool = False,
 ) -> Conventional:
     """Train a conventional recommender on clicks; the weights of the epoch with the best validation AUC are kept.
@@ -67,6 +68,8 @@ def fit(
         options: defaults when None.
         architecture: arguments of the model's class, such as `width`; defaults for the rest.
         events: training events, such as `log.few_shot(1000)`; the whole training part when None.
+        embeddings: (items, d) vectors; of a longer history the items most similar to the target are then seen. The
+            latest when None, which is what the sequence models GRU4Rec, Caser and SASRec are made for.
         progress: show a bar for each epoch.
 
     Raises:
@@ -81,7 +84,7 @@ def fit(
     _check_labels(log, events, "training")
     _check_labels(log, valid, "validation")
     torch.manual_seed(options.seed)
-    encoder = Encoder(log, options.max_history)
+    encoder = Encoder(log, options.max_history, embeddings)
     model = build(name, encoder, architecture or {})
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     curve: list[float] = []
@@ -90,6 +93,7 @@ def fit(
         "architecture": dict(architecture or {}),
         "log": log.fingerprint,
         "options": asdict(options),
+        "history": "recent" if embeddings is None else "similar",
         "events": len(events),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "validation_auc": curve,

@@ -139,14 +139,22 @@ def folder_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path, remedy: str = "import the dataset again") -> pl.DataFrame:
+    """Read a Parquet file.
+
+    Args:
+        remedy: what the user is told to do if that fails.
+
+    Raises:
+        LorarecError: the file is missing or is no Parquet.
+    """
     try:
         return pl.read_parquet(path)
     except FileNotFoundError:
-        raise LorarecError(f"{path} is missing: import the dataset again") from None
+        raise LorarecError(f"{path} is missing: {remedy}") from None
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
-        raise LorarecError(f"{path} is not readable Parquet ({reason}): import the dataset again") from error
+        raise LorarecError(f"{path} is not readable Parquet ({reason}): {remedy}") from error
 
 
 def _canonical_interactions(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:

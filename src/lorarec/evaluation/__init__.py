@@ -1,9 +1,10 @@
 """Protocols run over rankers, and reports with figures, intervals and a picture."""
 
 from lorarec.evaluation.baselines import ItemNeighbours, Popularity, Random, TitleSimilarity, baseline_rows
-from lorarec.evaluation.click_report import click_table, report_clicks, told_of_test
+from lorarec.evaluation.click_report import click_table, report_clicks, told_of_test, write_click_report
 from lorarec.evaluation.clicks import ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.evaluate import evaluate
+from lorarec.evaluation.predictions import read_predictions
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation, Figure, RowResult, Scorer, SettingResult
@@ -28,8 +29,10 @@ __all__ = [
     "evaluate_clicks",
     "evaluation_table",
     "ranker_rows",
+    "read_predictions",
     "report_clicks",
     "split_warning",
     "told_of_test",
+    "write_click_report",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""Figures of predicted clicks: AUC, log loss and accuracy of several models on the same events."""
+"""Figures of predicted clicks: AUC, log loss, accuracy and calibration of several models on the same events."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,12 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from lorarec.errors import LorarecError
 from lorarec.evaluation.result import LEVEL, Figure
 from lorarec.metrics import bootstrap_interval, paired_t_test
-from lorarec.metrics.clicks import accuracy, auc, auc_interval, delong_test, log_loss
+from lorarec.metrics.clicks import (
+    accuracy,
+    auc,
+    auc_interval,
+    calibration_error,
+    calibration_interval,
+    calibration_test,
+    delong_test,
+    log_loss,
+)
 
 #: Names of figures and of their columns.
-COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC"}
+COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,8 @@ class ClickEvaluation:
         events: how many.
         clicked: share of clicks among them.
         compare_with: the row whose difference from each other row is tested.
-        rows: name of the row -> name of the figure -> mean, 95% interval and p (DeLong's test for AUC, else a paired
-            t-test over events; None for the compared row).
+        rows: name of the row -> name of the figure -> mean, 95% interval and p (DeLong's test for AUC, a paired
+            bootstrap for the calibration error, else a paired t-test over events; None for the compared row).
     """
 
     events: int
@@ -48,8 +58,10 @@ def evaluate_clicks(
         seed: of the resampling.
 
     Raises:
-        LorarecError: labels all alike, or what is no probability.
+        LorarecError: labels all alike, what is no probability, or no such row to compare with.
     """
+    if compare_with not in predictions:
+        raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(predictions)}")
     compared = predictions[compare_with]
     rows = {}
     for name, found in predictions.items():
@@ -61,5 +73,7 @@ def evaluate_clicks(
             low, high = bootstrap_interval(values, LEVEL, seed=seed)
             tested = None if other is None else paired_t_test(values, per_event(other, labels))
             figures[figure] = Figure(float(values.mean()), float(low), float(high), tested)
-        rows[name] = figures
+        tested = None if other is None else calibration_test(found, other, labels, seed=seed)
+        interval = calibration_interval(found, labels, LEVEL, seed=seed)
+        rows[name] = figures | {"calibration_error": Figure(calibration_error(found, labels), *interval, tested)}
     return ClickEvaluation(len(labels), float(np.mean(labels)), compare_with, rows)

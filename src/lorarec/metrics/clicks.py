@@ -1,4 +1,4 @@
-"""Figures of predicted click probabilities: AUC, log loss, accuracy and calibration, with an interval and a test.
+"""Figures of predicted click probabilities: AUC, log loss, accuracy and calibration, with intervals and tests.
 
 Labels are 1 for a click and 0 for none. Every function raises a LorarecError for no events, unequal lengths or a NaN.
 """
@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from lorarec.errors import LorarecError
+from lorarec.metrics.statistics import check_interval, resampled_p_value
 
 #: Probabilities nearer to 0 or 1 count as this far from it in the log loss.
 EPSILON = 1e-7
@@ -47,10 +48,63 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
     (Guo et al. 2017, section 2.)
     """
-    p, clicked = _probabilities(probabilities, labels)
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(place, p - clicked, minlength=bins)
-    return float(np.abs(gap).sum() / len(p))
+    place, gap = _gaps(probabilities, labels, bins)
+    return float(np.abs(np.bincount(place, gap)).sum() / len(gap))
+
+
+def calibration_interval(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+    bins: int = 15,
+) -> tuple[float, float]:
+    """Basic bootstrap interval of the calibration error over events, cut at 0 (Davison and Hinkley 1997, section 5.2).
+
+    Noise alone makes gaps, so that resamples, with noise of their own, are worse calibrated than the events they are
+    drawn from. The basic interval turns the quantiles round the error and so takes that bias away, where the
+    percentile interval of a good model would lie above its error.
+
+    Args:
+        probabilities: (events,).
+        labels: (events,).
+        level: share of the resampled errors that decide the ends.
+        samples: number of resamples.
+        seed: of the resampling.
+        bins: as `calibration_error` takes them.
+
+    Raises:
+        LorarecError: what is no probability, or a level or number of samples out of range.
+    """
+    check_interval(level, samples)
+    found = _resampled_errors(probabilities, labels, samples, seed, bins)
+    tail = (1 - level) / 2
+    low, high = 2 * calibration_error(probabilities, labels, bins) - np.quantile(found, [1 - tail, tail])
+    return max(0.0, float(low)), max(0.0, float(high))
+
+
+def calibration_test(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, samples: int = 1000, seed: int = 0, bins: int = 15
+) -> float:
+    """Two-sided p-value that two models are equally well calibrated, by paired bootstrap over events.
+
+    Args:
+        first: (events,) probabilities of one model.
+        second: (events,) probabilities of another.
+        labels: (events,).
+        samples: number of resamples, each the same events for both models.
+        seed: of the resampling.
+        bins: as `calibration_error` takes them.
+
+    Returns:
+        p, at least 2 / (samples + 1); 1 where the two never differ.
+
+    Raises:
+        LorarecError: what is no probability, or no resamples.
+    """
+    errors = [_resampled_errors(each, labels, samples, seed, bins) for each in (first, second)]
+    return resampled_p_value(errors[0] - errors[1])
 
 
 def auc_interval(
@@ -68,8 +122,7 @@ def auc_interval(
     Raises:
         LorarecError: labels all alike, or a level or number of samples out of range.
     """
-    if not 0 < level < 1 or samples < 1:
-        raise LorarecError(f"an interval needs a level between 0 and 1 and samples, not {level} and {samples}")
+    check_interval(level, samples)
     scores, clicked = _two_classes(scores, labels)
     # Equal scores share a group, so that one pass over the groups gives the AUC of any resample.
     _, group = np.unique(scores, return_inverse=True)
@@ -110,6 +163,23 @@ def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> fl
     if variance == 0:
         return 1.0 if positive.mean() == 0 else 0.0
     return float(2 * stats.norm.sf(abs(positive.mean()) / np.sqrt(variance)))
+
+
+def _gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """The bin of each event, and its probability less its label."""
+    p, clicked = _probabilities(probabilities, labels)
+    return np.minimum((p * bins).astype(np.int64), bins - 1), p - clicked
+
+
+def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: int, seed: int, bins: int) -> np.ndarray:
+    """Calibration errors (samples,) of resamples of the events, which seed and number of events alone decide."""
+    place, gap = _gaps(probabilities, labels, bins)
+    rng = np.random.default_rng(seed)
+    found = np.empty(samples)
+    for sample in range(samples):
+        drawn = rng.integers(len(gap), size=len(gap))
+        found[sample] = np.abs(np.bincount(place[drawn], gap[drawn])).sum() / len(gap)
+    return found
 
 
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

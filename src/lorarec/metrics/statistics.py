@@ -29,8 +29,7 @@ def bootstrap_interval(
     cases = len(values)
     if cases == 0:
         raise LorarecError("no cases: an interval needs at least one")
-    if not 0 < level < 1 or samples < 1:
-        raise LorarecError(f"an interval needs a level between 0 and 1 and samples, not {level} and {samples}")
+    check_interval(level, samples)
     rng = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // cases)
     means = []
@@ -66,3 +65,30 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(difference) == 0:
         return 0.0
     return float(stats.ttest_rel(a, b).pvalue)
+
+
+def resampled_p_value(differences: np.ndarray) -> float:
+    """Two-sided p-value of a paired bootstrap: twice the share of resampled differences on the rarer side of zero.
+
+    The sample itself counts as one resample more, on that side (Davison and Hinkley 1997, chapter 4).
+
+    Args:
+        differences: (samples,) of a figure of two models, both on the same resample each time.
+
+    Returns:
+        p; 1 where the two never differ.
+
+    Raises:
+        LorarecError: no resamples.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if len(differences) == 0:
+        raise LorarecError("no resamples: a test needs at least one")
+    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))
+
+
+def check_interval(level: float, samples: int) -> None:
+    """Raise a LorarecError unless an interval of this level from so many resamples exists."""
+    if not 0 < level < 1 or samples < 1:
+        raise LorarecError(f"an interval needs a level between 0 and 1 and samples, not {level} and {samples}")

@@ -5,7 +5,6 @@ from lorarec.personal.few2many import Personalized, personalize
 from lorarec.personal.meta_loras import TARGETS, meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
-from lorarec.personal.retriever import Retriever
 from lorarec.personal.router import Router
 from lorarec.personal.users import export_user
 
@@ -14,7 +13,6 @@ __all__ = [
     "PersonalLora",
     "PersonalizeOptions",
     "Personalized",
-    "Retriever",
     "Router",
     "export_user",
     "meta_loras",

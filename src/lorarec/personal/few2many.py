@@ -15,20 +15,24 @@ from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import MODELS, Conventional, FitOptions, fit
 from lorarec.data import Dataset
-from lorarec.data.clicks import TEST, TRAIN, ClickLog, click_log
-from lorarec.data.columns import ITEM, TIME, USER
+from lorarec.data.clicks import TEST, ClickLog, click_log
+from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.errors import LorarecError
+from lorarec.personal.embeddings import title_embeddings
+from lorarec.personal.fallback import counts_of_test
 from lorarec.personal.meta_loras import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
+from lorarec.personal.pictures import user_weights_picture
 from lorarec.personal.rows import RowReader, Rows
-from lorarec.personal.score import mean_weights, probabilities
+from lorarec.personal.score import keep_mean_weights, probabilities
 from lorarec.personal.tune import tune
-from lorarec.personal.users import PERSONAL, USERS, user_representations
+from lorarec.personal.users import PERSONAL, USERS, user_representations, user_weights
 from lorarec.prompts import CLICK
 from lorarec.training.checkpoints import Checkpoints
 
-CRM, PREDICTIONS, RECORD = "crm", "predictions.parquet", "personalize.json"
+CRM, PREDICTIONS, RECORD, WEIGHTS = "crm", "predictions.parquet", "personalize.json", "weights.png"
+DRAWN = 2000
 LABEL = "label"
 RECLORA = "RecLoRA"
 
@@ -39,11 +43,11 @@ class Personalized:
 
     Attributes:
         folder: `crm/`, `personal/`, a `shared-similar/` or `shared-recent/` for each shared LoRA, `users.parquet`,
-            `predictions.parquet` and `personalize.json`.
+            `predictions.parquet`, `personalize.json` and `weights.png`.
         predictions: user_id, item_id, timestamp and label of the test events in time order, and a column of
             probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA.
         record: `personalize.json`: data, backbone, options, versions, and how many of the test events are of users and
-            items that the training part lacks, or of users without a history.
+            items that the training part lacks, or of users without a history, and how many fell back.
     """
 
     folder: Path
@@ -91,8 +95,9 @@ def personalize(
     Stage 1 fits the conventional recommender, or takes a trained one. Stage 2 draws the few-shot sample, tells each
     event as a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by
     cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. In the end all of them
-    predict the test events. A test event whose user has no history falls back to the router's mean weights over the
-    sample. Nothing is chosen on test events, and the LoRAs use no validation events.
+    predict the test events; those whose user or target the recommender knows nothing of fall back to the router's mean
+    weights over the sample (see `lorarec.personal.fallback`). Nothing is chosen on test events, and the LoRAs use no
+    validation events.
 
     Args:
         dataset: every interaction rated, with timestamps that are comparable across users.
@@ -134,11 +139,14 @@ def personalize(
     stages = _Stages(out, record)
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
+        embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
+            retrieved = embeddings if chosen.id_retrieval == "similar" else None
             fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
-            (given or fit(str(crm), log, fitting, progress=progress)).save(stages.folder / CRM)
+            fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
+            fitted.save(stages.folder / CRM)
         recommender = Conventional.load(stages.folder / CRM, log)
-        reader = RowReader(backbone, recommender, chosen)
+        reader = RowReader(backbone, recommender, chosen, embeddings)
         predictions = _events(log, test).with_columns(
             pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
         )
@@ -146,11 +154,13 @@ def personalize(
         for row in rows:
             found = _predict(backbone, reader, row, *told[row.retrieval], stages.folder, record, progress)
             predictions = predictions.with_columns(pl.Series(row.title, found))
-        record |= {"versions": versions(), "sample": len(sample), "test": _counts(log, test)}
+        record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder)}
         with new_folder(out, overwrite) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
-            user_representations(recommender).write_parquet(folder / USERS)
+            users = user_representations(recommender)
+            users.write_parquet(folder / USERS)
+            _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
             predictions.write_parquet(folder / PREDICTIONS)
             write_json(folder / RECORD, record)
     stages.remove()
@@ -187,9 +197,18 @@ def _predict(
         if not done.exists():
             state = stages / f"{row.folder}.pt"
             tune(personal, few, reader.builder, options, state, f"Tuning {row.title}", progress)
+            keep_mean_weights(personal, few)
             personal.save(done)
-        fallback = mean_weights(personal, few)
-        return probabilities(personal, tested, reader.builder, fallback, options.token_budget, progress)
+        return probabilities(personal, tested, reader.builder, options.token_budget, progress)
+
+
+def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:
+    """A picture of the router's weights for the users, or for 2,000 of them."""
+    drawn = np.sort(np.random.default_rng(0).permutation(len(users))[:DRAWN])
+    clicked = np.bincount(log.user, log.label) / np.bincount(log.user)
+    with PersonalLora.load(saved, backbone) as personal:
+        weights = user_weights(personal, users[drawn])
+        user_weights_picture(path, weights, clicked[drawn], list(personal.bank.layers))
 
 
 def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:
@@ -203,14 +222,3 @@ def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:
             LABEL: log.label[events],
         }
     )
-
-
-def _counts(log: ClickLog, test: np.ndarray) -> dict[str, int]:
-    """Test events, and those that the training part says little about."""
-    train = log.rows(TRAIN)
-    return {
-        "events": len(test),
-        "unseen_users": int((~np.isin(log.user[test], log.user[train])).sum()),
-        "unseen_items": int((~np.isin(log.item[test], log.item[train])).sum()),
-        "without_history": int((log.begin[test] == log.end[test]).sum()),
-    }

@@ -100,14 +100,14 @@ class PersonalLora(nn.Module):
         layers = zip(self._given.layers.items(), factors[::2], factors[1::2], strict=True)
         return replace(self._given, layers={name: replace(layer, a=a, b=b) for (name, layer), a, b in layers})
 
-    def export(self, representation: torch.Tensor, out: str | Path, overwrite: bool = False) -> None:
-        """Write the mixture of one representation (width,) as a plain PEFT folder.
+    def export(self, representation: torch.Tensor | None, out: str | Path, overwrite: bool = False) -> None:
+        """Write the mixture of one representation (width,), or the router's mean one, as a plain PEFT folder.
 
         Raises:
             LorarecError: `out` exists, or a representation of another shape.
         """
         with torch.no_grad(), evaluation_mode(self.router):
-            chosen = self(representation[None])[:, 0].cpu()
+            chosen = (self.router.mean if representation is None else self(representation[None])[:, 0]).cpu()
         bank = self.bank
         weights = dict(zip(bank.layers, chosen, strict=True))
         meta = self._made_with() | self.record

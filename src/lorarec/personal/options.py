@@ -22,9 +22,10 @@ class PersonalizeOptions:
         samples: training events for the language model; the conventional recommender has them all.
         positive_from: a rating of at least this is a click.
         stars: the highest rating of the scale.
-        id_history: latest events that the conventional recommender reads, when it is trained here.
+        id_history: events of the history that the conventional recommender reads, when it is trained here.
+        id_retrieval: which those are of a longer history: most `similar` to the target, or most `recent`.
         max_history: events of the history that a prompt tells.
-        retrieval: which those are: most `similar` to the target, or most `recent`.
+        retrieval: which those are, `similar` or `recent`.
         size: number K of meta-LoRAs.
         rank: of each.
         alpha: a meta-LoRA's output is scaled by alpha / rank.
@@ -50,6 +51,7 @@ class PersonalizeOptions:
     positive_from: float = 4.0
     stars: float = 5.0
     id_history: int = 60
+    id_retrieval: Retrieval = "similar"
     max_history: int = 10
     retrieval: Retrieval = "similar"
     size: int = 8
@@ -74,8 +76,9 @@ class PersonalizeOptions:
         refuse_out_of_range(self, _AT_LEAST_ONE + _STEPS, ("weight_decay", "seed"), positive)
         if not 0 <= self.warmup < 1:
             raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
-        if self.retrieval not in RETRIEVALS:
-            raise LorarecError(f"option retrieval must be similar or recent, got {self.retrieval}")
+        for name in ("id_retrieval", "retrieval"):
+            if getattr(self, name) not in RETRIEVALS:
+                raise LorarecError(f"option {name} must be similar or recent, got {getattr(self, name)}")
 
     @classmethod
     def build(cls, **options: Any) -> "PersonalizeOptions":

@@ -22,6 +22,9 @@ class Router(nn.Module):
         size: number K of adapters.
         temperature: above 0; the higher, the more even the weights.
 
+    Attributes:
+        mean: (layers, K) weights for whom no representation says anything; even until they are set.
+
     Raises:
         LorarecError: a size below 1 or a temperature that is not a positive number.
     """
@@ -42,6 +45,8 @@ class Router(nn.Module):
         self.hidden_weight, self.hidden_bias = _linears(layers, width, HIDDEN)
         self.out_weight, self.out_bias = _linears(layers, HIDDEN, size)
         self.dropout = nn.Dropout(DROPOUT)
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.full((layers, size), 1 / size))
 
     def forward(self, representation: torch.Tensor) -> torch.Tensor:
         """Representations (batch, width) to weights (layers, batch, K), each on the simplex.

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 
 from lorarec.backbone.load import Backbone
-from lorarec.conventional import Conventional
-from lorarec.data.columns import TITLE
-from lorarec.personal.embeddings import title_embeddings
+from lorarec.conventional import Conventional, Retriever
+from lorarec.personal.fallback import falls_back
 from lorarec.personal.options import PersonalizeOptions
-from lorarec.personal.retriever import Retriever
 from lorarec.prompts import CLICK, Example, PromptBuilder, click_examples
 
 
@@ -23,13 +21,13 @@ class Rows:
         examples: one prompt with one branch each.
         representation: (n, d) last hidden layer of the conventional recommender.
         label: (n,) float32, 1 for a click.
-        known: (n,) False where the user has no history: then the representation says nothing of the user.
+        falls_back: (n,) True where the router's mean weights are taken (see `lorarec.personal.fallback`).
     """
 
     examples: Sequence[Example]
     representation: torch.Tensor
     label: torch.Tensor
-    known: torch.Tensor
+    falls_back: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -38,11 +36,16 @@ class Rows:
 class RowReader:
     """Makes `Rows`. The conventional recommender is read without gradients, so that it stays as it is.
 
+    Args:
+        embeddings: (items, d) by which the prompts' histories are retrieved.
+
     Attributes:
         builder: of the prompts.
     """
 
-    def __init__(self, backbone: Backbone, recommender: Conventional, options: PersonalizeOptions) -> None:
+    def __init__(
+        self, backbone: Backbone, recommender: Conventional, options: PersonalizeOptions, embeddings: np.ndarray
+    ) -> None:
         log = recommender.encoder.log
         self.recommender = recommender
         self.options = options
@@ -52,20 +55,18 @@ class RowReader:
             max_tokens=options.max_tokens,
             max_title_tokens=options.max_title_tokens,
         )
-        embeddings = title_embeddings(backbone, log.dataset.items[TITLE].to_list())
         self.retriever = Retriever(log.user, log.item, log.time, embeddings)
 
     def read(self, events: np.ndarray, retrieval: str) -> Rows:
         """The rows of some events, with histories that are `similar` to the target or `recent`."""
         log, count = self.recommender.encoder.log, self.options.max_history
-        user, item, time = log.user[events], log.item[events], log.time[events]
         if retrieval == "similar":
-            histories = self.retriever.similar(user, item, time, count)
+            histories = self.retriever.similar(log.user[events], log.item[events], log.time[events], count)
         else:
-            histories = self.retriever.recent(user, time, count)
+            histories = log.histories(events, count)
         return Rows(
             click_examples(log, events, histories, self.builder),
             torch.from_numpy(self.recommender.representation(events)),
             torch.from_numpy(log.label[events]).float(),
-            torch.from_numpy(log.begin[events] < log.end[events]),
+            torch.from_numpy(falls_back(self.recommender.encoder, events)),
         )

@@ -12,6 +12,7 @@ from lorarec.conventional import Conventional
 from lorarec.data.columns import USER
 from lorarec.data.dataset import read_parquet
 from lorarec.errors import LorarecError
+from lorarec.personal.fallback import falls_back
 from lorarec.personal.model import SETTINGS, PersonalLora
 
 PERSONAL, USERS = "personal", "users.parquet"
@@ -20,18 +21,37 @@ LATEST = 10
 
 
 def user_representations(recommender: Conventional) -> pl.DataFrame:
-    """user_id and representation: the mean over the targets of the user's latest ten events.
+    """user_id and representation: the mean over the targets of the user's latest ten events that do not fall back.
 
-    A representation is of (user, target), an exported adapter serves one user and any target.
+    A representation is of (user, target), an exported adapter serves one user and any target. It is null for a user
+    whose events all fall back.
     """
     log = recommender.encoder.log
-    last = np.flatnonzero(np.diff(log.user, append=-1))
-    until = last[np.searchsorted(last, np.arange(len(log)))]
-    events = np.flatnonzero(until - np.arange(len(log)) < LATEST)
+    events = np.flatnonzero(~falls_back(recommender.encoder, np.arange(len(log))))
+    last = np.flatnonzero(np.diff(log.user[events], append=-1))
+    place = np.arange(len(events))
+    events = events[last[np.searchsorted(last, place)] - place < LATEST]
     begins = np.flatnonzero(np.diff(log.user[events], prepend=-1))
     sums = np.add.reduceat(recommender.representation(events), begins)
     means = sums / np.diff(begins, append=len(events))[:, None]
-    return pl.DataFrame({USER: log.users, REPRESENTATION: means.astype(np.float32)})
+    users = log.users.gather(log.user[events[begins]])
+    known = pl.DataFrame({USER: users, REPRESENTATION: means.astype(np.float32)})
+    return pl.DataFrame({USER: log.users}).join(known, on=USER, how="left", maintain_order="left")
+
+
+@torch.no_grad()
+def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
+    """The router's weights (users, layers, K) of some of `user_representations`; its mean ones where there is none.
+
+    Args:
+        personal: in evaluation mode.
+    """
+    weights = personal.router.mean.repeat(len(users), 1, 1)
+    known = users[REPRESENTATION].is_not_null().to_numpy()
+    if known.any():
+        found = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
+        weights[torch.from_numpy(known)] = personal(found).transpose(0, 1)
+    return weights.cpu().numpy()
 
 
 def trained_with(folder: str | Path) -> str:
@@ -43,8 +63,11 @@ def trained_with(folder: str | Path) -> str:
     return str(read_json(Path(folder) / PERSONAL / SETTINGS)["backbone"]["id"])
 
 
-def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbone, overwrite: bool = False) -> None:
+def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbone, overwrite: bool = False) -> bool:
     """Write a user's own adapter as a plain PEFT folder.
+
+    Returns:
+        Whether the router chose its mixture; else the user has no history, and it is the router's mean one.
 
     Args:
         folder: what `personalize` wrote.
@@ -54,9 +77,11 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
         LorarecError: no such user, a folder that `personalize` did not write, another backbone, or `out` exists.
     """
     folder = Path(folder)
-    users = read_parquet(folder / USERS).filter(pl.col(USER) == user)
+    users = read_parquet(folder / USERS, "run `lorarec personalize train` again").filter(pl.col(USER) == user)
     if users.is_empty():
         raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
+    found = users[REPRESENTATION][0]
     with PersonalLora.load(folder / PERSONAL, backbone) as personal:
-        personal.record["user"] = user
-        personal.export(torch.tensor(users[REPRESENTATION][0].to_list()), out, overwrite)
+        personal.record |= {"user": user, "routed": found is not None}
+        personal.export(None if found is None else torch.tensor(found.to_list()), out, overwrite)
+    return found is not None

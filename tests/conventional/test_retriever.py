@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lorarec.conventional import Retriever, retriever
 from lorarec.errors import LorarecError
-from lorarec.personal import Retriever, retriever
 
 ITEMS, USERS = 7, 3
 events = st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12))
@@ -49,15 +49,6 @@ def test_similar_behaviours_are_those_of_the_definition(log, asked, k, budget):
 
 
 @settings(deadline=None)
-@given(logs, queries, st.integers(1, 6))
-def test_recent_behaviours_are_the_last(log, asked, k):
-    found = Retriever(*columns(log), SIGNS).recent(columns(asked)[0], columns(asked)[2], k)
-    for (user, _, time), rows in zip(asked, found.tolist(), strict=True):
-        past = [row for row in range(len(log)) if log[row][0] == user and log[row][2] < time]
-        assert rows == filled(sorted(past, key=by_time(log))[-k:], k)
-
-
-@settings(deadline=None)
 @given(logs, st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12), st.integers(1, 6), st.data())
 def test_nothing_at_or_after_the_target_is_seen(log, user, item, time, k, data):
     """Whatever happens from the target's time on, to anyone, the behaviours found are the same."""
@@ -96,7 +87,7 @@ def test_items_without_direction_are_neither_near_nor_far():
         (lambda one: Retriever(one, one, one[:0], np.ones((3, 2))), "1 users, 1 items and 0 timestamps"),
         (lambda one: Retriever(one, one, one, np.ones((3, 2))).similar(one, one - 1, one, 2), "item -1 has no"),
         (lambda one: Retriever(one, one, one, np.ones((3, 2))).similar(one, one, one, 0), "at least 1, got 0"),
-        (lambda one: Retriever(one, one, one, np.ones((3, 2))).recent(one, one[:0], 1), "1 users for 0 timestamps"),
+        (lambda one: Retriever(one, one, one, np.ones((3, 2))).similar(one, one, one[:0], 1), "and 0 timestamps"),
     ],
 )
 def test_bad_input(action, message):

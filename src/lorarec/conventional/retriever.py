@@ -1,7 +1,7 @@
 """The Long-Short Modality Retriever of RecLoRA (arXiv 2408.03533): the past behaviours that bear on a target item.
 
-One retriever serves both histories: a long one of ids for the conventional recommender, a short one of texts for the
-language model.
+It serves both histories: a long one of ids for the conventional recommender, a short one of texts for the language
+model.
 """
 
 from collections.abc import Iterator
@@ -39,19 +39,6 @@ class Retriever:
         self._item = torch.from_numpy(np.asarray(item, np.int64)[self._order])
         self._moments, moment = np.unique(time, return_inverse=True)
         self._keys = (np.asarray(user, np.int64) * (len(self._moments) + 1) + moment)[self._order]
-
-    def recent(self, user: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
-        """The last k behaviours of each user before the time.
-
-        Args:
-            user: (q,); one who is not in the log has no history.
-            time: (q,)
-
-        Returns:
-            (q, k) row numbers of the log in time order; shorter histories are filled up with -1 at the end.
-        """
-        begin, end = self._spans(user, time)
-        return self._rows(_last(begin, end, _positive(k)))
 
     def similar(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
         """The k behaviours of each user before the time whose items are most similar to the target item.
@@ -93,8 +80,6 @@ class Retriever:
 
     def _spans(self, user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where each history begins and ends (exclusive) in the log sorted by user and time."""
-        if len(user) != len(time):
-            raise LorarecError(f"{len(user)} users for {len(time)} timestamps: give one each")
         first = np.asarray(user, np.int64) * (len(self._moments) + 1)
         begin = np.searchsorted(self._keys, first)
         return begin, np.searchsorted(self._keys, first + np.searchsorted(self._moments, time))

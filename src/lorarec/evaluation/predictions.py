@@ -1,0 +1,51 @@
+"""Click probabilities that were written down, by `personalize` or anything else."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from lorarec.data.columns import ITEM, TIME, USER
+from lorarec.data.dataset import read_parquet
+from lorarec.errors import LorarecError
+from lorarec.personal.few2many import LABEL, PREDICTIONS
+
+
+def predictions_file(path: Path) -> Path:
+    """The Parquet file itself, or predictions.parquet of a folder that `personalize` wrote."""
+    return path / PREDICTIONS if path.is_dir() else path
+
+
+def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels (events,) and, by name of the row, probabilities (events,).
+
+    Args:
+        path: a Parquet file with a column `label` (1 for a click, 0 for none) and a column of probabilities for each
+            row of the table; user_id, item_id and timestamp may stand beside them.
+
+    Raises:
+        LorarecError: no such file, no Parquet, a missing column, or a value that is no label or no probability.
+    """
+    table = read_parquet(path, "name one that `lorarec personalize train` wrote, or write one like it")
+    if LABEL not in table.columns:
+        raise LorarecError(f"{path} has no column {LABEL}: add one with 1 for each click and 0 for the rest")
+    rows = table.drop(USER, ITEM, TIME, LABEL, strict=False)
+    if not rows.width:
+        raise LorarecError(f"{path} has no column of probabilities beside {LABEL}: add one for each row of the table")
+    _check(path, table[LABEL], pl.col(LABEL).is_in([0.0, 1.0]), "neither 0 nor 1")
+    for column in rows:
+        _check(path, column, pl.col(column.name).is_between(0, 1), "no probability between 0 and 1")
+    labels = table[LABEL].cast(pl.Int8).to_numpy()
+    return labels, {column.name: column.cast(pl.Float64).to_numpy() for column in rows}
+
+
+def _check(path: Path, column: pl.Series, right: pl.Expr, problem: str) -> None:
+    """Every value of the column is right, and none is missing."""
+    if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
+        raise LorarecError(f"{path}: column {column.name} holds {column.dtype}, not numbers: mend or remove it")
+    numbers = column.cast(pl.Float64)
+    fine = numbers.to_frame().select(right.fill_null(value=False)).to_series()
+    if not fine.all():
+        row = int((~fine).arg_max() or 0)
+        value = "missing" if numbers[row] is None else f"{numbers[row]:g}, {problem}"
+        raise LorarecError(f"{path}: row {row + 1} of column {column.name} is {value}")

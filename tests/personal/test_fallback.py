@@ -1,0 +1,61 @@
+"""Who is routed, and who gets the router's mean weights."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lorarec.conventional.fields import Encoder
+from lorarec.data import Dataset
+from lorarec.data.clicks import ClickLog, click_log
+from lorarec.personal.fallback import counts_of_test, falls_back
+
+#: Films of the end: of no known field, with a known genre, with a known year.
+NEW = ["stranger", "genre", "year"]
+
+
+@pytest.fixture(scope="module")
+def log() -> ClickLog:
+    """Old users rate old films in training; at the end an old, a new and a one-moment user meet others."""
+    rows = [(f"u{k % 4}", f"old{k % 5}", k, float(1 + k % 5)) for k in range(80)]
+    rows += [("u0", film, 100 + at, 5.0) for at, film in enumerate(NEW)]
+    rows += [("newcomer", film, 110 + at, 1.0) for at, film in enumerate(["old0", "old1", *NEW])]
+    rows += [("moment", f"old{k}", 120, 5.0) for k in range(3)]
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    items = pl.DataFrame(
+        {
+            "item_id": [f"old{k}" for k in range(5)] + NEW,
+            "title": [f"lamp {k} (1999)" for k in range(5)] + ["new (2030)", "newer (2031)", "newest (1999)"],
+            "genres": ["Drama"] * 5 + ["Noir", "Noir, Drama", "Noir"],
+        }
+    )
+    return click_log(Dataset.from_frames("films", pl.DataFrame(rows, schema=schema, orient="row"), items))
+
+
+def _falls(log: ClickLog, user: str) -> dict[str, bool]:
+    """By film, for the events of a user after training."""
+    events = np.flatnonzero((log.users.gather(log.user) == user).to_numpy() & (log.time >= 100))
+    films = log.dataset.items["item_id"].gather(log.item[events])
+    return dict(zip(films, falls_back(Encoder(log, 10), events).tolist(), strict=True))
+
+
+def test_unseen_items_fall_back_unless_a_field_is_known(log: ClickLog) -> None:
+    assert _falls(log, "u0") == {"stranger": True, "genre": False, "year": False}
+
+
+def test_unseen_users_are_routed_once_they_have_a_history(log: ClickLog) -> None:
+    expected = {"old0": True, "old1": False, "stranger": True, "genre": False, "year": False}
+    assert _falls(log, "newcomer") == expected
+
+
+def test_users_without_history_fall_back(log: ClickLog) -> None:
+    assert _falls(log, "moment") == {"old0": True, "old1": True, "old2": True}
+
+
+def test_counts(log: ClickLog) -> None:
+    test = log.rows("test")
+    found = counts_of_test(Encoder(log, 10))
+    assert found["events"] == len(test)
+    assert found["without_history"] == 4
+    assert found["fell_back"] == int(falls_back(Encoder(log, 10), test).sum()) == 5
+    assert found["unseen_users"] == 8
+    assert found["unseen_items"] == int(log.dataset.items["item_id"].gather(log.item[test]).is_in(NEW).sum())
