@@ -55,7 +55,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     ("words", "culprit"),
     [
         (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
-        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 96 training events"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 96 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--lr", "0", "--out", "new"], "option lr must be positive"),
         (["train", "films", "--out", "films"], "films exists already"),

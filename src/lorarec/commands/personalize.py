@@ -41,6 +41,9 @@ def train(
         ),
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
+    test_events: Annotated[
+        int | None, typer.Option(help="Predict so many test events, drawn once for all seeds; all if unset.")
+    ] = DEFAULT.test_events,
     shared: Annotated[
         list[str] | None,
         typer.Option(

@@ -11,7 +11,7 @@ Retrieval = Literal["similar", "recent"]
 RETRIEVALS = get_args(Retrieval)
 
 _AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
-_STEPS = ("epochs", "batch_size", "token_budget", "checkpoint_every")
+_STEPS = ("test_events", "epochs", "batch_size", "token_budget", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class PersonalizeOptions:
 
     Attributes:
         samples: training events for the language model; the conventional recommender has them all.
+        test_events: test events that are predicted, drawn once for all seeds; all of them when None.
         positive_from: a rating of at least this is a click.
         stars: the highest rating of the scale.
         id_history: latest events that the conventional recommender reads, when it is trained here.
@@ -47,6 +48,7 @@ class PersonalizeOptions:
     """
 
     samples: int = 1024
+    test_events: int | None = None
     positive_from: float = 4.0
     stars: float = 5.0
     id_history: int = 60
