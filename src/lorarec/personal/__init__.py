@@ -7,6 +7,7 @@ from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.retriever import Retriever
 from lorarec.personal.router import Router
+from lorarec.personal.two_towers import TwoTowers, fit_two_towers
 from lorarec.personal.users import export_user
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Personalized",
     "Retriever",
     "Router",
+    "TwoTowers",
     "export_user",
+    "fit_two_towers",
     "meta_loras",
     "personalize",
     "title_embeddings",
