@@ -79,15 +79,18 @@ def main_rows(seeds: list[int]) -> list[Row]:
     return rows
 
 
-def analyses(seed: int, samples: int) -> dict[str, dict[str, Row]]:
-    """Analysis -> point -> its row; RecLoRA's own row is a point of each, and one meta-LoRA is ReLLa."""
+def analyses(seed: int, default: PersonalizeOptions) -> dict[str, dict[str, Row]]:
+    """Analysis -> point -> its row; RecLoRA's own row is a point of each, and one meta-LoRA is ReLLa.
+
+    Args:
+        default: options of RecLoRA's own row.
+    """
     own = {name: Row(f"{name}-seed{seed}", "lora", seed, changed) for name, changed in LORAS.items()}
-    default = PersonalizeOptions(samples=samples)
-    sizes = tuple(SMALLEST_SAMPLE << step for step in range(20) if SMALLEST_SAMPLE << step < samples)
+    sizes = tuple(SMALLEST_SAMPLE << step for step in range(20) if SMALLEST_SAMPLE << step < default.samples)
     found: dict[str, dict[str, Row]] = {}
-    for analysis, (option, values) in (VARIED | {"samples": ("samples", (*sizes, samples))}).items():
+    for analysis, (option, values) in (VARIED | {"samples": ("samples", sizes)}).items():
         found[analysis] = {}
-        for value in values:
+        for value in sorted({*values, getattr(default, option)}):
             row = Row(f"{analysis}-{value}", "lora", seed, {option: value})
             row = own["reclora"] if value == getattr(default, option) else row
             found[analysis][str(value)] = own["rella"] if (option, value) == ("size", 1) else row
@@ -216,8 +219,7 @@ def main() -> None:
     arguments = parser.parse_args()
     given = {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in arguments.set)}
     options = {**given, "samples": arguments.samples, "test_events": arguments.test_events}
-    PersonalizeOptions.build(**options)
-    studied = analyses(arguments.seeds[0], arguments.samples)
+    studied = analyses(arguments.seeds[0], PersonalizeOptions.build(**options))
     every = {row.name: row for row in main_rows(arguments.seeds)}
     every |= {row.name: row for points in studied.values() for row in points.values()}
     chosen = [row for row in every.values() if any(fnmatch(row.name, pattern) for pattern in arguments.rows)]
