@@ -116,7 +116,7 @@ def _markdown(tables: Mapping[str, Any]) -> str:
     lines += ["", "p: DeLong's test over the same events."]
     for analysis, points in tables["analyses"].items():
         if points:
-            lines += ["", f"## RecLoRA by {AXES[analysis]} (seed {settings['first_seed']})", ""]
+            lines += ["", f"## RecLoRA: {AXES[analysis]} (seed {settings['first_seed']})", ""]
             lines += [f"| {AXES[analysis]} {head} p against RecLoRA |", f"|---{rule}---:|"]
         for point, figures in points.items():
             p = "" if figures["p"] is None else f"{figures['p']:.2g}"
@@ -125,21 +125,19 @@ def _markdown(tables: Mapping[str, Any]) -> str:
 
 
 def _main_picture(path: Path, tables: Mapping[str, Any]) -> None:
-    """AUC and log loss of every row; a dot for each seed."""
+    """AUC and log loss of every row: a dot for each seed, a line at their mean."""
     main = tables["main"]
     canvas = Figure(figsize=(11, 1.2 + 0.4 * len(main)), layout="constrained")
     for axis, figure in zip(canvas.subplots(1, 2, sharey=True), ("auc", "log_loss"), strict=True):
-        colours = ["#3b6ea5" if kind == OWN else "#a9c4de" for kind in main]
-        axis.barh(range(len(main)), [row[figure]["mean"] for row in main.values()], color=colours)
-        seeds = [(value, at) for at, row in enumerate(main.values()) for value in row[figure]["seeds"].values()]
-        axis.scatter(*zip(*seeds, strict=True), s=12, color="0.25", zorder=3)
-        values = [value for value, _ in seeds]
-        margin = 0.3 * (max(values) - min(values)) or 0.01
-        axis.set(xlabel=COLUMNS[figure], xlim=(min(values) - margin, max(values) + margin))
+        for at, (kind, row) in enumerate(main.items()):
+            colour = "#3b6ea5" if kind == OWN else "0.4"
+            axis.plot([*row[figure]["seeds"].values()], [at] * len(row[figure]["seeds"]), ".", color=colour)
+            axis.plot(row[figure]["mean"], at, "|", markersize=18, markeredgewidth=2, color=colour)
+        axis.set(xlabel=COLUMNS[figure])
         _plain(axis)
     axis.set_yticks(range(len(main)), [TITLES[kind] for kind in main])
     axis.invert_yaxis()
-    canvas.suptitle(f"{tables['settings']['dataset']}: {tables['events']:,} test events, a dot for each seed")
+    canvas.suptitle(f"{tables['settings']['dataset']}: {tables['events']:,} test events; seeds and their mean")
     canvas.savefig(path, dpi=120)
 
 

@@ -15,7 +15,7 @@ from lorarec.conventional.fit import train
 from lorarec.data.clicks import TRAIN, ClickLog
 from lorarec.data.columns import TITLE
 from lorarec.personal.embeddings import mean_states
-from lorarec.prompts.clicks import profiles
+from lorarec.prompts.clicks import genres, profiles
 
 _WIDTH = 64
 
@@ -61,9 +61,8 @@ class TwoTowers(nn.Module):
         super().__init__()
         self.log = log
         self.max_history = max_history
-        items = log.dataset.items
-        genres = items["genres"].fill_null("") if "genres" in items.columns else [""] * len(items)
-        texts = [f"{title}, {kinds}" if kinds else title for title, kinds in zip(items[TITLE], genres, strict=True)]
+        titles = log.dataset.items[TITLE]
+        texts = [f"{title}: {kinds}" if kinds else title for title, kinds in zip(titles, genres(log), strict=True)]
         self.register_buffer("items", _standardised(mean_states(backbone, texts)))
         about = [f"about the user: {profile}" for profile in profiles(log)]
         self.register_buffer("users", _standardised(mean_states(backbone, about)))
