@@ -67,7 +67,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     ("words", "culprit"),
     [
         (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
-        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 training events"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
         (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),

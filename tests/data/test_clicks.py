@@ -72,9 +72,10 @@ def test_few_shot_samples_are_nested_and_seeded() -> None:
     assert (np.diff(log.time[more]) >= 0).all()
     assert log.few_shot(5).tolist() == few.tolist()
     assert log.few_shot(20, seed=1).tolist() != more.tolist()
-    for count in (0, 1000):
-        with pytest.raises(LorarecError, match=f"cannot draw {count} of"):
-            log.few_shot(count)
+    assert set(log.few_shot(2, part="test")) < set(log.few_shot(6, part="test")) <= set(log.rows("test"))
+    for part, count in (("train", 0), ("test", 1000)):
+        with pytest.raises(LorarecError, match=f"cannot draw {count} of .* {part} events"):
+            log.few_shot(count, part=part)
 
 
 def test_fingerprint_knows_data_and_labels() -> None:

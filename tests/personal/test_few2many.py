@@ -79,6 +79,19 @@ def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone
     }
 
 
+def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, crm, tmp_path):
+    log = click_log(taste)
+    drawn = []
+    for seed in (1, 2):
+        result = personalize(tiny_backbone, taste, tmp_path / str(seed), crm=crm, **TINY, test_events=20, seed=seed)
+        drawn.append(result.predictions.select("user_id", "item_id", "timestamp", "label"))
+        assert result.record["test"]["events"] == len(result.predictions) == 20
+        np.testing.assert_allclose(
+            result.predictions["DIN"], Conventional.load(crm, log).score(log.few_shot(20, part="test"))
+        )
+    assert drawn[0].equals(drawn[1])
+
+
 def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
     personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
     log = click_log(taste)
@@ -233,6 +246,8 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
     [
         ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose of deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
+        ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
+        ({"test_events": 0}, "option test_events must be at least 1, got 0"),
         ({"samples": 1}, "the 1 sampled events need two of either label"),
         ({"positive_from": 2.0}, "every rating is at least 2"),
         ({"stars": 4.0}, "outside 0 to 4"),

@@ -13,12 +13,14 @@ from lorarec.prompts import CLICK, PromptBuilder, click_examples
 RATINGS = [1.0, 4.0, 4.5, 2.0, 5.0, 3.0]
 
 
-def make_log(profiles: bool = True) -> ClickLog:
+def make_log(profiles: bool = True, genres: bool = False) -> ClickLog:
     rows = [(user, f"i{at}", at, rating) for user in ("u7", "u8") for at, rating in enumerate(RATINGS)]
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
     items = pl.DataFrame(
         {"item_id": [f"i{at}" for at in range(6)], "title": [f"lamp {'abcdef'[at]}" for at in range(6)]}
     )
+    if genres:
+        items = items.with_columns(genres=pl.Series(["Drama, War", None, "", "Comedy", "War", "War"]))
     users = pl.DataFrame({"user_id": ["u7"], "gender": ["F"], "age": [25], "zip_code": ["90210"], "occupation": [None]})
     interactions = pl.DataFrame(rows, schema=schema, orient="row")
     return click_log(Dataset.from_frames("lamps", interactions, items, users if profiles else None))
@@ -39,6 +41,13 @@ def test_prompt_tells_profile_stars_and_target(tokenizer: PreTrainedTokenizerFas
         "- lamp a: 1 star\n- lamp b: 4 stars\n- lamp c: 4.5 stars\n"
         "Would the user like this? Answer yes or no.\n- lamp d\n"
     )
+
+
+@pytest.mark.parametrize(("event", "target"), [(3, "lamp d: Comedy"), (0, "lamp a: Drama, War"), (1, "lamp b")])
+def test_target_has_its_genres(tokenizer: PreTrainedTokenizerFast, event: int, target: str) -> None:
+    text = texts(tokenizer, make_log(genres=True), event)
+    assert text.endswith(f"yes or no.\n- {target}\n")
+    assert text.count("Drama") == (event == 0)
 
 
 @pytest.mark.parametrize(("profiles", "event"), [(True, 6), (False, 0)])

@@ -41,6 +41,9 @@ def train(
         ),
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
+    test_events: Annotated[
+        int | None, typer.Option(help="Predict so many test events, drawn once for all seeds; all if unset.")
+    ] = DEFAULT.test_events,
     shared: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,6 +78,9 @@ def train(
     temperature: Annotated[
         float, typer.Option(help="Of the router: the higher, the more alike users are.")
     ] = DEFAULT.temperature,
+    add_crm: Annotated[
+        bool, typer.Option("--add-crm", help="Add the recommender's log-odds to the language model's.")
+    ] = False,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
     epochs: Annotated[int, typer.Option(help="Passes over the samples.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = DEFAULT.batch_size,

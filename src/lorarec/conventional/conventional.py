@@ -51,14 +51,9 @@ class Conventional:
         """Last hidden layer (events, d), which routers read; arguments as for `score`."""
         return self._read(events, self.model.representation, progress)
 
-    @torch.no_grad()
     def _read(self, events: np.ndarray, read: Callable[[Batch], torch.Tensor], progress: bool) -> np.ndarray:
-        if len(events) == 0:
-            raise LorarecError("no events to score: give at least one")
         self.model.eval()
-        parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
-        shown = track(parts, f"Scoring with {self.record['model']}", disable=not progress, transient=True)
-        return np.concatenate([read(self.encoder.batch(part)).numpy() for part in shown])
+        return read_events(read, self.encoder.batch, events, f"Scoring with {self.record['model']}", progress)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a folder with the weights as safetensors and the record as JSON, whole or not at all.
@@ -99,3 +94,25 @@ class Conventional:
         except (OSError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"{folder / WEIGHTS} does not hold the weights of a {record['model']}") from error
         return cls(model, encoder, record)
+
+
+@torch.no_grad()
+def read_events(
+    read: Callable[[Any], torch.Tensor],
+    batch_of: Callable[[np.ndarray], Any],
+    events: np.ndarray,
+    title: str,
+    progress: bool = False,
+) -> np.ndarray:
+    """What a model in evaluation mode makes of events, (events, ...).
+
+    Args:
+        read: from what `batch_of` makes of n events to (n, ...).
+        events: at least one.
+        title: of the progress bar.
+    """
+    if len(events) == 0:
+        raise LorarecError("no events to score: give at least one")
+    parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
+    shown = track(parts, title, disable=not progress, transient=True)
+    return np.concatenate([read(batch_of(part)).numpy() for part in shown])

@@ -1,16 +1,17 @@
 """One trainer for all conventional recommenders."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lorarec.artefacts import versions
-from lorarec.conventional.conventional import Conventional
+from lorarec.conventional.conventional import Conventional, read_events
 from lorarec.conventional.fields import Encoder
 from lorarec.conventional.registry import build
 from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
@@ -78,16 +79,9 @@ def fit(
     """
     options = options or FitOptions()
     events = log.rows(TRAIN) if events is None else events
-    if (log.part[events] != PARTS.index(TRAIN)).any():
-        raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
-    valid = log.rows(VALID)
-    _check_labels(log, events, "training")
-    _check_labels(log, valid, "validation")
     torch.manual_seed(options.seed)
     encoder = Encoder(log, options.max_history, embeddings)
     model = build(name, encoder, architecture or {})
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    curve: list[float] = []
     record = {
         "model": name,
         "architecture": dict(architecture or {}),
@@ -96,26 +90,60 @@ def fit(
         "history": "recent" if embeddings is None else "similar",
         "events": len(events),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "validation_auc": curve,
+        "validation_auc": train(model, encoder.batch, log, events, options, name, progress),
         "versions": versions(),
     }
-    found = Conventional(model, encoder, record)
+    return Conventional(model, encoder, record)
+
+
+def train(
+    model: nn.Module,
+    batch_of: Callable[[np.ndarray], Any],
+    log: ClickLog,
+    events: np.ndarray,
+    options: FitOptions,
+    title: str,
+    progress: bool = False,
+) -> list[float]:
+    """Train a model by cross-entropy on clicks; it keeps the weights of the epoch with the best validation AUC.
+
+    Args:
+        model: from what `batch_of` makes of n events to their log-odds (n,).
+        events: of the training part.
+        title: of the progress bars.
+
+    Returns:
+        The validation AUC of every epoch.
+
+    Raises:
+        LorarecError: training events that are none, not of the training part or labelled all alike, or validation
+            events labelled all alike.
+    """
+    if (log.part[events] != PARTS.index(TRAIN)).any():
+        raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
+    valid = log.rows(VALID)
+    _check_labels(log, events, "training")
+    _check_labels(log, valid, "validation")
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    curve: list[float] = []
     for epoch in range(options.epochs):
         order = np.random.default_rng([options.seed, epoch]).permutation(events)
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
         model.train()
-        for batch in track(batches, f"{name}, epoch {epoch + 1}", disable=not progress, transient=True):
-            loss = binary_cross_entropy_with_logits(model(encoder.batch(batch)), torch.tensor(log.label[batch]).float())
+        for batch in track(batches, f"{title}, epoch {epoch + 1}", disable=not progress, transient=True):
+            loss = binary_cross_entropy_with_logits(model(batch_of(batch)), torch.tensor(log.label[batch]).float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        curve.append(auc(found.score(valid), log.label[valid]))
+        model.eval()
+        found = read_events(lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress)
+        curve.append(auc(found, log.label[valid]))
         if curve[-1] > max(curve[:-1], default=-1.0):
             best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         elif epoch - int(np.argmax(curve)) >= options.patience:
             break
     model.load_state_dict(best)
-    return found
+    return curve
 
 
 def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:

@@ -58,15 +58,15 @@ class ClickLog:
         events = np.flatnonzero(self.part == PARTS.index(part))
         return events[np.argsort(self.time[events], kind="stable")]
 
-    def few_shot(self, count: int, seed: int = 42) -> np.ndarray:
-        """`count` training events drawn uniformly, in time order; a larger count keeps those of a smaller one.
+    def few_shot(self, count: int, seed: int = 42, part: str = TRAIN) -> np.ndarray:
+        """`count` events of a part drawn uniformly, in time order; a larger count keeps those of a smaller one.
 
         Raises:
-            LorarecError: fewer training events than that, or a count below 1.
+            LorarecError: the part has fewer events than that, or a count below 1.
         """
-        events = self.rows(TRAIN)
+        events = self.rows(part)
         if not 1 <= count <= len(events):
-            raise LorarecError(f"cannot draw {count} of {len(events)} training events")
+            raise LorarecError(f"cannot draw {count} of {len(events)} {part} events")
         drawn = np.random.default_rng(seed).permutation(len(events))[:count]
         return events[np.sort(drawn)]
 

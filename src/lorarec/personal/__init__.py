@@ -6,6 +6,7 @@ from lorarec.personal.meta_loras import TARGETS, meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.router import Router
+from lorarec.personal.two_towers import TwoTowers, fit_two_towers
 from lorarec.personal.users import export_user
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "PersonalizeOptions",
     "Personalized",
     "Router",
+    "TwoTowers",
     "export_user",
+    "fit_two_towers",
     "meta_loras",
     "personalize",
     "title_embeddings",

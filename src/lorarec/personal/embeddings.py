@@ -31,7 +31,7 @@ def title_embeddings(
         raise LorarecError(f"embeddings are compared: give two titles or more, got {len(titles)}")
     if dimensions < 1:
         raise LorarecError(f"embeddings need at least 1 dimension, got {dimensions}")
-    means = _mean_states(backbone, titles, token_budget)
+    means = mean_states(backbone, titles, token_budget)
     dimensions = min(dimensions, *means.shape)
     reduced = PCA(dimensions, svd_solver="covariance_eigh").fit_transform(means)
     norms = np.linalg.norm(reduced, axis=1, keepdims=True)
@@ -39,8 +39,12 @@ def title_embeddings(
 
 
 @torch.no_grad()
-def _mean_states(backbone: Backbone, titles: Sequence[str], token_budget: int) -> np.ndarray:
-    """(titles, hidden) float32."""
+def mean_states(backbone: Backbone, titles: Sequence[str], token_budget: int = 8192) -> np.ndarray:
+    """The last hidden states averaged over each title's tokens, (titles, hidden) float32.
+
+    Raises:
+        LorarecError: a title without tokens.
+    """
     ids = [backbone.tokenizer(title, add_special_tokens=False).input_ids for title in titles]
     if not all(ids):
         raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lorarec.conventional.fields import UNKNOWN, Encoder
-from lorarec.data.clicks import TEST, TRAIN
+from lorarec.data.clicks import TRAIN
 
 
 def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
@@ -21,10 +21,10 @@ def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
     return without_history | ~np.any(known, axis=0)
 
 
-def counts_of_test(encoder: Encoder) -> dict[str, int]:
-    """Test events, those that the training part says little about, and those that fall back."""
+def counts_of_test(encoder: Encoder, test: np.ndarray) -> dict[str, int]:
+    """The tested events, those that the training part says little about, and those that fall back."""
     log = encoder.log
-    train, test = log.rows(TRAIN), log.rows(TEST)
+    train = log.rows(TRAIN)
     return {
         "events": len(test),
         "unseen_users": int((~np.isin(log.user[test], log.user[train])).sum()),

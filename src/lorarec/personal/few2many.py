@@ -44,7 +44,7 @@ class Personalized:
     Attributes:
         folder: `crm/`, `personal/`, a `shared-similar/` or `shared-recent/` for each shared LoRA, `users.parquet`,
             `predictions.parquet`, `personalize.json` and `weights.png`.
-        predictions: user_id, item_id, timestamp and label of the test events in time order, and a column of
+        predictions: user_id, item_id, timestamp and label of the tested events in time order, and a column of
             probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA.
         record: `personalize.json`: data, backbone, options, versions, and how many of the test events are of users and
             items that the training part lacks, or of users without a history, and how many fell back.
@@ -122,7 +122,8 @@ def personalize(
         if how not in RETRIEVALS:
             raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
     log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
-    sample, test = log.few_shot(chosen.samples, chosen.seed), log.rows(TEST)
+    sample = log.few_shot(chosen.samples, chosen.seed)
+    test = log.rows(TEST) if chosen.test_events is None else log.few_shot(chosen.test_events, part=TEST)
     for what, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
             raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
@@ -154,7 +155,7 @@ def personalize(
         for row in rows:
             found = _predict(backbone, reader, row, *told[row.retrieval], stages.folder, record, progress)
             predictions = predictions.with_columns(pl.Series(row.title, found))
-        record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder)}
+        record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder, test)}
         with new_folder(out, overwrite) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)

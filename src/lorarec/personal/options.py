@@ -11,7 +11,7 @@ Retrieval = Literal["similar", "recent"]
 RETRIEVALS = get_args(Retrieval)
 
 _AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
-_STEPS = ("epochs", "batch_size", "token_budget", "checkpoint_every")
+_STEPS = ("test_events", "epochs", "batch_size", "token_budget", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class PersonalizeOptions:
 
     Attributes:
         samples: training events for the language model; the conventional recommender has them all.
+        test_events: test events that are predicted, drawn once for all seeds; all of them when None.
         positive_from: a rating of at least this is a click.
         stars: the highest rating of the scale.
         id_history: events of the history that the conventional recommender reads, when it is trained here.
@@ -32,6 +33,8 @@ class PersonalizeOptions:
         targets: layers that are adapted, by the last part of their names.
         combine: `factors` or `deltas`.
         temperature: of the router's softmax.
+        add_crm: add the conventional recommender's log-odds to those of the language model, in training and after, so
+            that the latter learns what the former lacks; the paper lets the language model answer alone.
         lr: peak learning rate of AdamW, for router and meta-LoRAs; cosine decay to zero after a linear warm-up.
         warmup: share of the steps spent warming up.
         weight_decay: of AdamW.
@@ -48,6 +51,7 @@ class PersonalizeOptions:
     """
 
     samples: int = 1024
+    test_events: int | None = None
     positive_from: float = 4.0
     stars: float = 5.0
     id_history: int = 60
@@ -60,6 +64,7 @@ class PersonalizeOptions:
     targets: tuple[str, ...] = TARGETS
     combine: str = FACTORS
     temperature: float = 1.0
+    add_crm: bool = False
     lr: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.0

@@ -19,7 +19,7 @@ def probabilities(
     progress: bool = False,
 ) -> np.ndarray:
     """P(yes) of each row, (n,) float64: longest prompts first, every row under its own mixture, or the
-    router's mean one where it falls back.
+    router's mean one where it falls back; offsets are added to the log-odds.
 
     Args:
         personal: in evaluation mode.
@@ -33,7 +33,7 @@ def probabilities(
         mean = rows.falls_back[batch].to(weights.device)[:, None]
         personal.set_weights(torch.where(mean, personal.router.mean[:, None], weights))
         scores = score_batch(personal.backbone.model, [rows.examples[row] for row in batch], builder)
-        found[batch] = torch.cat(scores).double().sigmoid().cpu().numpy()
+        found[batch] = (torch.cat(scores).cpu() + rows.offset[batch]).double().sigmoid().numpy()
     return found
 
 

@@ -80,8 +80,8 @@ def _add_gradient(
         chosen = batch[part]
         personal.set_weights(personal(rows.representation[chosen]))
         scores = torch.cat(score_batch(personal.backbone.model, [rows.examples[row] for row in chosen], builder))
-        labels = rows.label[chosen].to(scores.device)
-        loss = binary_cross_entropy_with_logits(scores, labels, reduction="sum") / len(batch)
+        labels, offset = rows.label[chosen].to(scores.device), rows.offset[chosen].to(scores.device)
+        loss = binary_cross_entropy_with_logits(scores + offset, labels, reduction="sum") / len(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return total

@@ -1,4 +1,4 @@
-"""Events of a click log as prompts: who the user is, what it rated, and one title to be answered with yes or no."""
+"""Events of a click log as prompts: who the user is, what it rated, and one title with genres: yes or no?"""
 
 import re
 
@@ -24,13 +24,13 @@ def click_examples(log: ClickLog, events: np.ndarray, histories: np.ndarray, bui
         LorarecError: a prompt exceeds the builder's limit with no history at all.
     """
     titles = log.dataset.items[TITLE].to_list()
-    profiles = _profiles(log)
+    told, kinds = profiles(log), genres(log)
     examples = []
     for event, history in zip(events, histories, strict=True):
         past = history[history >= 0]
-        shown = [titles[item] for item in log.item[past]]
+        shown, target = [titles[item] for item in log.item[past]], log.item[event]
         stars = [_stars(rating) for rating in log.rating[past]]
-        examples.append(builder.example(shown, [titles[log.item[event]]], stars, profiles[log.user[event]]))
+        examples.append(builder.example(shown, [titles[target]], stars, told[log.user[event]], [kinds[target]]))
     return examples
 
 
@@ -38,7 +38,13 @@ def _stars(rating: float) -> str:
     return "1 star" if rating == 1 else f"{rating:g} stars"
 
 
-def _profiles(log: ClickLog) -> list[str]:
+def genres(log: ClickLog) -> list[str]:
+    """The genres of each item, as "Drama, War"; nothing for those without."""
+    items = log.dataset.items
+    return items["genres"].fill_null("").to_list() if "genres" in items.columns else [""] * len(items)
+
+
+def profiles(log: ClickLog) -> list[str]:
     """What is known of each user, as "gender F, age 25"; nothing for those without a profile."""
     table = log.profiles
     names = [name for name in table.columns if not _IDS.search(name)]
