@@ -141,6 +141,7 @@ def _main_picture(path: Path, tables: Mapping[str, Any]) -> None:
             axis.plot(row[figure]["mean"], at, "|", markersize=18, markeredgewidth=2, color=colour)
         axis.set(xlabel=COLUMNS[figure])
         _plain(axis)
+    axis.set_ylim(-0.5, len(main) - 0.5)
     axis.set_yticks(range(len(main)), [TITLES[kind] for kind in main])
     axis.invert_yaxis()
     canvas.suptitle(f"{tables['settings']['dataset']}: {tables['events']:,} test events; seeds and their mean")
