@@ -21,7 +21,7 @@ TITLES = {
     OWN: "RecLoRA",
     "reclora-crm": "RecLoRA + recommender",
 }
-TITLES |= {"reclora-crm": "RecLoRA + recommender"} | {name: model.__name__ for name, model in MODELS.items()}
+TITLES |= {name: model.__name__ for name, model in MODELS.items()}
 COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
 AXES = {
     "size": "meta-LoRAs",
