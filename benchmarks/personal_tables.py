@@ -18,7 +18,7 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,8 @@ LORAS: dict[str, dict[str, Any]] = {
     "tallrec": {"size": 1, "retrieval": "recent"},
 }
 CTR_BERT = "ctr-bert"
+#: Recommenders that weigh a history by the target, whatever is left out of it; the others read its latest part.
+SEARCHING = ("din", "sim")
 #: Analysis -> (the option that it changes, its values).
 VARIED = {
     "size": ("size", (1, 2, 4, 8, 16)),
@@ -158,6 +160,7 @@ class Work:
             towers = fit_two_towers(self.backbone, self.log, FitOptions(seed=row.seed), self.progress)
             return {"probability": towers.score(self.test)}
         if row.kind in MODELS:
+            options = options if row.kind in SEARCHING else replace(options, id_retrieval="recent")
             fitted = Conventional.load(self.fitted(row.kind, options), self.log)
             return {"probability": fitted.score(self.test)}
         crm = self.fitted(self.crm, options, row.few)

@@ -131,7 +131,7 @@ def test_rows_of_adapters_that_read_evidence(
     with Ranker(tiny_backbone, folders["told"]) as ranker:
         with pytest.raises(LorarecError, match="reads evidence of other users: give it"):
             ranker.score_cases(cases, dataset.titles)
-        expected = ranker.score_cases(cases, dataset.titles, Evidence(split.train))
+        expected = ranker.score_cases(cases, dataset.titles, Evidence(split.train, dataset.titles))
         np.testing.assert_array_equal(found["told"], np.stack(expected))
         histories, candidates = (
             [[dataset.titles[item] for item in items] for items in cases[name].to_list()]

@@ -86,5 +86,7 @@ def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset,
     made = CasePrompts(tiny_backbone, pair[:1])
     told, _ = made.validation(dataset, split, 5, seed=0)
     cases = split.valid.sample(5, shuffle=True, seed=0)
-    assert told == case_examples(cases, dataset.titles, made.builder, made.max_history, Evidence(split.train))
+    assert told == case_examples(
+        cases, dataset.titles, made.builder, made.max_history, Evidence(split.train, dataset.titles)
+    )
     assert told != plain

@@ -298,3 +298,16 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
         patch.setattr(few2many, "fit", killed)
         personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", resume=True, **TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_the_recommenders_log_odds_are_added(tiny_backbone, taste, crm, tmp_path):
+    """The language model's own answer, read from the saved folder, plus the recommender's."""
+    found = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, add_crm=True, **TINY)
+    recommender = Conventional.load(tmp_path / "out" / "crm", click_log(taste))
+    events = recommender.encoder.log.rows("test")
+    reader = row_reader(tiny_backbone, recommender, PersonalizeOptions(**TINY))
+    with PersonalLora.load(tmp_path / "out" / "personal", tiny_backbone) as personal:
+        answers = torch.from_numpy(probabilities(personal, reader.read(events, "similar"), reader.builder))
+    scores = torch.from_numpy(recommender.score(events)).double()
+    expected = (answers.logit() + scores.logit()).sigmoid()
+    np.testing.assert_allclose(found.rows["RecLoRA"], expected, atol=1e-5)

@@ -136,7 +136,7 @@ def test_more_candidates_than_items(pair) -> None:
 def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> None:
     dataset, split = pair
     titles = {title: item for item, title in dataset.titles.items()}
-    evidence = Evidence(split.train)
+    evidence = Evidence(split.train, dataset.titles)
     owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
     told = build([pair], new_items=0, max_history=100)
     for index in range(len(told)):

@@ -3,11 +3,11 @@
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM
+from lorarec.data.title_vectors import title_vectors
 from lorarec.evaluation.result import Scorer
 
 RANDOM = "random"
@@ -92,7 +92,7 @@ class TitleSimilarity:
     def __init__(self, dataset: Dataset, max_history: int = 10) -> None:
         self.items = dataset.items[ITEM]
         self.max_history = max_history
-        self.words = _title_vectors(dataset)
+        self.words = title_vectors(list(dataset.titles.values()))
         self.about = f"similarity of TF-IDF title vectors to the last {max_history} titles of the history"
 
     def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -111,14 +111,6 @@ def _to_history(cases: pl.DataFrame, items: pl.Series, vectors: csr_matrix, max_
         products = profiles[np.repeat(np.arange(len(batch)), sizes)].multiply(vectors[codes])
         found += _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
     return found
-
-
-def _title_vectors(dataset: Dataset) -> csr_matrix:
-    """(items, words) TF-IDF rows of unit length; no columns when no title holds a word."""
-    try:
-        return TfidfVectorizer().fit_transform(list(dataset.titles.values())).tocsr()
-    except ValueError:  # "empty vocabulary": titles of single characters
-        return csr_matrix((len(dataset.titles), 1))
 
 
 def _coded(lists: pl.Series, items: pl.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,11 @@ def ranker_rows(
         for name, adapter in adapters.items()
     }
     rows: dict[str, RankerRow] = {}
-    evidence = Evidence(split.train) if any(prompt_settings(each)["evidence"] for each in read.values()) else None
+    evidence = (
+        Evidence(split.train, dataset.titles)
+        if any(prompt_settings(each)["evidence"] for each in read.values())
+        else None
+    )
     prompted = prompt_settings(next(iter(read.values()), None))
     del prompted["evidence"]  # the backbone alone never learned to read it
     if generation is not None:

@@ -66,7 +66,7 @@ class CasePrompts:
         return self._examples(dataset, split, cases), targets
 
     def _examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
-        evidence = Evidence(split.train) if self.evidence else None
+        evidence = Evidence(split.train, dataset.titles) if self.evidence else None
         return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
 
 

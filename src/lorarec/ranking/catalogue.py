@@ -123,4 +123,5 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
 
 def _evidence(dataset: Dataset) -> Evidence:
     """Of everything that all users chose."""
-    return Evidence(dataset.interactions.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY)))
+    histories = dataset.interactions.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY))
+    return Evidence(histories, dataset.titles)

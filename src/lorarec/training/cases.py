@@ -59,7 +59,7 @@ class Source:
         self.ids = catalogue.to_list()
         self.titles = [dataset.titles[item] for item in self.ids]
         self.users = split.train[USER].to_list()
-        self.evidence = Evidence(split.train) if options.evidence else None
+        self.evidence = Evidence(split.train, dataset.titles) if options.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
         # What negatives are drawn from: every item once and, by popularity, once more for each interaction.

@@ -31,7 +31,7 @@ class Validation:
         for number, (dataset, split) in enumerate(datasets):
             share = (options.eval_users * (number + 1)) // len(datasets) - options.eval_users * number // len(datasets)
             rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
-            evidence = Evidence(split.train) if options.evidence else None
+            evidence = Evidence(split.train, dataset.titles) if options.evidence else None
             examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
             pairs = zip(rows[CANDIDATES].to_list(), rows[TARGET].to_list(), strict=True)
             targets = [candidates.index(target) for candidates, target in pairs]
