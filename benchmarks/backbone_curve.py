@@ -21,13 +21,14 @@ import polars as pl
 
 from lorarec.adapters import read_adapter
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, load_split
+from lorarec.data import Dataset, Evidence, load_split
 from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.evaluation import RankerRow, baseline_rows
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.training import train
 
 #: As recipes/embedded.yaml, for a general adapter.
+STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
 TRAINING: dict[str, Any] = {
     **{"epochs": 1, "batch_size": 16, "lr": 5e-4, "dropout": 0, "eval_users": 0, "balance": "equal"},
     **{"negatives": 11, "negative_sampling": "popularity", "max_title_tokens": 16},
@@ -52,6 +53,7 @@ def main() -> None:
     general = [Dataset.load(folder) for folder in arguments.general]
     targets = [Dataset.load(folder) for folder in arguments.targets]
     sampled = {d.name: load_split(d).valid.sample(arguments.users, seed=0, shuffle=True) for d in targets}
+    evidence = {dataset.name: Evidence(load_split(dataset).train, dataset.titles) for dataset in targets}
     rows: list[dict[str, object]] = []
     for dataset in targets:
         cases = sampled[dataset.name]
@@ -67,7 +69,9 @@ def main() -> None:
             for name, adapter in (("zero-shot", None), ("general", read_adapter(out, backbone))):
                 for dataset in targets:
                     cases = sampled[dataset.name]
-                    row = RankerRow(backbone, dataset.titles, adapter, max_title_tokens=TRAINING["max_title_tokens"])
+                    told = None if adapter is None else evidence[dataset.name]
+                    options = {"max_title_tokens": TRAINING["max_title_tokens"]}
+                    row = RankerRow(backbone, dataset.titles, adapter, told, **options)
                     figure = ndcg_at_1(row(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
                     print(rows[-1], flush=True)
@@ -83,7 +87,9 @@ def draw(rows: list[dict[str, object]], targets: list[str], path: Path) -> None:
         for name in ("zero-shot", "general"):
             points = [(row["step"], row["ndcg@1"]) for row in mine if row["row"] == name]
             axis.plot(*zip(*points, strict=True), marker="o", label=name)
-        for row, style in zip([row for row in mine if row["step"] is None], (":", "-.", "--"), strict=True):
+        for row, style in zip(
+            [row for row in mine if row["step"] is None], (":", "-.", (0, (5, 5)), "--"), strict=True
+        ):
             axis.axhline(row["ndcg@1"], color="grey", linestyle=style, label=row["row"])
         axis.set(title=f"{target} (validation)", xlabel="step of the build")
     axes[0, 0].set_ylabel("NDCG@1")

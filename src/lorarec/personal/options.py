@@ -24,7 +24,7 @@ class PersonalizeOptions:
         positive_from: a rating of at least this is a click.
         stars: the highest rating of the scale.
         id_history: events of the history that the conventional recommender reads, when it is trained here.
-        id_retrieval: which those are of a longer history: most `similar` to the target, or most `recent`.
+        id_retrieval: which those are of a longer history: most `recent`, or most `similar` to the target (the paper's).
         max_history: events of the history that a prompt tells.
         retrieval: which those are, `similar` or `recent`.
         size: number K of meta-LoRAs.
@@ -55,7 +55,7 @@ class PersonalizeOptions:
     positive_from: float = 4.0
     stars: float = 5.0
     id_history: int = 60
-    id_retrieval: Retrieval = "similar"
+    id_retrieval: Retrieval = "recent"
     max_history: int = 10
     retrieval: Retrieval = "similar"
     size: int = 8
