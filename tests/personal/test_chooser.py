@@ -106,7 +106,6 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
     found = choose_by_user(tiny_backbone, pair, dataset, split, out, crm="titles", batch_size=16, lr=1e-2)
     after = tiny_backbone.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(parameter.requires_grad for parameter in tiny_backbone.model.parameters())
     cases = split.test["warm"]
     by_constant = {}
     for folder in (*pair, out / "constant"):
@@ -141,7 +140,9 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
     kept = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
     held_out = dataset.interactions.join(kept, on=("user_id", "item_id"), how="semi")
     rated = dataset.interactions.join(held_out, on=("user_id", "item_id"), how="anti")
-    changed = pl.concat([rated, held_out.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(9**9))])
+    changed = pl.concat(
+        [rated, held_out.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(9**9, pl.Int64))]
+    )
     other = Dataset.from_frames("colours", changed, dataset.items)
     blind = replace(split, test={"warm": split.test["warm"].with_columns(target=pl.lit("nobody"))})
     choose_by_user(tiny_backbone, pair, dataset, split, tmp_path / "one", **QUICK)
@@ -188,7 +189,7 @@ def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):
 def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
     unrated = Dataset.from_frames("shop", dataset.interactions.drop("rating"), dataset.items)
-    with pytest.raises(LorarecError, match="shop has no ratings, .* take crm=titles"):
+    with pytest.raises(LorarecError, match=r"shop has no ratings, .* take crm=titles"):
         choose_by_user(tiny_backbone, pair, unrated, split, tmp_path / "out")
     with pytest.raises(LorarecError, match="needs two or more adapters, got 1"):
         choose_by_user(tiny_backbone, pair[:1], dataset, split, tmp_path / "out")
