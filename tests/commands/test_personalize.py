@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lorarec import cli
-from lorarec.adapters import read_adapter
+from lorarec.adapters import Adapter, read_adapter, save_adapter
+from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.backbone import Backbone
 from lorarec.commands.personalize import personalize_app
-from lorarec.data import Dataset
+from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 
 QUICK = ["--samples", "24", "--epochs", "1", "--size", "2", "--rank", "2", "--batch-size", "8"]
@@ -63,9 +66,53 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert not list(tmp_path.glob("three*"))
 
 
+def _adapters(backbone_folder: Path, folder: Path) -> list[Path]:
+    """Two random adapters of the backbone."""
+    backbone = Backbone.load(str(backbone_folder))
+    found = []
+    for seed, name in enumerate(("general", "specific")):
+        torch.manual_seed(seed)
+        tensors = {}
+        for layer, linear in linear_layers(backbone.model).items():
+            width, height = dimensions(linear) or (0, 0)
+            tensors[layer] = (0.2 * torch.randn(2, width), 0.2 * torch.randn(height, 2))
+        meta = {"backbone": {"id": str(backbone_folder), "fingerprint": backbone.fingerprint}, "readout": "verdict"}
+        (folder / name).mkdir()
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder / name, str(backbone_folder), meta)
+        found.append(folder / name)
+    return found
+
+
+def test_users_choose_of_two_adapters(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
+    pair = _adapters(backbone_folder, tmp_path)
+    run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--crm", "titles")
+    figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
+    rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]
+    assert list(figures["settings"]["warm"]["rows"])[-5:] == rows
+    assert figures["settings"]["warm"]["cases"] == figures["leaning"]["users"] == 8
+    assert sum(part["users"] for part in figures["leaning"]["terciles"]) == 8
+    assert json.loads((tmp_path / "one" / "leaning.json").read_text()) == figures["leaning"]
+    assert "## Who leans on what" in (tmp_path / "one" / "report.md").read_text()
+    assert (tmp_path / "one" / "leaning.png").is_file()
+    told = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
+    for word in ("own mixture", "weight of general", "report: "):
+        assert word in told
+    _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
+    meta = read_adapter(tmp_path / "u03").meta
+    assert (meta["user"], meta["readout"]) == ("u03", "verdict")
+    with pytest.raises(LorarecError, match="one exists already"):
+        _run(*run, "--out", tmp_path / "one")
+    with pytest.raises(LorarecError, match="has no setting new-item: choose from warm"):
+        _run(*run, "--out", tmp_path / "new", "--setting", "new-item")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
+        (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option held_out must be between 0 and 1"),
+        (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
         (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
         (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),

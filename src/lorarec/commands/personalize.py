@@ -8,17 +8,28 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from lorarec.adapters import read_adapter
 from lorarec.backbone.load import EMBEDDED, Backbone
 from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
 from lorarec.conventional import MODELS
-from lorarec.data import Dataset
-from lorarec.evaluation import click_table, report_clicks, told_of_test
-from lorarec.personal import PersonalizeOptions, export_user
+from lorarec.data import Dataset, load_split
+from lorarec.evaluation import (
+    click_table,
+    evaluation_table,
+    report_choice,
+    report_clicks,
+    split_warning,
+    told_of_leaning,
+    told_of_test,
+)
+from lorarec.evaluation.evaluate import tested_settings
+from lorarec.personal import ChooseOptions, PersonalizeOptions, choose_by_user, export_user
 from lorarec.personal import personalize as train_personal
 from lorarec.personal.options import Retrieval
+from lorarec.personal.split_users import TITLES
 from lorarec.personal.users import trained_with
 
-DEFAULT = PersonalizeOptions()
+DEFAULT, CHOICE = PersonalizeOptions(), ChooseOptions()
 
 personalize_app = typer.Typer(help="Train adapters that are mixed for every user; export a user's own.")
 
@@ -127,6 +138,73 @@ def train(
     console = Console()
     console.print(click_table(evaluation, data.name))
     console.print(told_of_test(result.record))
+    console.print(f"Report: {out / 'report.md'}")
+
+
+@personalize_app.command("choose")
+def choose(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder; its stored split says who is tested on what.")],
+    general: Annotated[Path, typer.Argument(help="PEFT folder of the general adapter.")],
+    specific: Annotated[Path, typer.Argument(help="PEFT folder of the specific one, trained on the same prompts.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    crm: Annotated[
+        str,
+        typer.Option(
+            help=f"Conventional recommender that tells users apart ({', '.join(MODELS)}), the folder of a trained one, "
+            f"such as crm/ of an earlier OUT, or {TITLES}: the titles of their histories, where there are no ratings."
+        ),
+    ] = "din",
+    setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Whose test cases are ranked.")] = "warm",
+    limit: Annotated[int | None, typer.Option(min=1, help="Test a random sample of so many users.")] = None,
+    cases: Annotated[int, typer.Option(help="Validation cases to learn from.")] = CHOICE.cases,
+    held_out: Annotated[
+        float, typer.Option(help="Share of them that decides when to stop, or that all users are treated alike.")
+    ] = CHOICE.held_out,
+    epochs: Annotated[int, typer.Option(help="At most so many passes over the others.")] = CHOICE.epochs,
+    lr: Annotated[float, typer.Option(help="Learning rate of the router.")] = CHOICE.lr,
+    combine: Annotated[
+        Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A.")
+    ] = "factors",
+    backbone: BackboneId = EMBEDDED,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = CHOICE.seed,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Learn who gets how much of a general and a specific adapter, and tell who leans on which.
+
+    A router reads what a conventional recommender makes of each user's training history, and its length. It learns from
+    validation cases; both adapters stay as they are. Where it does not help, all users get the best constant mixture.
+
+    Example: lorarec personalize choose data/action demo/general demo/specific --out chosen
+
+    OUT holds metrics.json, report.md and ndcg.png of all rows, leaning.json and leaning.png, constant/ (the constant
+    mixture), crm/ (reusable by --crm), choose.json, and what `lorarec personalize export OUT --user ID` reads.
+    """
+    names = {field.name for field in fields(ChooseOptions)}
+    options = {name: value for name, value in context.params.items() if name in names}
+    ChooseOptions(**options)  # bad options are refused before anything heavy is loaded
+    data = Dataset.load(dataset)
+    split = load_split(data)
+    tested_settings(data, split, [setting])
+    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    for folder in (general, specific):
+        if warning := split_warning(read_adapter(folder, model), data, split):
+            Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    told = not as_json
+    choose_by_user(model, [general, specific], data, split, out, crm=crm, overwrite=overwrite, progress=told, **options)
+    adapters = {"general": general, "specific": specific}
+    evaluation, lean = report_choice(model, data, split, out, adapters, setting, limit=limit, seed=seed, progress=told)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "leaning": lean}))
+        return
+    console = Console()
+    console.print(evaluation_table(evaluation, setting))
+    console.print(told_of_leaning(lean))
     console.print(f"Report: {out / 'report.md'}")
 
 

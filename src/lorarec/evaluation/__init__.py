@@ -4,6 +4,7 @@ from lorarec.evaluation.baselines import ItemNeighbours, Popularity, Random, Tit
 from lorarec.evaluation.click_report import click_table, report_clicks, told_of_test, write_click_report
 from lorarec.evaluation.clicks import ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.evaluate import evaluate
+from lorarec.evaluation.leaning import UserRow, leaning, report_choice, told_of_leaning
 from lorarec.evaluation.predictions import read_predictions
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.evaluation.report import write_report
@@ -23,15 +24,19 @@ __all__ = [
     "Scorer",
     "SettingResult",
     "TitleSimilarity",
+    "UserRow",
     "baseline_rows",
     "click_table",
     "evaluate",
     "evaluate_clicks",
     "evaluation_table",
+    "leaning",
     "ranker_rows",
     "read_predictions",
+    "report_choice",
     "report_clicks",
     "split_warning",
+    "told_of_leaning",
     "told_of_test",
     "write_click_report",
     "write_report",

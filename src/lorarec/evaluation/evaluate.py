@@ -63,7 +63,7 @@ def evaluate(
         raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(everything)}")
     if limit is not None and limit < 1:
         raise LorarecError(f"the limit must be at least one user, not {limit}")
-    chosen = {name: _sampled(split.test[name], limit, seed) for name in _checked(dataset, split, settings)}
+    chosen = {name: sampled_users(split.test[name], limit, seed) for name in tested_settings(dataset, split, settings)}
     protocol = {
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
         "split": {"fingerprint": split.fingerprint, "options": split.info["options"]},
@@ -82,7 +82,12 @@ def evaluate(
     return evaluation
 
 
-def _checked(dataset: Dataset, split: Split, settings: Sequence[str] | None) -> Sequence[str]:
+def tested_settings(dataset: Dataset, split: Split, settings: Sequence[str] | None) -> Sequence[str]:
+    """The named settings, or those that have cases when None.
+
+    Raises:
+        LorarecError: a setting is unknown or has no cases, or none has any.
+    """
     filled = [name for name, cases in split.test.items() if cases.height]
     if settings is None:
         if not filled:
@@ -96,7 +101,8 @@ def _checked(dataset: Dataset, split: Split, settings: Sequence[str] | None) -> 
     return settings
 
 
-def _sampled(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+def sampled_users(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+    """The cases of `limit` users, drawn by the seed, in their order; all cases when None or where users are fewer."""
     users = cases[USER].unique().sort()
     if limit is None or limit >= len(users):
         return cases

@@ -102,7 +102,12 @@ def mix(
     settings = {"method": method, "combine": combine, "scope": scope, "rank": rank, "weights": listed}
     if method == "entropy":
         settings |= {"objective": objective, "prompts": len(prompts or ())}
-    meta = _meta(backbone, read, settings | dict(record or {}))
+    meta = {
+        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        **made_of(read),
+        "mix": settings | dict(record or {}),
+        "versions": versions(),
+    }
     with new_folder(out, overwrite) as folder:
         save_adapter(merged, folder, backbone.id, meta)
         way = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}
@@ -161,18 +166,15 @@ def _check_choices(
         raise LorarecError(f"method={method} chooses the weights itself: leave weights out or use method=fixed")
 
 
-def _meta(backbone: Backbone, adapters: Sequence[Adapter], settings: dict[str, Any]) -> dict[str, Any]:
-    """The mixture's `lorarec.json`: prompted as its adapters were, as far as they agree."""
+def made_of(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """What `lorarec.json` says of a mixture's parts, and how it is prompted: as they were, as far as they agree."""
     first, *others = [prompt_settings(adapter) for adapter in adapters]
     agreed = {key: value for key, value in first.items() if all(other[key] == value for other in others)}
     return {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "readout": agreed.pop("readout", None),
         "options": agreed,
         "adapters": [
             {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
             for adapter in adapters
         ],
-        "mix": settings,
-        "versions": versions(),
     }

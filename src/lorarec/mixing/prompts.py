@@ -51,7 +51,7 @@ class CasePrompts:
         cases = split.test[setting].drop(TARGET)
         if cases.is_empty():
             raise LorarecError(f"setting {setting} of dataset {dataset.name} has no cases")
-        return self._examples(dataset, split, _sampled(cases, count, seed))
+        return self.examples(dataset, split, sampled(cases, count, seed))
 
     def validation(self, dataset: Dataset, split: Split, count: int, seed: int) -> tuple[list[Example], list[int]]:
         """Prompts of `count` random validation users and the index of each one's true candidate.
@@ -61,14 +61,20 @@ class CasePrompts:
         """
         if split.valid.is_empty():
             raise LorarecError(f"dataset {dataset.name} has no validation cases")
-        cases = _sampled(split.valid, count, seed)
-        targets = [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]
-        return self._examples(dataset, split, cases), targets
+        cases = sampled(split.valid, count, seed)
+        return self.examples(dataset, split, cases), true_places(cases)
 
-    def _examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
+    def examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
+        """Prompts of rows of a split (user_id, history, candidates); targets, if there are any, are not read."""
         evidence = Evidence(split.train, dataset.titles) if self.evidence else None
         return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
 
 
-def _sampled(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+def true_places(cases: pl.DataFrame) -> list[int]:
+    """The index of each case's target among its candidates."""
+    return [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]
+
+
+def sampled(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+    """`count` random cases, or all of them in random order where there are fewer."""
     return cases.sample(min(count, len(cases)), shuffle=True, seed=seed)

@@ -127,7 +127,7 @@ def personalize(
     for what, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
             raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
-    given = None if str(crm) in MODELS else _given(crm, log)
+    given = given_recommender(crm, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
     rows.append(_Row(PERSONAL, RECLORA, chosen.size, chosen.retrieval))
     record: dict[str, Any] = {
@@ -168,7 +168,14 @@ def personalize(
     return Personalized(out, predictions, record)
 
 
-def _given(crm: str | Path, log: ClickLog) -> Conventional:
+def given_recommender(crm: str | Path, log: ClickLog) -> Conventional | None:
+    """The recommender in a folder, or None where `crm` is the name of one to be fitted.
+
+    Raises:
+        LorarecError: neither, or the folder's was trained on other data.
+    """
+    if str(crm) in MODELS:
+        return None
     if not Path(crm).is_dir():
         raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(MODELS)}")
     return Conventional.load(crm, log)

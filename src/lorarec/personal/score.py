@@ -1,4 +1,6 @@
-"""Click probabilities of a personal LoRA."""
+"""Click probabilities and scores of candidates under a personal LoRA."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -6,7 +8,7 @@ from rich.progress import track
 
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.rows import Rows
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_batches
 
 
@@ -34,6 +36,32 @@ def probabilities(
         personal.set_weights(torch.where(mean, personal.router.mean[:, None], weights))
         scores = score_batch(personal.backbone.model, [rows.examples[row] for row in batch], builder)
         found[batch] = (torch.cat(scores).cpu() + rows.offset[batch]).double().sigmoid().numpy()
+    return found
+
+
+@torch.no_grad()
+def user_scores(
+    personal: PersonalLora,
+    examples: Sequence[Example],
+    weights: torch.Tensor,
+    builder: PromptBuilder,
+    token_budget: int = 8192,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Scores of all candidates, each prompt under its own mixture; one (candidates,) float32 array per prompt.
+
+    Args:
+        personal: in evaluation mode.
+        weights: (layers, prompts, K).
+        token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
+    """
+    found = [np.empty(0, np.float32)] * len(examples)
+    batches = list(token_batches([example.length for example in examples], token_budget))
+    for batch in track(batches, "Scoring", disable=not progress, transient=True):
+        personal.set_weights(weights[:, batch].to(personal.backbone.model.device))
+        scores = score_batch(personal.backbone.model, [examples[row] for row in batch], builder)
+        for row, values in zip(batch, scores, strict=True):
+            found[row] = values.float().cpu().numpy()
     return found
 
 

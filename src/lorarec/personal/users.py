@@ -54,6 +54,17 @@ def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
     return weights.cpu().numpy()
 
 
+def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -> torch.Tensor:
+    """The router's weights (layers, rows, K) of one user id per row, as `PersonalLora.set_weights` takes them.
+
+    Args:
+        personal: in evaluation mode.
+        users: user_id and representation; users who are not there get the router's mean weights.
+    """
+    told = pl.DataFrame({USER: ids}).join(users, on=USER, how="left", maintain_order="left")
+    return torch.from_numpy(user_weights(personal, told)).transpose(0, 1)
+
+
 def trained_with(folder: str | Path) -> str:
     """The backbone, as it was named, of what `personalize` wrote.
 

@@ -1,0 +1,190 @@
+"""Training of a router over finished adapters on validation cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from lorarec.adapters import FACTORS
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.mixing import simplex_grid
+from lorarec.mixing.batches import at_points
+from lorarec.personal.model import PersonalLora
+from lorarec.personal.router import Router
+from lorarec.personal.score import user_scores
+from lorarec.personal.tune import MAX_NORM
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import score_batch, token_batches
+from lorarec.training.losses import listwise
+
+#: The constant mixtures tried keep this distance from the simplex's corners, where a softmax has no gradient.
+LEAST_WEIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """How the router over finished adapters is trained.
+
+    Attributes:
+        cases: validation cases, drawn at random; all where there are fewer.
+        held_out: share of them that decides which epoch is kept, and is not trained on.
+        epochs: at most so many passes over the others.
+        patience: epochs without a lower loss on the held-out cases after which it stops.
+        batch_size: cases per step.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW.
+        combine: `factors` or `deltas`.
+        positive_from: a rating of at least this is a click to the conventional recommender.
+        stars: the highest rating of the scale.
+        token_budget: tokens, padding included, in one forward pass.
+        seed: of everything random.
+
+    Raises:
+        LorarecError: an option out of range.
+    """
+
+    cases: int = 1000
+    held_out: float = 0.25
+    epochs: int = 10
+    patience: int = 3
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    combine: str = FACTORS
+    positive_from: float = 4.0
+    stars: float = 5.0
+    token_budget: int = 8192
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        at_least_one = ("epochs", "patience", "batch_size", "token_budget")
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr", "stars"))
+        if self.cases < 2:
+            raise LorarecError(f"option cases must be at least 2, some to train on and some held out, got {self.cases}")
+        if not 0 < self.held_out < 1:
+            raise LorarecError(f"option held_out must be between 0 and 1, got {self.held_out}")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Validation cases.
+
+    Attributes:
+        examples: prompts with their candidates as branches.
+        targets: the place of the true candidate of each.
+        representation: (n, d) what the router reads of their users.
+    """
+
+    examples: Sequence[Example]
+    targets: Sequence[int]
+    representation: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def tune_chooser(
+    personal: PersonalLora,
+    fitted: Cases,
+    held_out: Cases,
+    builder: PromptBuilder,
+    options: ChooseOptions,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train a router over finished adapters by the cross-entropy of the true candidate over its candidate set.
+
+    It starts at the constant mixture with the lowest loss on the cases it is trained on, and is left as it was after
+    the epoch with the lowest loss on the held-out cases; `kept_epoch` 0 is the constant mixture itself.
+
+    Args:
+        fitted: trained on.
+        held_out: these choose the epoch.
+        builder: of the prompts.
+
+    Returns:
+        `constant`, its weights (K,); `grid`, the loss of every constant mixture tried; `losses` by epoch, in nats;
+        `kept_epoch`; and `cases`, how many were trained on and held out.
+
+    Raises:
+        LorarecError: the loss is not finite.
+    """
+    router = personal.router
+    personal.eval()
+    constant, grid = _best_constant(personal, fitted, builder, options.token_budget)
+    with torch.no_grad():
+        router.out_weight.zero_()
+        router.out_bias.copy_(constant.log().to(router.out_bias))
+    optimizer = torch.optim.AdamW(router.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    curve: list[dict[str, Any]] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, options)}]
+    best, kept = _copied(router), 0
+    for epoch in range(1, options.epochs + 1):
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(fitted))
+        batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
+        personal.train()
+        trained = 0.0
+        for batch in track(batches, f"Choosing, epoch {epoch}", disable=not progress, transient=True):
+            trained += _add_gradient(personal, fitted, batch, builder, options.token_budget) * len(batch) / len(order)
+            torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+        personal.eval()
+        found = _mean_loss(personal, held_out, builder, options)
+        if not np.isfinite(found):
+            raise LorarecError(f"the loss is {found} after epoch {epoch}: lower lr")
+        curve.append({"epoch": epoch, "trained": trained, "held_out": found})
+        if found < curve[kept]["held_out"]:
+            best, kept = _copied(router), epoch
+        elif epoch - kept >= options.patience:
+            break
+    router.load_state_dict(best)
+    counts = {"trained": len(fitted), "held_out": len(held_out)}
+    return {"constant": constant.tolist(), "grid": grid, "losses": curve, "kept_epoch": kept, "cases": counts}
+
+
+def _copied(router: Router) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in router.state_dict().items()}
+
+
+def _best_constant(
+    personal: PersonalLora, cases: Cases, builder: PromptBuilder, token_budget: int
+) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """The weights (K,) with the lowest mean loss, and the losses of all that were tried."""
+    points = simplex_grid(personal.router.size).clamp(min=LEAST_WEIGHT)
+    points = points / points.sum(1, keepdim=True)
+    scores = at_points(
+        personal.mixed,
+        points,
+        cases.examples,
+        lambda model, batch: score_batch(model, batch, builder),
+        lambda example: example.length,
+        token_budget,
+    )
+    losses = [float(listwise(of_point, cases.targets)) / len(cases) for of_point in scores]
+    tried = [{"weights": point, "loss": loss} for point, loss in zip(points.tolist(), losses, strict=True)]
+    return points[int(np.argmin(losses))], tried
+
+
+def _add_gradient(
+    personal: PersonalLora, cases: Cases, batch: np.ndarray, builder: PromptBuilder, token_budget: int
+) -> float:
+    """Add the gradient of the batch's mean loss, in passes of at most `token_budget` tokens; returns that loss."""
+    total = 0.0
+    for part in token_batches([cases.examples[row].length for row in batch], token_budget):
+        rows = batch[part]
+        personal.set_weights(personal(cases.representation[rows]))
+        scores = score_batch(personal.backbone.model, [cases.examples[row] for row in rows], builder)
+        loss = listwise(scores, [cases.targets[row] for row in rows]) / len(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    return total
+
+
+@torch.no_grad()
+def _mean_loss(personal: PersonalLora, cases: Cases, builder: PromptBuilder, options: ChooseOptions) -> float:
+    """In nats, every case under the mixture that the router chooses for its user."""
+    weights = personal(cases.representation)
+    scores = user_scores(personal, cases.examples, weights, builder, options.token_budget)
+    return float(listwise([torch.from_numpy(each) for each in scores], cases.targets)) / len(cases)
