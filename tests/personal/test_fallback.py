@@ -53,7 +53,7 @@ def test_users_without_history_fall_back(log: ClickLog) -> None:
 
 def test_counts(log: ClickLog) -> None:
     test = log.rows("test")
-    found = counts_of_test(Encoder(log, 10))
+    found = counts_of_test(Encoder(log, 10), test)
     assert found["events"] == len(test)
     assert found["without_history"] == 4
     assert found["fell_back"] == int(falls_back(Encoder(log, 10), test).sum()) == 5
