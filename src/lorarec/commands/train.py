@@ -77,6 +77,9 @@ def train(
     new_items: Annotated[
         float, typer.Option(help="Share of candidates that evidence calls new, so that new items are met.")
     ] = DEFAULT.new_items,
+    new_targets: Annotated[
+        float | None, typer.Option(help="The same of true items: the more, the more new items are worth.")
+    ] = None,
     max_history: Annotated[int, typer.Option(help="Latest items of a history shown.")] = DEFAULT.max_history,
     max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest items drop first.")] = DEFAULT.max_tokens,
     max_title_tokens: Annotated[int, typer.Option(help="Titles are cut to this.")] = DEFAULT.max_title_tokens,

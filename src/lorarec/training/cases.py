@@ -102,13 +102,18 @@ class Source:
         candidates = self._negatives(self.items[start:end], rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
-        notes = self._notes(history.tolist(), candidates, self.users[user], rng)
+        notes = self._notes(history.tolist(), candidates, target, self.users[user], rng)
         return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes)
 
-    def _notes(self, history: list[int], candidates: list[int], user: str, rng: np.random.Generator) -> list[str]:
+    def _notes(
+        self, history: list[int], candidates: list[int], target: int, user: str, rng: np.random.Generator
+    ) -> list[str]:
         if self.evidence is None:
             return []
-        hidden = rng.random(len(candidates)) < self.options.new_items
+        share = np.full(len(candidates), self.options.new_items)
+        if self.options.new_targets is not None:
+            share[target] = self.options.new_targets
+        hidden = rng.random(len(candidates)) < share
         shown, offered = ([self.ids[item] for item in items] for items in (history, candidates))
         return self.evidence.notes(shown, offered, user, hidden.tolist())
 

@@ -48,6 +48,8 @@ class TrainOptions:
         evidence: tell after each candidate how often other users chose it together with the history (see
             `lorarec.data.Evidence`); the papers tell titles alone.
         new_items: share of the candidates that evidence calls new in training, so that new items are met there.
+        new_targets: the same of true items, `new_items` when None; the more, the more a new item is worth beside one
+            with evidence, while known items keep their order.
         max_history: items of a history shown, the latest ones.
         max_tokens: length limit of a prompt; the oldest items are dropped first.
         max_title_tokens: length limit of one title.
@@ -80,6 +82,7 @@ class TrainOptions:
     balance: Balance = "size"
     evidence: bool = True
     new_items: float = 0.1
+    new_targets: float | None = None
     max_history: int = 10
     max_tokens: int = 1024
     max_title_tokens: int = 32
@@ -97,8 +100,8 @@ class TrainOptions:
         refuse_out_of_range(
             self, AT_LEAST_ONE + AT_LEAST_ONE_IF_SET, ("eval_users", "weight_decay", "seed"), ("lr", "temperature")
         )
-        for name in ("dropout", "warmup", "new_items"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("dropout", "warmup", "new_items", "new_targets"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
         if self.loss == "next-token" and self.readout != "likelihood":
             raise LorarecError("loss next-token is defined on titles: use it with readout likelihood")
