@@ -47,6 +47,7 @@ class Evidence:
         self._title_row = {item: row for row, item in enumerate(titles)}
         self._words = title_vectors(list(titles.values()))
         self._known = np.array([self._title_row[item] for item in self._row], np.int64)
+        self._known_words = self._words[self._known]
         self._similar = lru_cache(maxsize=1 << 16)(self._most_similar)
 
     def notes(
@@ -85,7 +86,7 @@ class Evidence:
         """Rows of the known items whose titles are most similar to that of another item, and weights that sum to 1."""
         if item not in self._title_row or not len(self._known):
             return np.empty(0, np.int64), np.empty(0)
-        cosines = (self._words[self._known] @ self._words[self._title_row[item]].T).toarray()[:, 0]
+        cosines = (self._known_words @ self._words[self._title_row[item]].T).toarray()[:, 0]
         cosines[self._known == self._title_row[item]] = 0
         nearest = np.argsort(-cosines, kind="stable")[:SIMILAR]
         total = cosines[nearest].sum()

@@ -21,8 +21,6 @@ SETTINGS = ("warm", "new-item")
 TRAINING: dict[str, Any] = {
     **{"epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0, "eval_users": 0},
     **{"negatives": 11, "max_title_tokens": 16},
-    # Known and new items count alike: both settings are reported.
-    **{"new_targets": 0.5},
 }
 
 
@@ -36,7 +34,7 @@ class DemoSize:
         prompts: unlabelled prompts of the entropy mixture, and validation users of the grid.
     """
 
-    cases: int = 1792
+    cases: int = 1664
     users: int = 300
     prompts: int = 100
 
