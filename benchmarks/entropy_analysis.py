@@ -18,10 +18,10 @@ from lorarec.adapters import read_adapter
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Evidence, Split, load_split
-from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.evaluation import RankerRow
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.mixing import CasePrompts, effect_of_prompts, mix, where_weight_goes
+from lorarec.prompts import true_places
 
 SEED, PROMPTS, MOST = 42, 100, 200
 VARIANTS = [(scope, combine) for scope in ("model", "layer") for combine in ("factors", "deltas")]
@@ -36,10 +36,9 @@ def apart(split: Split, setting: str, users: int) -> Split:
 
 def measured(backbone: Backbone, dataset: Dataset, split: Split, adapter: Path) -> dict[str, float]:
     """NDCG of an adapter on the labelled cases."""
-    targets = [candidates.index(target) for target, candidates in split.valid.select(TARGET, CANDIDATES).iter_rows()]
     evidence = Evidence(split.train, dataset.titles)
     row = RankerRow(backbone, dataset.titles, read_adapter(adapter, backbone), evidence)
-    ranks = target_ranks(row(split.valid), np.array(targets))
+    ranks = target_ranks(row(split.valid), np.array(true_places(split.valid)))
     return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in (1, 3)}
 
 

@@ -16,9 +16,10 @@ import torch
 from rich.console import Console
 
 from lorarec.data import Dataset, Evidence, Split, load_split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.evidence import LEVELS, NEW
 from lorarec.evaluation import TitleSimilarity, evaluate, evaluation_table
+from lorarec.prompts import true_places
 
 WORDS = (*LEVELS.values(), NEW, *(f"{NEW}, {word}" for word in LEVELS.values()))
 MAX_HISTORY, HIDDEN = 10, 0.1  # as in training
@@ -73,8 +74,7 @@ def main() -> None:
         split = load_split(dataset)
         cases = split.valid.sample(min(arguments.users, len(split.valid)), seed=0)
         inputs.append(features(dataset, split, HIDDEN)(cases))
-        pairs = zip(cases[CANDIDATES].to_list(), cases[TARGET].to_list(), strict=True)
-        targets += [candidates.index(target) for candidates, target in pairs]
+        targets += true_places(cases)
     seen = torch.cat(inputs)
     target = Dataset.load(arguments.target)
     split = load_split(target)

@@ -9,9 +9,9 @@ from lorarec.adapters import read_adapter
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Evidence, Split
-from lorarec.data.columns import CANDIDATES, TARGET
+from lorarec.data.columns import TARGET
 from lorarec.errors import LorarecError
-from lorarec.prompts import Example, PromptBuilder, case_examples
+from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 
 
 class CasePrompts:
@@ -68,11 +68,6 @@ class CasePrompts:
         """Prompts of rows of a split (user_id, history, candidates); targets, if there are any, are not read."""
         evidence = Evidence(split.train, dataset.titles) if self.evidence else None
         return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
-
-
-def true_places(cases: pl.DataFrame) -> list[int]:
-    """The index of each case's target among its candidates."""
-    return [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]
 
 
 def sampled(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:

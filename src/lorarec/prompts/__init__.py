@@ -1,8 +1,17 @@
 """Dataset rows to token ids; templates apart from code."""
 
 from lorarec.prompts.build import Example, PromptBuilder
-from lorarec.prompts.cases import case_examples
+from lorarec.prompts.cases import case_examples, true_places
 from lorarec.prompts.clicks import click_examples
 from lorarec.prompts.template import CLICK, READOUTS, Template
 
-__all__ = ["CLICK", "READOUTS", "Example", "PromptBuilder", "Template", "case_examples", "click_examples"]
+__all__ = [
+    "CLICK",
+    "READOUTS",
+    "Example",
+    "PromptBuilder",
+    "Template",
+    "case_examples",
+    "click_examples",
+    "true_places",
+]

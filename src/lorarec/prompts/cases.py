@@ -3,7 +3,7 @@
 import polars as pl
 
 from lorarec.data import Evidence
-from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
 from lorarec.prompts.build import Example, PromptBuilder
 
 
@@ -33,3 +33,8 @@ def case_examples(
             builder.example([titles[item] for item in shown], [titles[item] for item in candidates], notes=notes)
         )
     return examples
+
+
+def true_places(cases: pl.DataFrame) -> list[int]:
+    """The index of each case's target among its candidates."""
+    return [candidates.index(target) for target, candidates in cases.select(TARGET, CANDIDATES).iter_rows()]

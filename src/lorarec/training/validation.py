@@ -7,9 +7,8 @@ import torch
 from accelerate.utils import gather_object
 
 from lorarec.data import Dataset, Evidence, Split
-from lorarec.data.columns import CANDIDATES, TARGET
 from lorarec.metrics.ranking import ndcg, target_ranks
-from lorarec.prompts import Example, PromptBuilder, case_examples
+from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.scoring import token_batches
 from lorarec.training.options import TrainOptions
 
@@ -33,9 +32,7 @@ class Validation:
             rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
             evidence = Evidence(split.train, dataset.titles) if options.evidence else None
             examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
-            pairs = zip(rows[CANDIDATES].to_list(), rows[TARGET].to_list(), strict=True)
-            targets = [candidates.index(target) for candidates, target in pairs]
-            cases += zip(examples, targets, strict=True)
+            cases += zip(examples, true_places(rows), strict=True)
         cases.sort(key=lambda case: -case[0].length)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
