@@ -117,7 +117,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 ):
     run: dict[str, Any] = {**TINY, "crm": crm, "shared": ("similar",), "checkpoint_every": 3}
     whole = personalize(tiny_backbone, taste, tmp_path / "whole", **run)
-    add_gradient, calls = tune._add_gradient, []
+    add_gradient, calls = tune.add_gradient, []
 
     def killed(*arguments: Any) -> float:
         calls.append(0)
@@ -125,7 +125,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
             raise KeyboardInterrupt
         return add_gradient(*arguments)
 
-    monkeypatch.setattr(tune, "_add_gradient", killed)
+    monkeypatch.setattr(tune, "add_gradient", killed)
     with pytest.raises(KeyboardInterrupt):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     assert not (tmp_path / "cut").exists()
@@ -134,7 +134,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with pytest.raises(LorarecError, match=r"cannot resume .*: options.lr was 0.01 and is now 0.5"):
         personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "lr": 0.5})
     calls.clear()
-    monkeypatch.setattr(tune, "_add_gradient", add_gradient)
+    monkeypatch.setattr(tune, "add_gradient", add_gradient)
     cut = personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
     for name in ("shared-similar", "personal"):
         assert same(tensors(tmp_path / "cut" / name), tensors(tmp_path / "whole" / name))

@@ -56,7 +56,8 @@ class UserRow:
         examples = self.prompts.examples(self.dataset, self.split, cases)
         with PersonalLora.load(self.folder / PERSONAL, self.backbone) as personal:
             weights = user_mixtures(personal, read_parquet(self.folder / USERS), cases[USER])
-            return user_scores(personal, examples, weights, self.prompts.builder, progress=self.progress)
+            own = lambda rows: weights[:, rows]  # noqa: E731
+            return user_scores(personal, examples, own, self.prompts.builder, progress=self.progress)
 
 
 def report_choice(

@@ -1,6 +1,6 @@
 """Click probabilities and scores of candidates under a personal LoRA."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,45 +20,44 @@ def probabilities(
     token_budget: int = 8192,
     progress: bool = False,
 ) -> np.ndarray:
-    """P(yes) of each row, (n,) float64: longest prompts first, every row under its own mixture, or the
-    router's mean one where it falls back; offsets are added to the log-odds.
+    """P(yes) of each row, (n,) float64: every row under its own mixture, or the router's mean one where it falls back;
+    offsets are added to the log-odds.
 
     Args:
         personal: in evaluation mode.
         builder: what built the prompts.
         token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
     """
-    found = np.empty(len(rows))
-    batches = list(token_batches([example.length for example in rows.examples], token_budget))
-    for batch in track(batches, "Scoring", disable=not progress, transient=True):
-        weights = personal(rows.representation[batch])
-        mean = rows.falls_back[batch].to(weights.device)[:, None]
-        personal.set_weights(torch.where(mean, personal.router.mean[:, None], weights))
-        scores = score_batch(personal.backbone.model, [rows.examples[row] for row in batch], builder)
-        found[batch] = (torch.cat(scores).cpu() + rows.offset[batch]).double().sigmoid().numpy()
-    return found
+
+    def weights(chosen: list[int]) -> torch.Tensor:
+        own = personal(rows.representation[chosen])
+        mean = rows.falls_back[chosen].to(own.device)[:, None]
+        return torch.where(mean, personal.router.mean[:, None], own)
+
+    scores = np.concatenate(user_scores(personal, rows.examples, weights, builder, token_budget, progress))
+    return (torch.from_numpy(scores) + rows.offset).double().sigmoid().numpy()
 
 
 @torch.no_grad()
 def user_scores(
     personal: PersonalLora,
     examples: Sequence[Example],
-    weights: torch.Tensor,
+    weights: Callable[[list[int]], torch.Tensor],
     builder: PromptBuilder,
     token_budget: int = 8192,
     progress: bool = False,
 ) -> list[np.ndarray]:
-    """Scores of all candidates, each prompt under its own mixture; one (candidates,) float32 array per prompt.
+    """Scores of all branches, each prompt under its own mixture; one (branches,) float32 array per prompt.
 
     Args:
         personal: in evaluation mode.
-        weights: (layers, prompts, K).
+        weights: from places among the examples to their mixtures (layers, chosen, K).
         token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
     """
     found = [np.empty(0, np.float32)] * len(examples)
     batches = list(token_batches([example.length for example in examples], token_budget))
     for batch in track(batches, "Scoring", disable=not progress, transient=True):
-        personal.set_weights(weights[:, batch].to(personal.backbone.model.device))
+        personal.set_weights(weights(batch).to(personal.backbone.model.device))
         scores = score_batch(personal.backbone.model, [examples[row] for row in batch], builder)
         for row, values in zip(batch, scores, strict=True):
             found[row] = values.float().cpu().numpy()

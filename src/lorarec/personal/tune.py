@@ -1,5 +1,6 @@
 """Tuning of a personal LoRA on clicks: binary cross-entropy on the log-odds of yes against no."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.rows import Rows
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_batches
 
 ORDER, DROPOUT = 1, 2  # independent random streams of one seed
@@ -52,12 +53,20 @@ def tune(
     schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup * steps), steps)
     parts = {"personal": personal, "optimizer": optimizer, "schedule": schedule}
     loss = _restore(parts, state)
+
+    def cross_entropy(scores: list[torch.Tensor], chosen: np.ndarray) -> torch.Tensor:
+        log_odds = torch.cat(scores)
+        log_odds = log_odds + rows.offset[chosen].to(log_odds.device)
+        return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
+
     personal.train()
     with Progress(disable=not progress) as shown:
         bar = shown.add_task(title, total=steps, completed=schedule.last_epoch)
         for step in range(schedule.last_epoch, steps):
             torch.manual_seed(_seed(options.seed, DROPOUT, step))
-            loss = _add_gradient(personal, rows, _batch(len(rows), step, per_epoch, options), builder, options)
+            batch = _batch(len(rows), step, per_epoch, options)
+            told = (rows.examples, rows.representation, batch, builder, options.token_budget)
+            loss = add_gradient(personal, *told, cross_entropy)
             if not np.isfinite(loss):
                 raise LorarecError(f"the loss is {loss} at step {step + 1}: lower lr")
             torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
@@ -71,17 +80,28 @@ def tune(
     return loss
 
 
-def _add_gradient(
-    personal: PersonalLora, rows: Rows, batch: np.ndarray, builder: PromptBuilder, options: PersonalizeOptions
+def add_gradient(
+    personal: PersonalLora,
+    examples: Sequence[Example],
+    representation: torch.Tensor,
+    batch: np.ndarray,
+    builder: PromptBuilder,
+    token_budget: int,
+    loss_of: Callable[[list[torch.Tensor], np.ndarray], torch.Tensor],
 ) -> float:
-    """Add the gradient of the batch's mean loss, in passes of at most `token_budget` tokens; returns that loss."""
+    """Add the gradient of the batch's mean loss, in passes of at most `token_budget` tokens; returns that loss.
+
+    Args:
+        representation: (n, d) what the router reads, of every example.
+        batch: places among the examples.
+        loss_of: from the scores of the branches of some of them, and their places, to the sum of their losses.
+    """
     total = 0.0
-    for part in token_batches([rows.examples[row].length for row in batch], options.token_budget):
-        chosen = batch[part]
-        personal.set_weights(personal(rows.representation[chosen]))
-        scores = torch.cat(score_batch(personal.backbone.model, [rows.examples[row] for row in chosen], builder))
-        labels, offset = rows.label[chosen].to(scores.device), rows.offset[chosen].to(scores.device)
-        loss = binary_cross_entropy_with_logits(scores + offset, labels, reduction="sum") / len(batch)
+    for part in token_batches([examples[row].length for row in batch], token_budget):
+        rows = batch[part]
+        personal.set_weights(personal(representation[rows]))
+        scores = score_batch(personal.backbone.model, [examples[row] for row in rows], builder)
+        loss = loss_of(scores, rows) / len(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     return total

@@ -15,9 +15,9 @@ from lorarec.mixing.batches import at_points
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.router import Router
 from lorarec.personal.score import user_scores
-from lorarec.personal.tune import MAX_NORM
+from lorarec.personal.tune import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_batches
+from lorarec.scoring import score_batch
 from lorarec.training.losses import listwise
 
 #: The constant mixtures tried keep this distance from the simplex's corners, where a softmax has no gradient.
@@ -85,6 +85,10 @@ class Cases:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def loss(self, scores: Sequence[torch.Tensor], rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """The sum of the listwise losses of some cases, given the scores of their candidates."""
+        return listwise(scores, [self.targets[row] for row in rows])
+
 
 def tune_chooser(
     personal: PersonalLora,
@@ -126,7 +130,8 @@ def tune_chooser(
         personal.train()
         trained = 0.0
         for batch in track(batches, f"Choosing, epoch {epoch}", disable=not progress, transient=True):
-            trained += _add_gradient(personal, fitted, batch, builder, options.token_budget) * len(batch) / len(order)
+            told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
+            trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
             torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)
             optimizer.step()
             optimizer.zero_grad()
@@ -162,29 +167,14 @@ def _best_constant(
         lambda example: example.length,
         token_budget,
     )
-    losses = [float(listwise(of_point, cases.targets)) / len(cases) for of_point in scores]
+    losses = [float(cases.loss(of_point, range(len(cases)))) / len(cases) for of_point in scores]
     tried = [{"weights": point, "loss": loss} for point, loss in zip(points.tolist(), losses, strict=True)]
     return points[int(np.argmin(losses))], tried
-
-
-def _add_gradient(
-    personal: PersonalLora, cases: Cases, batch: np.ndarray, builder: PromptBuilder, token_budget: int
-) -> float:
-    """Add the gradient of the batch's mean loss, in passes of at most `token_budget` tokens; returns that loss."""
-    total = 0.0
-    for part in token_batches([cases.examples[row].length for row in batch], token_budget):
-        rows = batch[part]
-        personal.set_weights(personal(cases.representation[rows]))
-        scores = score_batch(personal.backbone.model, [cases.examples[row] for row in rows], builder)
-        loss = listwise(scores, [cases.targets[row] for row in rows]) / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    return total
 
 
 @torch.no_grad()
 def _mean_loss(personal: PersonalLora, cases: Cases, builder: PromptBuilder, options: ChooseOptions) -> float:
     """In nats, every case under the mixture that the router chooses for its user."""
-    weights = personal(cases.representation)
+    weights = lambda rows: personal(cases.representation[rows])  # noqa: E731
     scores = user_scores(personal, cases.examples, weights, builder, options.token_budget)
-    return float(listwise([torch.from_numpy(each) for each in scores], cases.targets)) / len(cases)
+    return float(cases.loss([torch.from_numpy(each) for each in scores], range(len(cases)))) / len(cases)
