@@ -13,15 +13,13 @@ from lorarec.artefacts import read_json, write_json
 from lorarec.conventional import MODELS
 from lorarec.metrics.clicks import delong_test
 
-#: RecLoRA as in the paper, and with the recommender's log-odds added.
-OWN, ADDED = "reclora", "reclora-crm"
+OWN = "reclora"
 TITLES = {
     "ctr-bert": "CTR-BERT",
     "tallrec": "TALLRec",
     "rella": "ReLLa",
     OWN: "RecLoRA",
-    "rella-crm": "ReLLa + recommender",
-    ADDED: "RecLoRA + recommender",
+    "reclora-crm": "RecLoRA + recommender",
 }
 TITLES |= {name: model.__name__ for name, model in MODELS.items()}
 COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
@@ -50,12 +48,7 @@ def summarise(out: Path, order: Sequence[str], crm: str, analyses: Mapping[str, 
         "settings": read_json(out / "settings.json"),
         "events": max(map(len, scores.values()), default=0),
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
-        "differences": [
-            {"row": own, "other": other} | difference
-            for own, shared in ((OWN, "rella"), (ADDED, "rella-crm"))
-            for other in (shared, crm)
-            for difference in _differences(scores, main, own, other)
-        ],
+        "differences": {kind: _differences(scores, main, kind) for kind in ("rella", crm) if kind in main},
         "analyses": {},
     }
     own = f"{OWN}-seed{tables['settings']['first_seed']}"
@@ -86,20 +79,16 @@ def _over_seeds(rows: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(
-    scores: Mapping[str, pl.DataFrame], main: Mapping[str, Any], own: str, other: str
-) -> list[dict[str, Any]]:
-    """For each seed that both kinds have: AUC of one less that of the other, and DeLong's p."""
-    one, two = main.get(own, {}), main.get(other, {})
-    return [
-        {
-            "seed": seed,
-            "auc": one[seed]["figures"]["auc"] - two[seed]["figures"]["auc"],
-            "p": _p(scores, f"{own}-seed{seed}", f"{other}-seed{seed}"),
+def _differences(scores: Mapping[str, pl.DataFrame], main: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """By seed: AUC of RecLoRA less that of a kind, and DeLong's p."""
+    return {
+        seed: {
+            "auc": main[OWN][seed]["figures"]["auc"] - row["figures"]["auc"],
+            "p": _p(scores, f"{OWN}-seed{seed}", f"{kind}-seed{seed}"),
         }
-        for seed in one
-        if seed in two
-    ]
+        for seed, row in main[kind].items()
+        if seed in main.get(OWN, {})
+    }
 
 
 def _p(scores: Mapping[str, pl.DataFrame], name: str, other: str) -> float | None:
@@ -125,12 +114,11 @@ def _markdown(tables: Mapping[str, Any]) -> str:
         "",
         "Mean ± standard deviation over seeds.",
         "",
-        "| AUC of | less that of | seed | difference | p |",
-        "|---|---|---:|---:|---:|",
+        "| AUC of RecLoRA less that of | seed | difference | p |",
     ]
-    for each in tables["differences"]:
-        compared = f"| {TITLES[each['row']]} | {TITLES[each['other']]} "
-        lines.append(f"{compared}| {each['seed']} | {each['auc']:+.4f} | {each['p']:.2g} |")
+    lines += ["|---|---:|---:|---:|"]
+    for kind, seeds in tables["differences"].items():
+        lines += [f"| {TITLES[kind]} | {seed} | {d['auc']:+.4f} | {d['p']:.2g} |" for seed, d in seeds.items()]
     lines += ["", "p: DeLong's test over the same events."]
     for analysis, points in tables["analyses"].items():
         if points:

@@ -43,7 +43,6 @@ LORAS: dict[str, dict[str, Any]] = {
     "reclora": {},
     "reclora-crm": {"add_crm": True},
     "rella": {"size": 1},
-    "rella-crm": {"size": 1, "add_crm": True},
     "tallrec": {"size": 1, "retrieval": "recent"},
 }
 CTR_BERT = "ctr-bert"
@@ -141,22 +140,16 @@ class Work:
     def embeddings(self) -> np.ndarray:
         return title_embeddings(self.backbone, self.dataset.items[TITLE].to_list())
 
-    def fitted(self, name: str, options: PersonalizeOptions, routes: bool = False, few: bool = False) -> Path:
-        """The folder of a conventional recommender, trained if it is not there.
-
-        Args:
-            routes: RecLoRA's router will read it, so it leaves out the sample if that is the latest events.
-            few: it is trained on the sample alone.
-        """
-        held_out = options.held_out if routes and not few else 0
+    def fitted(self, name: str, options: PersonalizeOptions, few: bool = False) -> Path:
+        """The folder of a conventional recommender, trained if it is not there, on all events or on a `few`."""
         label = f"{name}-{options.id_history}-{options.id_retrieval}-seed{options.seed}"
-        label += f"-few{options.samples}" if few else f"-without{held_out}" if held_out else ""
+        label += f"-few{options.samples}" if few else ""
         folder = self.out / "crm" / label
         with locked(self.out / "locks" / f"crm-{label}"):
             if not folder.exists():
-                events = options.sample(self.log) if few else None
+                events = self.log.few_shot(options.samples, options.seed) if few else None
                 embeddings = self.embeddings if options.id_retrieval == "similar" else None
-                chosen = FitOptions(max_history=options.id_history, held_out=held_out, seed=options.seed)
+                chosen = FitOptions(max_history=options.id_history, seed=options.seed)
                 fit(name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress).save(folder)
         return folder
 
@@ -170,7 +163,7 @@ class Work:
             options = options if row.kind in SEARCHING else replace(options, id_retrieval="recent")
             fitted = Conventional.load(self.fitted(row.kind, options), self.log)
             return {"probability": fitted.score(self.test)}
-        crm = self.fitted(self.crm, options, True, row.few)
+        crm = self.fitted(self.crm, options, row.few)
         out = self.out / "runs" / row.name
         how: dict[str, Any] = {"crm": crm, "resume": True, "overwrite": True, "progress": self.progress}
         result = personalize(self.backbone, self.dataset, out, **how, **options.as_dict())

@@ -114,7 +114,7 @@ def test_users_choose_of_two_adapters(rated: Path, backbone_folder: Path, tmp_pa
         (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option held_out must be between 0 and 1"),
         (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
         (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
-        (["train", "films", "--samples", "5000", "--out", "new"], "cannot take the latest 5000 of 97 train events"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
         (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),

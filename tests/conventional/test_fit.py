@@ -220,15 +220,3 @@ def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     (folder / "conventional.json").write_text("{}")
     with pytest.raises(LorarecError, match="does not describe a conventional recommender"):
         Conventional.load(folder, small_log)
-
-
-def test_held_out_events_are_not_trained_on_and_their_ids_stay_unknown(small_log):
-    train = small_log.rows("train")
-    late = train[len(train) // 2 :]
-    found = fit("deepfm", small_log, FitOptions(epochs=1, held_out=len(late)))
-    assert found.record["events"] == len(train) - len(late)
-    early = set(small_log.user[train[: len(train) - len(late)]])
-    numbers = found.encoder.users[0].table[:, 0]
-    assert {user for user, number in enumerate(numbers) if number} == early
-    with pytest.raises(LorarecError, match="training events need both labels, but there are none"):
-        fit("deepfm", small_log, FitOptions(held_out=len(train) + 5))

@@ -78,16 +78,6 @@ def test_few_shot_samples_are_nested_and_seeded() -> None:
             log.few_shot(count, part=part)
 
 
-def test_latest_training_events_are_those_just_before_validation() -> None:
-    log = click_log(_random(0))
-    latest = log.latest(7)
-    assert latest.tolist() == log.rows("train")[-7:].tolist()
-    assert log.time[latest].max() <= log.time[log.rows("valid")].min()
-    for count in (0, 1000):
-        with pytest.raises(LorarecError, match=f"cannot take the latest {count} of .* train events"):
-            log.latest(count)
-
-
 def test_fingerprint_knows_data_and_labels() -> None:
     dataset = _random(0)
     assert click_log(dataset).fingerprint == click_log(dataset).fingerprint

@@ -92,14 +92,10 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, cr
     assert drawn[0].equals(drawn[1])
 
 
-def test_recommender_by_name_is_fitted_on_all_training_events_but_the_latest_sampled(tiny_backbone, taste, tmp_path):
+def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
+    personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
     log = click_log(taste)
-    for sampling, left_out in (("latest", TINY["samples"]), ("random", 0)):
-        personalize(tiny_backbone, taste, tmp_path / sampling, crm="deepfm", sampling=sampling, **TINY)
-        fitted = Conventional.load(tmp_path / sampling / "crm", log)
-        assert fitted.record["events"] == len(log.rows("train")) - left_out
-        fewer = fit("deepfm", log, FitOptions(held_out=left_out))
-        np.testing.assert_array_equal(fewer.score(log.rows("test")), fitted.score(log.rows("test")))
+    assert Conventional.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
 
 
 def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
@@ -180,7 +176,7 @@ def test_batches_do_not_matter_and_users_without_history_get_the_mean(tuned, tin
     rows = reader.read(test, "similar")
     with PersonalLora.load(folder / "personal", tiny_backbone) as personal:
         with torch.no_grad():
-            mean = personal(reader.read(log.latest(40), "similar").representation).mean(1)
+            mean = personal(reader.read(log.few_shot(40), "similar").representation).mean(1)
         torch.testing.assert_close(personal.router.mean, mean)
         together = probabilities(personal, rows, reader.builder)
         alone = probabilities(personal, rows, reader.builder, token_budget=1)
@@ -249,7 +245,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
     ("options", "message"),
     [
         ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose of deepfm"),
-        ({"samples": 10_000}, "cannot take the latest 10000 of"),
+        ({"samples": 10_000}, "cannot draw 10000 of"),
         ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
         ({"test_events": 0}, "option test_events must be at least 1, got 0"),
         ({"samples": 1}, "the 1 sampled events need two of either label"),
@@ -259,7 +255,6 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"lr": 0}, "option lr must be positive, got 0"),
         ({"epochs": 0}, "option epochs must be at least 1, got 0"),
         ({"shared": ("random",)}, "similar or recent history, not random"),
-        ({"sampling": "earliest"}, "option sampling must be latest or random, got earliest"),
         ({"retrieval": "random"}, "option retrieval must be similar or recent"),
         ({"id_retrieval": "random"}, "option id_retrieval must be similar or recent"),
     ],

@@ -25,7 +25,7 @@ from lorarec.evaluation import (
 from lorarec.evaluation.evaluate import tested_settings
 from lorarec.personal import ChooseOptions, PersonalizeOptions, choose_by_user, export_user
 from lorarec.personal import personalize as train_personal
-from lorarec.personal.options import Retrieval, Sampling
+from lorarec.personal.options import Retrieval
 from lorarec.personal.split_users import TITLES
 from lorarec.personal.users import trained_with
 
@@ -52,13 +52,6 @@ def train(
         ),
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
-    sampling: Annotated[
-        Sampling,
-        typer.Option(
-            help="Which those are: the latest, which the recommender is then not trained on, or drawn at random from "
-            "all, which it is (the paper's)."
-        ),
-    ] = DEFAULT.sampling,
     test_events: Annotated[
         int | None, typer.Option(help="Predict so many test events, drawn once for all seeds; all if unset.")
     ] = DEFAULT.test_events,
@@ -113,8 +106,8 @@ def train(
 ) -> None:
     """Train RecLoRA: a router reads a conventional recommender and mixes meta-LoRAs for every user and target.
 
-    Ratings become clicks, cut by global time into 8:1:1. The language model learns from the latest few training events
-    (--samples), the conventional recommender from all before them. The test events then give AUC, LogLoss, ACC and ECE.
+    Ratings become clicks, cut by global time into 8:1:1. The conventional recommender learns from all training events,
+    the language model from a few of them (--samples). The test events then give AUC, LogLoss, ACC and ECE.
 
     Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
 

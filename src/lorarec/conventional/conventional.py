@@ -88,7 +88,7 @@ class Conventional:
         try:
             state = load_file(folder / WEIGHTS)
             embeddings = state.pop(EMBEDDINGS).numpy() if EMBEDDINGS in state else None
-            encoder = Encoder(log, record["options"]["max_history"], embeddings, record["options"]["held_out"])
+            encoder = Encoder(log, record["options"]["max_history"], embeddings)
             model = build(record["model"], encoder, record["architecture"])
             model.load_state_dict(state)
         except (OSError, RuntimeError, SafetensorError) as error:

@@ -65,26 +65,21 @@ class Encoder:
         max_history: items of a history that are kept, in time order: the latest, or the most similar to the target.
         embeddings: (items, d) vectors that say what is similar (RecLoRA's retrieval, see `Retriever`); the latest are
             kept when None.
-        held_out: the latest so many training events decide nothing either.
 
     Attributes:
-        train: events that decide what is known, in time order.
         users: fields of users, the id first.
         items: fields of items, the id first.
         ratings: how many numbers ratings need.
     """
 
-    def __init__(
-        self, log: ClickLog, max_history: int, embeddings: np.ndarray | None = None, held_out: int = 0
-    ) -> None:
+    def __init__(self, log: ClickLog, max_history: int, embeddings: np.ndarray | None = None) -> None:
         self.log = log
         self.embeddings = embeddings
         self._retriever = None if embeddings is None else Retriever(log.user, log.item, log.time, embeddings)
         self.max_history = max_history
         train = log.rows(TRAIN)
-        self.train = train[: max(0, len(train) - held_out)]
-        self.users = _fields(_user_values(log), log.user[self.train])
-        self.items = _fields(_item_values(log.dataset.items), log.item[self.train])
+        self.users = _fields(_user_values(log), log.user[train])
+        self.items = _fields(_item_values(log.dataset.items), log.item[train])
         self.ratings = round(2 * log.stars) + 2
 
     def batch(self, events: np.ndarray) -> Batch:

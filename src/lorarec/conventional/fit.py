@@ -30,8 +30,6 @@ class FitOptions:
         lr: learning rate of Adam.
         weight_decay: L2 penalty of all parameters.
         max_history: items of a history that are seen.
-        held_out: the latest so many training events are not trained on, and ids that only they have stay unknown. What
-            is said of them is then as sure as what is said of later events, which whoever builds on it needs.
         seed: of the first weights, the order of events and dropout.
 
     Raises:
@@ -44,12 +42,11 @@ class FitOptions:
     lr: float = 1e-3
     weight_decay: float = 1e-5
     max_history: int = 60
-    held_out: int = 0
     seed: int = 42
 
     def __post_init__(self) -> None:
         at_least_one = ("epochs", "patience", "batch_size", "max_history")
-        refuse_out_of_range(self, at_least_one, ("weight_decay", "held_out", "seed"), ("lr",))
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr",))
 
 
 def fit(
@@ -71,7 +68,7 @@ def fit(
         log: events and their division.
         options: defaults when None.
         architecture: arguments of the model's class, such as `width`; defaults for the rest.
-        events: training events, such as `log.few_shot(1000)`; the training part without `held_out` when None.
+        events: training events, such as `log.few_shot(1000)`; the whole training part when None.
         embeddings: (items, d) vectors; of a longer history the items most similar to the target are then seen. The
             latest when None, which is what the sequence models GRU4Rec, Caser and SASRec are made for.
         progress: show a bar for each epoch.
@@ -81,9 +78,9 @@ def fit(
             labelled all alike, or validation events labelled all alike.
     """
     options = options or FitOptions()
+    events = log.rows(TRAIN) if events is None else events
     torch.manual_seed(options.seed)
-    encoder = Encoder(log, options.max_history, embeddings, options.held_out)
-    events = encoder.train if events is None else events
+    encoder = Encoder(log, options.max_history, embeddings)
     model = build(name, encoder, architecture or {})
     record = {
         "model": name,

@@ -70,17 +70,6 @@ class ClickLog:
         drawn = np.random.default_rng(seed).permutation(len(events))[:count]
         return events[np.sort(drawn)]
 
-    def latest(self, count: int) -> np.ndarray:
-        """The latest `count` training events, in time order.
-
-        Raises:
-            LorarecError: there are fewer, or a count below 1.
-        """
-        events = self.rows(TRAIN)
-        if not 1 <= count <= len(events):
-            raise LorarecError(f"cannot take the latest {count} of {len(events)} {TRAIN} events")
-        return events[-count:]
-
     def histories(self, events: np.ndarray, limit: int) -> np.ndarray:
         """The latest `limit` events before each of `events`.
 

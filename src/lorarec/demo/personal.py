@@ -42,7 +42,7 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
     console.rule("1. Data: MovieLens, ratings of four stars or more as clicks, cut by time")
     counts = data.info["counts"]
     console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(data.name, **counts))
-    console.rule(f"2. Adapters on the latest {options['samples']:,} training ratings, DIN on all before them")
+    console.rule(f"2. DIN on all training ratings, adapters on {options['samples']:,} of them")
     backbone = Backbone.load()
     result = personalize(
         backbone, data, out, shared=["similar"], seed=seed, overwrite=overwrite, progress=True, **options

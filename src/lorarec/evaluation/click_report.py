@@ -51,11 +51,11 @@ def write_click_report(evaluation: ClickEvaluation, predictions: Path, out: Path
 
 
 def told_of_test(record: dict[str, Any]) -> str:
-    """One line about the test events that the recommender's training says little about."""
+    """One line about the test events that training says little about."""
     test = record["test"]
     return (
         f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of "
-        f"items that the recommender was not trained on, {test['without_history']:,} of users without any history. For "
+        f"items without training events, {test['without_history']:,} of users without any history. For "
         f"{test['fell_back']:,} RecLoRA fell back to the router's mean weights: their user has no history, or training "
         "saw neither their item nor its genres nor its year."
     )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lorarec.conventional.fields import UNKNOWN, Encoder
+from lorarec.data.clicks import TRAIN
 
 
 def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
@@ -21,8 +22,9 @@ def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
 
 
 def counts_of_test(encoder: Encoder, test: np.ndarray) -> dict[str, int]:
-    """The tested events, those that the recommender's training said little about, and those that fall back."""
-    log, train = encoder.log, encoder.train
+    """The tested events, those that the training part says little about, and those that fall back."""
+    log = encoder.log
+    train = log.rows(TRAIN)
     return {
         "events": len(test),
         "unseen_users": int((~np.isin(log.user[test], log.user[train])).sum()),

@@ -90,16 +90,14 @@ def personalize(
     progress: bool = False,
     **options: Any,
 ) -> Personalized:
-    """Train a conventional recommender on the training clicks, and a personal LoRA that it routes on a few of them.
+    """Train a conventional recommender on all training clicks, and a personal LoRA that it routes on a few of them.
 
-    Stage 1 fits the conventional recommender, or takes a trained one. Stage 2 takes the few-shot sample, tells each
+    Stage 1 fits the conventional recommender, or takes a trained one. Stage 2 draws the few-shot sample, tells each
     event as a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by
-    cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. By default the sample is
-    the latest training clicks and stage 1 leaves them out: a recommender is surer of events it was trained on, and of
-    users it knows, than of those to come, and a router that learned on them would trust it too much. In the end all of
-    them predict the test events; those whose user or target the recommender knows nothing of fall back to the router's
-    mean weights over the sample (see `lorarec.personal.fallback`). Nothing is chosen on test events, and the LoRAs use
-    no validation events.
+    cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. In the end all of them
+    predict the test events; those whose user or target the recommender knows nothing of fall back to the router's mean
+    weights over the sample (see `lorarec.personal.fallback`). Nothing is chosen on test events, and the LoRAs use no
+    validation events.
 
     Args:
         dataset: every interaction rated, with timestamps that are comparable across users.
@@ -124,7 +122,7 @@ def personalize(
         if how not in RETRIEVALS:
             raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
     log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
-    sample = chosen.sample(log)
+    sample = log.few_shot(chosen.samples, chosen.seed)
     test = log.rows(TEST) if chosen.test_events is None else log.few_shot(chosen.test_events, part=TEST)
     for what, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
@@ -145,7 +143,7 @@ def personalize(
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
             retrieved = embeddings if chosen.id_retrieval == "similar" else None
-            fitting = FitOptions(max_history=chosen.id_history, held_out=chosen.held_out, seed=chosen.seed)
+            fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
             fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
         recommender = Conventional.load(stages.folder / CRM, log)

@@ -3,17 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from lorarec.adapters import FACTORS
-from lorarec.data.clicks import ClickLog
 from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
 from lorarec.personal.meta_loras import TARGETS
 
 Retrieval = Literal["similar", "recent"]
 RETRIEVALS = get_args(Retrieval)
-Sampling = Literal["latest", "random"]
-SAMPLINGS = LATEST, RANDOM = get_args(Sampling)
 
 _AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
 _STEPS = ("test_events", "epochs", "batch_size", "token_budget", "checkpoint_every")
@@ -24,9 +19,7 @@ class PersonalizeOptions:
     """Options of `personalize`; sizes and layers are RecLoRA's (arXiv 2408.03533), optimiser and batch ReLLa's.
 
     Attributes:
-        samples: training events for the language model.
-        sampling: which those are: the `latest`, which the conventional recommender is then not trained on, so that to
-            it they are what test events will be; or any, drawn at `random`, the recommender having all (the paper's).
+        samples: training events for the language model; the conventional recommender has them all.
         test_events: test events that are predicted, drawn once for all seeds; all of them when None.
         positive_from: a rating of at least this is a click.
         stars: the highest rating of the scale.
@@ -58,7 +51,6 @@ class PersonalizeOptions:
     """
 
     samples: int = 1024
-    sampling: Sampling = LATEST
     test_events: int | None = None
     positive_from: float = 4.0
     stars: float = 5.0
@@ -89,10 +81,9 @@ class PersonalizeOptions:
         refuse_out_of_range(self, _AT_LEAST_ONE + _STEPS, ("weight_decay", "seed"), positive)
         if not 0 <= self.warmup < 1:
             raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
-        kinds = {"sampling": SAMPLINGS, "id_retrieval": RETRIEVALS, "retrieval": RETRIEVALS}
-        for name, choices in kinds.items():
-            if getattr(self, name) not in choices:
-                raise LorarecError(f"option {name} must be {' or '.join(choices)}, got {getattr(self, name)}")
+        for name in ("id_retrieval", "retrieval"):
+            if getattr(self, name) not in RETRIEVALS:
+                raise LorarecError(f"option {name} must be similar or recent, got {getattr(self, name)}")
 
     @classmethod
     def build(cls, **options: Any) -> "PersonalizeOptions":
@@ -103,19 +94,6 @@ class PersonalizeOptions:
         """
         refuse_unknown(cls, options)
         return cls(**options)
-
-    def sample(self, log: ClickLog) -> np.ndarray:
-        """The training events of the language model, in time order.
-
-        Raises:
-            LorarecError: there are fewer training events than that.
-        """
-        return log.few_shot(self.samples, self.seed) if self.sampling == RANDOM else log.latest(self.samples)
-
-    @property
-    def held_out(self) -> int:
-        """How many of the latest training events the conventional recommender leaves out."""
-        return 0 if self.sampling == RANDOM else self.samples
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by option name, as JSON keeps them."""
