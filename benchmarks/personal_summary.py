@@ -13,13 +13,16 @@ from lorarec.artefacts import read_json, write_json
 from lorarec.conventional import MODELS
 from lorarec.metrics.clicks import delong_test
 
-OWN = "reclora"
+#: RecLoRA as in the paper, and blended with its recommender.
+OWN, BLEND = "reclora", "reclora-blended"
 TITLES = {
     "ctr-bert": "CTR-BERT",
     "tallrec": "TALLRec",
     "rella": "ReLLa",
     OWN: "RecLoRA",
-    "reclora-crm": "RecLoRA + recommender",
+    "tallrec-blended": "TALLRec + recommender",
+    "rella-blended": "ReLLa + recommender",
+    BLEND: "RecLoRA + recommender",
 }
 TITLES |= {name: model.__name__ for name, model in MODELS.items()}
 COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
@@ -48,7 +51,12 @@ def summarise(out: Path, order: Sequence[str], crm: str, analyses: Mapping[str, 
         "settings": read_json(out / "settings.json"),
         "events": max(map(len, scores.values()), default=0),
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
-        "differences": {kind: _differences(scores, main, kind) for kind in ("rella", crm) if kind in main},
+        "differences": [
+            {"row": own, "other": other} | difference
+            for own, shared in ((OWN, "rella"), (BLEND, "rella-blended"))
+            for other in (shared, crm)
+            for difference in _differences(scores, main, own, other)
+        ],
         "analyses": {},
     }
     own = f"{OWN}-seed{tables['settings']['first_seed']}"
@@ -79,16 +87,20 @@ def _over_seeds(rows: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(scores: Mapping[str, pl.DataFrame], main: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """By seed: AUC of RecLoRA less that of a kind, and DeLong's p."""
-    return {
-        seed: {
-            "auc": main[OWN][seed]["figures"]["auc"] - row["figures"]["auc"],
-            "p": _p(scores, f"{OWN}-seed{seed}", f"{kind}-seed{seed}"),
+def _differences(
+    scores: Mapping[str, pl.DataFrame], main: Mapping[str, Any], own: str, other: str
+) -> list[dict[str, Any]]:
+    """For each seed that both kinds have: AUC of one less that of the other, and DeLong's p."""
+    one, two = main.get(own, {}), main.get(other, {})
+    return [
+        {
+            "seed": seed,
+            "auc": one[seed]["figures"]["auc"] - two[seed]["figures"]["auc"],
+            "p": _p(scores, f"{own}-seed{seed}", f"{other}-seed{seed}"),
         }
-        for seed, row in main[kind].items()
-        if seed in main.get(OWN, {})
-    }
+        for seed in one
+        if seed in two
+    ]
 
 
 def _p(scores: Mapping[str, pl.DataFrame], name: str, other: str) -> float | None:
@@ -114,11 +126,12 @@ def _markdown(tables: Mapping[str, Any]) -> str:
         "",
         "Mean ± standard deviation over seeds.",
         "",
-        "| AUC of RecLoRA less that of | seed | difference | p |",
+        "| AUC of | less that of | seed | difference | p |",
+        "|---|---|---:|---:|---:|",
     ]
-    lines += ["|---|---:|---:|---:|"]
-    for kind, seeds in tables["differences"].items():
-        lines += [f"| {TITLES[kind]} | {seed} | {d['auc']:+.4f} | {d['p']:.2g} |" for seed, d in seeds.items()]
+    for each in tables["differences"]:
+        compared = f"| {TITLES[each['row']]} | {TITLES[each['other']]} "
+        lines.append(f"{compared}| {each['seed']} | {each['auc']:+.4f} | {each['p']:.2g} |")
     lines += ["", "p: DeLong's test over the same events."]
     for analysis, points in tables["analyses"].items():
         if points:

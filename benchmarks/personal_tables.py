@@ -4,8 +4,8 @@
         [--rows 'din-*' 'size-*'] [--crm din] [--set epochs=3 lr=5e-4] [--list]
 
 The main table, for each seed: conventional recommenders and CTR-BERT (two towers of texts), trained on all training
-events; TALLRec (one LoRA, recent history), ReLLa (one LoRA, similar history) and RecLoRA, trained on a sample of them.
-The analyses change one thing of RecLoRA with the first seed: number of meta-LoRAs, lengths of both histories, size of
+events; TALLRec (one LoRA, recent history), ReLLa (one LoRA, similar history) and RecLoRA, trained on a sample of them,
+each also blended with the recommender. The analyses change one thing of RecLoRA with the first seed: number of meta-LoRAs, lengths of both histories, size of
 the sample, and parts left out.
 
 A finished row is DIR/rows/NAME.json and .parquet; a second start does what is missing, and a row that was stopped goes
@@ -14,40 +14,27 @@ in DIR/tables.json, tables.md, main.png and analyses.png (by personal_summary.py
 """
 
 import argparse
-import fcntl
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from fnmatch import fnmatch
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import yaml
+from personal_rows import BLENDED, CTR_BERT, Row, Work, locked
 from personal_summary import summarise
 
 from lorarec.artefacts import read_json, write_json
-from lorarec.backbone.load import EMBEDDED, Backbone
-from lorarec.conventional import MODELS, Conventional, FitOptions, fit
+from lorarec.backbone.load import EMBEDDED
+from lorarec.conventional import MODELS
 from lorarec.data import Dataset
-from lorarec.data.clicks import TEST, ClickLog, click_log
-from lorarec.data.columns import TITLE
-from lorarec.metrics.clicks import accuracy, auc, calibration_error, log_loss
-from lorarec.personal import PersonalizeOptions, fit_two_towers, personalize, title_embeddings
+from lorarec.personal import PersonalizeOptions
 
 #: What a LoRA of the main table changes of RecLoRA's options.
 LORAS: dict[str, dict[str, Any]] = {
     "reclora": {},
-    "reclora-crm": {"add_crm": True},
     "rella": {"size": 1},
     "tallrec": {"size": 1, "retrieval": "recent"},
 }
-CTR_BERT = "ctr-bert"
-#: Recommenders that weigh a history by the target, whatever is left out of it; the others read its latest part.
-SEARCHING = ("din", "sim")
 #: Analysis -> (the option that it changes, its values).
 VARIED = {
     "size": ("size", (1, 2, 4, 8, 16)),
@@ -55,24 +42,6 @@ VARIED = {
     "text-history": ("max_history", (5, 10, 15, 20)),
 }
 SMALLEST_SAMPLE = 512
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model with one seed.
-
-    Attributes:
-        name: of its files.
-        kind: a conventional recommender, `ctr-bert` or `lora`.
-        changed: options of `personalize` that are not RecLoRA's defaults here.
-        few: the conventional recommender sees the sample only.
-    """
-
-    name: str
-    kind: str
-    seed: int
-    changed: dict[str, Any] = field(default_factory=dict)
-    few: bool = False
 
 
 def main_rows(seeds: list[int]) -> list[Row]:
@@ -105,104 +74,6 @@ def analyses(seed: int, default: PersonalizeOptions) -> dict[str, dict[str, Row]
         "Few2Many": Row("no-few2many", "lora", seed, few=True),
     }
     return found
-
-
-@dataclass(frozen=True)
-class Work:
-    """Everything that rows share.
-
-    Attributes:
-        options: of `personalize`, for all rows.
-    """
-
-    dataset: Dataset
-    out: Path
-    backbone_id: str
-    crm: str
-    options: dict[str, Any]
-    progress: bool
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        return Backbone.load(self.backbone_id)
-
-    @cached_property
-    def log(self) -> ClickLog:
-        chosen = PersonalizeOptions(**self.options)
-        return click_log(self.dataset, positive_from=chosen.positive_from, stars=chosen.stars)
-
-    @cached_property
-    def test(self) -> np.ndarray:
-        count = self.options["test_events"]
-        return self.log.rows(TEST) if count is None else self.log.few_shot(count, part=TEST)
-
-    @cached_property
-    def embeddings(self) -> np.ndarray:
-        return title_embeddings(self.backbone, self.dataset.items[TITLE].to_list())
-
-    def fitted(self, name: str, options: PersonalizeOptions, few: bool = False) -> Path:
-        """The folder of a conventional recommender, trained if it is not there, on all events or on a `few`."""
-        label = f"{name}-{options.id_history}-{options.id_retrieval}-seed{options.seed}"
-        label += f"-few{options.samples}" if few else ""
-        folder = self.out / "crm" / label
-        with locked(self.out / "locks" / f"crm-{label}"):
-            if not folder.exists():
-                events = self.log.few_shot(options.samples, options.seed) if few else None
-                embeddings = self.embeddings if options.id_retrieval == "similar" else None
-                chosen = FitOptions(max_history=options.id_history, seed=options.seed)
-                fit(name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress).save(folder)
-        return folder
-
-    def probabilities(self, row: Row) -> dict[str, np.ndarray]:
-        """Of the test events: the row's own, and those of the recommender that its router reads."""
-        options = PersonalizeOptions(**self.options | row.changed | {"seed": row.seed})
-        if row.kind == CTR_BERT:
-            towers = fit_two_towers(self.backbone, self.log, FitOptions(seed=row.seed), self.progress)
-            return {"probability": towers.score(self.test)}
-        if row.kind in MODELS:
-            options = options if row.kind in SEARCHING else replace(options, id_retrieval="recent")
-            fitted = Conventional.load(self.fitted(row.kind, options), self.log)
-            return {"probability": fitted.score(self.test)}
-        crm = self.fitted(self.crm, options, row.few)
-        out = self.out / "runs" / row.name
-        how: dict[str, Any] = {"crm": crm, "resume": True, "overwrite": True, "progress": self.progress}
-        result = personalize(self.backbone, self.dataset, out, **how, **options.as_dict())
-        return {"probability": result.rows["RecLoRA"], "recommender": result.rows[self.crm.upper()]}
-
-    def finish(self, row: Row) -> None:
-        """Do a row and write its files, the JSON last."""
-        start = time.perf_counter()
-        predicted = {name: each.astype(np.float64) for name, each in self.probabilities(row).items()}
-        labels, found = self.log.label[self.test], predicted["probability"]
-        table = pl.DataFrame({"event": self.test, "label": labels, **predicted})
-        table.write_parquet(self.out / "rows" / f"{row.name}.parquet")
-        figures = {
-            "auc": auc(found, labels),
-            "log_loss": float(log_loss(found, labels).mean()),
-            "accuracy": float(accuracy(found, labels).mean()),
-            "calibration_error": calibration_error(found, labels),
-        }
-        if "recommender" in predicted:
-            figures["recommender_auc"] = auc(predicted["recommender"], labels)
-        about = {"row": row.name, "kind": row.kind, "seed": row.seed, "changed": row.changed, "few": row.few}
-        seconds = round(time.perf_counter() - start, 1)
-        write_json(self.out / "rows" / f"{row.name}.json", about | {"figures": figures, "seconds": seconds})
-        print(
-            f"{row.name:20} AUC {figures['auc']:.4f}  log loss {figures['log_loss']:.4f}  {seconds:.0f} s", flush=True
-        )
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Whether this process has the lock, which ends with the block or the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def same_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -249,7 +120,8 @@ def main() -> None:
             if mine and not done(row):
                 work.finish(row)
     named = {analysis: {point: row.name for point, row in points.items()} for analysis, points in studied.items()}
-    summarise(arguments.out, [*MODELS, CTR_BERT, *reversed(LORAS)], arguments.crm, named)
+    loras = [name + kind for name in reversed(LORAS) for kind in ("", BLENDED)]
+    summarise(arguments.out, [*MODELS, CTR_BERT, *loras], arguments.crm, named)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -73,8 +74,10 @@ def one_by_one(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder
 @torch.no_grad()
 def generate(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
     tokens = TITLES * (TITLE_TOKENS + 1)
+    # A model can only answer with candidates that its prompt lists; before a verdict it does not.
+    listed = example.prompt if builder.readout == "likelihood" else [*example.prompt, *chain(*example.branches)]
     return model.generate(
-        torch.tensor([example.prompt]), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0
+        torch.tensor([listed]), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0
     ).numpy()
 
 
@@ -92,9 +95,7 @@ def compare(name: str, model: Qwen2ForCausalLM, builder: PromptBuilder, rounds: 
     np.testing.assert_allclose(
         one_pass(model, examples[0], builder), one_by_one(model, examples[0], builder), atol=1e-2, rtol=1e-3
     )
-    ways = {"one by one": one_by_one}
-    if builder.readout == "likelihood":
-        ways["generation of the list"] = generate
+    ways = {"one by one": one_by_one, "generation of the list": generate}
     times: dict[str, list[float]] = {way: [] for way in ("one pass", *ways)}
     for _ in range(rounds):
         for way, function in {"one pass": one_pass, **ways}.items():

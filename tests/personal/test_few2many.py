@@ -10,6 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from scipy.special import expit, logit
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from lorarec.conventional import Conventional, FitOptions, fit
 from lorarec.data import Dataset
@@ -63,7 +65,7 @@ def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone
     assert same(load_file(crm / "model.safetensors"), load_file(tmp_path / "out" / "crm" / "model.safetensors"))
     assert same(before, dict(tiny_backbone.model.state_dict()))
     assert result.predictions.equals(pl.read_parquet(tmp_path / "out" / "predictions.parquet"))
-    rows = ["DIN", "shared LoRA, recent history", "shared LoRA, similar history", "RecLoRA"]
+    rows = ["DIN", "shared LoRA, recent history", "shared LoRA, similar history", "RecLoRA", "RecLoRA + DIN"]
     assert result.predictions.columns == ["user_id", "item_id", "timestamp", "label", *rows]
     assert all(result.predictions[name].is_between(0, 1).all() for name in rows)
     assert all(result.predictions[name].n_unique() > 3 for name in rows)
@@ -300,14 +302,25 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_the_recommenders_log_odds_are_added(tiny_backbone, taste, crm, tmp_path):
-    """The language model's own answer, read from the saved folder, plus the recommender's."""
-    found = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, add_crm=True, **TINY)
+def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, crm, tmp_path):
+    found = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
     recommender = Conventional.load(tmp_path / "out" / "crm", click_log(taste))
-    events = recommender.encoder.log.rows("test")
+    log = recommender.encoder.log
+    judged = log.rows("valid")
     reader = row_reader(tiny_backbone, recommender, PersonalizeOptions(**TINY))
     with PersonalLora.load(tmp_path / "out" / "personal", tiny_backbone) as personal:
-        answers = torch.from_numpy(probabilities(personal, reader.read(events, "similar"), reader.builder))
-    scores = torch.from_numpy(recommender.score(events)).double()
-    expected = (answers.logit() + scores.logit()).sigmoid()
-    np.testing.assert_allclose(found.rows["RecLoRA"], expected, atol=1e-5)
+        own = probabilities(personal, reader.read(judged, "similar"), reader.builder)
+    log_odds = np.stack([logit(recommender.score(judged).astype(np.float64)), logit(own)])
+    losses = [
+        sklearn_log_loss(log.label[judged], expit((1 - weight) * log_odds[0] + weight * log_odds[1]))
+        for weight in np.linspace(0, 1, 21)
+    ]
+    best = int(np.argmin(losses))
+    told = found.record["blend"]
+    assert told["events"] == len(judged)
+    np.testing.assert_allclose(sorted(tried["loss"] for tried in told["losses"]), sorted(losses), rtol=1e-4)
+    np.testing.assert_allclose(told["weights"], [1 - best / 20, best / 20], atol=1e-9)
+    rows = {name: logit(values) for name, values in found.rows.items()}
+    np.testing.assert_allclose(
+        rows["RecLoRA + DIN"], rows["DIN"] * (1 - best / 20) + rows["RecLoRA"] * best / 20, atol=1e-5
+    )

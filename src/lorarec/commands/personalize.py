@@ -89,9 +89,6 @@ def train(
     temperature: Annotated[
         float, typer.Option(help="Of the router: the higher, the more alike users are.")
     ] = DEFAULT.temperature,
-    add_crm: Annotated[
-        bool, typer.Option("--add-crm", help="Add the recommender's log-odds to the language model's.")
-    ] = False,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
     epochs: Annotated[int, typer.Option(help="Passes over the samples.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = DEFAULT.batch_size,
@@ -107,7 +104,8 @@ def train(
     """Train RecLoRA: a router reads a conventional recommender and mixes meta-LoRAs for every user and target.
 
     Ratings become clicks, cut by global time into 8:1:1. The conventional recommender learns from all training events,
-    the language model from a few of them (--samples). The test events then give AUC, LogLoss, ACC and ECE.
+    the language model from a few of them (--samples), and validation events say how much each counts where both answer
+    together. The test events then give AUC, LogLoss, ACC and ECE.
 
     Example: lorarec personalize train data/ml-1m --crm sim --samples 4096 --shared similar --out personal
 

@@ -15,9 +15,11 @@ from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import MODELS, Conventional, FitOptions, fit
 from lorarec.data import Dataset
-from lorarec.data.clicks import TEST, ClickLog, click_log
+from lorarec.data.clicks import TEST, VALID, ClickLog, click_log
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.errors import LorarecError
+from lorarec.personal.blend import EVENTS as BLEND_EVENTS
+from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.fallback import counts_of_test
 from lorarec.personal.meta_loras import meta_loras
@@ -45,9 +47,11 @@ class Personalized:
         folder: `crm/`, `personal/`, a `shared-similar/` or `shared-recent/` for each shared LoRA, `users.parquet`,
             `predictions.parquet`, `personalize.json` and `weights.png`.
         predictions: user_id, item_id, timestamp and label of the tested events in time order, and a column of
-            probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA.
-        record: `personalize.json`: data, backbone, options, versions, and how many of the test events are of users and
-            items that the training part lacks, or of users without a history, and how many fell back.
+            probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA, and RecLoRA
+            with the recommender.
+        record: `personalize.json`: data, backbone, options, versions, the weights of the last row, and how many of the
+            test events are of users and items that the training part lacks, or of users without a history, and how many
+            fell back.
     """
 
     folder: Path
@@ -96,8 +100,9 @@ def personalize(
     event as a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by
     cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. In the end all of them
     predict the test events; those whose user or target the recommender knows nothing of fall back to the router's mean
-    weights over the sample (see `lorarec.personal.fallback`). Nothing is chosen on test events, and the LoRAs use no
-    validation events.
+    weights over the sample (see `lorarec.personal.fallback`). Beyond the paper, a last row is the weighted mean of the
+    log-odds of recommender and personal LoRA; 2,000 validation events choose its weight (see `lorarec.personal.blend`).
+    The LoRAs use no validation events, and nothing is chosen on test events.
 
     Args:
         dataset: every interaction rated, with timestamps that are comparable across users.
@@ -148,14 +153,20 @@ def personalize(
             fitted.save(stages.folder / CRM)
         recommender = Conventional.load(stages.folder / CRM, log)
         reader = RowReader(backbone, recommender, chosen, embeddings)
-        predictions = _events(log, test).with_columns(
-            pl.Series(recommender.record["model"].upper(), recommender.score(test, progress).astype(np.float64))
-        )
+        first = recommender.record["model"].upper()
+        columns = {first: recommender.score(test, progress).astype(np.float64)}
         told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
+        judged = log.few_shot(min(BLEND_EVENTS, len(log.rows(VALID))), part=VALID)
         for row in rows:
-            found = _predict(backbone, reader, row, *told[row.retrieval], stages.folder, record, progress)
-            predictions = predictions.with_columns(pl.Series(row.title, found))
+            few, tested = told[row.retrieval]
+            asked = [tested, reader.read(judged, row.retrieval)] if row.folder == PERSONAL else [tested]
+            found = _predict(backbone, reader, row, few, asked, stages.folder, record, progress)
+            columns[row.title] = found[0]
+        blend = choose_blend(recommender.score(judged, progress).astype(np.float64), found[1], log.label[judged])
+        columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
+        predictions = _events(log, test).with_columns(**columns)
         record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder, test)}
+        record["blend"] = {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses}
         with new_folder(out, overwrite) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
@@ -186,12 +197,12 @@ def _predict(
     reader: RowReader,
     row: _Row,
     few: Rows,
-    tested: Rows,
+    asked: Sequence[Rows],
     stages: Path,
     record: dict[str, Any],
     progress: bool,
-) -> np.ndarray:
-    """Probabilities (tested,) of a LoRA that is tuned here, or read again if its stage is finished."""
+) -> list[np.ndarray]:
+    """Probabilities of all that is asked of a LoRA that is tuned here, or read again if its stage is finished."""
     options, done = reader.options, stages / row.folder
     if done.exists():
         personal = PersonalLora.load(done, backbone)
@@ -207,7 +218,7 @@ def _predict(
             tune(personal, few, reader.builder, options, state, f"Tuning {row.title}", progress)
             keep_mean_weights(personal, few)
             personal.save(done)
-        return probabilities(personal, tested, reader.builder, options.token_budget, progress)
+        return [probabilities(personal, rows, reader.builder, options.token_budget, progress) for rows in asked]
 
 
 def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:

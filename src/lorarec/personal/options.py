@@ -33,8 +33,6 @@ class PersonalizeOptions:
         targets: layers that are adapted, by the last part of their names.
         combine: `factors` or `deltas`.
         temperature: of the router's softmax.
-        add_crm: add the conventional recommender's log-odds to those of the language model, in training and after, so
-            that the latter learns what the former lacks; the paper lets the language model answer alone.
         lr: peak learning rate of AdamW, for router and meta-LoRAs; cosine decay to zero after a linear warm-up.
         warmup: share of the steps spent warming up.
         weight_decay: of AdamW.
@@ -64,7 +62,6 @@ class PersonalizeOptions:
     targets: tuple[str, ...] = TARGETS
     combine: str = FACTORS
     temperature: float = 1.0
-    add_crm: bool = False
     lr: float = 1e-3
     warmup: float = 0.05
     weight_decay: float = 0.0

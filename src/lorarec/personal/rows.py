@@ -21,14 +21,12 @@ class Rows:
         examples: one prompt with one branch each.
         representation: (n, d) last hidden layer of the conventional recommender.
         label: (n,) float32, 1 for a click.
-        offset: (n,) what is added to the log-odds of yes: those of the conventional recommender, or zeros.
         falls_back: (n,) True where the router's mean weights are taken (see `lorarec.personal.fallback`).
     """
 
     examples: Sequence[Example]
     representation: torch.Tensor
     label: torch.Tensor
-    offset: torch.Tensor
     falls_back: torch.Tensor
 
     def __len__(self) -> int:
@@ -70,11 +68,5 @@ class RowReader:
             click_examples(log, events, histories, self.builder),
             torch.from_numpy(self.recommender.representation(events)),
             torch.from_numpy(log.label[events]).float(),
-            self._offset(events),
             torch.from_numpy(falls_back(self.recommender.encoder, events)),
         )
-
-    def _offset(self, events: np.ndarray) -> torch.Tensor:
-        if not self.options.add_crm:
-            return torch.zeros(len(events))
-        return torch.from_numpy(self.recommender.score(events)).float().logit(1e-6)

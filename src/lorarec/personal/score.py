@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from rich.progress import track
+from scipy.special import expit
 
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.rows import Rows
@@ -20,8 +21,7 @@ def probabilities(
     token_budget: int = 8192,
     progress: bool = False,
 ) -> np.ndarray:
-    """P(yes) of each row, (n,) float64: every row under its own mixture, or the router's mean one where it falls back;
-    offsets are added to the log-odds.
+    """P(yes) of each row, (n,) float64: every row under its own mixture, or the router's mean one where it falls back.
 
     Args:
         personal: in evaluation mode.
@@ -35,7 +35,7 @@ def probabilities(
         return torch.where(mean, personal.router.mean[:, None], own)
 
     scores = np.concatenate(user_scores(personal, rows.examples, weights, builder, token_budget, progress))
-    return (torch.from_numpy(scores) + rows.offset).double().sigmoid().numpy()
+    return np.asarray(expit(scores.astype(np.float64)))
 
 
 @torch.no_grad()

@@ -56,7 +56,6 @@ def tune(
 
     def cross_entropy(scores: list[torch.Tensor], chosen: np.ndarray) -> torch.Tensor:
         log_odds = torch.cat(scores)
-        log_odds = log_odds + rows.offset[chosen].to(log_odds.device)
         return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
 
     personal.train()
