@@ -5,8 +5,8 @@
 
 The main table, for each seed: conventional recommenders and CTR-BERT (two towers of texts), trained on all training
 events; TALLRec (one LoRA, recent history), ReLLa (one LoRA, similar history) and RecLoRA, trained on a sample of them,
-each also blended with the recommender. The analyses change one thing of RecLoRA with the first seed: number of meta-LoRAs, lengths of both histories, size of
-the sample, and parts left out.
+each alone and blended with the recommender. The analyses change one thing of RecLoRA with the first seed: number of
+meta-LoRAs, lengths of both histories, size of the sample, and parts left out.
 
 A finished row is DIR/rows/NAME.json and .parquet; a second start does what is missing, and a row that was stopped goes
 on where it was. Several processes may fill one DIR: each row is done by one of them. Whatever is finished is summed up

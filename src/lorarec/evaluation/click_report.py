@@ -64,14 +64,13 @@ def told_of_test(record: dict[str, Any]) -> str:
 def _of_run(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
     """The report of what `personalize` wrote."""
     (dataset,) = record["datasets"]
+    other, own = record["blend"]["weights"]
     facts = [
         f"- dataset: {dataset['name']} ({dataset['fingerprint']}), labelled and divided as {dataset['split']}",
         f"- backbone: {record['backbone']['id']} ({record['backbone']['fingerprint']})",
         f"- training events of the language model: {record['sample']:,}; conventional recommender: {record['crm']}",
-        "- last row: weighted mean of log-odds, recommender {:.2f} and RecLoRA {:.2f}; ".format(
-            *record["blend"]["weights"]
-        )
-        + f"the weights with the lowest log loss on {record['blend']['events']:,} validation events",
+        f"- last row: weighted mean of log-odds, recommender {other:.2f} and RecLoRA {own:.2f}, the weights with the "
+        f"lowest log loss on {record['blend']['events']:,} validation events",
         "- options: " + ", ".join(f"{name} {value}" for name, value in record["options"].items()),
         _versions(record["versions"]),
     ]
