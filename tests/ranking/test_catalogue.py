@@ -40,7 +40,7 @@ def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
     by_item = {item.item_id: item for item in found}
     assert not set(by_item) & {"0", "1", "2"}
     assert by_item["3"].source == "together"
-    assert by_item["6"].source == "title"
+    assert by_item["6"].source == "new"
     assert by_item["5"].source == "popular"
     assert set(by_item["3"].because) <= {"red lamp", "green lamp"}
     assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
