@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from lorarec.errors import refuse_out_of_range
 
@@ -43,7 +42,7 @@ class NextItemOptions:
     width: int = 64
     depth: int = 2
     longest: int = 50
-    negatives: int = 1024
+    negatives: int = 512
     batch: int = 128
     lr: float = 2e-3
     dropout: float = 0.2
@@ -113,11 +112,11 @@ def fit_next_item(
 
 
 def _loss(model: NextItem, states: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the targets (n,) among themselves and the negatives (m,), given states (n, width)."""
-    true = (states * model.items(targets)).sum(1, keepdim=True)
+    """Cross-entropy of each target (n,) beside the negatives (m,), given states (n, width)."""
+    true = (states * model.items(targets)).sum(1)
     others = states @ model.items(negatives).T
     others = others.masked_fill(targets[:, None] == negatives, -torch.inf)
-    return cross_entropy(torch.cat([true, others], 1), torch.zeros_like(targets))
+    return (torch.logaddexp(true, others.logsumexp(1)) - true).mean()
 
 
 def _negatives(items: int, count: int, generator: np.random.Generator) -> torch.Tensor:
