@@ -48,7 +48,7 @@ def test_what_is_proposed(
 
 
 def test_every_source_has_its_say_and_new_items_surface(index: Index) -> None:
-    proposals = index.propose(["i00", "i01", "i02"], pool=12)
+    proposals = index.propose(["i00", "i01", "i02"], pool=20)
     assert {"next", "together", "new"} <= {proposal.source for proposal in proposals}
     new = [proposal for proposal in proposals if proposal.source == "new"]
     assert {proposal.item_id for proposal in new} == {"i40", "i41"}

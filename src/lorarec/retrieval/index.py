@@ -26,7 +26,7 @@ from lorarec.retrieval.turns import take_turns
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
 #: How many items each source gives in a round.
-SHARES = {NEXT: 3, TOGETHER: 3, TITLE: 2, NEW: 2}
+SHARES = {NEXT: 4, TOGETHER: 3, TITLE: 2, NEW: 1}
 #: Items of the history that a proposal names at most.
 REASONS = 2
 RECORD, ARRAYS = "index.json", "index.safetensors"
@@ -61,6 +61,7 @@ class Index:
 
     Attributes:
         sources: name -> source, in the order of their turns.
+        learnt: the source `next`, or None.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Index:
         self.items = items
         self.row = {item: row for row, item in enumerate(items)}
         self.record = record
-        self._chosen, self._words, self._learnt = chosen, words, learnt
+        self._chosen, self._words, self.learnt = chosen, words, learnt
         counts = np.bincount(chosen.indices, minlength=len(items))
         self.sources: dict[str, Source] = {
             **({NEXT: learnt} if learnt else {}),
@@ -160,8 +161,8 @@ class Index:
         """
         arrays = {**_parts("chosen", self._chosen), **_parts("words", self._words)}
         del arrays["chosen.data"]  # ones
-        if self._learnt:
-            arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self._learnt.arrays().items()}
+        if self.learnt:
+            arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.learnt.arrays().items()}
         with new_folder(out, overwrite) as folder:
             save_file(arrays, folder / ARRAYS)
             write_json(folder / RECORD, {**self.record, "fingerprint": file_fingerprint(folder / ARRAYS)})
@@ -208,9 +209,10 @@ class Index:
         because: dict[int, list[str]] = {}
         for name, source in self.sources.items():
             rows = [row for row, giver in found.items() if giver == name]
-            for row, ties in zip(rows, source.ties(history, np.array(rows, np.int64)), strict=True):
-                strongest = np.argsort(-ties, kind="stable")[:REASONS]
-                because[row] = [self.items[history[place]] for place in strongest if ties[place] > 0]
+            ties = source.ties(history, np.array(rows, np.int64))
+            strongest = np.argsort(-ties, axis=1, kind="stable")[:, :REASONS]
+            for row, places, strengths in zip(rows, strongest, ties, strict=True):
+                because[row] = [self.items[history[place]] for place in places if strengths[place] > 0]
         return because
 
 

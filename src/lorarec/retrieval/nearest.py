@@ -10,7 +10,7 @@ import numpy as np
 #: cores and 64 dimensions) and finds all but a few of the same items.
 EXACT_UP_TO = 100_000
 #: Cells of the inverted file that are searched.
-PROBES = 32
+PROBES = 64
 #: Vectors per cell that k-means sees: more of them cost minutes and move the cells little.
 SAMPLE = 64
 
@@ -43,15 +43,18 @@ class Nearest:
             blocked: (n,) True for rows that are not to be found.
         """
         free = len(blocked) - int(blocked.sum())
-        # Few rows are left by an allow list: they may all lie in cells that are not searched.
-        if self._file is None or free <= EXACT_UP_TO:
+        query = query.astype(np.float32)
+        if 4 * free < len(blocked):  # few are left by an allow list; they may all lie in cells that are not searched
             rows = np.flatnonzero(~blocked)
-            vectors = self.vectors if free == len(blocked) else self.vectors[rows]
-            return rows[best(vectors @ query.astype(np.float32), count)]
+            return rows[best(self.vectors[rows] @ query, count)]
+        if self._file is None:
+            scores = self.vectors @ query
+            scores[blocked] = -np.inf
+            return best(scores, min(count, free))
         faiss = _faiss()
         allowed = faiss.IDSelectorBitmap(np.packbits(~blocked, bitorder="little"))
         chosen = faiss.SearchParametersIVF(nprobe=self.probes, sel=allowed)
-        found = self._file.search(query[None].astype(np.float32), count, params=chosen)[1][0]
+        found = self._file.search(query[None], count, params=chosen)[1][0]
         return found[found >= 0]
 
 

@@ -6,9 +6,13 @@ from scipy.sparse import csr_matrix
 from lorarec.retrieval.nearest import best
 from lorarec.retrieval.sources import ranges, recent
 
+#: Words in more titles than this are passed over: they say little, and reading them would cost more than all others.
+MOST_TITLES = 50_000
+
 
 class Titles:
-    """Inner products of title vectors with the sum of those of the latest history items.
+    """Inner products of title vectors with the sum of those of the latest history items, over words that are not in
+    more than `MOST_TITLES` titles.
 
     Args:
         words: (items, words) title vectors, see `lorarec.data.title_vectors`.
@@ -25,6 +29,7 @@ class Titles:
         latest = recent(history)
         query = csr_matrix(np.ones((1, len(latest)))) @ self.words[latest]
         begin, end = self.items_of.indptr[query.indices], self.items_of.indptr[query.indices + 1]
+        end = np.where(end - begin > MOST_TITLES, begin, end)
         places = ranges(begin, end)
         products = self.items_of.data[places] * np.repeat(query.data, end - begin)
         scores = np.bincount(self.items_of.indices[places], products, minlength=len(self.rows))
