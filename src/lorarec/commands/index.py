@@ -26,7 +26,7 @@ def index(
     what has similar titles, what has similar titles and is new, and what is popular. Make it again when the log or the
     catalogue has changed: it belongs to one state of the dataset. Histories may grow without that.
 
-    Beyond 100,000 items the vectors are searched through faiss, if it is installed: pip install lorarec[index]
+    Beyond 100,000 items the vectors are searched through faiss, if it is installed: pip install 'lorarec[index]'
 
     Example: lorarec index data/shop --out index/shop
     """

@@ -85,7 +85,7 @@ def recommend_next(
 
     Args:
         titles: item id -> title, of the index's catalogue.
-        history: item ids in time order.
+        history: item ids in time order; may be empty, and those that the catalogue does not know are passed over.
         top: how many.
         pool: candidates that the index hands to the ranker.
         allow, deny: the only items that may be recommended, and those that must not; see `Index.blocked`.
@@ -99,11 +99,14 @@ def recommend_next(
         LorarecError: the adapter reads evidence and there is none, or a readout that lists its candidates in the prompt
             with too large a pool.
     """
+    history = [item for item in history if item in titles]
     proposals = index.propose(history, pool, index.blocked(allow, deny))
     if not proposals:
         return []
     items = [proposal.item_id for proposal in proposals]
-    case = pl.DataFrame({USER: [user], HISTORY: [list(history)], CANDIDATES: [items]})
+    case = pl.DataFrame(
+        {USER: [user], HISTORY: [history], CANDIDATES: [items]}, schema_overrides={HISTORY: pl.List(pl.String)}
+    )
     scores = ranker.score_cases(case, titles, evidence)[0]
     shares = posterior(scores)
     return [

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-#: Beyond this many vectors faiss answers several times faster than the exact product (4 ms against 0.3 ms here, on two
-#: cores and 64 dimensions) and finds all but a few of the same items.
+#: Beyond this many vectors faiss answers many times faster than the exact product (of 200,000 vectors of 64 numbers, in
+#: under 1 ms against 8 ms), and finds most of the same items: nearly all where vectors lie in clusters.
 EXACT_UP_TO = 100_000
 #: Cells of the inverted file that are searched.
 PROBES = 64
@@ -61,7 +61,7 @@ class Nearest:
 def cells(vectors: np.ndarray, seed: int = 0) -> np.ndarray | None:
     """Centres (c, d) of an inverted file over many vectors (n, d), c the root of n; None where exact search is as good.
 
-    None as well where faiss is not installed (`pip install lorarec[index]`).
+    None as well where faiss is not installed (`pip install 'lorarec[index]'`).
     """
     faiss = _faiss()
     if len(vectors) <= EXACT_UP_TO or not faiss:
