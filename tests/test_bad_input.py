@@ -15,6 +15,7 @@ from lorarec.adapters import Adapter, save_adapter
 from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, load_split
+from lorarec.retrieval import Index
 
 LOG = "user,item,time\n" + "".join(f"u{n // 4},i{n * 7 % 40},{n}\n" for n in range(80))
 ITEMS = "item,title\n" + "".join(f"i{n},lamp {n}\n" for n in range(40))
@@ -44,7 +45,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two = interactions.group_by("user_id", maintain_order=True).head(2)
     Dataset.from_frames("short", two, items).save(folder / "short")
     few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
-    Dataset.from_frames("few", few, items.head(10)).save(folder / "few")
+    Index.build(Dataset.from_frames("few", few, items.head(10)).save(folder / "few")).save(folder / "index-of-few")
+    (folder / "seen.txt").write_text("i0\ni7\ni14\ni21\n")
     backbone = Backbone.load()
     _adapter(backbone, folder / "one", 2)
     _adapter(backbone, folder / "two", 2)
@@ -120,6 +122,14 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["evaluate", "shop", "--adapter", "corrupted"], "corrupted/adapter_model.safetensors is corrupted"),
         (["evaluate", "shop", "--out", "taken"], "taken exists already"),
         (["recommend", "shop", "--user", "nobody"], "nobody"),
+        (["recommend", "shop", "--user", "u0", "--index", "taken"], "taken is not an index"),
+        (["recommend", "shop", "--user", "u0", "--index", "index-of-few"], "index-of-few was made of few"),
+        (["recommend", "shop", "--user", "u0", "--deny", "none.txt"], "cannot read none.txt: No such file"),
+        (["recommend", "shop", "--user", "u0", "--deny", "cut.csv.gz"], "cannot read cut.csv.gz: not UTF-8 text"),
+        (["recommend", "shop", "--user", "u0", "--allow", "log.csv"], "log.csv names no item of shop"),
+        (["recommend", "shop", "--user", "u0", "--allow", "seen.txt"], "is left to recommend to user u0"),
+        (["index", "shop", "--out", "taken"], "taken exists already"),
+        (["index", "taken", "--out", "new"], "taken has no dataset.json"),
     ],
 )
 def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:

@@ -19,6 +19,7 @@ ORDER = (
     "mixing",
     "conventional",
     "personal",
+    "retrieval",
     "ranking",
     "evaluation",
     "demo",

@@ -14,20 +14,35 @@ if TYPE_CHECKING:
     from lorarec.evaluation import evaluate
     from lorarec.mixing import mix
     from lorarec.personal import personalize
-    from lorarec.ranking import Ranker
+    from lorarec.ranking import Ranker, recommend
+    from lorarec.retrieval import Index
     from lorarec.training import train
 
 __version__ = "0.1.0"
 
-__all__ = ["Backbone", "Dataset", "LorarecError", "Ranker", "__version__", "evaluate", "mix", "personalize", "train"]
+__all__ = [
+    "Backbone",
+    "Dataset",
+    "Index",
+    "LorarecError",
+    "Ranker",
+    "__version__",
+    "evaluate",
+    "mix",
+    "personalize",
+    "recommend",
+    "train",
+]
 
 _HOMES = {
     "Backbone": "lorarec.backbone",
     "Dataset": "lorarec.data",
+    "Index": "lorarec.retrieval",
     "Ranker": "lorarec.ranking",
     "evaluate": "lorarec.evaluation",
     "mix": "lorarec.mixing",
     "personalize": "lorarec.personal",
+    "recommend": "lorarec.ranking",
     "train": "lorarec.training",
 }
 

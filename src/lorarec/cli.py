@@ -34,6 +34,7 @@ _PANELS = {
     "Ranking": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
         "evaluate-clicks": ("clicks", "evaluate_clicks", "Compare columns of click probabilities for the same events."),
+        "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
         "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
     },

@@ -6,7 +6,8 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.ranking import Ranker, recommend
+from lorarec.ranking import Ranker, recommend, recommend_next
+from lorarec.retrieval import Index, NextItemOptions
 
 TITLES = [
     "red lamp",
@@ -40,7 +41,7 @@ def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
     by_item = {item.item_id: item for item in found}
     assert not set(by_item) & {"0", "1", "2"}
     assert by_item["3"].source == "together"
-    assert by_item["6"].source == "title"
+    assert by_item["6"].source == "new"
     assert by_item["5"].source == "popular"
     assert set(by_item["3"].because) <= {"red lamp", "green lamp"}
     assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
@@ -61,3 +62,23 @@ def test_titles_without_a_word(tiny_backbone: Backbone) -> None:
     items = pl.DataFrame({"item_id": ["0", "1"], "title": ["!", "!"]})
     found = recommend(Ranker(tiny_backbone), Dataset.from_frames("toy", interactions, items), "a")
     assert [item.item_id for item in found] == ["1"]
+
+
+def test_allowed_and_denied(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    assert {item.item_id for item in recommend(ranker, dataset, "a", deny=["3", "6"])} == {"4", "5", "7"}
+    assert {item.item_id for item in recommend(ranker, dataset, "a", allow=["0", "5", "7"], deny=["7"])} == {"5"}
+    with pytest.raises(LorarecError, match="nothing of toy is left to recommend to user a"):
+        recommend(ranker, dataset, "a", allow=["0", "1"])
+
+
+def test_any_history(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    index = Index.build(dataset, NextItemOptions(epochs=1, width=8))
+    known = recommend(ranker, dataset, "a", index=index)
+    assert recommend_next(ranker, index, dataset.titles, ["0", "1", "2"]) == known
+    assert recommend_next(ranker, index, dataset.titles, ["0", "stranger", "1", "2"]) == known
+    grown = recommend_next(ranker, index, dataset.titles, ["0", "1", "2", "4"])
+    assert {item.item_id for item in grown} == {"3", "5", "6", "7"}
+    assert {item.source for item in recommend_next(ranker, index, dataset.titles, [])} == {"popular"}
+    assert recommend_next(ranker, index, dataset.titles, list("01234567")) == []

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
 
 
 def recommend(
@@ -23,25 +25,50 @@ def recommend(
     trust_remote_code: TrustRemoteCode = False,
     top: Annotated[int, typer.Option("--top", min=1, help="How many items.")] = 10,
     pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
+    index: Annotated[
+        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
+    ] = None,
+    allow: Annotated[Path | None, typer.Option(help="File of the only item ids to recommend, one per line.")] = None,
+    deny: Annotated[Path | None, typer.Option(help="File of item ids not to recommend, one per line.")] = None,
+    out_of_stock: Annotated[Path | None, typer.Option(help="File of item ids out of stock, one per line.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Recommend items a user has not had yet: a cheap stage proposes, the adapter ranks.
 
     Each line says which of the user's items it rests on.
+
+    Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop --deny withdrawn.txt
     """
     from lorarec.backbone import Backbone
-    from lorarec.data import Dataset
     from lorarec.ranking import Ranker
     from lorarec.ranking import recommend as recommend_items
     from lorarec.ranking.tables import recommendation_table
+    from lorarec.retrieval import Index
 
     data = Dataset.load(dataset)
+    only = None if allow is None else _item_ids(allow, data)
+    refused = [item for path in (deny, out_of_stock) if path for item in _item_ids(path, data)]
+    loaded = None if index is None else Index.load(index, data)
     model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
     with Ranker(model, adapter) as ranker:
-        found = recommend_items(ranker, data, user, top, pool)
+        found = recommend_items(ranker, data, user, top, pool, loaded, only, refused)
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
     Console().print(recommendation_table(found, f"For user {user} of {data.name}"))
+
+
+def _item_ids(path: Path, dataset: Dataset) -> list[str]:
+    """The ids of a file, one per line; empty lines are passed over, and so are ids that the dataset does not have."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LorarecError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    found = [item for line in lines if (item := line.strip()) in dataset.titles]
+    if not found and any(line.strip() for line in lines):
+        raise LorarecError(
+            f"{path} names no item of {dataset.name}: put one item id on each line, as in {next(iter(dataset.titles))}"
+        )
+    return found

@@ -48,15 +48,15 @@ def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 
     held_out = _new_items(dataset, new_items, seed)
     rows = rows.with_columns(pl.col(ITEM).is_in(held_out.implode()).alias("new"))
     known = rows.filter(~pl.col("new"))
-    train = _histories(known.filter(pl.col("left") > 2))
+    train = histories_of(known.filter(pl.col("left") > 2))
     valid = _join(_targets(known.filter(pl.col("left") == 2)), train)
-    test = {WARM: _join(_targets(known.filter(pl.col("left") == 1)), _histories(known.filter(pl.col("left") > 1)))}
+    test = {WARM: _join(_targets(known.filter(pl.col("left") == 1)), histories_of(known.filter(pl.col("left") > 1)))}
     if new_items:
         last_new = rows.filter("new").group_by(USER).agg(pl.col("left").min().alias("target_left"))
         rows = rows.join(last_new, on=USER, maintain_order="left")
         before = rows.filter((pl.col("left") > pl.col("target_left")) & ~pl.col("new"))
         targets = _targets(rows.filter(pl.col("left") == pl.col("target_left")))
-        test[NEW_ITEM] = _join(targets, _histories(before))
+        test[NEW_ITEM] = _join(targets, histories_of(before))
     catalogue = dataset.items[ITEM]
     warm_catalogue = catalogue.filter(~catalogue.is_in(held_out.implode()))
     extra = {"users_too_short": too_short, "new_items": held_out.len()}
@@ -93,7 +93,7 @@ def global_time(
     options["max_history"] = max_history
     part = pl.sum_horizontal(pl.col(TIME) >= cut for cut in cuts)
     rows = rows.with_columns(part.alias("part"), pl.int_range(pl.len()).over(USER).alias("place")).with_row_index()
-    train = _histories(rows.filter(pl.col("part") == 0))
+    train = histories_of(rows.filter(pl.col("part") == 0))
     valid, last = (_window_cases(rows, part, max_history) for part in (1, 2))
     seen = rows.filter(pl.col("part") < 2)[ITEM].unique()
     is_seen = pl.col(TARGET).is_in(seen.implode())
@@ -138,7 +138,8 @@ def _stream(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, *purpose.encode()])
 
 
-def _histories(rows: pl.DataFrame) -> pl.DataFrame:
+def histories_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """user_id and history (item ids) of interactions that are sorted by user and time, one row per user."""
     return rows.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY))
 
 

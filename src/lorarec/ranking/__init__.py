@@ -1,7 +1,7 @@
 """The Ranker, generation, and recommendation over a whole catalogue."""
 
-from lorarec.ranking.catalogue import Recommendation, recommend
+from lorarec.ranking.catalogue import Recommendation, recommend, recommend_next
 from lorarec.ranking.generate import generate_titles
 from lorarec.ranking.ranker import Ranker
 
-__all__ = ["Ranker", "Recommendation", "generate_titles", "recommend"]
+__all__ = ["Ranker", "Recommendation", "generate_titles", "recommend", "recommend_next"]

@@ -1,17 +1,16 @@
-"""Recommendation over a whole catalogue: a cheap candidate stage, then the ranker."""
+"""Recommendation over a whole catalogue: the index proposes candidates, the ranker orders them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lorarec.data import Dataset, Evidence
+from lorarec.data import Dataset, Evidence, histories_of
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, USER
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranker
+from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 
 
@@ -22,8 +21,7 @@ class Recommendation:
     Attributes:
         score: the ranker's score.
         probability: its share of the posterior over the candidate pool.
-        source: what proposed it: `together` (chosen by users who chose the history), `title` (similar words) or
-            `popular`.
+        source: what proposed it, see `lorarec.retrieval.Proposal`.
         because: titles of the history that the proposal rests on, strongest first.
     """
 
@@ -35,78 +33,81 @@ class Recommendation:
     because: list[str]
 
 
-class CandidateStage:
-    """Proposes items by co-occurrence with the history, by similar titles, and by popularity, in turns.
-
-    Co-occurrence knows items with interactions, titles bring in brand-new ones, and popularity fills up.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.items = dataset.items[ITEM].to_list()
-        self.row = {item: row for row, item in enumerate(self.items)}
-        users = dataset.interactions[USER].rank("dense").to_numpy().astype(np.int64) - 1
-        rows = np.array([self.row[item] for item in dataset.interactions[ITEM].to_list()])
-        shape = (int(users.max()) + 1, len(self.items))
-        seen = csr_matrix((np.ones(len(users), np.float32), (users, rows)), shape=shape)
-        seen.data[:] = 1
-        self.popularity = np.asarray(seen.sum(0)).ravel()
-        # Dividing by the root of the counts makes the product of two columns their cosine.
-        self.interactions = seen.multiply(1 / np.sqrt(np.maximum(self.popularity, 1))).tocsc()
-        # Any run of characters is a word: no catalogue is without one.
-        words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True)
-        self.words = words.fit_transform(dataset.items["title"].to_list())
-
-    def propose(self, history: Sequence[str], pool: int) -> dict[str, tuple[str, list[str]]]:
-        """Up to `pool` items outside the history: item -> (source, items of the history it rests on)."""
-        known = [item for item in history if item in self.row]
-        rows = [self.row[item] for item in known]
-        together = np.asarray((self.interactions[:, rows].T @ self.interactions).todense())
-        words = np.asarray((self.words[rows] @ self.words.T).todense())
-        found: dict[str, tuple[str, list[str]]] = {}
-        rankings = {"together": together, "title": words, "popular": self.popularity[None] * np.ones((1, 1))}
-        for source, table in rankings.items():
-            total = table.sum(0) if len(table) else np.zeros(len(self.items))
-            total[rows] = 0
-            limit = len(found) + (pool // 3 if source != "popular" else pool - len(found))
-            for row in np.argsort(-total, kind="stable"):
-                if len(found) >= limit or total[row] <= 0:
-                    break
-                if self.items[row] in found:
-                    continue
-                because = (
-                    [] if source == "popular" else [known[i] for i in np.argsort(-table[:, row])[:2] if table[i, row]]
-                )
-                found[self.items[row]] = (source, because)
-        return found
-
-
-def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: int = 100) -> list[Recommendation]:
-    """Recommend items that the user has not interacted with yet.
+def recommend(
+    ranker: Ranker,
+    dataset: Dataset,
+    user: str,
+    top: int = 10,
+    pool: int = 100,
+    index: Index | None = None,
+    allow: Collection[str] | None = None,
+    deny: Collection[str] = (),
+) -> list[Recommendation]:
+    """Recommend items that a user of a dataset has not interacted with yet.
 
     Args:
         user: a user id of the dataset.
-        top: how many.
-        pool: candidates that the cheap stage hands to the ranker.
-
-    Returns:
-        At most `top` recommendations, best first.
+        index: of the dataset; made on the spot, without a next-item model, when None.
+        top, pool, allow, deny: see `recommend_next`.
 
     Raises:
-        LorarecError: an unknown user, or a readout that lists its candidates in the prompt with too large a pool.
+        LorarecError: an unknown user, nothing left to recommend, or a readout that lists its candidates in the prompt
+            with too large a pool.
     """
     history = dataset.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
     if not history:
         known = ", ".join(dataset.interactions[USER].unique(maintain_order=True).head(3).to_list())
         raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
-    proposals = CandidateStage(dataset).propose(history, pool)
-    if not proposals:
+    index = index or Index.build(dataset)
+    evidence = Evidence(histories_of(dataset.interactions), dataset.titles) if ranker.evidence else None
+    found = recommend_next(ranker, index, dataset.titles, history, top, pool, allow, deny, user, evidence)
+    if not found:
         raise LorarecError(
-            f"user {user} has interacted with every item of {dataset.name}: nothing is left to recommend"
+            f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied or "
+            "not allowed"
         )
-    titles = dataset.titles
-    items = list(proposals)
-    case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [items]})
-    scores = ranker.score_cases(case, titles, _evidence(dataset) if ranker.evidence else None)[0]
+    return found
+
+
+def recommend_next(
+    ranker: Ranker,
+    index: Index,
+    titles: dict[str, str],
+    history: Sequence[str],
+    top: int = 10,
+    pool: int = 100,
+    allow: Collection[str] | None = None,
+    deny: Collection[str] = (),
+    user: str = "",
+    evidence: Evidence | None = None,
+) -> list[Recommendation]:
+    """Recommend items for any history, whoever's it is.
+
+    Args:
+        titles: item id -> title, of the index's catalogue.
+        history: item ids in time order; may be empty, and those that the catalogue does not know are passed over.
+        top: how many.
+        pool: candidates that the index hands to the ranker.
+        allow, deny: the only items that may be recommended, and those that must not; see `Index.blocked`.
+        user: whose own choices the evidence leaves out.
+        evidence: for an adapter that reads it.
+
+    Returns:
+        At most `top` recommendations, best first; none where everything is in the history, denied or not allowed.
+
+    Raises:
+        LorarecError: the adapter reads evidence and there is none, or a readout that lists its candidates in the prompt
+            with too large a pool.
+    """
+    history = [item for item in history if item in titles]
+    proposals = index.propose(history, pool, index.blocked(allow, deny))
+    if not proposals:
+        return []
+    items = [proposal.item_id for proposal in proposals]
+    case = pl.DataFrame(
+        {USER: [user], HISTORY: [history], CANDIDATES: [items]}, schema_overrides={HISTORY: pl.List(pl.String)}
+    )
+    scores = ranker.score_cases(case, titles, evidence)[0]
     shares = posterior(scores)
     return [
         Recommendation(
@@ -114,14 +115,8 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
             title=titles[items[i]],
             score=float(scores[i]),
             probability=float(shares[i]),
-            source=proposals[items[i]][0],
-            because=[titles[item] for item in proposals[items[i]][1]],
+            source=proposals[i].source,
+            because=[titles[item] for item in proposals[i].because],
         )
         for i in np.argsort(-scores, kind="stable")[:top]
     ]
-
-
-def _evidence(dataset: Dataset) -> Evidence:
-    """Of everything that all users chose."""
-    histories = dataset.interactions.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY))
-    return Evidence(histories, dataset.titles)

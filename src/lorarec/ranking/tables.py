@@ -7,7 +7,13 @@ from rich.text import Text
 
 from lorarec.ranking.catalogue import Recommendation
 
-REASONS = {"together": "chosen together with", "title": "titled like", "popular": "popular"}
+REASONS = {
+    "next": "often follows",
+    "together": "chosen together with",
+    "title": "titled like",
+    "new": "new, titled like",
+    "popular": "popular",
+}
 
 
 def recommendation_table(recommendations: Sequence[Recommendation], title: str) -> Table:

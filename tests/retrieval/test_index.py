@@ -1,0 +1,132 @@
+"""The index: nothing seen or blocked, nothing twice, new items surface, and the folder gives the same answers."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorarec.artefacts import read_json, write_json
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.retrieval import Index, NextItemOptions, nearest
+
+OPTIONS = NextItemOptions(epochs=15, width=16, depth=1, batch=16, lr=1e-2)
+ITEMS = [f"i{k:02}" for k in range(44)]
+IDS = st.lists(st.sampled_from([*ITEMS, "stranger"]))
+
+
+@pytest.fixture(scope="session")
+def index(shop: Dataset) -> Index:
+    return Index.build(shop, OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def light(shop: Dataset) -> Index:
+    return Index.build(shop)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learnt=st.booleans())
+def test_what_is_proposed(
+    index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learnt: bool
+) -> None:
+    asked = index if learnt else light
+    proposals = asked.propose(history, pool, asked.blocked(allow, deny))
+    found = [proposal.item_id for proposal in proposals]
+    free = set(ITEMS if allow is None else allow) & set(ITEMS) - set(deny) - set(history)
+    assert len(set(found)) == len(found) == min(pool, len(free))
+    assert set(found) <= free
+    for proposal in proposals:
+        assert proposal.source in asked.sources
+        assert len(set(proposal.because)) == len(proposal.because) <= 2
+        assert set(proposal.because) <= set(history)
+        assert bool(proposal.because) == (proposal.source != "popular") or proposal.source == "next"
+
+
+def test_every_source_has_its_say_and_new_items_surface(index: Index) -> None:
+    proposals = index.propose(["i00", "i01", "i02"], pool=20)
+    assert {"next", "together", "new"} <= {proposal.source for proposal in proposals}
+    new = [proposal for proposal in proposals if proposal.source == "new"]
+    assert {proposal.item_id for proposal in new} == {"i40", "i41"}
+    assert all(proposal.because for proposal in new)
+
+
+@pytest.mark.parametrize("source", ["next", "together", "title"])
+def test_lamps_call_for_lamps(index: Index, source: str) -> None:
+    found = index.rank(source, ["i03", "i07", "i11"], 8)
+    assert len(found) == 8
+    assert sum(item < "i20" for item in found) >= 7
+
+
+def test_a_history_that_grows_changes_the_answer(index: Index) -> None:
+    assert index.rank("next", ["i03", "i07"], 5) != index.rank("next", ["i03", "i07", "i25", "i31", "i29"], 5)
+
+
+def test_without_a_known_history_popularity_remains(index: Index) -> None:
+    for history in ([], ["stranger"]):
+        assert {proposal.source for proposal in index.propose(history, 5)} == {"popular"}
+
+
+def test_only_the_histories_given_are_learned_from(shop: Dataset) -> None:
+    train = pl.DataFrame({"user_id": ["a", "b"], "history": [["i00", "i01"], ["i00", "i02", "i02"]]})
+    found = Index.build(shop, NextItemOptions(epochs=1, width=8), train)
+    assert found.record["counts"] == {"items": 44, "users": 2, "interactions": 5}
+    assert found.rank("together", ["i00"], 10) == ["i01", "i02"]
+    assert set(found.rank("next", ["i00"], 10)) == {"i01", "i02"}
+    assert "i30" in found.rank("new", ["i31"], 44)
+
+
+@pytest.mark.parametrize("options", [None, OPTIONS])
+def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemOptions | None) -> None:
+    made = Index.build(shop, options)
+    made.save(tmp_path / "index")
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"index.json", "index.safetensors"}
+    loaded = Index.load(tmp_path / "index", shop)
+    for history in (["i00", "i25"], ["i42"], []):
+        assert loaded.propose(history, 30) == made.propose(history, 30)
+
+
+def test_round_trip_of_an_inverted_file(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(nearest, "EXACT_UP_TO", 10)
+    made = Index.build(shop, OPTIONS)
+    made.save(tmp_path / "index")
+    loaded = Index.load(tmp_path / "index", shop)
+    assert loaded.rank("next", ["i00"], 20) == made.rank("next", ["i00"], 20)
+
+
+def test_another_dataset_is_refused(shop: Dataset, light: Index, tmp_path: Path) -> None:
+    light.save(tmp_path / "index")
+    other = Dataset.from_frames("attic", shop.interactions.head(50), shop.items)
+    with pytest.raises(LorarecError, match=r"index .* was made of shop .*, not of attic .*lorarec index") as refused:
+        Index.load(tmp_path / "index", other)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_damaged_folders_are_refused(shop: Dataset, light: Index, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match="nowhere is not an index: make one with `lorarec index`"):
+        Index.load(tmp_path / "nowhere", shop)
+    light.save(tmp_path / "index")
+    for name in ("cut", "bare", "strange"):
+        shutil.copytree(tmp_path / "index", tmp_path / name)
+    arrays = tmp_path / "cut" / "index.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:-8])
+    with pytest.raises(LorarecError, match=r"index.safetensors is not what index.json says"):
+        Index.load(tmp_path / "cut", shop)
+    (tmp_path / "bare" / "index.safetensors").unlink()
+    with pytest.raises(LorarecError, match=r"bare is damaged"):
+        Index.load(tmp_path / "bare", shop)
+    record = read_json(tmp_path / "strange" / "index.json")
+    write_json(tmp_path / "strange" / "index.json", {**record, "options": {"epochs": 1, "colour": "red"}})
+    with pytest.raises(LorarecError, match=r"strange is damaged"):
+        Index.load(tmp_path / "strange", shop)
+
+
+def test_blocked_is_a_mask(light: Index) -> None:
+    assert not light.blocked().any()
+    assert np.flatnonzero(light.blocked(deny=["i03", "stranger"])).tolist() == [3]
+    assert np.flatnonzero(~light.blocked(allow=["i03", "i05"], deny=["i03"])).tolist() == [5]
