@@ -21,6 +21,7 @@ ORDER = (
     "personal",
     "ranking",
     "evaluation",
+    "serving",
     "demo",
     "commands",
     "cli",

@@ -35,6 +35,7 @@ _PANELS = {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
         "evaluate-clicks": ("clicks", "evaluate_clicks", "Compare columns of click probabilities for the same events."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
+        "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
         "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
     },
 }

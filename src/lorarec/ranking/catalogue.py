@@ -106,7 +106,7 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
     titles = dataset.titles
     items = list(proposals)
     case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [items]})
-    scores = ranker.score_cases(case, titles, _evidence(dataset) if ranker.evidence else None)[0]
+    scores = ranker.score_cases(case, titles, whole_evidence(dataset) if ranker.evidence else None)[0]
     shares = posterior(scores)
     return [
         Recommendation(
@@ -121,7 +121,7 @@ def recommend(ranker: Ranker, dataset: Dataset, user: str, top: int = 10, pool: 
     ]
 
 
-def _evidence(dataset: Dataset) -> Evidence:
-    """Of everything that all users chose."""
+def whole_evidence(dataset: Dataset) -> Evidence:
+    """Evidence of everything that all users chose."""
     histories = dataset.interactions.group_by(USER, maintain_order=True).agg(pl.col(ITEM).alias(HISTORY))
     return Evidence(histories, dataset.titles)
