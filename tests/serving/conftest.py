@@ -32,7 +32,7 @@ EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}
 LISTED = {"readout": "likelihood", "options": {}}
 
 
-def write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], rank: int = 3) -> Path:
+def _write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], rank: int = 3) -> Path:
     """A PEFT folder with random factors."""
     peft = get_peft_model(copy.deepcopy(model), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
     generator = torch.Generator().manual_seed(seed)
@@ -42,6 +42,12 @@ def write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], ran
     peft.save_pretrained(folder)
     (folder / "lorarec.json").write_text(json.dumps(meta))
     return folder
+
+
+@pytest.fixture
+def write_adapter() -> Callable[..., Path]:
+    """Write a PEFT folder with random factors."""
+    return _write_adapter
 
 
 @pytest.fixture
@@ -61,7 +67,7 @@ def adapters(tiny_backbone: Backbone, tmp_path: Path) -> Path:
     for seed, (name, meta) in enumerate(
         [("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED), ("listed2", LISTED)]
     ):
-        write_adapter(tiny_backbone.model, folder / name, seed, meta)
+        _write_adapter(tiny_backbone.model, folder / name, seed, meta)
     (folder / "notes").mkdir()
     return folder
 

@@ -60,7 +60,9 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         await service.stop()
 
     # The bundled pages of documentation load scripts from elsewhere.
-    app = FastAPI(title="lorarec", lifespan=lifespan, docs_url=None, redoc_url=None, description=__doc__)
+    app = FastAPI(
+        title="lorarec", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, description=__doc__
+    )
     app.add_middleware(Guard, key=key)
     app.add_middleware(Measure, metrics=service.metrics)
     _add_handlers(app)
