@@ -67,9 +67,11 @@ def serve(
     bound = listen(host, port)
     model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
     options = ServiceOptions(combine, load or None, token_budget, wait_ms / 1000, queue, pool)
-    service = Service(model, data, adapters, _url(db or str(dataset.with_name(f"{dataset.name}.db"))), options)
+    service = Service(model, data, adapters, _url(db or f"{dataset.resolve()}.db"), options)
     names = ", ".join(service.shelf.loaded) or "no adapter"
-    typer.echo(f"{data.name} with {names} on http://{host}:{bound.getsockname()[1]}", err=True)
+    typer.echo(
+        f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
+    )
     run_service(service, bound, key)
 
 

@@ -77,7 +77,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """Recommend items of the whole catalogue that the history does not have."""
         return await _while_connected(request, service.recommend(body))
 
-    @app.post("/v1/events", responses=_refusals(422, 503))
+    @app.post("/v1/events", responses=_refusals(422, 429, 503))
     async def events(body: EventsRequest) -> Stored:
         """Store interactions; the user's next answer reads them."""
         stored = await service.store(body)
@@ -168,6 +168,10 @@ def _add_handlers(app: FastAPI) -> None:
             503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1
         )
         return JSONResponse(told.body, 503, told.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        return JSONResponse(Problem(500, "this should not have happened: the server's log tells more").body, 500)
 
     @app.exception_handler(ClientGone)
     async def left(_: Request, error: ClientGone) -> Response:

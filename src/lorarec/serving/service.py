@@ -128,12 +128,13 @@ class Service:
         """Append events and return how many were new; the next answer reads them.
 
         Raises:
-            Problem: an item that the catalogue does not have.
+            Problem: an item that the catalogue does not have, or a full queue.
         """
-        for place, event in enumerate(request.events):
-            self._known(event.item_id, f"events.{place}.item_id")
-        events = [Event(**event.model_dump()) for event in request.events]
-        stored = await asyncio.to_thread(self.histories.append, events)
+        with self.batcher.admitted():
+            for place, event in enumerate(request.events):
+                self._known(event.item_id, f"events.{place}.item_id")
+            events = [Event(**event.model_dump()) for event in request.events]
+            stored = await asyncio.to_thread(self.histories.append, events)
         self.metrics.events.inc(stored)
         return stored
 
