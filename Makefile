@@ -31,5 +31,5 @@ lint: .venv/.installed-dev
 # pip reads dependency groups from version 25.1 on.
 .venv/.installed-dev: .venv/.installed
 	$(INSTALL) --upgrade pip
-	$(INSTALL) --group dev
+	$(INSTALL) --editable '.[serve]' --group dev
 	touch $@

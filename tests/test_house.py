@@ -22,6 +22,7 @@ ORDER = (
     "retrieval",
     "ranking",
     "evaluation",
+    "serving",
     "demo",
     "commands",
     "cli",

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.adapters import read_adapter
-from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.prompting import prompt_settings, shared_settings
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Evidence, Split
 from lorarec.data.columns import TARGET
@@ -25,15 +25,7 @@ class CasePrompts:
     """
 
     def __init__(self, backbone: Backbone, adapters: Sequence[str | Path]) -> None:
-        settings = {folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters}
-        (first_folder, first), *others = settings.items()
-        for folder, other in others:
-            for key in ("readout", "template", "evidence"):
-                if other[key] != first[key]:
-                    raise LorarecError(
-                        f"adapters {first_folder} and {folder} were trained with another {key} each "
-                        f"({first[key]}, {other[key]}) and cannot share prompts"
-                    )
+        first = shared_settings({folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters})
         self.max_history = first["max_history"]
         self.evidence = first["evidence"]
         self.builder = PromptBuilder(

@@ -59,7 +59,7 @@ def recommend(
         known = ", ".join(dataset.interactions[USER].unique(maintain_order=True).head(3).to_list())
         raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
     index = index or Index.build(dataset)
-    evidence = Evidence(histories_of(dataset.interactions), dataset.titles) if ranker.evidence else None
+    evidence = whole_evidence(dataset) if ranker.evidence else None
     found = recommend_next(ranker, index, dataset.titles, history, top, pool, allow, deny, user, evidence)
     if not found:
         raise LorarecError(
@@ -120,3 +120,8 @@ def recommend_next(
         )
         for i in np.argsort(-scores, kind="stable")[:top]
     ]
+
+
+def whole_evidence(dataset: Dataset) -> Evidence:
+    """Evidence of everything that all users chose."""
+    return Evidence(histories_of(dataset.interactions), dataset.titles)

@@ -1,0 +1,171 @@
+"""`lorarec serve` under closed-loop clients: requests that share batches against one request at a time.
+
+Each client sends its next request when it has the answer to the last. Requests are of random users of the bundled
+sample with 30 candidates each, under four mixtures of two random adapters of rank 16; every answer is compared with the
+offline Ranker's. The server runs in a process of its own and shares the cores with the clients.
+
+    python benchmarks/serving_load.py --seconds 30
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import polars as pl
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lorarec.adapters import AdapterBank, read_adapter
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.data.sample import load_sample
+from lorarec.ranking import Ranker
+
+MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.7}, {"general": 0.6, "specific": 0.4}]
+CANDIDATES = 30
+#: Scores further than this from the offline ones count as wrong.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request and the scores it must get."""
+
+    body: dict[str, Any]
+    scores: np.ndarray
+
+
+def write_adapters(backbone: Backbone, folder: Path) -> None:
+    torch.manual_seed(0)
+    for name in ("general", "specific"):
+        model = get_peft_model(backbone.model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.02)
+        model.save_pretrained(folder / name)
+        model.unload()
+
+
+def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -> list[Asked]:
+    rng = np.random.default_rng(0)
+    adapters = [read_adapter(folder / name) for name in ("general", "specific")]
+    histories = data.interactions.group_by("user_id", maintain_order=True).agg(pl.col("item_id").alias("history"))
+    cases = histories.sample(count, seed=0, with_replacement=True)
+    items = data.items["item_id"].to_list()
+    drawn = [[items[i] for i in rng.choice(len(items), CANDIDATES, replace=False)] for _ in range(count)]
+    cases = cases.with_columns(pl.Series("candidates", drawn))
+    made = []
+    for number, mixture in enumerate(MIXTURES):
+        weights = torch.tensor([mixture.get("general", 0.0), mixture.get("specific", 0.0)])
+        merged = AdapterBank.stack(adapters).merge(weights, "factors")
+        mine = cases[number :: len(MIXTURES)]
+        with Ranker(backbone, replace(merged, meta=adapters[0].meta)) as ranker:
+            scores = ranker.score_cases(mine, data.titles)
+        for user, candidates, expected in zip(mine["user_id"], mine["candidates"], scores, strict=True):
+            body = {"user_id": user, "candidates": candidates.to_list(), "adapter": mixture}
+            made.append(Asked(body, expected))
+    return made
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    words = [str(folder / "data"), "--adapters", str(folder / "adapters"), "--port", "0", *options]
+    command = [sys.executable, "-m", "lorarec", "serve", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "LORAREC_API_KEY"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"on (http://\S+)$", line.strip())
+        if found is None:
+            raise SystemExit(line + process.stderr.read())
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=9)) as client:
+            client.get(f"{found[1]}/healthz")
+        yield found[1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: float) -> tuple[list[float], float, int]:
+    """Latencies of all answers, the largest difference to the offline scores, and how many answers were wrong."""
+    rng = np.random.default_rng(clients)
+    latencies: list[float] = []
+    worst, wrong = 0.0, 0
+    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
+    async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits) as session:
+
+        async def client(order: np.ndarray) -> None:
+            nonlocal worst, wrong
+            for place in order:
+                if time.perf_counter() > end:
+                    return
+                began = time.perf_counter()
+                answer = await session.post("/v1/rank", json=requests[place].body)
+                latencies.append(time.perf_counter() - began)
+                found = {item["candidate"]: item["score"] for item in answer.json().get("ranking", [])}
+                scores = np.array([found.get(place, np.nan) for place in range(CANDIDATES)])
+                difference = float(np.abs(scores - requests[place].scores).max())
+                worst = max(worst, difference)
+                wrong += not difference <= TOLERANCE
+
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(client(rng.integers(len(requests), size=100_000)) for _ in range(clients)))
+    return latencies, worst, wrong
+
+
+def batches(url: str) -> tuple[float, float, float]:
+    """Requests scored, passes and seconds in passes so far."""
+    text = httpx2.get(f"{url}/metrics").text
+    names = ("lorarec_batch_size_sum", "lorarec_batch_size_count", "lorarec_batch_seconds_sum")
+    found = [re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in names]
+    rows, passes, seconds = [float(match[1]) if match else 0.0 for match in found]
+    return rows, passes, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--seconds", type=float, default=30, help="for each number of clients")
+    parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
+    arguments = parser.parse_args()
+    backbone = Backbone.load()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = load_sample().save(folder / "data")
+        write_adapters(backbone, folder / "adapters")
+        requests = make_requests(backbone, data, folder / "adapters", arguments.requests)
+        for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1")}.items():
+            with served(folder, *options) as url:
+                asyncio.run(closed_loop(url, requests, 1, 2))
+                for clients in arguments.clients:
+                    before = batches(url)
+                    began = time.perf_counter()
+                    latencies, worst, wrong = asyncio.run(closed_loop(url, requests, clients, arguments.seconds))
+                    took = time.perf_counter() - began
+                    rows, passes, busy = (new - old for new, old in zip(batches(url), before, strict=True))
+                    p50, p99 = statistics.median(latencies), float(np.quantile(latencies, 0.99))
+                    print(
+                        f"{way:14} {clients:3} clients: {len(latencies) / took:6.1f} requests/s, "
+                        f"p50 {1000 * p50:6.0f} ms, p99 {1000 * p99:6.0f} ms, {rows / passes:5.1f} per pass, "
+                        f"{100 * busy / took:3.0f}% of the time in passes; {wrong} of {len(latencies)} answers wrong "
+                        f"(largest difference {worst:.0e})",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()

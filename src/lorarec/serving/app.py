@@ -1,0 +1,184 @@
+"""The HTTP API over a `Service`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from lorarec.serving.engine import Loaded
+from lorarec.serving.guard import Guard, Measure
+from lorarec.serving.problems import ClientGone, Problem
+from lorarec.serving.schemas import (
+    AdapterName,
+    Adapters,
+    AdapterState,
+    EventsRequest,
+    Health,
+    Ranking,
+    RankRequest,
+    RecommendRequest,
+    Refusal,
+    Stored,
+)
+from lorarec.serving.service import Service
+
+T = TypeVar("T")
+
+_DESCRIPTIONS = {
+    400: "The body cannot be read",
+    401: "No key or a wrong one",
+    404: "No such user or adapter",
+    413: "The body is too large",
+    422: "A field is wrong",
+    429: "Too many requests are waiting; Retry-After says when to come back",
+    503: "The database cannot be reached",
+}
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Refusal, "description": _DESCRIPTIONS[status]} for status in (400, 401, 413, *statuses)}
+
+
+def create_app(service: Service, key: str | None = None) -> FastAPI:
+    """The ASGI application; it starts the service's queue and stops the service at its end.
+
+    Args:
+        key: what clients must send as `Authorization: Bearer KEY`; without it only local hosts are answered.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await service.stop()
+
+    # The bundled pages of documentation load scripts from elsewhere.
+    app = FastAPI(
+        title="lorarec", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, description=__doc__
+    )
+    app.add_middleware(Guard, key=key)
+    app.add_middleware(Measure, metrics=service.metrics)
+    _add_handlers(app)
+
+    @app.post("/v1/rank", responses=_refusals(404, 422, 429, 503))
+    async def rank(request: Request, body: RankRequest) -> Ranking:
+        """Rank candidates for a stored user or a history."""
+        return await _while_connected(request, service.rank(body))
+
+    @app.post("/v1/recommend", responses=_refusals(404, 422, 429, 503))
+    async def recommend(request: Request, body: RecommendRequest) -> Ranking:
+        """Recommend items of the whole catalogue that the history does not have."""
+        return await _while_connected(request, service.recommend(body))
+
+    @app.post("/v1/events", responses=_refusals(422, 429, 503))
+    async def events(body: EventsRequest) -> Stored:
+        """Store interactions; the user's next answer reads them."""
+        stored = await service.store(body)
+        return Stored(stored=stored, known=len(body.events) - stored)
+
+    @app.get("/v1/adapters", responses=_refusals())
+    def adapters() -> Adapters:
+        """List the adapters in memory and those that can be loaded."""
+        available = service.shelf.available()
+        loaded = [_state(one, available) for one in service.shelf.loaded.values()]
+        return Adapters(loaded=loaded, available=available)
+
+    @app.post("/v1/adapters", responses=_refusals(404, 422))
+    async def load(body: AdapterName) -> AdapterState:
+        """Load an adapter of the adapters folder, or read it anew."""
+        return _state(await service.shelf.load(body.name, service.batcher), [body.name])
+
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_refusals(404, 422))
+    async def unload(name: str) -> None:
+        """Unload an adapter; requests that came before are still answered with it."""
+        await service.shelf.unload(name, service.batcher)
+
+    @app.get("/healthz", responses={503: {"model": Health, "description": _DESCRIPTIONS[503]}})
+    async def health(response: Response) -> Health:
+        """Whether the database is there; needs no key."""
+        try:
+            await asyncio.to_thread(service.histories.ping)
+        except SQLAlchemyError:
+            response.status_code = 503
+            return Health(status="degraded", database="unreachable", adapters=len(service.shelf.loaded))
+        return Health(status="ok", database="ok", adapters=len(service.shelf.loaded))
+
+    @app.get("/metrics", response_class=Response, responses=_refusals())
+    def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _state(one: Loaded, available: list[str]) -> AdapterState:
+    return AdapterState(
+        name=one.name,
+        fingerprint=one.fingerprint,
+        rank=max(one.adapter.ranks.values()),
+        readout=one.settings["readout"],
+        in_folder=one.name in available,
+    )
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns, unless the client leaves before: then it is cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def problem(_: Request, error: Problem) -> Response:
+        return JSONResponse(error.body, error.status, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # Where a field has alternatives, the error that lies deepest is of the one that was meant.
+        deepest = max(error.errors(), key=lambda found: len(_place(found["loc"])))
+        return JSONResponse(Problem(422, deepest["msg"], ".".join(_place(deepest["loc"])) or None).body, 422)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return JSONResponse(Problem(error.status_code, error.detail).body, error.status_code, error.headers)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def database(_: Request, error: SQLAlchemyError) -> Response:
+        told = Problem(
+            503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1
+        )
+        return JSONResponse(told.body, 503, told.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        return JSONResponse(Problem(500, "this should not have happened: the server's log tells more").body, 500)
+
+    @app.exception_handler(ClientGone)
+    async def left(_: Request, error: ClientGone) -> Response:
+        return Response(status_code=499)
+
+
+def _place(location: tuple[Any, ...]) -> list[str]:
+    """The parts of a field's place as in `candidates.3`, without pydantic's names for the alternatives of a field."""
+    parts = [str(part) for part in location if isinstance(part, int) or (part.isidentifier() and part.islower())]
+    return [part for part in parts if part not in ("body", "str")]

@@ -1,0 +1,79 @@
+"""From a request's items to the prompt an adapter was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from lorarec.adapters.prompting import prompt_settings, shared_settings
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Evidence
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.prompts import PromptBuilder, case_examples
+from lorarec.ranking.catalogue import whole_evidence
+from lorarec.serving.engine import Loaded, Row
+
+#: Before a title that stands for itself, where else an item id would stand; no id of a request has it.
+UNKNOWN = "\0"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked: item ids of the catalogue, or `UNKNOWN` with a title.
+
+    Attributes:
+        user: whose history it is, if a stored one.
+    """
+
+    user: str | None
+    history: Sequence[str]
+    candidates: Sequence[str]
+
+
+class Prompting:
+    """Builds rows for the engine, as a `Ranker` of the same adapters would. For one thread only.
+
+    Args:
+        dataset: the catalogue, and the interactions that evidence counts.
+    """
+
+    def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
+        self._tokenizer = backbone.tokenizer
+        self._dataset = dataset
+        self._builders: dict[tuple[Any, ...], PromptBuilder] = {}
+        self._evidence: Evidence | None = None
+
+    def title(self, item: str) -> str:
+        """The title of an item of the catalogue, or what follows `UNKNOWN`."""
+        return item.removeprefix(UNKNOWN) if item.startswith(UNKNOWN) else self._dataset.titles[item]
+
+    def row(self, case: Case, mixture: dict[Loaded, float]) -> Row:
+        """The prompt of a case with its candidates, and the mixture that scores it.
+
+        Raises:
+            LorarecError: the candidates do not fit into a prompt.
+        """
+        settings = shared_settings({one.name: one.settings for one in mixture}) if mixture else prompt_settings(None)
+        shown = case.history[-settings["max_history"] :]
+        frame = pl.DataFrame(
+            {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
+            schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
+        )
+        titles = {item: self.title(item) for item in (*shown, *case.candidates)}
+        builder = self._builder(settings)
+        evidence = self.evidence() if settings["evidence"] else None
+        return Row(case_examples(frame, titles, builder, settings["max_history"], evidence)[0], builder, mixture)
+
+    def evidence(self) -> Evidence:
+        """Counts over all interactions of the dataset, made once; events stored later do not enter them."""
+        if self._evidence is None:
+            self._evidence = whole_evidence(self._dataset)
+        return self._evidence
+
+    def _builder(self, settings: dict[str, Any]) -> PromptBuilder:
+        """Builders are shared, since they remember the tokens of titles."""
+        key = tuple(settings[name] for name in ("readout", "template", "max_tokens", "max_title_tokens"))
+        if key not in self._builders:
+            self._builders[key] = PromptBuilder(self._tokenizer, *key)
+        return self._builders[key]

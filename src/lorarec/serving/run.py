@@ -1,0 +1,56 @@
+"""Runs the service in this process until it is told to stop."""
+
+import socket
+
+import uvicorn
+
+from lorarec.errors import LorarecError
+from lorarec.serving.app import create_app
+from lorarec.serving.guard import LOCAL
+from lorarec.serving.service import Service
+
+#: Seconds that requests under way get to finish after SIGTERM or Ctrl+C.
+GRACE = 30
+
+
+def require_key(host: str, key: str | None) -> None:
+    """Refuse to listen to other machines without a key.
+
+    Raises:
+        LorarecError: `host` is no local one and there is no key, or the key is empty.
+    """
+    if key is not None and not key.strip():
+        raise LorarecError("LORAREC_API_KEY is empty: set a long random text, or unset it")
+    if key is None and host not in (*LOCAL, "::1"):
+        raise LorarecError(f"--host {host} lets other machines in: set LORAREC_API_KEY to a long random text first")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; port 0 is any free one.
+
+    Raises:
+        LorarecError: the address is taken or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host.strip("[]"), port))
+    except OSError as error:
+        bound.close()
+        raise LorarecError(
+            f"cannot listen on {host}:{port}: {error.strerror}: choose another --port or --host"
+        ) from error
+    return bound
+
+
+def serve(service: Service, bound: socket.socket, key: str | None) -> None:
+    """Answer requests until SIGTERM or SIGINT; those under way are finished first."""
+    config = uvicorn.Config(
+        create_app(service, key),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[bound])

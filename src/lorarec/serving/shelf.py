@@ -1,0 +1,155 @@
+"""The adapters of one folder: which there are, which are loaded, and how requests name them."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lorarec.adapters import read_adapter
+from lorarec.adapters.peft_io import CONFIG
+from lorarec.adapters.prompting import prompt_settings, shared_settings
+from lorarec.errors import LorarecError
+from lorarec.mixing import check_weights
+from lorarec.serving.batcher import Batcher
+from lorarec.serving.engine import Engine, Loaded
+from lorarec.serving.metrics import Metrics
+from lorarec.serving.problems import Problem
+
+
+class Shelf:
+    """Loads and unloads adapters by name while requests are served.
+
+    A name is one of those that listing the folder gives, so no request reaches a file elsewhere. What is loaded lives
+    in memory: its folder may change or go. Requests that came before an adapter is unloaded are scored with it.
+
+    Args:
+        folder: holds PEFT folders.
+
+    Attributes:
+        loaded: name -> adapter, as new requests find it.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, metrics: Metrics) -> None:
+        self.folder = folder
+        self.loaded: dict[str, Loaded] = {}
+        self._engine = engine
+        self._metrics = metrics
+        self._changing = asyncio.Lock()
+
+    def available(self) -> list[str]:
+        """Names of the PEFT folders below the adapters folder, in order; none if it is gone."""
+        try:
+            entries = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+        except OSError:
+            return []
+        return [name for name in entries if not name.startswith(".") and (self.folder / name / CONFIG).is_file()]
+
+    def read(self, name: str) -> Loaded:
+        """Read one of the folder's adapters into memory.
+
+        Raises:
+            LorarecError: the folder does not list the name, or the adapter is unusable.
+        """
+        if name not in (listed := self.available()):
+            raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(listed) or 'none'}")
+        adapter = read_adapter(self.folder / name)
+        # Copies: what safetensors reads is backed by the file, which may be cut short or rewritten later.
+        tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
+        return Loaded(name, replace(adapter, tensors=tensors), prompt_settings(adapter), adapter.fingerprint)
+
+    def open(self, names: list[str]) -> None:
+        """Load adapters before the service runs.
+
+        Raises:
+            LorarecError: one of them is missing, unusable, of another backbone, or cannot be mixed with the others.
+        """
+        loaded = [self.read(name) for name in names]
+        self._engine.install(loaded)
+        self._publish({one.name: one for one in loaded})
+
+    async def load(self, name: str, batcher: Batcher) -> Loaded:
+        """Load an adapter, or a new version of one that is loaded, between two batches.
+
+        Raises:
+            Problem: 404 for a name that the folder does not list, 422 for an adapter that cannot be used; what was
+                loaded under the name stays.
+        """
+        async with self._changing:
+            if name not in await asyncio.to_thread(self.available):
+                raise Problem(404, self._missing(name), "name")
+            try:
+                new = await asyncio.to_thread(self.read, name)
+                # Old and new version together, until no request for the old one is left in the queue.
+                both = [*self.loaded.values(), new]
+                await batcher.call(lambda: self._engine.install(both))
+            except (LorarecError, OSError) as error:
+                kept = "; the version in memory stays in use" if name in self.loaded else ""
+                message = str(error).replace(f"{self.folder}{os.sep}", "")
+                raise Problem(422, f"adapter {name} cannot be loaded: {message}{kept}", "name") from error
+            replaced = name in self.loaded
+            self._publish(self.loaded | {name: new})
+            if replaced:
+                await self._install_published(batcher)
+        return new
+
+    async def unload(self, name: str, batcher: Batcher) -> None:
+        """Take an adapter out of the model once the requests for it are answered.
+
+        Raises:
+            Problem: 404, it is not loaded.
+        """
+        async with self._changing:
+            self.find(name, "name")
+            self._publish({other: one for other, one in self.loaded.items() if other != name})
+            await self._install_published(batcher)
+
+    async def _install_published(self, batcher: Batcher) -> None:
+        published = list(self.loaded.values())
+        await batcher.call(lambda: self._engine.install(published))
+
+    def find(self, name: str, field: str = "adapter") -> Loaded:
+        """The loaded adapter of a name.
+
+        Raises:
+            Problem: 404, naming those that are loaded.
+        """
+        if name not in self.loaded:
+            raise Problem(404, self._missing(name), field)
+        return self.loaded[name]
+
+    def mixture(self, wanted: str | Mapping[str, float] | None) -> dict[Loaded, float]:
+        """Weights of a request: of the adapter or mixture it names, or of the only adapter there is.
+
+        Raises:
+            Problem: an adapter is not loaded, weights off the simplex, or a mixture of adapters that cannot share
+                prompts.
+        """
+        if wanted is None:
+            if len(self.loaded) != 1:
+                names = ", ".join(self.loaded) or "none"
+                raise Problem(
+                    422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
+                )
+            return dict.fromkeys(self.loaded.values(), 1.0)
+        weights = {wanted: 1.0} if isinstance(wanted, str) else wanted
+        mixture = {self.find(name): weight for name, weight in weights.items()}
+        try:
+            if mixture:
+                check_weights(list(mixture.values()), len(mixture))
+                shared_settings({one.name: one.settings for one in mixture})
+        except LorarecError as error:
+            raise Problem(422, str(error), "adapter") from None
+        return mixture
+
+    def holds(self, mixture: Mapping[Loaded, float]) -> bool:
+        """Whether these very versions are still the ones that new requests get."""
+        return all(self.loaded.get(one.name) is one for one in mixture)
+
+    def _publish(self, loaded: dict[str, Loaded]) -> None:
+        self.loaded = loaded
+        self._metrics.adapters.set(len(loaded))
+
+    def _missing(self, name: str) -> str:
+        there = ", ".join(self.available()) or "none"
+        return f"adapter {name!r} is not there: loaded {', '.join(self.loaded) or 'none'}; in the folder {there}"

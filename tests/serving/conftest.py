@@ -1,0 +1,147 @@
+"""A small shop, four adapters of two kinds of prompts, and a service over them."""
+
+import asyncio
+import copy
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lorarec.adapters import AdapterBank, read_adapter
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.ranking import Ranker
+from lorarec.ranking.catalogue import whole_evidence
+from lorarec.serving.app import create_app
+from lorarec.serving.service import Service, ServiceOptions
+
+Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
+COLOURS = ["red", "green", "blue", "black", "white"]
+THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
+#: What an adapter's lorarec.json says of its prompts.
+EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}}
+LISTED = {"readout": "likelihood", "options": {}}
+
+
+def _write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], rank: int = 3) -> Path:
+    """A PEFT folder with random factors."""
+    peft = get_peft_model(copy.deepcopy(model), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in peft.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    peft.save_pretrained(folder)
+    (folder / "lorarec.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture
+def write_adapter() -> Callable[..., Path]:
+    """Write a PEFT folder with random factors."""
+    return _write_adapter
+
+
+@pytest.fixture
+def shop() -> Dataset:
+    """20 users with six of 30 items each; item x29 is new."""
+    rows = [(f"u{k // 6:02}", f"x{(k * 7 + k // 6) % 29:02}", k) for k in range(120)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(30)]
+    items = pl.DataFrame({"item_id": [f"x{k:02}" for k in range(30)], "title": titles})
+    return Dataset.from_frames("shop", interactions, items)
+
+
+@pytest.fixture
+def adapters(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """`general` and `specific` read evidence, `listed` and `listed2` lists of candidates."""
+    folder = tmp_path / "adapters"
+    for seed, (name, meta) in enumerate(
+        [("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED), ("listed2", LISTED)]
+    ):
+        _write_adapter(tiny_backbone.model, folder / name, seed, meta)
+    (folder / "notes").mkdir()
+    return folder
+
+
+class Offline:
+    """The same adapters without a service."""
+
+    def __init__(self, backbone: Backbone, folder: Path, dataset: Dataset) -> None:
+        self.backbone = replace(backbone, model=copy.deepcopy(backbone.model))
+        self.adapters = {path.name: read_adapter(path) for path in folder.iterdir() if path.name != "notes"}
+        for name, adapter in self.adapters.items():
+            tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
+            self.adapters[name] = replace(adapter, tensors=tensors)
+        self.dataset = dataset
+        self.evidence = whole_evidence(dataset)
+
+    def scores(
+        self, mixture: dict[str, float], user: str | None, history: Sequence[str], candidates: Sequence[str]
+    ) -> np.ndarray:
+        """Of item ids, by a Ranker with the merged mixture folded into the weights."""
+        merged = None
+        if mixture:
+            parts = [self.adapters[name] for name in mixture]
+            merged = AdapterBank.stack(parts).merge(torch.tensor(list(mixture.values())), "factors")
+            merged = replace(merged, meta=parts[0].meta)
+        columns = {"user_id": [user], "history": [list(history)], "candidates": [list(candidates)]}
+        cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})
+        with Ranker(self.backbone, merged) as ranker:
+            return ranker.score_cases(cases, self.dataset.titles, self.evidence)[0]
+
+
+@pytest.fixture
+def offline(tiny_backbone: Backbone, adapters: Path, shop: Dataset) -> Offline:
+    """Made before a service changes the backbone."""
+    return Offline(tiny_backbone, adapters, shop)
+
+
+@pytest.fixture
+def make_service(offline: Offline, tiny_backbone: Backbone, adapters: Path, tmp_path: Path) -> Callable[..., Service]:
+    """A service with other options than usual."""
+
+    def make(**options: Any) -> Service:
+        chosen = ServiceOptions(**{"wait": 0.05, **options})
+        return Service(tiny_backbone, offline.dataset, adapters, f"sqlite:///{tmp_path / 'histories.db'}", chosen)
+
+    return make
+
+
+@pytest.fixture
+def service(make_service: Callable[..., Service]) -> Service:
+    """A service with all adapters loaded."""
+    return make_service()
+
+
+@asynccontextmanager
+async def _client(service: Service, key: str | None) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(service, key)
+    transport = httpx2.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def play() -> Callable[..., Any]:
+    """Run a scenario against a service from its start to its stop."""
+
+    def run(service: Service, scenario: Scenario, key: str | None = None) -> Any:
+        async def whole() -> Any:
+            async with _client(service, key) as client:
+                return await scenario(client)
+
+        return asyncio.run(whole())
+
+    return run

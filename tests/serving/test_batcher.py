@@ -1,0 +1,137 @@
+"""The queue: batches by budget, bounded, in order, without those who left."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorarec.prompts import Example
+from lorarec.serving.batcher import Batcher
+from lorarec.serving.engine import Row
+from lorarec.serving.metrics import Metrics
+from lorarec.serving.problems import Problem
+
+
+def row(tokens: int) -> Row:
+    """The scorer below answers with the prompt's length."""
+    return Row(Example([0] * (tokens - 1), [[0]]), builder=None)  # type: ignore[arg-type]
+
+
+class Scorer:
+    """Answers with lengths once it may, and keeps the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may = threading.Event()
+
+    def __call__(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        self.may.wait(10)
+        self.batches.append([row.example.length for row in rows])
+        if any(row.example.length == 13 for row in rows):
+            raise RuntimeError("thirteen")
+        return [np.array([float(row.example.length)]) for row in rows]
+
+
+def run(scenario: Callable[[Batcher, Scorer], Awaitable[Any]], **options: Any) -> Scorer:
+    scorer = Scorer()
+    chosen: dict[str, Any] = {"token_budget": 100, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options}
+
+    async def whole() -> None:
+        batcher = Batcher(scorer, **chosen)
+        batcher.start()
+        await scenario(batcher, scorer)
+        await batcher.stop()
+
+    asyncio.run(whole())
+    return scorer
+
+
+async def queued(batcher: Batcher, lengths: Sequence[int]) -> list[asyncio.Task[np.ndarray]]:
+    """Requests that have all reached the queue."""
+    tasks = [asyncio.ensure_future(batcher.score(row(length))) for length in lengths]
+    await asyncio.sleep(0.02)
+    return tasks
+
+
+def test_batches_fill_up_to_the_budget_in_order() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        first = await queued(batcher, [5])
+        rest = await queued(batcher, [10, 20, 30, 30, 200, 50, 50, 51])
+        scorer.may.set()
+        found = [float(scores[0]) for scores in await asyncio.gather(*first, *rest)]
+        assert found == [5, 10, 20, 30, 30, 200, 50, 50, 51]
+
+    assert run(scenario).batches == [[5], [10, 20, 30], [30], [200], [50, 50], [51]]
+
+
+def test_a_batch_waits_for_those_that_come() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        scorer.may.set()
+        first = await queued(batcher, [5])
+        await asyncio.gather(*first, *await queued(batcher, [6]))
+
+    assert run(scenario, wait=0.5).batches == [[5, 6]]
+
+
+def test_those_who_left_are_not_scored() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        tasks = [*await queued(batcher, [5]), *await queued(batcher, [6, 7, 8])]
+        tasks[0].cancel()
+        tasks[2].cancel()
+        await asyncio.sleep(0)
+        scorer.may.set()
+        await asyncio.wait(tasks)
+        assert [float(tasks[place].result()[0]) for place in (1, 3)] == [6, 8]
+
+    assert run(scenario).batches == [[5], [6, 8]]
+
+
+def test_calls_keep_their_place_between_batches() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        first = [*await queued(batcher, [5]), *await queued(batcher, [6])]
+        call = asyncio.ensure_future(batcher.call(lambda: len(scorer.batches)))
+        rest = await queued(batcher, [7])
+        scorer.may.set()
+        await asyncio.gather(*first, *rest)
+        assert await call == 2
+
+    assert run(scenario).batches == [[5], [6], [7]]
+
+
+def test_an_error_goes_to_those_in_the_batch_alone() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        scorer.may.set()
+        with pytest.raises(RuntimeError, match="thirteen"):
+            await batcher.score(row(13))
+        assert float((await batcher.score(row(14)))[0]) == 14
+
+    run(scenario)
+
+
+def test_stop_answers_what_is_queued() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        tasks = await queued(batcher, [5, 6, 60, 60])
+        stopping = asyncio.ensure_future(batcher.stop())
+        await asyncio.sleep(0.01)
+        scorer.may.set()
+        await stopping
+        assert [float(task.result()[0]) for task in tasks] == [5, 6, 60, 60]
+
+    run(scenario, wait=60.0, token_budget=10)
+
+
+def test_no_more_than_the_limit_is_admitted() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        scorer.may.set()
+        with batcher.admitted(), batcher.admitted():
+            with pytest.raises(Problem) as refused, batcher.admitted():
+                pass
+            assert refused.value.status == 429
+            assert int(refused.value.headers["Retry-After"]) >= 1
+        with batcher.admitted():
+            pass
+
+    run(scenario, limit=2)

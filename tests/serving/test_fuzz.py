@@ -1,0 +1,73 @@
+"""No request, however odd, is answered with a server error."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lorarec.serving.app import create_app
+from lorarec.serving.service import Service
+
+WORDS = ["x01", "x29", "u01", "general", "listed", "a\ud800", "\0", "", "é", "'; --", "../general", "1" * 600]
+LEAVES = st.one_of(
+    st.sampled_from(WORDS),
+    *(st.none(), st.booleans(), st.floats(), st.text(max_size=5)),
+    st.sampled_from([0, 1, -1, 2**63, -(2**63), 2**63 - 1, 10**400]),
+)
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*WORDS, "title"]), inner, max_size=3),
+    max_leaves=6,
+)
+ITEMS = st.lists(st.sampled_from(["x01", "x02", "x29", {"title": "red <b>"}]), min_size=1, max_size=3)
+MIXTURES = st.sampled_from(["general", {"general": 0.5, "specific": 0.5}, {}, "listed", {"listed": 1, "general": 0}])
+EVENTS = st.fixed_dictionaries(
+    {"user_id": st.sampled_from(["u01", "new", *WORDS]), "item_id": st.sampled_from(["x01", "nothing"])},
+    optional={"timestamp": LEAVES, "event_id": LEAVES},
+)
+FIELDS = {
+    "/v1/rank": {"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+    "/v1/recommend": {"user_id": st.just("u01"), "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+    "/v1/events": {"events": st.lists(EVENTS, max_size=3)},
+    "/v1/adapters": {"name": st.sampled_from(["general", "nothing"])},
+}
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[str, Any]:
+    """A path and a body that is anything, or some right fields and others wrong."""
+    path = draw(st.sampled_from(list(FIELDS)))
+    fields = {name: right | ANYTHING for name, right in FIELDS[path].items()}
+    return path, draw(ANYTHING | st.fixed_dictionaries({}, optional=fields))
+
+
+def test_no_body_gives_a_server_error(service: Service) -> None:
+    app = create_app(service)
+    lifespan = app.router.lifespan_context(app)
+    client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
+
+    async def post(path: str, body: Any) -> httpx2.Response:
+        return await client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+
+    async def begin() -> None:
+        await lifespan.__aenter__()
+
+    async def end() -> None:
+        await lifespan.__aexit__(None, None, None)
+
+    with asyncio.Runner() as runner:
+        runner.run(begin())
+
+        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(requests())
+        def check(request: tuple[str, Any]) -> None:
+            answer = runner.run(post(*request))
+            assert answer.status_code < 500
+            if answer.status_code >= 400:
+                assert answer.json()["error"]["message"]
+
+        check()
+        runner.run(end())

@@ -1,0 +1,128 @@
+"""A real server in a process of its own: where it listens, and how it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+import lorarec
+from lorarec import cli
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.serving.histories import Histories
+from lorarec.serving.run import listen, require_key
+
+
+@pytest.fixture
+def options(tiny_backbone: Backbone, shop: Dataset, adapters: Path, tmp_path: Path) -> list[str]:
+    """What `lorarec serve` needs to serve the tiny shop."""
+    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
+    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    shop.save(tmp_path / "shop")
+    return [str(tmp_path / "shop"), "--adapters", str(adapters), "--backbone", str(tmp_path / "backbone")]
+
+
+@contextmanager
+def started(options: list[str], key: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address, once it answers; it is killed at the end."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1]), "LORAREC_API_KEY": key}
+    command = [sys.executable, "-m", "lorarec", "serve", *options, "--port", "0"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        found = re.search(r"on http://\S+:(\d+)$", line.strip())
+        assert found, line + process.stderr.read()
+        url = f"http://127.0.0.1:{found[1]}"
+        while True:
+            try:
+                httpx2.get(f"{url}/healthz")
+                break
+            except httpx2.TransportError:
+                assert process.poll() is None
+                time.sleep(0.05)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path: Path) -> None:
+    body = {"user_id": "u01", "candidates": ["x01", "x02"], "adapter": {"general": 0.3, "specific": 0.7}}
+    with (
+        started([*options, "--wait-ms", "4000", "--host", "0.0.0.0"], "long random text") as (process, url),
+        ThreadPoolExecutor(8) as threads,
+        httpx2.Client(base_url=url, timeout=60) as client,
+    ):
+        assert client.get("/v1/adapters").status_code == 401
+        client.headers["authorization"] = "Bearer long random text"
+        event = {"events": [{"user_id": "u01", "item_id": "x29"}]}
+        assert client.post("/v1/events", json=event).json()["stored"] == 1
+        asked = [threads.submit(client.post, "/v1/rank", json=body) for _ in range(8)]
+        while "lorarec_requests_inside 8.0" not in client.get("/metrics").text:
+            assert not any(future.done() for future in asked)
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        answers = [future.result() for future in asked]
+        assert [answer.status_code for answer in answers] == [200] * 8
+        assert all(answer.json() == answers[0].json() for answer in answers)
+        assert process.wait(30) == -signal.SIGTERM
+        with pytest.raises(httpx2.TransportError):
+            client.get("/healthz")
+    # The event is still there at the next start.
+    assert Histories(f"sqlite:///{tmp_path / 'shop.db'}").history("u01", 100)[-1] == "x29"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--host", "0.0.0.0"], "error: --host 0.0.0.0 lets other machines in: set LORAREC_API_KEY"),
+        (["--load", "nothing"], "error: no adapter 'nothing' in the adapters folder: it has general"),
+        (["--db", "nonsense://x"], "error: --db is no usable database URL"),
+        (["--db", "/no/such/folder/h.db"], "error: database sqlite:////no/such/folder/h.db cannot be used"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(
+    options: list[str],
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("LORAREC_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", *options, "--port", "0", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(message)
+    assert told.count("\n") == 1
+
+
+def test_local_hosts_need_no_key() -> None:
+    for host in ("127.0.0.1", "localhost", "::1"):
+        require_key(host, None)
+    require_key("0.0.0.0", "long random text")
+    for host in ("0.0.0.0", "::", "192.168.0.1", "shop.example", "127.0.0.1.evil.example", ""):
+        with pytest.raises(LorarecError, match="set LORAREC_API_KEY"):
+            require_key(host, None)
+    with pytest.raises(LorarecError, match="LORAREC_API_KEY is empty"):
+        require_key("127.0.0.1", " ")
+
+
+def test_taken_port_is_told() -> None:
+    bound = listen("127.0.0.1", 0)
+    bound.listen()
+    with pytest.raises(LorarecError, match="choose another --port"):
+        listen("127.0.0.1", bound.getsockname()[1])
+    bound.close()
