@@ -86,9 +86,7 @@ def draw(rows: list[dict[str, object]], targets: list[str], path: Path) -> None:
         for name in ("zero-shot", "general"):
             points = [(row["step"], row["ndcg@1"]) for row in mine if row["row"] == name]
             axis.plot(*zip(*points, strict=True), marker="o", label=name)
-        for row, style in zip(
-            [row for row in mine if row["step"] is None], (":", "-.", (0, (5, 5)), "--"), strict=True
-        ):
+        for row, style in zip([row for row in mine if row["step"] is None], STYLES, strict=True):
             axis.axhline(row["ndcg@1"], color="grey", linestyle=style, label=row["row"])
         axis.set(title=f"{target} (validation)", xlabel="step of the build")
     axes[0, 0].set_ylabel("NDCG@1")

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Evidence, Split, load_split
+from lorarec.data import Dataset, Evidence, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
@@ -158,7 +158,7 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
         with timed("load"):
             index = Index.load(out, dataset)
     torch.set_num_threads(1)
-    histories = dataset.interactions.group_by(USER, maintain_order=True).agg(ITEM)[ITEM].head(requests).to_list()
+    histories = histories_of(dataset.interactions)[HISTORY].head(requests).to_list()
     latencies("the whole request", histories, lambda history: index.propose(history, pool))
     for name in index.sources:
         latencies(name, histories, lambda history, name=name: index.rank(name, history, pool))

@@ -30,7 +30,7 @@ from peft import LoraConfig, get_peft_model
 
 from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.data import Dataset, histories_of
 from lorarec.data.sample import load_sample
 from lorarec.ranking import Ranker
 
@@ -62,8 +62,7 @@ def write_adapters(backbone: Backbone, folder: Path) -> None:
 def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -> list[Asked]:
     rng = np.random.default_rng(0)
     adapters = [read_adapter(folder / name) for name in ("general", "specific")]
-    histories = data.interactions.group_by("user_id", maintain_order=True).agg(pl.col("item_id").alias("history"))
-    cases = histories.sample(count, seed=0, with_replacement=True)
+    cases = histories_of(data.interactions).sample(count, seed=0, with_replacement=True)
     items = data.items["item_id"].to_list()
     drawn = [[items[i] for i in rng.choice(len(items), CANDIDATES, replace=False)] for _ in range(count)]
     cases = cases.with_columns(pl.Series("candidates", drawn))

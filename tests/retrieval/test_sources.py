@@ -5,7 +5,6 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.metrics.pairwise import cosine_similarity
 
-from lorarec.retrieval import together
 from lorarec.retrieval.sources import RECENT, Popular, ranges, recent
 from lorarec.retrieval.titles import Titles
 from lorarec.retrieval.together import Together
@@ -37,7 +36,7 @@ def test_together_is_the_sum_of_cosines(chosen: csr_matrix) -> None:
 
 
 def test_few_users_are_asked_of_popular_items(chosen: csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "MOST_USERS", 5)
+    monkeypatch.setattr("lorarec.data.evidence.MOST_USERS", 5)
     found = Together(chosen).find(HISTORY, 30, NOTHING)
     assert 0 < len(found) <= 30
 

@@ -97,7 +97,7 @@ class Evidence:
         rows = [self._row[item] for item in dict.fromkeys(history) if item in self._row]
         users = self._users_of[:, rows].indices
         users = users[users != own]
-        users = users[:: -(-len(users) // MOST_USERS) or 1]
+        users = users[asked(len(users))]
         counts = np.bincount(self._items_of[users].indices, minlength=self._items_of.shape[1])
         counts[rows] = 0
         return counts
@@ -105,6 +105,11 @@ class Evidence:
     def _chosen_by_others(self, row: int, own: int) -> bool:
         users = self._users_of.indices[self._users_of.indptr[row] : self._users_of.indptr[row + 1]]
         return len(users) > 1 or (len(users) == 1 and users[0] != own)
+
+
+def asked(users: int) -> slice:
+    """Which of so many users are asked what else they chose: at most `MOST_USERS`, evenly spread."""
+    return slice(None, None, -(-users // MOST_USERS) or 1)
 
 
 def _word(count: float, ordered: np.ndarray, items: int) -> str:

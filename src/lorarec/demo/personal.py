@@ -15,7 +15,11 @@ from lorarec.personal import export_user, personalize
 
 #: Few samples and passes, for minutes on two cores.
 FULL: dict[str, Any] = {
-    **{"samples": 2048, "epochs": 2, "batch_size": 16, "lr": 2e-3, "max_title_tokens": 16},
+    "samples": 2048,
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 2e-3,
+    "max_title_tokens": 16,
     "test_events": 3000,
 }
 QUICK: dict[str, Any] = {**FULL, "samples": 64, "epochs": 1, "max_history": 2, "test_events": None}

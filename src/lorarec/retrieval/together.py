@@ -3,18 +3,16 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from lorarec.data.evidence import asked
 from lorarec.retrieval.nearest import best
 from lorarec.retrieval.sources import ranges, recent
-
-#: Users of the history's items who are asked at most, so that popular items cost no more than others.
-MOST_USERS = 4096
 
 
 class Together:
     """The sum of the cosines between who chose an item and who chose each of the latest history items.
 
     With U_i the users who chose item i: sum over h of |U_h ∩ U_i| / sqrt(|U_h| |U_i|). Where the items of a history
-    have more than `MOST_USERS` users in all, that many of them are asked, evenly spread.
+    have many users in all, some of them are asked (see `lorarec.data.evidence.asked`).
 
     Args:
         chosen: (users, items) ones where a user chose an item.
@@ -31,8 +29,8 @@ class Together:
         begin, end = self.users_of.indptr[latest], self.users_of.indptr[latest + 1]
         users = self.users_of.indices[ranges(begin, end)]
         weights = np.repeat(self.scale[latest], end - begin)
-        step = -(-len(users) // MOST_USERS) or 1
-        users, weights = users[::step], weights[::step]
+        some = asked(len(users))
+        users, weights = users[some], weights[some]
         begin, end = self.items_of.indptr[users], self.items_of.indptr[users + 1]
         items = self.items_of.indices[ranges(begin, end)]
         scores = np.bincount(items, np.repeat(weights, end - begin), minlength=len(blocked)) * self.scale
