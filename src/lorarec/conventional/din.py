@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from lorarec.conventional.base import Recommender, dense
 from lorarec.conventional.embeddings import Embedded
@@ -22,14 +23,25 @@ class Interest(nn.Module):
 
     def __init__(self, target: int, behaviour: int) -> None:
         super().__init__()
-        self.unit = nn.Sequential(dense([behaviour + 3 * target, 36]), nn.Linear(36, 1))
+        self.parts = behaviour, target, target, target
+        self.unit = nn.Sequential(dense([sum(self.parts), 36]), nn.Linear(36, 1))
 
-    def forward(
-        self, target: torch.Tensor, items: torch.Tensor, behaviours: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
-        """(events, behaviour) from (events, target), (events, T, target), (events, T, behaviour), (events, T)."""
-        wanted = target[:, None].expand_as(items)
-        weights = self.unit(torch.cat([behaviours, wanted, wanted - items, wanted * items], -1))[..., 0]
+    def forward(self, target: torch.Tensor, behaviours: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(events, behaviour) from (events, target), (events, T, behaviour) and (events, T).
+
+        The first columns of a behaviour are its item's embedding. The network reads the behaviour, the target, their
+        difference and their product. All four are linear in the behaviour for one target, so its first layer is a
+        matrix and a bias for each event: the four are never written out for every behaviour.
+        """
+        (first, *rest), last = self.unit
+        of_behaviour, of_target, of_difference, of_product = first.weight.T.split(self.parts)
+        of_item = target[..., None] * of_product - of_difference
+        matrix = of_behaviour + pad(of_item, (0, 0, 0, behaviours.shape[-1] - target.shape[-1]))
+        bias = first.bias + target @ (of_target + of_difference)
+        hidden = torch.baddbmm(bias[:, None], behaviours, matrix)
+        for step in rest:
+            hidden = step(hidden)
+        weights = last(hidden)[..., 0]
         return ((weights * mask)[:, None] @ behaviours)[:, 0]
 
 
@@ -43,5 +55,5 @@ class DIN(Recommender):
         self.deep = self.final(self.embeddings.flat_width + widths[1])
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
-        interest = self.interest(embedded.target, embedded.history, embedded.behaviours, embedded.mask)
+        interest = self.interest(embedded.target, embedded.behaviours, embedded.mask)
         return self.deep(torch.cat([embedded.flat, interest], 1))

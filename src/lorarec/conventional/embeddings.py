@@ -92,7 +92,11 @@ def _table(size: int, width: int) -> nn.Embedding:
 
 
 def _read(tables: Iterable[nn.Module], numbers: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [
-        table(values).sum(-2) / (values != UNKNOWN).sum(-1, keepdim=True).clamp(min=1)
-        for table, values in zip(tables, numbers, strict=True)
-    ]
+    return [_mean(table(values), values) for table, values in zip(tables, numbers, strict=True)]
+
+
+def _mean(vectors: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(..., d) of the vectors (..., width, d) of known values; those of unknown ones are zeros."""
+    if values.shape[-1] == 1:
+        return vectors.squeeze(-2)
+    return vectors.sum(-2) / (values != UNKNOWN).sum(-1, keepdim=True).clamp(min=1)

@@ -31,11 +31,11 @@ class SIM(Recommender):
         self.deep = self.final(self.embeddings.flat_width + 2 * behaviour)
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
-        target, history, behaviours, mask = embedded.target, embedded.history, embedded.behaviours, embedded.mask
+        target, behaviours, mask = embedded.target, embedded.behaviours, embedded.mask
         recent = mask & (torch.arange(mask.shape[1]) > embedded.last[:, None] - self.latest)
-        short = self.short(target, history, behaviours, recent)
+        short = self.short(target, behaviours, recent)
         rows, places = torch.arange(len(mask))[:, None], self._search(embedded)
-        long = self.long(target, history[rows, places], behaviours[rows, places], mask[rows, places])
+        long = self.long(target, behaviours[rows, places], mask[rows, places])
         return self.deep(torch.cat([embedded.flat, long, short], 1))
 
     def _search(self, embedded: Embedded) -> torch.Tensor:
