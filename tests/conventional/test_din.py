@@ -13,5 +13,5 @@ def test_a_behaviour_weighs_what_the_network_says_of_it_the_target_their_differe
         for behaviour in behaviours[event][mask[event]]:
             item = behaviour[:6]
             read = torch.cat([behaviour, target[event], target[event] - item, target[event] * item])
-            expected[event] += interest.unit(read) * behaviour
+            expected[event] += interest.rest(interest.first(read)) * behaviour
     torch.testing.assert_close(interest(target, behaviours, mask), expected)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from lorarec.conventional.base import Recommender, dense
+from lorarec.conventional.base import Recommender
 from lorarec.conventional.embeddings import Embedded
 from lorarec.conventional.fields import Encoder
 
@@ -24,7 +24,8 @@ class Interest(nn.Module):
     def __init__(self, target: int, behaviour: int) -> None:
         super().__init__()
         self.parts = behaviour, target, target, target
-        self.unit = nn.Sequential(dense([sum(self.parts), 36]), nn.Linear(36, 1))
+        self.first = nn.Linear(sum(self.parts), 36)
+        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(36, 1))
 
     def forward(self, target: torch.Tensor, behaviours: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(events, behaviour) from (events, target), (events, T, behaviour) and (events, T).
@@ -33,15 +34,11 @@ class Interest(nn.Module):
         difference and their product. All four are linear in the behaviour for one target, so its first layer is a
         matrix and a bias for each event: the four are never written out for every behaviour.
         """
-        (first, *rest), last = self.unit
-        of_behaviour, of_target, of_difference, of_product = first.weight.T.split(self.parts)
+        of_behaviour, of_target, of_difference, of_product = self.first.weight.T.split(self.parts)
         of_item = target[..., None] * of_product - of_difference
         matrix = of_behaviour + pad(of_item, (0, 0, 0, behaviours.shape[-1] - target.shape[-1]))
-        bias = first.bias + target @ (of_target + of_difference)
-        hidden = torch.baddbmm(bias[:, None], behaviours, matrix)
-        for step in rest:
-            hidden = step(hidden)
-        weights = last(hidden)[..., 0]
+        bias = self.first.bias + target @ (of_target + of_difference)
+        weights = self.rest(torch.baddbmm(bias[:, None], behaviours, matrix))[..., 0]
         return ((weights * mask)[:, None] @ behaviours)[:, 0]
 
 
