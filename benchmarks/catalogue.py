@@ -30,8 +30,9 @@ from lorarec.data import Dataset, Evidence, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
-from lorarec.retrieval import Index, NextItemOptions
+from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import Nearest
+from lorarec.sequential import NextItemOptions
 
 PER_USER, WORDS_PER_TITLE, VOCABULARY = 10, 8, 50_000
 

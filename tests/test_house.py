@@ -19,6 +19,7 @@ ORDER = (
     "mixing",
     "conventional",
     "personal",
+    "sequential",
     "retrieval",
     "ranking",
     "evaluation",

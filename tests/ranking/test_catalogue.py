@@ -7,7 +7,8 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, recommend, recommend_next
-from lorarec.retrieval import Index, NextItemOptions
+from lorarec.retrieval import Index
+from lorarec.sequential import NextItemOptions
 
 TITLES = [
     "red lamp",

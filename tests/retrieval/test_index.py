@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lorarec.artefacts import read_json, write_json
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.retrieval import Index, NextItemOptions, nearest
+from lorarec.retrieval import Index, nearest
+from lorarec.sequential import NextItemOptions
 
 OPTIONS = NextItemOptions(epochs=15, width=16, depth=1, batch=16, lr=1e-2)
 ITEMS = [f"i{k:02}" for k in range(44)]

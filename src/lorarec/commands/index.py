@@ -32,7 +32,8 @@ def index(
     """
     from lorarec.artefacts import refuse_existing
     from lorarec.data import Dataset
-    from lorarec.retrieval import Index, NextItemOptions
+    from lorarec.retrieval import Index
+    from lorarec.sequential import NextItemOptions
 
     refuse_existing(out, overwrite)
     begin = time.perf_counter()

@@ -17,6 +17,7 @@ from lorarec.conventional.registry import build
 from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.metrics.clicks import auc
+from lorarec.training.best import BestEpoch
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def train(
     _check_labels(log, events, "training")
     _check_labels(log, valid, "validation")
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    curve: list[float] = []
+    best = BestEpoch(model, options.patience)
     for epoch in range(options.epochs):
         order = np.random.default_rng([options.seed, epoch]).permutation(events)
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
@@ -137,13 +138,10 @@ def train(
             optimizer.step()
         model.eval()
         found = read_events(lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress)
-        curve.append(auc(found, log.label[valid]))
-        if curve[-1] > max(curve[:-1], default=-1.0):
-            best = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        elif epoch - int(np.argmax(curve)) >= options.patience:
+        if best.ends(auc(found, log.label[valid])):
             break
-    model.load_state_dict(best)
-    return curve
+    best.restore()
+    return best.curve
 
 
 def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:

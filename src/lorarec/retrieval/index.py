@@ -18,11 +18,11 @@ from lorarec.data.columns import HISTORY, ITEM
 from lorarec.data.title_vectors import title_vectors
 from lorarec.errors import LorarecError
 from lorarec.retrieval.learnt import Learnt, learn
-from lorarec.retrieval.next_item import NextItemOptions
 from lorarec.retrieval.sources import Popular, Source, recent
 from lorarec.retrieval.titles import Titles
 from lorarec.retrieval.together import Together
 from lorarec.retrieval.turns import take_turns
+from lorarec.sequential import NextItemOptions
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
 #: How many items each source gives in a round.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lorarec.retrieval.nearest import Nearest, cells
-from lorarec.retrieval.next_item import NextItem, NextItemOptions, fit_next_item
+from lorarec.sequential import NextItem, NextItemOptions, fit_next_item, new_next_item
 
 
 class Learnt:
@@ -25,7 +25,7 @@ class Learnt:
         self.centres = centres
         self.place = np.full(catalogue, -1)
         self.place[rows] = np.arange(len(rows))
-        self.nearest = Nearest(model.items.weight.detach().numpy(), centres)
+        self.nearest = Nearest(model.items.all().detach().numpy(), centres)
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """See `Source`."""
@@ -33,7 +33,7 @@ class Learnt:
         known = known[known >= 0]
         if not len(known):
             return known
-        return self.rows[self.nearest.search(self.model.query(known), count, blocked[self.rows])]
+        return self.rows[self.nearest.search(self.model.queries([known])[0].numpy(), count, blocked[self.rows])]
 
     def ties(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `Source`: the cosines of the item vectors, 0 where they are negative or an item has no vector."""
@@ -60,7 +60,7 @@ class Learnt:
         Raises:
             KeyError, RuntimeError: the arrays do not fit the options.
         """
-        model = NextItem(len(arrays["rows"]), options.width, options.depth, options.longest)
+        model = new_next_item(len(arrays["rows"]), options)
         model.load_state_dict({name: arrays[f"model.{name}"] for name in model.state_dict()})
         centres = arrays["centres"].numpy() if "centres" in arrays else None
         return cls(model.eval(), arrays["rows"].numpy(), catalogue, centres)
@@ -70,5 +70,5 @@ def learn(histories: list[np.ndarray], catalogue: int, options: NextItemOptions,
     """Train a next-item model on histories of rows of the catalogue, of which at least one has an item."""
     rows, flat = np.unique(np.concatenate(histories), return_inverse=True)
     ends = np.cumsum([len(history) for history in histories])
-    model = fit_next_item(np.split(flat, ends[:-1]), len(rows), options, progress)
-    return Learnt(model, rows, catalogue, cells(model.items.weight.detach().numpy(), options.seed))
+    model = fit_next_item(np.split(flat, ends[:-1]), len(rows), options, progress=progress)
+    return Learnt(model, rows, catalogue, cells(model.items.all().detach().numpy(), options.seed))

@@ -1,0 +1,164 @@
+"""One trainer for all next-item models.
+
+What it makes reads any history, also of a user it has never met or one that has grown since.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import nn
+
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.sequential.model import PADDING, ItemIds, NextItem
+from lorarec.sequential.registry import SEQUENCES
+from lorarec.training.best import BestEpoch
+
+#: Batches are made of histories of about the same length; of so many batches the histories are sorted by length.
+_SORTED_TOGETHER = 50
+
+
+@dataclass(frozen=True)
+class NextItemOptions:
+    """How a next-item model is made.
+
+    Attributes:
+        sequence: what reads a history, one of `SEQUENCES`.
+        epochs: passes over the histories; without any there is no model.
+        patience: epochs without a better validation figure after which training stops, where there is one.
+        width: of the item vectors.
+        depth: layers that read a history.
+        longest: the latest items of a history that are read.
+        negatives: items drawn uniformly for each batch, beside which a next item is to be named; the whole catalogue
+            where it is not larger.
+        batch: histories.
+        lr: learning rate of Adam.
+        dropout: in training.
+        seed: of weights, batches and negatives.
+
+    Raises:
+        LorarecError: a number is out of range, or an unknown sequence.
+    """
+
+    sequence: str = "sasrec"
+    epochs: int = 20
+    patience: int = 3
+    width: int = 64
+    depth: int = 2
+    longest: int = 50
+    negatives: int = 512
+    batch: int = 128
+    lr: float = 2e-3
+    dropout: float = 0.2
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        at_least_one = ("width", "depth", "longest", "negatives", "batch", "patience")
+        refuse_out_of_range(self, at_least_one, ("epochs", "dropout", "seed"), ("lr",))
+        if self.sequence not in SEQUENCES:
+            raise LorarecError(f"no sequence model {self.sequence}: choose one of {', '.join(SEQUENCES)}")
+
+
+def fit_next_item(
+    histories: list[np.ndarray],
+    items: int,
+    options: NextItemOptions,
+    valid: Callable[[NextItem], float] | None = None,
+    progress: bool = False,
+) -> NextItem:
+    """Make and train a model with a vector of its own for each item; see `train_next_item`."""
+    return train_next_item(new_next_item(items, options), histories, items, options, valid, progress)
+
+
+def new_next_item(items: int, options: NextItemOptions) -> NextItem:
+    """An untrained model with a vector of its own for each item, drawn by the seed."""
+    torch.manual_seed(options.seed)
+    vectors = ItemIds(items, options.width)
+    sequence = SEQUENCES[options.sequence](options.width, options.longest, options.depth, options.dropout)
+    return NextItem(vectors, sequence)
+
+
+def train_next_item(
+    model: NextItem,
+    histories: list[np.ndarray],
+    items: int,
+    options: NextItemOptions,
+    valid: Callable[[NextItem], float] | None = None,
+    progress: bool = False,
+) -> NextItem:
+    """Train on histories of item numbers in time order, with the softmax over the next item and drawn ones.
+
+    Long histories are read in pieces, so that no interaction is lost; a history of one item says nothing.
+
+    Args:
+        valid: a figure of the model, higher is better, asked after each epoch; the best epoch's weights are kept. Those
+            of the last epoch when None.
+        progress: show a bar.
+    """
+    generator = np.random.default_rng(options.seed)
+    torch.manual_seed(options.seed)
+    optimizers = _optimizers(model, options.lr)
+    pieces = _pieces(histories, options.longest, model.sequence.causal)
+    best = BestEpoch(model, options.patience)
+    for _ in track(range(options.epochs), "Learning the next item", disable=not progress, transient=True):
+        model.train()
+        for batch in _batches(model, pieces, options.batch, generator):
+            states = model(batch[:, :-1])
+            targets = batch[:, -states.shape[1] :]
+            there = targets != PADDING
+            loss = _loss(model, states[there], targets[there], _negatives(items, options.negatives, generator))
+            loss.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if valid is not None and best.ends(valid(model.eval())):
+            break
+    best.restore()
+    return model.eval()
+
+
+def _optimizers(model: NextItem, lr: float) -> list[torch.optim.Optimizer]:
+    """Adam; in its sparse form for tables whose gradients are sparse."""
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    sparse = [table.weight for table in tables]
+    known = {id(weight) for weight in sparse}
+    dense = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
+    found: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr)]
+    return [torch.optim.SparseAdam(sparse, lr), *found] if sparse else found
+
+
+def _loss(model: NextItem, states: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each target (n,) beside the negatives (m,), given states (n, width)."""
+    true = (states * model.items(targets)).sum(1)
+    others = states @ model.items(negatives).T
+    others = others.masked_fill(targets[:, None] == negatives, -torch.inf)
+    return (torch.logaddexp(true, others.logsumexp(1)) - true).mean()
+
+
+def _negatives(items: int, count: int, generator: np.random.Generator) -> torch.Tensor:
+    drawn = np.arange(items) if items <= count else generator.integers(0, items, count)
+    return torch.from_numpy(drawn)
+
+
+def _pieces(histories: list[np.ndarray], longest: int, causal: bool) -> list[np.ndarray]:
+    """Pieces of two to longest + 1 items whose last item follows the others.
+
+    Of a causal model every item of a piece is learned from, so the first item of a piece is the last of that before.
+    Of others the last alone, so there is a piece for every item but the first.
+    """
+    step = longest if causal else 1
+    return [history[max(0, end - longest - 1) : end] for history in histories for end in range(len(history), 1, -step)]
+
+
+def _batches(
+    model: NextItem, pieces: list[np.ndarray], size: int, generator: np.random.Generator
+) -> Iterator[torch.Tensor]:
+    """(batch, longest of the batch) item numbers, filled up as the model wants."""
+    order = generator.permutation(len(pieces))
+    for start in range(0, len(order), size * _SORTED_TOGETHER):
+        block = sorted(order[start : start + size * _SORTED_TOGETHER], key=lambda piece: len(pieces[piece]))
+        parts = [block[begin : begin + size] for begin in range(0, len(block), size)]
+        for part in generator.permutation(len(parts)):
+            yield model.filled([pieces[piece] for piece in parts[part]])
