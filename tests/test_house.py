@@ -23,6 +23,7 @@ ORDER = (
     "retrieval",
     "ranking",
     "evaluation",
+    "systems",
     "serving",
     "demo",
     "commands",

@@ -1,0 +1,55 @@
+"""SASRec, GRU4Rec and FMLP-Rec: what follows the history, from item ids alone.
+
+Sources: Kang and McAuley, ICDM 2018; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022. All three learn by the softmax
+over the next item and items drawn uniformly, in place of their papers' losses (cross-entropy with one negative, TOP1
+and BPR, BPR), which makes them stronger.
+"""
+
+from typing import Any
+
+import polars as pl
+import torch
+
+from lorarec.data.columns import HISTORY
+from lorarec.sequential import NextItem, NextItemOptions, fit_next_item
+from lorarec.systems.material import Material
+from lorarec.systems.vectors import Vectors
+
+
+def sasrec(material: Material, **options: Any) -> Vectors:
+    """SASRec on item ids; options of `NextItemOptions`."""
+    return _fit(material, NextItemOptions(sequence="sasrec", seed=material.seed, **options))
+
+
+def gru4rec(material: Material, **options: Any) -> Vectors:
+    """GRU4Rec on item ids; options of `NextItemOptions`."""
+    return _fit(material, NextItemOptions(sequence="gru4rec", seed=material.seed, **{"depth": 1, **options}))
+
+
+def fmlp(material: Material, **options: Any) -> Vectors:
+    """FMLP-Rec on item ids; options of `NextItemOptions`."""
+    return _fit(material, NextItemOptions(sequence="fmlp", seed=material.seed, **options))
+
+
+def _fit(material: Material, options: NextItemOptions) -> Vectors:
+    def valid(model: NextItem) -> float:
+        return material.figure(next_item_scorer(material, model, ""))
+
+    items = len(material.catalogue)
+    model = fit_next_item(material.histories, items, options, valid, material.progress)
+    return next_item_scorer(material, model, f"{options.sequence} on item ids, width {options.width}")
+
+
+def next_item_scorer(material: Material, model: NextItem, about: str) -> Vectors:
+    """Scores of a trained model; histories of which it knows no item score all items alike."""
+
+    def queries(cases: pl.DataFrame) -> torch.Tensor:
+        histories = material.known(cases[HISTORY])
+        found = torch.zeros(len(histories), vectors.shape[1])
+        some = [place for place, history in enumerate(histories) if len(history)]
+        if some:
+            found[some] = model.queries([histories[place] for place in some])
+        return found
+
+    vectors = model.items.all()
+    return Vectors(material, vectors, queries, about)

@@ -1,0 +1,51 @@
+"""Scores that are inner products: of what is known of a user with the vectors of items."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.data.columns import CANDIDATES
+from lorarec.systems.material import Material
+
+_CASES_AT_ONCE = 512
+#: Score of items that a system knows nothing of: below all others, so that they hold the places that are left.
+UNKNOWN = float(np.finfo(np.float32).min)
+
+
+class Vectors:
+    """A scorer for candidates that have a vector; others come last, in the order of the candidates.
+
+    Args:
+        material: says which items have vectors.
+        vectors: (items, width), in the order of `Material.catalogue`.
+        queries: from cases to (cases, width).
+        about: one line for reports.
+        biases: (items,) added to the products.
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        vectors: torch.Tensor,
+        queries: Callable[[pl.DataFrame], torch.Tensor],
+        about: str,
+        biases: torch.Tensor | None = None,
+    ) -> None:
+        self.row = material.row
+        self.vectors = vectors.detach()
+        self.queries = queries
+        self.about = about
+        self.biases = torch.zeros(len(vectors)) if biases is None else biases.detach()
+
+    @torch.no_grad()
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case."""
+        found: list[np.ndarray] = []
+        for batch in cases.iter_slices(_CASES_AT_ONCE):
+            for query, candidates in zip(self.queries(batch), batch[CANDIDATES].to_list(), strict=True):
+                rows = torch.tensor([self.row.get(item, -1) for item in candidates])
+                scores = self.vectors[rows] @ query + self.biases[rows]
+                found.append(scores.masked_fill(rows < 0, UNKNOWN).numpy())
+        return found
