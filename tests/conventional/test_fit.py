@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 
 import lorarec.conventional.conventional as folders
 from lorarec.conventional import MODELS, Conventional, FitOptions, fit
@@ -37,8 +38,7 @@ def test_batch_equals_single(fitted: Conventional, small_log: ClickLog) -> None:
 
 def test_padding_changes_nothing(fitted: Conventional) -> None:
     batch = fitted.encoder.batch(EVENTS)
-    history = [torch.nn.functional.pad(field, (0, 0, 0, 7), value=UNKNOWN) for field in batch.history]
-    padded = replace(batch, history=history, rating=torch.nn.functional.pad(batch.rating, (0, 7)))
+    padded = replace(batch, history=pad(batch.history, (0, 7)), rating=pad(batch.rating, (0, 7)))
     with torch.no_grad():
         torch.testing.assert_close(fitted.model(padded), fitted.model(batch), atol=1e-5, rtol=0)
 

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 from torch import nn
+from torch.nn.functional import embedding
 
 from lorarec.conventional.fields import UNKNOWN, Batch, Encoder
 
@@ -78,7 +79,7 @@ class Embeddings(nn.Module):
         return Embedded(
             torch.stack(users + items, 1),
             torch.cat(items, -1),
-            torch.cat(_read(self.item, batch.history), -1),
+            embedding(batch.history, torch.cat(_read(self.item, batch.seen), -1)),
             self.rating(batch.rating),
             batch.mask,
         )

@@ -39,13 +39,15 @@ class Batch:
     Attributes:
         user: one (events, width) tensor per field of the user.
         item: one (events, width) tensor per field of the target item.
-        history: one (events, T, width) tensor per field of the history's items, oldest first, padded on the right.
+        seen: one (n, width) tensor per field of the n different items in all histories, the first `UNKNOWN` throughout.
+        history: (events, T) rows of `seen`, oldest first, padded on the right with 0.
         rating: (events, T) ratings of the history's items in half stars, plus one; 0 where there is none.
     """
 
     user: list[torch.Tensor]
     item: list[torch.Tensor]
-    history: list[torch.Tensor]
+    seen: list[torch.Tensor]
+    history: torch.Tensor
     rating: torch.Tensor
 
     @property
@@ -86,12 +88,16 @@ class Encoder:
         """Encode events with what is kept of their histories."""
         shown = self.histories(events)
         present = shown >= 0
-        user, item, history = self.log.user[events], self.log.item[events], self.log.item[shown]
+        user, item = self.log.user[events], self.log.item[events]
+        # Histories of a batch share items: each is embedded once.
+        different, history = np.unique(np.append(-1, np.where(present, self.log.item[shown], -1)), return_inverse=True)
+        known = (different >= 0)[:, None]
         half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
         return Batch(
             [torch.from_numpy(field.table[user]) for field in self.users],
             [torch.from_numpy(field.table[item]) for field in self.items],
-            [torch.from_numpy(np.where(present[..., None], field.table[history], UNKNOWN)) for field in self.items],
+            [torch.from_numpy(np.where(known, field.table[different], UNKNOWN)) for field in self.items],
+            torch.from_numpy(history[1:].reshape(shown.shape)),
             torch.from_numpy(np.where(present, half_stars + 1, 0)),
         )
 
