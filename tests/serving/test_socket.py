@@ -53,6 +53,6 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
     assert found.returncode == 0, (found.stdout + found.stderr)[-5000:]
     # The description's own examples are right requests, so that not everything was refused.
     told = httpx2.get(f"{url}/metrics", headers={"authorization": "Bearer secret"}).text
-    for path in ("rank", "recommend", "events", "adapters"):
+    for path in ("rank", "recommend", "explain", "events", "adapters"):
         answered = rf'lorarec_requests_total{{method="POST",path="/v1/{path}",status="200"}} [1-9]'
         assert re.search(answered, told), told
