@@ -4,7 +4,11 @@ Each client sends its next request when it has the answer to the last. Requests 
 sample with 30 candidates each, under four mixtures of two random adapters of rank 16; every answer is compared with the
 offline Ranker's. The server runs in a process of its own and shares the cores with the clients.
 
+With `--soak` the clients go on for so many minutes while others store events, ask for recommendations and reload an
+adapter, and the server's resident memory is printed.
+
     python benchmarks/serving_load.py --seconds 30
+    python benchmarks/serving_load.py --soak 20 --clients 2
 """
 
 import argparse
@@ -25,6 +29,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import polars as pl
+import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 
@@ -38,6 +43,10 @@ MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.
 CANDIDATES = 30
 #: Scores further than this from the offline ones count as wrong.
 TOLERANCE = 1e-3
+#: Seconds between two looks at the server's memory.
+LOOK = 30
+#: Share of a soak after which memory is expected to stay.
+WARM = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,8 @@ def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[str]:
+def served(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """The server's address and process id."""
     words = [str(folder / "data"), "--adapters", str(folder / "adapters"), "--port", "0", *options]
     command = [sys.executable, "-m", "lorarec", "serve", *words]
     environment = {name: value for name, value in os.environ.items() if name != "LORAREC_API_KEY"}
@@ -93,7 +103,7 @@ def served(folder: Path, *options: str) -> Iterator[str]:
             raise SystemExit(line + process.stderr.read())
         with httpx2.Client(transport=httpx2.HTTPTransport(retries=9)) as client:
             client.get(f"{found[1]}/healthz")
-        yield found[1]
+        yield found[1], process.pid
     finally:
         process.terminate()
         process.wait()
@@ -135,11 +145,70 @@ def batches(url: str) -> tuple[float, float, float]:
     return rows, passes, seconds
 
 
+def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float) -> None:
+    for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1")}.items():
+        with served(folder, *options) as (url, _):
+            asyncio.run(closed_loop(url, requests, 1, 2))
+            for clients in counts:
+                before = batches(url)
+                began = time.perf_counter()
+                latencies, worst, wrong = asyncio.run(closed_loop(url, requests, clients, seconds))
+                took = time.perf_counter() - began
+                rows, passes, busy = (new - old for new, old in zip(batches(url), before, strict=True))
+                p50, p99 = statistics.median(latencies), float(np.quantile(latencies, 0.99))
+                print(
+                    f"{way:14} {clients:3} clients: {len(latencies) / took:6.1f} requests/s, "
+                    f"p50 {1000 * p50:6.0f} ms, p99 {1000 * p99:6.0f} ms, {rows / passes:5.1f} per pass, "
+                    f"{100 * busy / took:3.0f}% of the time in passes; {wrong} of {len(latencies)} answers wrong "
+                    f"(largest difference {worst:.0e})",
+                    flush=True,
+                )
+
+
+async def soak(url: str, process: int, requests: list[Asked], clients: int, minutes: float) -> None:
+    """Memory over time under checked requests, events, recommendations and reloads of an adapter."""
+    began = time.perf_counter()
+    looks: list[tuple[float, float]] = []
+
+    async def passer_by(session: httpx2.AsyncClient) -> None:
+        """Stores an event and reads it back in a recommendation, once a second."""
+        for number in range(10**9):
+            item = requests[number % len(requests)].body["candidates"][0]
+            event = {"user_id": f"visitor {number}", "item_id": item, "event_id": f"click {number}"}
+            (await session.post("/v1/events", json={"events": [event]})).raise_for_status()
+            asked = {"user_id": event["user_id"], "adapter": "general"}
+            (await session.post("/v1/recommend", json=asked)).raise_for_status()
+            await asyncio.sleep(1)
+
+    async def look(session: httpx2.AsyncClient) -> None:
+        while True:
+            (await session.post("/v1/adapters", json={"name": "specific"})).raise_for_status()
+            looks.append((time.perf_counter() - began, psutil.Process(process).memory_info().rss / 2**20))
+            done = (await asyncio.to_thread(batches, url))[0]
+            print(f"{looks[-1][0] / 60:5.1f} min: {looks[-1][1]:7.1f} MiB, {done:7.0f} requests", flush=True)
+            await asyncio.sleep(LOOK)
+
+    async with httpx2.AsyncClient(base_url=url, timeout=120) as session:
+        others = [asyncio.ensure_future(work(session)) for work in (passer_by, look)]
+        latencies, worst, wrong = await closed_loop(url, requests, clients, 60 * minutes)
+        for other in others:
+            if other.done():
+                other.result()
+            other.cancel()
+    seconds, memory = np.array([found for found in looks if found[0] >= WARM * 60 * minutes]).T
+    print(
+        f"soak of {minutes:g} min, {clients} clients: {len(latencies)} rankings, {wrong} wrong (largest difference "
+        f"{worst:.0e}), {len(looks)} reloads; {memory[0]:.1f} MiB after {seconds[0] / 60:.1f} min, "
+        f"{memory[-1]:.1f} MiB at the end, slope {3600 * np.polyfit(seconds, memory, 1)[0]:+.1f} MiB per hour"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=30, help="for each number of clients")
     parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="watch the memory under the first of --clients")
     arguments = parser.parse_args()
     backbone = Backbone.load()
     with tempfile.TemporaryDirectory() as name:
@@ -147,23 +216,11 @@ def main() -> None:
         data = load_sample().save(folder / "data")
         write_adapters(backbone, folder / "adapters")
         requests = make_requests(backbone, data, folder / "adapters", arguments.requests)
-        for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1")}.items():
-            with served(folder, *options) as url:
-                asyncio.run(closed_loop(url, requests, 1, 2))
-                for clients in arguments.clients:
-                    before = batches(url)
-                    began = time.perf_counter()
-                    latencies, worst, wrong = asyncio.run(closed_loop(url, requests, clients, arguments.seconds))
-                    took = time.perf_counter() - began
-                    rows, passes, busy = (new - old for new, old in zip(batches(url), before, strict=True))
-                    p50, p99 = statistics.median(latencies), float(np.quantile(latencies, 0.99))
-                    print(
-                        f"{way:14} {clients:3} clients: {len(latencies) / took:6.1f} requests/s, "
-                        f"p50 {1000 * p50:6.0f} ms, p99 {1000 * p99:6.0f} ms, {rows / passes:5.1f} per pass, "
-                        f"{100 * busy / took:3.0f}% of the time in passes; {wrong} of {len(latencies)} answers wrong "
-                        f"(largest difference {worst:.0e})",
-                        flush=True,
-                    )
+        if arguments.soak is None:
+            load(folder, requests, arguments.clients, arguments.seconds)
+            return
+        with served(folder) as (url, process):
+            asyncio.run(soak(url, process, requests, arguments.clients[0], arguments.soak))
 
 
 if __name__ == "__main__":

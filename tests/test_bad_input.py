@@ -122,6 +122,8 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["evaluate", "shop", "--adapter", "corrupted"], "corrupted/adapter_model.safetensors is corrupted"),
         (["evaluate", "shop", "--out", "taken"], "taken exists already"),
         (["recommend", "shop", "--user", "nobody"], "nobody"),
+        (["explain", "shop", "--user", "nobody"], "user nobody is not in dataset shop"),
+        (["explain", "shop", "--user", "u0", "--item", "nothing"], "item nothing is not in dataset shop"),
         (["recommend", "shop", "--user", "u0", "--index", "taken"], "taken is not an index"),
         (["recommend", "shop", "--user", "u0", "--index", "index-of-few"], "index-of-few was made of few"),
         (["recommend", "shop", "--user", "u0", "--deny", "none.txt"], "cannot read none.txt: No such file"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lorarec.evaluation import evaluate
     from lorarec.mixing import mix
     from lorarec.personal import personalize
-    from lorarec.ranking import Ranker, recommend
+    from lorarec.ranking import Ranker, explain, recommend
     from lorarec.retrieval import Index
     from lorarec.training import train
 
@@ -28,6 +28,7 @@ __all__ = [
     "Ranker",
     "__version__",
     "evaluate",
+    "explain",
     "mix",
     "personalize",
     "recommend",
@@ -40,6 +41,7 @@ _HOMES = {
     "Index": "lorarec.retrieval",
     "Ranker": "lorarec.ranking",
     "evaluate": "lorarec.evaluation",
+    "explain": "lorarec.ranking",
     "mix": "lorarec.mixing",
     "personalize": "lorarec.personal",
     "recommend": "lorarec.ranking",

@@ -72,6 +72,21 @@ def adapters(tiny_backbone: Backbone, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def example_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """What README.md and the examples of the API's description speak of: a shop, four adapters, and a backbone."""
+    rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(20)]
+    items = pl.DataFrame({"item_id": [f"i{k}" for k in range(20)], "title": titles})
+    Dataset.from_frames("shop", interactions, items).save(tmp_path / "data" / "shop")
+    for seed, name in enumerate(("general", "specific", "shop", "mixed")):
+        _write_adapter(tiny_backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)
+    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
+    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    return tmp_path
+
+
 class Offline:
     """The same adapters without a service."""
 

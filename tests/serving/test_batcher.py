@@ -49,9 +49,9 @@ def run(scenario: Callable[[Batcher, Scorer], Awaitable[Any]], **options: Any) -
     return scorer
 
 
-async def queued(batcher: Batcher, lengths: Sequence[int]) -> list[asyncio.Task[np.ndarray]]:
+async def queued(batcher: Batcher, lengths: Sequence[int]) -> list[asyncio.Task[list[np.ndarray]]]:
     """Requests that have all reached the queue."""
-    tasks = [asyncio.ensure_future(batcher.score(row(length))) for length in lengths]
+    tasks = [asyncio.ensure_future(batcher.score([row(length)])) for length in lengths]
     await asyncio.sleep(0.02)
     return tasks
 
@@ -61,7 +61,7 @@ def test_batches_fill_up_to_the_budget_in_order() -> None:
         first = await queued(batcher, [5])
         rest = await queued(batcher, [10, 20, 30, 30, 200, 50, 50, 51])
         scorer.may.set()
-        found = [float(scores[0]) for scores in await asyncio.gather(*first, *rest)]
+        found = [scores[0].item() for scores in await asyncio.gather(*first, *rest)]
         assert found == [5, 10, 20, 30, 30, 200, 50, 50, 51]
 
     assert run(scenario).batches == [[5], [10, 20, 30], [30], [200], [50, 50], [51]]
@@ -84,7 +84,7 @@ def test_those_who_left_are_not_scored() -> None:
         await asyncio.sleep(0)
         scorer.may.set()
         await asyncio.wait(tasks)
-        assert [float(tasks[place].result()[0]) for place in (1, 3)] == [6, 8]
+        assert [tasks[place].result()[0].item() for place in (1, 3)] == [6, 8]
 
     assert run(scenario).batches == [[5], [6, 8]]
 
@@ -101,12 +101,25 @@ def test_calls_keep_their_place_between_batches() -> None:
     assert run(scenario).batches == [[5], [6], [7]]
 
 
+def test_rows_of_one_request_come_together() -> None:
+    async def scenario(batcher: Batcher, scorer: Scorer) -> None:
+        await queued(batcher, [5])
+        asked = asyncio.ensure_future(batcher.score([row(6), row(7), row(200)]))
+        call = asyncio.ensure_future(batcher.call(lambda: len(scorer.batches)))
+        await asyncio.sleep(0.02)
+        scorer.may.set()
+        assert [scores.item() for scores in await asked] == [6, 7, 200]
+        assert await call == 3
+
+    assert run(scenario).batches == [[5], [6, 7], [200]]
+
+
 def test_an_error_goes_to_those_in_the_batch_alone() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()
         with pytest.raises(RuntimeError, match="thirteen"):
-            await batcher.score(row(13))
-        assert float((await batcher.score(row(14)))[0]) == 14
+            await batcher.score([row(13)])
+        assert (await batcher.score([row(14)]))[0].item() == 14
 
     run(scenario)
 
@@ -118,7 +131,7 @@ def test_stop_answers_what_is_queued() -> None:
         await asyncio.sleep(0.01)
         scorer.may.set()
         await stopping
-        assert [float(task.result()[0]) for task in tasks] == [5, 6, 60, 60]
+        assert [task.result()[0].item() for task in tasks] == [5, 6, 60, 60]
 
     run(scenario, wait=60.0, token_budget=10)
 

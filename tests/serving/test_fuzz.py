@@ -31,6 +31,10 @@ EVENTS = st.fixed_dictionaries(
 FIELDS = {
     "/v1/rank": {"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
     "/v1/recommend": {"user_id": st.just("u01"), "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+    "/v1/explain": {
+        **{"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+        "candidate": st.integers(-1, 4),
+    },
     "/v1/events": {"events": st.lists(EVENTS, max_size=3)},
     "/v1/adapters": {"name": st.sampled_from(["general", "nothing"])},
 }

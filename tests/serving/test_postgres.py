@@ -1,5 +1,6 @@
 """Histories in a real PostgreSQL server, through its restart; skipped where there is none."""
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -97,5 +98,43 @@ def test_a_restart_loses_no_event(
         assert (await client.post("/v1/events", json=clicks(1, 2, 3))).json() == {"stored": 1, "known": 2}
         assert (await client.post("/v1/rank", json=ranked)).status_code == 200
         assert service.histories.history("new", 9) == ["x01", "x02", "x03"]
+
+    play(service, scenario)
+
+
+def test_events_sent_through_a_restart_are_stored_once(
+    server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
+) -> None:
+    """Clients send again what got 503, as they are told to."""
+    service = Service(tiny_backbone, offline.dataset, adapters, server.url)
+    sent, refused = [f"x{number:02}" for number in range(29)], 0
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        stopped = asyncio.Event()
+
+        async def click(item: str) -> None:
+            nonlocal refused
+            body = {"events": [{"user_id": "busy", "item_id": item, "event_id": item}]}
+            while (status := (await client.post("/v1/events", json=body)).status_code) != 200:
+                assert status == 503
+                refused += 1
+                await asyncio.sleep(0.02)
+
+        async def clicks(items: list[str]) -> None:
+            for place, item in enumerate(items):
+                if place == len(items) // 2:
+                    await stopped.wait()
+                await click(item)
+
+        clicking = [asyncio.ensure_future(clicks(sent[worker::4])) for worker in range(4)]
+        while len(service.histories.history("busy", 100)) < 4:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.stop)
+        stopped.set()
+        while not refused:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.start)
+        await asyncio.gather(*clicking)
+        assert sorted(service.histories.history("busy", 100)) == sent
 
     play(service, scenario)

@@ -133,8 +133,10 @@ def test_titles_stand_for_items_and_come_back_as_data(service: Service, play: An
     body = {"history": [{"title": "red lamp"}, "x01"], "candidates": ["x02", {"title": script}], "adapter": "general"}
 
     async def scenario(client: httpx2.AsyncClient) -> None:
+        refused = await client.post("/v1/rank", json={**body, "history": [script]})
+        assert script in refused.json()["error"]["message"]
         answer = await client.post("/v1/rank", json=body)
-        assert answer.headers["content-type"] == "application/json"
+        assert refused.headers["content-type"] == answer.headers["content-type"] == "application/json"
         found = {item["candidate"]: item for item in answer.json()["ranking"]}
         assert (found[1]["title"], found[1]["item_id"]) == (script, None)
         assert found[0]["item_id"] == "x02"

@@ -1,7 +1,10 @@
 """A real server in a process of its own: where it listens, and how it ends."""
 
+import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -33,9 +37,12 @@ def options(tiny_backbone: Backbone, shop: Dataset, adapters: Path, tmp_path: Pa
 
 
 @contextmanager
-def started(options: list[str], key: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(options: list[str], key: str | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its address, once it answers; it is killed at the end."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1]), "LORAREC_API_KEY": key}
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    environment.pop("LORAREC_API_KEY", None)
+    if key is not None:
+        environment["LORAREC_API_KEY"] = key
     command = [sys.executable, "-m", "lorarec", "serve", *options, "--port", "0"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
@@ -81,6 +88,38 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
             client.get("/healthz")
     # The event is still there at the next start.
     assert Histories(f"sqlite:///{tmp_path / 'shop.db'}").history("u01", 100)[-1] == "x29"
+
+
+def test_the_examples_of_the_readme(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that starts the service, and every line with curl, as a shell runs them."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = "\n".join(line[4:] for line in readme.splitlines() if line.startswith("    "))
+    (line,) = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
+    commands = {
+        re.search(r"/v1/(\w+)", command)[1]: command  # type: ignore[index]
+        for command in re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    }
+    assert {"rank", "recommend", "events"} <= set(commands)
+    monkeypatch.chdir(example_folder)
+    with started([*shlex.split(line)[1:], "--backbone", "backbone"], None) as (_, url):
+
+        def ask(name: str) -> Any:
+            command = commands[name].replace("localhost:8000", url.removeprefix("http://"))
+            told = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
+            shown = subprocess.check_output(f"{command} {told}", shell=True, text=True)
+            body, _, status = shown.rpartition("\n")
+            assert status == "200 application/json", shown
+            return json.loads(body)
+
+        answers = {name: ask(name) for name in commands}
+        assert {item["item_id"] for item in answers["rank"]["ranking"]} == {"i1", "i2"}
+        assert answers["rank"]["mixture"] == {"general": 0.3, "shop": 0.7}
+        assert len(answers["recommend"]["ranking"]) == 5
+        assert answers["events"] == {"stored": 1, "known": 0}
+        assert ask("rank") != answers["rank"]
+        assert ask("events") == {"stored": 0, "known": 1}
 
 
 @pytest.mark.parametrize(

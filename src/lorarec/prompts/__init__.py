@@ -3,11 +3,12 @@
 from lorarec.prompts.build import Example, PromptBuilder
 from lorarec.prompts.cases import case_examples, true_places
 from lorarec.prompts.clicks import click_examples
-from lorarec.prompts.template import CLICK, READOUTS, Template
+from lorarec.prompts.template import CLICK, READOUTS, REASON, Template
 
 __all__ = [
     "CLICK",
     "READOUTS",
+    "REASON",
     "Example",
     "PromptBuilder",
     "Template",

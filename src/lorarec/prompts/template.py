@@ -23,7 +23,9 @@ MARK = "\x00"
 READOUTS = ("verdict", "likelihood")
 #: The bundled template of clicks: profile, history with stars, one title; read as a verdict.
 CLICK = "click"
-BUNDLED = (*READOUTS, CLICK)
+#: The bundled template that asks a chat model why a title is recommended; what comes after it is generated.
+REASON = "reason"
+BUNDLED = (*READOUTS, CLICK, REASON)
 
 
 @dataclass(frozen=True)

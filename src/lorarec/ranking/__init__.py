@@ -1,7 +1,17 @@
-"""The Ranker, generation, and recommendation over a whole catalogue."""
+"""The Ranker, generation, recommendation over a whole catalogue, and its explanation."""
 
 from lorarec.ranking.catalogue import Recommendation, recommend, recommend_next
+from lorarec.ranking.explain import Explanation, Influence, explain
 from lorarec.ranking.generate import generate_titles
 from lorarec.ranking.ranker import Ranker
 
-__all__ = ["Ranker", "Recommendation", "generate_titles", "recommend", "recommend_next"]
+__all__ = [
+    "Explanation",
+    "Influence",
+    "Ranker",
+    "Recommendation",
+    "explain",
+    "generate_titles",
+    "recommend",
+    "recommend_next",
+]

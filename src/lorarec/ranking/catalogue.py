@@ -54,10 +54,7 @@ def recommend(
         LorarecError: an unknown user, nothing left to recommend, or a readout that lists its candidates in the prompt
             with too large a pool.
     """
-    history = dataset.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
-    if not history:
-        known = ", ".join(dataset.interactions[USER].unique(maintain_order=True).head(3).to_list())
-        raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
+    history = history_of(dataset, user)
     index = index or Index.build(dataset)
     evidence = whole_evidence(dataset) if ranker.evidence else None
     found = recommend_next(ranker, index, dataset.titles, history, top, pool, allow, deny, user, evidence)
@@ -120,6 +117,19 @@ def recommend_next(
         )
         for i in np.argsort(-scores, kind="stable")[:top]
     ]
+
+
+def history_of(dataset: Dataset, user: str) -> list[str]:
+    """All that a user chose, item ids in time order.
+
+    Raises:
+        LorarecError: no such user.
+    """
+    history = dataset.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
+    if not history:
+        known = ", ".join(dataset.interactions[USER].unique(maintain_order=True).head(3).to_list())
+        raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
+    return history
 
 
 def whole_evidence(dataset: Dataset) -> Evidence:

@@ -1,4 +1,4 @@
-"""Recommendations for a person to read."""
+"""Recommendations and what they rest on, for a person to read."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorarec.ranking.catalogue import Recommendation
+from lorarec.ranking.explain import Explanation
 
 REASONS = {
     "next": "often follows",
@@ -26,4 +27,15 @@ def recommendation_table(recommendations: Sequence[Recommendation], title: str) 
         reason = f"{REASONS[item.source]} {because}".strip()
         # Text keeps square brackets in titles from being read as markup.
         table.add_row(str(place), Text(item.title), f"{item.probability:.3f}", Text(reason))
+    return table
+
+
+def explanation_table(explanation: Explanation, title: str) -> Table:
+    """What of the history speaks for and against an item, the strongest first."""
+    table = Table(title=Text(title))
+    table.add_column("of the history")
+    for name in ("score", "p"):
+        table.add_column(name, justify="right")
+    for influence in sorted(explanation.influences, key=lambda found: -abs(found.score)):
+        table.add_row(Text(influence.title), f"{influence.score:+.3f}", f"{influence.probability:+.4f}")
     return table

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from lorarec.serving.engine import Loaded
+from lorarec.serving.explaining import explain as explain_candidate
 from lorarec.serving.guard import Guard, Measure
 from lorarec.serving.problems import ClientGone, Problem
 from lorarec.serving.schemas import (
@@ -20,6 +21,8 @@ from lorarec.serving.schemas import (
     Adapters,
     AdapterState,
     EventsRequest,
+    Explained,
+    ExplainRequest,
     Health,
     Ranking,
     RankRequest,
@@ -76,6 +79,11 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     async def recommend(request: Request, body: RecommendRequest) -> Ranking:
         """Recommend items of the whole catalogue that the history does not have."""
         return await _while_connected(request, service.recommend(body))
+
+    @app.post("/v1/explain", responses=_refusals(404, 422, 429, 503))
+    async def explain(request: Request, body: ExplainRequest) -> Explained:
+        """Tell what each item of the history adds to a candidate's score, by leaving it out."""
+        return await _while_connected(request, explain_candidate(service, body))
 
     @app.post("/v1/events", responses=_refusals(422, 429, 503))
     async def events(body: EventsRequest) -> Stored:

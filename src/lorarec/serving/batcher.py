@@ -95,11 +95,13 @@ class Batcher:
             self._inside -= 1
             self._metrics.inside.set(self._inside)
 
-    async def score(self, row: Row) -> np.ndarray:
-        """Scores (candidates,) of a row; cancelling this drops the row from the queue."""
-        scores: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self._add(_Job(row, scores))
-        return await scores
+    async def score(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Scores (candidates,) of each row; no call comes between rows, cancelling this drops them from the queue."""
+        loop = asyncio.get_running_loop()
+        jobs = [_Job(row, loop.create_future()) for row in rows]
+        for job in jobs:
+            self._add(job)
+        return list(await asyncio.gather(*(job.scores for job in jobs)))
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """What a function returns that runs in the worker thread after all that is queued, between batches."""

@@ -106,8 +106,7 @@ async def answer(send: Send, problem: Problem) -> None:
     headers = {"content-type": "application/json", "content-length": str(len(body)), **problem.headers}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if problem.status in (400, 413):  # the rest of the body may still be under way
-        headers["connection"] = "close"
+    # No `Connection: close`: the rest of a body may be under way, and a reset would reach the client before the answer.
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,7 @@
 """From a request's items to the prompt an adapter was trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -12,6 +12,7 @@ from lorarec.data import Dataset, Evidence
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.prompts import PromptBuilder, case_examples
 from lorarec.ranking.catalogue import whole_evidence
+from lorarec.ranking.explain import shorter_histories
 from lorarec.serving.engine import Loaded, Row
 
 #: Before a title that stands for itself, where else an item id would stand; no id of a request has it.
@@ -54,7 +55,7 @@ class Prompting:
         Raises:
             LorarecError: the candidates do not fit into a prompt.
         """
-        settings = shared_settings({one.name: one.settings for one in mixture}) if mixture else prompt_settings(None)
+        settings = _settings(mixture)
         shown = case.history[-settings["max_history"] :]
         frame = pl.DataFrame(
             {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
@@ -64,6 +65,15 @@ class Prompting:
         builder = self._builder(settings)
         evidence = self.evidence() if settings["evidence"] else None
         return Row(case_examples(frame, titles, builder, settings["max_history"], evidence)[0], builder, mixture)
+
+    def rows_without(self, case: Case, mixture: dict[Loaded, float]) -> list[Row]:
+        """The row of a case, then those without each item of the history that its prompt shows, oldest first.
+
+        Raises:
+            LorarecError: the candidates do not fit into a prompt.
+        """
+        histories = shorter_histories(case.history, _settings(mixture)["max_history"])
+        return [self.row(replace(case, history=history), mixture) for history in histories]
 
     def evidence(self) -> Evidence:
         """Counts over all interactions of the dataset, made once; events stored later do not enter them."""
@@ -77,3 +87,7 @@ class Prompting:
         if key not in self._builders:
             self._builders[key] = PromptBuilder(self._tokenizer, *key)
         return self._builders[key]
+
+
+def _settings(mixture: dict[Loaded, float]) -> dict[str, Any]:
+    return shared_settings({one.name: one.settings for one in mixture}) if mixture else prompt_settings(None)

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 MAX_HISTORY = 1000
 MAX_CANDIDATES = 1000
+MAX_EXPLAINED = 100
 MAX_TOP = 100
 MAX_LISTED = 10_000
 MAX_EVENTS = 1000
@@ -95,6 +96,19 @@ class RecommendRequest(_OfSomeone):
     )
 
 
+class ExplainRequest(RankRequest):
+    """A candidate whose score is to be explained, among the others."""
+
+    candidates: Annotated[list[Item], Field(min_length=1, max_length=MAX_EXPLAINED)]
+    candidate: Annotated[int, Field(ge=0, lt=MAX_EXPLAINED, description="Its place among the candidates, from 0.")] = 0
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user_id": "u42", "candidates": ["i1", "i2"], "candidate": 1, "adapter": "general"}]
+        }
+    )
+
+
 class Ranked(BaseModel):
     """One item of an answer, best first."""
 
@@ -109,6 +123,23 @@ class Ranking(BaseModel):
     """Items in order."""
 
     ranking: list[Ranked]
+    mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+
+
+class Influence(BaseModel):
+    """One item of the history."""
+
+    item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
+    title: str
+    score: Annotated[float, Field(description="How much the candidate's score falls when the item is left out.")]
+    probability: Annotated[float, Field(description="The same of its probability.")]
+
+
+class Explained(BaseModel):
+    """What a candidate's score rests on."""
+
+    candidate: Ranked
+    history: Annotated[list[Influence], Field(description="The items that the prompt shows, oldest first.")]
     mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
 
 

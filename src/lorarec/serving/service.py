@@ -1,7 +1,7 @@
 """The service behind the HTTP API: who asks for what, and the parts that answer."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from lorarec.errors import LorarecError
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.engine import Engine, Loaded
+from lorarec.serving.engine import Engine, Loaded, Row
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
@@ -58,6 +58,7 @@ class Service:
 
     Attributes:
         shelf: the adapters.
+        prompting: from a request's items to prompts; for the thread of prompts only.
         batcher: the queue in front of the model.
         histories: the users.
         metrics: what is counted.
@@ -85,9 +86,9 @@ class Service:
         self.shelf = Shelf(adapters, self._engine, self.metrics)
         self.shelf.open(self.shelf.available() if options.load is None else list(options.load))
         self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
-        self._prompting = Prompting(backbone, dataset)
+        self.prompting = Prompting(backbone, dataset)
         if any(one.settings["evidence"] for one in self.shelf.loaded.values()):
-            self._prompting.evidence()
+            self.prompting.evidence()
         # A tokenizer is for one thread at a time.
         self._prompt_thread = ThreadPoolExecutor(1, "prompts")
         self._index = index or Index.build(dataset)
@@ -108,9 +109,7 @@ class Service:
             Problem: an unknown item, user or adapter, candidates that do not fit, or a full queue.
         """
         with self.batcher.admitted():
-            candidates = self._items(request.candidates, "candidates")
-            history = await self._history(request)
-            return await self._ranked(Case(request.user_id, history, candidates), request)
+            return await self._ranked(await self.case(request), request)
 
     async def recommend(self, request: RecommendRequest) -> Ranking:
         """Put the best of what the index proposes in order.
@@ -154,24 +153,45 @@ class Service:
             raise Problem(404, f"user {request.user_id!r} has no history: store events, or send a history", "user_id")
         return found
 
+    async def case(self, request: RankRequest) -> Case:
+        """The items that a request speaks of.
+
+        Raises:
+            Problem: an unknown item or user.
+        """
+        candidates = self._items(request.candidates, "candidates")
+        return Case(request.user_id, await self._history(request), candidates)
+
     async def _ranked(self, case: Case, request: RankRequest | RecommendRequest) -> Ranking:
+        (scores,), mixture = await self.score(lambda mixture: [self.prompting.row(case, mixture)], request.adapter)
+        return self.answer(case, scores, mixture)
+
+    async def score(
+        self, rows: Callable[[dict[Loaded, float]], list[Row]], adapter: str | dict[str, float] | None
+    ) -> tuple[list[np.ndarray], dict[Loaded, float]]:
+        """Scores (candidates,) of the rows that are made for the mixture a request wants, and that mixture.
+
+        Raises:
+            Problem: an unknown adapter, or candidates that do not fit.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            mixture = self.shelf.mixture(request.adapter)
+            mixture = self.shelf.mixture(adapter)
             try:
-                row = await loop.run_in_executor(self._prompt_thread, self._prompting.row, case, mixture)
+                made = await loop.run_in_executor(self._prompt_thread, rows, mixture)
             except LorarecError as error:
                 raise Problem(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile; from here on the queue keeps the order.
             if self.shelf.holds(mixture):
-                return self._answer(case, await self.batcher.score(row), mixture)
+                return await self.batcher.score(made), mixture
 
-    def _answer(self, case: Case, scores: np.ndarray, mixture: dict[Loaded, float]) -> Ranking:
+    def answer(self, case: Case, scores: np.ndarray, mixture: dict[Loaded, float]) -> Ranking:
+        """The candidates of a case, best first, with their scores (candidates,)."""
         shares = posterior(scores)
         ranking = [
             Ranked(
                 item_id=None if case.candidates[place].startswith(UNKNOWN) else case.candidates[place],
-                title=self._prompting.title(case.candidates[place]),
+                title=self.prompting.title(case.candidates[place]),
                 score=float(scores[place]),
                 probability=float(shares[place]),
                 candidate=int(place),

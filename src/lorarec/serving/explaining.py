@@ -1,0 +1,37 @@
+"""Explains a candidate's score over HTTP as `lorarec.explain` does, without words."""
+
+from lorarec.ranking.explain import influences
+from lorarec.serving.problems import Problem
+from lorarec.serving.prompting import UNKNOWN
+from lorarec.serving.schemas import Explained, ExplainRequest, Influence
+from lorarec.serving.service import Service
+
+
+async def explain(service: Service, request: ExplainRequest) -> Explained:
+    """What leaving out each item of the history takes from one candidate.
+
+    Raises:
+        Problem: no such place among the candidates, an empty history, or as for `Service.rank`.
+    """
+    if request.candidate >= len(request.candidates):
+        raise Problem(422, f"there are {len(request.candidates)} candidates: count places from 0", "candidate")
+    with service.batcher.admitted():
+        case = await service.case(request)
+        if not case.history:
+            raise Problem(422, "an empty history explains nothing: give one item or more", "history")
+        scores, mixture = await service.score(
+            lambda mixture: service.prompting.rows_without(case, mixture), request.adapter
+        )
+    ranking = service.answer(case, scores[0], mixture)
+    effects = influences(scores, request.candidate)
+    history = [
+        Influence(
+            item_id=None if item.startswith(UNKNOWN) else item,
+            title=service.prompting.title(item),
+            score=score,
+            probability=probability,
+        )
+        for item, (score, probability) in zip(case.history[-len(effects) :], effects.tolist(), strict=True)
+    ]
+    (candidate,) = (ranked for ranked in ranking.ranking if ranked.candidate == request.candidate)
+    return Explained(candidate=candidate, history=history, mixture=ranking.mixture)

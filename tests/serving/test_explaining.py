@@ -1,0 +1,57 @@
+"""Attributions over HTTP equal the offline Ranker's differences."""
+
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from lorarec.scoring import posterior
+from lorarec.serving.service import Service
+
+CANDIDATES = ["x02", "x05", "x29"]
+
+
+@pytest.mark.parametrize("adapter", [{"general": 0.3, "specific": 0.7}, {"listed": 1.0}, {}])
+def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: Any, adapter: dict[str, float]) -> None:
+    """Of the latest four items where the adapter's prompts show four."""
+    history = service.histories.history("u03", 100)
+    shown = history[-4:] if "general" in adapter else history
+
+    def expected(past: list[str]) -> np.ndarray:
+        scores = offline.scores(adapter, "u03", past, CANDIDATES)
+        return np.array([scores[2], posterior(scores)[2]])
+
+    whole = expected(history)
+    without = [whole - expected([other for other in history if other != item]) for item in shown]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"user_id": "u03", "candidates": CANDIDATES, "candidate": 2, "adapter": adapter}
+        found = (await client.post("/v1/explain", json=body)).json()
+        assert (found["candidate"]["item_id"], found["mixture"]) == ("x29", adapter)
+        told = [found["candidate"]["score"], found["candidate"]["probability"]]
+        np.testing.assert_allclose(told, whole, atol=1e-4)
+        assert [item["item_id"] for item in found["history"]] == shown
+        told = [[item["score"], item["probability"]] for item in found["history"]]
+        np.testing.assert_allclose(told, without, atol=1e-4)
+
+    play(service, scenario)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"history": []}, "history", "an empty history explains nothing"),
+        ({"candidate": 3}, "candidate", "there are 3 candidates"),
+        ({"candidates": CANDIDATES * 40}, "candidates", "at most 100"),
+    ],
+)
+def test_bad_input(service: Service, play: Any, change: dict[str, Any], field: str, message: str) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"history": [{"title": "red lamp"}], "candidates": CANDIDATES, "adapter": "general"}
+        assert (await client.post("/v1/explain", json=body)).json()["history"][0]["item_id"] is None
+        answer = await client.post("/v1/explain", json={**body, **change})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
+        assert message in answer.json()["error"]["message"]
+
+    play(service, scenario)

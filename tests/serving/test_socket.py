@@ -1,0 +1,58 @@
+"""Over a real socket: what clients read of large bodies, and schemathesis against the API's description."""
+
+import http.client
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.serving.app import create_app
+from lorarec.serving.run import listen
+from lorarec.serving.service import Service
+
+CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+
+
+@pytest.fixture
+def url(tiny_backbone: Backbone, example_folder: Path) -> Iterator[str]:
+    """Address of a service in a thread, with the key `secret`, that knows the ids of the description's examples."""
+    data, adapters = Dataset.load(example_folder / "data" / "shop"), example_folder / "adapters"
+    service = Service(tiny_backbone, data, adapters, f"sqlite:///{example_folder / 'histories.db'}")
+    bound = listen("127.0.0.1", 0)
+    bound.listen()
+    server = uvicorn.Server(uvicorn.Config(create_app(service, "secret"), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_body_that_is_refused_unread_gets_its_answer(url: str) -> None:
+    """Also where the client sends all of it before it reads, and most is still to come."""
+    for headers, status in (({}, 401), ({"authorization": "Bearer secret"}, 413)):
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        connection.request("POST", "/v1/rank", b" " * 30_000_000, headers)
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--seed", "1", "--no-color"]
+    command += ["--header", "Authorization: Bearer secret", "--checks", ",".join(CHECKS), "--warnings", "off"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--generation-database", "none"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 0, (found.stdout + found.stderr)[-5000:]
+    # The description's own examples are right requests, so that not everything was refused.
+    told = httpx2.get(f"{url}/metrics", headers={"authorization": "Bearer secret"}).text
+    for path in ("rank", "recommend", "explain", "events", "adapters"):
+        answered = rf'lorarec_requests_total{{method="POST",path="/v1/{path}",status="200"}} [1-9]'
+        assert re.search(answered, told), told
