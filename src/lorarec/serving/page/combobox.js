@@ -64,12 +64,13 @@ export function combobox(input, find, pick, {least, say, fail}) {
   }
 
   input.addEventListener("input", () => {
+    search += 1; // an answer under way is to other words
     [settled, entered] = [false, false];
     clearTimeout(timer);
     timer = setTimeout(open, WAIT);
   });
   input.addEventListener("focus", () => least || open());
-  input.addEventListener("blur", close);
+  input.addEventListener("blur", () => entered || close());
   list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
   input.addEventListener("keydown", (event) => {
     const step = {ArrowDown: 1, ArrowUp: -1}[event.key], shown = !list.hidden;

@@ -3,8 +3,7 @@
 import {combobox} from "/combobox.js";
 
 const KEY = "lorarec-api-key", WAIT = 120, SHOWN = 10, LONGEST = 100, COLOURS = 6;
-const asked = {user: "", history: [], picked: []};
-const details = new Map();
+const asked = {user: "", history: [], picked: []}, details = new Map();
 let shownSubject = "", turn = 0, timer, running;
 
 const byId = (id) => document.getElementById(id);
@@ -13,8 +12,7 @@ const make = (tag, properties = {}, ...children) => {
   node.append(...children);
   return node;
 };
-const number = (value) => value.toFixed(2);
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const number = (value) => value.toFixed(2), percent = (value) => `${(100 * value).toFixed(1)} %`;
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const say = (words) => (byId("status").textContent = words);
 const tell = (problem) => (byId("problem").textContent = problem);
@@ -130,14 +128,13 @@ function refresh() {
 }
 
 async function ask(adapter) {
-  const mine = ++turn, asks = question();
+  const mine = ++turn, asks = question(), nothing = {ranking: [], mixture: {}};
   running?.abort();
   running = new AbortController();
   tell("");
   byId("results").ariaBusy = String(asks !== null);
   try {
-    const nothing = {ranking: [], mixture: {}};
-    const answer = asks ? await call(asks.path, {...asks.subject, adapter}, running.signal) : nothing;
+      const answer = asks ? await call(asks.path, {...asks.subject, adapter}, running.signal) : nothing;
     const parts = await Promise.all(Object.keys(answer.mixture).map(detail));
     if (mine !== turn) return; // a newer question has been asked
     showRanking(answer.ranking, JSON.stringify(asks?.subject));
@@ -230,22 +227,24 @@ async function start() {
   refresh();
 }
 
-const begin = () => start().catch((error) => tell(error.message));
-const settings = {say, fail: (error) => tell(error.message)};
-combobox(byId("user"), findUsers, chooseUser, {least: 0, ...settings});
+const fail = (error) => tell(error.message);
+combobox(byId("user"), findUsers, chooseUser, {least: 0, say, fail});
 for (const id of ["history", "picked"]) {
-  combobox(byId(`${id}-title`), findTitles, (option) => chooseTitle(id, option), {least: 1, ...settings});
+  combobox(byId(`${id}-title`), findTitles, (option) => chooseTitle(id, option), {least: 1, say, fail});
 }
-document.querySelector(".asking").addEventListener("change", refresh);
+document.querySelector(".asking").addEventListener("change", ({target}) => {
+  const typed = target.id === "user" && target.value.trim(); // without Enter
+  typed && typed !== asked.user ? chooseUser({value: typed}) : refresh();
+});
 byId("slider").addEventListener("input", refresh);
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem(KEY, byId("key").value.trim());
   byId("key").value = "";
-  begin();
+  start().catch(fail);
 });
 byId("forget").addEventListener("click", () => {
   sessionStorage.removeItem(KEY);
   location.reload();
 });
-begin();
+start().catch(fail);
