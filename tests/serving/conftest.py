@@ -3,8 +3,12 @@
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import uvicorn
 from peft import LoraConfig, get_peft_model
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
@@ -22,6 +28,7 @@ from lorarec.data import Dataset
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.serving.app import create_app
+from lorarec.serving.run import listen
 from lorarec.serving.service import Service, ServiceOptions
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
@@ -44,7 +51,7 @@ def _write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], ra
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_adapter() -> Callable[..., Path]:
     """Write a PEFT folder with random factors."""
     return _write_adapter
@@ -160,3 +167,77 @@ def play() -> Callable[..., Any]:
         return asyncio.run(whole())
 
     return run
+
+
+@contextmanager
+def _served(service: Service, key: str | None = None) -> Iterator[str]:
+    bound = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(service, key), log_level="warning", timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[str]]:
+    """Let a server answer for a service on a free port; gives its address."""
+    return _served
+
+
+#: Titles and a user id that would do something if they were taken for markup.
+EVIL = ['<img src=x onerror="window.ran = 1">', "<script>window.ran = 1</script>", "'\"><b onclick=ran()>bold</b>"]
+EVIL_USER = "<i>mallory</i>/?&#%"
+
+
+@pytest.fixture(scope="session")
+def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Service]:
+    """A service over the embedded backbone for a browser; the weights of its adapter `layered` differ by layer."""
+    folder = tmp_path_factory.mktemp("page")
+    backbone = Backbone.load("embedded")
+    for seed, name in enumerate(["general", "specific", "layered"]):
+        _write_adapter(backbone.model, folder / "adapters" / name, seed, EVIDENT)
+    layers = read_adapter(folder / "adapters" / "layered").tensors
+    weights = {layer: [place / len(layers), 1 - place / len(layers)] for place, layer in enumerate(layers)}
+    made = {"mix": {"weights": weights}, "adapters": [{"path": "old/general"}, {"path": "old/specific"}]}
+    (folder / "adapters" / "layered" / "lorarec.json").write_text(json.dumps(EVIDENT | made))
+    titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(30)] + EVIL
+    items = pl.DataFrame({"item_id": [f"x{k:02}" for k in range(len(titles))], "title": titles})
+    rows = [(f"u{k // 6:02}", f"x{(k * 7 + k // 6) % 29:02}", k) for k in range(120)]
+    rows += [(EVIL_USER, f"x{k:02}", k) for k in (3, 31)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    dataset = Dataset.from_frames("shop", interactions, items)
+
+    def make(**options: Any) -> Service:
+        model = replace(backbone, model=copy.deepcopy(backbone.model))
+        database = f"sqlite:///{tmp_path_factory.mktemp('histories') / 'page.db'}"
+        return Service(model, dataset, folder / "adapters", database, ServiceOptions(**options))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def page_url(make_page_service: Callable[..., Service]) -> Iterator[str]:
+    """Where a service answers that needs no key."""
+    with _served(make_page_service()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; for one module, since other tests' event loops cannot run beside Playwright's."""
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("there is no Chromium: apt-get install chromium, or playwright install chromium")
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        expect.set_options(timeout=20_000)
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

@@ -17,7 +17,7 @@ demo_app = typer.Typer()
 @demo_app.callback(invoke_without_command=True)
 def demo(
     context: typer.Context,
-    out: Annotated[Path, typer.Option("--out", help="Folder for adapters, metrics.json and report.md.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder for dataset, adapters and report.md.")] = Path(
         "demo-output"
     ),
     quick: Quick = False,

@@ -45,8 +45,8 @@ def serve(
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
 
     The histories live in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
-    Adapters are loaded and unloaded while it runs. The API is described at /openapi.json, its state at /healthz and
-    /metrics. Stop it with Ctrl+C or SIGTERM: requests under way are finished.
+    Adapters are loaded and unloaded while it runs. The page at / is for trying it out; the API is described at
+    /openapi.json, its state at /healthz and /metrics. Stop it with Ctrl+C or SIGTERM: requests under way are finished.
 
       lorarec serve data/shop --adapters adapters
 

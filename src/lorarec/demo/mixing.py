@@ -45,16 +45,18 @@ FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16)
 def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool = False) -> Evaluation:
     """Train a general and a specific adapter on the bundled sample, mix them and compare everything.
 
-    `out` gets the adapters, the mixtures, `metrics.json`, `report.md` and a picture.
+    `out` gets the specific domain as `dataset`, adapters and mixtures in `adapters`, `metrics.json`, `report.md` and a
+    picture.
 
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
     console = Console()
+    adapters = out / "adapters"
     with new_folder(out, overwrite):
         pass
     console.rule("1. Data: MovieLens, cut by genre into domains without common films")
-    specific = load_sample(SPECIFIC_DOMAIN)
+    specific = load_sample(SPECIFIC_DOMAIN).save(out / "dataset")
     split = leave_one_out(specific, seed=seed)
     general = [_with_split(domain, seed) for domain in GENERAL_DOMAINS]
     for dataset in (specific, *(dataset for dataset, _ in general)):
@@ -63,22 +65,22 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     backbone = Backbone.load()
     options: dict[str, Any] = {**TRAINING, "samples": size.cases, "seed": seed}
     console.rule("2. General adapter: " + ", ".join(GENERAL_DOMAINS))
-    pair = [train(backbone, general, out / "general", progress=True, **options)]
+    pair = [train(backbone, general, adapters / "general", progress=True, **options)]
     console.rule(f"3. Specific adapter: {SPECIFIC_DOMAIN}")
-    pair.append(train(backbone, [(specific, split)], out / "specific", progress=True, **options))
+    pair.append(train(backbone, [(specific, split)], adapters / "specific", progress=True, **options))
     console.rule("4. Mixtures: grid on validation, entropy on unlabelled prompts")
     cases = CasePrompts(backbone, pair)
     validation = cases.validation(specific, split, size.prompts, seed)
-    grid = mix(backbone, pair, out=out / "grid", method="grid", validation=validation, builder=cases.builder)
+    grid = mix(backbone, pair, out=adapters / "grid", method="grid", validation=validation, builder=cases.builder)
     _tell_weights(console, "grid", grid.weights)
     parts = []
     for setting in SETTINGS:
         prompts = cases.unlabelled(specific, split, setting, size.prompts, seed)
-        mixed = mix(backbone, pair, out=out / f"entropy-{setting}", prompts=prompts, builder=cases.builder)
+        mixed = mix(backbone, pair, out=adapters / f"entropy-{setting}", prompts=prompts, builder=cases.builder)
         _tell_weights(console, f"entropy, {setting}", mixed.weights)
-        adapters = dict(zip(("general", "specific"), pair, strict=True))
-        adapters |= {"mixture (grid)": grid.folder, "mixture (entropy)": mixed.folder}
-        rows = ranker_rows(backbone, specific, split, adapters)
+        compared = dict(zip(("general", "specific"), pair, strict=True))
+        compared |= {"mixture (grid)": grid.folder, "mixture (entropy)": mixed.folder}
+        rows = ranker_rows(backbone, specific, split, compared)
         parts.append(evaluate(specific, split, rows, settings=[setting], limit=size.users, seed=seed))
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
     write_report(evaluation, out)
@@ -89,6 +91,7 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     with Ranker(backbone, grid.folder) as ranker:
         console.print(recommendation_table(recommend(ranker, specific, user), f"Ten films for user {user}"))
     console.print(f"Report: {out / 'report.md'}")
+    console.print(f"To try them in a page: lorarec serve {out / 'dataset'} --adapters {adapters}", soft_wrap=True)
     return evaluation
 
 

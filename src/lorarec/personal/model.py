@@ -111,7 +111,8 @@ class PersonalLora(nn.Module):
         bank = self.bank
         weights = dict(zip(bank.layers, chosen, strict=True))
         meta = self._made_with() | self.record
-        meta["personal"] = {"combine": self.combine, "weights": {name: w.tolist() for name, w in weights.items()}}
+        listed = {name: w.tolist() for name, w in weights.items()}
+        meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
         with new_folder(out, overwrite) as folder:
             save_adapter(bank.merge(weights, self.combine), folder, self.backbone.id, meta)
 

@@ -12,23 +12,33 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from lorarec.adapters.origin import made_for, part_weights
 from lorarec.serving.engine import Loaded
 from lorarec.serving.explaining import explain as explain_candidate
 from lorarec.serving.guard import Guard, Measure
+from lorarec.serving.page import add_page
 from lorarec.serving.problems import ClientGone, Problem
 from lorarec.serving.schemas import (
+    AdapterDetails,
     AdapterName,
     Adapters,
     AdapterState,
     EventsRequest,
     Explained,
     ExplainRequest,
+    Found,
     Health,
+    Items,
+    LayerWeights,
+    Limit,
     Ranking,
     RankRequest,
     RecommendRequest,
     Refusal,
     Stored,
+    UserId,
+    Users,
+    Words,
 )
 from lorarec.serving.service import Service
 
@@ -69,6 +79,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     app.add_middleware(Guard, key=key)
     app.add_middleware(Measure, metrics=service.metrics)
     _add_handlers(app)
+    add_page(app)
 
     @app.post("/v1/rank", responses=_refusals(404, 422, 429, 503))
     async def rank(request: Request, body: RankRequest) -> Ranking:
@@ -91,6 +102,21 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         stored = await service.store(body)
         return Stored(stored=stored, known=len(body.events) - stored)
 
+    @app.get("/v1/items", responses=_refusals(422, 429))
+    async def items(query: Words = "", limit: Limit = 10) -> Items:
+        """Find items of the catalogue by words of their titles, best match first."""
+        return _items(service, await service.find_items(query, limit))
+
+    @app.get("/v1/users", responses=_refusals(422, 429))
+    async def users(query: Words = "", limit: Limit = 10) -> Users:
+        """Find users of the dataset by parts of their ids; those whom only events told of are not among them."""
+        return Users(users=await service.find_users(query, limit))
+
+    @app.get("/v1/history", responses=_refusals(404, 422, 429, 503))
+    async def history(user_id: UserId, limit: Limit = 10) -> Items:
+        """List what a user chose, latest first."""
+        return _items(service, await service.latest(user_id, limit))
+
     @app.get("/v1/adapters", responses=_refusals())
     def adapters() -> Adapters:
         """List the adapters in memory and those that can be loaded."""
@@ -102,6 +128,17 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     async def load(body: AdapterName) -> AdapterState:
         """Load an adapter of the adapters folder, or read it anew."""
         return _state(await service.shelf.load(body.name, service.batcher), [body.name])
+
+    @app.get("/v1/adapters/{name}", responses=_refusals(404, 422))
+    def details(name: str) -> AdapterDetails:
+        """Tell what a loaded adapter was mixed from, layer by layer."""
+        one = service.shelf.find(name, "name")
+        weights = part_weights(one.adapter, name)
+        return AdapterDetails(
+            **_state(one, service.shelf.available()).model_dump(),
+            user_id=made_for(one.adapter),
+            layers=[LayerWeights(layer=layer, weights=parts) for layer, parts in weights.items()],
+        )
 
     @app.delete("/v1/adapters/{name}", status_code=204, responses=_refusals(404, 422))
     async def unload(name: str) -> None:
@@ -124,6 +161,10 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _items(service: Service, found: list[str]) -> Items:
+    return Items(items=[Found(item_id=item, title=service.title(item)) for item in found])
 
 
 def _state(one: Loaded, available: list[str]) -> AdapterState:
@@ -188,5 +229,5 @@ def _add_handlers(app: FastAPI) -> None:
 
 def _place(location: tuple[Any, ...]) -> list[str]:
     """The parts of a field's place as in `candidates.3`, without pydantic's names for the alternatives of a field."""
-    parts = [str(part) for part in location if isinstance(part, int) or (part.isidentifier() and part.islower())]
-    return [part for part in parts if part not in ("body", "str")]
+    parts = [str(part) for part in location[1:] if isinstance(part, int) or (part.isidentifier() and part.islower())]
+    return [part for part in parts if part != "str"]

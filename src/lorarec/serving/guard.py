@@ -9,12 +9,13 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.page import FILES
 from lorarec.serving.problems import Problem
 
 MAX_BODY = 1 << 20
 MAX_DEPTH = 16
 #: Answered without a key.
-OPEN = ("/healthz",)
+OPEN = ("/healthz", *FILES)
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")

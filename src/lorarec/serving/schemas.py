@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_HISTORY = 1000
@@ -11,6 +12,7 @@ MAX_TOP = 100
 MAX_LISTED = 10_000
 MAX_EVENTS = 1000
 MAX_MIXED = 16
+MAX_FOUND = 100
 
 
 def _plain(text: str) -> str:
@@ -22,6 +24,15 @@ def _plain(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_plain)]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+Words = Annotated[
+    str,
+    Query(max_length=100, description="Words or parts of words that must all occur.", examples=["toy story"]),
+    AfterValidator(_plain),
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_FOUND, description="How many at most.")]
+UserId = Annotated[str, Query(min_length=1, max_length=500, examples=["u42"]), AfterValidator(_plain)]
 
 
 class _Model(BaseModel):
@@ -174,6 +185,25 @@ class Stored(BaseModel):
     known: Annotated[int, Field(description="Events whose event_id had been stored before.")]
 
 
+class Found(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str
+    title: str
+
+
+class Items(BaseModel):
+    """Items of the catalogue."""
+
+    items: list[Found]
+
+
+class Users(BaseModel):
+    """Users of the dataset."""
+
+    users: list[str]
+
+
 class AdapterName(_Model):
     """An adapter to load."""
 
@@ -190,6 +220,20 @@ class AdapterState(BaseModel):
     rank: Annotated[int, Field(description="Its largest.")]
     readout: str
     in_folder: Annotated[bool, Field(description="Whether its folder is still there.")]
+
+
+class LayerWeights(BaseModel):
+    """Of what one adapted layer consists."""
+
+    layer: str
+    weights: Annotated[dict[str, float], Field(description="Weight of each part.")]
+
+
+class AdapterDetails(AdapterState):
+    """A loaded adapter, and what it was mixed from, layer by layer; one that was not mixed is its own only part."""
+
+    user_id: Annotated[str | None, Field(description="The user for whom it was mixed, if it is a personal one.")]
+    layers: list[LayerWeights]
 
 
 class Adapters(BaseModel):

@@ -11,6 +11,7 @@ import numpy as np
 from lorarec.adapters import FACTORS
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
+from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
@@ -21,6 +22,7 @@ from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
 from lorarec.serving.prompting import UNKNOWN, Case, Prompting
 from lorarec.serving.schemas import EventsRequest, Item, Ranked, Ranking, RankRequest, RecommendRequest, Title
+from lorarec.serving.search import Search
 from lorarec.serving.shelf import Shelf
 
 #: The latest items of a stored history that are read: prompts show fewer, recommendations leave these out.
@@ -92,6 +94,9 @@ class Service:
         # A tokenizer is for one thread at a time.
         self._prompt_thread = ThreadPoolExecutor(1, "prompts")
         self._index = index or Index.build(dataset)
+        self._titles = Search(dataset.items[TITLE])
+        self._users = dataset.interactions[USER].unique(maintain_order=True)
+        self._user_ids = Search(self._users)
         self.histories = Histories(database)
         self.histories.fill(dataset)
 
@@ -139,6 +144,39 @@ class Service:
         self.metrics.events.inc(stored)
         return stored
 
+    async def find_items(self, words: str, limit: int) -> list[str]:
+        """Ids of items whose titles hold all the words, best match first.
+
+        Raises:
+            Problem: a full queue.
+        """
+        with self.batcher.admitted():
+            places = await asyncio.to_thread(self._titles.places, words, limit)
+        return self._dataset.items[ITEM].gather(places).to_list()
+
+    async def find_users(self, words: str, limit: int) -> list[str]:
+        """Ids of users of the dataset that hold all the words, best match first.
+
+        Raises:
+            Problem: a full queue.
+        """
+        with self.batcher.admitted():
+            places = await asyncio.to_thread(self._user_ids.places, words, limit)
+        return self._users.gather(places).to_list()
+
+    async def latest(self, user: str, limit: int) -> list[str]:
+        """Item ids of a stored history, latest first.
+
+        Raises:
+            Problem: an unknown user, or a full queue.
+        """
+        with self.batcher.admitted():
+            return (await self._stored(user, limit))[::-1]
+
+    def title(self, item: str) -> str:
+        """Of an item of the catalogue."""
+        return self._dataset.titles[item]
+
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
         """Item ids outside the history that are worth ranking."""
         blocked = self._index.blocked(request.allow, request.deny)
@@ -148,9 +186,12 @@ class Service:
         if request.history is not None:
             return self._items(request.history, "history")
         assert request.user_id is not None
-        found = await asyncio.to_thread(self.histories.history, request.user_id, MOST_STORED)
+        return await self._stored(request.user_id, MOST_STORED)
+
+    async def _stored(self, user: str, latest: int) -> list[str]:
+        found = await asyncio.to_thread(self.histories.history, user, latest)
         if not found:
-            raise Problem(404, f"user {request.user_id!r} has no history: store events, or send a history", "user_id")
+            raise Problem(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return found
 
     async def case(self, request: RankRequest) -> Case:
