@@ -96,7 +96,7 @@ def test_the_examples_of_the_readme(example_folder: Path, monkeypatch: pytest.Mo
         pytest.skip("curl is not installed")
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     code = "\n".join(line[4:] for line in readme.splitlines() if line.startswith("    "))
-    (line,) = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
+    line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
     commands = {
         re.search(r"/v1/(\w+)", command)[1]: command  # type: ignore[index]
         for command in re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
