@@ -36,6 +36,7 @@ _PANELS = {
         "evaluate-clicks": ("clicks", "evaluate_clicks", "Compare columns of click probabilities for the same events."),
         "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
+        "rank": ("rank", "rank", "Recommend items to every user, into Parquet files, on a Ray cluster if need be."),
         "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
         "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
     },
