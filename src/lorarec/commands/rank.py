@@ -62,7 +62,7 @@ def rank(
 
     from lorarec.backbone.load import EMBEDDED
     from lorarec.data import Dataset
-    from lorarec.ranking.population import Job, TorchEngine, population, refuse_stranger, score_population
+    from lorarec.ranking.population import Engine, Job, TorchEngine, population, refuse_stranger, score_population
 
     refuse_stranger(out, overwrite)
     data = Dataset.load(dataset)
@@ -82,6 +82,7 @@ def rank(
         pool,
     )
     names = {"dataset": data.name, "backbone": backbone, "adapter": adapter and str(adapter)}
+    chosen: Engine
     with ExitStack() as stack:
         if engine == "ray":
             try:

@@ -41,12 +41,13 @@ class RayEngine:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = job.device != "cpu" and any(machine.get("GPU", 0) >= 1 for machine in machines)
         self._job, self._workers = job, workers
-        self._share = {"num_cpus": cores_each(machines, workers, gpus), "num_gpus": int(gpus)}
+        self._cores, self._gpus = cores_each(machines, workers, gpus), int(gpus)
 
     def identity(self) -> dict[str, Any]:
         """See `Scorer.identity`; asked of a worker, since the model may not fit into this process."""
         with _in_one_line():
-            found: dict[str, Any] = ray.get(ray.remote(**self._share)(_identity).remote(self._job))
+            task = ray.remote(num_cpus=self._cores, num_gpus=self._gpus)(_identity)
+            found: dict[str, Any] = ray.get(task.remote(self._job))
         return found
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
@@ -54,10 +55,11 @@ class RayEngine:
         rows = [{"number": part.number, "users": part.users} for part in parts]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             Worker,
-            fn_constructor_args=(self._job, out.resolve(), self._share["num_cpus"]),
+            fn_constructor_args=(self._job, out.resolve(), self._cores),
             # A part is long: one that waits for a busy worker would be missed by an idle one.
             compute=ray.data.ActorPoolStrategy(size=min(self._workers, len(rows)), max_tasks_in_flight_per_actor=1),
-            **self._share,
+            num_cpus=self._cores,
+            num_gpus=self._gpus,
         )
         with _in_one_line():
             for row in done.iter_rows():
@@ -101,7 +103,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
             address or "local",
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            **({} if address else {"include_dashboard": False}),
+            include_dashboard=None if address else False,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
