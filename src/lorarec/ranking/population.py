@@ -25,7 +25,7 @@ from lorarec.retrieval import Index
 RECORD = "rank.json"
 SCHEMA = pl.Schema(
     {
-        USER: pl.String,
+        USER: pl.String(),
         "item_ids": pl.List(pl.String),
         "scores": pl.List(pl.Float32),
         "probabilities": pl.List(pl.Float32),

@@ -53,8 +53,9 @@ class RayEngine:
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
         """See `Engine`."""
         rows = [{"number": part.number, "users": part.users} for part in parts]
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Worker,
+            batch_size=1,
             fn_constructor_args=(self._job, out.resolve(), self._cores),
             # A part is long: one that waits for a busy worker would be missed by an idle one.
             compute=ray.data.ActorPoolStrategy(size=min(self._workers, len(rows)), max_tasks_in_flight_per_actor=1),
@@ -73,10 +74,11 @@ class Worker:
         torch.set_num_threads(threads)
         self._scorer, self._out = Scorer(job, Dataset.load(job.dataset)), out
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        part = Part(row["number"], list(row["users"]))
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        """Write the part in a batch of one row: its number and its users."""
+        part = Part(int(batch["number"][0]), list(batch["users"][0]))
         self._scorer.write(part, self._out)
-        return {"users": len(part.users)}
+        return {"users": [len(part.users)]}
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
         address: as of `ray.init`; None starts a cluster on this machine, which ends with the block.
 
     Raises:
-        LorarecError: there is no cluster at the address.
+        LorarecError: there is no cluster at the address, or none can be started.
     """
     if ray.is_initialized():
         yield
@@ -105,7 +107,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
             logging_level=logging.CRITICAL,
             include_dashboard=None if address else False,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a bare one, where Ray's processes do not come up in time
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise LorarecError(f"no Ray cluster can be used at --address {address or 'local'}: {reason}") from error
     try:
