@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import polars as pl
 import psutil
@@ -36,22 +38,28 @@ def test_two_workers_give_what_one_process_gives(
     assert_frame_equal(pl.read_parquet(tmp_path / "out" / "part-*.parquet"), expected, abs_tol=1e-5)
 
 
-def _kill_a_busy_worker() -> int:
-    """Of the actors under this process; busy ones have the method's name in their title."""
-    while True:
+def _kill_a_busy_worker(stop: Event) -> str | None:
+    """The title of the killed actor, one under this process; a busy one has the method's name in it."""
+    while not stop.is_set():
         for process in psutil.Process().children(recursive=True):
-            title = " ".join(process.cmdline())
-            if title.startswith("ray::MapWorker") and title.endswith("submit"):
-                process.kill()
-                return process.pid
+            with suppress(psutil.Error):  # it ended in between
+                title = " ".join(process.cmdline())
+                if title.startswith("ray::MapWorker") and "submit" in title:
+                    process.kill()
+                    return title
         time.sleep(0.005)
+    return None
 
 
 def test_killed_worker_loses_no_user(job: Job, shop: Dataset, expected: pl.DataFrame, tmp_path: Path) -> None:
+    stop = Event()
     with ThreadPoolExecutor() as pool:
-        killed = pool.submit(_kill_a_busy_worker)
-        score_population(RayEngine(job, 2), population(shop), tmp_path / "out", 10)
-        assert not psutil.pid_exists(killed.result())
+        killed = pool.submit(_kill_a_busy_worker, stop)
+        try:
+            score_population(RayEngine(job, 2), population(shop), tmp_path / "out", 10)
+        finally:
+            stop.set()
+    assert killed.result()
     found = pl.read_parquet(tmp_path / "out" / "part-*.parquet")
     assert found["user_id"].to_list() == population(shop)
     assert_frame_equal(found, expected, abs_tol=1e-5)
