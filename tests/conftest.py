@@ -62,6 +62,15 @@ def tiny_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
 
 
 @pytest.fixture(scope="session")
+def backbone_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Qwen2 backbone on disk."""
+    folder = tmp_path_factory.mktemp("backbone")
+    make_model("qwen2", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def datasets_folder() -> Path:
     """Folder of real datasets named by LORAREC_DATASETS; the test is skipped without it."""
     folder = os.environ.get("LORAREC_DATASETS")

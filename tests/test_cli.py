@@ -15,7 +15,7 @@ import lorarec
 from lorarec import cli
 
 VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone"]
-VERBS += ["evaluate", "evaluate-clicks", "index", "recommend", "explain", "serve", "demo"]
+VERBS += ["evaluate", "evaluate-clicks", "index", "recommend", "explain", "rank", "serve", "demo"]
 
 
 def _process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -101,8 +101,8 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_verb_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(monkeypatch, "trian") == 2
-    assert "Did you mean 'train'?" in capsys.readouterr().err
+    assert _main(monkeypatch, "descrbe") == 2
+    assert "Did you mean 'describe'?" in capsys.readouterr().err
 
 
 def test_interruption_has_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from lorarec.errors import LorarecError
 
 #: Packages that decide what comes out.
 PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
+#: How the name of a file ends that is being written, or whose writer was killed.
+TEMPORARY = ".tmp"
 
 
 def refuse_existing(out: str | Path, overwrite: bool = False) -> None:
@@ -58,15 +61,35 @@ def new_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON through a temporary sibling, so that a reader never sees half of it."""
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that becomes `path` when the block ends without an error.
+
+    Of several writers of one path each has a sibling of its own, and the last one's file stays.
+
+    Raises:
+        LorarecError: the disk cannot be written to.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = None
     try:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
         temporary.rename(path)
     except OSError as error:
-        raise LorarecError(f"cannot write {path}: {error.strerror}") from error
+        raise LorarecError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON through a temporary sibling, so that a reader never sees half of it."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,20 +1,11 @@
-"""A backbone and a dataset on disk, for verbs."""
+"""A dataset on disk, for verbs."""
 
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
-
-
-@pytest.fixture
-def backbone_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
-    """The tiny backbone on disk."""
-    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
-    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
-    return tmp_path / "backbone"
 
 
 @pytest.fixture

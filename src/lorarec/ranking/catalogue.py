@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Evidence, histories_of
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, USER
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranker
-from lorarec.retrieval import Index
+from lorarec.retrieval import Index, Proposal
 from lorarec.scoring import posterior
 
 
@@ -96,20 +96,56 @@ def recommend_next(
         LorarecError: the adapter reads evidence and there is none, or a readout that lists its candidates in the prompt
             with too large a pool.
     """
-    history = [item for item in history if item in titles]
-    proposals = index.propose(history, pool, index.blocked(allow, deny))
-    if not proposals:
-        return []
-    items = [proposal.item_id for proposal in proposals]
-    case = pl.DataFrame(
-        {USER: [user], HISTORY: [history], CANDIDATES: [items]}, schema_overrides={HISTORY: pl.List(pl.String)}
+    blocked = index.blocked(allow, deny)
+    return recommend_each(ranker, index, titles, [user], [history], top, pool, blocked, evidence)[0]
+
+
+def recommend_each(
+    ranker: Ranker,
+    index: Index,
+    titles: dict[str, str],
+    users: Sequence[str],
+    histories: Sequence[Sequence[str]],
+    top: int = 10,
+    pool: int = 100,
+    blocked: np.ndarray | None = None,
+    evidence: Evidence | None = None,
+) -> list[list[Recommendation]]:
+    """Recommend items for many histories, which share the ranker's passes.
+
+    Args:
+        users: whose history each is; see `recommend_next`, as for all but `blocked`.
+        blocked: what must not be recommended to anyone, see `Index.blocked`.
+
+    Returns:
+        One list for each history, as `recommend_next` gives it.
+
+    Raises:
+        LorarecError: as `recommend_next`.
+    """
+    known = [[item for item in history if item in titles] for history in histories]
+    pools = [index.propose(history, pool, blocked) for history in known]
+    asked = [row for row, proposals in enumerate(pools) if proposals]
+    cases = pl.DataFrame(
+        {
+            USER: [users[row] for row in asked],
+            HISTORY: [known[row] for row in asked],
+            CANDIDATES: [[proposal.item_id for proposal in pools[row]] for row in asked],
+        },
+        schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
     )
-    scores = ranker.score_cases(case, titles, evidence)[0]
+    found: list[list[Recommendation]] = [[] for _ in users]
+    for row, scores in zip(asked, ranker.score_cases(cases, titles, evidence), strict=True):
+        found[row] = _best(pools[row], scores, titles, top)
+    return found
+
+
+def _best(proposals: Sequence[Proposal], scores: np.ndarray, titles: dict[str, str], top: int) -> list[Recommendation]:
     shares = posterior(scores)
     return [
         Recommendation(
-            item_id=items[i],
-            title=titles[items[i]],
+            item_id=proposals[i].item_id,
+            title=titles[proposals[i].item_id],
             score=float(scores[i]),
             probability=float(shares[i]),
             source=proposals[i].source,

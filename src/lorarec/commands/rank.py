@@ -1,0 +1,103 @@
+"""`lorarec rank`: items for every user, into a folder."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.errors import LorarecError
+
+
+def rank(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the parts; one that was begun is gone on with.")],
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
+    ] = None,
+    backbone: BackboneId = "embedded",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many items for each user.")] = 10,
+    pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
+    index: Annotated[
+        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="CSV, Parquet or JSONL file with a column user_id; all users without it.")
+    ] = None,
+    part_size: Annotated[int, typer.Option(min=1, help="Users of a part: what a killed worker loses.")] = 1000,
+    engine: Annotated[Literal["torch", "ray"], typer.Option(help="In this process, or on a Ray cluster.")] = "torch",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the ray engine, each with a model of its own; 1.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster: auto, HOST:PORT or ray://HOST:10001; one is started here without it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Rank items for every user of a dataset, as `recommend` does for one, into a folder of Parquet files.
+
+    A row has user_id, item_ids (best first), scores and probabilities, one row per user; rank.json tells what made
+    them. Users are cut into parts in the order of their ids. Run the same command again after an interruption: only the
+    missing parts are made. A folder that was begun with other data or options is refused.
+
+    With --engine ray, workers of a Ray cluster share the parts, each on a GPU of its own if there are any; one that
+    dies is replaced and its part made again. On every machine all paths, --out too, must be the same shared folders,
+    and lorarec[ray] must be installed.
+
+      lorarec rank data/shop --adapter adapters/mixed --index index/shop --out scores
+
+      lorarec rank data/shop --adapter adapters/mixed --index index/shop --out scores --engine ray --workers 2
+    """
+    if engine == "torch" and (workers or address):
+        raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
+    from rich.console import Console
+
+    from lorarec.backbone.load import EMBEDDED
+    from lorarec.data import Dataset
+    from lorarec.ranking.population import Engine, Job, TorchEngine, population, refuse_stranger, score_population
+
+    refuse_stranger(out, overwrite)
+    data = Dataset.load(dataset)
+    asked = population(data, users)
+    if backbone != EMBEDDED and Path(backbone).is_dir():
+        backbone = str(Path(backbone).resolve())
+    job = Job(
+        dataset.resolve(),
+        adapter and adapter.resolve(),
+        index and index.resolve(),
+        backbone,
+        dtype,
+        device,
+        quantization,
+        trust_remote_code,
+        top,
+        pool,
+    )
+    names = {"dataset": data.name, "backbone": backbone, "adapter": adapter and str(adapter)}
+    chosen: Engine
+    with ExitStack() as stack:
+        if engine == "ray":
+            try:
+                from lorarec.ranking.ray_engine import RayEngine, cluster
+            except ImportError as error:
+                raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
+            stack.enter_context(cluster(address))
+            chosen = RayEngine(job, workers or 1)
+        else:
+            chosen = TorchEngine(job, data)
+        figures = score_population(
+            chosen, asked, out, part_size, overwrite, names, progress=Console(stderr=True).is_terminal
+        )
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **figures}))
+        return
+    before = f", {figures['parts_before']:,} of them before" if figures["parts_before"] else ""
+    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}: {out}")

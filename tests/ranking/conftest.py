@@ -1,0 +1,52 @@
+"""A population with an index and an adapter on disk, and what one process makes of it."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from lorarec.artefacts import write_json
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.ranking.population import Job, Scorer, population
+from lorarec.retrieval import Index, NextItemOptions
+
+COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
+
+
+def _adapter(backbone: Backbone, folder: Path) -> Path:
+    """Random, and told how often others chose a candidate."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    get_peft_model(backbone.model, config).save_pretrained(folder)
+    write_json(folder / "lorarec.json", {"readout": "verdict", "options": {"evidence": True}})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """160 users with five of 32 items each, and user `all`, who has had everything."""
+    home = tmp_path_factory.mktemp("population")
+    titles = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
+    rows = [(f"u{k // 5:03}", f"i{(k * 7 + k // 5) % 30:02}", k) for k in range(800)]
+    rows += [("all", f"i{k:02}", k) for k in range(32)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
+    dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
+    Index.build(dataset, NextItemOptions(epochs=1, width=8)).save(home / "index")
+    adapter = _adapter(Backbone.load(backbone_folder), home / "adapter")
+    return Job(home / "shop", adapter, home / "index", str(backbone_folder), top=5, pool=20)
+
+
+@pytest.fixture(scope="session")
+def shop(job: Job) -> Dataset:
+    """The dataset of the job."""
+    return Dataset.load(job.dataset)
+
+
+@pytest.fixture(scope="session")
+def expected(job: Job, shop: Dataset) -> pl.DataFrame:
+    """The rows of all users, made in one go."""
+    return Scorer(job, shop).rank(population(shop))

@@ -1,0 +1,161 @@
+"""A population in parts: one row per user, whatever interrupts the run, and nothing mixed with another run's parts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import lorarec
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.ranking import Ranker, recommend
+from lorarec.ranking.population import Job, Part, TorchEngine, cut, population, score_population
+from lorarec.retrieval import Index
+
+
+@pytest.fixture(scope="module")
+def engine(job: Job, shop: Dataset) -> TorchEngine:
+    return TorchEngine(job, shop)
+
+
+def _read(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out / "part-*.parquet")
+
+
+def test_parts_hold_what_recommend_gives_each_user(
+    engine: TorchEngine, job: Job, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    users = population(shop)
+    assert score_population(engine, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
+    found = _read(tmp_path / "out")
+    assert found["user_id"].to_list() == users
+    assert_frame_equal(found, expected, abs_tol=1e-5)
+    assert found.filter(user_id="all")["item_ids"].to_list() == [[]]
+    index = Index.load(job.index, shop)
+    with Ranker(Backbone.load(job.backbone), job.adapter) as ranker:
+        for user in ("u000", "u101"):
+            items = recommend(ranker, shop, user, 5, 20, index)
+            row = found.row(by_predicate=pl.col("user_id") == user, named=True)
+            assert row["item_ids"] == [item.item_id for item in items]
+            assert row["scores"] == pytest.approx([item.score for item in items], abs=1e-4)
+            assert row["probabilities"] == pytest.approx([item.probability for item in items], abs=1e-5)
+    record = json.loads((tmp_path / "out" / "rank.json").read_text())
+    assert record["complete"]
+    assert record["counts"] == {"users": 161, "parts": 4}
+    assert record["made_of"]["dataset"] == shop.fingerprint
+    assert {"torch", "python"} <= record["versions"].keys()
+
+
+def test_killed_run_goes_on_with_the_missing_parts(
+    engine: TorchEngine, job: Job, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["rank", job.dataset, "--adapter", job.adapter, "--index", job.index, "--backbone", job.backbone]
+    words += ["--top", "5", "--pool", "20", "--part-size", "1", "--out", out]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "lorarec", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])},
+    )
+    while len(list(out.glob("part-*"))) < 3:
+        assert running.poll() is None
+        time.sleep(0.002)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (out / ".part-000160.parquet.abc.tmp").write_bytes(b"half")
+    before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert not json.loads((out / "rank.json").read_text())["complete"]
+    figures = score_population(engine, population(shop), out, part_size=1)
+    assert figures == {"users": 161, "parts": 161, "parts_before": len(before)}
+    assert 3 <= len(before) < 161
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert sorted(path.name for path in out.iterdir()) == [*(f"part-{i:06}.parquet" for i in range(161)), "rank.json"]
+    assert_frame_equal(_read(out), expected, abs_tol=1e-5)
+
+
+def test_damaged_and_foreign_parts_are_made_again(
+    engine: TorchEngine, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
+) -> None:
+    out, users = tmp_path / "out", population(shop)
+    score_population(engine, users, out, 50)
+    whole = (out / "part-000001.parquet").read_bytes()
+    (out / "part-000000.parquet").write_bytes(whole)
+    (out / "part-000001.parquet").write_bytes(whole[:-9])
+    assert score_population(engine, users, out, 50)["parts_before"] == 2
+    assert_frame_equal(_read(out), expected, abs_tol=1e-5)
+    assert score_population(engine, users, out, 50)["parts_before"] == 4
+
+
+def test_folder_of_another_run_is_refused(job: Job, engine: TorchEngine, shop: Dataset, tmp_path: Path) -> None:
+    out, users = tmp_path / "out", population(shop)[:4]
+    score_population(engine, users, out, 2)
+    with pytest.raises(LorarecError, match=r"out was begun with another part_size \(2, not 3\): choose"):
+        score_population(engine, users, out, 3)
+    with pytest.raises(LorarecError, match=r"begun with another users \(\w{16}, not \w{16}\): choose"):
+        score_population(engine, users[:3], out, 2)
+    bare = TorchEngine(replace(job, adapter=None, top=3), shop)
+    with pytest.raises(LorarecError, match=r"another adapter \(\w{16}, not None\), top \(5, not 3\): choose"):
+        score_population(bare, users, out, 2)
+    score_population(bare, users[:3], out, 2, overwrite=True)
+    assert _read(out)["user_id"].to_list() == users[:3]
+    (out / "rank.json").write_text("[]")
+    with pytest.raises(LorarecError, match=r"rank\.json does not say"):
+        score_population(engine, users, out, 2)
+    (out / "rank.json").unlink()
+    with pytest.raises(LorarecError, match="out exists already"):
+        score_population(engine, users, out, 2)
+
+
+class _Elsewhere(TorchEngine):
+    """A worker on another machine, where the path of the folder is another folder."""
+
+    def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
+        (out.parent / "elsewhere").mkdir()
+        return super().run(parts, out.parent / "elsewhere")
+
+
+def test_folder_that_is_not_shared(job: Job, shop: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match=r"2 parts are missing in .*out, the first is part-000000\.parquet.*share"):
+        score_population(_Elsewhere(job, shop), population(shop)[:4], tmp_path / "out", 2)
+
+
+@given(st.lists(st.text(), unique=True), st.integers(1, 9))
+def test_every_user_is_in_one_part(users: list[str], size: int) -> None:
+    parts = cut(users, size)
+    assert [user for part in parts for user in part.users] == users
+    assert [part.number for part in parts] == list(range(len(parts)))
+    assert all(len(part.users) == size for part in parts[:-1])
+    assert all(part.users for part in parts)
+
+
+def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("age,user_id\n30,u002\n,u001\n31,u002\n")
+    assert population(shop, tmp_path / "users.csv") == ["u001", "u002"]
+    pl.DataFrame({"user_id": ["u002"]}).write_parquet(tmp_path / "users.parquet")
+    assert population(shop, tmp_path / "users.parquet") == ["u002"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("user_id\nu001\nzoe\nyan\n", r"users\.csv: 2 of its users are not in dataset shop, the first is 'yan'"),
+        ("user\nu001\n", r"users\.csv: no column user_id \(there are user\)"),
+        ("user_id\n", r"users\.csv names no user"),
+        ("", r"users\.csv is empty"),
+    ],
+)
+def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "users.csv").write_text(text)
+    with pytest.raises(LorarecError, match=told):
+        population(shop, tmp_path / "users.csv")
