@@ -37,7 +37,7 @@ def rank(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster: auto, HOST:PORT or ray://HOST:10001; one is started here without it."),
+        typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
