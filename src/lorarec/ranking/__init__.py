@@ -3,5 +3,6 @@
 from lorarec.ranking.catalogue import Recommendation, recommend, recommend_next
 from lorarec.ranking.generate import generate_titles
 from lorarec.ranking.ranker import Ranker
+from lorarec.ranking.vllm_engine import VllmEngine
 
-__all__ = ["Ranker", "Recommendation", "generate_titles", "recommend", "recommend_next"]
+__all__ = ["Ranker", "Recommendation", "VllmEngine", "generate_titles", "recommend", "recommend_next"]
