@@ -94,7 +94,7 @@ class Ranker:
         """
         _same_length(prompts, candidates)
         pairs = zip(prompts, candidates, strict=True)
-        return self._score([self.builder.from_text(prompt, titles) for prompt, titles in pairs])
+        return self.score_examples([self.builder.from_text(prompt, titles) for prompt, titles in pairs])
 
     def score_titles(
         self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], progress: bool = False
@@ -103,13 +103,13 @@ class Ranker:
         _same_length(histories, candidates)
         pairs = zip(histories, candidates, strict=True)
         examples = [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
-        return self._score(examples, progress)
+        return self.score_examples(examples, progress)
 
     def score_cases(
         self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None, progress: bool = False
     ) -> list[np.ndarray]:
         """Score rows of ids, one (candidates,) float32 array per row; arguments and errors as for `examples`."""
-        return self._score(self.examples(cases, titles, evidence), progress)
+        return self.score_examples(self.examples(cases, titles, evidence), progress)
 
     def examples(self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None) -> list[Example]:
         """Prompts with their branches of rows of ids.
@@ -139,7 +139,8 @@ class Ranker:
     def _adapters(self, examples: Sequence[Example]) -> list[Adapter | None]:
         return [self._adapter] * len(examples)
 
-    def _score(self, examples: list[Example], progress: bool = False) -> list[np.ndarray]:
+    def score_examples(self, examples: Sequence[Example], progress: bool = False) -> list[np.ndarray]:
+        """Score what `examples` made; returns as `score` does."""
         if self.engine is not None:
             return self.engine.score(examples, self.builder, self._adapters(examples), progress)
         return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
