@@ -58,6 +58,7 @@ def running(
     require_vllm()
     model = Backbone.load(backbone, dtype, "cpu", None, trust_remote_code)
     read = [read_adapter(adapter, model) for adapter in adapters]
-    model.model.to("meta")  # vLLM has weights of its own; the layers' shapes are enough to check adapters
+    # vLLM has weights of its own; the layers' shapes are enough to check adapters.
+    model.model.to("meta")  # type: ignore[arg-type]
     with VllmEngine(model, read, dtype, trust_remote_code) as vllm:
         yield model, vllm

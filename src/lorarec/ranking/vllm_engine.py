@@ -25,9 +25,10 @@ from lorarec.ranking.generate import TitleList
 GROUP = 64
 #: Tokens beyond the longest prompt, for lists of titles.
 WRITTEN = 512
-#: What vLLM keeps keys and values in on a CPU, where it would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in GiB,
-#: goes before it), and tokens in a block of them: a prompt is shared by whole blocks.
-CPU_CACHE = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32}
+#: On a CPU: what keys and values are kept in, of which vLLM would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in
+#: GiB, goes before it); tokens in a block of them, since a prompt is shared by whole blocks; tokens of a step, since
+#: there vLLM copies an adapter's matrices for each of them.
+CPU = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32, "max_num_batched_tokens": 512}
 
 
 def require_vllm() -> None:
@@ -79,7 +80,7 @@ class VllmEngine:
 
         self._vllm = vllm
         self._requests: dict[tuple[str, str], Any] = {}
-        limits = [prompt_settings(adapter)["max_tokens"] for adapter in adapters or [None]]
+        limits = [prompt_settings(adapter)["max_tokens"] for adapter in (None, *adapters)]
         positions = getattr(backbone.model.config, "max_position_embeddings", None) or max(limits) + WRITTEN
         self.max_tokens = min(max(limits) + WRITTEN, positions)
         settings = {
@@ -87,7 +88,7 @@ class VllmEngine:
             "enable_prefix_caching": True,
             "skip_tokenizer_init": True,
             "disable_log_stats": True,
-            **(CPU_CACHE if current_platform.is_cpu() else {}),
+            **(CPU if current_platform.is_cpu() else {}),
             **(_lora_settings(adapters) if adapters else {}),
         }
         kind = "cpu" if current_platform.is_cpu() else "cuda"
