@@ -21,6 +21,8 @@ from lorarec.artefacts import file_fingerprint, read_json
 from lorarec.errors import LorarecError
 
 EMBEDDED = "embedded"
+#: What of a configuration tells backbones apart; the rest depends on how it was loaded, and by which version.
+SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
@@ -60,10 +62,10 @@ class Backbone:
             LorarecError: the model is missing, has no safetensors, needs remote code, or a library is missing.
         """
         name = str(id_or_path)
-        source = str(embedded_folder()) if name == EMBEDDED else name
+        source = source_of(name)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kwargs: dict[str, Any] = {
-            "dtype": _dtype(dtype, device, name),
+            "dtype": weights_dtype(dtype, device, name),
             "use_safetensors": True,
             "trust_remote_code": trust_remote_code,
         }
@@ -99,7 +101,17 @@ def embedded_folder() -> Path:
     return Path(str(resources.files("lorarec.backbone"))) / EMBEDDED
 
 
-def _dtype(dtype: str, device: str, name: str) -> Any:
+def source_of(name: str) -> str:
+    """The folder or hub id that Hugging Face's loaders and vLLM read a backbone from."""
+    return str(embedded_folder()) if name == EMBEDDED else name
+
+
+def weights_dtype(dtype: str, device: str, name: str) -> Any:
+    """The torch dtype of a backbone's weights on a kind of device, or `auto` for that of its files.
+
+    Raises:
+        LorarecError: unknown dtype.
+    """
     if dtype == "auto":
         # Half precision is stored for size; CPUs compute in float32.
         return torch.float32 if device == "cpu" or name == EMBEDDED else "auto"
@@ -131,7 +143,8 @@ def _fingerprint(model: PreTrainedModel, source: str) -> str:
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if files and sum(file.stat().st_size for file in files) < 1 << 28:
         return file_fingerprint(*files)
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True, default=str).encode())
+    config = model.config.get_text_config()
+    digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
     for file in files:
         with safe_open(file, "pt") as tensors:
             names = sorted(tensors.keys())

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from lorarec.backbone.load import Backbone
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import BackboneId, Device, Dtype, Engine, Quantization, TrustRemoteCode, running
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate as evaluate_rows
@@ -25,6 +24,7 @@ def evaluate(
     device: Device = None,
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
+    engine: Engine = "torch",
     setting: Annotated[
         Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes what the split has.")
     ] = "both",
@@ -53,23 +53,24 @@ def evaluate(
     data = Dataset.load(dataset)
     split = load_split(data)
     named = _named(adapter or [])
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
-    rows = ranker_rows(model, data, split, named, readout, progress=progress.is_terminal, generation=generation)
-    for row in rows.values():
-        warning = row.adapter and split_warning(row.adapter, data, split)
-        if warning:
-            progress.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    evaluation = evaluate_rows(
-        data,
-        split,
-        rows,
-        settings=None if setting == "both" else [setting],
-        compare_with=compare,
-        out=out,
-        limit=limit,
-        seed=seed,
-        overwrite=overwrite,
-    )
+    options = (backbone, dtype, device, quantization, trust_remote_code)
+    with running(engine, *options, adapters=list(named.values())) as (model, vllm):
+        rows = ranker_rows(model, data, split, named, readout, progress.is_terminal, generation, vllm)
+        for row in rows.values():
+            warning = row.adapter and split_warning(row.adapter, data, split)
+            if warning:
+                progress.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        evaluation = evaluate_rows(
+            data,
+            split,
+            rows,
+            settings=None if setting == "both" else [setting],
+            compare_with=compare,
+            out=out,
+            limit=limit,
+            seed=seed,
+            overwrite=overwrite,
+        )
     if as_json:
         typer.echo(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
         return

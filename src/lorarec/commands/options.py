@@ -1,8 +1,17 @@
-"""The backbone's options, the same for every verb that loads one."""
+"""The backbone's options, the same for every verb that loads one, and the engine that it runs in."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from lorarec.errors import LorarecError
+
+if TYPE_CHECKING:
+    from lorarec.backbone import Backbone
+    from lorarec.ranking import VllmEngine
 
 BackboneId = Annotated[str, typer.Option("--backbone", help="`embedded`, a folder or a hub id.")]
 Dtype = Annotated[
@@ -14,3 +23,42 @@ Device = Annotated[
 ]
 Quantization = Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Load the backbone through bitsandbytes.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the backbone.")]
+Engine = Annotated[
+    Literal["torch", "vllm"],
+    typer.Option(help="What runs the backbone; vllm is installed in an environment of its own, see README.md."),
+]
+
+
+@contextmanager
+def running(
+    engine: str,
+    backbone: str,
+    dtype: str,
+    device: str | None,
+    quantization: str | None,
+    trust_remote_code: bool,
+    adapters: Sequence[Path],
+) -> "Iterator[tuple[Backbone, VllmEngine | None]]":
+    """A backbone, and vLLM with it where that is the engine.
+
+    Raises:
+        LorarecError: the backbone or an adapter is unusable, vLLM is missing, or an option that it does not take.
+    """
+    from lorarec.adapters import read_adapter
+    from lorarec.backbone import Backbone
+    from lorarec.ranking import VllmEngine
+    from lorarec.ranking.vllm_engine import require_vllm
+
+    if engine == "torch":
+        yield Backbone.load(backbone, dtype, device, quantization, trust_remote_code), None
+        return
+    for option, value in (("device", device), ("quantization", quantization)):
+        if value is not None:
+            raise LorarecError(f"--{option} is for --engine torch: vLLM takes the device it is installed for")
+    require_vllm()
+    model = Backbone.load(backbone, dtype, "cpu", None, trust_remote_code)
+    read = [read_adapter(adapter, model) for adapter in adapters]
+    # vLLM has weights of its own; the layers' shapes are enough to check adapters.
+    model.model.to("meta")  # type: ignore[arg-type]
+    with VllmEngine(model, read, dtype, trust_remote_code) as vllm:
+        yield model, vllm

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import BackboneId, Device, Dtype, Engine, Quantization, TrustRemoteCode, running
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
@@ -23,6 +23,7 @@ def recommend(
     device: Device = None,
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
+    engine: Engine = "torch",
     top: Annotated[int, typer.Option("--top", min=1, help="How many items.")] = 10,
     pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
     index: Annotated[
@@ -39,7 +40,6 @@ def recommend(
 
     Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop --deny withdrawn.txt
     """
-    from lorarec.backbone import Backbone
     from lorarec.ranking import Ranker
     from lorarec.ranking import recommend as recommend_items
     from lorarec.ranking.tables import recommendation_table
@@ -49,8 +49,11 @@ def recommend(
     only = None if allow is None else _item_ids(allow, data)
     refused = [item for path in (deny, out_of_stock) if path for item in _item_ids(path, data)]
     loaded = None if index is None else Index.load(index, data)
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
-    with Ranker(model, adapter) as ranker:
+    options = (backbone, dtype, device, quantization, trust_remote_code)
+    with (
+        running(engine, *options, adapters=[] if adapter is None else [adapter]) as (model, vllm),
+        Ranker(model, adapter, engine=vllm) as ranker,
+    ):
         found = recommend_items(ranker, data, user, top, pool, loaded, only, refused)
     if as_json:
         typer.echo(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False))

@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from rich.progress import track
 
 from lorarec.adapters import Adapter
 from lorarec.backbone.load import Backbone
 from lorarec.evaluation.ranker_row import RankerRow
-from lorarec.ranking import Ranker, generate_titles
+from lorarec.ranking import Ranker
 
 
 class GenerationRow(RankerRow):
@@ -47,8 +46,8 @@ class GenerationRow(RankerRow):
         """Places of the candidates of every case."""
         places, lost = [], 0
         examples = ranker.examples(cases, self.titles, self.evidence)
-        for example in track(examples, "Writing", disable=not self.progress, transient=True):
-            listed = generate_titles(self.backbone, ranker.builder, example, self.count, constrained=self.constrained)
+        lists = ranker.write(examples, self.count, self.constrained, self.progress)
+        for example, listed in zip(examples, lists, strict=True):
             place = np.full(len(example.branches), np.inf)
             for number, index in enumerate(listed, start=1):
                 if index is not None:

@@ -58,9 +58,12 @@ class RankerRow:
     def _describe(self, ranker: Ranker) -> str:
         backbone = f"backbone {self.backbone.id} ({self.backbone.fingerprint})"
         which = "no adapter" if self.adapter is None else f"adapter {source(self.adapter)}"
+        through = " through vLLM" if ranker.engine else ""
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
         told = ", told how often others chose the candidates with the history" if ranker.evidence else ""
-        return f"{backbone}, {which}, readout {ranker.readout}{told}{dropped if ranker.builder.dropped else ''}"
+        return (
+            f"{backbone}, {which}, readout {ranker.readout}{through}{told}{dropped if ranker.builder.dropped else ''}"
+        )
 
 
 def source(adapter: Adapter) -> str:

@@ -12,6 +12,7 @@ from lorarec.data import Dataset, Evidence, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.generation import GenerationRow
 from lorarec.evaluation.ranker_row import RankerRow, source
+from lorarec.ranking import VllmEngine
 
 ZERO_SHOT = "zero-shot"
 FREE, CONSTRAINED = GENERATION = ("free", "constrained")
@@ -25,6 +26,7 @@ def ranker_rows(
     readout: str | None = None,
     progress: bool = False,
     generation: str | None = None,
+    engine: VllmEngine | None = None,
 ) -> dict[str, RankerRow]:
     """The backbone alone, called `zero-shot`, and a row per adapter.
 
@@ -36,6 +38,7 @@ def ranker_rows(
             first adapter was.
         progress: show a bar while a row scores.
         generation: `free` or `constrained`: rows write lists of titles instead of scoring (see `GenerationRow`).
+        engine: vLLM with this backbone and these adapters; torch when None.
 
     Raises:
         LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; an unknown
@@ -60,16 +63,16 @@ def ranker_rows(
     prompted = prompt_settings(next(iter(read.values()), None))
     del prompted["evidence"]  # the backbone alone never learned to read it
     if generation is not None:
-        written: dict[str, Any] = {"progress": progress, "constrained": generation == CONSTRAINED}
+        written: dict[str, Any] = {"progress": progress, "constrained": generation == CONSTRAINED, "engine": engine}
         rows[ZERO_SHOT] = GenerationRow(backbone, dataset.titles, **written, **prompted)
         for name, adapter in read.items():
             rows[name] = GenerationRow(backbone, dataset.titles, adapter, evidence=evidence, **written)
         return rows
     if readout is not None:
         prompted["readout"] = readout
-    rows[ZERO_SHOT] = RankerRow(backbone, dataset.titles, progress=progress, **prompted)
+    rows[ZERO_SHOT] = RankerRow(backbone, dataset.titles, progress=progress, engine=engine, **prompted)
     for name, adapter in read.items():
-        rows[name] = RankerRow(backbone, dataset.titles, adapter, evidence, progress, readout=readout)
+        rows[name] = RankerRow(backbone, dataset.titles, adapter, evidence, progress, readout=readout, engine=engine)
     return rows
 
 

@@ -13,6 +13,83 @@ from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import finish_logits, trunk
 
 
+class TitleList:
+    """A list of titles while it is being written, token by token, whoever decodes it.
+
+    Args:
+        builder: a `likelihood` builder.
+        example: what it built: the prompt, and the candidates as branches.
+        count: titles to write.
+        constrained: only candidates not listed yet can be written.
+        max_title_tokens: where an unconstrained title that does not end is cut.
+
+    Attributes:
+        ids: the prompt and all that is written; a decoder continues it.
+        listed: for each finished title the index of the candidate it equals (token by token), or None.
+        stop: the tokens that end a title.
+
+    Raises:
+        LorarecError: the builder's readout is not `likelihood`.
+    """
+
+    def __init__(
+        self,
+        builder: PromptBuilder,
+        example: Example,
+        count: int = 5,
+        constrained: bool = False,
+        max_title_tokens: int = 64,
+    ) -> None:
+        if builder.readout != "likelihood":
+            raise LorarecError("generation needs a prompt that lists the candidates: use readout=likelihood")
+        self.ids = list(example.prompt)
+        self.listed: list[int | None] = []
+        self.stop = {example.branches[0][-1], builder.tokenizer.eos_token_id}
+        self._count = min(count, len(example.branches))
+        self._constrained = constrained
+        self._max_title_tokens = max_title_tokens
+        self._open = dict(enumerate(example.branches))
+        self._title: list[int] = []
+        # What stands between the line break and the title in the prompt's last line stands there in every line.
+        lead = list(builder.tokens(str(builder.tokenizer.decode(example.prompt)).rpartition("\n")[2]))
+        self._lead = lead if builder.template.chat is None else []
+
+    @property
+    def done(self) -> bool:
+        """Whether all titles are written."""
+        return len(self.listed) == self._count
+
+    @property
+    def room(self) -> int:
+        """Tokens that the title being written may still take."""
+        return self._max_title_tokens - len(self._title)
+
+    @property
+    def ahead(self) -> int:
+        """Tokens that the whole list may still take."""
+        return (self._count - len(self.listed)) * (self._max_title_tokens + len(self._lead))
+
+    def allowed(self) -> list[int] | None:
+        """The tokens that may come next; None where all may."""
+        if not self._constrained:
+            return None
+        written = len(self._title)
+        return sorted({branch[written] for branch in self._open.values() if branch[:written] == self._title})
+
+    def add(self, token: int) -> None:
+        """Append what the model wrote."""
+        self._title.append(token)
+        self.ids.append(token)
+        if token not in self.stop and self.room > 0:
+            return
+        match = next((i for i, branch in self._open.items() if branch == self._title), None)
+        if match is not None:
+            del self._open[match]
+        self.listed.append(match)
+        self.ids += self._lead
+        self._title = []
+
+
 @torch.no_grad()
 def generate_titles(
     backbone: Backbone,
@@ -25,11 +102,7 @@ def generate_titles(
     """Decode a list of titles greedily and match each to the candidates.
 
     Args:
-        builder: a `likelihood` builder.
-        example: what it built: the prompt, and the candidates as branches.
-        count: titles to write.
-        constrained: only candidates not listed yet can be written.
-        max_title_tokens: where an unconstrained title that does not end is cut.
+        builder, example, count, constrained, max_title_tokens: see `TitleList`.
 
     Returns:
         For each title written the index of the candidate it equals (token by token), or None: the place is lost.
@@ -37,30 +110,13 @@ def generate_titles(
     Raises:
         LorarecError: the builder's readout is not `likelihood`.
     """
-    if builder.readout != "likelihood":
-        raise LorarecError("generation needs a prompt that lists the candidates: use readout=likelihood")
-    open_branches = dict(enumerate(example.branches))
-    stop = {example.branches[0][-1], backbone.tokenizer.eos_token_id}
-    # What stands between the line break and the title in the prompt's last line stands there in every line.
-    lead = list(builder.tokens(str(backbone.tokenizer.decode(example.prompt)).rpartition("\n")[2]))
-    lead = lead if builder.template.chat is None else []
-    cache = DynamicCache()
-    ids, listed = list(example.prompt), []
-    for _ in range(min(count, len(example.branches))):
-        title: list[int] = []
-        while True:
-            logits = _next_logits(backbone, ids, cache)
-            allowed = {branch[len(title)] for branch in open_branches.values() if branch[: len(title)] == title}
-            title.append(_best(logits, sorted(allowed) if constrained else None))
-            ids = title[-1:]
-            if title[-1] in stop or len(title) >= max_title_tokens:
-                break
-        match = next((i for i, branch in open_branches.items() if branch == title), None)
-        listed.append(match)
-        if match is not None:
-            del open_branches[match]
-        ids = [*ids, *lead]
-    return listed
+    titles = TitleList(builder, example, count, constrained, max_title_tokens)
+    cache, read = DynamicCache(), 0
+    while not titles.done:
+        logits = _next_logits(backbone, titles.ids[read:], cache)
+        read = len(titles.ids)
+        titles.add(_best(logits, titles.allowed()))
+    return titles.listed
 
 
 def _next_logits(backbone: Backbone, ids: list[int], cache: DynamicCache) -> torch.Tensor:

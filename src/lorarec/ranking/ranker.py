@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+from rich.progress import track
 
 from lorarec.adapters import Adapter, fold, read_adapter
 from lorarec.adapters.peft_io import check_backbone
@@ -15,6 +16,8 @@ from lorarec.backbone import Backbone
 from lorarec.data import Evidence
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder, case_examples
+from lorarec.ranking.generate import generate_titles
+from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.scoring import score
 
 
@@ -32,6 +35,7 @@ class Ranker:
         max_title_tokens: titles are cut to this many tokens.
         max_history: the latest items of a history that the prompt shows.
         token_budget: padded tokens per forward pass: bounds memory, does not change results.
+        engine: vLLM with this backbone in it; it scores, and `backbone` stays as it is. torch when None.
 
     Attributes:
         evidence: whether the adapter was trained to read notes about candidates (see `lorarec.data.Evidence`).
@@ -50,8 +54,10 @@ class Ranker:
         max_title_tokens: int | None = None,
         max_history: int | None = None,
         token_budget: int = 8192,
+        engine: VllmEngine | None = None,
     ) -> None:
         self.backbone = backbone
+        self.engine = engine
         self._folded = None
         chosen = None
         if adapter is not None:
@@ -68,7 +74,8 @@ class Ranker:
             max_tokens or trained["max_tokens"],
             max_title_tokens or trained["max_title_tokens"],
         )
-        if chosen is not None:
+        self._adapter = chosen
+        if chosen is not None and engine is None:
             self._folded = fold(backbone.model, chosen)
 
     @property
@@ -87,7 +94,7 @@ class Ranker:
         """
         _same_length(prompts, candidates)
         pairs = zip(prompts, candidates, strict=True)
-        return self._score([self.builder.from_text(prompt, titles) for prompt, titles in pairs])
+        return self.score_examples([self.builder.from_text(prompt, titles) for prompt, titles in pairs])
 
     def score_titles(
         self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], progress: bool = False
@@ -96,13 +103,13 @@ class Ranker:
         _same_length(histories, candidates)
         pairs = zip(histories, candidates, strict=True)
         examples = [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
-        return self._score(examples, progress)
+        return self.score_examples(examples, progress)
 
     def score_cases(
         self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None, progress: bool = False
     ) -> list[np.ndarray]:
         """Score rows of ids, one (candidates,) float32 array per row; arguments and errors as for `examples`."""
-        return self._score(self.examples(cases, titles, evidence), progress)
+        return self.score_examples(self.examples(cases, titles, evidence), progress)
 
     def examples(self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None) -> list[Example]:
         """Prompts with their branches of rows of ids.
@@ -120,7 +127,22 @@ class Ranker:
         told = evidence if self.evidence else None
         return case_examples(cases, titles, self.builder, self.max_history, told)
 
-    def _score(self, examples: list[Example], progress: bool = False) -> list[np.ndarray]:
+    def write(
+        self, examples: Sequence[Example], count: int = 5, constrained: bool = False, progress: bool = False
+    ) -> list[list[int | None]]:
+        """Let the model write a list of titles for every example; see `generate_titles`."""
+        if self.engine is not None:
+            return self.engine.write(examples, self.builder, self._adapters(examples), count, constrained, progress)
+        shown = track(examples, "Writing", disable=not progress, transient=True)
+        return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in shown]
+
+    def _adapters(self, examples: Sequence[Example]) -> list[Adapter | None]:
+        return [self._adapter] * len(examples)
+
+    def score_examples(self, examples: Sequence[Example], progress: bool = False) -> list[np.ndarray]:
+        """Score what `examples` made; returns as `score` does."""
+        if self.engine is not None:
+            return self.engine.score(examples, self.builder, self._adapters(examples), progress)
         return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
 
     def close(self) -> None:

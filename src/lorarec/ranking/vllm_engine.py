@@ -1,0 +1,286 @@
+"""Ranking through vLLM: every candidate is a sequence of its own, whose prompt vLLM computes once for all of them.
+
+Token ids are those that the torch engine reads, and a sequence's positions are those that a branch continues, so scores
+agree up to float rounding. vLLM is no dependency of lorarec; it is imported when an engine starts.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, get_args
+
+import numpy as np
+from rich.progress import track
+
+from lorarec.adapters import Adapter
+from lorarec.adapters.prompting import prompt_settings
+from lorarec.backbone import Backbone
+from lorarec.backbone.load import source_of, weights_dtype
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.ranking.generate import TitleList
+
+#: Examples asked for at once: enough to fill vLLM's batches, few enough that their answers fit in memory.
+GROUP = 64
+#: Tokens beyond the longest prompt, for lists of titles.
+WRITTEN = 512
+#: On a CPU: what keys and values are kept in, of which vLLM would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in
+#: GiB, goes before it); tokens in a block of them, since a prompt is shared by whole blocks; tokens of a step, since
+#: there vLLM copies an adapter's matrices for each of them.
+CPU = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32, "max_num_batched_tokens": 512}
+
+
+def require_vllm() -> None:
+    """Check that vLLM is installed, without importing it.
+
+    Raises:
+        LorarecError: it is not.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise LorarecError(
+            "engine vllm needs vLLM: install lorarec and vLLM into an environment of their own (`pip install vllm .` "
+            "with a GPU; without one see README.md, Through vLLM)"
+        )
+
+
+class VllmEngine:
+    """A backbone in vLLM, for any number of `Ranker`s at once; adapters are requests, not folded weights.
+
+    Starting takes a minute. vLLM runs the model in processes of its own, so a script must start it below
+    `if __name__ == "__main__":`. Leave with `close` or a `with` block.
+
+    Args:
+        backbone: says where vLLM finds the weights (`Backbone.id`), which it loads itself; its tokenizer is used, its
+            model is not.
+        adapters: those that will be used; they decide the largest rank, and the longest prompt.
+        dtype: of the weights, as for `Backbone.load`.
+        trust_remote_code: run code that comes with the model.
+        options: further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
+
+    Raises:
+        LorarecError: vLLM is missing or cannot run this backbone, or an adapter's rank is too large for it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapters: Sequence[Adapter] = (),
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> None:
+        require_vllm()
+        # No messages among the figures, and nothing sent home.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        import vllm
+        from vllm.platforms import current_platform
+
+        self._vllm = vllm
+        self._requests: dict[tuple[str, str], Any] = {}
+        limits = [prompt_settings(adapter)["max_tokens"] for adapter in (None, *adapters)]
+        positions = getattr(backbone.model.config, "max_position_embeddings", None) or max(limits) + WRITTEN
+        self.max_tokens = min(max(limits) + WRITTEN, positions)
+        settings = {
+            "max_model_len": self.max_tokens,
+            "enable_prefix_caching": True,
+            "skip_tokenizer_init": True,
+            "disable_log_stats": True,
+            **(CPU if current_platform.is_cpu() else {}),
+            **(_lora_settings(adapters) if adapters else {}),
+        }
+        kind = "cpu" if current_platform.is_cpu() else "cuda"
+        try:
+            self._llm = vllm.LLM(
+                source_of(backbone.id),
+                dtype=weights_dtype(dtype, kind, backbone.id),
+                trust_remote_code=trust_remote_code,
+                **(settings | options),
+            )
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            raise LorarecError(f"vLLM cannot run backbone {backbone.id}: {_first_line(error)}") from error
+
+    def score(
+        self,
+        examples: Sequence[Example],
+        builder: PromptBuilder,
+        adapters: Sequence[Adapter | None],
+        progress: bool = False,
+    ) -> list[np.ndarray]:
+        """Score the candidates of many prompts.
+
+        Args:
+            adapters: of each example, None for the backbone alone; different ones share batches.
+
+        Returns:
+            One (candidates,) float32 array per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
+
+        Raises:
+            LorarecError: a prompt longer than the engine was started for, or an adapter that vLLM refuses.
+        """
+        read = self._verdicts if builder.readout == "verdict" else self._likelihoods
+        requests = [self._request(adapter) for adapter in adapters]
+        results: list[np.ndarray] = []
+        for group in track(list(_groups(len(examples))), "Scoring", disable=not progress, transient=True):
+            pairs = [(example, branch) for example in examples[group] for branch in example.branches]
+            counts = [len(example.branches) for example in examples[group]]
+            asked = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
+            scores = np.array(read(pairs, asked, builder), np.float32)
+            results += np.split(scores, np.cumsum(counts)[:-1])
+        return results
+
+    def write(
+        self,
+        examples: Sequence[Example],
+        builder: PromptBuilder,
+        adapters: Sequence[Adapter | None],
+        count: int = 5,
+        constrained: bool = False,
+        progress: bool = False,
+    ) -> list[list[int | None]]:
+        """Decode a list of titles for every example greedily; see `lorarec.ranking.generate_titles`.
+
+        All lists of a group grow together: a title at a time, or a token at a time when they are constrained.
+
+        Raises:
+            LorarecError: as for `score`, or the builder's readout is not `likelihood`.
+        """
+        requests = [self._request(adapter) for adapter in adapters]
+        results: list[list[int | None]] = []
+        for group in track(list(_groups(len(examples))), "Writing", disable=not progress, transient=True):
+            lists = [TitleList(builder, example, count, constrained) for example in examples[group]]
+            self._require_room(max(len(each.ids) + each.ahead for each in lists))
+            while unfinished := [i for i, each in enumerate(lists) if not each.done]:
+                answers = self._llm.generate(
+                    [{"prompt_token_ids": lists[i].ids} for i in unfinished],
+                    [self._next(lists[i]) for i in unfinished],
+                    lora_request=[requests[group][i] for i in unfinished],
+                    use_tqdm=False,
+                )
+                for i, answer in zip(unfinished, answers, strict=True):
+                    for token in answer.outputs[0].token_ids:
+                        lists[i].add(token)
+            results += [each.listed for each in lists]
+        return results
+
+    def _next(self, titles: TitleList) -> Any:
+        allowed = titles.allowed()
+        if allowed is not None:
+            return self._sampling(1, allowed_token_ids=allowed)
+        return self._sampling(titles.room, stop_token_ids=sorted(titles.stop))
+
+    def _verdicts(
+        self, pairs: list[tuple[Example, list[int]]], requests: list[Any], builder: PromptBuilder
+    ) -> list[float]:
+        yes, no = builder.yes_no
+        answers = self._ask(pairs, requests, self._sampling(1, logprob_token_ids=[yes, no]))
+        found = [answer.outputs[0].logprobs[0] for answer in answers]
+        return [each[yes].logprob - each[no].logprob for each in found]
+
+    def _likelihoods(
+        self, pairs: list[tuple[Example, list[int]]], requests: list[Any], builder: PromptBuilder
+    ) -> list[float]:
+        """Log-probabilities of the branches' tokens.
+
+        vLLM gives those of tokens that it computes, so it reads no cache for such requests unless told to. Told to, it
+        leaves out the cached part of the prompt, which is not needed; where even a part of the branch was in the cache
+        (another candidate begins alike, or the case was scored before), it is asked again without.
+        """
+        answers = self._ask(
+            pairs, requests, self._sampling(1, prompt_logprobs=0, skip_reading_prefix_cache=False, flat_logprobs=True)
+        )
+        lost = [i for i, (pair, answer) in enumerate(zip(pairs, answers, strict=True)) if not _all_there(pair, answer)]
+        again = self._ask(
+            [pairs[i] for i in lost],
+            [requests[i] for i in lost],
+            self._sampling(1, prompt_logprobs=0, skip_reading_prefix_cache=True, flat_logprobs=True),
+        )
+        for i, answer in zip(lost, again, strict=True):
+            answers[i] = answer
+        return [
+            sum(answer.prompt_logprobs.logprobs[-len(branch) :])
+            for (_, branch), answer in zip(pairs, answers, strict=True)
+        ]
+
+    def _ask(self, pairs: list[tuple[Example, list[int]]], requests: list[Any], params: Any) -> list[Any]:
+        if not pairs:
+            return []
+        sequences = [example.prompt + branch for example, branch in pairs]
+        self._require_room(max(map(len, sequences)) + 1)
+        prompts = [{"prompt_token_ids": ids} for ids in sequences]
+        return list(self._llm.generate(prompts, params, lora_request=requests, use_tqdm=False))
+
+    def _sampling(self, max_tokens: int, **options: Any) -> Any:
+        return self._vllm.SamplingParams(max_tokens=max_tokens, temperature=0, detokenize=False, **options)
+
+    def _require_room(self, tokens: int) -> None:
+        if tokens > self.max_tokens:
+            raise LorarecError(
+                f"a prompt with its answer needs {tokens} tokens, but vLLM was started for {self.max_tokens}: give it "
+                "the adapters that will be used, or max_model_len"
+            )
+
+    def _request(self, adapter: Adapter | None) -> Any:
+        """The LoRA request of an adapter's folder as it is, loaded at first use.
+
+        Its name, by which vLLM tells cached prompts apart, holds its fingerprint.
+        """
+        if adapter is None:
+            return None
+        if adapter.folder is None:
+            raise LorarecError("vLLM reads adapters from folders: save this one first")
+        key = (str(adapter.folder.resolve()), adapter.fingerprint)
+        if key not in self._requests:
+            from vllm.lora.request import LoRARequest
+
+            request = LoRARequest(" ".join(key), len(self._requests) + 1, key[0])
+            try:
+                self._llm.llm_engine.add_lora(request)
+            except Exception as error:  # what vLLM raises here differs with how its processes are run
+                raise LorarecError(f"vLLM cannot use adapter {adapter.folder}: {_first_line(error)}") from error
+            self._requests[key] = request
+        return self._requests[key]
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        self._llm.llm_engine.engine_core.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _all_there(pair: tuple[Example, list[int]], answer: Any) -> bool:
+    """Whether the token before the branch was computed, and so all of the branch's log-probabilities."""
+    return (answer.num_cached_tokens or 0) < len(pair[0].prompt)
+
+
+def _groups(count: int) -> Iterator[slice]:
+    for start in range(0, count, GROUP):
+        yield slice(start, min(start + GROUP, count))
+
+
+def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = max(max(adapter.ranks.values()) for adapter in adapters)
+    ranks = [allowed for allowed in get_args(MaxLoRARanks) if allowed >= rank]
+    if not ranks:
+        raise LorarecError(f"vLLM takes adapters of rank {max(get_args(MaxLoRARanks))} at most, not {rank}")
+    return {
+        "enable_lora": True,
+        "max_lora_rank": min(ranks),
+        "max_loras": min(len(adapters), 8),
+        "max_cpu_loras": len(adapters),
+    }
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,207 @@
+"""vLLM ranks as torch does: the same prompts, adapters and mixtures through both.
+
+Needs vLLM: importable here, or in the environment whose Python LORAREC_VLLM_PYTHON names, which then runs this file.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lorarec
+from lorarec.adapters import Adapter, read_adapter
+from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.adapters.peft_io import save_adapter
+from lorarec.backbone import Backbone
+from lorarec.commands.options import running
+from lorarec.data import Dataset, leave_one_out
+from lorarec.data.sample import load_sample
+from lorarec.errors import LorarecError
+from lorarec.mixing import mix
+from lorarec.prompts import Example
+from lorarec.ranking import Ranker, VllmEngine
+
+HERE = importlib.util.find_spec("vllm") is not None
+ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (README.md, Through vLLM)")
+
+PROMPTS = 104
+#: Both engines compute in float32, in another order; scores are sums of up to some 20 log-probabilities.
+TOLERANCE = {"verdict": 1e-3, "likelihood": 5e-3}
+READOUTS = tuple(TOLERANCE)
+
+
+@pytest.mark.skipif(HERE or not ELSEWHERE, reason="LORAREC_VLLM_PYTHON names no Python with vLLM, or vLLM is here")
+def test_all_of_this_in_the_environment_of_vllm() -> None:
+    paths = {"PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    command = [str(ELSEWHERE), "-m", "pytest", "--import-mode=importlib", "-q", __file__]
+    done = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+@pytest.mark.skipif(HERE, reason="vLLM is installed here")
+def test_without_vllm_one_line_says_how_to_get_it() -> None:
+    with (
+        pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
+        running("vllm", "embedded", "auto", None, None, False, adapters=[]),
+    ):
+        pass
+
+
+def test_options_of_torch_are_refused() -> None:
+    with (
+        pytest.raises(LorarecError, match="--quantization is for --engine torch"),
+        running("vllm", "embedded", "auto", None, "4bit", False, adapters=[]),
+    ):
+        pass
+
+
+def random_adapter(backbone: Backbone, folder: Path, seed: int, rank: int = 8) -> Path:
+    """A PEFT folder over all linear layers that changes the order of the candidates."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, layer in linear_layers(backbone.model).items():
+        size, out = dimensions(layer) or (0, 0)
+        a = torch.randn(rank, size, generator=generator) / size**0.5
+        tensors[name] = (a, torch.randn(out, rank, generator=generator) * 0.02)
+    folder.mkdir()
+    save_adapter(Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, "embedded")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone.load()
+
+
+@pytest.fixture(scope="module")
+def folders(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters, and a mixture of theirs as `lorarec mix` exports it."""
+    home = tmp_path_factory.mktemp("adapters")
+    pair = [random_adapter(backbone, home / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
+    mix(backbone, pair, method="fixed", weights=[0.3, 0.7], combine="factors", out=home / "mixed")
+    return {name: home / name for name in ("one", "two", "mixed")}
+
+
+@pytest.fixture(scope="module")
+def engine(backbone: Backbone, folders: dict[str, Path]) -> Iterator[VllmEngine]:
+    with VllmEngine(backbone, [read_adapter(folder) for folder in folders.values()]) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def sample() -> Dataset:
+    return load_sample()
+
+
+@pytest.fixture(scope="module")
+def examples(backbone: Backbone, sample: Dataset) -> dict[str, list[Example]]:
+    """Prompts of the bundled sample's test cases by readout."""
+    cases = leave_one_out(sample, seed=0).test["warm"].head(PROMPTS)
+    return {readout: Ranker(backbone, readout=readout).examples(cases, sample.titles) for readout in READOUTS}
+
+
+@needs_vllm
+@pytest.mark.parametrize("readout", READOUTS)
+def test_same_order_as_torch(
+    backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
+) -> None:
+    asked, found = examples[readout], {}
+    for name, adapter in (("alone", None), ("mixed", folders["mixed"])):
+        with Ranker(backbone, adapter, readout) as ranker:
+            expected = ranker.score_examples(asked)
+        through = Ranker(backbone, adapter, readout, engine=engine).score_examples(asked)
+        found[name] = [scores.argmax() for scores in through]
+        for one, other in zip(through, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=TOLERANCE[readout])
+        assert np.mean(found[name] == np.array([scores.argmax() for scores in expected])) >= 0.99
+    assert np.mean(np.array(found["alone"]) == found["mixed"]) < 0.9  # the adapter matters
+
+
+@needs_vllm
+@pytest.mark.parametrize("readout", READOUTS)
+def test_adapters_share_a_batch_without_mixing_their_caches(
+    backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
+) -> None:
+    """The same prompt under two adapters and none, twice: the second time much of it is in the cache."""
+    adapters = [read_adapter(folders["one"]), read_adapter(folders["two"]), None] * 2
+    example = examples[readout][0]
+    builder = Ranker(backbone, readout=readout).builder
+    found = engine.score([example] * len(adapters), builder, adapters)
+    for adapter, scores in zip(adapters, found, strict=True):
+        with Ranker(backbone, adapter, readout) as ranker:
+            np.testing.assert_allclose(scores, ranker.score_examples([example])[0], atol=TOLERANCE[readout])
+    assert not np.allclose(found[0], found[1], atol=0.05)
+
+
+@needs_vllm
+def test_candidates_that_begin_alike_or_are_alike(backbone: Backbone, engine: VllmEngine) -> None:
+    """What a branch shares with another may come from the cache; its log-probabilities must not be lost with it."""
+    ranker = Ranker(backbone, readout="likelihood", engine=engine)
+    titles = ["the lord of the rings the fellowship of the ring extended edition " * 3 + end for end in "abba"]
+    example = ranker.builder.example(["star wars"], titles)
+    with Ranker(backbone, readout="likelihood") as torch_ranker:
+        expected = torch_ranker.score_examples([example])[0]
+    np.testing.assert_allclose(ranker.score_examples([example])[0], expected, atol=TOLERANCE["likelihood"])
+
+
+@needs_vllm
+@pytest.mark.parametrize("constrained", [False, True])
+def test_lists_are_those_of_greedy_torch(
+    backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, constrained: bool
+) -> None:
+    asked = examples["likelihood"][:16]
+    with Ranker(backbone, folders["one"], "likelihood") as ranker:
+        expected = ranker.write(asked, 3, constrained)
+    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).write(asked, 3, constrained)
+    assert all(len(listed) == 3 for listed in found)
+    assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) >= 0.9
+    if constrained:
+        assert all(None not in listed for listed in found)
+
+
+@needs_vllm
+def test_what_vllm_refuses_is_told_in_one_line(
+    backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, tmp_path: Path
+) -> None:
+    example = examples["verdict"][0]
+    builder = Ranker(backbone).builder
+    strange = random_adapter(backbone, tmp_path / "strange", 3)
+    weights = load_file(strange / "adapter_model.safetensors")
+    renamed = {name.replace("q_proj", "strange_proj"): weight for name, weight in weights.items()}
+    save_file(renamed, strange / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LorarecError, match=r"cannot use adapter .*strange.*strange_proj"):
+        engine.score([example], builder, [read_adapter(strange)])
+    wide = random_adapter(backbone, tmp_path / "wide", 4, rank=24)
+    with pytest.raises(LorarecError, match="cannot use adapter"):
+        engine.score([example], builder, [read_adapter(wide)])
+    with pytest.raises(LorarecError, match="save this one first"):
+        engine.score([example], builder, [replace(read_adapter(folders["one"]), folder=None)])
+    with pytest.raises(LorarecError, match="vLLM was started for"):
+        engine.score([Example([5] * 2000, [[6]])], builder, [None])
+    assert len(engine.score([example], builder, [None])[0]) == len(example.branches)  # it lives on
+
+
+@needs_vllm
+def test_the_verbs_print_what_torch_prints(sample: Dataset, folders: dict[str, Path], tmp_path: Path) -> None:
+    sample.save(tmp_path / "shop")
+    leave_one_out(sample, seed=0).save(tmp_path / "shop" / "split")
+    user = sample.interactions["user_id"][0]
+    words = ["recommend", str(tmp_path / "shop"), "--user", user, "--adapter", str(folders["mixed"]), "--json"]
+    found = {}
+    for engine in ("torch", "vllm"):
+        command = [sys.executable, "-m", "lorarec", *words, "--engine", engine]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found[engine] = json.loads(done.stdout)
+    assert [item["item_id"] for item in found["vllm"]] == [item["item_id"] for item in found["torch"]]
