@@ -5,14 +5,21 @@ DEMO_OUT ?= demo-output
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo test lint
+.PHONY: help demo serve test lint
 
 help:
 	@echo "make demo   train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
+	@echo "make serve  try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
 	@echo "make test   run the tests"
 	@echo "make lint   check style and types"
 
 demo: .venv/.installed
+	$(BIN)/lorarec demo --out $(DEMO_OUT)
+
+serve: .venv/.installed-serve $(DEMO_OUT)/report.md
+	$(BIN)/lorarec serve $(DEMO_OUT)/dataset --adapters $(DEMO_OUT)/adapters
+
+$(DEMO_OUT)/report.md: | .venv/.installed
 	$(BIN)/lorarec demo --out $(DEMO_OUT)
 
 # A process with one thread per core: models are tiny, so threads only get in each other's way.
@@ -27,6 +34,10 @@ lint: .venv/.installed-dev
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --editable .
+	touch $@
+
+.venv/.installed-serve: .venv/.installed
+	$(INSTALL) --editable '.[serve]'
 	touch $@
 
 # pip reads dependency groups from version 25.1 on.
