@@ -29,7 +29,8 @@ from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.sample import load_sample
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
-from lorarec.ranking.population import Engine, Job, Scorer, TorchEngine, cut, population
+from lorarec.ranking.parts import Engine, cut
+from lorarec.ranking.population import Job, Scorer, TorchEngine, population
 from lorarec.ranking.ray_engine import RayEngine
 from lorarec.retrieval import Index
 

@@ -21,7 +21,8 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, recommend
-from lorarec.ranking.population import Job, Part, TorchEngine, cut, population, score_population
+from lorarec.ranking.parts import Part, cut, score_population
+from lorarec.ranking.population import Job, TorchEngine, population
 from lorarec.retrieval import Index
 
 

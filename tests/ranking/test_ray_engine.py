@@ -19,7 +19,8 @@ import ray
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.ranking.population import Job, population, score_population
+from lorarec.ranking.parts import score_population
+from lorarec.ranking.population import Job, population
 from lorarec.ranking.ray_engine import RayEngine, cluster, cores_each
 
 

@@ -62,7 +62,8 @@ def rank(
 
     from lorarec.backbone.load import EMBEDDED
     from lorarec.data import Dataset
-    from lorarec.ranking.population import Engine, Job, TorchEngine, population, refuse_stranger, score_population
+    from lorarec.ranking.parts import Engine, refuse_stranger, score_population
+    from lorarec.ranking.population import Job, TorchEngine, population
 
     refuse_stranger(out, overwrite)
     data = Dataset.load(dataset)

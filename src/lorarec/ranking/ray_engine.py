@@ -21,7 +21,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.ranking.population import Job, Part, Scorer
+from lorarec.ranking.parts import Part
+from lorarec.ranking.population import Job, Scorer
 
 
 class RayEngine:

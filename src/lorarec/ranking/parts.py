@@ -1,0 +1,140 @@
+"""A folder of Parquet parts, one row per user, that a killed run leaves fit to go on with; whatever engine fills it."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+from rich.console import Console
+from rich.progress import Progress
+
+from lorarec.artefacts import TEMPORARY, read_json, refuse_existing, versions, write_json
+from lorarec.data.columns import USER
+from lorarec.data.content_hash import content_hash
+from lorarec.errors import LorarecError
+
+RECORD = "rank.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Users whose rows share a file."""
+
+    number: int
+    users: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"part-{self.number:06}.parquet"
+
+
+class Engine(Protocol):
+    """Something that scores parts."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a user's row: fingerprints and options."""
+
+    def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
+        """Write the parts into a folder, in any order; yields the users of each as it is there."""
+
+
+def cut(users: Sequence[str], size: int) -> list[Part]:
+    """Parts of so many users each, in order; the last one may be smaller."""
+    return [Part(i, list(users[start : start + size])) for i, start in enumerate(range(0, len(users), size))]
+
+
+def missing(parts: Sequence[Part], out: Path) -> list[Part]:
+    """The parts that are not in the folder, one row per user, whole."""
+    return [part for part in parts if not _is_whole(part, out)]
+
+
+def _is_whole(part: Part, out: Path) -> bool:
+    try:
+        return pl.read_parquet(out / part.name, columns=[USER], glob=False)[USER].to_list() == part.users
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+
+
+def refuse_stranger(out: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something else, before models are loaded.
+
+    Raises:
+        LorarecError: it is not empty, was not begun by `score_population`, and is not to be replaced.
+    """
+    if not (out / RECORD).is_file():
+        refuse_existing(out, overwrite)
+
+
+def score_population(
+    engine: Engine,
+    users: Sequence[str],
+    out: str | Path,
+    part_size: int = 1000,
+    overwrite: bool = False,
+    names: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, int]:
+    """Write recommendations for users as Parquet parts and a record, or go on where an earlier run stopped.
+
+    Args:
+        users: from `population`.
+        out: a new or empty folder, or one that was begun with the same data and options.
+        names: what the record tells beside fingerprints and options.
+
+    Returns:
+        Counts of users and parts, and of the parts that were there already.
+
+    Raises:
+        LorarecError: the folder was begun with other data or options or cannot be written to, or parts are missing in
+            the end.
+    """
+    out, parts = Path(out), cut(users, part_size)
+    refuse_stranger(out, overwrite)
+    users_hash = content_hash(pl.DataFrame({USER: users}, schema={USER: pl.String}))
+    made_of = {**engine.identity(), "users": users_hash, "part_size": part_size}
+    record = {
+        "made_of": made_of,
+        "counts": {"users": len(users), "parts": len(parts)},
+        **(names or {}),
+        "versions": versions(),
+    }
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    _begin(out, record)
+    left = missing(parts, out)
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        task = bar.add_task("Ranking users", total=len(users), completed=len(users) - sum(len(p.users) for p in left))
+        for count in engine.run(left, out) if left else ():
+            bar.advance(task, count)
+    if lost := missing(parts, out):
+        raise LorarecError(
+            f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
+            "if workers run on other machines, --out must be a folder that all of them share"
+        )
+    for path in out.glob(f".*{TEMPORARY}"):  # of writers that were killed
+        path.unlink(missing_ok=True)
+    write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
+    return {"users": len(users), "parts": len(parts), "parts_before": len(parts) - len(left)}
+
+
+def _begin(out: Path, record: dict[str, Any]) -> None:
+    """Make the folder with its record, or check that it was begun with the same."""
+    if not (out / RECORD).is_file():
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LorarecError(f"cannot write to {out.parent}: {error.strerror}") from error
+        write_json(out / RECORD, {**record, "complete": False})
+        return
+    begun = read_json(out / RECORD)
+    begun = begun.get("made_of") if isinstance(begun, dict) else None
+    if not isinstance(begun, dict):
+        raise LorarecError(f"{out / RECORD} does not say what {out} was made of: pass --overwrite")
+    other = [
+        f"{name} ({begun.get(name)}, not {now})" for name, now in record["made_of"].items() if begun.get(name) != now
+    ]
+    if other:
+        raise LorarecError(f"{out} was begun with another {', '.join(other)}: choose another --out or pass --overwrite")
