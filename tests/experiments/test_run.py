@@ -22,7 +22,7 @@ from lorarec.commands.experiment import experiment
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
-from lorarec.experiments import Recipe, read_experiment, run_experiment
+from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
 from lorarec.experiments.ground import Ground
 from lorarec.experiments.job import ROWS, Job, run
 from lorarec.experiments.recipe import BASELINES
@@ -31,6 +31,7 @@ from lorarec.experiments.tune import tune
 from lorarec.metrics import ndcg
 from lorarec.systems import SYSTEMS, Material
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
 
 
@@ -51,40 +52,14 @@ def _table(recipe: Recipe, out: Path) -> Table:
     return filled_table(recipe, ground, out, [*baselines, *rows], {})
 
 
-def test_end_to_end_with_a_row_that_fails(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    rows = {
-        "bpr-mf": {"options": QUICK, "tune": {"lr": [1e-2, 2e-2], "width": [4, 8]}},
-        "broken": {"system": "sasrec", "options": {"epochs": 1, "lr": 1e30}},
-    }
-    paper = {"bpr-mf": {"warm": {"ndcg@1": 0.1234}}}
-    path, out = write_recipe(rows=rows, trials=2, paper=paper, source="a paper", users=30), tmp_path / "out"
-    result = _command(path, "--out", out, "--workers", 2, "--json")
-    assert result.exit_code == 1, result.output
-    found = json.loads(result.stdout)
-    assert found == read_json(out / "table.json")
-    warm = found["settings"]["warm"]
-    assert list(warm["rows"]) == [*BASELINES, "bpr-mf"]
-    assert warm["cases"] == 30
-    row = warm["rows"]["bpr-mf"]
-    assert row["paper"] == {"ndcg@1": 0.1234}
-    assert row["peak_mib"] > 50
-    assert len(row["trials"]) == 2
-    assert row["options"] == row["trials"][0]["options"]
-    assert row["trials"][0]["ndcg@10"] >= row["trials"][1]["ndcg@10"]
-    assert list(found["failed"]) == ["broken-seed1"]
-    assert "broken-seed1: failed" in result.stderr
-    report = (out / "table.md").read_text()
-    assert "- broken-seed1: " in report
-    assert "| 0.1234 |" in report
-    assert (out / "ndcg.png").stat().st_size > 0
-    assert read_experiment(out / "recipe.yaml") == read_experiment(path)
-    with pytest.raises(LorarecError, match=r"out holds another experiment: users was 30 and is now 20"):
-        run_experiment(replace(read_experiment(path), users=20), out)
-
-
-def test_a_killed_run_goes_on_with_what_is_missing(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    tuned = {"options": QUICK, "tune": {"lr": [1e-2, 2e-2], "width": [4, 8]}}
     slow = {"system": "bpr-mf", "options": QUICK | {"epochs": 10**6, "patience": 10**6}}
-    path, out = write_recipe(rows={"bpr-mf": {"options": QUICK}, "slow": slow}), tmp_path / "out"
+    broken = {"system": "sasrec", "options": {"epochs": 1, "lr": 1e30}}
+    keys = {"trials": 2, "paper": {"bpr-mf": {"warm": {"ndcg@1": 0.1234}}}, "source": "a paper", "users": 30}
+    path, out = write_recipe(rows={"bpr-mf": tuned, "other": slow}, **keys), tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
     words = [sys.executable, "-m", "lorarec", "experiment", str(path), "--out", str(out)]
     with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
@@ -94,14 +69,44 @@ def test_a_killed_run_goes_on_with_what_is_missing(write_recipe: Callable[..., P
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
     written = first.stat().st_mtime_ns
-    write_recipe(rows={"bpr-mf": {"options": QUICK}, "slow": slow | {"options": QUICK}})
-    result = _command(path, "--out", out)
-    assert result.exit_code == 0, result.output
+    write_recipe(rows={"bpr-mf": tuned, "other": broken}, **keys)
+    result = _command(path, "--out", out, "--json")
+    assert result.exit_code == 1, result.output
+    assert "bpr-mf-tuned: done before" in result.stderr
     assert "bpr-mf-seed1: done before" in result.stderr
-    assert "[1/1] slow-seed1: " in result.stderr
+    assert "[1/1] other-seed1: failed: " in result.stderr
     assert first.stat().st_mtime_ns == written
-    rows = read_json(out / "table.json")["settings"]["warm"]["rows"]
-    assert rows["slow"]["ndcg@1"] == rows["bpr-mf"]["ndcg@1"]
+    found = json.loads(result.stdout)
+    assert found == read_json(out / "table.json")
+    assert list(found["failed"]) == ["other-seed1"]
+    warm = found["settings"]["warm"]
+    assert list(warm["rows"]) == [*BASELINES, "bpr-mf"]
+    assert warm["cases"] == 30
+    row = warm["rows"]["bpr-mf"]
+    assert row["paper"] == {"ndcg@1": 0.1234}
+    assert row["peak_mib"] > 50
+    assert len(row["trials"]) == 2
+    assert row["options"] == row["trials"][0]["options"]
+    assert row["trials"][0]["ndcg@10"] >= row["trials"][1]["ndcg@10"]
+    report = (out / "table.md").read_text()
+    assert "- other-seed1: " in report
+    assert "| 0.1234 |" in report
+    assert (out / "ndcg.png").stat().st_size > 0
+    assert read_experiment(out / "recipe.yaml") == read_experiment(path)
+    with pytest.raises(LorarecError, match=r"out holds another experiment: users was 30 and is now 20"):
+        run_experiment(replace(read_experiment(path), users=20), out)
+
+
+def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> None:
+    recipe = read_experiment(RECIPES / "sample.yaml")
+    small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2}
+    rows = {
+        name: Row(row.system, {key: small.get(key, value) for key, value in row.options.items()})
+        for name, row in recipe.rows.items()
+    }
+    table = _table(replace(recipe, rows=rows, users=3, settings=["warm"]), tmp_path / "out")
+    assert set(table.evaluation.settings["warm"].rows) == {*BASELINES, *SYSTEMS}
+    assert (tmp_path / "out" / "artefacts").is_dir()
 
 
 def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

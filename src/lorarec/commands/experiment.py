@@ -21,10 +21,9 @@ def experiment(
 
     A recipe names a dataset, the settings, the seeds, and the rows with their options:
 
-    \b
         dataset: data/beauty
-        general: [general/games, general/office]
-        settings: [warm, new-item]
+        general: \\[general/games, general/office]
+        settings: \\[warm, new-item]
         backbone: embedded
         seeds: [1, 2, 3]
         trials: 8
@@ -41,12 +40,12 @@ def experiment(
 
     Example: lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
     """
-    told = Console(stderr=True, highlight=False, soft_wrap=True)
-    table = run_experiment(read_experiment(recipe), out, workers=workers, console=told, progress=told.is_terminal)
+    console, told = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
+    bars = console.is_terminal and workers == 1 and not as_json
+    table = run_experiment(read_experiment(recipe), out, workers=workers, console=told, progress=bars)
     if as_json:
         typer.echo(json.dumps(table.as_dict(), indent=2, ensure_ascii=False))
     else:
-        console = Console()
         for name in table.evaluation.settings:
             console.print(evaluation_table(table.evaluation, name))
         console.print(f"Table written to {out / 'table.md'}", markup=False, highlight=False, soft_wrap=True)

@@ -70,7 +70,8 @@ def _setting(table: Table, name: str) -> list[str]:
         cells += [f"{paper[figure]:.4f}" if figure in paper else "" for figure in published]
         cells += [str(len(cost.seeds)), f"{cost.fit_seconds:.1f}", f"{1000 * row.seconds_per_user:.2g}"]
         cells.append("" if cost.peak_mib is None else f"{cost.peak_mib:,.0f}")
-        mark = " (seeds failed)" if any(each.startswith(f"{row.name}-") for each in table.failed) else ""
+        some = row.name in table.recipe.rows and len(cost.seeds) < len(table.recipe.seeds)
+        mark = " (a seed failed)" if some else ""
         lines.append("| " + " | ".join([plain(row.name) + mark, *cells]) + " |")
     return lines
 
