@@ -24,6 +24,7 @@ ORDER = (
     "ranking",
     "evaluation",
     "systems",
+    "experiments",
     "serving",
     "demo",
     "commands",

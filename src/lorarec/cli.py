@@ -34,6 +34,7 @@ _PANELS = {
     "Ranking": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
         "evaluate-clicks": ("clicks", "evaluate_clicks", "Compare columns of click probabilities for the same events."),
+        "experiment": ("experiment", "experiment", "Fill a table from a recipe: every compared system, several seeds."),
         "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
         "explain": ("explain", "explain", "Tell what a recommendation rests on, item by item, and why in words."),

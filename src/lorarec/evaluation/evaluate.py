@@ -1,10 +1,8 @@
 """Rows of rankers over the same test cases: figures, intervals, tests and time."""
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,13 +10,14 @@ from rich.console import Console
 
 from lorarec.artefacts import new_folder, versions
 from lorarec.data import Dataset, Split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
+from lorarec.data.columns import USER
 from lorarec.data.content_hash import content_hash
 from lorarec.errors import LorarecError
 from lorarec.evaluation.baselines import INFORMED, baseline_rows
+from lorarec.evaluation.measure import case_values, figures_of, ranks_of, shown_to_rows
 from lorarec.evaluation.report import write_report
-from lorarec.evaluation.result import CUTOFFS, FIGURES, LEVEL, Evaluation, Figure, RowResult, Scorer, SettingResult
-from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test, reciprocal_rank, target_ranks
+from lorarec.evaluation.result import Evaluation, RowResult, Scorer, SettingResult
+from lorarec.metrics import ndcg
 
 
 def evaluate(
@@ -113,20 +112,10 @@ def sampled_users(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataF
 def _evaluate_setting(
     setting: str, cases: pl.DataFrame, rows: Mapping[str, Scorer], compare_with: str | None, seed: int, console: Console
 ) -> SettingResult:
-    shown = cases.select(USER, HISTORY, CANDIDATES)
-    fingerprint = content_hash(shown)
-    targets = _target_index(setting, cases)
     ranks: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
     for name, scorer in rows.items():
-        given = shown.clone()
-        began = time.perf_counter()
-        scores = scorer(given)
-        seconds[name] = (time.perf_counter() - began) / cases.height
-        if content_hash(given) != fingerprint:
-            raise LorarecError(f"row {name}, setting {setting}: the scorer changed the cases it was given")
-        places = getattr(scorer, "gives_places", False)
-        ranks[name] = _ranks(f"row {name}, setting {setting}", scores, shown, targets, places)
+        ranks[name], seconds[name] = ranks_of(name, scorer, setting, cases)
         mean = ndcg(ranks[name], 1).mean()
         console.print(
             f"{setting}: {name} NDCG@1 {mean:.3f} ({cases.height:,} cases, {seconds[name] * cases.height:.1f} s)",
@@ -134,63 +123,11 @@ def _evaluate_setting(
         )
     if compare_with is None:
         compare_with = max(INFORMED, key=lambda name: ndcg(ranks[name], 1).mean())
-    figures = _figures(ranks, compare_with, seed)
+    others = {name: None if name == compare_with else compare_with for name in rows}
+    figures = figures_of({name: case_values(of_row) for name, of_row in ranks.items()}, others, seed)
     results = {
         name: RowResult(name, ranks[name], figures[name], seconds[name], str(getattr(scorer, "about", "")))
         for name, scorer in rows.items()
     }
-    return SettingResult(setting, cases.height, cases[USER].n_unique(), fingerprint, compare_with, results)
-
-
-def _target_index(setting: str, cases: pl.DataFrame) -> np.ndarray:
-    places = []
-    for user, target, candidates in cases.select(USER, TARGET, CANDIDATES).iter_rows():
-        if target not in candidates:
-            raise LorarecError(f"setting {setting}: the target {target} of user {user} is not among the candidates")
-        places.append(candidates.index(target))
-    return np.array(places, dtype=np.int64)
-
-
-def _ranks(
-    where: str, scores: Sequence[Any], cases: pl.DataFrame, targets: np.ndarray, places: bool = False
-) -> np.ndarray:
-    """Check what a row gave and turn it into ranks of the target, (cases,)."""
-    if len(scores) != cases.height:
-        raise LorarecError(f"{where}: scores of {len(scores)} cases for {cases.height} cases")
-    arrays = [np.asarray(each, dtype=np.float64) for each in scores]
-    wanted = cases[CANDIDATES].list.len()
-    for user, array, size in zip(cases[USER], arrays, wanted, strict=True):
-        if array.shape != (size,):
-            raise LorarecError(f"{where}: user {user} has scores of shape {array.shape} for {size} candidates")
-    if places:
-        return np.array([array[target] for array, target in zip(arrays, targets, strict=True)])
-    try:
-        return target_ranks(arrays, targets)
-    except LorarecError as error:
-        raise LorarecError(f"{where}: {error}") from error
-
-
-def _figures(ranks: Mapping[str, np.ndarray], compare_with: str, seed: int) -> dict[str, dict[str, Figure]]:
-    """Figures of all rows, whose intervals share the resampled cases."""
-    values = {name: _values(of_row) for name, of_row in ranks.items()}
-    low, high = bootstrap_interval(np.concatenate(list(values.values()), axis=1), LEVEL, seed=seed)
-    shape = (len(values), len(FIGURES))
-    figures: dict[str, dict[str, Figure]] = {}
-    for (name, table), lows, highs in zip(values.items(), low.reshape(shape), high.reshape(shape), strict=True):
-        figures[name] = {
-            figure: Figure(
-                mean=float(table[:, k].mean()),
-                low=float(lows[k]),
-                high=float(highs[k]),
-                p=None if name == compare_with else paired_t_test(table[:, k], values[compare_with][:, k]),
-            )
-            for k, figure in enumerate(FIGURES)
-        }
-    return figures
-
-
-def _values(ranks: np.ndarray) -> np.ndarray:
-    """(cases, figures) of one row, in the order of `FIGURES`."""
-    gains = [ndcg(ranks, k) for k in CUTOFFS]
-    hits = [hit_rate(ranks, k) for k in CUTOFFS]
-    return np.stack([*gains, *hits, reciprocal_rank(ranks)], axis=1)
+    hashed = content_hash(shown_to_rows(cases))
+    return SettingResult(setting, cases.height, cases[USER].n_unique(), hashed, compare_with, results)

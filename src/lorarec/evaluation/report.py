@@ -54,19 +54,20 @@ def _table(result: SettingResult) -> list[str]:
         f"## {result.setting}",
         "",
         f"{result.cases:,} cases of {result.users:,} users. All rows ranked the same candidate sets "
-        f"(hash {result.candidates}). Compared with: {_plain(result.compare_with)}.",
+        f"(hash {result.candidates}). Compared with: {plain(result.compare_with)}.",
         *([NEW_ITEM_NOTE] if result.setting == NEW_ITEM else []),
         "",
         "| " + " | ".join(head) + " |",
         "|---" + "|---:" * (len(head) - 1) + "|",
     ]
     for row in result.rows.values():
-        cells = [_cell(row.figures[name], row.figures[name].mean == best[name]) for name in COLUMNS]
-        lines.append("| " + " | ".join([_plain(row.name), *cells, f"{row.seconds_per_user:.2g}"]) + " |")
+        cells = [cell(row.figures[name], row.figures[name].mean == best[name]) for name in COLUMNS]
+        lines.append("| " + " | ".join([plain(row.name), *cells, f"{row.seconds_per_user:.2g}"]) + " |")
     return lines
 
 
-def _cell(figure: Figure, best: bool) -> str:
+def cell(figure: Figure, best: bool) -> str:
+    """A figure with its interval and a star where it is significant; bold if it is the best of its column."""
     mean = f"**{figure.mean:.3f}**" if best else f"{figure.mean:.3f}"
     mark = "*" if figure.significant else ""
     return f"{mean}{mark and chr(92) + mark} [{figure.low:.3f}, {figure.high:.3f}]"
@@ -78,9 +79,9 @@ def _rows(evaluation: Evaluation) -> list[str]:
     for name in dict.fromkeys(name for result in evaluation.settings.values() for name in result.rows):
         about = {key: result.rows[name].about for key, result in evaluation.settings.items() if name in result.rows}
         if len(set(about.values())) == 1:
-            lines.append(f"- **{_plain(name)}**: {_plain(next(iter(about.values())) or 'given by the caller')}")
+            lines.append(f"- **{plain(name)}**: {plain(next(iter(about.values())) or 'given by the caller')}")
         else:
-            lines += [f"- **{_plain(name)}**, {setting}: {_plain(text)}" for setting, text in about.items()]
+            lines += [f"- **{plain(name)}**, {setting}: {plain(text)}" for setting, text in about.items()]
     return lines
 
 
@@ -102,6 +103,6 @@ def _columns() -> list[str]:
     ]
 
 
-def _plain(text: Any) -> str:
+def plain(text: Any) -> str:
     """Text that Markdown shows as it is inside a table."""
     return str(text).replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")

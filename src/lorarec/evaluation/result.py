@@ -41,7 +41,8 @@ class RowResult:
     """One row of a table.
 
     Attributes:
-        ranks: (cases,) rank of the true candidate, 1 is best; in the order of the cases.
+        ranks: (cases,) rank of the true candidate, 1 is best; in the order of the cases. (seeds, cases) of a row that
+            was fitted several times.
         figures: by the names in `FIGURES`.
         seconds_per_user: wall time of scoring one case.
         about: what the row is.

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from lorarec.data.columns import USER
 from lorarec.errors import refuse_out_of_range
 from lorarec.systems.material import Material
+from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
 from lorarec.training.best import BestEpoch
 
@@ -68,6 +69,7 @@ class Factors(nn.Module):
         return (penalty * lengths - logsigmoid(ahead)).mean()
 
 
+@takes(BprOptions)
 def bpr(material: Material, **options: float) -> Vectors:
     """BPR-MF; options of `BprOptions`. Users that training does not have get the items' biases alone."""
     chosen = BprOptions(**options)  # type: ignore[arg-type]

@@ -13,19 +13,23 @@ import torch
 from lorarec.data.columns import HISTORY
 from lorarec.sequential import NextItem, NextItemOptions, fit_next_item
 from lorarec.systems.material import Material
+from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
 
 
+@takes(NextItemOptions, "sequence")
 def sasrec(material: Material, **options: Any) -> Vectors:
     """SASRec on item ids; options of `NextItemOptions`."""
     return _fit(material, NextItemOptions(sequence="sasrec", seed=material.seed, **options))
 
 
+@takes(NextItemOptions, "sequence")
 def gru4rec(material: Material, **options: Any) -> Vectors:
     """GRU4Rec on item ids; options of `NextItemOptions`."""
     return _fit(material, NextItemOptions(sequence="gru4rec", seed=material.seed, **{"depth": 1, **options}))
 
 
+@takes(NextItemOptions, "sequence")
 def fmlp(material: Material, **options: Any) -> Vectors:
     """FMLP-Rec on item ids; options of `NextItemOptions`."""
     return _fit(material, NextItemOptions(sequence="fmlp", seed=material.seed, **options))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from lorarec.evaluation.result import Scorer
+from lorarec.systems.adapters import general, mixture_entropy, mixture_grid, second_round, specific, zero_shot
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
 
@@ -14,4 +15,10 @@ SYSTEMS: dict[str, System] = {
     "gru4rec": gru4rec,
     "sasrec": sasrec,
     "fmlp-rec": fmlp,
+    "zero-shot": zero_shot,
+    "general": general,
+    "specific": specific,
+    "second-round": second_round,
+    "mixture-grid": mixture_grid,
+    "mixture-entropy": mixture_entropy,
 }

@@ -1,0 +1,151 @@
+"""One row fitted with one seed, or its options tuned: what a process of its own does, and the files it leaves."""
+
+import multiprocessing
+import os
+import resource
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.artefacts import read_json, versions, write_json
+from lorarec.data.columns import USER
+from lorarec.errors import LorarecError
+from lorarec.evaluation import Scorer, baseline_rows
+from lorarec.evaluation.measure import ranks_of
+from lorarec.experiments.ground import Ground
+from lorarec.experiments.recipe import BASELINES, Recipe, table_name
+from lorarec.experiments.tune import tune
+from lorarec.systems import SYSTEMS
+
+ROWS, SHARED = "rows", "artefacts"
+SETTING, RANK = "setting", "rank"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row with one seed and one share of the training users (None for all); `tunes` for its trials instead."""
+
+    row: str
+    seed: int
+    share: float | None = None
+    tunes: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the job's files, and in what is told."""
+        few = "" if self.share is None else f"-few{self.share:g}"
+        return f"{self.row}{few}-{'tuned' if self.tunes else f'seed{self.seed}'}"
+
+    def record(self, out: Path) -> Path:
+        """The file that is there when the job is done."""
+        return out / ROWS / f"{self.name}.json"
+
+    def made_from(self, recipe: Recipe) -> dict[str, Any]:
+        """What decides the job's outcome, besides the data."""
+        if self.row in BASELINES:
+            return {"system": self.row, "seed": self.seed}
+        row = recipe.rows[self.row]
+        decides = {"system": row.system, "options": row.options, "seed": self.seed}
+        return decides | (
+            {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]} if row.tune else {}
+        )
+
+    def done(self, recipe: Recipe, out: Path) -> bool:
+        """Whether its files are there and were made from this very row."""
+        path = self.record(out)
+        return path.exists() and read_json(path)["made_from"] == self.made_from(recipe)
+
+
+def run_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> None:
+    """`run` in a process of its own, which ends when the one that started it does.
+
+    Raises:
+        LorarecError: whatever went wrong, in one line.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        run(recipe, Ground.load(recipe), out, job, progress)
+    except LorarecError:
+        raise
+    except Exception as error:
+        raise LorarecError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> None:
+    """Do the job and write its files, the record last."""
+    began = time.perf_counter()
+    record: dict[str, Any] = {"made_from": job.made_from(recipe), "versions": versions()}
+    job.record(out).unlink(missing_ok=True)
+    if job.tunes:
+        material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
+        trials = tune(recipe.rows[job.row], recipe.trials, material)
+        record |= {"options": trials[0]["options"], "trials": trials}
+    else:
+        record |= _fit_and_rank(recipe, ground, out, job, progress)
+    write_json(job.record(out), record | {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)})
+
+
+def _fit_and_rank(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> dict[str, Any]:
+    began = time.perf_counter()
+    scorer, options = _fitted(recipe, ground, out, job, progress)
+    fitted = time.perf_counter() - began
+    frames, settings = [], {}
+    hashes = ground.candidates()
+    for setting, cases in ground.cases.items():
+        ranks, seconds = ranks_of(job.row, scorer, table_name(setting, job.share), cases)
+        frames.append(
+            pl.DataFrame({SETTING: [setting] * len(ranks), USER: cases[USER], RANK: ranks.astype(np.float64)})
+        )
+        about = str(getattr(scorer, "about", ""))
+        settings[setting] = {"candidates": hashes[setting], "seconds_per_user": seconds, "about": about}
+    path = _ranks_file(out, job)
+    temporary = path.with_name(f".{path.name}.tmp")
+    pl.concat(frames).write_parquet(temporary, compression="zstd")
+    temporary.rename(path)
+    return {"options": options, "fit_seconds": fitted, "settings": settings}
+
+
+def _fitted(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> tuple[Scorer, dict[str, Any]]:
+    if job.row in BASELINES:
+        return baseline_rows(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row], {}
+    row = recipe.rows[job.row]
+    tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
+    options = read_json(tuned.record(out))["options"] if row.tune else row.options
+    material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
+    return SYSTEMS[row.system](material, **options), options
+
+
+def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:
+    """Ranks of the right item, (cases,), in the order of the cases."""
+    ranks = pl.read_parquet(_ranks_file(out, job)).filter(pl.col(SETTING) == setting)
+    return ranks[RANK].to_numpy()
+
+
+def _ranks_file(out: Path, job: Job) -> Path:
+    return out / ROWS / f"{job.name}.parquet"
+
+
+def _peak_mib(job: Job) -> float | None:
+    """The largest resident memory of this process so far; None for baselines, which have none of their own."""
+    if job.row in BASELINES:
+        return None
+    # Linux hands what getrusage tells down from the process that started this one.
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,130 @@
+"""An experiment from its recipe to its table; what is done already is kept."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from lorarec.artefacts import read_json, write_json
+from lorarec.errors import LorarecError
+from lorarec.experiments.ground import Ground
+from lorarec.experiments.job import ROWS, Job, run, run_in_process
+from lorarec.experiments.recipe import BASELINES, Recipe
+from lorarec.experiments.report import write_table
+from lorarec.experiments.table import Table, filled_table
+
+EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
+
+
+def run_experiment(
+    recipe: Recipe, out: str | Path, *, workers: int = 1, console: Console | None = None, progress: bool = False
+) -> Table:
+    """Fit and rank every row with every seed, each in a process of its own, and write the table.
+
+    `out` gets a record and the ranks of every row and seed in `rows/`, adapters in `artefacts/`, the recipe, and the
+    table as `table.md`, `table.json` and `ndcg.png`. Run again, it does only what is missing, or what was made from
+    another row of the recipe. A row that fails is left out of the table and named there.
+
+    Args:
+        workers: rows side by side; they share the threads that torch would use.
+        console: is told of each row that is done.
+        progress: bars of the rows' own work.
+
+    Raises:
+        LorarecError: unusable data, or `out` belongs to another experiment.
+    """
+    out, console = Path(out), console or Console(quiet=True)
+    ground = Ground.load(recipe)
+    _claim(out, recipe, ground)
+    baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
+    for job in baselines:
+        if not job.done(recipe, out):
+            run(recipe, ground, out, job, progress)
+    tunes = [
+        Job(name, recipe.seeds[0], share, tunes=True)
+        for share in recipe.shares
+        for name, row in recipe.rows.items()
+        if row.tune
+    ]
+    failed = _side_by_side(recipe, out, tunes, workers, console, progress)
+    untuned = {(job.row, job.share): why for job, why in failed.items()}
+    rows = [Job(name, seed, share) for share in recipe.shares for seed in recipe.seeds for name in recipe.rows]
+    possible = [job for job in rows if (job.row, job.share) not in untuned]
+    failed = _side_by_side(recipe, out, possible, workers, console, progress)
+    failed |= {job: untuned[job.row, job.share] for job in rows if (job.row, job.share) in untuned}
+    table = filled_table(recipe, ground, out, [*baselines, *rows], failed)
+    write_table(table, out)
+    return table
+
+
+def _claim(out: Path, recipe: Recipe, ground: Ground) -> None:
+    """Make the folder this experiment's, or find that it is."""
+    identity = ground.identity(recipe)
+    if (out / EXPERIMENT).exists():
+        before = read_json(out / EXPERIMENT)
+        changed = next((key for key in identity if before.get(key) != identity[key]), None)
+        if changed is not None:
+            raise LorarecError(
+                f"{out} holds another experiment: {changed} was {before.get(changed)} and is now {identity[changed]}: "
+                "choose another --out"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise LorarecError(f"{out} exists already and is no experiment: choose another --out")
+    try:
+        (out / ROWS).mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
+        (out / COPY).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LorarecError(f"cannot write to {out}: {error.strerror}") from error
+    write_json(out / EXPERIMENT, identity)
+
+
+def _side_by_side(
+    recipe: Recipe, out: Path, jobs: Sequence[Job], workers: int, console: Console, progress: bool
+) -> dict[Job, str]:
+    """Do the jobs that are not done; those that failed, and why."""
+    missing = [job for job in jobs if not job.done(recipe, out)]
+    for job in jobs:
+        if job not in missing:
+            console.print(f"{job.name}: done before", markup=False)
+    failed: dict[Job, str] = {}
+    threads = max(1, torch.get_num_threads() // workers)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        running: dict[Future[str | None], Job] = {
+            pool.submit(_in_own_process, recipe, out, job, threads, progress): job for job in missing
+        }
+        for count, future in enumerate(as_completed(running), 1):
+            job, why = running[future], future.result()
+            if why is not None:
+                failed[job] = why
+            console.print(f"[{count}/{len(missing)}] {job.name}: {_told(out, job, why)}", markup=False)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def _in_own_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> str | None:
+    """Why the job failed; a pool for each job, so that one that is killed takes no other along."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            pool.submit(run_in_process, recipe, out, job, threads, progress).result()
+        except LorarecError as error:
+            return str(error)
+        except BrokenProcessPool:
+            return "its process was killed, as the system does when memory runs out"
+    return None
+
+
+def _told(out: Path, job: Job, why: str | None) -> str:
+    if why is not None:
+        return f"failed: {why}"
+    record: dict[str, Any] = read_json(job.record(out))
+    best = f"NDCG@10 {record['trials'][0]['ndcg@10']:.3f} on validation, " if job.tunes else ""
+    return f"{best}{record['seconds']:.1f} s, {record['peak_mib']:,.0f} MiB"

@@ -1,0 +1,148 @@
+"""The language-model rows: the backbone alone, adapters and their mixtures (MoLoRec, arXiv 2502.08271).
+
+Options are those of `TrainOptions`. Adapters lie in `Material.folder` under names that tell backbone, data, options and
+seed apart, so rows with the same options share them: the first that needs one trains it, others wait and read it.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lorarec.data.content_hash import content_hash
+from lorarec.evaluation.ranker_row import RankerRow
+from lorarec.evaluation.result import Scorer
+from lorarec.evaluation.rows import ranker_rows
+from lorarec.mixing import CasePrompts, mix
+from lorarec.mixing.prompts import sampled
+from lorarec.systems.material import Material
+from lorarec.systems.options import takes
+from lorarec.training import TrainOptions, train
+
+
+def zero_shot(
+    material: Material,
+    *,
+    readout: str = "verdict",
+    max_history: int = 10,
+    max_tokens: int = 1024,
+    max_title_tokens: int = 32,
+) -> Scorer:
+    """The backbone alone, prompted as an adapter with these options."""
+    shown = {"max_history": max_history, "max_tokens": max_tokens, "max_title_tokens": max_title_tokens}
+    return RankerRow(_backbone(material), material.dataset.titles, progress=material.progress, readout=readout, **shown)
+
+
+@takes(TrainOptions)
+def general(material: Material, **options: Any) -> Scorer:
+    """MoLoRec-G: one adapter for all general domains; nothing of the ranked domain is trained on."""
+    return _row(material, _general(material, options))
+
+
+@takes(TrainOptions)
+def specific(material: Material, **options: Any) -> Scorer:
+    """MoLoRec-S: one adapter for the ranked domain."""
+    return _row(material, _specific(material, options))
+
+
+@takes(TrainOptions)
+def second_round(material: Material, **options: Any) -> Scorer:
+    """The general adapter, fine-tuned further on the ranked domain (MoLoRec, section 4.3.3)."""
+    return _row(material, _specific(material, options, _general(material, options)))
+
+
+@takes(TrainOptions)
+def mixture_grid(material: Material, *, cases: int = 300, **options: Any) -> Scorer:
+    """MoLoRec with the weights that rank `cases` validation cases best."""
+    pair = [_general(material, options), _specific(material, options)]
+    prompts = CasePrompts(_backbone(material), pair)
+    validation = prompts.validation(material.dataset, material.split, cases, material.seed)
+
+    def make(out: Path) -> None:
+        mix(_backbone(material), pair, out=out, method="grid", validation=validation, builder=prompts.builder)
+
+    return _row(material, _made(material, "grid", [*_names(pair), cases, material.seed], make))
+
+
+@takes(TrainOptions)
+def mixture_entropy(material: Material, *, prompts: int = 100, **options: Any) -> Scorer:
+    """MoLoRec with the weights of the lowest entropy over some of the ranked cases, unlabelled (equation 10)."""
+    return _ByEntropy(material, [_general(material, options), _specific(material, options)], prompts)
+
+
+class _ByEntropy:
+    """Mixes anew for the cases of each call, of which it sees no target."""
+
+    def __init__(self, material: Material, pair: list[Path], prompts: int) -> None:
+        self.material, self.pair, self.prompts = material, pair, prompts
+        self.about = ""
+
+    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        material, backbone = self.material, _backbone(self.material)
+        drawn = sampled(cases, self.prompts, material.seed)
+        builds = CasePrompts(backbone, self.pair)
+        examples = builds.examples(material.dataset, material.split, drawn)
+
+        def make(out: Path) -> None:
+            mix(backbone, self.pair, out=out, prompts=examples, builder=builds.builder)
+
+        row = _row(material, _made(material, "entropy", [*_names(self.pair), content_hash(drawn)], make))
+        scores = row(cases)
+        self.about = row.about
+        return scores
+
+
+def _general(material: Material, options: dict[str, Any]) -> Path:
+    material.need("general")
+    return _trained(material, "general", options)
+
+
+def _specific(material: Material, options: dict[str, Any], start: Path | None = None) -> Path:
+    return _trained(material, "specific" if start is None else "second-round", options, start)
+
+
+def _trained(material: Material, kind: str, options: dict[str, Any], start: Path | None = None) -> Path:
+    """The adapter's folder; trained first, or finished, where it is not there."""
+    backbone = _backbone(material)
+    pairs = list(material.general) if kind == "general" else [(material.dataset, material.split)]
+    chosen = TrainOptions.build(**options, seed=material.seed).as_dict()
+    data = [[dataset.fingerprint, split.fingerprint] for dataset, split in pairs]
+
+    def make(out: Path) -> None:
+        train(backbone, pairs, out, start_from=start, resume=True, progress=material.progress, **chosen)
+
+    return _made(material, kind, [backbone.fingerprint, data, chosen, start and start.name], make)
+
+
+def _made(material: Material, kind: str, of: list[Any], make: Callable[[Path], None]) -> Path:
+    """The artefact of its ingredients, made unless it is there; other processes wait meanwhile."""
+    material.need("folder")
+    assert material.folder is not None
+    out = material.folder / f"{kind}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:12]}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            make(out)
+    return out
+
+
+def _row(material: Material, folder: Path) -> RankerRow:
+    rows = ranker_rows(
+        _backbone(material), material.dataset, material.split, {"row": folder}, progress=material.progress
+    )
+    return rows["row"]
+
+
+def _backbone(material: Material) -> Any:
+    material.need("backbone")
+    return material.backbone
+
+
+def _names(folders: list[Path]) -> list[str]:
+    return [folder.name for folder in folders]

@@ -1,0 +1,50 @@
+"""A small log on disk, with a stored split, and a recipe for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from lorarec.data import Dataset, leave_one_out
+
+USERS, ITEMS, LENGTH = 60, 40, 8
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users walk along a circle of items; a tenth of the items is new in the test."""
+    folder = tmp_path_factory.mktemp("data") / "circle"
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{(start + step) % ITEMS}", step)
+        for user, start in enumerate(random.integers(ITEMS, size=USERS))
+        for step in range(LENGTH)
+    ]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    titles = pl.DataFrame({"item_id": [f"i{k}" for k in range(ITEMS)], "title": [f"thing {k}" for k in range(ITEMS)]})
+    dataset = Dataset.from_frames("circle", interactions, titles).save(folder)
+    leave_one_out(dataset, new_items=0.1, negatives=9).save(folder / "split")
+    return folder
+
+
+@pytest.fixture
+def write_recipe(dataset_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe of the log; keys given replace those of a small one, None leaves a key out."""
+
+    def write(**keys: Any) -> Path:
+        small = {
+            "dataset": str(dataset_folder),
+            "settings": ["warm"],
+            "seeds": [1],
+            "rows": {"bpr-mf": {"options": {"epochs": 1, "width": 4}}},
+        }
+        path = tmp_path / "recipe.yaml"
+        chosen = {key: value for key, value in (small | keys).items() if value is not None}
+        path.write_text(yaml.safe_dump(chosen, sort_keys=False))
+        return path
+
+    return write

@@ -1,0 +1,91 @@
+"""Recipes: what they hold, and how bad ones are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorarec.errors import LorarecError
+from lorarec.experiments import read_experiment
+from lorarec.experiments.recipe import table_name
+from lorarec.systems import SYSTEMS
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize(
+    "path", [RECIPES / "sample.yaml", *sorted(RECIPES.glob("table*.yaml"))], ids=lambda path: path.name
+)
+def test_bundled_recipes_are_usable(path: Path) -> None:
+    recipe = read_experiment(path)
+    assert recipe.rows.keys() <= SYSTEMS.keys()
+    assert bool(recipe.paper) == bool(recipe.source)
+
+
+def test_the_sample_recipe_has_every_system() -> None:
+    assert {row.system for row in read_experiment(RECIPES / "sample.yaml").rows.values()} == set(SYSTEMS)
+
+
+def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[..., Path]) -> None:
+    rows = {"bpr-mf": None, "wide": {"system": "bpr-mf", "options": {"lr": "3e-3"}}}
+    recipe = read_experiment(write_recipe(rows=rows))
+    assert [row.system for row in recipe.rows.values()] == ["bpr-mf", "bpr-mf"]
+    assert recipe.rows["wide"].options == {"lr": 3e-3}
+
+
+def test_base_holds_where_the_recipe_says_nothing(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    write_recipe(users=7)
+    (tmp_path / "other.yaml").write_text("base: recipe.yaml\nseeds: [4, 5]\n")
+    recipe = read_experiment(tmp_path / "other.yaml")
+    assert (recipe.users, recipe.seeds, list(recipe.rows)) == (7, [4, 5], ["bpr-mf"])
+
+
+def test_tables_are_named_by_setting_and_share() -> None:
+    assert table_name("warm", None) == "warm"
+    assert table_name("new-item", 0.1) == "new-item 10%"
+
+
+def _row(**keys: Any) -> dict[str, Any]:
+    return {"rows": {"mine": {"system": "bpr-mf", **keys}}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"datasets": "x"}, "unknown key datasets"),
+        ({"dataset": None}, "key dataset: it is missing"),
+        ({"rows": None}, "key rows: it is missing"),
+        ({"rows": ["sasrec"]}, "key rows: must be row name"),
+        ({"rows": {"popularity": {}}}, "key rows.popularity: a row's name"),
+        ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
+        ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system sasrek: choose one of bpr-mf"),
+        (_row(option={}), "key rows.mine.option: unknown key"),
+        (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch, epochs"),
+        (_row(options={"seed": 2}), "key rows.mine.options: unknown option seed"),
+        (_row(options={"lr": 0}), "key rows.mine.options: option lr must be positive, got 0"),
+        (_row(options={"lr": "fast"}), "key rows.mine.options: a value of the wrong kind"),
+        (_row(tune={"lr": 0.1}), "key rows.mine.tune.lr: must be a list"),
+        (_row(tune={"lr": [0.1, -1]}), "key rows.mine.tune: option lr must be positive, got -1"),
+        ({"rows": {"general": {"options": {"rank": "big"}}}}, "key rows.general.options: option rank must be int"),
+        ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
+        ({"few_shot": [2]}, "key few_shot: must be shares"),
+        ({"seeds": []}, "key seeds: must be different values"),
+        ({"seeds": [1, 1]}, "key seeds: must be different values"),
+        ({"seeds": ["x"]}, "key seeds: must be whole numbers"),
+        ({"users": 0}, "key users: must be a whole number"),
+        ({"split": 3}, "key split: must be options"),
+        ({"compare_with": "nobody"}, "key compare_with: no row nobody"),
+        ({"paper": {"nobody": {}}}, "key paper: unknown nobody"),
+        ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown cold"),
+        ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown ndcg"),
+        ({"paper": {"bpr-mf": {"warm": {"mrr": "x"}}}}, "key paper.bpr-mf.warm.mrr: must be a number"),
+    ],
+)
+def test_bad_recipes_are_one_line(write_recipe: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+    path = write_recipe(**keys)
+    with pytest.raises(LorarecError) as error:
+        read_experiment(path)
+    assert str(error.value).startswith(f"recipe {path}")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)

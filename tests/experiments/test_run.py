@@ -1,0 +1,190 @@
+"""An experiment from recipe to table: what it writes, keeps, refuses and survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import lorarec
+from lorarec.artefacts import read_json
+from lorarec.commands.experiment import experiment
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.evaluation import evaluate
+from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
+from lorarec.experiments.ground import Ground
+from lorarec.experiments.job import ROWS, Job, run
+from lorarec.experiments.recipe import BASELINES
+from lorarec.experiments.table import Table, filled_table
+from lorarec.experiments.tune import tune
+from lorarec.metrics import ndcg
+from lorarec.systems import SYSTEMS, Material
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
+
+
+def _command(*words: object) -> Any:
+    app = typer.Typer()
+    app.command()(experiment)
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def _table(recipe: Recipe, out: Path) -> Table:
+    """The table of a recipe without trials, all jobs done in this process."""
+    ground = Ground.load(recipe)
+    (out / ROWS).mkdir(parents=True)
+    baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
+    rows = [Job(name, seed, share) for share in recipe.shares for seed in recipe.seeds for name in recipe.rows]
+    for job in (*baselines, *rows):
+        run(recipe, ground, out, job, progress=False)
+    return filled_table(recipe, ground, out, [*baselines, *rows], {})
+
+
+def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    tuned = {"options": QUICK, "tune": {"lr": [1e-2, 2e-2], "width": [4, 8]}}
+    slow = {"system": "bpr-mf", "options": QUICK | {"epochs": 10**6, "patience": 10**6}}
+    broken = {"system": "sasrec", "options": {"epochs": 1, "lr": 1e30}}
+    keys = {"trials": 2, "paper": {"bpr-mf": {"warm": {"ndcg@1": 0.1234}}}, "source": "a paper", "users": 30}
+    path, out = write_recipe(rows={"bpr-mf": tuned, "other": slow}, **keys), tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    words = [sys.executable, "-m", "lorarec", "experiment", str(path), "--out", str(out)]
+    with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as process:
+        first = Job("bpr-mf", 1).record(out)
+        while not first.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    written = first.stat().st_mtime_ns
+    write_recipe(rows={"bpr-mf": tuned, "other": broken}, **keys)
+    result = _command(path, "--out", out, "--json")
+    assert result.exit_code == 1, result.output
+    assert "bpr-mf-tuned: done before" in result.stderr
+    assert "bpr-mf-seed1: done before" in result.stderr
+    assert "[1/1] other-seed1: failed: " in result.stderr
+    assert first.stat().st_mtime_ns == written
+    found = json.loads(result.stdout)
+    assert found == read_json(out / "table.json")
+    assert list(found["failed"]) == ["other-seed1"]
+    warm = found["settings"]["warm"]
+    assert list(warm["rows"]) == [*BASELINES, "bpr-mf"]
+    assert warm["cases"] == 30
+    row = warm["rows"]["bpr-mf"]
+    assert row["paper"] == {"ndcg@1": 0.1234}
+    assert row["peak_mib"] > 50
+    assert len(row["trials"]) == 2
+    assert row["options"] == row["trials"][0]["options"]
+    assert row["trials"][0]["ndcg@10"] >= row["trials"][1]["ndcg@10"]
+    report = (out / "table.md").read_text()
+    assert "- other-seed1: " in report
+    assert "| 0.1234 |" in report
+    assert (out / "ndcg.png").stat().st_size > 0
+    assert read_experiment(out / "recipe.yaml") == read_experiment(path)
+    with pytest.raises(LorarecError, match=r"out holds another experiment: users was 30 and is now 20"):
+        run_experiment(replace(read_experiment(path), users=20), out)
+
+
+def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> None:
+    recipe = read_experiment(RECIPES / "sample.yaml")
+    small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2}
+    rows = {
+        name: Row(row.system, {key: small.get(key, value) for key, value in row.options.items()})
+        for name, row in recipe.rows.items()
+    }
+    table = _table(replace(recipe, rows=rows, users=3, settings=["warm"]), tmp_path / "out")
+    assert set(table.evaluation.settings["warm"].rows) == {*BASELINES, *SYSTEMS}
+    assert (tmp_path / "out" / "artefacts").is_dir()
+
+
+def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = read_experiment(
+        write_recipe(rows={"bpr-mf": {"options": QUICK}}, settings=["warm", "new-item"], compare_with="tf-idf")
+    )
+    table = _table(recipe, tmp_path / "out")
+    dataset = Dataset.load(recipe.dataset)
+    split = load_split(dataset)
+    row = SYSTEMS["bpr-mf"](Material(dataset, split, seed=1), **QUICK)
+    wanted = evaluate(dataset, split, {"bpr-mf": row}, compare_with="tf-idf", progress=False)
+    for setting, result in wanted.settings.items():
+        found = table.evaluation.settings[setting]
+        assert found.candidates == result.candidates
+        for name in set(result.rows) - {"random"}:
+            assert found.rows[name].figures == result.rows[name].figures
+
+
+def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    rows = {"bpr-mf": {"options": QUICK}, "best": {"system": "sasrec", "options": QUICK | {"epochs": 8}}}
+    table = _table(read_experiment(write_recipe(rows=rows, seeds=[1, 2], few_shot=[0.5, 1])), tmp_path / "out")
+    assert list(table.evaluation.settings) == ["warm 50%", "warm 100%"]
+    result = table.evaluation.settings["warm 100%"].rows["bpr-mf"]
+    assert result.ranks.shape == (2, table.evaluation.settings["warm 100%"].cases)
+    assert result.figures["ndcg@3"].mean == pytest.approx(ndcg(result.ranks, 3).mean())
+    assert all(row.figures["ndcg@1"].p is not None for row in table.evaluation.settings["warm 100%"].rows.values())
+    assert table.costs["warm 100%"]["bpr-mf"].seeds == [1, 2]
+
+
+def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe, out = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf"}})), tmp_path
+    (out / ROWS).mkdir()
+    jobs = [Job("bpr-mf", 1), Job("other", 1)]
+    for job in jobs:
+        job.record(out).write_text(json.dumps({"made_from": job.made_from(recipe)}))
+    changed = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf", "options": {"lr": 0.1}}}))
+    assert [job.done(recipe, out) for job in jobs] == [True, True]
+    assert [job.done(changed, out) for job in jobs] == [True, False]
+
+
+def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    tried = {"lr": [1e-4, 1e-2, 3e-2], "width": [2, 4, 8]}
+    recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))
+    ground = Ground.load(recipe)
+    garbage = {
+        "warm": pl.DataFrame({"user_id": ["nobody"], "history": [["?"]], "target": ["!"], "candidates": [["!"]]})
+    }
+    chosen = [
+        tune(recipe.rows["bpr-mf"], 4, replace(ground, split=split).material(recipe, None, 1, tmp_path, False))
+        for split in (ground.split, replace(ground.split, test=garbage))
+    ]
+    assert chosen[0] == chosen[1]
+    assert len({str(trial["options"]) for trial in chosen[0]}) == 4
+    shuffled = ground.split.valid.with_columns(pl.col("target").reverse(), pl.col("candidates").reverse())
+    other = replace(ground, split=replace(ground.split, valid=shuffled)).material(recipe, None, 1, tmp_path, False)
+    assert [trial["ndcg@10"] for trial in tune(recipe.rows["bpr-mf"], 4, other)] != [
+        trial["ndcg@10"] for trial in chosen[0]
+    ]
+
+
+def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = read_experiment(write_recipe(settings=["warm", "new-item"]))
+    assert Ground.load(recipe).material(recipe, None, 1, tmp_path, False).split.test == {}
+
+
+def test_a_folder_of_something_else_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    with pytest.raises(LorarecError, match="is no experiment"):
+        run_experiment(read_experiment(write_recipe()), tmp_path / "out")
+
+
+def test_ranks_of_other_candidates_are_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe, out = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK}})), tmp_path / "out"
+    _table(recipe, out)
+    job = Job("bpr-mf", 1)
+    record = read_json(job.record(out))
+    record["settings"]["warm"]["candidates"] = "0" * 16
+    job.record(out).write_text(json.dumps(record))
+    with pytest.raises(LorarecError, match="bpr-mf-seed1 ranked other candidate sets of warm"):
+        filled_table(recipe, Ground.load(recipe), out, [job], {})

@@ -1,0 +1,69 @@
+"""The language-model rows: shared adapters, mixtures that see no label."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorarec.artefacts import read_json
+from lorarec.backbone import Backbone
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.errors import LorarecError
+from lorarec.evaluation import ranker_rows
+from lorarec.systems import SYSTEMS, Material
+
+OPTIONS: dict[str, Any] = {"samples": 8, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "rank": 2}
+
+
+@pytest.fixture
+def material(circles: Material, noise: Material, tiny_backbone: Backbone, tmp_path: Path) -> Material:
+    """Two domains, a tiny backbone and a folder; no test cases."""
+    split = replace(circles.split, test={})
+    general = [(replace(noise.dataset, name="noise"), noise.split)]
+    return Material(circles.dataset, split, general, tiny_backbone, tmp_path / "adapters")
+
+
+def _scores(circles: Material, scorer: Callable[..., Any]) -> np.ndarray:
+    return np.stack(scorer(circles.split.test["warm"].head(6).select(USER, HISTORY, CANDIDATES)))
+
+
+def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: Material, material: Material) -> None:
+    assert material.folder is not None
+    scores = {name: _scores(circles, SYSTEMS[name](material, **OPTIONS)) for name in ("general", "specific")}
+    trained = {
+        path.name: (path / "adapter_model.safetensors").stat().st_mtime_ns for path in material.folder.glob("[gs]*")
+    }
+    assert sorted(name.rpartition("-")[0] for name in trained) == ["general", "specific"]
+    scores["second-round"] = _scores(circles, SYSTEMS["second-round"](material, **OPTIONS))
+    scores["grid"] = _scores(circles, SYSTEMS["mixture-grid"](material, cases=5, **OPTIONS))
+    entropy = SYSTEMS["mixture-entropy"](material, prompts=4, **OPTIONS)
+    scores["entropy"] = _scores(circles, entropy)
+    for name, written in trained.items():
+        assert (material.folder / name / "adapter_model.safetensors").stat().st_mtime_ns == written
+    assert all(np.isfinite(found).all() for found in scores.values())
+    assert not np.array_equal(scores["general"], scores["specific"])
+    assert not np.array_equal(scores["second-round"], scores["specific"])
+    second = read_json(next(material.folder.glob("second-round-*")) / "lorarec.json")
+    assert Path(second["start_from"]["path"]).name in trained
+    mixed = read_json(next(material.folder.glob("entropy-*")) / "lorarec.json")
+    assert [Path(each["path"]).name.rpartition("-")[0] for each in mixed["adapters"]] == ["general", "specific"]
+    assert "adapter" in entropy.about
+    SYSTEMS["specific"](replace(material, seed=7), **OPTIONS)
+    assert len(list(material.folder.glob("specific-*"))) == 2
+
+
+def test_zero_shot_is_the_backbone_alone(circles: Material, material: Material) -> None:
+    assert material.backbone is not None
+    alone = ranker_rows(material.backbone, material.dataset, material.split, {})["zero-shot"]
+    np.testing.assert_array_equal(_scores(circles, SYSTEMS["zero-shot"](material)), _scores(circles, alone))
+
+
+@pytest.mark.parametrize(
+    ("system", "lacks"), [("specific", "backbone"), ("general", "general"), ("specific", "folder")]
+)
+def test_what_is_missing_is_named(material: Material, system: str, lacks: str) -> None:
+    with pytest.raises(LorarecError, match=f"this system needs {lacks}"):
+        SYSTEMS[system](replace(material, **{lacks: None}), **OPTIONS)
