@@ -5,6 +5,8 @@ from collections.abc import Callable
 from lorarec.evaluation.result import Scorer
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
+from lorarec.systems.unisrec import unisrec
+from lorarec.systems.vqrec import vqrec
 
 #: Learns from material and returns what scores candidate sets. Options are keyword arguments.
 System = Callable[..., Scorer]
@@ -14,4 +16,6 @@ SYSTEMS: dict[str, System] = {
     "gru4rec": gru4rec,
     "sasrec": sasrec,
     "fmlp-rec": fmlp,
+    "unisrec": unisrec,
+    "vq-rec": vqrec,
 }
