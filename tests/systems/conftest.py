@@ -29,10 +29,12 @@ def _log(name: str, shuffled: bool = False, new_items: float = 0, colour: str = 
     table = pl.DataFrame({"item_id": [f"i{item}" for item in range(items)], "title": titles})
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames(name, interactions, table)
-    return dataset, leave_one_out(dataset, new_items=new_items, seed=1)
+    return dataset, leave_one_out(dataset, new_items=new_items, negatives=19 if new_items else 29, seed=1)
 
 
-def _material(backbone: Backbone, tmp: pytest.TempPathFactory, shuffled: bool = False, new_items: float = 0) -> Material:
+def _material(
+    backbone: Backbone, tmp: pytest.TempPathFactory, shuffled: bool = False, new_items: float = 0
+) -> Material:
     general = [_log("old things", colour="old"), _log("small things", colour="small")]
     return Material(*_log("circles", shuffled, new_items), general, backbone, tmp.mktemp("kept"))
 
@@ -49,5 +51,5 @@ def noise(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def with_new_items(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Material:
-    """The circles, of which a fifth of the items is new in `test["new-item"]`."""
+    """The circles, of which a fifth of the items is new in `test["new-item"]`; one true item among 20."""
     return _material(shared_backbone, tmp_path_factory, new_items=0.2)
