@@ -71,6 +71,12 @@ def backbone_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
+def shared_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    """A tiny Qwen2 backbone for tests that leave it as it is."""
+    return Backbone(make_model("qwen2", len(tokenizer)), tokenizer, "tiny-qwen2", "qwen2")
+
+
+@pytest.fixture(scope="session")
 def datasets_folder() -> Path:
     """Folder of real datasets named by LORAREC_DATASETS; the test is skipped without it."""
     folder = os.environ.get("LORAREC_DATASETS")

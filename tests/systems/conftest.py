@@ -1,36 +1,55 @@
-"""A log in which items follow each other in four circles of ten, and the same log with the items shuffled."""
+"""A log in which items follow each other in four circles of ten, and the same log with the items shuffled.
+
+The titles of a circle share a word, and in another domain as well users keep to items that share one of these words.
+"""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from lorarec.data import Dataset, leave_one_out
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.systems import Material
 
-USERS, CIRCLES, LENGTH = 120, 4, 10
+USERS, LENGTH = 120, 10
+WORDS = ("lamp", "puzzle", "lipstick", "novel")
 
 
-def _material(shuffled: bool) -> Material:
+def _log(name: str, shuffled: bool = False, new_items: float = 0, colour: str = "red") -> tuple[Dataset, Split]:
     random = np.random.default_rng(0)
-    items = CIRCLES * LENGTH
+    items = len(WORDS) * LENGTH
     rows = []
     for user in range(USERS):
-        start, circle = random.integers(LENGTH), user % CIRCLES
+        start, circle = random.integers(LENGTH), user % len(WORDS)
         chosen = circle * LENGTH + (start + np.arange(8)) % LENGTH
         if shuffled:
             chosen = random.permutation(items)[:8]
         rows += [(f"u{user}", f"i{item}", time) for time, item in enumerate(chosen)]
-    titles = pl.DataFrame({"item_id": [f"i{k}" for k in range(items)], "title": [f"thing no{k}" for k in range(items)]})
+    titles = [f"{colour} {WORDS[item // LENGTH]} no{item}" for item in range(items)]
+    table = pl.DataFrame({"item_id": [f"i{item}" for item in range(items)], "title": titles})
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    dataset = Dataset.from_frames("circles", interactions, titles)
-    return Material(dataset, leave_one_out(dataset, new_items=0, seed=1))
+    dataset = Dataset.from_frames(name, interactions, table)
+    return dataset, leave_one_out(dataset, new_items=new_items, negatives=19 if new_items else 29, seed=1)
+
+
+def _material(
+    backbone: Backbone, tmp: pytest.TempPathFactory, shuffled: bool = False, new_items: float = 0
+) -> Material:
+    general = [_log("old things", colour="old"), _log("small things", colour="small")]
+    return Material(*_log("circles", shuffled, new_items), general, backbone, tmp.mktemp("kept"))
 
 
 @pytest.fixture(scope="session")
-def circles() -> Material:
-    return _material(shuffled=False)
+def circles(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return _material(shared_backbone, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def noise() -> Material:
-    return _material(shuffled=True)
+def noise(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    return _material(shared_backbone, tmp_path_factory, shuffled=True)
+
+
+@pytest.fixture(scope="session")
+def with_new_items(shared_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """The circles, of which a fifth of the items is new in `test["new-item"]`; one true item among 20."""
+    return _material(shared_backbone, tmp_path_factory, new_items=0.2)

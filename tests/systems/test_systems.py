@@ -1,5 +1,6 @@
 """What every system does: it learns what is in the log, and nothing that is not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,25 @@ from lorarec.systems import SYSTEMS, Material
 
 #: Options that make a system quick on a small log.
 _SEQUENCE = {"epochs": 15, "width": 16, "batch": 16, "lr": 1e-2, "dropout": 0, "longest": 10}
+_TRANSFER = {
+    "pretrain_epochs": 10,
+    "pretrain_lr": 1e-2,
+    "width": 16,
+    "depth": 1,
+    "longest": 10,
+    "batch": 32,
+    "lr": 1e-2,
+    "dropout": 0,
+}
 QUICK: dict[str, dict[str, Any]] = {
     "bpr-mf": {"epochs": 40, "width": 8, "batch": 64, "lr": 2e-2},
     "sasrec": _SEQUENCE,
     "gru4rec": _SEQUENCE,
     "fmlp-rec": _SEQUENCE,
+    "unisrec": {**_TRANSFER, "experts": 2},
+    "vq-rec": {**_TRANSFER, "digits": 8, "codes": 16},
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
-
 
 #: These need a backbone and have tests of their own.
 LANGUAGE_MODEL = {"zero-shot", "general", "specific", "second-round", "mixture-grid", "mixture-entropy"}
@@ -67,3 +79,14 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(system: str, c
     for first, second in zip(together, alone, strict=False):
         np.testing.assert_allclose(first, second, atol=1e-5)
     assert np.isfinite(together[-1]).all()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_test_cases_teach_nothing(system: str, circles: Material) -> None:
+    cases = circles.split.test["warm"].head(5)
+    others = replace(circles.split, test={"warm": circles.split.test["warm"].tail(20)})
+    options = {**QUICK[system], "epochs": 1}
+    one = SYSTEMS[system](circles, **options)(cases)
+    two = SYSTEMS[system](replace(circles, split=others, folder=None), **options)(cases)
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first, second)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from rich.progress import track
 from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
@@ -39,8 +40,13 @@ def title_embeddings(
 
 
 @torch.no_grad()
-def mean_states(backbone: Backbone, titles: Sequence[str], token_budget: int = 8192) -> np.ndarray:
+def mean_states(
+    backbone: Backbone, titles: Sequence[str], token_budget: int = 8192, progress: bool = False
+) -> np.ndarray:
     """The last hidden states averaged over each title's tokens, (titles, hidden) float32.
+
+    Args:
+        progress: show a bar.
 
     Raises:
         LorarecError: a title without tokens.
@@ -50,7 +56,8 @@ def mean_states(backbone: Backbone, titles: Sequence[str], token_budget: int = 8
         raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
     model = backbone.model
     means = np.empty((len(ids), trunk(model).config.hidden_size), np.float32)
-    for batch in token_batches(list(map(len, ids)), token_budget):
+    batches = list(token_batches(list(map(len, ids)), token_budget))
+    for batch in track(batches, "Reading titles", disable=not progress, transient=True):
         width = len(ids[batch[0]])
         tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch], device=model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)

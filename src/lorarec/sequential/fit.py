@@ -16,6 +16,9 @@ from lorarec.sequential.model import PADDING, ItemIds, NextItem
 from lorarec.sequential.registry import SEQUENCES
 from lorarec.training.best import BestEpoch
 
+#: Of a model, a batch of pieces of histories (batch, length) as the model wants them filled up, and what to draw from.
+Loss = Callable[[NextItem, torch.Tensor, np.random.Generator], torch.Tensor]
+
 #: Batches are made of histories of about the same length; of so many batches the histories are sorted by length.
 _SORTED_TOGETHER = 50
 
@@ -69,7 +72,8 @@ def fit_next_item(
     progress: bool = False,
 ) -> NextItem:
     """Make and train a model with a vector of its own for each item; see `train_next_item`."""
-    return train_next_item(new_next_item(items, options), histories, items, options, valid, progress)
+    loss = beside_drawn(items, options.negatives)
+    return train_next_item(new_next_item(items, options), histories, options, loss, valid, progress)
 
 
 def new_next_item(items: int, options: NextItemOptions) -> NextItem:
@@ -83,16 +87,17 @@ def new_next_item(items: int, options: NextItemOptions) -> NextItem:
 def train_next_item(
     model: NextItem,
     histories: list[np.ndarray],
-    items: int,
     options: NextItemOptions,
+    loss: Loss,
     valid: Callable[[NextItem], float] | None = None,
     progress: bool = False,
 ) -> NextItem:
-    """Train on histories of item numbers in time order, with the softmax over the next item and drawn ones.
+    """Train on histories of item numbers in time order.
 
     Long histories are read in pieces, so that no interaction is lost; a history of one item says nothing.
 
     Args:
+        loss: such as `beside_drawn`.
         valid: a figure of the model, higher is better, asked after each epoch; the best epoch's weights are kept. Those
             of the last epoch when None.
         progress: show a bar.
@@ -105,11 +110,7 @@ def train_next_item(
     for _ in track(range(options.epochs), "Learning the next item", disable=not progress, transient=True):
         model.train()
         for batch in _batches(model, pieces, options.batch, generator):
-            states = model(batch[:, :-1])
-            targets = batch[:, -states.shape[1] :]
-            there = targets != PADDING
-            loss = _loss(model, states[there], targets[there], _negatives(items, options.negatives, generator))
-            loss.backward()
+            loss(model, batch, generator).backward()
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -117,6 +118,44 @@ def train_next_item(
             break
     best.restore()
     return model.eval()
+
+
+def beside_drawn(items: int, negatives: int) -> Loss:
+    """The softmax over the next item and others.
+
+    Args:
+        items: the others are among the first so many.
+        negatives: so many are drawn uniformly for each batch; all are taken where there are not more.
+    """
+
+    def loss(model: NextItem, batch: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        drawn = np.arange(items) if items <= negatives else generator.integers(0, items, negatives)
+        states = model(batch[:, :-1])
+        targets = batch[:, -states.shape[1] :]
+        there = targets != PADDING
+        return named_beside(model, states[there], targets[there], torch.from_numpy(drawn))
+
+    return loss
+
+
+def named_beside(
+    model: NextItem,
+    states: torch.Tensor,
+    targets: torch.Tensor,
+    negatives: torch.Tensor,
+    more: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean cross-entropy of each target (n,) beside the negatives (m,) other than itself, given states (n, width).
+
+    Args:
+        more: (k, width) vectors of further negatives.
+    """
+    true = (states * model.items(targets)).sum(1)
+    others = states @ model.items(negatives).T
+    others = others.masked_fill(targets[:, None] == negatives, -torch.inf)
+    if more is not None:
+        others = torch.cat([others, states @ more.T], 1)
+    return (torch.logaddexp(true, others.logsumexp(1)) - true).mean()
 
 
 def _optimizers(model: NextItem, lr: float) -> list[torch.optim.Optimizer]:
@@ -127,19 +166,6 @@ def _optimizers(model: NextItem, lr: float) -> list[torch.optim.Optimizer]:
     dense = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in known]
     found: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, lr)]
     return [torch.optim.SparseAdam(sparse, lr), *found] if sparse else found
-
-
-def _loss(model: NextItem, states: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each target (n,) beside the negatives (m,), given states (n, width)."""
-    true = (states * model.items(targets)).sum(1)
-    others = states @ model.items(negatives).T
-    others = others.masked_fill(targets[:, None] == negatives, -torch.inf)
-    return (torch.logaddexp(true, others.logsumexp(1)) - true).mean()
-
-
-def _negatives(items: int, count: int, generator: np.random.Generator) -> torch.Tensor:
-    drawn = np.arange(items) if items <= count else generator.integers(0, items, count)
-    return torch.from_numpy(drawn)
 
 
 def _pieces(histories: list[np.ndarray], longest: int, causal: bool) -> list[np.ndarray]:

@@ -116,4 +116,4 @@ def _scorer(material: Material, model: Factors) -> Vectors:
         return model.user.weight.detach()[rows] * (rows >= 0)[:, None]
 
     about = f"BPR-MF, width {model.user.embedding_dim}"
-    return Vectors(material, model.item.weight, queries, about, model.bias.weight[:, 0])
+    return Vectors(material.row, model.item.weight, queries, about, model.bias.weight[:, 0])

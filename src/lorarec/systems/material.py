@@ -53,6 +53,12 @@ class Material:
         """Item id -> its place in `catalogue`."""
         return {item: row for row, item in enumerate(self.catalogue)}
 
+    @cached_property
+    def whole(self) -> dict[str, int]:
+        """Item id -> its place among all items: those of `catalogue` in its order, then those nobody chose."""
+        others = (item for item in self.dataset.titles if item not in self.row)
+        return {item: place for place, item in enumerate([*self.catalogue, *others])}
+
     @property
     def users(self) -> list[str]:
         """Ids of the users of the training part, in its order."""
@@ -61,15 +67,12 @@ class Material:
     @property
     def histories(self) -> list[np.ndarray]:
         """The training histories as places in `catalogue`, in the order of `users`."""
-        return self.known(self.split.train[HISTORY])
-
-    def known(self, lists: pl.Series) -> list[np.ndarray]:
-        """Lists of item ids as places in `catalogue`; items that training does not have are left out."""
-        return [np.array([self.row[item] for item in items if item in self.row], np.int64) for items in lists.to_list()]
+        return places(self.split.train[HISTORY], self.row)
 
     def figure(self, scorer: Scorer) -> float:
         """NDCG@10 of at most `WATCHED` validation cases, the same ones for all systems and seeds."""
-        cases = self.split.valid.head(WATCHED)
+        valid = self.split.valid
+        cases = valid.sample(min(WATCHED, len(valid)), seed=0)
         return float(ndcg(target_ranks(scorer(cases), np.array(true_places(cases))), 10).mean())
 
     def need(self, what: str) -> None:
@@ -80,3 +83,8 @@ class Material:
         """
         if not getattr(self, what):
             raise LorarecError(f"{self.dataset.name}: this system needs {what}: name it in the recipe")
+
+
+def places(lists: pl.Series, row: dict[str, int]) -> list[np.ndarray]:
+    """Lists of item ids as the places that `row` names; items that it does not have are left out."""
+    return [np.array([row[item] for item in items if item in row], np.int64) for items in lists.to_list()]

@@ -12,7 +12,7 @@ import torch
 
 from lorarec.data.columns import HISTORY
 from lorarec.sequential import NextItem, NextItemOptions, fit_next_item
-from lorarec.systems.material import Material
+from lorarec.systems.material import Material, places
 from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
 
@@ -37,18 +37,22 @@ def fmlp(material: Material, **options: Any) -> Vectors:
 
 def _fit(material: Material, options: NextItemOptions) -> Vectors:
     def valid(model: NextItem) -> float:
-        return material.figure(next_item_scorer(material, model, ""))
+        return material.figure(next_item_scorer(material.row, model, ""))
 
     items = len(material.catalogue)
     model = fit_next_item(material.histories, items, options, valid, material.progress)
-    return next_item_scorer(material, model, f"{options.sequence} on item ids, width {options.width}")
+    return next_item_scorer(material.row, model, f"{options.sequence} on item ids, width {options.width}")
 
 
-def next_item_scorer(material: Material, model: NextItem, about: str) -> Vectors:
-    """Scores of a trained model; histories of which it knows no item score all items alike."""
+def next_item_scorer(row: dict[str, int], model: NextItem, about: str) -> Vectors:
+    """Scores of a trained model; histories of which it knows no item score all items alike.
+
+    Args:
+        row: item id -> its number in the model.
+    """
 
     def queries(cases: pl.DataFrame) -> torch.Tensor:
-        histories = material.known(cases[HISTORY])
+        histories = places(cases[HISTORY], row)
         found = torch.zeros(len(histories), vectors.shape[1])
         some = [place for place, history in enumerate(histories) if len(history)]
         if some:
@@ -56,4 +60,4 @@ def next_item_scorer(material: Material, model: NextItem, about: str) -> Vectors
         return found
 
     vectors = model.items.all()
-    return Vectors(material, vectors, queries, about)
+    return Vectors(row, vectors, queries, about)

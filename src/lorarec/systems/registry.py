@@ -6,6 +6,8 @@ from lorarec.evaluation.result import Scorer
 from lorarec.systems.adapters import general, mixture_entropy, mixture_grid, second_round, specific, zero_shot
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
+from lorarec.systems.unisrec import unisrec
+from lorarec.systems.vqrec import vqrec
 
 #: Learns from material and returns what scores candidate sets. Options are keyword arguments.
 System = Callable[..., Scorer]
@@ -15,6 +17,8 @@ SYSTEMS: dict[str, System] = {
     "gru4rec": gru4rec,
     "sasrec": sasrec,
     "fmlp-rec": fmlp,
+    "unisrec": unisrec,
+    "vq-rec": vqrec,
     "zero-shot": zero_shot,
     "general": general,
     "specific": specific,

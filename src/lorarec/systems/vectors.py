@@ -7,7 +7,6 @@ import polars as pl
 import torch
 
 from lorarec.data.columns import CANDIDATES
-from lorarec.systems.material import Material
 
 _CASES_AT_ONCE = 512
 #: Score of items that a system knows nothing of: below all others, so that they hold the places that are left.
@@ -18,8 +17,8 @@ class Vectors:
     """A scorer for candidates that have a vector; others come last, in the order of the candidates.
 
     Args:
-        material: says which items have vectors.
-        vectors: (items, width), in the order of `Material.catalogue`.
+        row: item id -> its place among the vectors.
+        vectors: (items, width).
         queries: from cases to (cases, width).
         about: one line for reports.
         biases: (items,) added to the products.
@@ -27,13 +26,13 @@ class Vectors:
 
     def __init__(
         self,
-        material: Material,
+        row: dict[str, int],
         vectors: torch.Tensor,
         queries: Callable[[pl.DataFrame], torch.Tensor],
         about: str,
         biases: torch.Tensor | None = None,
     ) -> None:
-        self.row = material.row
+        self.row = row
         self.vectors = vectors.detach()
         self.queries = queries
         self.about = about

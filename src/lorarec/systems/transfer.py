@@ -1,0 +1,181 @@
+"""What transferable systems share: texts of items, pre-training on the general domains, fine-tuning on the target.
+
+Histories are read by the Transformer of our SASRec; logits are cosines over a temperature, as in UniSRec (Hou et al.,
+KDD 2022, Section 2.2) and VQ-Rec (Hou et al., WWW 2023, Section 2.3). The vectors that it reads have length 1, which
+SASRec's have as well; the papers put a layer norm there.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
+
+from lorarec.artefacts import new_folder, read_json, versions, write_json
+from lorarec.data.columns import HISTORY
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.personal.embeddings import mean_states
+from lorarec.sequential import Items, Loss, NextItem, NextItemOptions, beside_drawn, train_next_item
+from lorarec.sequential.sasrec import SASRec
+from lorarec.systems.material import Material, places
+from lorarec.systems.next_item import next_item_scorer
+from lorarec.systems.vectors import Vectors
+
+WEIGHTS, RECORD = "model.safetensors", "pretraining.json"
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """How a transferable system is made.
+
+    Attributes:
+        pretrain_epochs: passes over the histories of the general domains.
+        pretrain_lr: learning rate of Adam in them.
+        pretrain_seed: of pre-training; not that of the material, so that all seeds share what was pre-trained.
+        epochs: at most so many passes over the target's histories; 0 leaves the model as it was pre-trained.
+        patience: epochs without a better validation figure after which fine-tuning stops.
+        lr: learning rate of Adam in fine-tuning.
+        fixed: the Transformer keeps its pre-trained weights, and item vectors alone are tuned, as in the papers.
+        width: of the item vectors.
+        depth: layers that read a history.
+        longest: the latest items of a history that are read.
+        negatives: of a batch at most: of its own items in pre-training, of the target's catalogue in fine-tuning.
+        batch: histories.
+        dropout: in training.
+        temperature: by which cosines are divided.
+
+    Raises:
+        LorarecError: a number is out of range.
+    """
+
+    pretrain_epochs: int = 20
+    pretrain_lr: float = 1e-3
+    pretrain_seed: int = 42
+    epochs: int = 30
+    patience: int = 3
+    lr: float = 1e-3
+    fixed: bool = True
+    width: int = 64
+    depth: int = 2
+    longest: int = 50
+    negatives: int = 512
+    batch: int = 128
+    dropout: float = 0.2
+    temperature: float = 0.07
+
+    #: Options that pre-training does not depend on.
+    fine_tuning: ClassVar[tuple[str, ...]] = ("epochs", "patience", "lr", "fixed")
+
+    def __post_init__(self) -> None:
+        at_least_one = ("patience", "width", "depth", "longest", "negatives", "batch")
+        not_negative = ("pretrain_epochs", "pretrain_seed", "epochs", "dropout")
+        refuse_out_of_range(self, at_least_one, not_negative, ("pretrain_lr", "lr", "temperature"))
+
+
+class CosineReader(SASRec):
+    """SASRec whose inner products with vectors of length 1 are cosines over a temperature."""
+
+    def __init__(self, options: TransferOptions) -> None:
+        super().__init__(options.width, options.longest, options.depth, options.dropout)
+        self.temperature = options.temperature
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return normalize(super().forward(states), dim=-1) / self.temperature
+
+
+def read_texts(material: Material, titles: Sequence[str]) -> torch.Tensor:
+    """(titles, hidden): the backbone's last hidden states, averaged over each title."""
+    assert material.backbone is not None, "the system asks for it with Material.need"
+    return torch.from_numpy(mean_states(material.backbone, titles, progress=material.progress))
+
+
+def general_log(material: Material) -> tuple[list[str], list[np.ndarray]]:
+    """Titles of all items of the general domains, and their training histories as places among them."""
+    titles: list[str] = []
+    histories: list[np.ndarray] = []
+    for dataset, split in material.general:
+        row = {item: len(titles) + place for place, item in enumerate(dataset.titles)}
+        titles += dataset.titles.values()
+        histories += places(split.train[HISTORY], row)
+    return titles, histories
+
+
+def pretrain(items: Items, histories: list[np.ndarray], options: TransferOptions, loss: Loss, bar: bool) -> NextItem:
+    """Item vectors and a fresh Transformer trained on the histories of all general domains, mixed in every batch."""
+    steps = _steps(options, options.pretrain_epochs, options.pretrain_lr, options.pretrain_seed)
+    return train_next_item(NextItem(items, CosineReader(options)), histories, steps, loss, progress=bar)
+
+
+def batch_items(targets: torch.Tensor, at_most: int, generator: np.random.Generator) -> torch.Tensor:
+    """The different items among a batch's targets, of all its domains; so many of them drawn where there are more."""
+    found = targets.unique()
+    return found[torch.from_numpy(generator.permutation(len(found))[:at_most])]
+
+
+def pretrained(
+    material: Material, name: str, options: TransferOptions, learn: Callable[[], NextItem]
+) -> dict[str, torch.Tensor]:
+    """The weights that pre-training gives.
+
+    With a folder they are kept there, under a name that data, backbone and options decide, and found by all that ask
+    for the same.
+
+    Raises:
+        LorarecError: no general domain, no backbone, or what is kept cannot be read.
+    """
+    material.need("general")
+    material.need("backbone")
+    chosen = {key: value for key, value in asdict(options).items() if key not in options.fine_tuning}
+    made_of = {
+        "system": name,
+        "backbone": material.backbone.fingerprint if material.backbone else None,
+        "general": [[dataset.fingerprint, split.fingerprint] for dataset, split in material.general],
+        "options": chosen,
+    }
+    if material.folder is None:
+        return learn().state_dict()
+    fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    kept = material.folder / f"{name}-{fingerprint}"
+    if not kept.exists():
+        weights = learn().state_dict()
+        # Another row may have made the same in the meantime.
+        with new_folder(kept, overwrite=True) as folder:
+            save_file(weights, folder / WEIGHTS)
+            write_json(folder / RECORD, {"made_of": made_of, "fingerprint": fingerprint, "versions": versions()})
+    if read_json(kept / RECORD).get("made_of") != made_of:
+        raise LorarecError(f"{kept / RECORD} tells of another pre-training: remove {kept}")
+    try:
+        return load_file(kept / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise LorarecError(f"{kept / WEIGHTS} cannot be read ({error}): remove {kept}") from error
+
+
+def fine_tune(material: Material, model: NextItem, options: TransferOptions, about: str) -> Vectors:
+    """Tune a pre-trained model on the target's training histories and score all of the target's items.
+
+    The softmax is over the catalogue, so an item that nobody chose is never pushed away for that.
+
+    Args:
+        model: its items are numbered as in `Material.whole`.
+        about: one line for reports.
+    """
+
+    def valid(model: NextItem) -> float:
+        return material.figure(next_item_scorer(material.whole, model, ""))
+
+    model.sequence.requires_grad_(not options.fixed)
+    loss = beside_drawn(len(material.catalogue), options.negatives)
+    steps = _steps(options, options.epochs, options.lr, material.seed)
+    train_next_item(model, material.histories, steps, loss, valid, material.progress)
+    return next_item_scorer(material.whole, model, about)
+
+
+def _steps(options: TransferOptions, epochs: int, lr: float, seed: int) -> NextItemOptions:
+    shared = ("patience", "width", "depth", "longest", "negatives", "batch", "dropout")
+    return NextItemOptions(epochs=epochs, lr=lr, seed=seed, **{name: getattr(options, name) for name in shared})
