@@ -47,7 +47,7 @@ def running(
     from lorarec.adapters import read_adapter
     from lorarec.backbone import Backbone
     from lorarec.ranking import VllmEngine
-    from lorarec.ranking.vllm_engine import require_vllm
+    from lorarec.ranking.vllm_start import require_vllm
 
     if engine == "torch":
         yield Backbone.load(backbone, dtype, device, quantization, trust_remote_code), None

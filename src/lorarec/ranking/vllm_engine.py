@@ -4,25 +4,23 @@ Token ids are those that the torch engine reads, and a sequence's positions are 
 agree up to float rounding. vLLM is no dependency of lorarec; it is imported when an engine starts.
 """
 
-import importlib.util
-import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 from rich.progress import track
 
 from lorarec.adapters import Adapter
-from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone import Backbone
-from lorarec.backbone.load import source_of, weights_dtype
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.generate import TitleList
+from lorarec.ranking.vllm_start import first_line, start_vllm
 
 #: Examples asked for at once: enough to fill vLLM's batches, few enough that their answers fit in memory.
 GROUP = 64
+<<<<<<< HEAD
 #: Tokens beyond the longest prompt, for lists of titles.
 WRITTEN = 512
 #: On a CPU: what keys and values are kept in, of which vLLM would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in
@@ -42,6 +40,8 @@ def require_vllm() -> None:
             "engine vllm needs vLLM: install lorarec and vLLM into an environment of their own (`pip install vllm .` "
             "with a GPU; without one see docs/vllm.md)"
         )
+=======
+>>>>>>> h-vllm
 
 
 class VllmEngine:
@@ -70,37 +70,8 @@ class VllmEngine:
         trust_remote_code: bool = False,
         **options: Any,
     ) -> None:
-        require_vllm()
-        # No messages among the figures, and nothing sent home.
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        import vllm
-        from vllm.platforms import current_platform
-
-        self._vllm = vllm
+        self._vllm, self._llm, self.max_tokens = start_vllm(backbone, adapters, dtype, trust_remote_code, options)
         self._requests: dict[tuple[str, str], Any] = {}
-        limits = [prompt_settings(adapter)["max_tokens"] for adapter in (None, *adapters)]
-        positions = getattr(backbone.model.config, "max_position_embeddings", None) or max(limits) + WRITTEN
-        self.max_tokens = min(max(limits) + WRITTEN, positions)
-        settings = {
-            "max_model_len": self.max_tokens,
-            "enable_prefix_caching": True,
-            "skip_tokenizer_init": True,
-            "disable_log_stats": True,
-            **(CPU if current_platform.is_cpu() else {}),
-            **(_lora_settings(adapters) if adapters else {}),
-        }
-        kind = "cpu" if current_platform.is_cpu() else "cuda"
-        try:
-            self._llm = vllm.LLM(
-                source_of(backbone.id),
-                dtype=weights_dtype(dtype, kind, backbone.id),
-                trust_remote_code=trust_remote_code,
-                **(settings | options),
-            )
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise LorarecError(f"vLLM cannot run backbone {backbone.id}: {_first_line(error)}") from error
 
     def score(
         self,
@@ -153,11 +124,10 @@ class VllmEngine:
             lists = [TitleList(builder, example, count, constrained) for example in examples[group]]
             self._require_room(max(len(each.ids) + each.ahead for each in lists))
             while unfinished := [i for i, each in enumerate(lists) if not each.done]:
-                answers = self._llm.generate(
-                    [{"prompt_token_ids": lists[i].ids} for i in unfinished],
+                answers = self._generate(
+                    [lists[i].ids for i in unfinished],
                     [self._next(lists[i]) for i in unfinished],
-                    lora_request=[requests[group][i] for i in unfinished],
-                    use_tqdm=False,
+                    [requests[group][i] for i in unfinished],
                 )
                 for i, answer in zip(unfinished, answers, strict=True):
                     for token in answer.outputs[0].token_ids:
@@ -205,12 +175,26 @@ class VllmEngine:
         ]
 
     def _ask(self, pairs: list[tuple[Example, list[int]]], requests: list[Any], params: Any) -> list[Any]:
-        if not pairs:
-            return []
         sequences = [example.prompt + branch for example, branch in pairs]
-        self._require_room(max(map(len, sequences)) + 1)
-        prompts = [{"prompt_token_ids": ids} for ids in sequences]
-        return list(self._llm.generate(prompts, params, lora_request=requests, use_tqdm=False))
+        self._require_room(max(map(len, sequences), default=0) + 1)
+        return self._generate(sequences, [params] * len(sequences), requests)
+
+    def _generate(self, sequences: list[list[int]], params: list[Any], requests: list[Any]) -> list[Any]:
+        """Sequences without an adapter go apart: on CPUs vLLM 0.32 gives them another's when one shares the step."""
+        answers: list[Any] = [None] * len(sequences)
+        for alone in (True, False):
+            places = [i for i, request in enumerate(requests) if (request is None) == alone]
+            if not places:
+                continue
+            found = self._llm.generate(
+                [{"prompt_token_ids": sequences[i]} for i in places],
+                [params[i] for i in places],
+                lora_request=None if alone else [requests[i] for i in places],
+                use_tqdm=False,
+            )
+            for i, answer in zip(places, found, strict=True):
+                answers[i] = answer
+        return answers
 
     def _sampling(self, max_tokens: int, **options: Any) -> Any:
         return self._vllm.SamplingParams(max_tokens=max_tokens, temperature=0, detokenize=False, **options)
@@ -239,7 +223,7 @@ class VllmEngine:
             try:
                 self._llm.llm_engine.add_lora(request)
             except Exception as error:  # what vLLM raises here differs with how its processes are run
-                raise LorarecError(f"vLLM cannot use adapter {adapter.folder}: {_first_line(error)}") from error
+                raise LorarecError(f"vLLM cannot use adapter {adapter.folder}: {first_line(error)}") from error
             self._requests[key] = request
         return self._requests[key]
 
@@ -264,23 +248,3 @@ def _all_there(pair: tuple[Example, list[int]], answer: Any) -> bool:
 def _groups(count: int) -> Iterator[slice]:
     for start in range(0, count, GROUP):
         yield slice(start, min(start + GROUP, count))
-
-
-def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    from vllm.config.lora import MaxLoRARanks
-
-    rank = max(max(adapter.ranks.values()) for adapter in adapters)
-    ranks = [allowed for allowed in get_args(MaxLoRARanks) if allowed >= rank]
-    if not ranks:
-        raise LorarecError(f"vLLM takes adapters of rank {max(get_args(MaxLoRARanks))} at most, not {rank}")
-    return {
-        "enable_lora": True,
-        "max_lora_rank": min(ranks),
-        "max_loras": min(len(adapters), 8),
-        "max_cpu_loras": len(adapters),
-    }
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
