@@ -20,28 +20,6 @@ from lorarec.ranking.vllm_start import first_line, start_vllm
 
 #: Examples asked for at once: enough to fill vLLM's batches, few enough that their answers fit in memory.
 GROUP = 64
-<<<<<<< HEAD
-#: Tokens beyond the longest prompt, for lists of titles.
-WRITTEN = 512
-#: On a CPU: what keys and values are kept in, of which vLLM would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in
-#: GiB, goes before it); tokens in a block of them, since a prompt is shared by whole blocks; tokens of a step, since
-#: there vLLM copies an adapter's matrices for each of them.
-CPU = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32, "max_num_batched_tokens": 512}
-
-
-def require_vllm() -> None:
-    """Check that vLLM is installed, without importing it.
-
-    Raises:
-        LorarecError: it is not.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise LorarecError(
-            "engine vllm needs vLLM: install lorarec and vLLM into an environment of their own (`pip install vllm .` "
-            "with a GPU; without one see docs/vllm.md)"
-        )
-=======
->>>>>>> h-vllm
 
 
 class VllmEngine:
