@@ -1,6 +1,6 @@
 """A log in which items follow each other in four circles of ten, and the same log with the items shuffled.
 
-The titles of a circle share a word, and in another domain as well users keep to items that share one of these words.
+The titles of a circle share a word. There are two other domains of this kind, one with the same words.
 """
 
 import numpy as np
@@ -12,20 +12,22 @@ from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.systems import Material
 
 USERS, LENGTH = 120, 10
-WORDS = ("lamp", "puzzle", "lipstick", "novel")
+WORDS, OTHERS = ("lamp", "puzzle", "lipstick", "novel"), ("chair", "brush", "game", "guide")
 
 
-def _log(name: str, shuffled: bool = False, new_items: float = 0, colour: str = "red") -> tuple[Dataset, Split]:
+def _log(
+    name: str, shuffled: bool = False, new_items: float = 0, words: tuple[str, ...] = WORDS
+) -> tuple[Dataset, Split]:
     random = np.random.default_rng(0)
-    items = len(WORDS) * LENGTH
+    items = len(words) * LENGTH
     rows = []
     for user in range(USERS):
-        start, circle = random.integers(LENGTH), user % len(WORDS)
+        start, circle = random.integers(LENGTH), user % len(words)
         chosen = circle * LENGTH + (start + np.arange(8)) % LENGTH
         if shuffled:
             chosen = random.permutation(items)[:8]
         rows += [(f"u{user}", f"i{item}", time) for time, item in enumerate(chosen)]
-    titles = [f"{colour} {WORDS[item // LENGTH]} no{item}" for item in range(items)]
+    titles = [f"{words[item // LENGTH]} no{item}" for item in range(items)]
     table = pl.DataFrame({"item_id": [f"i{item}" for item in range(items)], "title": titles})
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames(name, interactions, table)
@@ -35,7 +37,7 @@ def _log(name: str, shuffled: bool = False, new_items: float = 0, colour: str = 
 def _material(
     backbone: Backbone, tmp: pytest.TempPathFactory, shuffled: bool = False, new_items: float = 0
 ) -> Material:
-    general = [_log("old things", colour="old"), _log("small things", colour="small")]
+    general = [_log("same words"), _log("other words", words=OTHERS)]
     return Material(*_log("circles", shuffled, new_items), general, backbone, tmp.mktemp("kept"))
 
 
