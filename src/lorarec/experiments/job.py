@@ -97,7 +97,8 @@ def _fit_and_rank(recipe: Recipe, ground: Ground, out: Path, job: Job, progress:
     began = time.perf_counter()
     scorer, options = _fitted(recipe, ground, out, job, progress)
     fitted = time.perf_counter() - began
-    frames, settings = [], {}
+    frames: list[pl.DataFrame] = []
+    settings: dict[str, dict[str, Any]] = {}
     hashes = ground.candidates()
     for setting, cases in ground.cases.items():
         ranks, seconds = ranks_of(job.row, scorer, table_name(setting, job.share), cases)

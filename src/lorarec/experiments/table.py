@@ -75,7 +75,8 @@ def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job],
     """
     records = {job: read_json(job.record(out)) for job in jobs if job not in failed}
     hashes = ground.candidates()
-    settings, costs = {}, {}
+    settings: dict[str, SettingResult] = {}
+    costs: dict[str, dict[str, Cost]] = {}
     for share in recipe.shares:
         of_share = [job for job in records if job.share == share]
         by_row = {job.row: [each for each in of_share if each.row == job.row] for job in of_share}
@@ -88,8 +89,8 @@ def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job],
             ranks = {row: np.stack([read_ranks(out, job, setting) for job in of]) for row, of in by_row.items()}
             values = {row: np.mean([case_values(each) for each in of], axis=0) for row, of in ranks.items()}
             others = {row: recipe.compare_with or best_other(row, values) for row in values}
-            others = {row: None if other == row or other not in values else other for row, other in others.items()}
-            figures = figures_of(values, others, SEED)
+            known = {row: other if other in values and other != row else None for row, other in others.items()}
+            figures = figures_of(values, known, SEED)
             rows = {
                 row: RowResult(
                     row,
