@@ -49,7 +49,7 @@ def test_histories_of_many_events_are_padded_behind_the_latest() -> None:
 @given(st.integers(0, 10_000))
 @settings(deadline=None, max_examples=30)
 def test_parts_follow_each_other_in_time(seed: int) -> None:
-    log = click_log(_random(seed))
+    log = click_log(_random(seed, events=200))
     train, valid, test = (log.time[log.rows(part)] for part in ("train", "valid", "test"))
     assert train.max() < valid.min() <= valid.max() < test.min()
     assert len(train) + len(valid) + len(test) == len(log)

@@ -11,7 +11,8 @@ from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.ranking.population import Job, Scorer, population
-from lorarec.retrieval import Index, NextItemOptions
+from lorarec.retrieval import Index
+from lorarec.sequential import NextItemOptions
 
 COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
 

@@ -34,8 +34,15 @@ def zero_shot(
     max_title_tokens: int = 32,
 ) -> Scorer:
     """The backbone alone, prompted as an adapter with these options."""
-    shown = {"max_history": max_history, "max_tokens": max_tokens, "max_title_tokens": max_title_tokens}
-    return RankerRow(_backbone(material), material.dataset.titles, progress=material.progress, readout=readout, **shown)
+    return RankerRow(
+        _backbone(material),
+        material.dataset.titles,
+        progress=material.progress,
+        readout=readout,
+        max_history=max_history,
+        max_tokens=max_tokens,
+        max_title_tokens=max_title_tokens,
+    )
 
 
 @takes(TrainOptions)

@@ -92,6 +92,10 @@ class TextItems(Items):
         texts: (items, hidden).
     """
 
+    texts: torch.Tensor
+    mean: torch.Tensor
+    spread: torch.Tensor
+
     def __init__(self, texts: torch.Tensor, options: UniSRecOptions) -> None:
         super().__init__()
         hidden = texts.shape[1]

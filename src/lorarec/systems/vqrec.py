@@ -70,6 +70,10 @@ class CodeItems(Items):
         codes: (items, digits) of each item.
     """
 
+    centroids: torch.Tensor
+    codes: torch.Tensor
+    first: torch.Tensor
+
     def __init__(self, texts: torch.Tensor, centroids: torch.Tensor, width: int) -> None:
         super().__init__()
         digits, count, _ = centroids.shape
