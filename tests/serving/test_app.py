@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.serving import schemas
+from lorarec.serving import requests
 from lorarec.serving.guard import MAX_BODY
-from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY
+from lorarec.serving.requests import MAX_CANDIDATES, MAX_HISTORY
 from lorarec.serving.service import Service
 
 GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
@@ -212,7 +212,7 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
             examples = described["components"]["schemas"][name]["examples"]
             assert examples
             for example in examples:
-                getattr(schemas, name).model_validate(example)
+                getattr(requests, name).model_validate(example)
 
     play(service, scenario)
 

@@ -13,31 +13,33 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from lorarec.adapters.origin import made_for, part_weights
+from lorarec.serving.answers import (
+    AdapterDetails,
+    Adapters,
+    AdapterState,
+    Explained,
+    Found,
+    Health,
+    Items,
+    LayerWeights,
+    Ranking,
+    Refusal,
+    Stored,
+    Users,
+)
 from lorarec.serving.engine import Loaded
 from lorarec.serving.explaining import explain as explain_candidate
 from lorarec.serving.guard import Guard, Measure
 from lorarec.serving.page import add_page
 from lorarec.serving.problems import ClientGone, Problem
-from lorarec.serving.schemas import (
-    AdapterDetails,
+from lorarec.serving.requests import (
     AdapterName,
-    Adapters,
-    AdapterState,
     EventsRequest,
-    Explained,
     ExplainRequest,
-    Found,
-    Health,
-    Items,
-    LayerWeights,
     Limit,
-    Ranking,
     RankRequest,
     RecommendRequest,
-    Refusal,
-    Stored,
     UserId,
-    Users,
     Words,
 )
 from lorarec.serving.service import Service
@@ -164,7 +166,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
 
 
 def _items(service: Service, found: list[str]) -> Items:
-    return Items(items=[Found(item_id=item, title=service.title(item)) for item in found])
+    return Items(items=[Found(item_id=item, title=service.prompting.title(item)) for item in found])
 
 
 def _state(one: Loaded, available: list[str]) -> AdapterState:

@@ -1,9 +1,10 @@
 """Explains a candidate's score over HTTP as `lorarec.explain` does, without words."""
 
 from lorarec.ranking.explain import influences
+from lorarec.serving.answers import Explained, Influence
 from lorarec.serving.problems import Problem
 from lorarec.serving.prompting import UNKNOWN
-from lorarec.serving.schemas import Explained, ExplainRequest, Influence
+from lorarec.serving.requests import ExplainRequest
 from lorarec.serving.service import Service
 
 

@@ -15,13 +15,14 @@ from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
+from lorarec.serving.answers import Ranked, Ranking
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import Engine, Loaded, Row
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
 from lorarec.serving.prompting import UNKNOWN, Case, Prompting
-from lorarec.serving.schemas import EventsRequest, Item, Ranked, Ranking, RankRequest, RecommendRequest, Title
+from lorarec.serving.requests import EventsRequest, Item, RankRequest, RecommendRequest, Title
 from lorarec.serving.search import Search
 from lorarec.serving.shelf import Shelf
 
@@ -172,10 +173,6 @@ class Service:
         """
         with self.batcher.admitted():
             return (await self._stored(user, limit))[::-1]
-
-    def title(self, item: str) -> str:
-        """Of an item of the catalogue."""
-        return self._dataset.titles[item]
 
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
         """Item ids outside the history that are worth ranking."""

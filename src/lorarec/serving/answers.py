@@ -1,0 +1,117 @@
+"""Answers as JSON: shapes and what they mean."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+
+class Ranked(BaseModel):
+    """One item of an answer, best first."""
+
+    item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
+    title: str
+    score: Annotated[float, Field(description="Log-odds or log-probability, as the adapter's readout says.")]
+    probability: Annotated[float, Field(description="Its share of the posterior over the candidates.")]
+    candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
+
+
+class Ranking(BaseModel):
+    """Items in order."""
+
+    ranking: list[Ranked]
+    mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+
+
+class Influence(BaseModel):
+    """One item of the history."""
+
+    item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
+    title: str
+    score: Annotated[float, Field(description="How much the candidate's score falls when the item is left out.")]
+    probability: Annotated[float, Field(description="The same of its probability.")]
+
+
+class Explained(BaseModel):
+    """What a candidate's score rests on."""
+
+    candidate: Ranked
+    history: Annotated[list[Influence], Field(description="The items that the prompt shows, oldest first.")]
+    mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+
+
+class Stored(BaseModel):
+    """What became of events."""
+
+    stored: Annotated[int, Field(description="Events that were new.")]
+    known: Annotated[int, Field(description="Events whose event_id had been stored before.")]
+
+
+class Found(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str
+    title: str
+
+
+class Items(BaseModel):
+    """Items of the catalogue."""
+
+    items: list[Found]
+
+
+class Users(BaseModel):
+    """Users of the dataset."""
+
+    users: list[str]
+
+
+class AdapterState(BaseModel):
+    """A loaded adapter."""
+
+    name: str
+    fingerprint: Annotated[str, Field(description="Of its files when it was loaded.")]
+    rank: Annotated[int, Field(description="Its largest.")]
+    readout: str
+    in_folder: Annotated[bool, Field(description="Whether its folder is still there.")]
+
+
+class LayerWeights(BaseModel):
+    """Of what one adapted layer consists."""
+
+    layer: str
+    weights: Annotated[dict[str, float], Field(description="Weight of each part.")]
+
+
+class AdapterDetails(AdapterState):
+    """A loaded adapter, and what it was mixed from, layer by layer; one that was not mixed is its own only part."""
+
+    user_id: Annotated[str | None, Field(description="The user for whom it was mixed, if it is a personal one.")]
+    layers: list[LayerWeights]
+
+
+class Adapters(BaseModel):
+    """Adapters in memory and in the folder."""
+
+    loaded: list[AdapterState]
+    available: Annotated[list[str], Field(description="Names that can be loaded.")]
+
+
+class Health(BaseModel):
+    """Whether the service can answer."""
+
+    status: str
+    database: str
+    adapters: int
+
+
+class Fault(BaseModel):
+    """What is wrong and what to do."""
+
+    field: Annotated[str | None, Field(description="Where in the request.")]
+    message: str
+
+
+class Refusal(BaseModel):
+    """The answer to a request that cannot be served."""
+
+    error: Fault
