@@ -81,7 +81,7 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(system: str, c
     assert np.isfinite(together[-1]).all()
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", QUICK)
 def test_test_cases_teach_nothing(system: str, circles: Material) -> None:
     cases = circles.split.test["warm"].head(5)
     others = replace(circles.split, test={"warm": circles.split.test["warm"].tail(20)})
