@@ -24,7 +24,7 @@ $(DEMO_OUT)/report.md: | .venv/.installed
 
 # A process with one thread per core: models are tiny, so threads only get in each other's way.
 test: .venv/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
