@@ -1,6 +1,8 @@
 """Tiny models and vocabularies made on the spot."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
 
 WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
 
@@ -83,3 +86,22 @@ def datasets_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("LORAREC_DATASETS names no folder of datasets")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A cluster on this machine; Ray gives its processes 30 seconds to start, so a crowded one gets several tries."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'lorarec[ray]'")
+    from lorarec.ray_cluster import cluster
+
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("RAY_worker_niceness", "0")  # other tests must not starve the workers
+        for left in (2, 1, 0):
+            try:
+                stack.enter_context(cluster())
+                break
+            except LorarecError:
+                if not left:
+                    raise
+        yield
+    assert not ray.is_initialized()

@@ -1,9 +1,8 @@
 """A real Ray cluster of two workers: what one process gives, one row per user, and none lost with a worker."""
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -15,32 +14,13 @@ from polars.testing import assert_frame_equal
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lorarec[ray]'")
 
-import ray
-
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking.parts import score_population
 from lorarec.ranking.population import Job, population
-from lorarec.ranking.ray_engine import RayEngine, cluster, cores_each
+from lorarec.ranking.ray_engine import RayEngine
 
-
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[None]:
-    """A cluster on this machine; Ray gives its processes 30 seconds to start, so a crowded one gets several tries."""
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("RAY_worker_niceness", "0")  # other tests must not starve the workers
-        for left in (2, 1, 0):
-            try:
-                stack.enter_context(cluster())
-                break
-            except LorarecError:
-                if not left:
-                    raise
-        yield
-    assert not ray.is_initialized()
-
-
-on_the_cluster = pytest.mark.usefixtures("_cluster")
+on_the_cluster = pytest.mark.usefixtures("ray_cluster")
 
 
 @on_the_cluster
@@ -87,17 +67,3 @@ def test_what_a_worker_refuses_is_told_in_one_line(job: Job, tmp_path: Path) -> 
         RayEngine(replace(job, adapter=tmp_path / "none")).identity()
     with pytest.raises(LorarecError, match="--workers 1000: the cluster has room for"):
         RayEngine(job, 1000)
-
-
-@pytest.mark.parametrize(
-    ("cores", "workers", "each"), [([8], 1, 8), ([8], 3, 2), ([4, 4], 3, 2), ([2, 16], 4, 4), ([1, 1, 0], 2, 1)]
-)
-def test_no_worker_needs_cores_of_two_machines(cores: list[int], workers: int, each: int) -> None:
-    assert cores_each([{"CPU": count} for count in cores], workers, False) == each
-
-
-def test_every_worker_has_a_gpu() -> None:
-    machines = [{"CPU": 64}, {"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}]
-    assert cores_each(machines, 4, True) == 8
-    with pytest.raises(LorarecError, match="--workers 5: the cluster has room for 4 with a GPU and a core each"):
-        cores_each(machines, 5, True)

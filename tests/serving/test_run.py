@@ -1,11 +1,13 @@
 """A real server in a process of its own: where it listens, and how it ends."""
 
+import asyncio
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -157,6 +159,24 @@ def test_local_hosts_need_no_key() -> None:
             require_key(host, None)
     with pytest.raises(LorarecError, match="LORAREC_API_KEY is empty"):
         require_key("127.0.0.1", " ")
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    told: list[int] = []
+
+    async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async def connect() -> None:
+        with listen("127.0.0.1", 0) as bound:
+            async with await asyncio.start_server(connected, sock=bound):
+                reader, writer = await asyncio.open_connection(*bound.getsockname())
+                await reader.read()
+                writer.close()
+
+    asyncio.run(connect())
+    assert told[0]
 
 
 def test_taken_port_is_told() -> None:

@@ -87,7 +87,8 @@ def rank(
     with ExitStack() as stack:
         if engine == "ray":
             try:
-                from lorarec.ranking.ray_engine import RayEngine, cluster
+                from lorarec.ranking.ray_engine import RayEngine
+                from lorarec.ray_cluster import cluster
             except ImportError as error:
                 raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
             stack.enter_context(cluster(address))

@@ -2,5 +2,6 @@
 
 from lorarec.experiments.recipe import Recipe, Row, read_experiment
 from lorarec.experiments.run import run_experiment
+from lorarec.experiments.workers import Processes, Workers
 
-__all__ = ["Recipe", "Row", "read_experiment", "run_experiment"]
+__all__ = ["Processes", "Recipe", "Row", "Workers", "read_experiment", "run_experiment"]

@@ -1,29 +1,32 @@
 """An experiment from its recipe to its table; what is done already is kept."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
 
 from lorarec.artefacts import read_json, write_json
 from lorarec.errors import LorarecError
 from lorarec.experiments.ground import Ground
-from lorarec.experiments.job import ROWS, Job, run, run_in_process
+from lorarec.experiments.job import ROWS, Job, run
 from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import Table, filled_table
+from lorarec.experiments.workers import Processes, Workers
 
 EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
 
 
 def run_experiment(
-    recipe: Recipe, out: str | Path, *, workers: int = 1, console: Console | None = None, progress: bool = False
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    workers: Workers | None = None,
+    console: Console | None = None,
+    progress: bool = False,
 ) -> Table:
     """Fit and rank every row with every seed, each in a process of its own, and write the table.
 
@@ -32,14 +35,15 @@ def run_experiment(
     another row of the recipe. A row that fails is left out of the table and named there.
 
     Args:
-        workers: rows side by side; they share the threads that torch would use.
+        workers: where rows are fitted and how many side by side: one process here without it, `Processes`, or
+            `RayTasks` of `lorarec.experiments.on_ray`.
         console: is told of each row that is done.
         progress: bars of the rows' own work.
 
     Raises:
         LorarecError: unusable data, or `out` belongs to another experiment.
     """
-    out, console = Path(out), console or Console(quiet=True)
+    out, console, workers = Path(out), console or Console(quiet=True), workers or Processes()
     ground = Ground.load(recipe)
     _claim(out, recipe, ground)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
@@ -86,7 +90,7 @@ def _claim(out: Path, recipe: Recipe, ground: Ground) -> None:
 
 
 def _side_by_side(
-    recipe: Recipe, out: Path, jobs: Sequence[Job], workers: int, console: Console, progress: bool
+    recipe: Recipe, out: Path, jobs: Sequence[Job], workers: Workers, console: Console, progress: bool
 ) -> dict[Job, str]:
     """Do the jobs that are not done; those that failed, and why."""
     missing = [job for job in jobs if not job.done(recipe, out)]
@@ -94,11 +98,10 @@ def _side_by_side(
         if job not in missing:
             console.print(f"{job.name}: done before", markup=False)
     failed: dict[Job, str] = {}
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(workers.count)
     try:
         running: dict[Future[str | None], Job] = {
-            pool.submit(_in_own_process, recipe, out, job, threads, progress): job for job in missing
+            pool.submit(workers.do, recipe, out, job, progress): job for job in missing
         }
         for count, future in enumerate(as_completed(running), 1):
             job, why = running[future], future.result()
@@ -108,18 +111,6 @@ def _side_by_side(
     finally:
         pool.shutdown(cancel_futures=True)
     return failed
-
-
-def _in_own_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> str | None:
-    """Why the job failed; a pool for each job, so that one that is killed takes no other along."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            pool.submit(run_in_process, recipe, out, job, threads, progress).result()
-        except LorarecError as error:
-            return str(error)
-        except BrokenProcessPool:
-            return "its process was killed, as the system does when memory runs out"
-    return None
 
 
 def _told(out: Path, job: Job, why: str | None) -> str:

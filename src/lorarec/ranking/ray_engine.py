@@ -7,7 +7,6 @@ task, and a run that is started again would have no way to tell which users are 
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +22,11 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking.parts import Part
 from lorarec.ranking.population import Job, Scorer
+from lorarec.ray_cluster import share_each
 
 
 class RayEngine:
-    """Scores parts on workers of the cluster that this process is connected to, see `cluster`.
+    """Scores parts on workers of the cluster that this process is connected to, see `lorarec.ray_cluster`.
 
     A worker loads dataset, index and backbone once. It has one GPU to itself, if the cluster has any and the job does
     not ask for the CPU, and as many threads as whole cores are there for each worker.
@@ -39,10 +39,8 @@ class RayEngine:
     """
 
     def __init__(self, job: Job, workers: int = 1) -> None:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpus = job.device != "cpu" and any(machine.get("GPU", 0) >= 1 for machine in machines)
         self._job, self._workers = job, workers
-        self._cores, self._gpus = cores_each(machines, workers, gpus), int(gpus)
+        self._cores, self._gpus = share_each(workers, use_gpus=job.device != "cpu")
 
     def identity(self) -> dict[str, Any]:
         """See `Scorer.identity`; asked of a worker, since the model may not fit into this process."""
@@ -84,62 +82,6 @@ class Worker:
 
 def _identity(job: Job) -> dict[str, Any]:
     return Scorer(job, Dataset.load(job.dataset)).identity()
-
-
-@contextmanager
-def cluster(address: str | None = None) -> Iterator[None]:
-    """Connect to a Ray cluster and leave it in the end; nothing is done where this process is connected already.
-
-    Args:
-        address: as of `ray.init`; None starts a cluster on this machine, which ends with the block.
-
-    Raises:
-        LorarecError: there is no cluster at the address, or none can be started.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        ray.init(
-            address or "local",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            include_dashboard=None if address else False,
-        )
-    except Exception as error:  # a bare one, where Ray's processes do not come up in time
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise LorarecError(f"no Ray cluster can be used at --address {address or 'local'}: {reason}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -> int:
-    """The most whole cores that each of so many workers can have, none spread over machines.
-
-    Args:
-        machines: of each, its resources `CPU` and `GPU`.
-        gpus: each worker needs a GPU too.
-
-    Raises:
-        LorarecError: they do not fit with one core each.
-    """
-
-    def room(cores: int) -> int:
-        return sum(
-            min(int(machine.get("CPU", 0)) // cores, int(machine.get("GPU", 0)) if gpus else workers)
-            for machine in machines
-        )
-
-    most = max((int(machine.get("CPU", 0)) for machine in machines), default=0)
-    found = max((cores for cores in range(1, most + 1) if room(cores) >= workers), default=0)
-    if not found:
-        each = "a GPU and a core" if gpus else "a core"
-        raise LorarecError(f"--workers {workers}: the cluster has room for {room(1)} with {each} each: ask for fewer")
-    return found
 
 
 @contextmanager
