@@ -1,0 +1,153 @@
+"""SASRec and BPR-MF against RecTools' (and implicit's) on the same split, batch and number of epochs.
+
+Both learn in turn, with one seed a round and the same threads: next items (of BPR, interactions) learned from per
+second, and NDCG of the right item among the stored candidates of the warm test. RecTools names the next item among the
+whole catalogue; so does lorarec here, once, and beside 512 drawn items, which is its default. RecTools reads the latest
+items of a history, lorarec all, in pieces. Epochs are fixed: no validation on either side, but a look at it is in
+lorarec's time.
+
+    python -m venv rectools && rectools/bin/pip install 'rectools[torch]' polars
+    python benchmarks/next_item_rivals.py data/ml-100k --rectools rectools/bin/python --epochs 40 --rounds 3
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.data import Dataset, load_split
+from lorarec.data.columns import CANDIDATES, HISTORY
+from lorarec.evaluation.evaluate import sampled_users
+from lorarec.metrics import ndcg, target_ranks
+from lorarec.prompts import true_places
+from lorarec.sequential import NextItem, NextItemOptions, fit_next_item
+from lorarec.systems import SYSTEMS, Material
+from lorarec.systems.material import places
+from lorarec.systems.next_item import next_item_scorer
+
+EVERYTHING = 10**9
+
+
+def write_log(material: Material, cases: pl.DataFrame, path: Path) -> None:
+    """Training histories, the histories of the cases and their candidates as item numbers.
+
+    Users of the cases come first in training under the same number, so that BPR knows them. Candidates that training
+    does not have are -1.
+    """
+    order = {user: place for place, user in enumerate(cases["user_id"].to_list())}
+    rows = sorted(range(len(material.users)), key=lambda row: order.get(material.users[row], len(order)))
+    assert [material.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
+    train = [material.histories[row] for row in rows]
+    asked = places(cases[HISTORY], material.row)
+    candidates = [[material.row.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
+    arrays = {"train": np.concatenate(train), "train_ends": np.cumsum([len(history) for history in train])}
+    arrays |= {"asked": np.concatenate(asked), "asked_ends": np.cumsum([len(history) for history in asked])}
+    np.savez(path, users=np.arange(len(cases)), candidates=np.array(candidates), **arrays)
+
+
+def figures(scores: list[np.ndarray], cases: pl.DataFrame) -> dict[str, float]:
+    ranks = target_ranks(scores, np.array(true_places(cases)))
+    return {f"NDCG@{k}": float(ndcg(ranks, k).mean()) for k in (1, 10)}
+
+
+def rival(python: str, log: Path, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
+    (log.with_name("options.json")).write_text(json.dumps(options))
+    script = Path(__file__).with_name("rectools_rows.py")
+    done = subprocess.run(
+        [python, str(script), str(log), str(log.with_name("options.json"))],
+        env={"OMP_NUM_THREADS": str(torch.get_num_threads()), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    # The first epoch also warms up.
+    seconds = float(np.median(told["epochs"][1:])) if told["epochs"] else told["seconds"] / options["epochs"]
+    return {
+        "epoch": seconds,
+        "learned": told["learned"],
+        **figures(list(np.load(log.with_name("scores.npy"))), cases),
+    }
+
+
+def own_sasrec(material: Material, cases: pl.DataFrame, negatives: int, options: dict[str, Any]) -> dict[str, float]:
+    chosen = NextItemOptions(negatives=negatives, patience=EVERYTHING, **options)
+    ends: list[float] = [time.perf_counter()]
+
+    def look(_: NextItem) -> float:
+        """Takes the time; later epochs are better, so the last is kept."""
+        ends.append(time.perf_counter())
+        return len(ends)
+
+    model = fit_next_item(material.histories, len(material.catalogue), chosen, look)
+    scores = next_item_scorer(material.row, model, "")(cases)
+    learned = sum(len(history) - 1 for history in material.histories)
+    return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **figures(scores, cases)}
+
+
+def own_bpr(material: Material, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
+    began = time.perf_counter()
+    scorer = SYSTEMS["bpr-mf"](material, patience=EVERYTHING, **options)
+    learned = sum(map(len, material.histories))
+    return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | figures(
+        scorer(cases), cases
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--rectools", required=True, help="Python of an environment that has RecTools")
+    parser.add_argument("--users", type=int, default=1000, help="of the test")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--bpr-epochs", type=int, default=100, help="0 for no BPR-MF")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--longest", type=int, default=50)
+    arguments = parser.parse_args()
+    dataset = Dataset.load(arguments.dataset)
+    split = load_split(dataset)
+    cases = sampled_users(split.test["warm"], arguments.users, 0)
+    shared = {"width": 64, "batch": 128, "epochs": arguments.epochs, "lr": 1e-3, "dropout": 0.2, "depth": 2}
+    shared |= {"longest": arguments.longest}
+    found: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(1, arguments.rounds + 1):
+            material = Material(dataset, split, seed=seed)
+            log = Path(folder) / "log.npz"
+            write_log(material, cases, log)
+            own = shared | {"seed": seed}
+            theirs = partial(rival, arguments.rectools, log, cases)
+            ways = {
+                "SASRec, RecTools, whole catalogue": partial(theirs, own | {"system": "sasrec"}),
+                "SASRec, lorarec, whole catalogue": partial(own_sasrec, material, cases, EVERYTHING, own),
+                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, material, cases, 512, own),
+            }
+            if arguments.bpr_epochs:
+                more = {"width": 64, "epochs": arguments.bpr_epochs}
+                usual = {"system": "bpr", "seed": seed, "lr": 0.01, "penalty": 0.01}
+                ways["BPR-MF, implicit through RecTools"] = partial(theirs, usual | more)
+                ways["BPR-MF, lorarec"] = partial(own_bpr, material, cases, more)
+            for name, way in ways.items():
+                found.setdefault(name, []).append(way())
+                print(seed, name, found[name][-1], flush=True)
+    print(f"{dataset.name}: {len(cases)} test cases, {len(split.train)} histories")
+    for name, rounds in found.items():
+        middle = {key: float(np.median([each[key] for each in rounds])) for key in rounds[0]}
+        spread = [each["NDCG@10"] for each in rounds]
+        print(
+            f"{name:36} {middle['learned'] / middle['epoch']:8.0f} next items/s, NDCG@1 {middle['NDCG@1']:.3f}, "
+            f"NDCG@10 {middle['NDCG@10']:.3f} ({min(spread):.3f} to {max(spread):.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
