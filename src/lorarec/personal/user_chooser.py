@@ -126,8 +126,8 @@ def _recommender(folder: Path, record: dict[str, Any], dataset: Dataset) -> Conv
         raise LorarecError(f"{folder} needs the split of {dataset.name}, which cannot be read") from error
     if split.cases != record["datasets"][0]["split"]:
         raise LorarecError(f"{folder} learned from another split of {dataset.name} than it has now: {AGAIN}")
-    how = [record["chooser"][name] for name in ("positive_from", "stars", "seed")]
-    return fit_on_training_part(folder / CRM, dataset, split, *how, progress=False)
+    positive_from, stars, seed = (record["chooser"][name] for name in ("positive_from", "stars", "seed"))
+    return fit_on_training_part(folder / CRM, dataset, split, positive_from, stars, seed, progress=False)
 
 
 def _factors(bank: AdapterBank) -> list[torch.Tensor]:

@@ -120,5 +120,5 @@ class Prompting:
         return self._builders[key]
 
 
-def _settings(mixture: Mixture) -> dict[str, Any]:
-    return shared_settings({one.name: one.settings for one in mixture}) if mixture else prompt_settings(None)
+def _settings(shares: Mapping[Loaded, float]) -> dict[str, Any]:
+    return shared_settings({one.name: one.settings for one in shares}) if shares else prompt_settings(None)
