@@ -52,7 +52,7 @@ def test_every_user_is_described_and_lengths_are_told_apart(tiny_backbone, crm):
     dataset = log()
     split = leave_one_out(dataset, new_items=0, negatives=3)
     recommender = crm and fit_on_training_part(crm, dataset, split, 4.0, 5.0, 0, progress=False)
-    users = split_users(tiny_backbone, dataset, split, recommender)
+    users = split_users(tiny_backbone, dataset, split, recommender).table
     assert users["user_id"].to_list() == sorted(dataset.interactions["user_id"].unique())
     assert users["events"].to_list() == [1 + user % 6 for user in range(24)]
     numbers = users["representation"].to_numpy()

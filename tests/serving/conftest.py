@@ -21,10 +21,12 @@ import torch
 import uvicorn
 from peft import LoraConfig, get_peft_model
 from playwright.sync_api import Browser, expect, sync_playwright
+from safetensors.torch import load_file, save_file
 
 from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.data import Dataset, leave_one_out
+from lorarec.personal import choose_by_user
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.serving.app import create_app
@@ -55,6 +57,20 @@ def _write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], ra
 def write_adapter() -> Callable[..., Path]:
     """Write a PEFT folder with random factors."""
     return _write_adapter
+
+
+def stir_router(folder: Path, seed: int) -> None:
+    """Give a chooser's router other weights, which tell users apart."""
+    path = folder / "personal" / "personal.safetensors"
+    state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    state["router.out_weight"].normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
+    save_file(state, path)
+
+
+@pytest.fixture(scope="session")
+def stir() -> Callable[[Path, int], None]:
+    """Give a chooser's router other weights, which tell users apart."""
+    return stir_router
 
 
 @pytest.fixture
@@ -198,7 +214,10 @@ EVIL_USER = "<i>mallory</i>/?&#%"
 
 @pytest.fixture(scope="session")
 def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Service]:
-    """A service over the embedded backbone for a browser; the weights of its adapter `layered` differ by layer."""
+    """A service over the embedded backbone for a browser.
+
+    The weights of its adapter `layered` differ by layer, those of `chosen` by user as well.
+    """
     folder = tmp_path_factory.mktemp("page")
     backbone = Backbone.load("embedded")
     for seed, name in enumerate(["general", "specific", "layered"]):
@@ -213,6 +232,9 @@ def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     rows += [(EVIL_USER, f"x{k:02}", k) for k in (3, 31)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames("shop", interactions, items)
+    parts, split = [folder / "adapters" / name for name in ("general", "specific")], leave_one_out(dataset, negatives=3)
+    choose_by_user(backbone, parts, dataset, split, folder / "adapters" / "chosen", crm="titles", epochs=1, cases=4)
+    stir_router(folder / "adapters" / "chosen", 0)
 
     def make(**options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))

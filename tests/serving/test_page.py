@@ -135,6 +135,40 @@ def test_one_adapter_or_none_and_a_mixture_by_layer(page: Page) -> None:
     expect(page.locator("#weights-note")).to_have_text("No adapter: the backbone alone.")
 
 
+def weights(page: Page, rows: list[list[float]]) -> None:
+    """The page comes to show these weights, layer by layer."""
+    shown = [text for row in rows for text in (*(f"{weight:.2f}" for weight in row), "")]
+    expect(page.locator("#weights tbody td")).to_have_text(shown)
+
+
+def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
+    choose_user(page, "u03")
+    page.get_by_label("First", exact=True).select_option("chosen")
+    for label in ("Between them", "Second"):
+        expect(page.get_by_label(label, exact=True)).to_be_hidden()
+    expect(page.get_by_text("Mixes its adapters for each user, layer by layer.")).to_be_visible()
+    seen = []
+    for user in ("u03", "u04"):
+        choose_user(page, user)
+        body = {"user_id": user, "adapter": "chosen"}
+        settled(page, "v1/recommend", body)
+        told = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
+        weights(page, list(told["layers"].values()))
+        expect(page.locator("#weights-note")).to_have_text(f"chosen, for user {user}. Not the same in all layers.")
+        expect(page.get_by_role("columnheader")).to_have_text(["Layer", "general", "specific"])
+        seen.append(told["layers"])
+    assert seen[0] != seen[1]
+    page.get_by_label("One you build").check()
+    page.get_by_label("Add a title", exact=True).fill("red lamp")
+    page.keyboard.press("Enter")
+    settled(page, "v1/recommend", {"history": ["x00"], "adapter": "chosen"})
+    mean = httpx2.get(f"{page.url}v1/adapters/chosen").json()["layers"]
+    weights(page, [list(layer["weights"].values()) for layer in mean])
+    expect(page.locator("#weights-note")).to_contain_text("chosen, the mean of its users.")
+    page.get_by_label("First", exact=True).select_option("specific")
+    expect(page.get_by_label("Second", exact=True)).to_be_visible()
+
+
 def test_items_one_picks_are_ranked(page: Page) -> None:
     choose_user(page, "u03")
     page.get_by_label("Items you pick").check()

@@ -158,7 +158,7 @@ def test_markup_and_scripts_are_forbidden_by_the_policy(page: Page) -> None:
     assert page.evaluate(refused) == "TypeError"
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/combobox.js"])
+@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/combobox.js", "/dom.js", "/weights.js"])
 def test_headers(page_url: str, path: str) -> None:
     headers = httpx2.get(f"{page_url}{path}").raise_for_status().headers
     rules = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))

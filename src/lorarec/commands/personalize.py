@@ -181,7 +181,8 @@ def choose(
     Example: lorarec personalize choose data/action demo/general demo/specific --out chosen
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, leaning.json and leaning.png, constant/ (the constant
-    mixture), crm/ (reusable by --crm), choose.json, and what `lorarec personalize export OUT --user ID` reads.
+    mixture), crm/ (reusable by --crm), choose.json, and what `lorarec personalize export OUT --user ID` reads. Put into
+    a folder of adapters, OUT is served by `lorarec serve`.
     """
     names = {field.name for field in fields(ChooseOptions)}
     options = {name: value for name, value in context.params.items() if name in names}

@@ -12,7 +12,9 @@ from lorarec.errors import LorarecError
 
 def serve(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
-    adapters: Annotated[Path, typer.Option("--adapters", help="Folder whose folders are PEFT adapters.")],
+    adapters: Annotated[
+        Path, typer.Option("--adapters", help="Folder of PEFT folders, and of what `personalize choose` wrote.")
+    ],
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Name of an adapter to load at first; repeat it. All if not given."),
@@ -45,8 +47,10 @@ def serve(
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
 
     The histories live in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
-    Adapters are loaded and unloaded while it runs. The page at / is for trying it out; the API is described at
-    /openapi.json, its state at /healthz and /metrics. Stop it with Ctrl+C or SIGTERM: requests under way are finished.
+    Adapters are loaded and unloaded while it runs. What `lorarec personalize choose` wrote for this dataset is served
+    by its folder's name like an adapter: each user under weights of their own, layer by layer. The page at / is for
+    trying it out; the API is described at /openapi.json, its state at /healthz and /metrics. Stop it with Ctrl+C or
+    SIGTERM: requests under way are finished.
 
       lorarec serve data/shop --adapters adapters
 

@@ -87,7 +87,8 @@ class Conventional:
             raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
         try:
             state = load_file(folder / WEIGHTS)
-            embeddings = state.pop(EMBEDDINGS).numpy() if EMBEDDINGS in state else None
+            # A copy: what safetensors reads is backed by the file, which may be cut short later.
+            embeddings = state.pop(EMBEDDINGS).clone().numpy() if EMBEDDINGS in state else None
             encoder = Encoder(log, record["options"]["max_history"], embeddings)
             model = build(record["model"], encoder, record["architecture"])
             model.load_state_dict(state)

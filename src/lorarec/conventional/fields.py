@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,8 @@ class Field:
 
     Attributes:
         size: how many numbers it needs, with `UNKNOWN`.
-        table: (rows, width) the numbers of each user or item, padded with `UNKNOWN`: several genres, one id.
+        table: (rows + 1, width) the numbers of each user or item, padded with `UNKNOWN`: several genres, one id. The
+            last row is of one of whom nothing is known.
     """
 
     size: int
@@ -84,6 +86,18 @@ class Encoder:
         self.items = _fields(_item_values(log.dataset.items), log.item[train])
         self.ratings = round(2 * log.stars) + 2
 
+    def over(self, log: ClickLog) -> Self:
+        """The same numbers for another log of these items; its users are some of these, or `len(log.users)`: new ones.
+
+        Args:
+            log: with `users` and `dataset` of the log that was trained on.
+        """
+        other = copy(self)
+        other.log = log
+        if self.embeddings is not None:
+            other._retriever = Retriever(log.user, log.item, log.time, self.embeddings)
+        return other
+
     def batch(self, events: np.ndarray) -> Batch:
         """Encode events with what is kept of their histories."""
         shown = self.histories(events)
@@ -138,7 +152,7 @@ def _field(values: Sequence[Sequence[Any]], train: np.ndarray) -> Field:
     """A field whose rows hold one value or several; None, "" and values that no row of `train` has are `UNKNOWN`."""
     known = sorted({value for row in train for value in values[row] if value not in (None, "")}, key=str)
     numbers = {value: number for number, value in enumerate(known, start=UNKNOWN + 1)}
-    table = np.full((len(values), max(map(len, values))), UNKNOWN)
+    table = np.full((len(values) + 1, max(map(len, values))), UNKNOWN)
     for at, row in enumerate(values):
         table[at, : len(row)] = [numbers.get(value, UNKNOWN) for value in row]
     return Field(len(known) + 1, table)

@@ -23,7 +23,7 @@ from lorarec.personal.tune_chooser import Cases, ChooseOptions, tune_chooser
 from lorarec.personal.users import PERSONAL, REPRESENTATION, USERS, user_weights
 from lorarec.prompts import true_places
 
-CONSTANT, CRM, RECORD = "constant", "crm", "choose.json"
+CONSTANT, CRM, RECORD, VECTORS = "constant", "crm", "choose.json", "titles.parquet"
 WEIGHTS = "weights"
 
 
@@ -33,7 +33,7 @@ class Chosen:
 
     Attributes:
         folder: `personal/` and `users.parquet`, from which `export_user` writes a user's own adapter; `constant/`, the
-            PEFT folder of the best constant mixture; `crm/`, unless titles were read; `choose.json`.
+            PEFT folder of the best constant mixture; `crm/`, or `titles.parquet` where titles were read; `choose.json`.
         users: users.parquet: user_id, events (training history), representation, and weights (K), the mean over layers.
         record: choose.json.
     """
@@ -93,7 +93,8 @@ def choose_by_user(
     if str(crm) != TITLES:
         how = (chosen.positive_from, chosen.stars, chosen.seed, progress)
         recommender = fit_on_training_part(crm, dataset, split, *how)
-    users = split_users(backbone, dataset, split, recommender)
+    known = split_users(backbone, dataset, split, recommender)
+    users = known.table
     held_out, fitted = (_cases(prompts, dataset, split, part, users) for part in (drawn[:held], drawn[held:]))
     record: dict[str, Any] = {
         **made_of(read),
@@ -114,9 +115,12 @@ def choose_by_user(
         mix(backbone, adapters, out=folder / CONSTANT, **given)
         if recommender is not None:
             recommender.save(folder / CRM)
+        if known.vectors is not None:
+            known.vectors.write_parquet(folder / VECTORS)
         record |= {
             "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
             **trace,
+            "standard": known.standard.as_dict(),
             "versions": versions(),
         }
         write_json(folder / RECORD, record)

@@ -11,16 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lorarec.adapters import FACTORS, AdapterBank, Layer, install, read_tensors, save_adapter
-from lorarec.artefacts import new_folder, read_json, versions, write_json
+from lorarec.adapters import FACTORS, AdapterBank, install, save_adapter
+from lorarec.artefacts import new_folder, versions, write_json
 from lorarec.backbone.load import Backbone
-from lorarec.errors import LorarecError
 from lorarec.mixing.choose import evaluation_mode
 from lorarec.mixing.entropy import frozen
 from lorarec.personal.router import Router
-
-SETTINGS, TENSORS = "personal.json", "personal.safetensors"
-OPTIONS = ("width", "combine", "temperature", "trainable", "record")
+from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 
 
 class PersonalLora(nn.Module):
@@ -148,27 +145,9 @@ class PersonalLora(nn.Module):
         Raises:
             LorarecError: a file is missing or corrupted, or belongs to another backbone.
         """
-        folder = Path(folder)
-        meta = read_json(folder / SETTINGS)
-        if not isinstance(meta, dict) or not {"backbone", "personal"} <= meta.keys():
-            raise LorarecError(f"{folder / SETTINGS} does not describe a personal LoRA")
-        of, settings = meta["backbone"], meta["personal"]
-        if of["fingerprint"] != backbone.fingerprint:
-            raise LorarecError(
-                f"{folder} belongs to backbone {of['id']} ({of['fingerprint']}), "
-                f"not to {backbone.id} ({backbone.fingerprint})"
-            )
-        state = read_tensors(folder / TENSORS)
-        router = {name.removeprefix("router."): state[name] for name in state if name.startswith("router.")}
-        try:
-            personal = cls(backbone, _bank(settings, state), **{key: settings[key] for key in OPTIONS})
-        except KeyError as error:
-            raise LorarecError(f"{folder}: {error.args[0]} is missing from {SETTINGS} or {TENSORS}") from None
-        try:
-            personal.router.load_state_dict(router)
-        except RuntimeError:
-            personal.remove()
-            raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
+        saved = read_saved(folder, backbone)
+        personal = cls(backbone, saved.bank, **saved.options)
+        personal.router.load_state_dict(saved.router.state_dict())
         return personal.eval()
 
     def remove(self) -> None:
@@ -188,11 +167,3 @@ class PersonalLora(nn.Module):
             "backbone": {"id": self.backbone.id, "fingerprint": self.backbone.fingerprint},
             "versions": versions(),
         }
-
-
-def _bank(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> AdapterBank:
-    layers = {
-        name: Layer(state[f"bank.{name}.a"], state[f"bank.{name}.b"], torch.tensor(part["scale"]), tuple(part["ranks"]))
-        for name, part in settings["layers"].items()
-    }
-    return AdapterBank(layers, len(settings["names"]), settings["config"], tuple(settings["names"]))

@@ -1,5 +1,6 @@
 """One vector for each user of a split, made of its training part alone, for a router to read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.few2many import given_recommender
 from lorarec.personal.users import REPRESENTATION, user_representations
 
-EVENTS = "events"
+EVENTS, VECTOR = "events", "vector"
+#: Deviations up to here are those of numbers that are the same for all.
+ALIKE = 1e-6
 #: In place of a conventional recommender: the mean embedding of the titles in a user's training history.
 TITLES = "titles"
 
@@ -51,10 +54,63 @@ def fit_on_training_part(
     return given_recommender(crm, log) or fit(str(crm), log, FitOptions(seed=seed), progress=progress)
 
 
+@dataclass(frozen=True)
+class Standard:
+    """Brings the numbers of users to mean 0 and deviation 1 over the users of a split.
+
+    Attributes:
+        mean: (d + 1,), the last of log(1 + events).
+        deviation: (d + 1,) what they are divided by; 0 where all users were alike, whom nothing tells apart ever after.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @classmethod
+    def of(cls, told: np.ndarray, events: np.ndarray) -> "Standard":
+        """Of what is told (n, d) of some users, and of the history lengths (m,) of all."""
+        told, lengths = told.astype(np.float64), np.log1p(events)
+        deviation = np.append(told.std(0), lengths.std())
+        return cls(np.append(told.mean(0), lengths.mean()), np.where(deviation > ALIKE, deviation, 0))
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """As JSON keeps it."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    def numbers(self, told: np.ndarray, known: np.ndarray, events: np.ndarray) -> np.ndarray:
+        """What a router reads of n users, (n, d + 1) float32: of one of whom nothing is told, the mean and the length.
+
+        Args:
+            told: (k, d) of those of whom something is.
+            known: (n,) who they are.
+            events: (n,) lengths of their histories.
+        """
+        values = np.tile(self.mean, (len(known), 1))
+        values[known, :-1] = told
+        values[:, -1] = np.log1p(events)
+        apart = np.divide(values - self.mean, self.deviation, out=np.zeros_like(values), where=self.deviation > 0)
+        return apart.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SplitUsers:
+    """What is known of the users of a split.
+
+    Attributes:
+        table: user_id, events and representation of every user of the training, validation and test parts.
+        standard: how the representations were standardised.
+        vectors: item_id and vector of the items of the training part, where users are told apart by titles.
+    """
+
+    table: pl.DataFrame
+    standard: Standard
+    vectors: pl.DataFrame | None
+
+
 def split_users(
     backbone: Backbone, dataset: Dataset, split: Split, recommender: Conventional | None = None
-) -> pl.DataFrame:
-    """Every user of the split's training, validation and test parts: user_id, events and representation.
+) -> SplitUsers:
+    """What the training part says of every user of the split.
 
     `events` is the length of the training history. A representation has the numbers of `user_representations` (or of
     the mean title embedding, without a recommender) and log(1 + events), each with mean 0 and deviation 1 over the
@@ -67,32 +123,28 @@ def split_users(
     parts = [split.train, split.valid, *split.test.values()]
     users = pl.concat([part.select(USER) for part in parts]).unique().sort(USER)
     lengths = split.train.select(USER, pl.col(HISTORY).list.len().cast(pl.Int64).alias(EVENTS))
+    vectors = None
     if recommender is None:
-        found = _title_means(backbone, training_part(dataset, split))
+        part = training_part(dataset, split)
+        embeddings = title_embeddings(backbone, part.items[TITLE].to_list())
+        vectors = pl.DataFrame({ITEM: part.items[ITEM], VECTOR: embeddings})
+        found = _title_means(vectors, part)
     else:
         found = user_representations(recommender)
     table = users.join(lengths, on=USER, how="left", maintain_order="left").with_columns(pl.col(EVENTS).fill_null(0))
     table = table.join(found, on=USER, how="left", maintain_order="left")
-    known = table[REPRESENTATION].is_not_null().to_numpy()
+    known, events = table[REPRESENTATION].is_not_null().to_numpy(), table[EVENTS].to_numpy()
     told = table.filter(known)[REPRESENTATION].to_numpy()
-    numbers = np.zeros((len(table), told.shape[1] + 1))
-    numbers[known, :-1] = _standardised(told)
-    numbers[:, -1] = _standardised(np.log1p(table[EVENTS].to_numpy()))
-    return table.with_columns(pl.Series(REPRESENTATION, numbers.astype(np.float32)))
+    standard = Standard.of(told, events)
+    numbers = standard.numbers(told, known, events)
+    return SplitUsers(table.with_columns(pl.Series(REPRESENTATION, numbers)), standard, vectors)
 
 
-def _title_means(backbone: Backbone, part: Dataset) -> pl.DataFrame:
-    """user_id and representation: the mean of `title_embeddings` over what the user met."""
+def _title_means(vectors: pl.DataFrame, part: Dataset) -> pl.DataFrame:
+    """user_id and representation: the mean of the vectors over what the user met."""
     rows = part.interactions
-    vectors = title_embeddings(backbone, part.items[TITLE].to_list())
     item = rows[ITEM].cast(pl.Enum(part.items[ITEM])).to_physical().to_numpy()
     counts = rows.group_by(USER, maintain_order=True).len()
     sizes = counts["len"].to_numpy().astype(np.int64)
-    means = np.add.reduceat(vectors[item], np.cumsum(sizes) - sizes) / sizes[:, None]
+    means = np.add.reduceat(vectors[VECTOR].to_numpy()[item], np.cumsum(sizes) - sizes) / sizes[:, None]
     return pl.DataFrame({USER: counts[USER], REPRESENTATION: means.astype(np.float32)})
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    """Each column with mean 0 and deviation 1; one that is the same for all becomes zeros."""
-    values = values.astype(np.float64)
-    return (values - values.mean(0)) / (values.std(0) + 1e-6)

@@ -13,7 +13,8 @@ from lorarec.data.columns import USER
 from lorarec.data.dataset import read_parquet
 from lorarec.errors import LorarecError
 from lorarec.personal.fallback import falls_back
-from lorarec.personal.model import SETTINGS, PersonalLora
+from lorarec.personal.model import PersonalLora
+from lorarec.personal.saved import SETTINGS
 
 PERSONAL, USERS = "personal", "users.parquet"
 REPRESENTATION = "representation"
@@ -27,6 +28,18 @@ def user_representations(recommender: Conventional) -> pl.DataFrame:
     whose events all fall back.
     """
     log = recommender.encoder.log
+    numbers, means = latest_means(recommender)
+    known = pl.DataFrame({USER: log.users.gather(numbers), REPRESENTATION: means})
+    return pl.DataFrame({USER: log.users}).join(known, on=USER, how="left", maintain_order="left")
+
+
+def latest_means(recommender: Conventional) -> tuple[np.ndarray, np.ndarray]:
+    """Of the users with an event that does not fall back their numbers in the log, and the means (users, d) float32.
+
+    Raises:
+        LorarecError: there is none.
+    """
+    log = recommender.encoder.log
     events = np.flatnonzero(~falls_back(recommender.encoder, np.arange(len(log))))
     last = np.flatnonzero(np.diff(log.user[events], append=-1))
     place = np.arange(len(events))
@@ -34,9 +47,7 @@ def user_representations(recommender: Conventional) -> pl.DataFrame:
     begins = np.flatnonzero(np.diff(log.user[events], prepend=-1))
     sums = np.add.reduceat(recommender.representation(events), begins)
     means = sums / np.diff(begins, append=len(events))[:, None]
-    users = log.users.gather(log.user[events[begins]])
-    known = pl.DataFrame({USER: users, REPRESENTATION: means.astype(np.float32)})
-    return pl.DataFrame({USER: log.users}).join(known, on=USER, how="left", maintain_order="left")
+    return log.user[events[begins]], means.astype(np.float32)
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from lorarec.serving.shelf import Kind
+
 
 class Ranked(BaseModel):
     """One item of an answer, best first."""
@@ -15,11 +17,26 @@ class Ranked(BaseModel):
     candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
 
 
+class UserWeights(BaseModel):
+    """What a personal adapter gave a user of the adapters it mixes."""
+
+    routed: Annotated[bool, Field(description="Whether chosen for the user; else the mean, since nothing is known.")]
+    parts: Annotated[list[str], Field(description="The adapters it mixes.")]
+    layers: Annotated[dict[str, list[float]], Field(description="Weight of each part, by adapted layer.")]
+
+
+Shares = Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+Personal = Annotated[
+    dict[str, UserWeights], Field(description="Of each personal adapter in the mixture, what it consisted of.")
+]
+
+
 class Ranking(BaseModel):
     """Items in order."""
 
     ranking: list[Ranked]
-    mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+    mixture: Shares
+    personal: Personal
 
 
 class Influence(BaseModel):
@@ -36,7 +53,8 @@ class Explained(BaseModel):
 
     candidate: Ranked
     history: Annotated[list[Influence], Field(description="The items that the prompt shows, oldest first.")]
-    mixture: Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
+    mixture: Shares
+    personal: Personal
 
 
 class Stored(BaseModel):
@@ -69,6 +87,7 @@ class AdapterState(BaseModel):
     """A loaded adapter."""
 
     name: str
+    kind: Annotated[Kind, Field(description="`personal`: what `personalize choose` wrote, mixed for each user.")]
     fingerprint: Annotated[str, Field(description="Of its files when it was loaded.")]
     rank: Annotated[int, Field(description="Its largest.")]
     readout: str
@@ -83,7 +102,10 @@ class LayerWeights(BaseModel):
 
 
 class AdapterDetails(AdapterState):
-    """A loaded adapter, and what it was mixed from, layer by layer; one that was not mixed is its own only part."""
+    """A loaded adapter, and what it was mixed from, layer by layer; one that was not mixed is its own only part.
+
+    Of a personal adapter these are the mean weights, for those of whom nothing is known.
+    """
 
     user_id: Annotated[str | None, Field(description="The user for whom it was mixed, if it is a personal one.")]
     layers: list[LayerWeights]
@@ -94,6 +116,7 @@ class Adapters(BaseModel):
 
     loaded: list[AdapterState]
     available: Annotated[list[str], Field(description="Names that can be loaded.")]
+    kinds: Annotated[dict[str, Kind], Field(description="What each of these is.")]
 
 
 class Health(BaseModel):

@@ -1,7 +1,7 @@
 """The HTTP API over a `Service`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -12,7 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from lorarec.adapters.origin import made_for, part_weights
+from lorarec.adapters.origin import made_for
+from lorarec.serving.answering import layer_weights
 from lorarec.serving.answers import (
     AdapterDetails,
     Adapters,
@@ -21,7 +22,6 @@ from lorarec.serving.answers import (
     Found,
     Health,
     Items,
-    LayerWeights,
     Ranking,
     Refusal,
     Stored,
@@ -43,6 +43,7 @@ from lorarec.serving.requests import (
     Words,
 )
 from lorarec.serving.service import Service
+from lorarec.serving.shelf import ADAPTER, PERSONAL
 
 T = TypeVar("T")
 
@@ -124,7 +125,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """List the adapters in memory and those that can be loaded."""
         available = service.shelf.available()
         loaded = [_state(one, available) for one in service.shelf.loaded.values()]
-        return Adapters(loaded=loaded, available=available)
+        return Adapters(loaded=loaded, available=list(available), kinds=available)
 
     @app.post("/v1/adapters", responses=_refusals(404, 422))
     async def load(body: AdapterName) -> AdapterState:
@@ -135,11 +136,10 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     def details(name: str) -> AdapterDetails:
         """Tell what a loaded adapter was mixed from, layer by layer."""
         one = service.shelf.find(name, "name")
-        weights = part_weights(one.adapter, name)
         return AdapterDetails(
             **_state(one, service.shelf.available()).model_dump(),
-            user_id=made_for(one.adapter),
-            layers=[LayerWeights(layer=layer, weights=parts) for layer, parts in weights.items()],
+            user_id=None if one.chooser else made_for(one.parts[0]),
+            layers=layer_weights(one),
         )
 
     @app.delete("/v1/adapters/{name}", status_code=204, responses=_refusals(404, 422))
@@ -169,11 +169,12 @@ def _items(service: Service, found: list[str]) -> Items:
     return Items(items=[Found(item_id=item, title=service.prompting.title(item)) for item in found])
 
 
-def _state(one: Loaded, available: list[str]) -> AdapterState:
+def _state(one: Loaded, available: Collection[str]) -> AdapterState:
     return AdapterState(
         name=one.name,
+        kind=PERSONAL if one.chooser else ADAPTER,
         fingerprint=one.fingerprint,
-        rank=max(one.adapter.ranks.values()),
+        rank=max(rank for part in one.parts for rank in part.ranks.values()),
         readout=one.settings["readout"],
         in_folder=one.name in available,
     )

@@ -1,5 +1,6 @@
 """The model with all loaded adapters in it; every row of a batch has its own mixture. For one thread only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,24 +10,41 @@ import torch
 
 from lorarec.adapters import Adapter, AdapterBank, MixedModel, check_backbone, install
 from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.personal import UserChooser
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score, score_batch
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """One version of an adapter, held in memory; a reload makes another.
+    """One version of an adapter or of a user chooser, held in memory; a reload makes another.
 
     Attributes:
-        adapter: its tensors, independent of the files they came from.
+        parts: the adapters it consists of, independent of the files they came from; one if it is an adapter.
         settings: how it must be prompted (`lorarec.adapters.prompting`).
-        fingerprint: content hash of the folder at the time of loading.
+        fingerprint: content hash of its files at the time of loading.
+        chooser: mixes the parts for each user; None of an adapter.
     """
 
     name: str
-    adapter: Adapter
+    parts: tuple[Adapter, ...]
     settings: dict[str, Any]
     fingerprint: str
+    chooser: UserChooser | None = None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What scores a request.
+
+    Attributes:
+        shares: weight of each adapter or chooser; none is the backbone alone.
+        own: the weights (layers, K) of each chooser's parts for the request's user.
+    """
+
+    shares: Mapping[Loaded, float] = field(default_factory=dict)
+    own: Mapping[Loaded, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,12 +54,12 @@ class Row:
     Attributes:
         example: the prompt and its candidate branches.
         builder: what built it; says the readout.
-        mixture: weight of each adapter; none is the backbone alone.
+        mixture: what scores it.
     """
 
     example: Example
     builder: PromptBuilder
-    mixture: Mapping[Loaded, float] = field(default_factory=dict)
+    mixture: Mixture = field(default_factory=Mixture)
 
 
 class Engine:
@@ -56,6 +74,8 @@ class Engine:
         self.backbone = backbone
         self.combine = combine
         self._installed: tuple[Loaded, ...] = ()
+        self._stacked: list[Adapter] = []
+        self._places: dict[Loaded, list[int]] = {}
         self._mixed = MixedModel(backbone.model, {})
 
     def install(self, loaded: Sequence[Loaded]) -> None:
@@ -69,16 +89,26 @@ class Engine:
         self._mixed.remove()
         try:
             for one in loaded:
-                check_backbone(one.adapter, self.backbone)
+                self._check(one)
             self._put(loaded)
         except BaseException:
             self._put(before)
             raise
 
+    def _check(self, one: Loaded) -> None:
+        for part in one.parts:
+            check_backbone(part, self.backbone)
+        if one.chooser and one.chooser.combine != self.combine:
+            raise LorarecError(
+                f"{one.name} was trained with combine={one.chooser.combine}, but requests are mixed by {self.combine}: "
+                f"serve with --combine {one.chooser.combine}"
+            )
+
     def _put(self, loaded: Sequence[Loaded]) -> None:
+        self._stacked = []
+        self._places = {one: [_place(part, self._stacked) for part in one.parts] for one in loaded}
         if loaded:
-            bank = AdapterBank.stack([one.adapter for one in loaded])
-            self._mixed = install(self.backbone.model, bank, self.combine)
+            self._mixed = install(self.backbone.model, AdapterBank.stack(self._stacked), self.combine)
         self._installed = tuple(loaded)
 
     @torch.inference_mode()
@@ -96,14 +126,45 @@ class Engine:
         return found
 
     def _pass(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        weights = torch.tensor([[row.mixture.get(one, 0.0) for one in self._installed] for row in rows])
-        self._mixed.set_weights(weights.to(self.backbone.model.device) if self._installed else None)
+        self._mixed.set_weights(self._weights([row.mixture for row in rows]))
         model, examples, builder = self.backbone.model, [row.example for row in rows], rows[0].builder
         if len(rows) == 1:  # in chunks, if it is very long
             return score(model, examples, builder)
         return [scores.float().cpu().numpy() for scores in score_batch(model, examples, builder)]
 
+    def _weights(self, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
+        """Layer name -> (rows, K) weights of the stacked adapters."""
+        layers = {name: number for number, name in enumerate(self._mixed.layers)}
+        weights = torch.zeros(len(layers), len(mixtures), len(self._stacked))
+        for row, mixture in enumerate(mixtures):
+            for one, share in mixture.shares.items():
+                at = [layers[name] for name in one.chooser.layers] if one.chooser else list(layers.values())
+                own = mixture.own[one] if one.chooser else torch.ones(len(layers), 1)
+                for place, column in zip(self._places[one], own.unbind(1), strict=True):
+                    weights[at, row, place] += share * column
+        return dict(zip(layers, weights.to(self.backbone.model.device), strict=True))
+
     def close(self) -> None:
         """Give the backbone its own layers back."""
         self._mixed.remove()
-        self._installed = ()
+        self._put(())
+
+
+def _place(adapter: Adapter, stacked: list[Adapter]) -> int:
+    """Where an adapter is among those stacked: behind them if no other is the same."""
+    places = (place for place, other in enumerate(stacked) if _same(adapter, other))
+    if (found := next(places, None)) is not None:
+        return found
+    stacked.append(adapter)
+    return len(stacked) - 1
+
+
+def _same(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters do the same; float32 holds their scales."""
+    if one.tensors.keys() != other.tensors.keys():
+        return False
+    return all(
+        math.isclose(one.scales[layer], other.scales[layer], rel_tol=1e-6)
+        and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(pair, other.tensors[layer], strict=True))
+        for layer, pair in one.tensors.items()
+    )

@@ -1,6 +1,7 @@
 """Explains a candidate's score over HTTP as `lorarec.explain` does, without words."""
 
 from lorarec.ranking.explain import influences
+from lorarec.serving.answering import ranking
 from lorarec.serving.answers import Explained, Influence
 from lorarec.serving.problems import Problem
 from lorarec.serving.prompting import UNKNOWN
@@ -20,10 +21,8 @@ async def explain(service: Service, request: ExplainRequest) -> Explained:
         case = await service.case(request)
         if not case.history:
             raise Problem(422, "an empty history explains nothing: give one item or more", "history")
-        scores, mixture = await service.score(
-            lambda mixture: service.prompting.rows_without(case, mixture), request.adapter
-        )
-    ranking = service.answer(case, scores[0], mixture)
+        scores, mixture = await service.score(case, request.adapter, service.prompting.rows_without)
+    answer = ranking(case, scores[0], mixture, service.prompting)
     effects = influences(scores, request.candidate)
     history = [
         Influence(
@@ -34,5 +33,5 @@ async def explain(service: Service, request: ExplainRequest) -> Explained:
         )
         for item, (score, probability) in zip(case.history[-len(effects) :], effects.tolist(), strict=True)
     ]
-    (candidate,) = (ranked for ranked in ranking.ranking if ranked.candidate == request.candidate)
-    return Explained(candidate=candidate, history=history, mixture=ranking.mixture)
+    (candidate,) = (ranked for ranked in answer.ranking if ranked.candidate == request.candidate)
+    return Explained(candidate=candidate, history=history, mixture=answer.mixture, personal=answer.personal)

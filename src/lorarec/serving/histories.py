@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TIME, USER
 from lorarec.errors import LorarecError
+from lorarec.personal import Past
 
 _METADATA = MetaData()
 _EVENTS = Table(
@@ -111,14 +112,23 @@ class Histories:
         Raises:
             SQLAlchemyError: the database cannot be reached.
         """
+        return list(self.past(user, latest).items)
+
+    def past(self, user: str, latest: int) -> Past:
+        """The same with times.
+
+        Raises:
+            SQLAlchemyError: the database cannot be reached.
+        """
         rows = (
-            select(_EVENTS.c[ITEM])
+            select(_EVENTS.c[ITEM], _EVENTS.c[TIME])
             .where(_EVENTS.c[USER] == user)
             .order_by(_EVENTS.c[TIME].desc(), _EVENTS.c.id.desc())
             .limit(latest)
         )
         with self._engine.connect() as connection:
-            return list(connection.scalars(rows))[::-1]
+            found = connection.execute(rows).tuples().all()[::-1]
+        return Past(user, [item for item, _ in found], [time for _, time in found])
 
     def append(self, events: Sequence[Event]) -> int:
         """Store events, all or none, and return how many were new.

@@ -1,6 +1,6 @@
 """From a request's items to the prompt an adapter was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,13 @@ from lorarec.adapters.prompting import prompt_settings, shared_settings
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Evidence
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.personal import Past
 from lorarec.prompts import PromptBuilder, case_examples
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.ranking.explain import shorter_histories
-from lorarec.serving.engine import Loaded, Row
+from lorarec.serving.engine import Loaded, Mixture, Row
+from lorarec.serving.problems import Problem
+from lorarec.serving.requests import Item, Title
 
 #: Before a title that stands for itself, where else an item id would stand; no id of a request has it.
 UNKNOWN = "\0"
@@ -25,15 +28,17 @@ class Case:
 
     Attributes:
         user: whose history it is, if a stored one.
+        past: the stored history with its times.
     """
 
     user: str | None
     history: Sequence[str]
     candidates: Sequence[str]
+    past: Past | None = None
 
 
 class Prompting:
-    """Builds rows for the engine, as a `Ranker` of the same adapters would. For one thread only.
+    """Builds rows for the engine, as a `Ranker` of the same adapters would. Rows are made by one thread only.
 
     Args:
         dataset: the catalogue, and the interactions that evidence counts.
@@ -49,13 +54,34 @@ class Prompting:
         """The title of an item of the catalogue, or what follows `UNKNOWN`."""
         return item.removeprefix(UNKNOWN) if item.startswith(UNKNOWN) else self._dataset.titles[item]
 
-    def row(self, case: Case, mixture: dict[Loaded, float]) -> Row:
+    def ids(self, items: Sequence[Item], field: str) -> list[str]:
+        """The items of a field of a request: ids of the catalogue, or `UNKNOWN` with a title.
+
+        Raises:
+            Problem: an unknown id.
+        """
+        return [
+            UNKNOWN + item.title if isinstance(item, Title) else self.known(item, f"{field}.{place}")
+            for place, item in enumerate(items)
+        ]
+
+    def known(self, item: str, field: str) -> str:
+        """An id of the catalogue.
+
+        Raises:
+            Problem: it is none.
+        """
+        if item not in self._dataset.titles:
+            raise Problem(422, f'item {item!r} is not in the catalogue: give an id of it, or {{"title": ...}}', field)
+        return item
+
+    def row(self, case: Case, mixture: Mixture) -> Row:
         """The prompt of a case with its candidates, and the mixture that scores it.
 
         Raises:
             LorarecError: the candidates do not fit into a prompt.
         """
-        settings = _settings(mixture)
+        settings = _settings(mixture.shares)
         shown = case.history[-settings["max_history"] :]
         frame = pl.DataFrame(
             {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
@@ -66,13 +92,18 @@ class Prompting:
         evidence = self.evidence() if settings["evidence"] else None
         return Row(case_examples(frame, titles, builder, settings["max_history"], evidence)[0], builder, mixture)
 
-    def rows_without(self, case: Case, mixture: dict[Loaded, float]) -> list[Row]:
+    def mixture(self, case: Case, shares: Mapping[Loaded, float]) -> Mixture:
+        """What scores a case: the shares of adapters and choosers, and what each chooser gives the case's user."""
+        own = {one: one.chooser.weights(case.past) for one in shares if one.chooser}
+        return Mixture(shares, own)
+
+    def rows_without(self, case: Case, mixture: Mixture) -> list[Row]:
         """The row of a case, then those without each item of the history that its prompt shows, oldest first.
 
         Raises:
             LorarecError: the candidates do not fit into a prompt.
         """
-        histories = shorter_histories(case.history, _settings(mixture)["max_history"])
+        histories = shorter_histories(case.history, _settings(mixture.shares)["max_history"])
         return [self.row(replace(case, history=history), mixture) for history in histories]
 
     def evidence(self) -> Evidence:
@@ -89,5 +120,5 @@ class Prompting:
         return self._builders[key]
 
 
-def _settings(mixture: dict[Loaded, float]) -> dict[str, Any]:
-    return shared_settings({one.name: one.settings for one in mixture}) if mixture else prompt_settings(None)
+def _settings(shares: Mapping[Loaded, float]) -> dict[str, Any]:
+    return shared_settings({one.name: one.settings for one in shares}) if shares else prompt_settings(None)

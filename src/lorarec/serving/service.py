@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,21 +14,24 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
+from lorarec.personal import Past
 from lorarec.retrieval import Index
-from lorarec.scoring import posterior
-from lorarec.serving.answers import Ranked, Ranking
+from lorarec.serving.answering import ranking
+from lorarec.serving.answers import Ranking
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.engine import Engine, Loaded, Row
+from lorarec.serving.engine import Engine, Loaded, Mixture, Row
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
-from lorarec.serving.prompting import UNKNOWN, Case, Prompting
-from lorarec.serving.requests import EventsRequest, Item, RankRequest, RecommendRequest, Title
+from lorarec.serving.prompting import Case, Prompting
+from lorarec.serving.requests import EventsRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import Search
 from lorarec.serving.shelf import Shelf
 
 #: The latest items of a stored history that are read: prompts show fewer, recommendations leave these out.
 MOST_STORED = 10_000
+
+Found = TypeVar("Found", list[str], Past)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Service:
     """Ranks and recommends for stored users or given histories with the adapters on the shelf.
 
     Args:
-        adapters: a folder of PEFT folders.
+        adapters: a folder of PEFT folders and of what `choose_by_user` wrote.
         database: URL of the histories (see `Histories`).
         index: of the dataset; made on the spot, without a next-item model, when None.
 
@@ -86,8 +90,8 @@ class Service:
         self._pool = options.pool
         self.metrics = Metrics()
         self._engine = Engine(backbone, options.combine)
-        self.shelf = Shelf(adapters, self._engine, self.metrics)
-        self.shelf.open(self.shelf.available() if options.load is None else list(options.load))
+        self.shelf = Shelf(adapters, self._engine, dataset, self.metrics)
+        self.shelf.open(list(self.shelf.available() if options.load is None else options.load))
         self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
         self.prompting = Prompting(backbone, dataset)
         if any(one.settings["evidence"] for one in self.shelf.loaded.values()):
@@ -124,12 +128,12 @@ class Service:
             Problem: as for `rank`.
         """
         with self.batcher.admitted():
-            history = await self._history(request)
-            candidates = await asyncio.to_thread(self._propose, history, request)
+            whose = await self._history(request)
+            candidates = await asyncio.to_thread(self._propose, whose.history, request)
             if not candidates:
-                return Ranking(ranking=[], mixture={})
-            found = await self._ranked(Case(request.user_id, history, candidates), request)
-            return Ranking(ranking=found.ranking[: request.top], mixture=found.mixture)
+                return Ranking(ranking=[], mixture={}, personal={})
+            found = await self._ranked(replace(whose, candidates=candidates), request)
+            return found.model_copy(update={"ranking": found.ranking[: request.top]})
 
     async def store(self, request: EventsRequest) -> int:
         """Append events and return how many were new; the next answer reads them.
@@ -139,7 +143,7 @@ class Service:
         """
         with self.batcher.admitted():
             for place, event in enumerate(request.events):
-                self._known(event.item_id, f"events.{place}.item_id")
+                self.prompting.known(event.item_id, f"events.{place}.item_id")
             events = [Event(**event.model_dump()) for event in request.events]
             stored = await asyncio.to_thread(self.histories.append, events)
         self.metrics.events.inc(stored)
@@ -172,21 +176,23 @@ class Service:
             Problem: an unknown user, or a full queue.
         """
         with self.batcher.admitted():
-            return (await self._stored(user, limit))[::-1]
+            return (await self._stored(self.histories.history, user, limit))[::-1]
 
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
         """Item ids outside the history that are worth ranking."""
         blocked = self._index.blocked(request.allow, request.deny)
         return [proposal.item_id for proposal in self._index.propose(history, self._pool, blocked)]
 
-    async def _history(self, request: RankRequest | RecommendRequest) -> list[str]:
+    async def _history(self, request: RankRequest | RecommendRequest) -> Case:
+        """Whose history a request speaks of, without candidates."""
         if request.history is not None:
-            return self._items(request.history, "history")
+            return Case(None, self.prompting.ids(request.history, "history"), [])
         assert request.user_id is not None
-        return await self._stored(request.user_id, MOST_STORED)
+        past = await self._stored(self.histories.past, request.user_id, MOST_STORED)
+        return Case(request.user_id, past.items, [], past)
 
-    async def _stored(self, user: str, latest: int) -> list[str]:
-        found = await asyncio.to_thread(self.histories.history, user, latest)
+    async def _stored(self, read: Callable[[str, int], Found], user: str, latest: int) -> Found:
+        found = await asyncio.to_thread(read, user, latest)
         if not found:
             raise Problem(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return found
@@ -197,54 +203,36 @@ class Service:
         Raises:
             Problem: an unknown item or user.
         """
-        candidates = self._items(request.candidates, "candidates")
-        return Case(request.user_id, await self._history(request), candidates)
+        candidates = self.prompting.ids(request.candidates, "candidates")
+        return replace(await self._history(request), candidates=candidates)
 
     async def _ranked(self, case: Case, request: RankRequest | RecommendRequest) -> Ranking:
-        (scores,), mixture = await self.score(lambda mixture: [self.prompting.row(case, mixture)], request.adapter)
-        return self.answer(case, scores, mixture)
+        (scores,), mixture = await self.score(case, request.adapter, lambda *asked: [self.prompting.row(*asked)])
+        return ranking(case, scores, mixture, self.prompting)
 
     async def score(
-        self, rows: Callable[[dict[Loaded, float]], list[Row]], adapter: str | dict[str, float] | None
-    ) -> tuple[list[np.ndarray], dict[Loaded, float]]:
-        """Scores (candidates,) of the rows that are made for the mixture a request wants, and that mixture.
+        self,
+        case: Case,
+        adapter: str | dict[str, float] | None,
+        rows: Callable[[Case, Mixture], list[Row]],
+    ) -> tuple[list[np.ndarray], Mixture]:
+        """Scores (candidates,) of the rows that are made of a case for the mixture a request wants, and that mixture.
 
         Raises:
             Problem: an unknown adapter, or candidates that do not fit.
         """
+
+        def made(shares: dict[Loaded, float]) -> tuple[list[Row], Mixture]:
+            mixture = self.prompting.mixture(case, shares)
+            return rows(case, mixture), mixture
+
         loop = asyncio.get_running_loop()
         while True:
-            mixture = self.shelf.mixture(adapter)
+            shares = self.shelf.mixture(adapter)
             try:
-                made = await loop.run_in_executor(self._prompt_thread, rows, mixture)
+                ready, mixture = await loop.run_in_executor(self._prompt_thread, made, shares)
             except LorarecError as error:
                 raise Problem(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile; from here on the queue keeps the order.
-            if self.shelf.holds(mixture):
-                return await self.batcher.score(made), mixture
-
-    def answer(self, case: Case, scores: np.ndarray, mixture: dict[Loaded, float]) -> Ranking:
-        """The candidates of a case, best first, with their scores (candidates,)."""
-        shares = posterior(scores)
-        ranking = [
-            Ranked(
-                item_id=None if case.candidates[place].startswith(UNKNOWN) else case.candidates[place],
-                title=self.prompting.title(case.candidates[place]),
-                score=float(scores[place]),
-                probability=float(shares[place]),
-                candidate=int(place),
-            )
-            for place in np.argsort(-scores, kind="stable")
-        ]
-        return Ranking(ranking=ranking, mixture={one.name: weight for one, weight in mixture.items()})
-
-    def _items(self, items: Sequence[Item], field: str) -> list[str]:
-        return [
-            UNKNOWN + item.title if isinstance(item, Title) else self._known(item, f"{field}.{place}")
-            for place, item in enumerate(items)
-        ]
-
-    def _known(self, item: str, field: str) -> str:
-        if item not in self._dataset.titles:
-            raise Problem(422, f'item {item!r} is not in the catalogue: give an id of it, or {{"title": ...}}', field)
-        return item
+            if self.shelf.holds(shares):
+                return await self.batcher.score(ready), mixture

@@ -1,20 +1,29 @@
-"""The adapters of one folder: which there are, which are loaded, and how requests name them."""
+"""The adapters and user choosers of one folder: which there are, which are loaded, and how requests name them."""
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from lorarec.adapters import read_adapter
 from lorarec.adapters.peft_io import CONFIG
 from lorarec.adapters.prompting import prompt_settings, shared_settings
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.mixing import check_weights
+from lorarec.personal import UserChooser
+from lorarec.personal.chooser import RECORD
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import Engine, Loaded
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
+
+Kind = Literal["adapter", "personal"]
+ADAPTER: Kind = "adapter"
+PERSONAL: Kind = "personal"
 
 
 class Shelf:
@@ -24,39 +33,49 @@ class Shelf:
     in memory: its folder may change or go. Requests that came before an adapter is unloaded are scored with it.
 
     Args:
-        folder: holds PEFT folders.
+        folder: holds PEFT folders, and folders that `choose_by_user` wrote.
+        dataset: whose users choosers must know.
 
     Attributes:
         loaded: name -> adapter, as new requests find it.
     """
 
-    def __init__(self, folder: Path, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, engine: Engine, dataset: Dataset, metrics: Metrics) -> None:
         self.folder = folder
         self.loaded: dict[str, Loaded] = {}
         self._engine = engine
+        self._dataset = dataset
         self._metrics = metrics
         self._changing = asyncio.Lock()
 
-    def available(self) -> list[str]:
-        """Names of the PEFT folders below the adapters folder, in order; none if it is gone."""
+    def available(self) -> dict[str, Kind]:
+        """Names below the adapters folder, in order, and what they are; none if it is gone."""
         try:
             entries = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
         except OSError:
-            return []
-        return [name for name in entries if not name.startswith(".") and (self.folder / name / CONFIG).is_file()]
+            return {}
+        kinds = {name: self._kind(name) for name in entries if not name.startswith(".")}
+        return {name: kind for name, kind in kinds.items() if kind}
+
+    def _kind(self, name: str) -> Kind | None:
+        marks: dict[str, Kind] = {CONFIG: ADAPTER, RECORD: PERSONAL}
+        return next((kind for mark, kind in marks.items() if (self.folder / name / mark).is_file()), None)
 
     def read(self, name: str) -> Loaded:
-        """Read one of the folder's adapters into memory.
+        """Read one of the folder's adapters or choosers into memory.
 
         Raises:
-            LorarecError: the folder does not list the name, or the adapter is unusable.
+            LorarecError: the folder does not list the name, or what it holds is unusable.
         """
         if name not in (listed := self.available()):
             raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(listed) or 'none'}")
+        if listed[name] == PERSONAL:
+            chooser = UserChooser.load(self.folder / name, self._engine.backbone, self._dataset)
+            return Loaded(name, chooser.adapters, chooser.settings, chooser.fingerprint, chooser)
         adapter = read_adapter(self.folder / name)
         # Copies: what safetensors reads is backed by the file, which may be cut short or rewritten later.
         tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
-        return Loaded(name, replace(adapter, tensors=tensors), prompt_settings(adapter), adapter.fingerprint)
+        return Loaded(name, (replace(adapter, tensors=tensors),), prompt_settings(adapter), adapter.fingerprint)
 
     def open(self, names: list[str]) -> None:
         """Load adapters before the service runs.
@@ -85,8 +104,7 @@ class Shelf:
                 await batcher.call(lambda: self._engine.install(both))
             except (LorarecError, OSError) as error:
                 kept = "; the version in memory stays in use" if name in self.loaded else ""
-                message = str(error).replace(f"{self.folder}{os.sep}", "")
-                raise Problem(422, f"adapter {name} cannot be loaded: {message}{kept}", "name") from error
+                raise Problem(422, f"adapter {name} cannot be loaded: {self._told(error)}{kept}", "name") from error
             replaced = name in self.loaded
             self._publish(self.loaded | {name: new})
             if replaced:
@@ -145,6 +163,10 @@ class Shelf:
     def holds(self, mixture: Mapping[Loaded, float]) -> bool:
         """Whether these very versions are still the ones that new requests get."""
         return all(self.loaded.get(one.name) is one for one in mixture)
+
+    def _told(self, error: Exception) -> str:
+        """An error's message, with names of files but no paths to them."""
+        return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", str(error).replace(f"{self.folder}{os.sep}", ""))
 
     def _publish(self, loaded: dict[str, Loaded]) -> None:
         self.loaded = loaded

@@ -9,8 +9,7 @@ from fastapi import FastAPI, Response
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/combobox.js": ("combobox.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "combobox", "dom", "weights")},
 }
 #: No script but ours, no markup made from text by a script, no request to any other host, no frame around the page.
 POLICY = (

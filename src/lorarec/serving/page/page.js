@@ -1,19 +1,13 @@
 // Whatever the service sends is shown as text: nothing here makes markup of it, and the page's policy forbids it.
 
 import {combobox} from "/combobox.js";
+import {byId, make, number, percent, plural} from "/dom.js";
+import {showWeights} from "/weights.js";
 
-const KEY = "lorarec-api-key", WAIT = 120, SHOWN = 10, LONGEST = 100, COLOURS = 6;
-const asked = {user: "", history: [], picked: []}, details = new Map();
+const KEY = "lorarec-api-key", WAIT = 120, SHOWN = 10, LONGEST = 100;
+const asked = {user: "", history: [], picked: []}, details = new Map(), kinds = new Map();
 let shownSubject = "", turn = 0, timer, running;
 
-const byId = (id) => document.getElementById(id);
-const make = (tag, properties = {}, ...children) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-};
-const number = (value) => value.toFixed(2), percent = (value) => `${(100 * value).toFixed(1)} %`;
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const say = (words) => (byId("status").textContent = words);
 const tell = (problem) => (byId("problem").textContent = problem);
 
@@ -109,8 +103,9 @@ function question() {
 
 function mixture() {
   const first = byId("first").value, second = byId("second").value, share = byId("slider").value / 100;
-  const both = first && second && first !== second;
-  byId("slider-part").hidden = !both;
+  const personal = kinds.get(first) === "personal";
+  const both = first && second && first !== second && !personal;
+  [byId("slider-part").hidden, byId("second-part").hidden, byId("personal-part").hidden] = [!both, personal, !personal];
   if (!both) return Object.fromEntries([first || second].filter(Boolean).map((name) => [name, 1]));
   const ends = [`${first} ${number(1 - share)}`, `${second} ${number(share)}`];
   [byId("first-share").textContent, byId("second-share").textContent] = ends;
@@ -128,17 +123,17 @@ function refresh() {
 }
 
 async function ask(adapter) {
-  const mine = ++turn, asks = question(), nothing = {ranking: [], mixture: {}};
+  const mine = ++turn, asks = question(), nothing = {ranking: [], mixture: {}, personal: {}};
   running?.abort();
   running = new AbortController();
   tell("");
   byId("results").ariaBusy = String(asks !== null);
   try {
-      const answer = asks ? await call(asks.path, {...asks.subject, adapter}, running.signal) : nothing;
+    const answer = asks ? await call(asks.path, {...asks.subject, adapter}, running.signal) : nothing;
     const parts = await Promise.all(Object.keys(answer.mixture).map(detail));
     if (mine !== turn) return; // a newer question has been asked
     showRanking(answer.ranking, JSON.stringify(asks?.subject));
-    showWeights(answer.mixture, parts);
+    showWeights(answer, parts, asks?.subject.user_id);
     byId("weights-part").hidden = !answer.ranking.length;
   } catch (error) {
     if (mine === turn) tell(error.message);
@@ -177,48 +172,17 @@ function slide(nodes, before) {
   }
 }
 
-function showWeights(weights, parts) {
-  const layers = layersOf(weights, parts);
-  const names = [...new Set([...layers.values()].flatMap((row) => [...row.keys()]))];
-  const swatch = (place) => `part-${place % COLOURS}`;
-  const rows = [...layers].map(([layer, row]) => {
-    const shares = names.map((name) => row.get(name) ?? 0);
-    const pieces = shares.map((share, place) => make("span", {className: swatch(place)}));
-    pieces.forEach((piece, place) => (piece.style.flexGrow = shares[place]));
-    return make("tr", {}, make("th", {scope: "row", textContent: layer.replace(/^model\.layers\./, "")}),
-      ...shares.map((share) => make("td", {textContent: number(share)})),
-      make("td", {ariaHidden: "true"}, make("div", {className: "stack"}, ...pieces)));
-  });
-  const heads = names.map((name, place) =>
-    make("th", {scope: "col"}, make("span", {className: `swatch ${swatch(place)}`}), name));
-  const head = make("tr", {}, make("th", {scope: "col", textContent: "Layer"}), ...heads, make("td"));
-  byId("weights").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
-  byId("weights-box").hidden = !rows.length;
-  const alike = new Set([...layers.values()].map((row) => JSON.stringify([...row]))).size === 1;
-  const whose = parts.filter((one) => one.user_id).map((one) => `${one.name} was mixed for user ${one.user_id}.`);
-  const spread = alike ? `The same in all ${plural(rows.length, "layer")}.` : "Not the same in all layers.";
-  byId("weights-note").textContent = [...whose, rows.length ? spread : "No adapter: the backbone alone."].join(" ");
-}
-
-/** Layer -> part -> weight; an adapter that is a mixture itself counts as its parts. */
-function layersOf(weights, parts) {
-  const layers = new Map();
-  for (const {name, layers: own} of parts) {
-    for (const {layer, weights: inside} of own) {
-      const row = layers.get(layer) ?? layers.set(layer, new Map()).get(layer);
-      for (const [part, weight] of Object.entries(inside)) row.set(part, (row.get(part) ?? 0) + weights[name] * weight);
-    }
-  }
-  return layers;
-}
-
 async function start() {
   const {loaded} = await call("/v1/adapters");
-  const first = loaded.find(({name}) => name === "general") ?? loaded[0];
-  const others = loaded.filter(({name, readout}) => name !== first.name && readout === first.readout);
+  loaded.forEach(({name, kind}) => kinds.set(name, kind));
+  const plain = loaded.filter(({kind}) => kind === "adapter");
+  const first = plain.find(({name}) => name === "general") ?? plain[0] ?? loaded[0];
+  const others = plain.filter(({name, readout}) => name !== first.name && readout === first.readout);
   const second = others.find(({name}) => name === "specific") ?? others[0];
-  for (const [id, chosen, none] of [["first", first, "the backbone alone"], ["second", second, "none"]]) {
-    const options = loaded.map(({name}) => make("option", {value: name, textContent: name}));
+  for (const [id, there, chosen, none] of [
+    ["first", loaded, first, "the backbone alone"], ["second", plain, second, "none"],
+  ]) {
+    const options = there.map(({name}) => make("option", {value: name, textContent: name}));
     byId(id).replaceChildren(...options, make("option", {value: "", textContent: none}));
     byId(id).value = chosen?.name ?? "";
   }

@@ -1,0 +1,44 @@
+"""Scores and mixtures told as answers."""
+
+import numpy as np
+
+from lorarec.adapters.origin import part_weights
+from lorarec.scoring import posterior
+from lorarec.serving.answers import LayerWeights, Ranked, Ranking, UserWeights
+from lorarec.serving.engine import Loaded, Mixture
+from lorarec.serving.prompting import UNKNOWN, Case, Prompting
+
+
+def ranking(case: Case, scores: np.ndarray, mixture: Mixture, prompting: Prompting) -> Ranking:
+    """The candidates of a case, best first, with their scores (candidates,), and what gave them."""
+    shares = posterior(scores)
+    ranked = [
+        Ranked(
+            item_id=None if case.candidates[place].startswith(UNKNOWN) else case.candidates[place],
+            title=prompting.title(case.candidates[place]),
+            score=float(scores[place]),
+            probability=float(shares[place]),
+            candidate=int(place),
+        )
+        for place in np.argsort(-scores, kind="stable")
+    ]
+    personal = {
+        one.name: UserWeights(
+            routed=case.past is not None,
+            parts=list(one.chooser.names),
+            layers=dict(zip(one.chooser.layers, own.tolist(), strict=True)),
+        )
+        for one, own in mixture.own.items()
+        if one.chooser
+    }
+    return Ranking(ranking=ranked, mixture={one.name: w for one, w in mixture.shares.items()}, personal=personal)
+
+
+def layer_weights(one: Loaded) -> list[LayerWeights]:
+    """What an adapter was mixed from, or the mean weights of a personal one."""
+    if one.chooser:
+        mean = zip(one.chooser.layers, one.chooser.weights(None).tolist(), strict=True)
+        found = {layer: dict(zip(one.chooser.names, weights, strict=True)) for layer, weights in mean}
+    else:
+        found = part_weights(one.parts[0], one.name)
+    return [LayerWeights(layer=layer, weights=weights) for layer, weights in found.items()]
