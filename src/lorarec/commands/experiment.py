@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lorarec.evaluation import evaluation_table
-from lorarec.experiments import read_experiment, run_experiment
+from lorarec.experiments import fill
 
 
 def experiment(
@@ -17,7 +16,7 @@ def experiment(
     workers: Annotated[int, typer.Option(min=1, help="Rows fitted side by side, each in its own process.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Fill a table: fit every compared system with several seeds and rank the same candidate sets by all.
+    """Fill a table: fit every compared system with several seeds and measure all on the same cases.
 
     A recipe names a dataset, the settings, the seeds, and the rows with their options:
 
@@ -34,20 +33,32 @@ def experiment(
 
     Rows with `tune` get the same number of random trials each, judged on validation cases alone. popularity, item-knn,
     tf-idf and random stand in every table. OUT gets table.md, table.json and ndcg.png: means over seeds with 95%
-    intervals, paired tests against the best other row, time and memory. Interrupted or run again, it does only what is
-    missing; after a change of one row only that row. A row that fails is named, the others stand, and the exit code
-    is 1.
+    intervals, paired tests against the best other row, time and memory.
 
-    Example: lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
+    With `table: clicks`, the recipe's rows are RecLoRA's on a click log (recommenders, CTR-BERT, TALLRec, ReLLa,
+    RecLoRA, each LoRA also blended) and analyses of RecLoRA; OUT gets tables.md, tables.json, main.png and
+    analyses.png. With `table: weights`, OUT gets where entropy puts the weight between a general and a specific adapter
+    and how many unlabelled prompts that takes, as JSON and PNG (MoLoRec, Figures 4 and 5).
+
+    Interrupted or run again, it does only what is missing; after a change of a ranking row only that row. A row that
+    fails is named, the others stand, and the exit code is 1.
+
+    Examples:
+
+      lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
+
+      lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample
+
+      lorarec experiment recipes/figures4-5.yaml --out figures
     """
     console, told = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     bars = console.is_terminal and workers == 1 and not as_json
-    table = run_experiment(read_experiment(recipe), out, workers=workers, console=told, progress=bars)
+    filled = fill(recipe, out, workers=workers, console=told, progress=bars)
     if as_json:
-        typer.echo(json.dumps(table.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(filled.figures, indent=2, ensure_ascii=False))
     else:
-        for name in table.evaluation.settings:
-            console.print(evaluation_table(table.evaluation, name))
-        console.print(f"Table written to {out / 'table.md'}", markup=False, highlight=False, soft_wrap=True)
-    if table.failed:
+        for table in filled.shown:
+            console.print(table)
+        console.print(f"Written to {filled.path}", markup=False, highlight=False, soft_wrap=True)
+    if filled.failed:
         raise typer.Exit(1)

@@ -1,25 +1,21 @@
 """An experiment from its recipe to its table; what is done already is kept."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
-from lorarec.artefacts import read_json, write_json
-from lorarec.errors import LorarecError
+from lorarec.artefacts import read_json
+from lorarec.experiments.folder import claim
 from lorarec.experiments.ground import Ground
 from lorarec.experiments.job import ROWS, Job, run, run_in_process
+from lorarec.experiments.own_process import in_own_process
 from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import Table, filled_table
-
-EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
 
 
 def run_experiment(
@@ -41,7 +37,8 @@ def run_experiment(
     """
     out, console = Path(out), console or Console(quiet=True)
     ground = Ground.load(recipe)
-    _claim(out, recipe, ground)
+    claim(out, ground.identity(recipe), recipe.as_dict())
+    (out / ROWS).mkdir(exist_ok=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     for job in baselines:
         if not job.done(recipe, out):
@@ -63,28 +60,6 @@ def run_experiment(
     return table
 
 
-def _claim(out: Path, recipe: Recipe, ground: Ground) -> None:
-    """Make the folder this experiment's, or find that it is."""
-    identity = ground.identity(recipe)
-    if (out / EXPERIMENT).exists():
-        before = read_json(out / EXPERIMENT)
-        changed = next((key for key in identity if before.get(key) != identity[key]), None)
-        if changed is not None:
-            raise LorarecError(
-                f"{out} holds another experiment: {changed} was {before.get(changed)} and is now {identity[changed]}: "
-                "choose another --out"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already and is no experiment: choose another --out")
-    try:
-        (out / ROWS).mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
-        (out / COPY).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LorarecError(f"cannot write to {out}: {error.strerror}") from error
-    write_json(out / EXPERIMENT, identity)
-
-
 def _side_by_side(
     recipe: Recipe, out: Path, jobs: Sequence[Job], workers: int, console: Console, progress: bool
 ) -> dict[Job, str]:
@@ -98,7 +73,7 @@ def _side_by_side(
     pool = ThreadPoolExecutor(workers)
     try:
         running: dict[Future[str | None], Job] = {
-            pool.submit(_in_own_process, recipe, out, job, threads, progress): job for job in missing
+            pool.submit(in_own_process, run_in_process, recipe, out, job, threads, progress): job for job in missing
         }
         for count, future in enumerate(as_completed(running), 1):
             job, why = running[future], future.result()
@@ -108,18 +83,6 @@ def _side_by_side(
     finally:
         pool.shutdown(cancel_futures=True)
     return failed
-
-
-def _in_own_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> str | None:
-    """Why the job failed; a pool for each job, so that one that is killed takes no other along."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            pool.submit(run_in_process, recipe, out, job, threads, progress).result()
-        except LorarecError as error:
-            return str(error)
-        except BrokenProcessPool:
-            return "its process was killed, as the system does when memory runs out"
-    return None
 
 
 def _told(out: Path, job: Job, why: str | None) -> str:
