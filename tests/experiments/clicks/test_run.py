@@ -26,7 +26,7 @@ from lorarec.metrics.clicks import auc, delong_test
 def _command(*words: object) -> Any:
     app = typer.Typer()
     app.command()(experiment)
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
 
 
 def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
@@ -48,23 +48,20 @@ def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200)
 
 
 def test_a_small_recipe_is_done_row_by_row_and_kept(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
-    path, out = write_clicks(), tmp_path / "out"
-    result = _command(path, "--out", out, "--workers", 2, "--json")
+    path, out = write_clicks(rows=["reclora"]), tmp_path / "out"
+    result = _command(path, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found == read_json(out / "tables.json")
-    assert list(found["main"]) == ["din", "reclora", "reclora-blended"]
+    assert list(found["main"]) == ["reclora", "reclora-blended"]
     assert found["events"] == 36
     assert found["failed"] == {}
-    assert set(found["seconds"]) == {"din-seed1", "reclora-seed1", "reclora-blended-seed1"}
-    assert [(each["row"], each["other"]) for each in found["differences"]] == [
-        ("reclora", "din"),
-        ("reclora-blended", "din"),
-    ]
+    assert set(found["seconds"]) == {"reclora-seed1", "reclora-blended-seed1"}
     for row in found["main"].values():
         assert row["auc"]["low"] <= row["auc"]["mean"] <= row["auc"]["high"]
     own = read_json(out / "rows" / "reclora-seed1.json")
-    assert own["figures"]["recommender_auc"] == found["main"]["din"]["auc"]["mean"]
+    assert 0 <= own["figures"]["recommender_auc"] <= 1
+    assert own["seconds"] == found["seconds"]["reclora-seed1"]
     assert own["figures"]["auc"] == found["main"]["reclora"]["auc"]["seeds"]["1"]
     assert "| RecLoRA + recommender | " in (out / "tables.md").read_text()
     assert (out / "main.png").stat().st_size > 3000

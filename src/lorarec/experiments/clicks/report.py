@@ -72,14 +72,15 @@ def markdown(tables: Mapping[str, Any], first_seed: int) -> str:
 def main_table(tables: Mapping[str, Any]) -> Table:
     """Figures of the main table as means over seeds."""
     title = f"{tables['settings']['dataset']}: {tables['events']:,} test events"
-    caption = f"mean ± standard deviation over seeds, {LEVEL:.0%} interval over events"
+    caption = f"means over seeds; [{LEVEL:.0%} interval over events]"
     table = Table(title=Text(title), caption=Text(caption))
     table.add_column("row")
-    for name in (*COLUMNS.values(), "seeds"):
+    for name in COLUMNS.values():
         table.add_column(name, justify="right")
     for kind, figures in tables["main"].items():
-        seeds = str(len(figures["auc"]["seeds"]))
-        table.add_row(Text(TITLES[kind]), *(Text(_cell(figure)) for figure in figures.values()), seeds)
+        cells = [f"{figures[name]['mean']:.4f}" for name in COLUMNS]
+        cells[0] += f" {_interval(figures['auc']['low'], figures['auc']['high'])}"
+        table.add_row(Text(TITLES[kind]), *map(Text, cells))
     return table
 
 
