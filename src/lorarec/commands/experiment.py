@@ -47,7 +47,7 @@ def experiment(
 
       lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
 
-      lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample
+      lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample --workers 2
 
       lorarec experiment recipes/figures4-5.yaml --out figures
     """

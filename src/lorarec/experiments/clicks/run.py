@@ -47,8 +47,9 @@ def run_clicks(
     """
     out, console = Path(out), console or Console(quiet=True)
     dataset = named_dataset(recipe.dataset)
-    settings = {"dataset": dataset.name, "fingerprint": dataset.fingerprint, "backbone": recipe.backbone}
-    settings |= {"crm": recipe.crm, "first_seed": recipe.seeds[0], "options": recipe.told}
+    settings: dict[str, Any] = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
+    settings |= {"backbone": recipe.backbone, "crm": recipe.crm}
+    settings |= {"first_seed": recipe.seeds[0], "options": recipe.told}
     claim(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)
     threads = max(1, torch.get_num_threads() // workers)

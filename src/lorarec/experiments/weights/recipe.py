@@ -57,8 +57,7 @@ class WeightsRecipe:
     @property
     def ground(self) -> Recipe:
         """The data, as those of a ranking table without rows."""
-        shared = {"split": self.split, "settings": self.settings, "backbone": self.backbone, "seeds": self.seeds}
-        return Recipe(self.dataset, {}, self.general, **shared)
+        return Recipe(self.dataset, {}, self.general, self.split, self.settings, backbone=self.backbone)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a recipe file holds them."""
@@ -83,8 +82,8 @@ def _checked(given: dict[str, Any]) -> WeightsRecipe:
     need_counts(given, "users")
     need_each("prompts", given, lambda each: type(each) is int and each >= 1, "whole numbers from 1 on")
     need_each("adapters", given, lambda each: isinstance(each, str), "adapter folders")
-    adapters, domains, options = (given.get(key) or [] for key in ("adapters", "general", "options"))
-    need("adapters", len(adapters) in (0, 2), "the folders of a general and a specific adapter", adapters)
+    adapters, domains, options = (given.get(key) for key in ("adapters", "general", "options"))
+    need("adapters", not adapters or len(adapters) == 2, "the folders of a general and a specific adapter", adapters)
     if bool(adapters) == bool(domains):
         raise LorarecError("key adapters: give either adapters or, to have them trained, general domains")
     need("options", isinstance(options or {}, dict), "options of `lorarec train`", options)
