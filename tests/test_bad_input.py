@@ -34,6 +34,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bad-time.csv").write_text(LOG.replace(",17\n", ",yesterday\n"))
     (folder / "untitled.csv").write_text("item,title\n" + "".join(f"i{n},\n" for n in range(40)))
     (folder / "cut.csv.gz").write_bytes(gzip.compress(LOG.encode())[:-20])
+    (folder / "kind.yaml").write_text("table: clocks\ndataset: shop\n")
+    (folder / "key.yaml").write_text("table: clicks\ndataset: shop\nrow: [din]\n")
+    (folder / "analysis.yaml").write_text("table: clicks\ndataset: shop\nanalyses: [colour]\n")
+    (folder / "weights.yaml").write_text("table: weights\ndataset: shop\nadapters: [one]\n")
+    (folder / "clicks.yaml").write_text("table: clicks\ndataset: sample\n")
     (folder / "taken").mkdir()
     (folder / "taken" / "note").write_text("mine")
     rows = [line.split(",") for line in LOG.splitlines()[1:]]
@@ -132,6 +137,12 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["recommend", "shop", "--user", "u0", "--allow", "seen.txt"], "is left to recommend to user u0"),
         (["index", "shop", "--out", "taken"], "taken exists already"),
         (["index", "taken", "--out", "new"], "taken has no dataset.json"),
+        (["experiment", "none.yaml", "--out", "new"], "cannot read recipe none.yaml"),
+        (["experiment", "kind.yaml", "--out", "new"], "recipe kind.yaml, key table: must be one of ranking"),
+        (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key row"),
+        (["experiment", "analysis.yaml", "--out", "new"], "recipe analysis.yaml, key analyses: must be of size"),
+        (["experiment", "weights.yaml", "--out", "new"], "recipe weights.yaml, key adapters: must be the folders of"),
+        (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment of this kind"),
     ],
 )
 def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:

@@ -1,5 +1,6 @@
 """Artefacts on disk: written whole or not at all, identified by content, and what made them."""
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -84,6 +85,25 @@ def new_file(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
+    """Yield whether this process alone has a lock, which ends with the block or the process.
+
+    Args:
+        path: a file that stands for the lock; it is made with its folder, and stays.
+        wait: for another process to end; without it the answer is no when one has the lock.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -19,7 +19,7 @@ def test_where_weight_goes(tiny_backbone, pair, builder, make_prompts, tmp_path)
 def test_effect_of_prompts(tiny_backbone, pair, builder, make_prompts, tmp_path):
     prompts = make_prompts(builder)
     evaluation = (prompts, [0] * len(prompts))
-    options = {"counts": (2, 4, 100), "repeats": 2}
+    options = {"counts": (2, 4, 100), "seeds": (3, 4)}
     runs = effect_of_prompts(tiny_backbone, pair, prompts, evaluation, builder, tmp_path / "out", **options)
     assert [run["prompts"] for run in runs] == [2, 2, 4, 4]
     assert all(0 <= run["ndcg@1"] <= run["ndcg@3"] <= 1 for run in runs)
@@ -34,7 +34,7 @@ def test_weights_do_not_depend_on_labels(tiny_backbone, pair, builder, make_prom
     for target in (0, 1):
         evaluation = (prompts, [target] * len(prompts))
         out = tmp_path / str(target)
-        runs = effect_of_prompts(tiny_backbone, pair, prompts, evaluation, builder, out, counts=(4,), repeats=1)
+        runs = effect_of_prompts(tiny_backbone, pair, prompts, evaluation, builder, out, counts=(4,), seeds=(0,))
         found.append(runs[0]["weights"])
     assert found[0] == found[1]
 

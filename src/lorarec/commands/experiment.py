@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from lorarec.errors import LorarecError
-from lorarec.evaluation import evaluation_table
-from lorarec.experiments import Processes, Workers, read_experiment, run_experiment
+from lorarec.experiments import Processes, Workers, fill
 
 
 def experiment(
@@ -26,7 +25,7 @@ def experiment(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Fill a table: fit every compared system with several seeds and rank the same candidate sets by all.
+    """Fill a table: fit every compared system with several seeds and measure all on the same cases.
 
     A recipe names a dataset, the settings, the seeds, and the rows with their options:
 
@@ -43,9 +42,15 @@ def experiment(
 
     Rows with `tune` get the same number of random trials each, judged on validation cases alone. popularity, item-knn,
     tf-idf and random stand in every table. OUT gets table.md, table.json and ndcg.png: means over seeds with 95%
-    intervals, paired tests against the best other row, time and memory. Interrupted or run again, it does only what is
-    missing; after a change of one row only that row. A row that fails is named, the others stand, and the exit code
-    is 1.
+    intervals, paired tests against the best other row, time and memory.
+
+    With `table: clicks`, the recipe's rows are RecLoRA's on a click log (recommenders, CTR-BERT, TALLRec, ReLLa,
+    RecLoRA, each LoRA also blended) and analyses of RecLoRA; OUT gets tables.md, tables.json, main.png and
+    analyses.png. With `table: weights`, OUT gets where entropy puts the weight between a general and a specific adapter
+    and how many unlabelled prompts that takes, as JSON and PNG (MoLoRec, Figures 4 and 5).
+
+    Interrupted or run again, it does only what is missing; after a change of a ranking row only that row. A row that
+    fails is named, the others stand, and the exit code is 1.
 
     With --engine ray, rows are tasks of a Ray cluster whose machines see the same paths, each on a GPU of its own if
     there are any; lorarec[ray] must be installed.
@@ -55,12 +60,15 @@ def experiment(
       lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
 
       lorarec experiment recipes/table1.yaml --out /share/table1 --engine ray --address auto --workers 16
+
+      lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample --workers 2
+
+      lorarec experiment recipes/figures4-5.yaml --out figures
     """
     console, told = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     bars = console.is_terminal and workers == 1 and not as_json
     if address and engine != "ray":
         raise LorarecError("--address is of the ray engine: add --engine ray")
-    chosen = read_experiment(recipe)
     with ExitStack() as stack:
         doing: Workers = Processes(workers)
         if engine == "ray":
@@ -71,12 +79,12 @@ def experiment(
                 raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
             stack.enter_context(cluster(address))
             doing = RayTasks(workers)
-        table = run_experiment(chosen, out, workers=doing, console=told, progress=bars)
+        filled = fill(recipe, out, workers=doing, console=told, progress=bars)
     if as_json:
-        typer.echo(json.dumps(table.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(filled.figures, indent=2, ensure_ascii=False))
     else:
-        for name in table.evaluation.settings:
-            console.print(evaluation_table(table.evaluation, name))
-        console.print(f"Table written to {out / 'table.md'}", markup=False, highlight=False, soft_wrap=True)
-    if table.failed:
+        for table in filled.shown:
+            console.print(table)
+        console.print(f"Written to {filled.path}", markup=False, highlight=False, soft_wrap=True)
+    if filled.failed:
         raise typer.Exit(1)

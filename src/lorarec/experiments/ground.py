@@ -9,14 +9,14 @@ import polars as pl
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.data.content_hash import content_hash
-from lorarec.data.sample import load_sample
+from lorarec.data.sample import load_sample, load_whole_sample
 from lorarec.errors import LorarecError
 from lorarec.evaluation.evaluate import sampled_users, tested_settings
 from lorarec.evaluation.measure import shown_to_rows
 from lorarec.experiments.recipe import Recipe
 from lorarec.systems import Material
 
-SAMPLE = "sample:"
+WHOLE_SAMPLE, SAMPLE = "sample", "sample:"
 #: Of the sample of test users and of the intervals, as in `evaluate`.
 SEED = 0
 
@@ -44,12 +44,12 @@ class Ground:
         Raises:
             LorarecError: a dataset is missing or unusable, or a setting has no cases.
         """
-        dataset = _dataset(recipe.dataset)
+        dataset = named_dataset(recipe.dataset)
         try:
             split = load_split(dataset, **(recipe.split or {}))
         except TypeError as error:
             raise LorarecError(f"key split: unusable options of a split: {error}") from error
-        general = [(each, load_split(each)) for each in map(_dataset, recipe.general)]
+        general = [(each, load_split(each)) for each in map(named_dataset, recipe.general)]
         settings = tested_settings(dataset, split, recipe.settings)
         cases = {setting: sampled_users(split.test[setting], recipe.users, SEED) for setting in settings}
         return cls(dataset, split, general, cases)
@@ -81,5 +81,12 @@ class Ground:
         }
 
 
-def _dataset(name: str) -> Dataset:
+def named_dataset(name: str) -> Dataset:
+    """A dataset folder, `sample:DOMAIN` of the bundled sample, or `sample` for all of it.
+
+    Raises:
+        LorarecError: it is missing or unusable.
+    """
+    if name == WHOLE_SAMPLE:
+        return load_whole_sample()
     return load_sample(name.removeprefix(SAMPLE)) if name.startswith(SAMPLE) else Dataset.load(name)

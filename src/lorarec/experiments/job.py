@@ -1,10 +1,7 @@
 """One row fitted with one seed, or its options tuned: what a process of its own does, and the files it leaves."""
 
-import multiprocessing
-import os
 import resource
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from lorarec.artefacts import read_json, versions, write_json
 from lorarec.data.columns import USER
-from lorarec.errors import LorarecError
 from lorarec.evaluation import Scorer, baseline_rows
 from lorarec.evaluation.measure import ranks_of
 from lorarec.experiments.ground import Ground
+from lorarec.experiments.own_process import alone
 from lorarec.experiments.recipe import BASELINES, Recipe, table_name
 from lorarec.experiments.tune import tune
 from lorarec.systems import SYSTEMS
@@ -69,14 +65,8 @@ def run_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: 
     Raises:
         LorarecError: whatever went wrong, in one line.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    try:
+    with alone(threads):
         run(recipe, Ground.load(recipe), out, job, progress)
-    except LorarecError:
-        raise
-    except Exception as error:
-        raise LorarecError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> None:
@@ -143,10 +133,3 @@ def _peak_mib(job: Job) -> float | None:
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,14 +1,14 @@
-"""Jobs as tasks of a Ray cluster."""
+"""Pieces of work as tasks of a Ray cluster."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from lorarec.errors import LorarecError
-from lorarec.experiments.job import Job, run_in_process
-from lorarec.experiments.recipe import Recipe
 from lorarec.experiments.workers import KILLED
 from lorarec.ray_cluster import share_each
 
@@ -16,10 +16,10 @@ from lorarec.ray_cluster import share_each
 class RayTasks:
     """`Workers` on the cluster that this process is connected to (`lorarec.ray_cluster`).
 
-    All machines see the same paths: the data, the backbone and the folder of the experiment.
+    All machines see the same paths: the data, the backbone and the folder of the experiment. There are no bars.
 
     Args:
-        count: jobs at a time; each gets as many whole cores as are there for each, and a GPU if there are any.
+        count: tasks at a time; each gets as many whole cores as are there for each, and a GPU if there are any.
 
     Raises:
         LorarecError: there is no room for so many.
@@ -27,14 +27,14 @@ class RayTasks:
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
-        self._cores, gpus = share_each(count)
+        self.threads, gpus = share_each(count)
         # A process is used once: memory is measured as its peak.
-        self._task = ray.remote(num_cpus=self._cores, num_gpus=gpus, max_calls=1, max_retries=0)(_do)
+        self._task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_calls=1, max_retries=0)(_do)
 
-    def do(self, recipe: Recipe, out: Path, job: Job, progress: bool) -> str | None:
-        """See `Workers`; there are no bars."""
+    def do(self, work: Callable[..., None], *given: Any) -> str | None:
+        """See `Workers`."""
         try:
-            ray.get(self._task.remote(Path.cwd(), recipe, out, job, self._cores))
+            ray.get(self._task.remote(Path.cwd(), work, given))
         except RayTaskError as error:
             if isinstance(error.cause, LorarecError):
                 return str(error.cause)
@@ -46,7 +46,7 @@ class RayTasks:
         return None
 
 
-def _do(folder: Path, recipe: Recipe, out: Path, job: Job, threads: int) -> None:
+def _do(folder: Path, work: Callable[..., None], given: tuple[Any, ...]) -> None:
     # Paths of a recipe are relative to where the command was started.
     os.chdir(folder)
-    run_in_process(recipe, out, job, threads, progress=False)
+    work(*given)

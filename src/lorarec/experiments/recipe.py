@@ -1,8 +1,8 @@
-"""The recipe of an experiment: which data, which rows, how often, and which figures stand beside."""
+"""The recipe of a ranking table: which data, which rows, how often, and which figures stand beside."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,20 @@ from lorarec.data.split import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation.baselines import INFORMED, RANDOM
 from lorarec.evaluation.result import FIGURES
+from lorarec.experiments.keys import (
+    as_read,
+    is_number,
+    make_lists,
+    need,
+    need_counts,
+    need_each,
+    need_given,
+    need_seeds,
+    need_texts,
+    read_keys,
+)
 from lorarec.systems import SYSTEMS
 from lorarec.systems.options import refuse_options
-from lorarec.training import read_recipe
 
 BASELINES = (RANDOM, *INFORMED)
 SETTINGS = (WARM, NEW_ITEM)
@@ -84,43 +95,23 @@ def table_name(setting: str, share: float | None) -> str:
 
 
 def read_experiment(path: str | Path) -> Recipe:
-    """Read a recipe; a key `base` names another beside it, whose keys hold where this one says nothing.
+    """Read a recipe of a ranking table; a key `base` names another, whose keys hold where this one says nothing.
 
     Raises:
         LorarecError: one line that names the file and the key.
     """
-    known = {each.name for each in fields(Recipe)} | {"base"}
-    given = read_recipe(path, known)
-    if base := given.pop("base", None):
-        given = {**read_recipe(Path(path).parent / str(base), known - {"base"}), **given}
-    try:
-        return _checked(given)
-    except LorarecError as error:
-        raise LorarecError(f"recipe {path}, {error}") from error
+    return read_keys(path, Recipe, _checked)
 
 
 def _checked(given: dict[str, Any]) -> Recipe:
-    for key in ("dataset", "rows"):
-        if not given.get(key):
-            raise LorarecError(f"key {key}: it is missing")
-    for key in ("dataset", "backbone", "compare_with", "source"):
-        _need(key, given.get(key) is None or isinstance(given[key], str), "a text", given.get(key))
-    for key in ("general", "settings", "few_shot", "seeds"):
-        if isinstance(given.get(key), str | int | float):
-            given[key] = [given[key]]
-        _need(key, isinstance(given.get(key, []), list), "a list", given.get(key))
-    for key in ("settings", "few_shot", "seeds"):
-        found = given.get(key, ["-"] if key != "few_shot" else [])
-        _need(key, (found or key == "few_shot") and len(set(map(str, found))) == len(found), "different values", found)
-    _all("general", given, lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
-    _all("settings", given, lambda each: each in SETTINGS, " or ".join(SETTINGS))
-    _all("few_shot", given, lambda each: _number(each) and 0 < each <= 1, "shares above 0 and at most 1")
-    _all("seeds", given, lambda each: type(each) is int and each >= 0, "whole numbers from 0 on")
-    for key in ("users", "trials"):
-        value = given.get(key)
-        _need(key, value is None or (type(value) is int and value >= 1), "a whole number from 1 on", value)
-    _need("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
-    _need("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
+    need_given(given, "dataset", "rows")
+    need_texts(given, "dataset", "backbone", "compare_with", "source")
+    check_domains(given)
+    make_lists(given, "few_shot", "seeds", empty=("few_shot",))
+    need_each("few_shot", given, lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
+    need_seeds(given)
+    need_counts(given, "users", "trials")
+    need("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
@@ -130,24 +121,32 @@ def _checked(given: dict[str, Any]) -> Recipe:
     return recipe
 
 
+def check_domains(given: dict[str, Any]) -> None:
+    """Check the keys `general`, `settings` and `split`, which say what `Ground` reads beside the ranked domain."""
+    make_lists(given, "general", "settings", empty=("general",))
+    need_each("general", given, lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
+    need_each("settings", given, lambda each: each in SETTINGS, " or ".join(SETTINGS))
+    need("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
+
+
 def _row(row: str, given: Any) -> Row:
     where = f"key rows.{row}"
     given = {} if given is None else given
     if not _NAME.fullmatch(row) or row in BASELINES:
         raise LorarecError(f"{where}: a row's name is letters, digits, `.`, `_`, `+` and `-`, and not a baseline's")
-    _need(where, isinstance(given, dict), "a mapping of system, options and tune", given)
+    need(where, isinstance(given, dict), "a mapping of system, options and tune", given)
     if unknown := sorted(given.keys() - {"system", "options", "tune"}):
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
     if system not in SYSTEMS:
         raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(SYSTEMS)}")
     options, tune = given.get("options") or {}, given.get("tune") or {}
-    _need(f"{where}.options", isinstance(options, dict), "a mapping", options)
-    _need(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
+    need(f"{where}.options", isinstance(options, dict), "a mapping", options)
+    need(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
-        _need(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
-    options = {key: _value(value) for key, value in options.items()}
-    tune = {key: [_value(each) for each in values] for key, values in tune.items()}
+        need(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
+    options = {key: as_read(value) for key, value in options.items()}
+    tune = {key: [as_read(each) for each in values] for key, values in tune.items()}
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
             refuse_options(SYSTEMS[system], {**options, **tried})
@@ -164,7 +163,7 @@ def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
                 where = ".".join(["paper", *place])
                 raise LorarecError(f"key {where}: unknown {found}: choose one of {', '.join(known)}")
     for *place, value in _paths(recipe.paper, 4):
-        _need(".".join(["key paper", *place]), _number(value), "a number", value)
+        need(".".join(["key paper", *place]), is_number(value), "a number", value)
 
 
 def _paths(value: Any, depth: int) -> list[list[Any]]:
@@ -174,24 +173,3 @@ def _paths(value: Any, depth: int) -> list[list[Any]]:
     if depth == 1:
         return [[key] for key in value]
     return [[key, *rest] for key, inner in value.items() for rest in _paths(inner, depth - 1)]
-
-
-def _all(key: str, given: dict[str, Any], usable: Any, wanted: str) -> None:
-    for each in given.get(key) or []:
-        _need(key, usable(each), wanted, each)
-
-
-def _need(key: str, usable: Any, wanted: str, value: Any) -> None:
-    if not usable:
-        raise LorarecError(f"{key if key.startswith('key') else 'key ' + key}: must be {wanted}, got {value!r}")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _value(value: Any) -> Any:
-    """YAML reads 2e-4, without a point, as text."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][+-]?[0-9]+", value):
-        return float(value)
-    return value

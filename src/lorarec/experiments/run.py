@@ -5,19 +5,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from lorarec.artefacts import read_json, write_json
-from lorarec.errors import LorarecError
+from lorarec.artefacts import read_json
+from lorarec.experiments.folder import claim
 from lorarec.experiments.ground import Ground
-from lorarec.experiments.job import ROWS, Job, run
+from lorarec.experiments.job import ROWS, Job, run, run_in_process
 from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.workers import Processes, Workers
-
-EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
 
 
 def run_experiment(
@@ -45,7 +42,8 @@ def run_experiment(
     """
     out, console, workers = Path(out), console or Console(quiet=True), workers or Processes()
     ground = Ground.load(recipe)
-    _claim(out, recipe, ground)
+    claim(out, ground.identity(recipe), recipe.as_dict())
+    (out / ROWS).mkdir(exist_ok=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     for job in baselines:
         if not job.done(recipe, out):
@@ -67,28 +65,6 @@ def run_experiment(
     return table
 
 
-def _claim(out: Path, recipe: Recipe, ground: Ground) -> None:
-    """Make the folder this experiment's, or find that it is."""
-    identity = ground.identity(recipe)
-    if (out / EXPERIMENT).exists():
-        before = read_json(out / EXPERIMENT)
-        changed = next((key for key in identity if before.get(key) != identity[key]), None)
-        if changed is not None:
-            raise LorarecError(
-                f"{out} holds another experiment: {changed} was {before.get(changed)} and is now {identity[changed]}: "
-                "choose another --out"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise LorarecError(f"{out} exists already and is no experiment: choose another --out")
-    try:
-        (out / ROWS).mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)
-        (out / COPY).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LorarecError(f"cannot write to {out}: {error.strerror}") from error
-    write_json(out / EXPERIMENT, identity)
-
-
 def _side_by_side(
     recipe: Recipe, out: Path, jobs: Sequence[Job], workers: Workers, console: Console, progress: bool
 ) -> dict[Job, str]:
@@ -101,7 +77,7 @@ def _side_by_side(
     pool = ThreadPoolExecutor(workers.count)
     try:
         running: dict[Future[str | None], Job] = {
-            pool.submit(workers.do, recipe, out, job, progress): job for job in missing
+            pool.submit(workers.do, run_in_process, recipe, out, job, workers.threads, progress): job for job in missing
         }
         for count, future in enumerate(as_completed(running), 1):
             job, why = running[future], future.result()

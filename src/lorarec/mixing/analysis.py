@@ -68,8 +68,7 @@ def effect_of_prompts(
     out: str | Path,
     *,
     counts: Sequence[int] = COUNTS,
-    repeats: int = 3,
-    seed: int = 0,
+    seeds: Sequence[int] = (0, 1, 2),
     combine: str = FACTORS,
     objective: str = CANDIDATES,
     token_budget: int = 8192,
@@ -82,7 +81,8 @@ def effect_of_prompts(
     Args:
         prompts: unlabelled prompts to draw from; counts above their number are left out.
         evaluation: prompts and the index of the true candidate of each, to measure NDCG@1 and NDCG@3 on.
-        repeats: random draws for each count.
+        counts: numbers of prompts.
+        seeds: each gives one random draw for every count.
 
     Returns:
         For each draw `prompts` (their number), `weights`, `ndcg@1` and `ndcg@3`.
@@ -95,8 +95,8 @@ def effect_of_prompts(
         raise LorarecError(f"{len(prompts)} unlabelled prompts are fewer than the smallest count, {min(counts)}")
     bank = AdapterBank.from_folders(adapters, backbone)
     entropy = Entropy(objective, builder)
-    rng = np.random.default_rng(seed)
-    draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for _ in range(repeats)]
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
     with new_folder(out, overwrite) as folder:
         with evaluation_mode(backbone.model), install(backbone.model, bank, combine) as mixed:
             chosen = [
@@ -110,7 +110,7 @@ def effect_of_prompts(
         ]
         write_json(
             folder / "effect_of_prompts.json",
-            {"adapters": list(map(str, adapters)), "cases": len(evaluation[0]), "seed": seed, "runs": runs},
+            {"adapters": list(map(str, adapters)), "cases": len(evaluation[0]), "seeds": list(seeds), "runs": runs},
         )
         counts_picture(folder / "effect_of_prompts.png", runs, bank.names)
     return runs

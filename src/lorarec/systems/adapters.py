@@ -4,7 +4,6 @@ Options are those of `TrainOptions`. Adapters lie in `Material.folder` under nam
 seed apart, so rows with the same options share them: the first that needs one trains it, others wait and read it.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lorarec.artefacts import locked
 from lorarec.data.content_hash import content_hash
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.evaluation.result import Scorer
@@ -66,7 +66,7 @@ def second_round(material: Material, **options: Any) -> Scorer:
 @takes(TrainOptions)
 def mixture_grid(material: Material, *, cases: int = 300, **options: Any) -> Scorer:
     """MoLoRec with the weights that rank `cases` validation cases best."""
-    pair = [_general(material, options), _specific(material, options)]
+    pair = adapter_pair(material, options)
     prompts = CasePrompts(_backbone(material), pair)
     validation = prompts.validation(material.dataset, material.split, cases, material.seed)
 
@@ -79,7 +79,7 @@ def mixture_grid(material: Material, *, cases: int = 300, **options: Any) -> Sco
 @takes(TrainOptions)
 def mixture_entropy(material: Material, *, prompts: int = 100, **options: Any) -> Scorer:
     """MoLoRec with the weights of the lowest entropy over some of the ranked cases, unlabelled (equation 10)."""
-    return _ByEntropy(material, [_general(material, options), _specific(material, options)], prompts)
+    return _ByEntropy(material, adapter_pair(material, options), prompts)
 
 
 class _ByEntropy:
@@ -102,6 +102,11 @@ class _ByEntropy:
         scores = row(cases)
         self.about = row.about
         return scores
+
+
+def adapter_pair(material: Material, options: dict[str, Any]) -> list[Path]:
+    """Folders of the general and the specific adapter with these options, trained where they are not there yet."""
+    return [_general(material, options), _specific(material, options)]
 
 
 def _general(material: Material, options: dict[str, Any]) -> Path:
@@ -131,9 +136,7 @@ def _made(material: Material, kind: str, of: list[Any], make: Callable[[Path], N
     material.need("folder")
     assert material.folder is not None
     out = material.folder / f"{kind}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:12]}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_name(f".{out.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(out.with_name(f".{out.name}.lock")):
         if not out.exists():
             make(out)
     return out

@@ -146,8 +146,11 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     raise LorarecError(f"option {name} must be {wanted}, got {value!r}")
 
 
-def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:
+def read_recipe(path: str | Path, known: set[str] | None) -> dict[str, Any]:
     """The options of a YAML recipe, a mapping of option names (`-` and `_` are the same) to values.
+
+    Args:
+        known: names that it may have; any when None.
 
     Raises:
         LorarecError: the file is missing, is not a YAML mapping, or names an option that does not exist.
@@ -161,7 +164,6 @@ def read_recipe(path: str | Path, known: set[str]) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise LorarecError(f"recipe {path} must be a mapping of option names to values")
     options = {str(key).replace("-", "_"): value for key, value in recipe.items()}
-    unknown = sorted(set(options) - known)
-    if unknown:
+    if known is not None and (unknown := sorted(set(options) - known)):
         raise LorarecError(f"recipe {path} has an unknown key {unknown[0]}: choose from {', '.join(sorted(known))}")
     return options
