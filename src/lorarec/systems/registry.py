@@ -3,7 +3,15 @@
 from collections.abc import Callable
 
 from lorarec.evaluation.result import Scorer
-from lorarec.systems.adapters import general, mixture_entropy, mixture_grid, second_round, specific, zero_shot
+from lorarec.systems.adapters import (
+    general,
+    mixture_entropy,
+    mixture_grid,
+    second_round,
+    specific,
+    tallrec,
+    zero_shot,
+)
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
 from lorarec.systems.unisrec import unisrec
@@ -20,6 +28,7 @@ SYSTEMS: dict[str, System] = {
     "unisrec": unisrec,
     "vq-rec": vqrec,
     "zero-shot": zero_shot,
+    "tallrec": tallrec,
     "general": general,
     "specific": specific,
     "second-round": second_round,
