@@ -31,6 +31,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "fmlp-rec": _SEQUENCE,
     "unisrec": {**_TRANSFER, "experts": 2},
     "vq-rec": {**_TRANSFER, "digits": 8, "codes": 16},
+    "recformer": {**_TRANSFER, "pretrain_epochs": 5, "epochs": 4},
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 

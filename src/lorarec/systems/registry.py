@@ -14,6 +14,7 @@ from lorarec.systems.adapters import (
 )
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
+from lorarec.systems.recformer import recformer
 from lorarec.systems.unisrec import unisrec
 from lorarec.systems.vqrec import vqrec
 
@@ -28,6 +29,7 @@ SYSTEMS: dict[str, System] = {
     "unisrec": unisrec,
     "vq-rec": vqrec,
     "zero-shot": zero_shot,
+    "recformer": recformer,
     "tallrec": tallrec,
     "general": general,
     "specific": specific,
