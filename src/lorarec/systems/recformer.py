@@ -127,7 +127,8 @@ def _batches(
 def _new_encoder(material: Material, options: RecformerOptions) -> Encoder:
     material.need("backbone")
     assert material.backbone is not None
-    return Encoder(narrowed(material.backbone.model.get_input_embeddings().weight, options.width), options)
+    words: Any = material.backbone.model.get_input_embeddings().weight
+    return Encoder(narrowed(words, options.width), options)
 
 
 def _words(datasets: list[Dataset], material: Material, encoder: Encoder, options: RecformerOptions) -> ItemWords:
