@@ -32,6 +32,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "unisrec": {**_TRANSFER, "experts": 2},
     "vq-rec": {**_TRANSFER, "digits": 8, "codes": 16},
     "recformer": {**_TRANSFER, "pretrain_epochs": 5, "epochs": 4},
+    "p5": {"epochs": 7, "width": 16, "depth": 1, "batch": 32, "lr": 1e-2, "dropout": 0},
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 

@@ -14,6 +14,7 @@ from lorarec.systems.adapters import (
 )
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
+from lorarec.systems.p5 import p5
 from lorarec.systems.recformer import recformer
 from lorarec.systems.unisrec import unisrec
 from lorarec.systems.vqrec import vqrec
@@ -30,6 +31,7 @@ SYSTEMS: dict[str, System] = {
     "vq-rec": vqrec,
     "zero-shot": zero_shot,
     "recformer": recformer,
+    "p5": p5,
     "tallrec": tallrec,
     "general": general,
     "specific": specific,
