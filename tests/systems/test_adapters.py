@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lorarec.artefacts import read_json
@@ -53,6 +54,21 @@ def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: Material, ma
     assert "adapter" in entropy.about
     SYSTEMS["specific"](replace(material, seed=7), **OPTIONS)
     assert len(list(material.folder.glob("specific-*"))) == 2
+
+
+def test_tallrec_judges_every_candidate_by_itself(circles: Material, material: Material) -> None:
+    assert material.folder is not None
+    scorer = SYSTEMS["tallrec"](material, **OPTIONS)
+    (folder,) = material.folder.glob("specific-*")
+    options = read_json(folder / "lorarec.json")["options"]
+    assert (options["loss"], options["readout"], options["evidence"]) == ("pointwise", "verdict", False)
+    cases = circles.split.test["warm"].head(6).select(USER, HISTORY, CANDIDATES)
+    together = np.stack(scorer(cases))
+    assert together.std(axis=1).min() > 0
+    fewer = scorer(cases.tail(2).with_columns(pl.col(CANDIDATES).list.head(3)))
+    np.testing.assert_allclose(np.stack(fewer), together[-2:, :3], atol=1e-5)
+    again = SYSTEMS["tallrec"](replace(material, folder=material.folder.with_name("again")), **OPTIONS)
+    np.testing.assert_array_equal(np.stack(again(cases)), together)
 
 
 def test_zero_shot_is_the_backbone_alone(circles: Material, material: Material) -> None:

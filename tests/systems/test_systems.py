@@ -31,11 +31,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "fmlp-rec": _SEQUENCE,
     "unisrec": {**_TRANSFER, "experts": 2},
     "vq-rec": {**_TRANSFER, "digits": 8, "codes": 16},
+    "recformer": {**_TRANSFER, "pretrain_epochs": 5, "epochs": 4},
+    "p5": {"epochs": 7, "width": 16, "depth": 1, "batch": 32, "lr": 1e-2, "dropout": 0},
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 
 #: These need a backbone and have tests of their own.
-LANGUAGE_MODEL = {"zero-shot", "general", "specific", "second-round", "mixture-grid", "mixture-entropy"}
+LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
 
 
 def test_every_system_is_tested() -> None:

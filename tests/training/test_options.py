@@ -25,6 +25,7 @@ def test_defaults_are_the_papers() -> None:
         ({"prefixes": 0}, "prefixes"),
         ({"eval_users": -1}, "eval_users"),
         ({"loss": "next-token"}, "likelihood"),
+        ({"loss": "pointwise", "readout": "likelihood"}, "verdict"),
         ({"patience": 2, "eval_users": 0}, "patience"),
     ],
 )

@@ -49,7 +49,9 @@ def train(
     ] = None,
     few_shot: Annotated[float | None, typer.Option(help="Train on this fraction of the users.")] = None,
     readout: Annotated[Readout, typer.Option(help="Score by yes against no, or by the title.")] = DEFAULT.readout,
-    loss: Annotated[Loss, typer.Option(help="Over the candidate set, or on the title's tokens.")] = DEFAULT.loss,
+    loss: Annotated[
+        Loss, typer.Option(help="Over the candidate set, on each candidate's yes or no, or on the title's tokens.")
+    ] = DEFAULT.loss,
     template: Annotated[Path | None, typer.Option(help="A Jinja2 prompt in place of the bundled one.")] = None,
     rank: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = DEFAULT.rank,
     alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = DEFAULT.alpha,

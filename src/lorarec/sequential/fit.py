@@ -3,7 +3,7 @@
 What it makes reads any history, also of a user it has never met or one that has grown since.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,10 +106,12 @@ def train_next_item(
     torch.manual_seed(options.seed)
     optimizers = _optimizers(model, options.lr)
     pieces = _pieces(histories, options.longest, model.sequence.causal)
+    lengths = [len(piece) for piece in pieces]
     best = BestEpoch(model, options.patience)
     for _ in track(range(options.epochs), "Learning the next item", disable=not progress, transient=True):
         model.train()
-        for batch in _batches(model, pieces, options.batch, generator):
+        for places in by_length(lengths, options.batch, generator):
+            batch = model.filled([pieces[place] for place in places])
             loss(model, batch, generator).backward()
             for optimizer in optimizers:
                 optimizer.step()
@@ -178,13 +180,11 @@ def _pieces(histories: list[np.ndarray], longest: int, causal: bool) -> list[np.
     return [history[max(0, end - longest - 1) : end] for history in histories for end in range(len(history), 1, -step)]
 
 
-def _batches(
-    model: NextItem, pieces: list[np.ndarray], size: int, generator: np.random.Generator
-) -> Iterator[torch.Tensor]:
-    """(batch, longest of the batch) item numbers, filled up as the model wants."""
-    order = generator.permutation(len(pieces))
+def by_length(lengths: Sequence[int], size: int, generator: np.random.Generator) -> Iterator[list[int]]:
+    """Random batches of the places of lengths that are about the same, so that little is filled up; each place once."""
+    order = generator.permutation(len(lengths)).tolist()
     for start in range(0, len(order), size * _SORTED_TOGETHER):
-        block = sorted(order[start : start + size * _SORTED_TOGETHER], key=lambda piece: len(pieces[piece]))
+        block = sorted(order[start : start + size * _SORTED_TOGETHER], key=lambda place: lengths[place])
         parts = [block[begin : begin + size] for begin in range(0, len(block), size)]
         for part in generator.permutation(len(parts)):
-            yield model.filled([pieces[piece] for piece in parts[part]])
+            yield parts[part]

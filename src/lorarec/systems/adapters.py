@@ -57,6 +57,19 @@ def specific(material: Material, **options: Any) -> Scorer:
     return _row(material, _specific(material, options))
 
 
+@takes(TrainOptions, "readout", "loss", "temperature", "evidence", "new_items", "new_targets")
+def tallrec(material: Material, **options: Any) -> Scorer:
+    """TALLRec (Bao et al., RecSys 2023): one adapter for the ranked domain, which says yes or no to one item.
+
+    A candidate's score is the log-odds of yes against no; the others tell nothing about it. Simplified: negatives,
+    one for each next item by default, are drawn, since there are no ratings to say what a user disliked; the adapter
+    starts from the backbone alone, without the paper's round of general instructions (Alpaca); the prompt is that of
+    the other rows; the negatives of a case share its reading of the history.
+    """
+    told = {"readout": "verdict", "loss": "pointwise", "evidence": False}
+    return _row(material, _specific(material, {"negatives": 1, **options, **told}))
+
+
 @takes(TrainOptions)
 def second_round(material: Material, **options: Any) -> Scorer:
     """The general adapter, fine-tuned further on the ranked domain (MoLoRec, section 4.3.3)."""

@@ -85,7 +85,7 @@ def bpr(material: Material, **options: float) -> Vectors:
     best = BestEpoch(model, chosen.patience)
     for _ in track(range(chosen.epochs), "BPR-MF", disable=not material.progress, transient=True):
         order = generator.permutation(len(pairs))
-        others = _not_chosen(pairs[order, 0], items, taken, generator)
+        others = not_chosen(pairs[order, 0], items, taken, generator)
         triples = torch.from_numpy(np.column_stack([pairs[order], others]))
         for batch in triples.split(chosen.batch):
             optimizer.zero_grad()
@@ -97,7 +97,7 @@ def bpr(material: Material, **options: float) -> Vectors:
     return _scorer(material, model)
 
 
-def _not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """An item for each user, drawn uniformly among those the user did not choose; drawn ten times at most."""
     drawn = generator.integers(0, items, len(users))
     for _ in range(10):

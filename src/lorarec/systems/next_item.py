@@ -5,8 +5,10 @@ over the next item and items drawn uniformly, in place of their papers' losses (
 and BPR, BPR), which makes them stronger.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -51,13 +53,29 @@ def next_item_scorer(row: dict[str, int], model: NextItem, about: str) -> Vector
         row: item id -> its number in the model.
     """
 
+    return history_scorer(row, model.items.all(), model.queries, about)
+
+
+def history_scorer(
+    row: dict[str, int],
+    vectors: torch.Tensor,
+    read: Callable[[list[np.ndarray]], torch.Tensor],
+    about: str,
+) -> Vectors:
+    """Scores by what is read in a history; histories of which no item is known score all items alike.
+
+    Args:
+        row: item id -> its place among the vectors.
+        vectors: (items, width).
+        read: from histories of one place or more to (histories, width).
+    """
+
     def queries(cases: pl.DataFrame) -> torch.Tensor:
         histories = places(cases[HISTORY], row)
         found = torch.zeros(len(histories), vectors.shape[1])
         some = [place for place, history in enumerate(histories) if len(history)]
         if some:
-            found[some] = model.queries([histories[place] for place in some])
+            found[some] = read([histories[place] for place in some])
         return found
 
-    vectors = model.items.all()
     return Vectors(row, vectors, queries, about)

@@ -3,9 +3,19 @@
 from collections.abc import Callable
 
 from lorarec.evaluation.result import Scorer
-from lorarec.systems.adapters import general, mixture_entropy, mixture_grid, second_round, specific, zero_shot
+from lorarec.systems.adapters import (
+    general,
+    mixture_entropy,
+    mixture_grid,
+    second_round,
+    specific,
+    tallrec,
+    zero_shot,
+)
 from lorarec.systems.bpr import bpr
 from lorarec.systems.next_item import fmlp, gru4rec, sasrec
+from lorarec.systems.p5 import p5
+from lorarec.systems.recformer import recformer
 from lorarec.systems.unisrec import unisrec
 from lorarec.systems.vqrec import vqrec
 
@@ -20,6 +30,9 @@ SYSTEMS: dict[str, System] = {
     "unisrec": unisrec,
     "vq-rec": vqrec,
     "zero-shot": zero_shot,
+    "recformer": recformer,
+    "p5": p5,
+    "tallrec": tallrec,
     "general": general,
     "specific": specific,
     "second-round": second_round,

@@ -1,7 +1,7 @@
 """What transferable systems share: texts of items, pre-training on the general domains, fine-tuning on the target.
 
-Histories are read by the Transformer of our SASRec; logits are cosines over a temperature, as in UniSRec (Hou et al.,
-KDD 2022, Section 2.2) and VQ-Rec (Hou et al., WWW 2023, Section 2.3). The vectors that it reads have length 1, which
+UniSRec and VQ-Rec read histories with the Transformer of our SASRec; their logits are cosines over a temperature (Hou
+et al., KDD 2022, Section 2.2; Hou et al., WWW 2023, Section 2.3). The vectors that it reads have length 1, which
 SASRec's have as well; the papers put a layer norm there.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn.functional import normalize
 
 from lorarec.artefacts import new_folder, read_json, versions, write_json
@@ -31,8 +32,8 @@ WEIGHTS, RECORD = "model.safetensors", "pretraining.json"
 
 
 @dataclass(frozen=True)
-class TransferOptions:
-    """How a transferable system is made.
+class PretrainOptions:
+    """How a system is made that pre-trains on the general domains.
 
     Attributes:
         pretrain_epochs: passes over the histories of the general domains.
@@ -41,11 +42,9 @@ class TransferOptions:
         epochs: at most so many passes over the target's histories; 0 leaves the model as it was pre-trained.
         patience: epochs without a better validation figure after which fine-tuning stops.
         lr: learning rate of Adam in fine-tuning.
-        fixed: the Transformer keeps its pre-trained weights, and item vectors alone are tuned, as in the papers.
         width: of the item vectors.
         depth: layers that read a history.
         longest: the latest items of a history that are read.
-        negatives: of a batch at most: of its own items in pre-training, of the target's catalogue in fine-tuning.
         batch: histories.
         dropout: in training.
         temperature: by which cosines are divided.
@@ -60,22 +59,42 @@ class TransferOptions:
     epochs: int = 30
     patience: int = 3
     lr: float = 1e-3
-    fixed: bool = True
     width: int = 64
     depth: int = 2
     longest: int = 50
-    negatives: int = 512
     batch: int = 128
     dropout: float = 0.2
     temperature: float = 0.07
 
     #: Options that pre-training does not depend on.
-    fine_tuning: ClassVar[tuple[str, ...]] = ("epochs", "patience", "lr", "fixed")
+    fine_tuning: ClassVar[tuple[str, ...]] = ("epochs", "patience", "lr")
 
     def __post_init__(self) -> None:
-        at_least_one = ("patience", "width", "depth", "longest", "negatives", "batch")
+        at_least_one = ("patience", "width", "depth", "longest", "batch")
         not_negative = ("pretrain_epochs", "pretrain_seed", "epochs", "dropout")
         refuse_out_of_range(self, at_least_one, not_negative, ("pretrain_lr", "lr", "temperature"))
+
+
+@dataclass(frozen=True)
+class TransferOptions(PretrainOptions):
+    """How a system is made whose histories our SASRec reads, besides `PretrainOptions`.
+
+    Attributes:
+        fixed: the Transformer keeps its pre-trained weights, and item vectors alone are tuned, as in the papers.
+        negatives: of a batch at most: of its own items in pre-training, of the target's catalogue in fine-tuning.
+
+    Raises:
+        LorarecError: a number is out of range.
+    """
+
+    fixed: bool = True
+    negatives: int = 512
+
+    fine_tuning: ClassVar[tuple[str, ...]] = (*PretrainOptions.fine_tuning, "fixed")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_out_of_range(self, ("negatives",), (), ())
 
 
 class CosineReader(SASRec):
@@ -119,7 +138,7 @@ def batch_items(targets: torch.Tensor, at_most: int, generator: np.random.Genera
 
 
 def pretrained(
-    material: Material, name: str, options: TransferOptions, learn: Callable[[], NextItem]
+    material: Material, name: str, options: PretrainOptions, learn: Callable[[], nn.Module]
 ) -> dict[str, torch.Tensor]:
     """The weights that pre-training gives.
 

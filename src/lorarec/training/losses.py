@@ -19,6 +19,24 @@ def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature
     return torch.nn.functional.cross_entropy(stacked, torch.tensor(targets, device=stacked.device), reduction="sum")
 
 
+def pointwise(scores: Sequence[torch.Tensor], targets: Sequence[int]) -> torch.Tensor:
+    """Binary cross-entropy of each candidate by itself, yes for the true item and no for the others.
+
+    TALLRec's loss (Bao et al., RecSys 2023, Section 3), where an answer is yes or no.
+
+    Args:
+        scores: one (candidates,) tensor per case, the log-odds of yes, all of one length.
+        targets: index of the true candidate of each case.
+
+    Returns:
+        The mean over the candidates of a case, summed over the cases, a scalar.
+    """
+    stacked = torch.stack(list(scores)).float()
+    labels = torch.nn.functional.one_hot(torch.tensor(targets, device=stacked.device), stacked.shape[1]).float()
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(stacked, labels, reduction="none")
+    return losses.mean(1).sum()
+
+
 def next_token(scores: Sequence[torch.Tensor]) -> torch.Tensor:
     """The papers' language-modelling loss on the answer alone: minus the log-likelihood of the true titles.
 

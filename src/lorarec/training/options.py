@@ -10,7 +10,7 @@ import yaml
 from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
 
 Readout = Literal["verdict", "likelihood"]
-Loss = Literal["listwise", "next-token"]
+Loss = Literal["listwise", "pointwise", "next-token"]
 Balance = Literal["size", "equal"]
 NegativeSampling = Literal["uniform", "popularity"]
 Precision = Literal["auto", "bf16", "float32"]
@@ -25,8 +25,9 @@ class TrainOptions:
 
     Attributes:
         readout: how a candidate is scored: `verdict` (yes against no) or `likelihood` (of its title).
-        loss: `listwise`, the cross-entropy of the true item over the candidate set, or `next-token`, the papers'
-            loss on the tokens of the true title (readout `likelihood` only).
+        loss: `listwise`, the cross-entropy of the true item over the candidate set; `pointwise`, the binary
+            cross-entropy of yes and no for each candidate by itself, as TALLRec's (readout `verdict` only); or
+            `next-token`, the papers' loss on the tokens of the true title (readout `likelihood` only).
         template: a Jinja2 file in place of the bundled prompt template.
         rank: rank r of each adapter matrix.
         alpha: the adapter's output is scaled by alpha / rank.
@@ -105,6 +106,8 @@ class TrainOptions:
                 raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
         if self.loss == "next-token" and self.readout != "likelihood":
             raise LorarecError("loss next-token is defined on titles: use it with readout likelihood")
+        if self.loss == "pointwise" and self.readout != "verdict":
+            raise LorarecError("loss pointwise is defined on yes and no: use it with readout verdict")
         if self.patience is not None and self.eval_users == 0:
             raise LorarecError("option patience needs validation: set eval_users above 0")
 

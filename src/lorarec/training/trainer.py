@@ -12,7 +12,7 @@ from transformers.integrations import TensorBoardCallback, is_tensorboard_availa
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.training.losses import listwise, next_token
+from lorarec.training.losses import listwise, next_token, pointwise
 from lorarec.training.model import ScoringModel
 from lorarec.training.options import TrainOptions
 from lorarec.training.stream import MicroBatches
@@ -74,6 +74,8 @@ class AdapterTrainer(Trainer):
         scores = model(inputs["examples"])
         if self.options.loss == "next-token":
             loss = next_token(scores)
+        elif self.options.loss == "pointwise":
+            loss = pointwise(scores, inputs["targets"])
         else:
             loss = listwise(scores, inputs["targets"], self.options.temperature)
         return loss * inputs["scale"]
