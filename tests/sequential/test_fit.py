@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorarec.errors import LorarecError
-from lorarec.sequential import SEQUENCES, NextItem, NextItemOptions, fit_next_item, new_next_item
+from lorarec.sequential import SEQUENCES, NextItem, NextItemOptions, fit_next_item, new_next_item, next_items
 
 SMALL = NextItemOptions(epochs=20, width=16, depth=1, longest=8, batch=16, lr=1e-2, dropout=0)
 NAMES = sorted(SEQUENCES)
@@ -30,6 +32,18 @@ def _right(model: NextItem) -> int:
 def test_learns_what_follows(name: str, negatives: int) -> None:
     model = fit_next_item(_circles(), 12, replace(SMALL, sequence=name, negatives=negatives))
     assert _right(model) >= 10
+
+
+def test_few_places_of_a_history_an_epoch_teach_as_well() -> None:
+    options = replace(SMALL, sequence="fmlp", epochs=60, prefixes=2)
+    assert _right(fit_next_item(_circles(), 12, options)) >= 10
+
+
+@given(st.integers(0, 30), st.one_of(st.none(), st.integers(1, 40)), st.integers(0, 9))
+def test_places_that_follow_others_are_drawn_once_each(length: int, prefixes: int | None, seed: int) -> None:
+    places = next_items(length, prefixes, np.random.default_rng(seed)).tolist()
+    assert set(places) <= set(range(1, length))
+    assert len(set(places)) == len(places) == min(max(length - 1, 0), length if prefixes is None else prefixes)
 
 
 def test_the_seed_decides() -> None:

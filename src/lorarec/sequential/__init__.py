@@ -8,6 +8,7 @@ from lorarec.sequential.fit import (
     fit_next_item,
     named_beside,
     new_next_item,
+    next_items,
     train_next_item,
 )
 from lorarec.sequential.model import PADDING, ItemIds, Items, NextItem
@@ -26,5 +27,6 @@ __all__ = [
     "fit_next_item",
     "named_beside",
     "new_next_item",
+    "next_items",
     "train_next_item",
 ]

@@ -34,6 +34,8 @@ class NextItemOptions:
         width: of the item vectors.
         depth: layers that read a history.
         longest: the latest items of a history that are read.
+        prefixes: next items of a history that an epoch learns from, drawn anew for each; None for all. A causal sequence
+            learns from all of them in one pass anyway.
         negatives: items drawn uniformly for each batch, beside which a next item is to be named; the whole catalogue
             where it is not larger.
         batch: histories.
@@ -51,6 +53,7 @@ class NextItemOptions:
     width: int = 64
     depth: int = 2
     longest: int = 50
+    prefixes: int | None = None
     negatives: int = 512
     batch: int = 128
     lr: float = 2e-3
@@ -58,7 +61,7 @@ class NextItemOptions:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        at_least_one = ("width", "depth", "longest", "negatives", "batch", "patience")
+        at_least_one = ("width", "depth", "longest", "negatives", "batch", "patience", "prefixes")
         refuse_out_of_range(self, at_least_one, ("epochs", "dropout", "seed"), ("lr",))
         if self.sequence not in SEQUENCES:
             raise LorarecError(f"no sequence model {self.sequence}: choose one of {', '.join(SEQUENCES)}")
@@ -105,12 +108,11 @@ def train_next_item(
     generator = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     optimizers = _optimizers(model, options.lr)
-    pieces = _pieces(histories, options.longest, model.sequence.causal)
-    lengths = [len(piece) for piece in pieces]
     best = BestEpoch(model, options.patience)
     for _ in track(range(options.epochs), "Learning the next item", disable=not progress, transient=True):
         model.train()
-        for places in by_length(lengths, options.batch, generator):
+        pieces = list(_pieces(histories, options, model.sequence.causal, generator))
+        for places in by_length([len(piece) for piece in pieces], options.batch, generator):
             batch = model.filled([pieces[place] for place in places])
             loss(model, batch, generator).backward()
             for optimizer in optimizers:
@@ -170,14 +172,27 @@ def _optimizers(model: NextItem, lr: float) -> list[torch.optim.Optimizer]:
     return [torch.optim.SparseAdam(sparse, lr), *found] if sparse else found
 
 
-def _pieces(histories: list[np.ndarray], longest: int, causal: bool) -> list[np.ndarray]:
+def _pieces(
+    histories: list[np.ndarray], options: NextItemOptions, causal: bool, generator: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Pieces of two to longest + 1 items whose last item follows the others.
 
     Of a causal model every item of a piece is learned from, so the first item of a piece is the last of that before.
-    Of others the last alone, so there is a piece for every item but the first.
+    Of others the last alone, so there is a piece for every item but the first, or for some that are drawn.
     """
-    step = longest if causal else 1
-    return [history[max(0, end - longest - 1) : end] for history in histories for end in range(len(history), 1, -step)]
+    for history in histories:
+        if causal:
+            lasts = np.arange(len(history) - 1, 0, -options.longest)
+        else:
+            lasts = next_items(len(history), options.prefixes, generator)
+        for last in lasts:
+            yield history[max(0, last - options.longest) : last + 1]
+
+
+def next_items(length: int, prefixes: int | None, generator: np.random.Generator) -> np.ndarray:
+    """Places of a history that follow others; at most `prefixes` of them, drawn, unless that is None."""
+    places = np.arange(length - 1, 0, -1)
+    return places if prefixes is None or len(places) <= prefixes else generator.choice(places, prefixes, replace=False)
 
 
 def by_length(lengths: Sequence[int], size: int, generator: np.random.Generator) -> Iterator[list[int]]:

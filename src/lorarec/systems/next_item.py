@@ -19,13 +19,13 @@ from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
 
 
-@takes(NextItemOptions, "sequence")
+@takes(NextItemOptions, "sequence", "prefixes")
 def sasrec(material: Material, **options: Any) -> Vectors:
     """SASRec on item ids; options of `NextItemOptions`."""
     return _fit(material, NextItemOptions(sequence="sasrec", seed=material.seed, **options))
 
 
-@takes(NextItemOptions, "sequence")
+@takes(NextItemOptions, "sequence", "prefixes")
 def gru4rec(material: Material, **options: Any) -> Vectors:
     """GRU4Rec on item ids; options of `NextItemOptions`."""
     return _fit(material, NextItemOptions(sequence="gru4rec", seed=material.seed, **{"depth": 1, **options}))

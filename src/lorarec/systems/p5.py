@@ -8,6 +8,7 @@ which training histories name them (sequential indexing; Hua et al., SIGIR-AP 20
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import refuse_out_of_range
-from lorarec.sequential import by_length
+from lorarec.sequential import by_length, next_items
 from lorarec.systems.bpr import not_chosen
 from lorarec.systems.material import Material, places
 from lorarec.systems.options import takes
@@ -41,6 +42,7 @@ class P5Options:
         width: of the states.
         depth: layers of the encoder, and of the decoder.
         longest: the latest items of a history that are read.
+        prefixes: next items of a history that an epoch asks for, drawn anew for each; None for all.
         negatives: wrong items in the list of a direct prompt.
         batch: prompts.
         lr: learning rate of Adam.
@@ -55,13 +57,14 @@ class P5Options:
     width: int = 64
     depth: int = 2
     longest: int = 20
+    prefixes: int | None = None
     negatives: int = 9
     batch: int = 128
     lr: float = 2e-3
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        at_least_one = ("patience", "width", "depth", "longest", "negatives", "batch")
+        at_least_one = ("patience", "width", "depth", "longest", "prefixes", "negatives", "batch")
         refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("lr",))
 
 
@@ -148,9 +151,9 @@ class Answers:
 
 
 @takes(P5Options)
-def p5(material: Material, **options: float) -> Answers:
+def p5(material: Material, **options: Any) -> Answers:
     """P5; options of `P5Options`. Users that training does not have are asked for by their history alone."""
-    chosen = P5Options(**options)  # type: ignore[arg-type]
+    chosen = P5Options(**options)
     prompts = Prompts(len(material.catalogue), len(material.users))
     torch.manual_seed(material.seed)
     generator = np.random.default_rng(material.seed)
@@ -185,8 +188,8 @@ def tasks(
 ) -> Iterator[tuple[Prompt, int]]:
     """Prompts, and the number of the item that answers each.
 
-    For each user of two items or more a sequential prompt for every item but the first, of which half name the user,
-    and a direct one for an item of the history.
+    For each user of two items or more a sequential prompt for every item but the first, or for some that are drawn, of
+    which half name the user, and a direct one for an item of the history.
     """
     items = prompts.items.count
     owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
@@ -195,7 +198,7 @@ def tasks(
     wrong = not_chosen(np.repeat(users, options.negatives), items, taken, generator)
     for user, others in zip(users, wrong.reshape(-1, options.negatives), strict=True):
         history = histories[user]
-        for end in range(1, len(history)):
+        for end in next_items(len(history), options.prefixes, generator):
             named = user if generator.random() < 0.5 else None
             yield prompts.next_item(history[max(0, end - options.longest) : end], named), int(history[end])
         true = generator.choice(history)
