@@ -34,8 +34,8 @@ class NextItemOptions:
         width: of the item vectors.
         depth: layers that read a history.
         longest: the latest items of a history that are read.
-        prefixes: next items of a history that an epoch learns from, drawn anew for each; None for all. A causal sequence
-            learns from all of them in one pass anyway.
+        prefixes: next items of a history that an epoch learns from, drawn anew for each; None for all. Causal sequences
+            learn from all of them in one pass anyway.
         negatives: items drawn uniformly for each batch, beside which a next item is to be named; the whole catalogue
             where it is not larger.
         batch: histories.
