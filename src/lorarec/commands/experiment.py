@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from lorarec.commands.options import Address, needing_ray
 from lorarec.errors import LorarecError
 from lorarec.experiments import Processes, Workers, fill
 
@@ -19,10 +20,7 @@ def experiment(
     engine: Annotated[
         Literal["processes", "ray"], typer.Option(help="Processes of this machine, or of a Ray cluster.")
     ] = "processes",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it."),
-    ] = None,
+    address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Fill a table: fit every compared system with several seeds and measure all on the same cases.
@@ -72,11 +70,9 @@ def experiment(
     with ExitStack() as stack:
         doing: Workers = Processes(workers)
         if engine == "ray":
-            try:
+            with needing_ray():
                 from lorarec.experiments.on_ray import RayTasks
                 from lorarec.ray_cluster import cluster
-            except ImportError as error:
-                raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
             stack.enter_context(cluster(address))
             doing = RayTasks(workers)
         filled = fill(recipe, out, workers=doing, console=told, progress=bars)

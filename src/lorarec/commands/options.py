@@ -1,4 +1,4 @@
-"""The backbone's options, the same for every verb that loads one, and the engine that it runs in."""
+"""Options that several verbs share: of the backbone, and of the engine that it or the work runs in."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +27,20 @@ Engine = Annotated[
     Literal["torch", "vllm"],
     typer.Option(help="What runs the backbone; vllm is installed in an environment of its own, see README.md."),
 ]
+Address = Annotated[str | None, typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it.")]
+
+
+@contextmanager
+def needing_ray() -> Iterator[None]:
+    """For imports of what stands on Ray.
+
+    Raises:
+        LorarecError: it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import Address, BackboneId, Device, Dtype, Quantization, TrustRemoteCode, needing_ray
 from lorarec.errors import LorarecError
 
 
@@ -35,10 +35,7 @@ def rank(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes of the ray engine, each with a model of its own; 1.")
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it."),
-    ] = None,
+    address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
@@ -86,11 +83,9 @@ def rank(
     chosen: Engine
     with ExitStack() as stack:
         if engine == "ray":
-            try:
+            with needing_ray():
                 from lorarec.ranking.ray_engine import RayEngine
                 from lorarec.ray_cluster import cluster
-            except ImportError as error:
-                raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
             stack.enter_context(cluster(address))
             chosen = RayEngine(job, workers or 1)
         else:
