@@ -106,6 +106,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def options_of(given: dict[str, Any], where: str, wanted: str) -> dict[str, Any]:
+    """The key `options` of what is given, with its values as they were meant.
+
+    Args:
+        where: how the key is told of.
+    """
+    options = given.get("options") or {}
+    need(where, isinstance(options, dict), wanted, options)
+    return {key: as_read(value) for key, value in options.items()}
+
+
 def as_read(value: Any) -> Any:
     """A value as it was meant: YAML reads 2e-4, without a point, as text."""
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][+-]?[0-9]+", value):

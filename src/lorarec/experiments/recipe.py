@@ -20,6 +20,7 @@ from lorarec.experiments.keys import (
     need_given,
     need_seeds,
     need_texts,
+    options_of,
     read_keys,
 )
 from lorarec.systems import SYSTEMS
@@ -140,12 +141,10 @@ def _row(row: str, given: Any) -> Row:
     system = given.get("system", row)
     if system not in SYSTEMS:
         raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(SYSTEMS)}")
-    options, tune = given.get("options") or {}, given.get("tune") or {}
-    need(f"{where}.options", isinstance(options, dict), "a mapping", options)
+    options, tune = options_of(given, f"{where}.options", "a mapping"), given.get("tune") or {}
     need(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
         need(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
-    options = {key: as_read(value) for key, value in options.items()}
     tune = {key: [as_read(each) for each in values] for key, values in tune.items()}
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:

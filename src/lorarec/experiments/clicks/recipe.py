@@ -11,14 +11,13 @@ from lorarec.errors import LorarecError
 from lorarec.experiments.clicks.rows import ANALYSES, MAIN, Row, analysed, main_row
 from lorarec.experiments.keys import (
     TABLE,
-    as_read,
     make_lists,
-    need,
     need_counts,
     need_each,
     need_given,
     need_seeds,
     need_texts,
+    options_of,
     read_keys,
 )
 from lorarec.personal import PersonalizeOptions
@@ -98,11 +97,9 @@ def _checked(given: dict[str, Any]) -> ClicksRecipe:
             raise LorarecError(f"key rows: no row {pattern}: choose from {', '.join(MAIN)}, or patterns of them")
     if given.get("crm") not in (None, *MODELS):
         raise LorarecError(f"key crm: no conventional recommender {given['crm']}: choose one of {', '.join(MODELS)}")
-    options = given.get("options") or {}
-    need("options", isinstance(options, dict), "options of `lorarec personalize`", options)
-    if taken := [key for key in options if key in _KEYS]:
+    given["options"] = options_of(given, "options", "options of `lorarec personalize`")
+    if taken := [key for key in given["options"] if key in _KEYS]:
         raise LorarecError(f"key options.{taken[0]}: say it in key {'seeds' if taken[0] == 'seed' else taken[0]}")
-    given["options"] = {key: as_read(value) for key, value in options.items()}
     recipe = ClicksRecipe(**{key: value for key, value in given.items() if value is not None})
     try:
         PersonalizeOptions.build(**recipe.told)

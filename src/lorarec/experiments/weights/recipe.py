@@ -8,7 +8,6 @@ from lorarec.backbone.load import EMBEDDED
 from lorarec.errors import LorarecError
 from lorarec.experiments.keys import (
     TABLE,
-    as_read,
     make_lists,
     need,
     need_counts,
@@ -16,6 +15,7 @@ from lorarec.experiments.keys import (
     need_given,
     need_seeds,
     need_texts,
+    options_of,
     read_keys,
 )
 from lorarec.experiments.recipe import SETTINGS, Recipe, check_domains
@@ -82,14 +82,13 @@ def _checked(given: dict[str, Any]) -> WeightsRecipe:
     need_counts(given, "users")
     need_each("prompts", given, lambda each: type(each) is int and each >= 1, "whole numbers from 1 on")
     need_each("adapters", given, lambda each: isinstance(each, str), "adapter folders")
-    adapters, domains, options = (given.get(key) for key in ("adapters", "general", "options"))
+    adapters, domains = given.get("adapters"), given.get("general")
     need("adapters", not adapters or len(adapters) == 2, "the folders of a general and a specific adapter", adapters)
     if bool(adapters) == bool(domains):
         raise LorarecError("key adapters: give either adapters or, to have them trained, general domains")
-    need("options", isinstance(options or {}, dict), "options of `lorarec train`", options)
-    if adapters and options:
+    given["options"] = options_of(given, "options", "options of `lorarec train`")
+    if adapters and given["options"]:
         raise LorarecError("key options: the adapters given are trained already: leave it out")
-    given["options"] = {key: as_read(value) for key, value in (options or {}).items()}
     try:
         refuse_options(SYSTEMS["general"], given["options"])
     except LorarecError as error:
