@@ -17,9 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 import lorarec
-from lorarec.artefacts import read_json
+from lorarec.artefacts import read_json, write_json
 from lorarec.commands.experiment import experiment
-from lorarec.data import Dataset, load_split
+from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
 from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
@@ -153,20 +153,35 @@ def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp
     tried = {"lr": [1e-4, 1e-2, 3e-2], "width": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))
     ground = Ground.load(recipe)
+
+    def trials(name: str, split: Split) -> list[dict[str, Any]]:
+        material = replace(ground, split=split).material(recipe, None, 1, tmp_path, False)
+        return tune(recipe.rows["bpr-mf"], 4, material, tmp_path / name)
+
     garbage = {
         "warm": pl.DataFrame({"user_id": ["nobody"], "history": [["?"]], "target": ["!"], "candidates": [["!"]]})
     }
-    chosen = [
-        tune(recipe.rows["bpr-mf"], 4, replace(ground, split=split).material(recipe, None, 1, tmp_path, False))
-        for split in (ground.split, replace(ground.split, test=garbage))
-    ]
-    assert chosen[0] == chosen[1]
-    assert len({str(trial["options"]) for trial in chosen[0]}) == 4
+    chosen = trials("a.json", ground.split)
+    assert chosen == trials("b.json", replace(ground.split, test=garbage))
+    assert len({str(trial["options"]) for trial in chosen}) == 4
     shuffled = ground.split.valid.with_columns(pl.col("target").reverse(), pl.col("candidates").reverse())
-    other = replace(ground, split=replace(ground.split, valid=shuffled)).material(recipe, None, 1, tmp_path, False)
-    assert [trial["ndcg@10"] for trial in tune(recipe.rows["bpr-mf"], 4, other)] != [
-        trial["ndcg@10"] for trial in chosen[0]
-    ]
+    other = trials("c.json", replace(ground.split, valid=shuffled))
+    assert [trial["ndcg@10"] for trial in other] != [trial["ndcg@10"] for trial in chosen]
+
+
+def test_trials_go_on_where_they_were_stopped(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    row = Row("bpr-mf", QUICK, {"lr": [1e-4, 1e-2, 3e-2]})
+    recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
+    material = Ground.load(recipe).material(recipe, None, 1, tmp_path, False)
+    kept = tmp_path / "kept.json"
+    whole = tune(row, 3, material, kept)
+    first, *others = read_json(kept)
+    assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
+    write_json(kept, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
+    again = tune(row, 3, material, kept)
+    assert again[0] == first | {"ndcg@10": 0.99}
+    assert [trial for trial in whole if trial != first] == again[1:]
+    assert tune(replace(row, system="sasrec", options={"epochs": 1}), 1, material, kept)[0]["ndcg@10"] != 0.99
 
 
 def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

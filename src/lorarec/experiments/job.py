@@ -76,7 +76,8 @@ def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> 
     job.record(out).unlink(missing_ok=True)
     if job.tunes:
         material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-        trials = tune(recipe.rows[job.row], recipe.trials, material)
+        kept = job.record(out).with_suffix(".trials.json")
+        trials = tune(recipe.rows[job.row], recipe.trials, material, kept)
         record |= {"options": trials[0]["options"], "trials": trials}
     else:
         record |= _fit_and_rank(recipe, ground, out, job, progress)

@@ -27,9 +27,10 @@ class FMLPRec(Sequence):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         states = pad(states, (0, 0, self.longest - states.shape[1], 0))
         states = self.dropout(self.norm(states + self.places.weight))
-        for block in self.blocks:
-            states = block(states)
-        return states[:, -1:]
+        *blocks, last = self.blocks
+        for block in blocks:
+            states = block(states, block.filtered(states))
+        return last(states[:, -1:], last.filtered_last(states))
 
 
 class _Block(nn.Module):
@@ -43,9 +44,17 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, longest, width) to the same."""
-        spectrum = torch.fft.rfft(states, dim=1, norm="ortho") * torch.view_as_complex(self.filter)
-        filtered = torch.fft.irfft(spectrum, states.shape[1], dim=1, norm="ortho")
+    def forward(self, states: torch.Tensor, filtered: torch.Tensor) -> torch.Tensor:
+        """(batch, places, width) of some places, and what the filter makes of them, to the same shape."""
         states = self.norms[0](states + self.dropout(filtered))
         return self.norms[1](states + self.dropout(self.mix(states)))
+
+    def filtered(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, longest, width) to the same."""
+        spectrum = torch.fft.rfft(states, dim=1, norm="ortho") * torch.view_as_complex(self.filter)
+        return torch.fft.irfft(spectrum, states.shape[1], dim=1, norm="ortho")
+
+    def filtered_last(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, longest, width) to (batch, 1, width): the last place of `filtered`, as the convolution it is."""
+        kernel = torch.fft.irfft(torch.view_as_complex(self.filter), states.shape[1], dim=0)
+        return (states * kernel.flip(0)).sum(1, keepdim=True)

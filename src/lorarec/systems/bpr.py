@@ -101,7 +101,8 @@ def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.r
     """An item for each user, drawn uniformly among those the user did not choose; drawn ten times at most."""
     drawn = generator.integers(0, items, len(users))
     for _ in range(10):
-        again = np.flatnonzero(np.isin(users * items + drawn, taken))
+        pairs = users * items + drawn
+        again = np.flatnonzero(taken[np.searchsorted(taken, pairs).clip(max=len(taken) - 1)] == pairs)
         if not len(again):
             break
         drawn[again] = generator.integers(0, items, len(again))
