@@ -13,7 +13,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_the_key_table_says_which() -> None:
-    assert read_table(RECIPES / "table2.yaml") == "ranking"
+    assert read_table(RECIPES / "tables1-2-toys.yaml") == "ranking"
     assert read_table(RECIPES / "reclora-sample.yaml") == "clicks"
     assert read_table(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on
     assert read_table(RECIPES / "figures4-5.yaml") == "weights"

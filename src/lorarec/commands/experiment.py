@@ -57,7 +57,7 @@ def experiment(
 
       lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
 
-      lorarec experiment recipes/table1.yaml --out /share/table1 --engine ray --address auto --workers 16
+      lorarec experiment recipes/tables1-2-beauty.yaml --out /share/beauty --engine ray --address auto --workers 16
 
       lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample --workers 2
 
