@@ -17,7 +17,7 @@ def test_the_last_place_is_that_of_filtering_all_places(longest: int, depth: int
         # Section 3.2: the spectrum of every feature over the places, each frequency times its own number.
         spectrum = torch.fft.fft(states, dim=1)
         half = torch.view_as_complex(block.filter)
-        # The filter of real signals: conjugates mirror it; the mean has no phase, nor has the highest of an even number.
+        # The filter of real signals: conjugates mirror it; the mean has no phase, nor the highest of an even number.
         mirrored = torch.cat([half, half[1 : (longest + 1) // 2].flip(0).conj()])
         for alone in [0] + ([longest // 2] if longest % 2 == 0 else []):
             mirrored[alone] = mirrored[alone].real + 0j

@@ -21,7 +21,7 @@ class Recommendation:
     Attributes:
         score: the ranker's score.
         probability: its share of the posterior over the candidate pool.
-        source: what proposed it, see `lorarec.retrieval.Proposal`.
+        source: what ranked it highest, see `lorarec.retrieval.Proposal`.
         because: titles of the history that the proposal rests on, strongest first.
     """
 

@@ -17,16 +17,17 @@ from lorarec.data import Dataset, histories_of
 from lorarec.data.columns import HISTORY, ITEM
 from lorarec.data.title_vectors import title_vectors
 from lorarec.errors import LorarecError
+from lorarec.retrieval.fusion import fuse, take_turns
 from lorarec.retrieval.learnt import Learnt, learn
 from lorarec.retrieval.sources import Popular, Source, recent
 from lorarec.retrieval.titles import Titles
 from lorarec.retrieval.together import Together
-from lorarec.retrieval.turns import take_turns
 from lorarec.sequential import NextItemOptions
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
-#: How many items each source gives in a round.
-SHARES = {NEXT: 4, TOGETHER: 3, TITLE: 2, NEW: 1}
+#: Known items, by their sources' rankings fused, and new ones take turns; how many of each in a round.
+KNOWN = "known"
+SHARES = {KNOWN: 9, NEW: 1}
 #: Items of the history that a proposal names at most.
 REASONS = 2
 RECORD, ARRAYS = "index.json", "index.safetensors"
@@ -37,8 +38,9 @@ class Proposal:
     """One candidate.
 
     Attributes:
-        source: what proposed it: `next` (follows the history, says a next-item model), `together` (chosen by users who
-            chose the history), `title` (similar words), `new` (similar words, and nobody has chosen it yet), `popular`.
+        source: what ranked it highest: `next` (follows the history, says a next-item model), `together` (chosen by
+            users who chose the history), `title` (similar words), `new` (similar words, and nobody has chosen it yet),
+            `popular`.
         because: items of the history that it rests on, strongest first.
     """
 
@@ -48,9 +50,10 @@ class Proposal:
 
 
 class Index:
-    """Proposes items of a whole catalogue for a history, from all its sources in turns.
+    """Proposes items of a whole catalogue for a history, from all its sources.
 
-    New items have a source of their own, so that they surface however many known ones there are; popularity fills up.
+    The rankings of known items are fused. New items have a source of their own and every tenth place, so that they
+    surface however many known ones there are. Popularity fills up.
 
     Args:
         items: item ids of the catalogue.
@@ -60,7 +63,7 @@ class Index:
         record: what it was made of.
 
     Attributes:
-        sources: name -> source, in the order of their turns.
+        sources: name -> source.
         learnt: the source `next`, or None.
     """
 
@@ -123,7 +126,7 @@ class Index:
         return cls(items.to_list(), chosen, words, learnt, record)
 
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
-        """Candidates for a history, each once, in the order in which the sources gave them.
+        """Candidates for a history, each once, best first, with new ones at every tenth place.
 
         Args:
             history: item ids in time order, of any user; those that the catalogue does not know are passed over.
@@ -132,7 +135,10 @@ class Index:
         """
         rows, unwanted = self._query(history, blocked)
         rankings = {name: source.find(rows, pool, unwanted).tolist() for name, source in self.sources.items()}
-        found = take_turns(rankings, SHARES, pool, fallback=POPULAR)
+        known = fuse({name: rows for name, rows in rankings.items() if name not in (NEW, POPULAR)})
+        rounds = {KNOWN: list(known), NEW: rankings[NEW], POPULAR: rankings[POPULAR]}
+        turns = take_turns(rounds, SHARES, pool, fallback=POPULAR)
+        found = {row: known.get(row, name) for row, name in turns.items()}
         because = self._because(recent(rows), found)
         return [Proposal(self.items[row], source, because[row]) for row, source in found.items()]
 
