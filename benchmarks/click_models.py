@@ -3,22 +3,46 @@
     python benchmarks/click_models.py [DATASET] [--models din sim] [--positive-from 4] [--epochs 20] [--seed 42]
 
 DATASET is a dataset folder with ratings; without it the bundled MovieLens sample is used.
+
+With --as-recbole the log is that of RecBole's published benchmark on MovieLens-1M, for comparison with its figures:
+ratings of 3 are left out, the parts are drawn at random, and networks and learning rate are those that it found best.
+Beside its fields the models see the event before, since they always read a history.
+
+    python benchmarks/click_models.py data/ml-1m --as-recbole --models deepfm autoint dcnv2
 """
 
 import argparse
 import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
 
 from lorarec.conventional import MODELS, FitOptions, fit
 from lorarec.data import Dataset
 from lorarec.data.clicks import ClickLog, click_log
+from lorarec.data.columns import RATING
 from lorarec.data.sample import load_sample
 from lorarec.metrics.clicks import auc, auc_interval, log_loss
 
+#: Of RecBole's best trial of DeepFM and AutoInt; DCNv2's has two layers of 256.
+RECBOLE_NETWORK = {"layers": (256, 256, 256)}
 
-def row(name: str, log: ClickLog, options: FitOptions) -> str:
+
+def recbole_log(dataset: Dataset, seed: int) -> ClickLog:
+    """Ratings of 4 and 5 against 1 and 2, divided 8:1:1 at random."""
+    rows = dataset.interactions.filter(pl.col(RATING) != 3)
+    log = click_log(Dataset.from_frames(dataset.name, rows, dataset.items, users=dataset.users))
+    tenth = np.random.default_rng(seed).permutation(len(log)) * 10 // len(log)
+    return replace(log, part=np.maximum(tenth - 7, 0).astype(log.part.dtype))
+
+
+def row(name: str, log: ClickLog, options: FitOptions, architecture: Mapping[str, Any]) -> str:
     """Train one model and describe it in a line of the table."""
     start = time.perf_counter()
-    found = fit(name, log, options, progress=True)
+    found = fit(name, log, options, architecture=architecture, progress=True)
     seconds = time.perf_counter() - start
     events = log.rows("test")
     scores, labels = found.score(events), log.label[events]
@@ -35,15 +59,21 @@ def main() -> None:
     parser.add_argument("--positive-from", type=float, default=4.0)
     parser.add_argument("--epochs", type=int, default=FitOptions.epochs)
     parser.add_argument("--seed", type=int, default=FitOptions.seed)
+    parser.add_argument("--as-recbole", action="store_true", help="RecBole's division and networks; see above")
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset) if arguments.dataset else load_sample()
-    log = click_log(dataset, positive_from=arguments.positive_from)
+    options, architecture = FitOptions(epochs=arguments.epochs, seed=arguments.seed), {}
+    if arguments.as_recbole:
+        log = recbole_log(dataset, arguments.seed)
+        options, architecture = replace(options, batch_size=2048, lr=5e-3, max_history=1), RECBOLE_NETWORK
+    else:
+        log = click_log(dataset, positive_from=arguments.positive_from)
     sizes = ", ".join(f"{len(log.rows(part)):,} {part}" for part in ("train", "valid", "test"))
     print(f"{dataset.name}: {len(log.users):,} users, {len(dataset.items):,} items; {sizes}")
     print(f"{log.label.mean():.1%} of the ratings are clicks")
     print("model    parameters      AUC  95% interval     log loss epochs  seconds")
     for name in arguments.models:
-        print(row(name, log, FitOptions(epochs=arguments.epochs, seed=arguments.seed)), flush=True)
+        print(row(name, log, options, architecture), flush=True)
 
 
 if __name__ == "__main__":
