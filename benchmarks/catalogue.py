@@ -30,6 +30,7 @@ from lorarec.data import Dataset, Evidence, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
+from lorarec.ranking.catalogue import with_prior
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import Nearest
 from lorarec.sequential import NextItemOptions
@@ -85,12 +86,12 @@ def first_stage(index: Index, cases: pl.DataFrame, pool: int) -> dict[str, list[
 def reranked(
     ranker: Ranker, dataset: Dataset, split: Split, cases: pl.DataFrame, pools: list[list[str]]
 ) -> list[list[str]]:
-    """The pools in the order of the ranker's scores."""
+    """The pools in the order that `recommend` gives them."""
     evidence = Evidence(split.train, dataset.titles) if ranker.evidence else None
     asked = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
     scores = ranker.score_cases(asked, dataset.titles, evidence, progress=True)
     return [
-        [pool[place] for place in np.argsort(-values, kind="stable")]
+        [pool[place] for place in np.argsort(-with_prior(values), kind="stable")]
         for pool, values in zip(pools, scores, strict=True)
     ]
 

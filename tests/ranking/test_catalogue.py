@@ -1,5 +1,6 @@
 """Whole-catalogue recommendation: nothing seen, new items can surface, reasons are of the history."""
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -47,6 +48,19 @@ def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
     assert set(by_item["3"].because) <= {"red lamp", "green lamp"}
     assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
     assert sum(item.probability for item in found) == pytest.approx(1)
+
+
+def test_the_posterior_is_the_rankers_times_one_over_the_place_in_the_pool(
+    dataset: Dataset, tiny_backbone: Backbone
+) -> None:
+    index, ranker = Index.build(dataset), Ranker(tiny_backbone)
+    history = ["0", "1", "2"]
+    pool = [proposal.item_id for proposal in index.propose(history)]
+    asked = pl.DataFrame({"user_id": ["a"], "history": [history], "candidates": [pool]})
+    shares = np.exp(ranker.score_cases(asked, dataset.titles)[0].astype(np.float64)) / np.arange(1, len(pool) + 1)
+    wanted = dict(zip(pool, shares / shares.sum(), strict=True))
+    found = recommend(ranker, dataset, "a", index=index)
+    assert {item.item_id: item.probability for item in found} == pytest.approx(wanted, abs=1e-5)
 
 
 def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:

@@ -19,7 +19,7 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        score: the ranker's score.
+        score: the ranker's score and the index's prior, see `with_prior`.
         probability: its share of the posterior over the candidate pool.
         source: what ranked it highest, see `lorarec.retrieval.Proposal`.
         because: titles of the history that the proposal rests on, strongest first.
@@ -140,7 +140,17 @@ def recommend_each(
     return found
 
 
+def with_prior(scores: np.ndarray) -> np.ndarray:
+    """Scores (pool,) of proposals in the index's order, plus the logarithm of a prior that falls as 1 / place.
+
+    A ranker learned to tell the right item from drawn ones, most of which are unlikely. In a pool all are likely; how
+    likely each is, from who chose what with what, is in the order of the index.
+    """
+    return scores - np.log1p(np.arange(len(scores), dtype=scores.dtype))
+
+
 def _best(proposals: Sequence[Proposal], scores: np.ndarray, titles: dict[str, str], top: int) -> list[Recommendation]:
+    scores = with_prior(scores)
     shares = posterior(scores)
     return [
         Recommendation(

@@ -12,7 +12,9 @@ class Ranked(BaseModel):
 
     item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
     title: str
-    score: Annotated[float, Field(description="Log-odds or log-probability, as the adapter's readout says.")]
+    score: Annotated[
+        float, Field(description="Log-odds or log-probability, as the readout says; in recommendations with a prior.")
+    ]
     probability: Annotated[float, Field(description="Its share of the posterior over the candidates.")]
     candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
 

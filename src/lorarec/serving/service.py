@@ -15,6 +15,7 @@ from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.personal import Past
+from lorarec.ranking.catalogue import with_prior
 from lorarec.retrieval import Index
 from lorarec.serving.answering import ranking
 from lorarec.serving.answers import Ranking
@@ -119,10 +120,11 @@ class Service:
             Problem: an unknown item, user or adapter, candidates that do not fit, or a full queue.
         """
         with self.batcher.admitted():
-            return await self._ranked(await self.case(request), request)
+            case = await self.case(request)
+            return ranking(case, *await self._scores(case, request), self.prompting)
 
     async def recommend(self, request: RecommendRequest) -> Ranking:
-        """Put the best of what the index proposes in order.
+        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.with_prior`.
 
         Raises:
             Problem: as for `rank`.
@@ -132,7 +134,9 @@ class Service:
             candidates = await asyncio.to_thread(self._propose, whose.history, request)
             if not candidates:
                 return Ranking(ranking=[], mixture={}, personal={})
-            found = await self._ranked(replace(whose, candidates=candidates), request)
+            case = replace(whose, candidates=candidates)
+            scores, mixture = await self._scores(case, request)
+            found = ranking(case, with_prior(scores), mixture, self.prompting)
             return found.model_copy(update={"ranking": found.ranking[: request.top]})
 
     async def store(self, request: EventsRequest) -> int:
@@ -206,9 +210,9 @@ class Service:
         candidates = self.prompting.ids(request.candidates, "candidates")
         return replace(await self._history(request), candidates=candidates)
 
-    async def _ranked(self, case: Case, request: RankRequest | RecommendRequest) -> Ranking:
+    async def _scores(self, case: Case, request: RankRequest | RecommendRequest) -> tuple[np.ndarray, Mixture]:
         (scores,), mixture = await self.score(case, request.adapter, lambda *asked: [self.prompting.row(*asked)])
-        return ranking(case, scores, mixture, self.prompting)
+        return scores, mixture
 
     async def score(
         self,
