@@ -2,12 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, leave_one_out, load_split
 from lorarec.serving.app import create_app
 from lorarec.serving.service import Service
 
@@ -23,7 +29,9 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 ITEMS = st.lists(st.sampled_from(["x01", "x02", "x29", {"title": "red <b>"}]), min_size=1, max_size=3)
-MIXTURES = st.sampled_from(["general", {"general": 0.5, "specific": 0.5}, {}, "listed", {"listed": 1, "general": 0}])
+MIXTURES = st.sampled_from(["general", "listed", "chosen", {}]) | st.sampled_from(
+    [{"general": 0.5, "specific": 0.5}, {"listed": 1, "general": 0}, {"chosen": 0.5, "specific": 0.5}]
+)
 EVENTS = st.fixed_dictionaries(
     {"user_id": st.sampled_from(["u01", "new", *WORDS]), "item_id": st.sampled_from(["x01", "nothing"])},
     optional={"timestamp": LEAVES, "event_id": LEAVES},
@@ -36,7 +44,7 @@ FIELDS = {
         "candidate": st.integers(-1, 4),
     },
     "/v1/events": {"events": st.lists(EVENTS, max_size=3)},
-    "/v1/adapters": {"name": st.sampled_from(["general", "nothing"])},
+    "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 
 
@@ -48,7 +56,24 @@ def requests(draw: st.DrawFn) -> tuple[str, Any]:
     return path, draw(ANYTHING | st.fixed_dictionaries({}, optional=fields))
 
 
-def test_no_body_gives_a_server_error(service: Service) -> None:
+@pytest.fixture
+def shop(shop: Dataset, tmp_path: Path) -> Dataset:
+    """The shop with ratings, from which a recommender reads what it tells of a user."""
+    rated = shop.interactions.with_columns(pl.Series("rating", [1.0 + k % 5 for k in range(120)], pl.Float32))
+    dataset = Dataset.from_frames("shop", rated, shop.items).save(tmp_path / "shop")
+    leave_one_out(dataset, negatives=3).save(tmp_path / "shop" / "split")
+    return dataset
+
+
+def test_no_body_gives_a_server_error(
+    tiny_backbone: Backbone,
+    shop: Dataset,
+    adapters: Path,
+    write_chooser: Callable[..., None],
+    make_service: Callable[..., Service],
+) -> None:
+    write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), crm="din")
+    service = make_service()
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
