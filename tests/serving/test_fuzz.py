@@ -29,29 +29,37 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 ITEMS = st.lists(st.sampled_from(["x01", "x02", "x29", {"title": "red <b>"}]), min_size=1, max_size=3)
-MIXTURES = st.sampled_from(["general", "listed", "chosen", {}]) | st.sampled_from(
-    [{"general": 0.5, "specific": 0.5}, {"listed": 1, "general": 0}, {"chosen": 0.5, "specific": 0.5}]
+MIXTURES = st.sampled_from(["chosen", {"chosen": 0.5, "specific": 0.5}]) | st.sampled_from(
+    ["general", {"general": 0.5, "specific": 0.5}, {}, "listed", {"listed": 1, "general": 0}]
 )
+USERS = st.sampled_from(["u01", "new"])
 EVENTS = st.fixed_dictionaries(
-    {"user_id": st.sampled_from(["u01", "new", *WORDS]), "item_id": st.sampled_from(["x01", "nothing"])},
+    {"user_id": USERS, "item_id": st.sampled_from(["x01", "x29"])},
+    optional={"timestamp": st.sampled_from([0, -(2**63), 2**63 - 1])},
+)
+ODD_EVENTS = st.fixed_dictionaries(
+    {"user_id": USERS | st.sampled_from(WORDS), "item_id": st.sampled_from(["x01", "nothing"])},
     optional={"timestamp": LEAVES, "event_id": LEAVES},
 )
 FIELDS = {
-    "/v1/rank": {"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
-    "/v1/recommend": {"user_id": st.just("u01"), "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+    "/v1/rank": {"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+    "/v1/recommend": {"user_id": USERS, "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
     "/v1/explain": {
-        **{"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+        **{"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
         "candidate": st.integers(-1, 4),
     },
-    "/v1/events": {"events": st.lists(EVENTS, max_size=3)},
+    "/v1/events": {"events": st.lists(EVENTS, max_size=3) | st.lists(ODD_EVENTS, max_size=3)},
     "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, Any]:
-    """A path and a body that is anything, or some right fields and others wrong."""
+    """A path and a body that is right, or some right fields and others wrong, or anything."""
     path = draw(st.sampled_from(list(FIELDS)))
+    if draw(st.booleans()):
+        other = draw(st.sampled_from(["user_id", "history"]))  # only one of them is told
+        return path, draw(st.fixed_dictionaries({name: f for name, f in FIELDS[path].items() if name != other}))
     fields = {name: right | ANYTHING for name, right in FIELDS[path].items()}
     return path, draw(ANYTHING | st.fixed_dictionaries({}, optional=fields))
 
@@ -73,7 +81,7 @@ def test_no_body_gives_a_server_error(
     make_service: Callable[..., Service],
 ) -> None:
     write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), crm="din")
-    service = make_service()
+    service = make_service(wait=0.0)
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
