@@ -1,7 +1,8 @@
-"""The pictures of the service's page in docs/, light and dark, from what `lorarec demo` left.
+"""The pictures of the service's page in docs/: light and dark, and the weights of one user's own mixture.
 
 lorarec demo --out demo-output
-python benchmarks/page_pictures.py demo-output
+lorarec personalize choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen
+python benchmarks/page_pictures.py demo-output chosen
 """
 
 import argparse
@@ -10,48 +11,74 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 USER = "42"
 SPECIFIC_STEPS = 4
+#: The name under which users' own mixtures are served.
+OWN = "by-user"
+#: Milliseconds.
+WAIT = 120_000
 #: Colours of a picture: few, since it shows flat surfaces and text.
 COLOURS = 128
 
 
-def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
+@contextmanager
+def page_of_user(browser: Browser, url: str, scheme: str) -> Iterator[Page]:
+    """The page with the ranking of the user."""
     with browser.new_context(color_scheme=scheme, viewport={"width": 1180, "height": 900}) as context:
         page = context.new_page()
         page.goto(url)
         page.get_by_label("User id").fill(USER)
         page.keyboard.press("Enter")
-        expect(page.locator("#ranking li")).to_have_count(10, timeout=60_000)
+        expect(page.locator("#ranking li")).to_have_count(10, timeout=WAIT)
+        yield page
+
+
+def save(picture: bytes, path: Path) -> None:
+    Image.open(BytesIO(picture)).quantize(COLOURS).save(path, optimize=True)
+
+
+def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
+    """The whole page, the slider between general and specific."""
+    with page_of_user(browser, url, scheme) as page:
         slider = page.get_by_label("Between them")
         for _ in range(SPECIFIC_STEPS):
             slider.press("ArrowRight")
         share = f"{float(slider.input_value()) / 100:.2f}"
-        expect(page.locator("#weights tbody td").nth(1)).to_have_text(share, timeout=60_000)
+        expect(page.locator("#weights tbody td").nth(1)).to_have_text(share, timeout=WAIT)
         slider.blur()
         page.wait_for_timeout(500)  # rows slide to their new places
-        page.screenshot(path=path, full_page=True)
-    Image.open(path).quantize(COLOURS).save(path, optimize=True)
+        save(page.screenshot(full_page=True), path)
+
+
+def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
+    """The user's weights by layer under the mixture of their own."""
+    with page_of_user(browser, url, "light") as page:
+        page.get_by_label("First", exact=True).select_option(OWN)
+        expect(page.locator("#weights-note")).to_contain_text(f"{OWN}, for user {USER}.", timeout=WAIT)
+        save(page.locator("#weights-part").screenshot(), path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="what `lorarec demo --out` wrote")
+    parser.add_argument("chosen", type=Path, help="what `lorarec personalize choose` wrote from it")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        words = [
-            arguments.demo / "dataset",
-            "--adapters",
-            arguments.demo / "adapters",
-            "--db",
-            f"{scratch}/histories.db",
-        ]
+        adapters = Path(scratch) / "adapters"
+        adapters.mkdir()
+        for folder in (arguments.demo / "adapters").iterdir():
+            (adapters / folder.name).symlink_to(folder.resolve())
+        (adapters / OWN).symlink_to(arguments.chosen.resolve())
+        words = [arguments.demo / "dataset", "--adapters", adapters, "--db", f"{scratch}/histories.db"]
         command = [sys.executable, "-m", "lorarec", "serve", *map(str, words), "--port", "0"]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
@@ -62,6 +89,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             for scheme in ("light", "dark"):
                 photograph(browser, told[0], scheme, arguments.out / f"page_{scheme}.png")
+            photograph_own_weights(browser, told[0], arguments.out / "page_personal.png")
             browser.close()
         finally:
             server.terminate()

@@ -1,7 +1,8 @@
 """Tiny models and vocabularies made on the spot."""
 
+import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -21,6 +23,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
@@ -82,6 +85,25 @@ def backbone_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest
 def shared_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
     """A tiny Qwen2 backbone for tests that leave it as it is."""
     return Backbone(make_model("qwen2", len(tokenizer)), tokenizer, "tiny-qwen2", "qwen2")
+
+
+@pytest.fixture(scope="session")
+def write_adapter() -> Callable[..., Path]:
+    """Write a folder with random factors by PEFT alone, and lorarec.json when given; leaves the model as it was."""
+
+    def write(model: Any, folder: Path, seed: int, meta: dict[str, Any] | None = None, **options: Any) -> Path:
+        settings = {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"} | options
+        peft = get_peft_model(copy.deepcopy(model), LoraConfig(**settings))
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in peft.named_parameters():
+            if "lora_" in name:
+                parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        peft.save_pretrained(folder)
+        if meta is not None:
+            write_json(folder / "lorarec.json", meta)
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

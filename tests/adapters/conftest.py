@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 61
@@ -43,19 +42,12 @@ def as_backbone():
 
 
 @pytest.fixture
-def make_adapter(tmp_path):
+def make_adapter(write_adapter, tmp_path):
     """Write a PEFT folder for a model's architecture with random factors; returns the folder."""
 
     def make(architecture: str, seed: int, name: str | None = None, **options) -> Path:
-        settings = {"r": 3, "lora_alpha": 6, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options
-        peft = get_peft_model(tiny_model(architecture), LoraConfig(**settings))
-        generator = torch.Generator().manual_seed(seed)
-        for parameter_name, parameter in peft.named_parameters():
-            if "lora_" in parameter_name:
-                parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
         folder = tmp_path / (name or f"adapter{seed}")
-        peft.save_pretrained(str(folder))
-        return folder
+        return write_adapter(tiny_model(architecture), folder, seed, task_type="CAUSAL_LM", **options)
 
     return make
 

@@ -1,12 +1,11 @@
 """The verb evaluate through the shell's eyes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import typer
-from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
 from lorarec.artefacts import write_json
@@ -20,12 +19,9 @@ app.command()(evaluate)
 
 
 @pytest.fixture
-def adapter_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+def adapter_folder(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
     """A random adapter of the tiny backbone."""
-    torch.manual_seed(0)
-    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    get_peft_model(tiny_backbone.model, config).save_pretrained(tmp_path / "plug-in")
-    return tmp_path / "plug-in"
+    return write_adapter(tiny_backbone.model, tmp_path / "plug-in", 0)
 
 
 def _run(*words: object) -> tuple[str, str]:

@@ -1,15 +1,14 @@
 """The verb mix through the shell's eyes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import typer
 from typer.testing import CliRunner
 
-from lorarec.adapters import Adapter, read_adapter, save_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.adapters import read_adapter
 from lorarec.backbone import Backbone
 from lorarec.commands.mix import mix
 from lorarec.errors import LorarecError
@@ -19,16 +18,10 @@ app.command()(mix)
 
 
 @pytest.fixture
-def pair(tiny_backbone: Backbone, tmp_path: Path) -> list[Path]:
+def pair(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> list[Path]:
     """Two random adapters of the tiny backbone, without lorarec.json."""
-    torch.manual_seed(0)
-    folders = [tmp_path / "general", tmp_path / "specific"]
-    sizes = {name: dimensions(layer) or (0, 0) for name, layer in linear_layers(tiny_backbone.model).items()}
-    for folder in folders:
-        tensors = {name: (torch.randn(2, width), torch.randn(height, 2)) for name, (width, height) in sizes.items()}
-        folder.mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 0.1)), folder, "tiny")
-    return folders
+    names = ("general", "specific")
+    return [write_adapter(tiny_backbone.model, tmp_path / name, seed, r=2) for seed, name in enumerate(names)]
 
 
 def _run(*words: object) -> str:

@@ -2,17 +2,16 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lorarec import cli
-from lorarec.adapters import Adapter, read_adapter, save_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.adapters import read_adapter
 from lorarec.backbone import Backbone
 from lorarec.commands.personalize import personalize_app
 from lorarec.data import Dataset, leave_one_out
@@ -66,26 +65,12 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert not list(tmp_path.glob("three*"))
 
 
-def _adapters(backbone_folder: Path, folder: Path) -> list[Path]:
-    """Two random adapters of the backbone."""
-    backbone = Backbone.load(str(backbone_folder))
-    found = []
-    for seed, name in enumerate(("general", "specific")):
-        torch.manual_seed(seed)
-        tensors = {}
-        for layer, linear in linear_layers(backbone.model).items():
-            width, height = dimensions(linear) or (0, 0)
-            tensors[layer] = (0.2 * torch.randn(2, width), 0.2 * torch.randn(height, 2))
-        meta = {"backbone": {"id": str(backbone_folder), "fingerprint": backbone.fingerprint}, "readout": "verdict"}
-        (folder / name).mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder / name, str(backbone_folder), meta)
-        found.append(folder / name)
-    return found
-
-
-def test_users_choose_of_two_adapters(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
+def test_users_choose_of_two_adapters(
+    rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
-    pair = _adapters(backbone_folder, tmp_path)
+    model, names = Backbone.load(backbone_folder).model, ("general", "specific")
+    pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
     run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--crm", "titles")
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
     rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 
 from lorarec.adapters import read_adapter
-from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Evidence, Split, few_shot
 from lorarec.errors import LorarecError
@@ -19,20 +16,9 @@ from lorarec.ranking import Ranker
 
 
 @pytest.fixture
-def make_adapter(tiny_backbone: Backbone, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a random PEFT folder, with a lorarec.json when given; leaves the backbone as it was."""
-
-    def make(name: str, meta: dict | None = None) -> Path:
-        torch.manual_seed(len(name))
-        config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-        model = get_peft_model(tiny_backbone.model, config)
-        model.save_pretrained(tmp_path / name)
-        model.unload()
-        if meta is not None:
-            write_json(tmp_path / name / "lorarec.json", meta)
-        return tmp_path / name
-
-    return make
+def make_adapter(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random PEFT folder, with a lorarec.json when given."""
+    return lambda name, meta=None: write_adapter(tiny_backbone.model, tmp_path / name, len(name), meta)
 
 
 def test_rows_share_a_backbone_and_leave_it_as_it_was(

@@ -11,8 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorarec.adapters import Adapter, save_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.artefacts import read_json, write_json
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.errors import LorarecError
@@ -65,21 +63,11 @@ def of_other_colour(cases: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.fixture
-def pair(tiny_backbone, tmp_path) -> list[Path]:
+def pair(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
     """Random adapters."""
-    folders = []
-    for seed, name in enumerate(("general", "specific")):
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for layer, linear in linear_layers(tiny_backbone.model).items():
-            width, height = dimensions(linear) or (0, 0)
-            a, b = (0.2 * torch.randn(size, generator=generator) for size in ((2, width), (height, 2)))
-            tensors[layer] = (a, b)
-        meta = {"backbone": {"id": "tiny", "fingerprint": tiny_backbone.fingerprint}, "options": {"max_history": 3}}
-        (tmp_path / name).mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.0)), tmp_path / name, "tiny", meta)
-        folders.append(tmp_path / name)
-    return folders
+    meta = {"backbone": {"id": "tiny", "fingerprint": tiny_backbone.fingerprint}, "options": {"max_history": 3}}
+    names = ("general", "specific")
+    return [write_adapter(tiny_backbone.model, tmp_path / name, seed, meta) for seed, name in enumerate(names)]
 
 
 def trained_pair(backbone, out: Path) -> list[Path]:

@@ -7,8 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from lorarec.adapters import Adapter, AdapterBank, MixedLinear, save_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.adapters import AdapterBank, MixedLinear
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.personal import PersonalLora, meta_loras
@@ -60,23 +59,6 @@ def train_steps(personal: PersonalLora, users: torch.Tensor, ids: torch.Tensor) 
 
 def contents(module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-
-def saved_adapters(backbone: Backbone, tmp_path, count: int = 2):
-    """PEFT folders of random adapters on q and v."""
-    folders = []
-    for seed in range(count):
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for name, layer in linear_layers(backbone.model).items():
-            if name.endswith(("q_proj", "v_proj")):
-                width, height = dimensions(layer)
-                pair = (torch.randn(2, width, generator=generator), torch.randn(height, 2, generator=generator))
-                tensors[name] = tuple(0.3 * factor for factor in pair)
-        folders.append(tmp_path / f"adapter{seed}")
-        folders[-1].mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 2.0)), folders[-1], backbone.id)
-    return folders
 
 
 def test_untrained_it_is_the_backbone(any_backbone, users, token_ids):
@@ -206,8 +188,10 @@ def test_training_moves_bank_and_router_and_nothing_else(tiny_backbone, users, t
 
 
 @RULES
-def test_over_finished_adapters_only_the_router_moves(combine, tiny_backbone, users, token_ids, tmp_path):
-    folders = saved_adapters(tiny_backbone, tmp_path)
+def test_over_finished_adapters_only_the_router_moves(
+    combine, tiny_backbone, write_adapter, users, token_ids, tmp_path
+):
+    folders = [write_adapter(tiny_backbone.model, tmp_path / name, seed) for seed, name in enumerate(("one", "two"))]
     bank = AdapterBank.from_folders(folders, tiny_backbone)
     with PersonalLora(tiny_backbone, bank, WIDTH, combine=combine, trainable=False) as personal:
         before, router = contents(tiny_backbone.model), contents(personal)
@@ -221,7 +205,7 @@ def test_over_finished_adapters_only_the_router_moves(combine, tiny_backbone, us
         personal.export(users[0], tmp_path / "user")
     with PersonalLora.load(tmp_path / "saved", tiny_backbone) as personal:
         assert torch.equal(run(personal, users, token_ids), expected)
-        assert personal.bank.names == ("adapter0", "adapter1")
+        assert personal.bank.names == ("one", "two")
         assert {name.split(".")[0] for name, _ in personal.named_parameters()} == {"router"}
     peft = PeftModel.from_pretrained(tiny_backbone.model, tmp_path / "user")
     with torch.no_grad():

@@ -1,13 +1,11 @@
 """A population with an index and an adapter on disk, and what one process makes of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 
-from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.ranking.population import Job, Scorer, population
@@ -17,17 +15,8 @@ from lorarec.sequential import NextItemOptions
 COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
 
 
-def _adapter(backbone: Backbone, folder: Path) -> Path:
-    """Random, and told how often others chose a candidate."""
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    get_peft_model(backbone.model, config).save_pretrained(folder)
-    write_json(folder / "lorarec.json", {"readout": "verdict", "options": {"evidence": True}})
-    return folder
-
-
 @pytest.fixture(scope="session")
-def job(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Job:
     """160 users with five of 32 items each, and user `all`, who has had everything."""
     home = tmp_path_factory.mktemp("population")
     titles = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
@@ -37,7 +26,8 @@ def job(backbone_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
     Index.build(dataset, NextItemOptions(epochs=1, width=8)).save(home / "index")
-    adapter = _adapter(Backbone.load(backbone_folder), home / "adapter")
+    evident = {"readout": "verdict", "options": {"evidence": True}}
+    adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
     return Job(home / "shop", adapter, home / "index", str(backbone_folder), top=5, pool=20)
 
 

@@ -1,5 +1,6 @@
 """What a recommendation rests on: equal to scoring each shortened history alone, and planted causes are found."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast
 
 from lorarec.adapters import Adapter, read_adapter
@@ -36,14 +36,15 @@ def shop() -> Dataset:
     return Dataset.from_frames("shop", interactions, items)
 
 
-def evident(backbone: Backbone, folder: Path, **options: Any) -> Adapter:
-    """A random adapter that says it was trained with evidence."""
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    model = get_peft_model(backbone.model, config)
-    model.save_pretrained(folder)
-    model.unload()
-    return replace(read_adapter(folder), meta={"readout": "verdict", "options": {"evidence": True, **options}})
+@pytest.fixture
+def evident(write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Adapter]:
+    """Makes a random adapter that says it was trained with evidence."""
+
+    def make(backbone: Backbone, **options: Any) -> Adapter:
+        meta = {"readout": "verdict", "options": {"evidence": True, **options}}
+        return read_adapter(write_adapter(backbone.model, tmp_path / "adapter", 1, meta))
+
+    return make
 
 
 def alone(ranker: Ranker, dataset: Dataset, history: list[str], found: Explanation, candidates: list[str]) -> Any:
@@ -56,9 +57,9 @@ def alone(ranker: Ranker, dataset: Dataset, history: list[str], found: Explanati
 
 @pytest.mark.parametrize(("max_history", "readout"), [(3, "verdict"), (10, "verdict"), (10, "likelihood")])
 def test_as_scoring_every_shorter_history_alone(
-    shop: Dataset, tiny_backbone: Backbone, tmp_path: Path, max_history: int, readout: str
+    shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter], max_history: int, readout: str
 ) -> None:
-    adapter = evident(tiny_backbone, tmp_path / "adapter", max_history=max_history)
+    adapter = evident(tiny_backbone, max_history=max_history)
     history = shop.interactions.filter(user_id="me")["item_id"].to_list()
     with Ranker(tiny_backbone, adapter, readout) as ranker:
         found = explain(ranker, shop, "me")
@@ -78,11 +79,11 @@ def test_as_scoring_every_shorter_history_alone(
 
 
 def test_the_item_that_others_chose_with_the_candidate_is_found(
-    shop: Dataset, tiny_backbone: Backbone, tmp_path: Path
+    shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter], tmp_path: Path
 ) -> None:
     """The prompt tells of the history by evidence alone, so one item is the whole cause."""
     (tmp_path / "own.j2").write_text("- {{ candidate }}{% if note %}: {{ note }}{% endif %}\n")
-    adapter = evident(tiny_backbone, tmp_path / "adapter", template=str(tmp_path / "own.j2"))
+    adapter = evident(tiny_backbone, template=str(tmp_path / "own.j2"))
     with Ranker(tiny_backbone, adapter) as ranker:
         found = explain(ranker, shop, "me", "x18")
     effects = {influence.item_id: abs(influence.score) for influence in found.influences}
@@ -113,14 +114,14 @@ def chatty(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return chat
 
 
-def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
+def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]) -> None:
     chat = replace(tiny_backbone, tokenizer=chatty(tiny_backbone.tokenizer))
     asked: list[list[int]] = []
 
     def note(_: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         asked.append(kwargs["input_ids"][0].tolist())
 
-    with Ranker(chat, evident(chat, tmp_path / "adapter")) as ranker:
+    with Ranker(chat, evident(chat)) as ranker:
         trunk(chat.model).register_forward_hook(note, with_kwargs=True)
         found = explain(ranker, shop, "me", "x18")
         # The first pass scores; the second reads the question, each other one a token of the answer.

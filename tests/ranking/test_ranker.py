@@ -1,11 +1,11 @@
 """The Ranker: adapters folded in and out, and what it refuses."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
@@ -16,18 +16,10 @@ from lorarec.scoring import score
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel"]
 
 
-def peft_folder(backbone: Backbone, folder: Path) -> Path:
-    """A random adapter made and saved by PEFT alone; leaves the backbone as it was."""
-    torch.manual_seed(1)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    model = get_peft_model(backbone.model, config)
-    model.save_pretrained(folder)
-    model.unload()
-    return folder
-
-
-def test_ranker_scores_as_the_model_with_peft_layers(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    folder = peft_folder(tiny_backbone, tmp_path / "adapter")
+def test_ranker_scores_as_the_model_with_peft_layers(
+    tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_adapter(tiny_backbone.model, tmp_path / "adapter", 1)
     with Ranker(tiny_backbone, folder) as ranker:
         found = ranker.score_titles([TITLES[:2]], [TITLES])[0]
     from peft import PeftModel
@@ -38,8 +30,10 @@ def test_ranker_scores_as_the_model_with_peft_layers(tiny_backbone: Backbone, tm
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_closing_restores_the_backbone_bit_by_bit(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    folder = peft_folder(tiny_backbone, tmp_path / "adapter")
+def test_closing_restores_the_backbone_bit_by_bit(
+    tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_adapter(tiny_backbone.model, tmp_path / "adapter", 1)
     before = {name: weight.clone() for name, weight in tiny_backbone.model.state_dict().items()}
     with Ranker(tiny_backbone, folder):
         changed = any(not torch.equal(before[n], w) for n, w in tiny_backbone.model.state_dict().items())

@@ -19,13 +19,12 @@ import polars as pl
 import pytest
 import torch
 import uvicorn
-from peft import LoraConfig, get_peft_model
 from playwright.sync_api import Browser, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
 from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, leave_one_out
+from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.personal import choose_by_user
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
@@ -41,25 +40,7 @@ EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}
 LISTED = {"readout": "likelihood", "options": {}}
 
 
-def _write_adapter(model: Any, folder: Path, seed: int, meta: dict[str, Any], rank: int = 3) -> Path:
-    """A PEFT folder with random factors."""
-    peft = get_peft_model(copy.deepcopy(model), LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in peft.named_parameters():
-        if "lora_" in name:
-            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
-    peft.save_pretrained(folder)
-    (folder / "lorarec.json").write_text(json.dumps(meta))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def write_adapter() -> Callable[..., Path]:
-    """Write a PEFT folder with random factors."""
-    return _write_adapter
-
-
-def stir_router(folder: Path, seed: int) -> None:
+def _stir(folder: Path, seed: int) -> None:
     """Give a chooser's router other weights, which tell users apart."""
     path = folder / "personal" / "personal.safetensors"
     state = {name: tensor.clone() for name, tensor in load_file(path).items()}
@@ -70,7 +51,22 @@ def stir_router(folder: Path, seed: int) -> None:
 @pytest.fixture(scope="session")
 def stir() -> Callable[[Path, int], None]:
     """Give a chooser's router other weights, which tell users apart."""
-    return stir_router
+    return _stir
+
+
+def _write_chooser(
+    backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any
+) -> None:
+    """What `personalize choose` writes, over adapters that lie beside it; tells users apart."""
+    adapters = [folder.parent / name for name in parts]
+    choose_by_user(backbone, adapters, dataset, split, folder, **{"crm": "titles", "epochs": 1, "cases": 4} | options)
+    _stir(folder, 0)
+
+
+@pytest.fixture(scope="session")
+def write_chooser() -> Callable[..., None]:
+    """Write what `personalize choose` writes, over adapters that lie beside it; it tells users apart."""
+    return _write_chooser
 
 
 @pytest.fixture
@@ -84,29 +80,30 @@ def shop() -> Dataset:
 
 
 @pytest.fixture
-def adapters(tiny_backbone: Backbone, tmp_path: Path) -> Path:
+def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
     """`general` and `specific` read evidence, `listed` and `listed2` lists of candidates."""
     folder = tmp_path / "adapters"
     for seed, (name, meta) in enumerate(
         [("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED), ("listed2", LISTED)]
     ):
-        _write_adapter(tiny_backbone.model, folder / name, seed, meta)
+        write_adapter(tiny_backbone.model, folder / name, seed, meta)
     (folder / "notes").mkdir()
     return folder
 
 
 @pytest.fixture
-def example_folder(tiny_backbone: Backbone, tmp_path: Path) -> Path:
-    """What README.md and the examples of the API's description speak of: a shop, four adapters, and a backbone."""
+def example_folder(backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
+    """What README.md and the API's examples speak of: a shop, four adapters and, by user, mixtures of two of them."""
+    backbone = Backbone.load(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(20)]
     items = pl.DataFrame({"item_id": [f"i{k}" for k in range(20)], "title": titles})
-    Dataset.from_frames("shop", interactions, items).save(tmp_path / "data" / "shop")
+    dataset = Dataset.from_frames("shop", interactions, items).save(tmp_path / "data" / "shop")
     for seed, name in enumerate(("general", "specific", "shop", "mixed")):
-        _write_adapter(tiny_backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)
-    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
-    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+        write_adapter(backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)
+    parts, split = ("general", "shop"), leave_one_out(dataset, negatives=3)
+    _write_chooser(backbone, tmp_path / "adapters" / "by-user", parts, dataset, split)
     return tmp_path
 
 
@@ -213,7 +210,9 @@ EVIL_USER = "<i>mallory</i>/?&#%"
 
 
 @pytest.fixture(scope="session")
-def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Service]:
+def make_page_service(
+    write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Service]:
     """A service over the embedded backbone for a browser.
 
     The weights of its adapter `layered` differ by layer, those of `chosen` by user as well.
@@ -221,7 +220,7 @@ def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     folder = tmp_path_factory.mktemp("page")
     backbone = Backbone.load("embedded")
     for seed, name in enumerate(["general", "specific", "layered"]):
-        _write_adapter(backbone.model, folder / "adapters" / name, seed, EVIDENT)
+        write_adapter(backbone.model, folder / "adapters" / name, seed, EVIDENT)
     layers = read_adapter(folder / "adapters" / "layered").tensors
     weights = {layer: [place / len(layers), 1 - place / len(layers)] for place, layer in enumerate(layers)}
     made = {"mix": {"weights": weights}, "adapters": [{"path": "old/general"}, {"path": "old/specific"}]}
@@ -232,9 +231,8 @@ def make_page_service(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     rows += [(EVIL_USER, f"x{k:02}", k) for k in (3, 31)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames("shop", interactions, items)
-    parts, split = [folder / "adapters" / name for name in ("general", "specific")], leave_one_out(dataset, negatives=3)
-    choose_by_user(backbone, parts, dataset, split, folder / "adapters" / "chosen", crm="titles", epochs=1, cases=4)
-    stir_router(folder / "adapters" / "chosen", 0)
+    parts, split = ("general", "specific"), leave_one_out(dataset, negatives=3)
+    _write_chooser(backbone, folder / "adapters" / "chosen", parts, dataset, split)
 
     def make(**options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))

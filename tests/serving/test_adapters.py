@@ -143,7 +143,7 @@ def test_a_broken_folder_leaves_what_is_in_memory(
 def test_an_adapter_that_does_not_fit_is_refused_and_the_others_go_on(
     service: Service, offline: Any, adapters: Path, write_adapter: Any, play: Any
 ) -> None:
-    write_adapter(offline.backbone.model, adapters / "wide", 9, {"readout": "verdict"}, rank=5)
+    write_adapter(offline.backbone.model, adapters / "wide", 9, {"readout": "verdict"}, r=5)
     write_adapter(offline.backbone.model, adapters / "foreign", 9, {"backbone": {"id": "other", "fingerprint": "f0"}})
 
     async def scenario(client: httpx2.AsyncClient) -> None:

@@ -2,12 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, leave_one_out, load_split
 from lorarec.serving.app import create_app
 from lorarec.serving.service import Service
 
@@ -23,32 +29,59 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 ITEMS = st.lists(st.sampled_from(["x01", "x02", "x29", {"title": "red <b>"}]), min_size=1, max_size=3)
-MIXTURES = st.sampled_from(["general", {"general": 0.5, "specific": 0.5}, {}, "listed", {"listed": 1, "general": 0}])
+MIXTURES = st.sampled_from(["chosen", {"chosen": 0.5, "specific": 0.5}]) | st.sampled_from(
+    ["general", {"general": 0.5, "specific": 0.5}, {}, "listed", {"listed": 1, "general": 0}]
+)
+USERS = st.sampled_from(["u01", "new"])
 EVENTS = st.fixed_dictionaries(
-    {"user_id": st.sampled_from(["u01", "new", *WORDS]), "item_id": st.sampled_from(["x01", "nothing"])},
+    {"user_id": USERS, "item_id": st.sampled_from(["x01", "x29"])},
+    optional={"timestamp": st.sampled_from([0, -(2**63), 2**63 - 1])},
+)
+ODD_EVENTS = st.fixed_dictionaries(
+    {"user_id": USERS | st.sampled_from(WORDS), "item_id": st.sampled_from(["x01", "nothing"])},
     optional={"timestamp": LEAVES, "event_id": LEAVES},
 )
 FIELDS = {
-    "/v1/rank": {"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
-    "/v1/recommend": {"user_id": st.just("u01"), "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+    "/v1/rank": {"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+    "/v1/recommend": {"user_id": USERS, "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
     "/v1/explain": {
-        **{"user_id": st.just("u01"), "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
+        **{"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
         "candidate": st.integers(-1, 4),
     },
-    "/v1/events": {"events": st.lists(EVENTS, max_size=3)},
-    "/v1/adapters": {"name": st.sampled_from(["general", "nothing"])},
+    "/v1/events": {"events": st.lists(EVENTS, max_size=3) | st.lists(ODD_EVENTS, max_size=3)},
+    "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, Any]:
-    """A path and a body that is anything, or some right fields and others wrong."""
+    """A path and a body that is right, or some right fields and others wrong, or anything."""
     path = draw(st.sampled_from(list(FIELDS)))
+    if draw(st.booleans()):
+        other = draw(st.sampled_from(["user_id", "history"]))  # only one of them is told
+        return path, draw(st.fixed_dictionaries({name: f for name, f in FIELDS[path].items() if name != other}))
     fields = {name: right | ANYTHING for name, right in FIELDS[path].items()}
     return path, draw(ANYTHING | st.fixed_dictionaries({}, optional=fields))
 
 
-def test_no_body_gives_a_server_error(service: Service) -> None:
+@pytest.fixture
+def shop(shop: Dataset, tmp_path: Path) -> Dataset:
+    """The shop with ratings, from which a recommender reads what it tells of a user."""
+    rated = shop.interactions.with_columns(pl.Series("rating", [1.0 + k % 5 for k in range(120)], pl.Float32))
+    dataset = Dataset.from_frames("shop", rated, shop.items).save(tmp_path / "shop")
+    leave_one_out(dataset, negatives=3).save(tmp_path / "shop" / "split")
+    return dataset
+
+
+def test_no_body_gives_a_server_error(
+    tiny_backbone: Backbone,
+    shop: Dataset,
+    adapters: Path,
+    write_chooser: Callable[..., None],
+    make_service: Callable[..., Service],
+) -> None:
+    write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), crm="din")
+    service = make_service(wait=0.0)
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")

@@ -19,7 +19,7 @@ from lorarec.artefacts import read_json, write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
-from lorarec.personal import Past, PersonalLora, UserChooser, choose_by_user
+from lorarec.personal import Past, PersonalLora, UserChooser
 from lorarec.personal.score import user_scores
 from lorarec.prompts import PromptBuilder, case_examples
 from lorarec.ranking.catalogue import whole_evidence
@@ -61,7 +61,7 @@ class Ground:
 def ground(
     shared_backbone: Backbone,
     write_adapter: Callable[..., Path],
-    stir: Callable[[Path, int], None],
+    write_chooser: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Ground:
     """30 users with a few of 30 items each; the chooser's router tells them apart."""
@@ -77,10 +77,8 @@ def ground(
     folder = base / "adapters"
     for seed, (name, meta) in enumerate([("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED)]):
         write_adapter(shared_backbone.model, folder / name, seed, meta)
-    parts = [folder / "general", folder / "specific"]
-    quick: dict[str, Any] = {"crm": "din", "epochs": 1, "cases": 12}
-    choose_by_user(shared_backbone, parts, dataset, split, folder / "chosen", **quick)
-    stir(folder / "chosen", 0)
+    parts = ("general", "specific")
+    write_chooser(shared_backbone, folder / "chosen", parts, dataset, split, crm="din", cases=12)
     return Ground(shared_backbone, dataset, folder)
 
 

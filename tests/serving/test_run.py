@@ -92,36 +92,38 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
     assert Histories(f"sqlite:///{tmp_path / 'shop.db'}").history("u01", 100)[-1] == "x29"
 
 
-def test_the_examples_of_the_readme(example_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_readme(
+    backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The line that starts the service, and every line with curl, as a shell runs them."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     code = "\n".join(line[4:] for line in readme.splitlines() if line.startswith("    "))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
-    commands = {
-        re.search(r"/v1/(\w+)", command)[1]: command  # type: ignore[index]
-        for command in re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
-    }
-    assert {"rank", "recommend", "events"} <= set(commands)
+    rank, own, recommend, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
     monkeypatch.chdir(example_folder)
-    with started([*shlex.split(line)[1:], "--backbone", "backbone"], None) as (_, url):
+    with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)], None) as (_, url):
 
-        def ask(name: str) -> Any:
-            command = commands[name].replace("localhost:8000", url.removeprefix("http://"))
+        def ask(example: str) -> Any:
+            command = example.replace("localhost:8000", url.removeprefix("http://"))
             told = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
             shown = subprocess.check_output(f"{command} {told}", shell=True, text=True)
             body, _, status = shown.rpartition("\n")
             assert status == "200 application/json", shown
             return json.loads(body)
 
-        answers = {name: ask(name) for name in commands}
-        assert {item["item_id"] for item in answers["rank"]["ranking"]} == {"i1", "i2"}
-        assert answers["rank"]["mixture"] == {"general": 0.3, "shop": 0.7}
-        assert len(answers["recommend"]["ranking"]) == 5
-        assert answers["events"] == {"stored": 1, "known": 0}
-        assert ask("rank") != answers["rank"]
-        assert ask("events") == {"stored": 0, "known": 1}
+        mixed, routed = ask(rank), ask(own)
+        assert {item["item_id"] for item in mixed["ranking"]} == {"i1", "i2"}
+        assert (mixed["mixture"], mixed["personal"]) == ({"general": 0.3, "shop": 0.7}, {})
+        assert {item["item_id"] for item in routed["ranking"]} == {"i1", "i2"}
+        ((_, weights),) = routed["personal"].items()
+        assert (weights["routed"], weights["parts"]) == (True, ["general", "shop"])
+        assert len(ask(recommend)["ranking"]) == 5
+        assert ask(events) == {"stored": 1, "known": 0}
+        assert ask(rank) != mixed
+        assert ask(own)["personal"] != routed["personal"]
+        assert ask(events) == {"stored": 0, "known": 1}
 
 
 @pytest.mark.parametrize(

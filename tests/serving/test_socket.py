@@ -22,10 +22,11 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 
 
 @pytest.fixture
-def url(tiny_backbone: Backbone, example_folder: Path) -> Iterator[str]:
+def url(backbone_folder: Path, example_folder: Path) -> Iterator[str]:
     """Address of a service in a thread, with the key `secret`, that knows the ids of the description's examples."""
     data, adapters = Dataset.load(example_folder / "data" / "shop"), example_folder / "adapters"
-    service = Service(tiny_backbone, data, adapters, f"sqlite:///{example_folder / 'histories.db'}")
+    database = f"sqlite:///{example_folder / 'histories.db'}"
+    service = Service(Backbone.load(backbone_folder), data, adapters, database)
     bound = listen("127.0.0.1", 0)
     bound.listen()
     server = uvicorn.Server(uvicorn.Config(create_app(service, "secret"), log_level="error"))
