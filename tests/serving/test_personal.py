@@ -121,7 +121,7 @@ def told(answer: dict[str, Any], name: str = "chosen") -> torch.Tensor:
 def test_users_share_a_batch_with_everyone_and_get_the_offline_scores(
     make_service: Callable[..., Service], ground: Ground, play: Any, token_budget: int
 ) -> None:
-    service = make_service(token_budget=token_budget)
+    service = make_service(token_budget=token_budget, wait=0.3)  # long enough for all, whatever else is running
     mean, layers = ground.chooser.weights(None), len(ground.chooser.layers)
     requests, expected = [], []
     for number in range(16):
