@@ -114,7 +114,7 @@ def test_a_folder_filled_by_an_earlier_version_is_summed_up(write_clicks: Callab
     assert (first["row"], first["other"], first["seed"]) == ("reclora", "rella", "1")
     assert first["auc"] == pytest.approx(each[0] - auc(found["rella-seed1"], labels))
     assert first["p"] == delong_test(found["reclora-seed1"], found["rella-seed1"], labels)
-    assert len(tables["differences"]) == 8
+    assert len(tables["differences"]) == 10
     sizes = tables["analyses"]["size"]
     assert list(sizes) == ["1", "2", "3", "4", "8", "16"]
     assert sizes["3"]["p"] is None

@@ -10,7 +10,7 @@ import polars as pl
 from lorarec.artefacts import read_json
 from lorarec.evaluation.clicks import COLUMNS
 from lorarec.experiments.clicks.recipe import ClicksRecipe
-from lorarec.experiments.clicks.rows import BLENDED, ORDER, OWN, SHARED
+from lorarec.experiments.clicks.rows import BLENDED, LORAS, ORDER, OWN
 from lorarec.experiments.clicks.work import PROBABILITY, ROWS, figures_of, intervals_of, scores
 from lorarec.metrics.clicks import delong_test
 from lorarec.personal.few2many import LABEL
@@ -32,12 +32,9 @@ def tables_of(
         labels, own = told[name][LABEL].to_numpy(), told[name][PROBABILITY].to_numpy()
         row["intervals"] = row.get("intervals") or intervals_of(figures_of(own, labels))
     main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
-    differences = [
-        each
-        for how in ("", BLENDED)
-        for other in (SHARED + how, recipe.crm)
-        for each in _differences(told, main, OWN + how, other)
-    ]
+    pairs = [(OWN + how, name + how) for how in ("", BLENDED) for name in LORAS if name != OWN]
+    pairs += [(OWN, recipe.crm), *((name + BLENDED, recipe.crm) for name in LORAS)]
+    differences = [each for one, other in pairs for each in _differences(told, main, one, other)]
     reference = f"{OWN}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
