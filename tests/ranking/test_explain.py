@@ -51,6 +51,7 @@ def alone(ranker: Ranker, dataset: Dataset, history: list[str], found: Explanati
     """Score and probability for one history, in a pass of its own."""
     case = pl.DataFrame({"user_id": ["me"], "history": [history], "candidates": [candidates]})
     scores = ranker.score_cases(case, dataset.titles, whole_evidence(dataset))[0]
+    scores = scores - np.log(np.arange(1, 1 + len(candidates)))  # the prior of recommendations: 1 / place
     place = candidates.index(found.item_id)
     return np.array([scores[place], posterior(scores)[place]])
 

@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data import Dataset, Evidence
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.ranking.catalogue import history_of, whole_evidence
+from lorarec.ranking.catalogue import history_of, whole_evidence, with_prior
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.reason import can_reason, write_reason
 from lorarec.retrieval import Index
@@ -37,7 +37,7 @@ class Explanation:
     """A candidate's score, and what it rests on.
 
     Attributes:
-        score: log-odds or log-probability, as the ranker's readout gives it.
+        score: log-odds or log-probability, as the ranker's readout gives it, with the prior of recommendations.
         probability: its share of the posterior over the candidates.
         candidates: how many there were.
         influences: of the latest items of the history, oldest first; those before them are not in the prompt.
@@ -92,7 +92,8 @@ def explain(
     if not candidates:
         raise LorarecError(f"nothing of {dataset.name} is left to recommend to user {user}: the history has all items")
     evidence = whole_evidence(dataset) if ranker.evidence else None
-    scores = _score(ranker, dataset, user, shorter_histories(history, ranker.max_history), candidates, evidence)
+    histories = shorter_histories(history, ranker.max_history)
+    scores = [with_prior(row) for row in _score(ranker, dataset, user, histories, candidates, evidence)]
     place = int(np.argmax(scores[0])) if item is None else candidates.index(item)
     shown = history[-ranker.max_history :]
     found = [
