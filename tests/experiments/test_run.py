@@ -181,7 +181,11 @@ def test_trials_go_on_where_they_were_stopped(write_recipe: Callable[..., Path],
     again = tune(row, 3, material, kept)
     assert again[0] == first | {"ndcg@10": 0.99}
     assert [trial for trial in whole if trial != first] == again[1:]
-    assert tune(replace(row, system="sasrec", options={"epochs": 1}), 1, material, kept)[0]["ndcg@10"] != 0.99
+    for other, changed in (
+        (replace(row, system="sasrec", options={"epochs": 1}), material),
+        (row, replace(material, seed=2)),
+    ):
+        assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, kept))
 
 
 def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

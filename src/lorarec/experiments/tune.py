@@ -18,7 +18,7 @@ def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str
     Args:
         trials: so many, or all combinations where there are fewer.
         material: its seed draws the combinations; its validation cases judge them by NDCG@10.
-        kept: JSON of the trials done so far, also those of other budgets; they are not done again.
+        kept: JSON of the trials done so far, also those of other budgets and seeds; they are not done again.
 
     Returns:
         The options and the figure of each trial, the best one first; of equals the one drawn first.
@@ -31,7 +31,7 @@ def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str
     done: list[dict[str, Any]] = read_json(kept) if kept.exists() else []
     found: list[dict[str, Any]] = []
     for place in drawn:
-        asked = {"system": row.system, "options": row.options | grid[place]}
+        asked = {"system": row.system, "options": row.options | grid[place], "seed": material.seed}
         before = [trial for trial in done if trial | asked == trial]
         if not before:
             before = [asked | _figure(asked["options"], row.system, material)]
