@@ -27,10 +27,10 @@ class FMLPRec(Sequence):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         states = pad(states, (0, 0, self.longest - states.shape[1], 0))
         states = self.dropout(self.norm(states + self.places.weight))
-        *blocks, last = self.blocks
-        for block in blocks:
-            states = block(states, block.filtered(states))
-        return last(states[:, -1:], last.filtered_last(states))
+        *before, last = self.blocks
+        for block in before:
+            states = block(states)
+        return last(states, only_last=True)
 
 
 class _Block(nn.Module):
@@ -44,17 +44,17 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: torch.Tensor, filtered: torch.Tensor) -> torch.Tensor:
-        """(batch, places, width) of some places, and what the filter makes of them, to the same shape."""
-        states = self.norms[0](states + self.dropout(filtered))
+    def forward(self, states: torch.Tensor, only_last: bool = False) -> torch.Tensor:
+        """(batch, longest, width) to the same, or to (batch, 1, width): the last place alone, for far less work."""
+        filtered = self._filtered_last(states) if only_last else self._filtered(states)
+        states = self.norms[0]((states[:, -1:] if only_last else states) + self.dropout(filtered))
         return self.norms[1](states + self.dropout(self.mix(states)))
 
-    def filtered(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, longest, width) to the same."""
+    def _filtered(self, states: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.rfft(states, dim=1, norm="ortho") * torch.view_as_complex(self.filter)
         return torch.fft.irfft(spectrum, states.shape[1], dim=1, norm="ortho")
 
-    def filtered_last(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, longest, width) to (batch, 1, width): the last place of `filtered`, as the convolution it is."""
+    def _filtered_last(self, states: torch.Tensor) -> torch.Tensor:
+        """The last place of `_filtered`, as the convolution that it is."""
         kernel = torch.fft.irfft(torch.view_as_complex(self.filter), states.shape[1], dim=0)
         return (states * kernel.flip(0)).sum(1, keepdim=True)
