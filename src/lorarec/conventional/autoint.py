@@ -11,7 +11,10 @@ from lorarec.conventional.fields import Encoder
 
 
 class AutoInt(Recommender):
-    """Self-attention over fields with residuals (section 4.4), then the final layers over what comes out.
+    """Self-attention over fields with residuals (section 4.4).
+
+    The final layers read what comes out beside the embeddings themselves, in the manner of AutoInt+; without them it is
+    well below DeepFM.
 
     Args:
         heads: of each attention layer.
@@ -24,10 +27,10 @@ class AutoInt(Recommender):
             nn.MultiheadAttention(self.width, heads, batch_first=True, bias=False) for _ in range(depth)
         )
         self.residuals = nn.ModuleList(nn.Linear(self.width, self.width, bias=False) for _ in range(depth))
-        self.deep = self.final(self.embeddings.all_width)
+        self.deep = self.final(2 * self.embeddings.all_width)
 
     def hidden(self, embedded: Embedded) -> torch.Tensor:
         fields = embedded.all_fields
         for cross, residual in zip(self.crosses, self.residuals, strict=True):
             fields = torch.relu(cross(fields, fields, fields, need_weights=False)[0] + residual(fields))
-        return self.deep(fields.flatten(1))
+        return self.deep(torch.cat([fields.flatten(1), embedded.all_fields.flatten(1)], 1))
