@@ -98,7 +98,7 @@ def test_the_second_stage_leaves_item_vectors_as_they_are(
     figures = iter([0.1, 0.5, 0.6, 0.7])  # two epochs of each stage, every one better
 
     def figure(_: Material, scorer: Any) -> float:
-        seen.append(scorer.vectors.clone())
+        seen.append(torch.from_numpy(scorer.vectors.copy()))
         return next(figures)
 
     monkeypatch.setattr(Material, "figure", figure)
