@@ -40,33 +40,32 @@ EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}
 LISTED = {"readout": "likelihood", "options": {}}
 
 
-def _stir(folder: Path, seed: int) -> None:
-    """Give a chooser's router other weights, which tell users apart."""
-    path = folder / "personal" / "personal.safetensors"
-    state = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    state["router.out_weight"].normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
-    save_file(state, path)
-
-
 @pytest.fixture(scope="session")
 def stir() -> Callable[[Path, int], None]:
     """Give a chooser's router other weights, which tell users apart."""
-    return _stir
 
+    def change(folder: Path, seed: int) -> None:
+        path = folder / "personal" / "personal.safetensors"
+        state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+        state["router.out_weight"].normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
+        save_file(state, path)
 
-def _write_chooser(
-    backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any
-) -> None:
-    """What `personalize choose` writes, over adapters that lie beside it; tells users apart."""
-    adapters = [folder.parent / name for name in parts]
-    choose_by_user(backbone, adapters, dataset, split, folder, **{"crm": "titles", "epochs": 1, "cases": 4} | options)
-    _stir(folder, 0)
+    return change
 
 
 @pytest.fixture(scope="session")
-def write_chooser() -> Callable[..., None]:
+def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
     """Write what `personalize choose` writes, over adapters that lie beside it; it tells users apart."""
-    return _write_chooser
+
+    def write(
+        backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any
+    ) -> None:
+        adapters = [folder.parent / name for name in parts]
+        quick = {"crm": "titles", "epochs": 1, "cases": 4}
+        choose_by_user(backbone, adapters, dataset, split, folder, **quick | options)
+        stir(folder, 0)
+
+    return write
 
 
 @pytest.fixture
@@ -92,7 +91,9 @@ def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_pa
 
 
 @pytest.fixture
-def example_folder(backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
+def example_folder(
+    backbone_folder: Path, write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path: Path
+) -> Path:
     """What README.md and the API's examples speak of: a shop, four adapters and, by user, mixtures of two of them."""
     backbone = Backbone.load(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
@@ -103,7 +104,7 @@ def example_folder(backbone_folder: Path, write_adapter: Callable[..., Path], tm
     for seed, name in enumerate(("general", "specific", "shop", "mixed")):
         write_adapter(backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)
     parts, split = ("general", "shop"), leave_one_out(dataset, negatives=3)
-    _write_chooser(backbone, tmp_path / "adapters" / "by-user", parts, dataset, split)
+    write_chooser(backbone, tmp_path / "adapters" / "by-user", parts, dataset, split)
     return tmp_path
 
 
@@ -211,7 +212,7 @@ EVIL_USER = "<i>mallory</i>/?&#%"
 
 @pytest.fixture(scope="session")
 def make_page_service(
-    write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Service]:
     """A service over the embedded backbone for a browser.
 
@@ -232,7 +233,7 @@ def make_page_service(
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames("shop", interactions, items)
     parts, split = ("general", "specific"), leave_one_out(dataset, negatives=3)
-    _write_chooser(backbone, folder / "adapters" / "chosen", parts, dataset, split)
+    write_chooser(backbone, folder / "adapters" / "chosen", parts, dataset, split)
 
     def make(**options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))

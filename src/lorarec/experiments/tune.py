@@ -32,12 +32,12 @@ def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str
     found: list[dict[str, Any]] = []
     for place in drawn:
         asked = {"system": row.system, "options": row.options | grid[place], "seed": material.seed}
-        before = [trial for trial in done if trial | asked == trial]
-        if not before:
-            before = [asked | _figure(asked["options"], row.system, material)]
-            done += before
+        trial = next((before for before in done if before | asked == before), None)
+        if trial is None:
+            trial = asked | _figure(asked["options"], row.system, material)
+            done.append(trial)
             write_json(kept, done)
-        found.append(before[0])
+        found.append(trial)
     best = sorted(found, key=lambda trial: -1 if trial["ndcg@10"] is None else trial["ndcg@10"], reverse=True)
     if best[0]["ndcg@10"] is None:
         raise LorarecError(f"none of {len(found)} trials could be fitted: {best[0]['failed']}")

@@ -25,8 +25,8 @@ from lorarec.retrieval.together import Together
 from lorarec.sequential import NextItemOptions
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
-#: Known items, by their sources' rankings fused, and new ones take turns; how many of each in a round.
 KNOWN = "known"
+#: How many known items, in the order of their sources' rankings fused, and how many new ones a round gives.
 SHARES = {KNOWN: 9, NEW: 1}
 #: Items of the history that a proposal names at most.
 REASONS = 2

@@ -98,11 +98,16 @@ def bpr(material: Material, **options: float) -> Vectors:
 
 
 def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An item for each user, drawn uniformly among those the user did not choose; drawn ten times at most."""
+    """An item for each user, drawn uniformly among those the user did not choose; drawn ten times at most.
+
+    Args:
+        taken: user * items + item of every choice, ascending.
+    """
     drawn = generator.integers(0, items, len(users))
+    again = np.arange(len(users))
     for _ in range(10):
-        pairs = users * items + drawn
-        again = np.flatnonzero(taken[np.searchsorted(taken, pairs).clip(max=len(taken) - 1)] == pairs)
+        pairs = users[again] * items + drawn[again]
+        again = again[taken[np.searchsorted(taken, pairs).clip(max=len(taken) - 1)] == pairs]
         if not len(again):
             break
         drawn[again] = generator.integers(0, items, len(again))
