@@ -26,6 +26,7 @@ from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
 from lorarec.experiments.ground import Ground
 from lorarec.experiments.job import ROWS, Job, run
 from lorarec.experiments.recipe import BASELINES
+from lorarec.experiments.run import row_jobs
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.tune import tune
 from lorarec.metrics import ndcg
@@ -46,10 +47,16 @@ def _table(recipe: Recipe, out: Path) -> Table:
     ground = Ground.load(recipe)
     (out / ROWS).mkdir(parents=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
-    rows = [Job(name, seed, share) for share in recipe.shares for seed in recipe.seeds for name in recipe.rows]
+    rows = row_jobs(recipe)
     for job in (*baselines, *rows):
         run(recipe, ground, out, job, progress=False)
     return filled_table(recipe, ground, out, [*baselines, *rows], {})
+
+
+def test_rows_that_draw_nothing_are_done_once(write_recipe: Callable[..., Path]) -> None:
+    rows = {"plain": {"system": "zero-shot"}, "bpr-mf": {}}
+    recipe = read_experiment(write_recipe(rows=rows, seeds=[3, 1], few_shot=[0.5]))
+    assert row_jobs(recipe) == [Job("plain", 3, 0.5), Job("bpr-mf", 3, 0.5), Job("bpr-mf", 1, 0.5)]
 
 
 def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(

@@ -1,6 +1,7 @@
 """Systems that pre-train on general domains: what they know of items that nobody chose, and what is kept."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ def _ndcg(system: str, material: Material, setting: str, **options: Any) -> floa
     cases = material.split.test[setting]
     ranks = target_ranks(_scores(system, material, cases, **options), np.array(true_places(cases)))
     return float(ndcg(ranks, 10).mean())
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """When each artefact in a folder was written."""
+    return {path.parent: path.stat().st_mtime_ns for path in folder.glob("*/model.safetensors")}
 
 
 @pytest.mark.parametrize("system", QUICK)
@@ -74,15 +80,17 @@ def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles
     cases = circles.split.test["warm"].head(4)
     options = {"pretrain_epochs": 1, "epochs": 1}
     first = _scores(system, kept, cases, **options)
-    (folder,) = tmp_path.iterdir()
-    written = (folder / "model.safetensors").stat().st_mtime_ns
+    (folder,) = tmp_path.glob(f"{system}-*")
+    written = _written(tmp_path)
     for material in (kept, replace(circles, folder=None)):
         for one, two in zip(first, _scores(system, material, cases, **options), strict=True):
             np.testing.assert_array_equal(one, two)
     _scores(system, replace(kept, seed=7), cases, **{**options, "lr": 3e-3})
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    assert _written(tmp_path) == written
     _scores(system, kept, cases, **{**options, "temperature": 0.1})
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob(f"{system}-*"))) == 2
+    # Titles are read once, whatever is made of them.
+    assert {path for path in _written(tmp_path) if path.name.startswith("texts")} <= written.keys()
     (folder / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
         _scores(system, kept, cases, **options)

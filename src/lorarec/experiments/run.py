@@ -15,6 +15,7 @@ from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.workers import Processes, Workers
+from lorarec.systems import SEEDLESS
 
 
 def run_experiment(
@@ -56,13 +57,24 @@ def run_experiment(
     ]
     failed = _side_by_side(recipe, out, tunes, workers, console, progress)
     untuned = {(job.row, job.share): why for job, why in failed.items()}
-    rows = [Job(name, seed, share) for share in recipe.shares for seed in recipe.seeds for name in recipe.rows]
+    rows = row_jobs(recipe)
     possible = [job for job in rows if (job.row, job.share) not in untuned]
     failed = _side_by_side(recipe, out, possible, workers, console, progress)
     failed |= {job: untuned[job.row, job.share] for job in rows if (job.row, job.share) in untuned}
     table = filled_table(recipe, ground, out, [*baselines, *rows], failed)
     write_table(table, out)
     return table
+
+
+def row_jobs(recipe: Recipe) -> list[Job]:
+    """Every row with every seed; those that draw nothing with the first alone."""
+    return [
+        Job(name, seed, share)
+        for share in recipe.shares
+        for seed in recipe.seeds
+        for name, row in recipe.rows.items()
+        if seed == recipe.seeds[0] or row.system not in SEEDLESS
+    ]
 
 
 def _side_by_side(

@@ -4,22 +4,19 @@ Options are those of `TrainOptions`. Adapters lie in `Material.folder` under nam
 seed apart, so rows with the same options share them: the first that needs one trains it, others wait and read it.
 """
 
-import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from lorarec.artefacts import locked
 from lorarec.data.content_hash import content_hash
 from lorarec.evaluation.ranker_row import RankerRow
 from lorarec.evaluation.result import Scorer
 from lorarec.evaluation.rows import ranker_rows
 from lorarec.mixing import CasePrompts, mix
 from lorarec.mixing.prompts import sampled
+from lorarec.systems.kept import made_once
 from lorarec.systems.material import Material
 from lorarec.systems.options import takes
 from lorarec.training import TrainOptions, train
@@ -86,7 +83,7 @@ def mixture_grid(material: Material, *, cases: int = 300, **options: Any) -> Sco
     def make(out: Path) -> None:
         mix(_backbone(material), pair, out=out, method="grid", validation=validation, builder=prompts.builder)
 
-    return _row(material, _made(material, "grid", [*_names(pair), cases, material.seed], make))
+    return _row(material, made_once(material, "grid", [*_names(pair), cases, material.seed], make))
 
 
 @takes(TrainOptions)
@@ -111,7 +108,7 @@ class _ByEntropy:
         def make(out: Path) -> None:
             mix(backbone, self.pair, out=out, prompts=examples, builder=builds.builder)
 
-        row = _row(material, _made(material, "entropy", [*_names(self.pair), content_hash(drawn)], make))
+        row = _row(material, made_once(material, "entropy", [*_names(self.pair), content_hash(drawn)], make))
         scores = row(cases)
         self.about = row.about
         return scores
@@ -141,18 +138,7 @@ def _trained(material: Material, kind: str, options: dict[str, Any], start: Path
     def make(out: Path) -> None:
         train(backbone, pairs, out, start_from=start, resume=True, progress=material.progress, **chosen)
 
-    return _made(material, kind, [backbone.fingerprint, data, chosen, start and start.name], make)
-
-
-def _made(material: Material, kind: str, of: list[Any], make: Callable[[Path], None]) -> Path:
-    """The artefact of its ingredients, made unless it is there; other processes wait meanwhile."""
-    material.need("folder")
-    assert material.folder is not None
-    out = material.folder / f"{kind}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:12]}"
-    with locked(out.with_name(f".{out.name}.lock")):
-        if not out.exists():
-            make(out)
-    return out
+    return made_once(material, kind, [backbone.fingerprint, data, chosen, start and start.name], make)
 
 
 def _row(material: Material, folder: Path) -> RankerRow:

@@ -39,3 +39,6 @@ SYSTEMS: dict[str, System] = {
     "mixture-grid": mixture_grid,
     "mixture-entropy": mixture_entropy,
 }
+
+#: Systems that draw nothing, so that every seed would say the same.
+SEEDLESS = frozenset({"zero-shot"})

@@ -5,30 +5,26 @@ et al., KDD 2022, Section 2.2; Hou et al., WWW 2023, Section 2.3). The vectors t
 SASRec's have as well; the papers put a layer norm there.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import normalize
 
-from lorarec.artefacts import new_folder, read_json, versions, write_json
 from lorarec.data.columns import HISTORY
-from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.data.content_hash import content_hash
+from lorarec.errors import refuse_out_of_range
 from lorarec.personal.embeddings import mean_states
 from lorarec.sequential import Items, Loss, NextItem, NextItemOptions, beside_drawn, train_next_item
 from lorarec.sequential.sasrec import SASRec
+from lorarec.systems.kept import kept_tensors
 from lorarec.systems.material import Material, places
 from lorarec.systems.next_item import next_item_scorer
 from lorarec.systems.vectors import Vectors
-
-WEIGHTS, RECORD = "model.safetensors", "pretraining.json"
 
 
 @dataclass(frozen=True)
@@ -109,9 +105,15 @@ class CosineReader(SASRec):
 
 
 def read_texts(material: Material, titles: Sequence[str]) -> torch.Tensor:
-    """(titles, hidden): the backbone's last hidden states, averaged over each title."""
-    assert material.backbone is not None, "the system asks for it with Material.need"
-    return torch.from_numpy(mean_states(material.backbone, titles, progress=material.progress))
+    """(titles, hidden): the backbone's last hidden states, averaged over each title; read once with a folder."""
+    backbone = material.backbone
+    assert backbone is not None, "the system asks for it with Material.need"
+
+    def read() -> dict[str, torch.Tensor]:
+        return {"texts": torch.from_numpy(mean_states(backbone, titles, progress=material.progress))}
+
+    of = {"backbone": backbone.fingerprint, "titles": content_hash(pl.DataFrame({"title": titles}))}
+    return kept_tensors(material, "texts", of, read)["texts"]
 
 
 def general_log(material: Material) -> tuple[list[str], list[np.ndarray]]:
@@ -140,39 +142,19 @@ def batch_items(targets: torch.Tensor, at_most: int, generator: np.random.Genera
 def pretrained(
     material: Material, name: str, options: PretrainOptions, learn: Callable[[], nn.Module]
 ) -> dict[str, torch.Tensor]:
-    """The weights that pre-training gives.
-
-    With a folder they are kept there, under a name that data, backbone and options decide, and found by all that ask
-    for the same.
+    """The weights that pre-training gives, the same for all that ask with the same data, backbone and options.
 
     Raises:
         LorarecError: no general domain, no backbone, or what is kept cannot be read.
     """
     material.need("general")
     material.need("backbone")
-    chosen = {key: value for key, value in asdict(options).items() if key not in options.fine_tuning}
-    made_of = {
-        "system": name,
+    of = {
         "backbone": material.backbone.fingerprint if material.backbone else None,
         "general": [[dataset.fingerprint, split.fingerprint] for dataset, split in material.general],
-        "options": chosen,
+        "options": {key: value for key, value in asdict(options).items() if key not in options.fine_tuning},
     }
-    if material.folder is None:
-        return learn().state_dict()
-    fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    kept = material.folder / f"{name}-{fingerprint}"
-    if not kept.exists():
-        weights = learn().state_dict()
-        # Another row may have made the same in the meantime.
-        with new_folder(kept, overwrite=True) as folder:
-            save_file(weights, folder / WEIGHTS)
-            write_json(folder / RECORD, {"made_of": made_of, "fingerprint": fingerprint, "versions": versions()})
-    if read_json(kept / RECORD).get("made_of") != made_of:
-        raise LorarecError(f"{kept / RECORD} tells of another pre-training: remove {kept}")
-    try:
-        return load_file(kept / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise LorarecError(f"{kept / WEIGHTS} cannot be read ({error}): remove {kept}") from error
+    return kept_tensors(material, name, of, lambda: learn().state_dict())
 
 
 def fine_tune(material: Material, model: NextItem, options: TransferOptions, about: str) -> Vectors:

@@ -133,7 +133,7 @@ def vqrec(material: Material, **options: Any) -> Vectors:
         LorarecError: an option out of range, or no general domain or backbone.
     """
     chosen = VQRecOptions(**options)
-    weights = pretrained(material, "vqrec", chosen, lambda: _pretrain(material, chosen))
+    weights = pretrained(material, "vq-rec", chosen, lambda: _pretrain(material, chosen))
     titles = [material.dataset.titles[item] for item in material.whole]
     items = CodeItems(read_texts(material, titles), weights["items.centroids"], chosen.width)
     model = NextItem(items, CosineReader(chosen))
