@@ -26,6 +26,7 @@ from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
 from lorarec.experiments.ground import Ground
 from lorarec.experiments.job import ROWS, Job, run
 from lorarec.experiments.recipe import BASELINES
+from lorarec.experiments.report import markdown
 from lorarec.experiments.run import row_jobs
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.tune import tune
@@ -57,6 +58,21 @@ def test_rows_that_draw_nothing_are_done_once(write_recipe: Callable[..., Path])
     rows = {"plain": {"system": "zero-shot"}, "bpr-mf": {}}
     recipe = read_experiment(write_recipe(rows=rows, seeds=[3, 1], few_shot=[0.5]))
     assert row_jobs(recipe) == [Job("plain", 3, 0.5), Job("bpr-mf", 3, 0.5), Job("bpr-mf", 1, 0.5)]
+
+
+def test_a_seed_that_failed_is_told_and_one_that_was_not_needed_is_not(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = {"bpr-mf": {"options": QUICK}, "zero-shot": {}}
+    recipe = read_experiment(write_recipe(rows=rows, seeds=[1, 2], users=5, backbone="embedded"))
+    ground, failed = Ground.load(recipe), Job("bpr-mf", 2)
+    (tmp_path / ROWS).mkdir()
+    done = [job for job in row_jobs(recipe) if job != failed]
+    for job in done:
+        run(recipe, ground, tmp_path, job, progress=False)
+    text = markdown(filled_table(recipe, ground, tmp_path, [*done, failed], {failed: "no memory"}))
+    assert "| bpr-mf (a seed failed) |" in text
+    assert "| zero-shot |" in text
 
 
 def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(

@@ -70,8 +70,7 @@ def _setting(table: Table, name: str) -> list[str]:
         cells += [f"{paper[figure]:.4f}" if figure in paper else "" for figure in published]
         cells += [str(len(cost.seeds)), f"{cost.fit_seconds:.1f}", f"{1000 * row.seconds_per_user:.2g}"]
         cells.append("" if cost.peak_mib is None else f"{cost.peak_mib:,.0f}")
-        some = row.name in table.recipe.rows and len(cost.seeds) < len(table.recipe.seeds)
-        mark = " (a seed failed)" if some else ""
+        mark = " (a seed failed)" if cost.failed_seeds else ""
         lines.append("| " + " | ".join([plain(row.name) + mark, *cells]) + " |")
     return lines
 
@@ -97,7 +96,8 @@ def _columns(table: Table) -> list[str]:
     )
     return [
         "Each case is one user's history and one candidate set that holds one right item, drawn once and stored with "
-        "the split. The figure of a case is its mean over the row's seeds; baselines have one seed.",
+        "the split. The figure of a case is its mean over the row's seeds; baselines and rows that draw nothing have "
+        "one seed.",
         "",
         "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0. HR@k: share of cases whose "
         "right item is among the first k. MRR: mean of 1 / rank.",

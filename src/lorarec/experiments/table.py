@@ -28,6 +28,7 @@ class Cost:
 
     Attributes:
         seeds: that it was fitted with.
+        failed_seeds: with which it could not be fitted.
         fit_seconds: of fitting; without adapters that another row had trained.
         peak_mib: the largest resident memory of its process, libraries and data included; None for baselines.
         options: that it was fitted with, tuned ones included.
@@ -35,6 +36,7 @@ class Cost:
     """
 
     seeds: list[int]
+    failed_seeds: list[int]
     fit_seconds: float
     peak_mib: float | None
     options: dict[str, Any]
@@ -103,7 +105,10 @@ def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job],
             }
             users, compared = cases[USER].n_unique(), recipe.compare_with or BEST_OTHER
             settings[name] = SettingResult(name, cases.height, users, hashes[setting], compared, rows)
-            costs[name] = {row: _cost(recipe, out, of, records) for row, of in by_row.items()}
+            costs[name] = {
+                row: _cost(recipe, out, of, [job.seed for job in failed if (job.row, job.share) == (row, share)])
+                for row, of in by_row.items()
+            }
     spent = sum(read_json(path)["seconds"] for path in _finished(recipe, out, records)) / 3600
     protocol = {
         **{key: value for key, value in ground.identity(recipe).items() if key not in ("settings", "candidates")},
@@ -143,14 +148,15 @@ def _finished(recipe: Recipe, out: Path, jobs: Mapping[Job, Any]) -> set[Path]:
     return tuned | {job.record(out) for job in jobs}
 
 
-def _cost(recipe: Recipe, out: Path, jobs: Sequence[Job], records: Mapping[Job, dict[str, Any]]) -> Cost:
-    first = records[jobs[0]]
+def _cost(recipe: Recipe, out: Path, jobs: Sequence[Job], failed_seeds: list[int]) -> Cost:
+    records = [read_json(job.record(out)) for job in jobs]
     tuned = _tuned(recipe, out, jobs[0])
-    peaks = [records[job]["peak_mib"] for job in jobs]
+    peaks = [record["peak_mib"] for record in records]
     return Cost(
         [job.seed for job in jobs],
-        float(np.mean([records[job]["fit_seconds"] for job in jobs])),
+        failed_seeds,
+        float(np.mean([record["fit_seconds"] for record in records])),
         None if None in peaks else max(peaks),
-        first["options"],
+        records[0]["options"],
         [] if tuned is None else read_json(tuned)["trials"],
     )
