@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lorarec.systems import Material
-from lorarec.systems.item_words import KEY, VALUE, item_words
+from lorarec.systems.item_words import KEY, VALUE, Text, item_words
 from lorarec.systems.recformer import fine_tune, pretrain
 from lorarec.systems.recformer_model import Encoder, Reader, RecformerOptions, narrowed
 
@@ -111,6 +111,25 @@ def test_the_second_stage_leaves_item_vectors_as_they_are(
     assert any(not torch.equal(weight, before[name]) for name, weight in reader.encoder.state_dict().items())
     reader.encode_items()
     assert not torch.equal(reader.vectors, second)
+
+
+@pytest.mark.parametrize("prefixes", [1, 3, 99])
+def test_an_epoch_learns_from_so_many_next_items_of_each_history(
+    prefixes: int, circles: Material, encoder: Encoder, options: RecformerOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = _reader(circles, encoder, replace(options, epochs=1, prefixes=prefixes))
+    read, vectors = [], reader.encoder.vectors
+
+    def counted(text: Text) -> torch.Tensor:
+        read.append(len(text.tokens))
+        return vectors(text)
+
+    monkeypatch.setattr(Material, "figure", lambda *_: 0.5)
+    monkeypatch.setattr(reader, "encode_items", lambda: None)
+    monkeypatch.setattr(reader.encoder, "vectors", counted)
+    fine_tune(circles, reader)
+    stages = 2
+    assert sum(read) == stages * sum(min(len(history) - 1, prefixes) for history in circles.histories)
 
 
 def test_a_second_stage_without_gain_leaves_the_best_of_the_first(

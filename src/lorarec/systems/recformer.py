@@ -14,7 +14,7 @@ from rich.progress import track
 from torch.nn.functional import cross_entropy, normalize
 
 from lorarec.data import Dataset
-from lorarec.sequential import by_length
+from lorarec.sequential import by_length, next_items
 from lorarec.systems.item_words import ItemWords, item_words
 from lorarec.systems.material import Material
 from lorarec.systems.next_item import history_scorer
@@ -54,7 +54,7 @@ def pretrain(material: Material, options: RecformerOptions) -> Encoder:
     optimizer = torch.optim.Adam(encoder.parameters(), options.pretrain_lr)
     bar = track(range(options.pretrain_epochs), "Pre-training", disable=not material.progress, transient=True)
     for _ in bar:
-        for items, follows in _batches(histories, options, generator):
+        for items, follows in _batches(histories, 1, options, generator):
             text = words.texts(items, options.length)
             shown, asked = encoder.hide(text, options.hidden)
             states = encoder(shown)
@@ -104,7 +104,7 @@ def _epoch(
 ) -> None:
     """Tell the next item from all others of the catalogue, whose vectors stay as they are."""
     reader.train()
-    for items, follows in _batches(histories, reader.options, generator):
+    for items, follows in _batches(histories, reader.options.prefixes, reader.options, generator):
         states = reader.encoder.vectors(reader.texts(items))
         logits = states @ reader.vectors[:catalogue].T / reader.options.temperature
         optimizer.zero_grad()
@@ -113,13 +113,16 @@ def _epoch(
 
 
 def _batches(
-    histories: list[np.ndarray], options: RecformerOptions, generator: np.random.Generator
+    histories: list[np.ndarray], prefixes: int, options: RecformerOptions, generator: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One place of each history: (batch, places) the items before it, latest first, and (batch,) the item there."""
-    long = [history for history in histories if len(history) > 1]
-    ends = generator.integers(1, np.array([len(history) for history in long], np.int64))
-    before = [history[max(0, end - options.longest) : end] for history, end in zip(long, ends, strict=True)]
-    follows = torch.tensor([history[end] for history, end in zip(long, ends, strict=True)])
+    """Some next items (batch,) of each history, and the items before them (batch, places), latest first.
+
+    Args:
+        prefixes: at most so many of a history.
+    """
+    places = [(history, end) for history in histories for end in next_items(len(history), prefixes, generator)]
+    before = [history[max(0, end - options.longest) : end] for history, end in places]
+    follows = torch.tensor([history[end] for history, end in places])
     for part in by_length([len(history) for history in before], options.batch, generator):
         yield latest_first([before[place] for place in part], options.longest), follows[part]
 

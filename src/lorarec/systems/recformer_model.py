@@ -1,6 +1,7 @@
 """RecFormer's encoder, which reads text in both directions, and what it makes of items and histories."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ class RecformerOptions(PretrainOptions):
     """How RecFormer is made, besides `PretrainOptions`; `epochs` and `patience` hold for each stage of fine-tuning.
 
     Attributes:
+        prefixes: next items of a history that an epoch of fine-tuning learns from, drawn anew for each; one of each
+            history in pre-training.
         tokens: of a title that are read.
         others: tokens that are read of every other text column, such as a brand; 0 for titles alone.
         length: tokens of a history that are read, from the latest item on.
@@ -38,15 +41,18 @@ class RecformerOptions(PretrainOptions):
     longest: int = 10
     dropout: float = 0.1
     temperature: float = 0.05
+    prefixes: int = 1
     tokens: int = 8
     others: int = 2
     length: int = 128
     hidden: float = 0.15
     words: float = 0.1
 
+    fine_tuning: ClassVar[tuple[str, ...]] = (*PretrainOptions.fine_tuning, "prefixes")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_out_of_range(self, ("tokens",), ("others", "hidden", "words"), ())
+        refuse_out_of_range(self, ("prefixes", "tokens"), ("others", "hidden", "words"), ())
         if self.length < 2:
             raise LorarecError(f"option length must be at least 2, got {self.length}")
         if self.hidden > 1:
