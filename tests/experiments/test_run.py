@@ -161,6 +161,19 @@ def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], 
     assert table.costs["warm 100%"]["bpr-mf"].seeds == [1, 2]
 
 
+def test_a_row_is_told_once_unless_it_differs_between_tables(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    rows = {"bpr-mf": {"options": QUICK}}
+    table = _table(read_experiment(write_recipe(rows=rows, settings=["warm", "new-item"])), tmp_path / "out")
+    assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
+        "- **bpr-mf**: BPR-MF, width 8; epochs 3, width 8, batch 64, lr 0.02"
+    ]
+    table.costs["new-item"]["bpr-mf"] = replace(table.costs["new-item"]["bpr-mf"], options={"lr": 1})
+    assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
+        "- **bpr-mf**, warm: BPR-MF, width 8; epochs 3, width 8, batch 64, lr 0.02",
+        "- **bpr-mf**, new-item: BPR-MF, width 8; lr 1",
+    ]
+
+
 def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe, out = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf"}})), tmp_path
     (out / ROWS).mkdir()

@@ -77,15 +77,19 @@ def _setting(table: Table, name: str) -> list[str]:
 
 def _rows(table: Table) -> list[str]:
     """What each row is and the options it was fitted with, by table where these differ."""
-    lines = []
+    told: dict[str, dict[str, list[str]]] = {}
     for name, result in table.evaluation.settings.items():
         for row in result.rows.values():
             cost = table.costs[name][row.name]
             options = ", ".join(f"{key} {value}" for key, value in cost.options.items())
             chosen = f"; the best of {len(cost.trials)} trials on validation" if cost.trials else ""
             text = "; ".join(part for part in (row.about, options) if part) + chosen
-            lines.append(f"- **{plain(row.name)}**, {name}: {plain(text)}")
-    return lines
+            told.setdefault(row.name, {}).setdefault(text, []).append(name)
+    return [
+        f"- **{plain(row)}**{'' if len(texts) == 1 else ', ' + ', '.join(names)}: {plain(text)}"
+        for row, texts in told.items()
+        for text, names in texts.items()
+    ]
 
 
 def _columns(table: Table) -> list[str]:

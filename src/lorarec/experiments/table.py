@@ -19,7 +19,7 @@ from lorarec.experiments.ground import SEED, Ground
 from lorarec.experiments.job import Job, read_ranks
 from lorarec.experiments.recipe import Recipe, table_name
 
-BEST_OTHER = "the best other row"
+BEST_OTHER = "the best other row by NDCG@1"
 
 
 @dataclass(frozen=True)
