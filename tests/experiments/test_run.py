@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import typer
@@ -24,7 +25,7 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
 from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
 from lorarec.experiments.ground import Ground
-from lorarec.experiments.job import ROWS, Job, run
+from lorarec.experiments.job import ROWS, Job, read_ranks, run
 from lorarec.experiments.recipe import BASELINES
 from lorarec.experiments.report import markdown
 from lorarec.experiments.run import row_jobs
@@ -192,7 +193,7 @@ def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp
 
     def trials(name: str, split: Split) -> list[dict[str, Any]]:
         material = replace(ground, split=split).material(recipe, None, 1, tmp_path, False)
-        return tune(recipe.rows["bpr-mf"], 4, material, tmp_path / name)
+        return tune(recipe.rows["bpr-mf"], 4, material, tmp_path / name)[0]
 
     garbage = {
         "warm": pl.DataFrame({"user_id": ["nobody"], "history": [["?"]], "target": ["!"], "candidates": [["!"]]})
@@ -210,18 +211,41 @@ def test_trials_go_on_where_they_were_stopped(write_recipe: Callable[..., Path],
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
     material = Ground.load(recipe).material(recipe, None, 1, tmp_path, False)
     kept = tmp_path / "kept.json"
-    whole = tune(row, 3, material, kept)
+    whole, best = tune(row, 3, material, kept)
+    assert best is not None
+    assert material.figure(best.scorer) == whole[0]["ndcg@10"]
     first, *others = read_json(kept)
     assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
     write_json(kept, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
-    again = tune(row, 3, material, kept)
+    again, best = tune(row, 3, material, kept)
+    assert best is None
     assert again[0] == first | {"ndcg@10": 0.99}
     assert [trial for trial in whole if trial != first] == again[1:]
     for other, changed in (
         (replace(row, system="sasrec", options={"epochs": 1}), material),
         (row, replace(material, seed=2)),
     ):
-        assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, kept))
+        assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, kept)[0])
+
+
+@pytest.mark.parametrize("system", ["bpr-mf", "gru4rec", "vq-rec"])
+def test_the_best_trial_is_the_row_with_the_first_seed(
+    system: str, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    row = {"system": system, "options": {"epochs": 2}, "tune": {"lr": [1e-3, 1e-2, 3e-2]}}
+    keys = {"general": ["sample:drama"], "backbone": "embedded", "users": 20}
+    recipe = read_experiment(write_recipe(rows={"tuned": row}, trials=3, seeds=[4, 1], **keys))
+    ground, (first, _) = Ground.load(recipe), row_jobs(recipe)
+    (tmp_path / ROWS).mkdir()
+    run(recipe, ground, tmp_path, replace(first, tunes=True), progress=False)
+    assert first.done(recipe, tmp_path)
+    found, ranks = read_json(first.record(tmp_path)), read_ranks(tmp_path, first, "warm")
+    run(recipe, ground, tmp_path, first, progress=False)
+    np.testing.assert_array_equal(read_ranks(tmp_path, first, "warm"), ranks)
+    again = read_json(first.record(tmp_path))
+    assert {key: again[key] for key in ("made_from", "options")} == {
+        key: found[key] for key in ("made_from", "options")
+    }
 
 
 def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

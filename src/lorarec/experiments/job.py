@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorarec.artefacts import read_json, versions, write_json
+from lorarec.artefacts import new_file, read_json, versions, write_json
 from lorarec.data.columns import USER
-from lorarec.evaluation import Scorer, baseline_rows
+from lorarec.evaluation import baseline_rows
 from lorarec.evaluation.measure import ranks_of
 from lorarec.experiments.ground import Ground
 from lorarec.experiments.own_process import alone
 from lorarec.experiments.recipe import BASELINES, Recipe, table_name
-from lorarec.experiments.tune import tune
+from lorarec.experiments.tune import Fit, tune
 from lorarec.systems import SYSTEMS
 
 ROWS, SHARED = "rows", "artefacts"
@@ -70,49 +70,60 @@ def run_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: 
 
 
 def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> None:
-    """Do the job and write its files, the record last."""
+    """Do the job and write its files, the record last.
+
+    The best trial is what the row is with the trials' seed: fitted here, it is ranked as well.
+    """
     began = time.perf_counter()
-    record: dict[str, Any] = {"made_from": job.made_from(recipe), "versions": versions()}
-    job.record(out).unlink(missing_ok=True)
-    if job.tunes:
-        material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-        kept = job.record(out).with_suffix(".trials.json")
-        trials = tune(recipe.rows[job.row], recipe.trials, material, kept)
-        record |= {"options": trials[0]["options"], "trials": trials}
-    else:
-        record |= _fit_and_rank(recipe, ground, out, job, progress)
-    write_json(job.record(out), record | {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)})
+    if not job.tunes:
+        fit, options = _fitted(recipe, ground, out, job, progress)
+        return _rank(recipe, ground, out, job, fit, options, began)
+    material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
+    trials, best = tune(recipe.rows[job.row], recipe.trials, material, job.record(out).with_suffix(".trials.json"))
+    options = trials[0]["options"]
+    _write_record(recipe, out, job, {"options": options, "trials": trials}, began)
+    row = Job(job.row, job.seed, job.share)
+    if best is not None and not row.done(recipe, out):
+        _rank(recipe, ground, out, row, best, options, time.perf_counter())
 
 
-def _fit_and_rank(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> dict[str, Any]:
+def _fitted(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> tuple[Fit, dict[str, Any]]:
     began = time.perf_counter()
-    scorer, options = _fitted(recipe, ground, out, job, progress)
-    fitted = time.perf_counter() - began
-    frames: list[pl.DataFrame] = []
-    settings: dict[str, dict[str, Any]] = {}
-    hashes = ground.candidates()
-    for setting, cases in ground.cases.items():
-        ranks, seconds = ranks_of(job.row, scorer, table_name(setting, job.share), cases)
-        frames.append(
-            pl.DataFrame({SETTING: [setting] * len(ranks), USER: cases[USER], RANK: ranks.astype(np.float64)})
-        )
-        about = str(getattr(scorer, "about", ""))
-        settings[setting] = {"candidates": hashes[setting], "seconds_per_user": seconds, "about": about}
-    path = _ranks_file(out, job)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pl.concat(frames).write_parquet(temporary, compression="zstd")
-    temporary.rename(path)
-    return {"options": options, "fit_seconds": fitted, "settings": settings}
-
-
-def _fitted(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> tuple[Scorer, dict[str, Any]]:
     if job.row in BASELINES:
-        return baseline_rows(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row], {}
+        scorer = baseline_rows(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row]
+        return Fit(scorer, time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
     options = read_json(tuned.record(out))["options"] if row.tune else row.options
     material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-    return SYSTEMS[row.system](material, **options), options
+    scorer = SYSTEMS[row.system](material, **options)
+    return Fit(scorer, time.perf_counter() - began), options
+
+
+def _rank(recipe: Recipe, ground: Ground, out: Path, job: Job, fit: Fit, options: dict[str, Any], began: float) -> None:
+    """Rank the test cases of every setting and write the files of a row with one seed."""
+    frames: list[pl.DataFrame] = []
+    settings: dict[str, dict[str, Any]] = {}
+    hashes = ground.candidates()
+    for setting, cases in ground.cases.items():
+        ranks, seconds = ranks_of(job.row, fit.scorer, table_name(setting, job.share), cases)
+        frames.append(
+            pl.DataFrame({SETTING: [setting] * len(ranks), USER: cases[USER], RANK: ranks.astype(np.float64)})
+        )
+        about = str(getattr(fit.scorer, "about", ""))
+        settings[setting] = {"candidates": hashes[setting], "seconds_per_user": seconds, "about": about}
+    job.record(out).unlink(missing_ok=True)
+    with new_file(_ranks_file(out, job)) as temporary:
+        pl.concat(frames).write_parquet(temporary, compression="zstd")
+    found = {"options": options, "fit_seconds": fit.seconds, "settings": settings}
+    _write_record(recipe, out, job, found, began)
+
+
+def _write_record(recipe: Recipe, out: Path, job: Job, found: dict[str, Any], began: float) -> None:
+    """Write what was found, and what it was made from and took."""
+    spent = {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)}
+    record = {"made_from": job.made_from(recipe), "versions": versions(), **found, **spent}
+    write_json(job.record(out), record)
 
 
 def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Options of a row, chosen among random trials on validation cases."""
 
+import time
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,20 @@ import numpy as np
 
 from lorarec.artefacts import read_json, write_json
 from lorarec.errors import LorarecError
+from lorarec.evaluation import Scorer
 from lorarec.experiments.recipe import Row
 from lorarec.systems import SYSTEMS, Material
 
 
-def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Fit:
+    """A fitted system and the seconds that fitting took."""
+
+    scorer: Scorer
+    seconds: float
+
+
+def tune(row: Row, trials: int, material: Material, kept: Path) -> tuple[list[dict[str, Any]], Fit | None]:
     """Fit a row with random combinations of the values to try, all different.
 
     Args:
@@ -21,7 +32,8 @@ def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str
         kept: JSON of the trials done so far, also those of other budgets and seeds; they are not done again.
 
     Returns:
-        The options and the figure of each trial, the best one first; of equals the one drawn first.
+        The options and the figure of each trial, the best one first; of equals the one drawn first. And what the best
+        one fitted, which is what its options and the material's seed give; None where it was done before.
 
     Raises:
         LorarecError: no trial could be fitted.
@@ -30,22 +42,32 @@ def tune(row: Row, trials: int, material: Material, kept: Path) -> list[dict[str
     drawn = np.random.default_rng(material.seed).permutation(len(grid))[:trials]
     done: list[dict[str, Any]] = read_json(kept) if kept.exists() else []
     found: list[dict[str, Any]] = []
+    best: Fit | None = None
     for place in drawn:
         asked = {"system": row.system, "options": row.options | grid[place], "seed": material.seed}
-        trial = next((before for before in done if before | asked == before), None)
+        trial, fit = next((before for before in done if before | asked == before), None), None
         if trial is None:
-            trial = asked | _figure(asked["options"], row.system, material)
+            figure, fit = _tried(asked["options"], row.system, material)
+            trial = asked | figure
             done.append(trial)
             write_json(kept, done)
         found.append(trial)
-    best = sorted(found, key=lambda trial: -1 if trial["ndcg@10"] is None else trial["ndcg@10"], reverse=True)
-    if best[0]["ndcg@10"] is None:
-        raise LorarecError(f"none of {len(found)} trials could be fitted: {best[0]['failed']}")
-    return best
+        if max(found, key=_worth) is trial:
+            best = fit
+    found.sort(key=_worth, reverse=True)
+    if found[0]["ndcg@10"] is None:
+        raise LorarecError(f"none of {len(found)} trials could be fitted: {found[0]['failed']}")
+    return found, best
 
 
-def _figure(options: dict[str, Any], system: str, material: Material) -> dict[str, Any]:
+def _worth(trial: dict[str, Any]) -> float:
+    return -1 if trial["ndcg@10"] is None else trial["ndcg@10"]
+
+
+def _tried(options: dict[str, Any], system: str, material: Material) -> tuple[dict[str, Any], Fit | None]:
+    began = time.perf_counter()
     try:
-        return {"ndcg@10": material.figure(SYSTEMS[system](material, **options))}
+        fit = Fit(SYSTEMS[system](material, **options), time.perf_counter() - began)
+        return {"ndcg@10": material.figure(fit.scorer)}, fit
     except LorarecError as error:  # such as a learning rate that diverges: the others may be better
-        return {"ndcg@10": None, "failed": str(error)}
+        return {"ndcg@10": None, "failed": str(error)}, None
