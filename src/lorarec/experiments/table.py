@@ -29,7 +29,7 @@ class Cost:
     Attributes:
         seeds: that it was fitted with.
         failed_seeds: with which it could not be fitted.
-        fit_seconds: of fitting; without adapters that another row had trained.
+        fit_seconds: of fitting; without adapters and pre-trained weights that were there already.
         peak_mib: the largest resident memory of its process, libraries and data included; None for baselines.
         options: that it was fitted with, tuned ones included.
         trials: of tuning, the best first.
