@@ -109,7 +109,8 @@ def _columns(table: Table) -> list[str]:
         f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
         "corrected for the number of rows and columns.",
         *paper,
-        "- fit s: mean over seeds, without trials, and without adapters that another row had trained before.",
+        "- fit s: mean over seeds, without other trials and without what was there already: adapters, pre-trained "
+        "weights.",
         "- ms/user: wall time of scoring one user's candidates. MiB: the largest resident memory of the row's process, "
         "with libraries, data and backbone.",
         "- Bold: the highest mean of the column.",
