@@ -25,7 +25,7 @@ class Ids:
     count: int
     first: int
 
-    @cached_property
+    @property
     def base(self) -> int:
         """Tokens of each of the two places."""
         return math.isqrt(max(self.count - 1, 0)) + 1
