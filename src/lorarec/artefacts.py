@@ -106,10 +106,19 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
             yield True
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON through a temporary sibling, so that a reader never sees half of it."""
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text through a temporary sibling, so that a reader never sees half of it.
+
+    Raises:
+        LorarecError: the disk cannot be written to.
+    """
     with new_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

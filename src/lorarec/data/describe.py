@@ -9,9 +9,9 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from lorarec.artefacts import new_file
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
-from lorarec.errors import LorarecError
 
 _EARLIEST_MOMENT = 10**8  # 1973; smaller timestamps are positions in a sequence
 
@@ -65,10 +65,8 @@ def plot_lengths(dataset: Dataset, out: str | Path) -> None:
         axis.axvline(np.median(lengths), color="#c44e52", linewidth=1, label=f"median {np.median(lengths):g}")
         axis.legend(frameon=False)
     figure.suptitle(f"{dataset.name}: {dataset.interactions.height:,} interactions")
-    try:
-        figure.savefig(out, dpi=120, format="png")
-    except OSError as error:
-        raise LorarecError(f"cannot write {out}: {error.strerror}") from error
+    with new_file(out) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _lengths(rows: pl.DataFrame, column: str) -> np.ndarray:

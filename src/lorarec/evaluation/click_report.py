@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lorarec.artefacts import file_fingerprint, new_folder, versions, write_json
+from lorarec.artefacts import file_fingerprint, new_folder, versions, write_json, write_text
 from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
@@ -31,7 +31,7 @@ def report_clicks(result: Personalized) -> ClickEvaluation:
     """Figures of the predictions of `personalize`; metrics.json and report.md are written beside them."""
     evaluation = evaluate_clicks(result.predictions[LABEL].to_numpy(), result.rows, RECLORA)
     write_json(result.folder / METRICS, evaluation.as_dict() | {"test": result.record["test"]})
-    (result.folder / REPORT).write_text(_of_run(evaluation, result.record), encoding="utf-8")
+    write_text(result.folder / REPORT, _of_run(evaluation, result.record))
     return evaluation
 
 
@@ -47,7 +47,7 @@ def write_click_report(evaluation: ClickEvaluation, predictions: Path, out: Path
     ]
     with new_folder(out, overwrite) as folder:
         write_json(folder / METRICS, evaluation.as_dict())
-        (folder / REPORT).write_text(_markdown(evaluation, f"Clicks of {predictions.name}", facts), encoding="utf-8")
+        write_text(folder / REPORT, _markdown(evaluation, f"Clicks of {predictions.name}", facts))
 
 
 def told_of_test(record: dict[str, Any]) -> str:

@@ -9,13 +9,13 @@ import polars as pl
 from matplotlib.figure import Figure as Canvas
 from scipy import stats
 
-from lorarec.artefacts import write_json
+from lorarec.artefacts import new_file, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import USER
 from lorarec.data.dataset import read_parquet
 from lorarec.evaluation.evaluate import evaluate, sampled_users
-from lorarec.evaluation.report import REPORT, write_report
+from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation
 from lorarec.evaluation.rows import ranker_rows
 from lorarec.metrics import bootstrap_interval, ndcg
@@ -100,11 +100,9 @@ def report_choice(
     told = tested.join(read_parquet(folder / USERS), on=USER, how="left", maintain_order="left")
     lean = leaning(told[USER], told[EVENTS].to_numpy(), told[WEIGHTS].to_numpy()[:, 0], hits)
     lean = {"setting": setting, "adapter": next(iter(adapters)), **lean}
-    write_report(evaluation, folder)
+    write_report(evaluation, folder, leaning_lines(lean))
     write_json(folder / LEANING, lean)
     leaning_picture(folder / PICTURE, told.unique(USER), lean)
-    with (folder / REPORT).open("a", encoding="utf-8") as report:
-        report.write("\n".join(leaning_lines(lean)) + "\n")
     return evaluation, lean
 
 
@@ -194,4 +192,5 @@ def leaning_picture(path: Path, users: pl.DataFrame, lean: Mapping[str, Any]) ->
     panel.grid(color="0.9")
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
-    canvas.savefig(path, dpi=120, format="png")
+    with new_file(path) as temporary:
+        canvas.savefig(temporary, dpi=120, format="png")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from lorarec.artefacts import new_file
 from lorarec.evaluation.result import Evaluation
 
 SHOWN = {"ndcg@1": "#3b6ea5", "ndcg@3": "#a9c4de"}
@@ -34,4 +35,5 @@ def ndcg_picture(path: Path, evaluation: Evaluation) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False)
     canvas.suptitle(f"{evaluation.protocol['dataset']['name']}: mean and 95% bootstrap interval")
-    canvas.savefig(path, dpi=120, format="png")
+    with new_file(path) as temporary:
+        canvas.savefig(temporary, dpi=120, format="png")

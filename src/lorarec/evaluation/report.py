@@ -1,9 +1,10 @@
 """metrics.json, report.md and ndcg.png of an evaluation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorarec.artefacts import write_json
+from lorarec.artefacts import write_json, write_text
 from lorarec.data.splits import NEW_ITEM
 from lorarec.evaluation.picture import ndcg_picture
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, Figure, SettingResult
@@ -17,11 +18,11 @@ NEW_ITEM_NOTE = (
 COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write the three files into a folder that exists."""
+def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ()) -> None:
+    """Write the three files into a folder that exists; `more` are lines for the end of report.md."""
     write_json(folder / METRICS, evaluation.as_dict())
     ndcg_picture(folder / PICTURE, evaluation)
-    (folder / REPORT).write_text(markdown(evaluation), encoding="utf-8")
+    write_text(folder / REPORT, markdown(evaluation) + "".join(f"{line}\n" for line in more))
 
 
 def markdown(evaluation: Evaluation) -> str:

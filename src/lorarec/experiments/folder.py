@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lorarec.artefacts import read_json, write_json
+from lorarec.artefacts import read_json, write_json, write_text
 from lorarec.errors import LorarecError
 
 EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
@@ -36,8 +36,7 @@ def claim(out: Path, identity: dict[str, Any], recipe: dict[str, Any], record: s
         raise LorarecError(f"{told}: choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-        (out / COPY).write_text(text, encoding="utf-8")
     except OSError as error:
         raise LorarecError(f"cannot write to {out}: {error.strerror}") from error
+    write_text(out / COPY, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     write_json(out / record, identity)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lorarec.artefacts import write_json
+from lorarec.artefacts import write_json, write_text
 from lorarec.data.split import NEW_ITEM
 from lorarec.evaluation.picture import ndcg_picture
 from lorarec.evaluation.report import NEW_ITEM_NOTE, PICTURE, cell, plain
@@ -15,7 +15,7 @@ COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 def write_table(table: Table, folder: Path) -> None:
     """Write the three files into a folder that exists, the JSON last."""
     ndcg_picture(folder / PICTURE, table.evaluation)
-    (folder / "table.md").write_text(markdown(table), encoding="utf-8")
+    write_text(folder / "table.md", markdown(table))
     write_json(folder / "table.json", table.as_dict())
 
 

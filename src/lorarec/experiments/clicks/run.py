@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lorarec.artefacts import new_file, read_json, write_json
+from lorarec.artefacts import new_file, read_json, write_json, write_text
 from lorarec.experiments.clicks.pictures import analyses_picture, main_picture
 from lorarec.experiments.clicks.recipe import ClicksRecipe
 from lorarec.experiments.clicks.report import markdown
@@ -89,6 +89,5 @@ def _write(out: Path, tables: dict[str, Any], recipe: ClicksRecipe) -> None:
     if any(tables["analyses"].values()):
         with new_file(out / "analyses.png") as path:
             analyses_picture(path, tables, recipe.crm, recipe.seeds[0])
-    with new_file(out / "tables.md") as path:
-        path.write_text(markdown(tables, recipe.seeds[0]), encoding="utf-8")
+    write_text(out / "tables.md", markdown(tables, recipe.seeds[0]))
     write_json(out / "tables.json", tables)
