@@ -1,6 +1,5 @@
 """Finds titles and user ids by words of theirs."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import polars as pl
@@ -15,12 +14,11 @@ class Search:
 
     def __init__(self, texts: pl.Series | Sequence[str]) -> None:
         named = pl.Series("text", texts, pl.String)
-        folded = named.str.normalize("NFKD").str.replace_all(r"\p{M}", "").str.to_lowercase()
-        self._texts = pl.DataFrame({"place": pl.int_range(len(named), eager=True), "text": folded})
+        self._texts = pl.DataFrame({"place": pl.int_range(len(named), eager=True), "text": _fold(named)})
 
     def places(self, query: str, limit: int) -> list[int]:
         """Indices of at most `limit` texts: those that begin with the query first, then the shorter ones."""
-        words = _fold(query).split()
+        words = _fold(pl.Series([query], dtype=pl.String)).item().split()
         found = self._texts.lazy()
         for word in dict.fromkeys(words):
             found = found.filter(pl.col("text").str.contains(word, literal=True))
@@ -29,6 +27,6 @@ class Search:
         return found.sort(order).head(limit).collect()["place"].to_list()
 
 
-def _fold(text: str) -> str:
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(letter for letter in letters if not unicodedata.category(letter).startswith("M")).lower()
+def _fold(texts: pl.Series) -> pl.Series:
+    """Without case and accents. Queries as well: Python may know another edition of Unicode than polars does."""
+    return texts.str.normalize("NFKD").str.replace_all(r"\p{M}", "").str.to_lowercase()
