@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lorarec.backbone import Backbone
 from lorarec.personal import TARGETS, PersonalLora, meta_loras
-from lorarec.scoring import trunk, verdict_scores
+from lorarec.scoring import plan_for, verdict_scores
 
 RANK, ALPHA, WIDTH, HIDDEN, YES_NO = 8, 16, 64, 60, (1, 2)
 MODELS = ("embedded", "0.1B")
@@ -47,7 +47,7 @@ def make_backbone(name: str) -> Backbone:
 
 def pass_over(model: Any, ids: torch.Tensor) -> None:
     """Forward to the log-odds of the last token, and backward from the loss of random labels."""
-    hidden = trunk(model)(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
+    hidden = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
     labels = (torch.arange(len(ids)) % 2).float()
     nn.functional.binary_cross_entropy_with_logits(verdict_scores(model, hidden, YES_NO), labels).backward()
 

@@ -22,6 +22,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import pack
+from lorarec.scoring.tree import masked_by
 
 KINDS = ["lamp", "chair", "table", "brush", "game", "puzzle", "novel", "guide", "camera", "guitar"]
 MAKERS = ["acme", "borealis", "cobalt", "delta", "everest", "fjord"]
@@ -85,11 +86,11 @@ def test_the_start_looks_for_repeats() -> None:
     model.set_attn_implementation("eager")
     example = builder.example([words[3], words[20], words[40]], [words[20], words[50]])
     batch = pack([example])
-    with torch.no_grad():
+    with torch.no_grad(), masked_by(batch.tree):
         layers = model.model(
             input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask(model.dtype),
-            position_ids=batch.position_ids,
+            attention_mask=torch.ones_like(batch.input_ids),
+            position_ids=batch.tree.position_ids,
             output_attentions=True,
         ).attentions
     compared = layers[1][0, :2].mean(0)

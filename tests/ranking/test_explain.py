@@ -18,7 +18,7 @@ from lorarec.errors import LorarecError
 from lorarec.ranking import Explanation, Ranker, explain, recommend
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.retrieval import Index
-from lorarec.scoring import posterior, trunk
+from lorarec.scoring import plan_for, posterior
 
 COLOURS = ["red", "green", "blue", "black", "white"]
 THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
@@ -94,7 +94,7 @@ def test_the_item_that_others_chose_with_the_candidate_is_found(
 
 def test_all_histories_share_one_pass(shop: Dataset, tiny_backbone: Backbone) -> None:
     passes = []
-    trunk(tiny_backbone.model).register_forward_hook(lambda module, given, output: passes.append(output))
+    plan_for(tiny_backbone.model).trunk.register_forward_hook(lambda module, given, output: passes.append(output))
     with Ranker(tiny_backbone, token_budget=1) as ranker:
         explain(ranker, shop, "me", "x18")
     assert [len(output.last_hidden_state) for output in passes] == [6]
@@ -123,7 +123,7 @@ def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evi
         asked.append(kwargs["input_ids"][0].tolist())
 
     with Ranker(chat, evident(chat)) as ranker:
-        trunk(chat.model).register_forward_hook(note, with_kwargs=True)
+        plan_for(chat.model).trunk.register_forward_hook(note, with_kwargs=True)
         found = explain(ranker, shop, "me", "x18")
         # The first pass scores; the second reads the question, each other one a token of the answer.
         question, steps = asked[1], [token for ids in asked[2:] for token in ids]

@@ -8,13 +8,14 @@ from torch.nn.functional import linear
 
 from lorarec.adapters.bank import FACTORS, Layer
 from lorarec.errors import LorarecError
+from lorarec.scoring import RowModule
 
 #: With fewer tokens per row than this, gating the stacked bank beats merging it for each row (measured on a CPU for
 #: 2 and 8 adapters of rank 8 and 16 on layers of 192 and 1024: equal at 4 to 16 tokens, 1.5x slower at 256).
 GATE_BELOW = 16
 
 
-class MixedLinear(nn.Module):
+class MixedLinear(RowModule):
     """`base(x)` plus the mixture of K LoRA adapters under the weights set last.
 
     `weights` is None (the base layer alone), (K,) for all rows alike, or (rows, K) with a mixture of its own for each
@@ -27,10 +28,14 @@ class MixedLinear(nn.Module):
         layer: the stacked adapters; moved to the base's device and, where it computes in floats, its dtype.
         combine: `factors` or `deltas` (see `AdapterBank.merge`).
         trainable: the bank is trained and keeps its dtype, since an optimiser's steps vanish in half precision.
+        name: the layer's path in its model, for messages.
     """
 
-    def __init__(self, base: nn.Module, layer: Layer, combine: str, trainable: bool = False) -> None:
+    def __init__(
+        self, base: nn.Module, layer: Layer, combine: str, trainable: bool = False, name: str = "the layer"
+    ) -> None:
         super().__init__()
+        self.name = name
         weight: Any = base.weight
         dtype = weight.dtype if weight.is_floating_point() and not trainable else layer.a.dtype
         self.base_layer = base
@@ -43,13 +48,37 @@ class MixedLinear(nn.Module):
         self.strategy = "auto"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x of shape (..., in), or (rows, tokens, in) when each row has its own weights, to (..., out)."""
+        """x of shape (..., in) to (..., out).
+
+        With weights per row x is (rows, ..., in), or (rows x tokens, in) from a model that flattens its batch row by
+        row before a layer.
+
+        Raises:
+            LorarecError: weights per row that do not fit x, or in a layer that is one of several experts: these see
+                tokens in an order of their own.
+        """
         out: torch.Tensor = self.base_layer(x)
         if self.weights is None:
             return out
         weights = self.weights.to(self.a)
-        if weights.ndim == 2 and (x.ndim != 3 or x.shape[0] != weights.shape[0]):
-            raise LorarecError(f"weights for {weights.shape[0]} rows do not fit an input of shape {tuple(x.shape)}")
+        if weights.ndim == 2:
+            shape = out.shape
+            weights = weights if self.row_index is None else weights[self.row_index]
+            rows = self._by_row(x, len(weights))
+            return self._mixed(rows, out.reshape(*rows.shape[:2], -1), weights).view(shape)
+        return self._mixed(x, out, weights)
+
+    def _by_row(self, x: torch.Tensor, rows: int) -> torch.Tensor:
+        """x as (rows, tokens, in)."""
+        if "experts" in self.name.split("."):
+            raise LorarecError(f"{self.name} is one of several experts: it cannot have weights per row")
+        fits = len(x) == rows if x.ndim > 2 else len(x) % rows == 0
+        if x.ndim < 2 or not fits:
+            raise LorarecError(f"weights for {rows} rows do not fit an input of shape {tuple(x.shape)} of {self.name}")
+        return x.reshape(rows, -1, x.shape[-1])
+
+    def _mixed(self, x: torch.Tensor, out: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """`out` plus what the mixture makes of x."""
         inner, b = self._inner(x.to(self.a.dtype), weights, self._gates(weights, x))
         inner, b = inner.to(out.dtype), b.to(out.dtype)
         # Added in place: the backbone's output is the largest tensor here and nothing else needs it.

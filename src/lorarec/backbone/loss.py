@@ -9,7 +9,7 @@ from transformers import Qwen2ForCausalLM
 
 from lorarec.backbone.episodes import ChoiceBatch, TextBatch
 from lorarec.prompts import Example
-from lorarec.scoring import score_batch, token_batches, token_log_probs, trunk
+from lorarec.scoring import pad_rows, plan_for, score_batch, token_batches, token_log_probs
 
 #: Tokens of a forward and backward pass.
 PASS = 1024
@@ -80,11 +80,8 @@ def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> Loss:
 
 
 def _text_loss(model: Qwen2ForCausalLM, batch: TextBatch) -> Loss:
-    length = max(map(len, batch.rows))
-    ids = torch.zeros(len(batch.rows), length, dtype=torch.long)
-    for row, tokens in enumerate(batch.rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-    hidden = trunk(model)(input_ids=ids, use_cache=False).last_hidden_state
+    ids = pad_rows(batch.rows, model.device)
+    hidden = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
     rows = [r for r, tokens in enumerate(batch.rows) for _ in range(batch.starts[r], len(tokens))]
     columns = [c for r, tokens in enumerate(batch.rows) for c in range(batch.starts[r], len(tokens))]
     targets = ids[rows, columns]

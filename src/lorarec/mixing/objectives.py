@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import finish_logits, score_batch, trunk
+from lorarec.scoring import PromptReader, score_batch
 
 CANDIDATES, TOKENS = OBJECTIVES = ("candidates", "tokens")
 
@@ -60,30 +59,19 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 def token_entropy(model: Any, prompts: Sequence[list[int]], tokens: int) -> torch.Tensor:
     """Mean entropy (prompts,) of the next-token distribution over the first `tokens` greedy tokens.
 
-    The prompt is read once; later tokens use its cached keys and values, and only last positions are projected to
-    the vocabulary. Tokens after an end of sequence do not count.
+    Tokens after an end of sequence do not count.
     """
-    width, rows, device = max(map(len, prompts)), len(prompts), model.device
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    # Padded on the right, so that no position is left without anything to attend to.
-    ids = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts], device=device)
-    mask = torch.arange(width, device=device) < lengths[:, None]
-    positions = torch.arange(width, device=device).expand(rows, -1)
-    last = lengths - 1
-    cache = DynamicCache(config=model.config)
-    alive = torch.ones(rows, dtype=torch.bool, device=device)
+    reader = PromptReader(model, prompts)
+    alive = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     entropies, counted = [], []
     for step in range(tokens):
-        hidden = trunk(model)(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state[torch.arange(rows, device=device), last]
-        logits = finish_logits(model.config, model.get_output_embeddings()(hidden))
+        logits = reader.logits
         entropies.append(entropy(logits.to(torch.promote_types(logits.dtype, torch.float32))))
         counted.append(alive)
         ids = logits.detach().argmax(-1, keepdim=True)
         alive = alive & ~torch.isin(ids[:, 0], _end_tokens(model))
-        mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
-        positions, last = (lengths + step)[:, None], torch.zeros_like(last)
+        if step < tokens - 1:
+            reader.extend(ids)
     weights = torch.stack(counted).to(entropies[0].dtype)
     return (torch.stack(entropies) * weights).sum(0) / weights.sum(0)
 

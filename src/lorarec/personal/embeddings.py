@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
-from lorarec.scoring import token_batches, trunk
+from lorarec.scoring import pad_rows, plan_for, token_batches
 
 
 def title_embeddings(
@@ -54,14 +54,14 @@ def mean_states(
     ids = [backbone.tokenizer(title, add_special_tokens=False).input_ids for title in titles]
     if not all(ids):
         raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
-    model = backbone.model
-    means = np.empty((len(ids), trunk(model).config.hidden_size), np.float32)
+    model, trunk = backbone.model, plan_for(backbone.model).trunk
+    means = np.empty((len(ids), model.config.get_text_config(decoder=True).hidden_size), np.float32)
     batches = list(token_batches(list(map(len, ids)), token_budget))
     for batch in track(batches, "Reading titles", disable=not progress, transient=True):
-        width = len(ids[batch[0]])
-        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch], device=model.device)
+        tokens = pad_rows([ids[i] for i in batch], model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)
-        mask = torch.arange(width, device=model.device) < lengths[:, None]
-        states = trunk(model)(input_ids=tokens, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        mask = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]
+        # Padding stands on the right, where no token before it can see it.
+        states = trunk(input_ids=tokens, use_cache=False).last_hidden_state
         means[batch] = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
     return means

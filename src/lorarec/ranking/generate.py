@@ -5,12 +5,11 @@ can only write candidates that are not in the list yet.
 """
 
 import torch
-from transformers import DynamicCache
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import finish_logits, trunk
+from lorarec.scoring import PromptReader
 
 
 class TitleList:
@@ -111,19 +110,13 @@ def generate_titles(
         LorarecError: the builder's readout is not `likelihood`.
     """
     titles = TitleList(builder, example, count, constrained, max_title_tokens)
-    cache, read = DynamicCache(), 0
+    reader = PromptReader(backbone.model, [titles.ids])
     while not titles.done:
-        logits = _next_logits(backbone, titles.ids[read:], cache)
         read = len(titles.ids)
-        titles.add(_best(logits, titles.allowed()))
+        titles.add(_best(reader.logits[0], titles.allowed()))
+        if not titles.done:
+            reader.extend(torch.tensor([titles.ids[read:]], device=backbone.model.device))
     return titles.listed
-
-
-def _next_logits(backbone: Backbone, ids: list[int], cache: DynamicCache) -> torch.Tensor:
-    model = backbone.model
-    inputs = torch.tensor([ids], device=model.device)
-    hidden = trunk(model)(input_ids=inputs, past_key_values=cache, use_cache=True).last_hidden_state[0, -1]
-    return finish_logits(model.config, model.get_output_embeddings()(hidden))
 
 
 def _best(logits: torch.Tensor, allowed: list[int] | None) -> int:

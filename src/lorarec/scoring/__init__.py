@@ -1,20 +1,35 @@
-"""One pass over a prompt and its candidate branches."""
+"""Scores of many candidates of a prompt at once, each as if it stood there alone."""
 
-from lorarec.scoring.layout import TreeBatch, additive, pack
-from lorarec.scoring.readout import finish_logits, read_scores, token_log_probs, verdict_scores
-from lorarec.scoring.score import posterior, score, score_batch, token_batches, trunk
+from lorarec.scoring.check import ScoringCheck, check_scoring, require_exact
+from lorarec.scoring.head import logits
+from lorarec.scoring.plan import PREFIX, ROWS, TREE, ScoringPlan, plan_for
+from lorarec.scoring.reading import PromptReader
+from lorarec.scoring.readout import read_scores, token_log_probs, verdict_scores
+from lorarec.scoring.score import pad_rows, posterior, score, score_batch, token_batches
+from lorarec.scoring.state import RowModule, rows_of
+from lorarec.scoring.tree import TreeBatch, pack
 
 __all__ = [
+    "PREFIX",
+    "ROWS",
+    "TREE",
+    "PromptReader",
+    "RowModule",
+    "ScoringCheck",
+    "ScoringPlan",
     "TreeBatch",
-    "additive",
-    "finish_logits",
+    "check_scoring",
+    "logits",
     "pack",
+    "pad_rows",
+    "plan_for",
     "posterior",
     "read_scores",
+    "require_exact",
+    "rows_of",
     "score",
     "score_batch",
     "token_batches",
     "token_log_probs",
-    "trunk",
     "verdict_scores",
 ]

@@ -1,4 +1,4 @@
-"""Readouts: from hidden states of a tree to one score per candidate."""
+"""Readouts: from hidden states to one score per candidate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,20 +7,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from lorarec.prompts import Example
+from lorarec.scoring.head import logits
 
 #: Positions projected to the vocabulary at once: bounds memory at 512 x vocabulary floats (311 MB for 152k words).
 CHUNK = 512
-
-
-def finish_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
-    """Apply what some architectures do after the vocabulary projection (Gemma 2, Cohere, Granite)."""
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = torch.tanh(logits / cap) * cap
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    return logits
 
 
 def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -30,8 +20,8 @@ def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> 
     """
 
     def chunk_log_probs(states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = finish_logits(model.config, model.get_output_embeddings()(states)).float()
-        return logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(1)
+        scores = logits(model, states).float()
+        return scores.gather(1, labels[:, None])[:, 0] - scores.logsumexp(1)
 
     pieces = []
     for states, labels in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
@@ -43,12 +33,10 @@ def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> 
 
 
 def verdict_scores(model: Any, hidden: torch.Tensor, yes_no: tuple[int, int]) -> torch.Tensor:
-    """Log-odds (n,) of yes against no after hidden states (n, d): two columns of the vocabulary."""
-    head = model.get_output_embeddings()
-    rows = list(yes_no)
-    bias = head.bias[rows] if getattr(head, "bias", None) is not None else None
-    logits = finish_logits(model.config, torch.nn.functional.linear(hidden, head.weight[rows], bias)).float()
-    return logits[:, 0] - logits[:, 1]
+    """Log-odds (n,) of yes against no after hidden states (n, d)."""
+    pieces = [logits(model, states)[:, list(yes_no)].float() for states in hidden.split(CHUNK)]
+    both = torch.cat(pieces)
+    return both[:, 0] - both[:, 1]
 
 
 def last_positions(example: Example) -> list[int]:

@@ -1,4 +1,4 @@
-"""One pass over a prompt and all its candidate branches."""
+"""Scores of many candidates of a prompt, each as if it stood there alone."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,38 +8,145 @@ import torch
 from rich.progress import track
 from transformers import DynamicCache
 
+from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring.layout import PROMPT, additive, pack
+from lorarec.scoring.plan import PREFIX, TREE, plan_for
 from lorarec.scoring.readout import read_scores
+from lorarec.scoring.state import SequenceState, rows_of
+from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
+
+#: Padded tokens of a forward pass.
+TOKEN_BUDGET = 8192
 
 
-def trunk(model: Any) -> Any:
-    """The causal LM without its vocabulary projection."""
-    return model.base_model
+def score_batch(
+    model: Any, examples: Sequence[Example], builder: PromptBuilder, token_budget: int = TOKEN_BUDGET
+) -> list[torch.Tensor]:
+    """Score all candidates of a batch of prompts; differentiable.
 
-
-def score_batch(model: Any, examples: Sequence[Example], builder: PromptBuilder) -> list[torch.Tensor]:
-    """Score all candidates of a batch of prompts in one forward pass; differentiable.
-
-    A branch sees the prompt and itself, at the positions it would have alone, so the scores are those of scoring the
-    candidates one by one.
+    The scores are those of scoring the candidates one by one. Where attention is the only way tokens meet, that takes
+    one forward pass: a branch sees the prompt and itself, at the positions it would have alone. Other models read a
+    prompt once and its branches as a batch that goes on from its state, or, where gradients are asked for, every
+    candidate behind a prompt of its own (`plan_for` tells which).
 
     Args:
         model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
         examples: prompts with their branches.
         builder: what built them; says the readout.
+        token_budget: padded tokens in one forward pass of a batch of branches.
 
     Returns:
         One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
+
+    Raises:
+        LorarecError: no plan is exact for the model, or a prompt is longer than the model is defined on.
     """
-    batch = pack(examples, model.device)
-    hidden = trunk(model)(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask(model.dtype),
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    return read_scores(model, hidden, examples, builder.readout, builder.yes_no)
+    return branch_scores(model, examples, builder.readout, builder.yes_no, token_budget)
+
+
+def branch_scores(
+    model: Any,
+    examples: Sequence[Example],
+    readout: str,
+    yes_no: tuple[int, int],
+    token_budget: int = TOKEN_BUDGET,
+) -> list[torch.Tensor]:
+    """As `score_batch`, of a readout and the token ids of yes and no."""
+    plan = plan_for(model)
+    check_length(model, examples)
+    if plan.kind == TREE:
+        batch = pack(examples, model.device)
+        return read_scores(model, tree_pass(model, batch.input_ids, batch.tree), examples, readout, yes_no)
+    cached = plan.kind == PREFIX and not (torch.is_grad_enabled() or model.training)
+    branch_states = _states_from_prefix if cached else _states_of_rows
+    scores = []
+    for row, example in enumerate(examples):
+        hidden = branch_states(model, example, row, token_budget)
+        # One token stands in for the prompt: its hidden state predicts every branch's first token.
+        stand_in = [Example([PROMPT], example.branches)]
+        scores += read_scores(model, hidden, stand_in, readout, yes_no)
+    return scores
+
+
+def check_length(model: Any, examples: Sequence[Example]) -> None:
+    """Check that every prompt with its longest branch fits the model.
+
+    Raises:
+        LorarecError: one is longer than the positions that the model is defined on.
+    """
+    limit = plan_for(model).max_positions
+    longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
+    if limit is not None and longest > limit:
+        raise LorarecError(
+            f"a prompt of {longest} tokens is longer than the {limit} that {type(model).__name__} is defined on: "
+            f"set max_tokens to {limit} or less"
+        )
+
+
+def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: DynamicCache | None = None) -> torch.Tensor:
+    """Hidden states (rows, tokens, d) of `input_ids` (rows, tokens), the last tokens of the tree.
+
+    Args:
+        cache: keys and values of the tree's tokens before them; those of `input_ids` are added.
+
+    Raises:
+        LorarecError: the model made no mask of the tree.
+    """
+    with masked_by(tree) as active:
+        hidden: torch.Tensor = (
+            plan_for(model)
+            .trunk(
+                input_ids=input_ids,
+                # All ones: positions that start anew are not to be taken for packed sequences.
+                attention_mask=torch.ones_like(tree.segment_ids),
+                position_ids=tree.position_ids[:, -input_ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            .last_hidden_state
+        )
+    if not active.used:
+        raise LorarecError(f"{type(model).__name__} does not mask its attention as asked, so it cannot be scored")
+    return hidden
+
+
+def _states_from_prefix(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
+    """Hidden states (1, 1 + branch tokens, d) of the prompt's last token and of all branches one after the other."""
+    state = SequenceState(model)
+    with rows_of(model, [row]):
+        last = state.read(torch.tensor([example.prompt], device=model.device))[0, -1:]
+    states: list[torch.Tensor] = [last] + [last] * len(example.branches)
+    for places in token_batches([len(example.prompt) + len(branch) for branch in example.branches], token_budget):
+        ids = pad_rows([example.branches[place] for place in places], model.device)
+        with rows_of(model, [row] * len(places)):
+            hidden = state.repeated(len(places)).read(ids)
+        for place, of_branch in zip(places, hidden, strict=True):
+            states[1 + place] = of_branch[: len(example.branches[place])]
+    return torch.cat(states)[None]
+
+
+def _states_of_rows(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
+    """The same with a prompt before every branch."""
+    start = len(example.prompt)
+    states: list[torch.Tensor] = []
+    lengths = [start + len(branch) for branch in example.branches]
+    found: list[torch.Tensor | None] = [None] * len(lengths)
+    for places in token_batches(lengths, token_budget):
+        ids = pad_rows([example.prompt + example.branches[place] for place in places], model.device)
+        with rows_of(model, [row] * len(places)):
+            # Padding stands on the right, where no token before it can see it.
+            hidden = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
+        if not states:
+            states.append(hidden[0, start - 1 : start])
+        for place, of_row in zip(places, hidden, strict=True):
+            found[place] = of_row[start : lengths[place]]
+    return torch.cat([*states, *(each for each in found if each is not None)])[None]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Token ids (rows, width), padded on the right with 0."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row] + [0] * (width - len(row)) for row in rows], device=device)
 
 
 @torch.no_grad()
@@ -47,27 +154,31 @@ def score(
     model: Any,
     examples: Sequence[Example],
     builder: PromptBuilder,
-    token_budget: int = 8192,
+    token_budget: int = TOKEN_BUDGET,
     progress: bool = False,
 ) -> list[np.ndarray]:
     """Score many prompts, longest first, in batches of at most `token_budget` padded tokens.
 
-    A prompt whose branches exceed the budget alone is prefilled once and its branches are scored in chunks on the
-    cached prompt. Results do not depend on the budget (up to float rounding).
+    Results do not depend on the budget (up to float rounding): a prompt whose branches exceed it alone is read once
+    and its branches are scored in chunks on the cached prompt.
 
     Returns:
         One (candidates,) float32 array per example, in the order given.
+
+    Raises:
+        LorarecError: as for `score_batch`.
     """
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
     was_training = model.training
     model.eval()
+    in_tree = plan_for(model).kind == TREE
     batches = list(token_batches([example.length for example in examples], token_budget))
     for indices in track(batches, "Scoring", disable=not progress, transient=True):
         chosen = [examples[i] for i in indices]
-        if chosen[0].length > token_budget:
+        if in_tree and chosen[0].length > token_budget:
             scores = [_score_chunked(model, chosen[0], builder, token_budget)]
         else:
-            scores = score_batch(model, chosen, builder)
+            scores = score_batch(model, chosen, builder, token_budget)
         for index, values in zip(indices, scores, strict=True):
             results[index] = values.float().cpu().numpy()
     model.train(was_training)
@@ -86,13 +197,18 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 def _score_chunked(model: Any, example: Example, builder: PromptBuilder, budget: int) -> torch.Tensor:
     """Score one prompt's branches chunk by chunk on the prompt's cached keys and values."""
+    check_length(model, [example])
+    # Without a configuration the cache keeps all keys, also those that a window of the last token no longer shows.
     cache = DynamicCache()
-    prompt = torch.tensor([example.prompt], device=model.device)
-    prefix = trunk(model)(input_ids=prompt, past_key_values=cache, use_cache=True).last_hidden_state[:, -1:]
+    prompt = pack([Example(example.prompt, [])], model.device)
+    prefix = tree_pass(model, prompt.input_ids, prompt.tree, cache)[:, -1:]
     scores = []
     for branches in _chunks(example.branches, max(1, budget - len(example.prompt))):
-        scores.append(_score_on_cache(model, cache, prefix, len(example.prompt), branches, builder))
+        whole = pack([Example(example.prompt, branches)], model.device)
+        hidden = tree_pass(model, whole.input_ids[:, len(example.prompt) :], whole.tree, cache)
         cache.crop(-sum(map(len, branches)))
+        stand_in = [Example([PROMPT], branches)]
+        scores += read_scores(model, torch.cat([prefix, hidden], 1), stand_in, builder.readout, builder.yes_no)
     return torch.cat(scores)
 
 
@@ -106,30 +222,6 @@ def _chunks(branches: Sequence[list[int]], budget: int) -> Iterator[list[list[in
         chunk.append(branch)
         used += len(branch)
     yield chunk
-
-
-def _score_on_cache(
-    model: Any,
-    cache: DynamicCache,
-    prefix: torch.Tensor,
-    prompt: int,
-    branches: list[list[int]],
-    builder: PromptBuilder,
-) -> torch.Tensor:
-    batch = pack([Example([], branches)], model.device)
-    segments = batch.segment_ids[0]
-    own = (segments[:, None] == segments[None, :]).tril()
-    allowed = torch.cat([own.new_ones(len(segments), prompt), own], dim=1)
-    hidden = trunk(model)(
-        input_ids=batch.input_ids,
-        attention_mask=additive(allowed[None, None], model.dtype),
-        position_ids=batch.position_ids + prompt,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    # One stand-in prompt token carries the hidden state that predicts every branch's first token.
-    stand_in = Example([PROMPT], branches)
-    return read_scores(model, torch.cat([prefix, hidden], 1), [stand_in], builder.readout, builder.yes_no)[0]
 
 
 def posterior(scores: np.ndarray) -> np.ndarray:

@@ -1,0 +1,163 @@
+"""Whether a model's scores of many candidates at once are those of one candidate at a time, measured on the model."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lorarec.artefacts import versions, write_json
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example
+from lorarec.scoring.plan import model_name, plan_for
+from lorarec.scoring.score import branch_scores
+
+#: Tokens of the four candidates.
+BRANCHES = (1, 7, 3, 5)
+#: Tokens of the prompt of a model without attention windows, and those by which others exceed the smallest window.
+PROMPT_TOKENS, BEYOND_WINDOW = 48, 16
+#: Differences that rounding explains: this many units in the last place of the largest logit, and never less than
+#: LEAST_TOLERANCE in log-odds.
+UNITS, LEAST_TOLERANCE = 4, 1e-3
+
+
+@dataclass(frozen=True)
+class ScoringCheck:
+    """What was found when a model scored four candidates at once, in the reverse order, and one by one.
+
+    Attributes:
+        model: class and model type.
+        plan: kind of its scoring plan.
+        reason: why not a faster plan, in words.
+        prompt_tokens: length of the prompt.
+        windows: sizes of the model's attention windows.
+        max_positions: the longest sequence that the model is defined on, or None.
+        difference: the largest difference of log-odds or log-probabilities from one by one.
+        tolerance: the largest difference that rounding explains.
+    """
+
+    model: str
+    plan: str
+    reason: str
+    prompt_tokens: int
+    windows: Sequence[int]
+    max_positions: int | None
+    difference: float
+    tolerance: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether all scores are finite and within the tolerance."""
+        return self.difference <= self.tolerance
+
+
+@torch.no_grad()
+def check_scoring(model: Any) -> ScoringCheck:
+    """Score random candidates at once, reversed, and one by one, by both readouts.
+
+    The prompt is longer than the model's smallest attention window, where its positions reach that far.
+
+    Args:
+        model: a Hugging Face causal LM in evaluation mode.
+
+    Raises:
+        LorarecError: the model fits no plan, or a pass of it fails; the message names it.
+    """
+    plan = plan_for(model)
+    length = PROMPT_TOKENS
+    if plan.windows:
+        length = max(length, plan.windows[0] + BEYOND_WINDOW)
+    if plan.max_positions is not None:
+        length = min(length, plan.max_positions - max(BRANCHES))
+    if length < 1:
+        raise LorarecError(f"{model_name(model)} cannot be scored: it has {plan.max_positions} positions only")
+    draws = np.random.default_rng(0)
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    prompt, *branches = (draws.integers(vocabulary, size=tokens).tolist() for tokens in (length, *BRANCHES))
+    example = Example(prompt, branches)
+    yes, no = (int(token) for token in draws.choice(vocabulary, 2, replace=False))
+    try:
+        alone, largest = _one_by_one(model, example, (yes, no))
+        differences = [
+            (found - expected[order]).abs().max()
+            for readout, expected in alone.items()
+            for order in (list(range(len(BRANCHES))), list(range(len(BRANCHES)))[::-1])
+            for found in branch_scores(
+                model, [Example(example.prompt, [example.branches[i] for i in order])], readout, (yes, no)
+            )
+        ]
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise LorarecError(f"{model_name(model)} cannot be scored: {type(error).__name__}: {cause}") from error
+    unit = torch.finfo(model.dtype).eps
+    return ScoringCheck(
+        model_name(model),
+        plan.kind,
+        plan.reason,
+        length,
+        plan.windows,
+        plan.max_positions,
+        # NaN compares with nothing, so it has to be told apart.
+        difference=float(torch.stack(differences).nan_to_num(float("inf")).max()),
+        tolerance=max(LEAST_TOLERANCE, UNITS * unit * largest),
+    )
+
+
+def _one_by_one(model: Any, example: Example, yes_no: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
+    """Scores of the branches by readout, each from a pass of its own of the whole model, and the largest logit."""
+    verdicts, likelihoods, largest = [], [], 0.0
+    for branch in example.branches:
+        ids = torch.tensor([example.prompt + branch], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0].float()
+        verdicts.append(logits[-1, yes_no[0]] - logits[-1, yes_no[1]])
+        log_probs = logits[len(example.prompt) - 1 : -1].log_softmax(-1)
+        likelihoods.append(log_probs.gather(1, ids[0, len(example.prompt) :, None]).sum())
+        largest = max(largest, float(logits.abs().max()))
+    return {"verdict": torch.stack(verdicts), "likelihood": torch.stack(likelihoods)}, largest
+
+
+def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
+    """Check a model's scores unless that was done before with the same weights, libraries, device and precision.
+
+    What was found is kept in the user's cache folder (`LORAREC_CACHE`, else `lorarec` in `XDG_CACHE_HOME` or
+    `~/.cache`).
+
+    Args:
+        fingerprint: of the model's weights.
+
+    Raises:
+        LorarecError: the scores differ, or as for `check_scoring`; the message names the model.
+    """
+    plan = plan_for(model)
+    config = model.config.get_text_config(decoder=True)
+    made_with = [fingerprint, versions(), model.device.type, str(model.dtype), plan.kind, config._attn_implementation]
+    key = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()[:32]
+    kept = cache_folder() / "scoring" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        known = ScoringCheck(**json.loads(kept.read_text(encoding="utf-8")))
+        if known.exact:
+            return known
+    found = check_scoring(model)
+    if not found.exact:
+        raise LorarecError(
+            f"{found.model} cannot be scored exactly: by plan {found.plan} its scores differ by {found.difference:.2g} "
+            f"from those of one candidate at a time, more than the {found.tolerance:.2g} that rounding explains"
+        )
+    # Where the cache cannot be written to, the next process measures again.
+    with contextlib.suppress(OSError, LorarecError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, asdict(found))
+    return found
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of lorarec."""
+    if folder := os.environ.get("LORAREC_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorarec"

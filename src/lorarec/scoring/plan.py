@@ -1,0 +1,218 @@
+"""Which way of scoring many candidates at once gives a model the scores of one candidate at a time."""
+
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from lorarec.errors import LorarecError
+
+#: A prompt and its candidates as one sequence under a tree mask; the prompt's cached state copied for a batch of
+#: candidates; every candidate as a sequence of its own.
+TREE, PREFIX, ROWS = PLANS = ("tree", "prefix", "rows")
+
+#: Layer types of transformers in which tokens meet by masked attention alone, or not at all.
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp", "dense", "sparse"}
+#: Attention implementations that take a mask of any pattern.
+MASKED = ("sdpa", "eager")
+#: What transformers calls the state that a model returns and takes back.
+STATES = ("past_key_values", "cache_params", "state")
+#: Rotary embeddings whose frequencies change with the length of the sequence, beyond that of pre-training.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+#: Recurrent models that go on from a cached state with several tokens at once; others ignore the state unless they are
+#: given a single token (Mamba's selective scan starts from zero).
+CONTINUES = {
+    "bailing_hybrid",
+    "bamba",
+    "deepseek_v4",
+    "falcon_h1",
+    "granitemoehybrid",
+    "kimi_linear",
+    "lfm2",
+    "lfm2_moe",
+    "lfm3",
+    "mamba2",
+    "minimax",
+    "nemotron_h",
+    "olmo_hybrid",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_next",
+    "rwkv",
+    "zamba2",
+}
+#: Model types that take neither a tree nor a copied state.
+ONLY_ROWS = {
+    "blt": "its bytes are grouped into patches",
+    "recurrent_gemma": "its layers keep their state to themselves",
+    "xlstm": "its cached state is of a fixed number of rows",
+}
+#: Model types whose scores of a candidate are not defined, or cannot be had, by any plan.
+REFUSED = {
+    "cpmant": "its tokens see later ones",
+    "prophetnet": "its head reads other states than the last hidden ones",
+    "reformer": "its attention hashes at random, so that the same sequence gets other scores each time",
+    "xlnet": "its tokens see later ones",
+}
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How a model scores the candidates of a prompt.
+
+    Attributes:
+        kind: `tree`, `prefix` or `rows`.
+        reason: what rules the kinds before it out, in words; empty for `tree`.
+        trunk: the module that makes, of token ids, the hidden states that the model's head reads.
+        state: the argument by which the trunk takes its cached state back.
+        takes_positions: whether the trunk takes the places of tokens in the sequence, counted from 0.
+        single_tokens: whether the trunk goes on from a cached state with one token at a time only.
+        windows: sizes of its sliding and chunked attention windows, smallest first.
+        max_positions: the longest sequence that the model is defined on, or None.
+    """
+
+    kind: str
+    reason: str
+    trunk: nn.Module
+    state: str
+    takes_positions: bool
+    single_tokens: bool
+    windows: tuple[int, ...]
+    max_positions: int | None
+
+
+_plans: WeakKeyDictionary[nn.Module, ScoringPlan] = WeakKeyDictionary()
+
+
+def plan_for(model: Any) -> ScoringPlan:
+    """The plan of a Hugging Face causal LM, chosen from what its class and configuration declare.
+
+    Raises:
+        LorarecError: no plan is exact for the model; the message names it.
+
+    Example:
+        >>> from transformers import MistralConfig, MistralForCausalLM
+        >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+        >>> model = MistralForCausalLM(MistralConfig(vocab_size=16, num_key_value_heads=2, sliding_window=64, **sizes))
+        >>> plan = plan_for(model)
+        >>> plan.kind, plan.windows
+        ('tree', (64,))
+    """
+    if model not in _plans:
+        _plans[model] = _choose(model)
+    return _plans[model]
+
+
+def _choose(model: Any) -> ScoringPlan:
+    config = model.config.get_text_config(decoder=True)
+    trunk = _trunk(model)
+    if refusal := REFUSED.get(model.config.model_type) or _not_causal(config, trunk):
+        raise LorarecError(f"{model_name(model)} cannot be scored: {refusal}")
+    arguments = inspect.signature(trunk.forward).parameters
+    state = next((name for name in STATES if name in arguments), "")
+    recurrent = _recurrent(model, config, trunk)
+    only_rows = ONLY_ROWS.get(config.model_type, "") or _positions_from_padding(trunk)
+    no_tree = only_rows or recurrent or _why_no_tree(config, trunk, arguments)
+    no_prefix = only_rows or ("" if state else "it takes no cached state")
+    kind = TREE if not no_tree else PREFIX if not no_prefix else ROWS
+    return ScoringPlan(
+        kind,
+        "; ".join(dict.fromkeys(text for text in (no_tree, no_prefix) if text)),
+        trunk,
+        state,
+        takes_positions="position_ids" in arguments,
+        single_tokens=bool(recurrent) and config.model_type not in CONTINUES,
+        windows=_windows(config),
+        max_positions=_max_positions(model, config),
+    )
+
+
+def model_name(model: Any) -> str:
+    """What messages call a model."""
+    return f"{type(model).__name__} ({model.config.model_type})"
+
+
+def _trunk(model: Any) -> nn.Module:
+    """The causal LM without its head. Decoders of encoder-decoder families are wrapped once more."""
+    base = model.base_model
+    if base is model:
+        base = getattr(model, "model", model)
+    decoder = getattr(base, "decoder", base)
+    trunk = decoder if hasattr(decoder, "config") else base
+    if trunk is model or not isinstance(trunk, nn.Module):
+        raise LorarecError(f"{model_name(model)} cannot be scored: its head is not apart from the layers below it")
+    return trunk
+
+
+def _not_causal(config: Any, trunk: nn.Module) -> str:
+    """Why tokens of the model see later ones, in words, or nothing."""
+    makes_both = hasattr(sys.modules[type(trunk).__module__], "create_bidirectional_mask")
+    if makes_both and not getattr(config, "is_decoder", True):
+        return "it is an encoder, whose tokens see later ones: its configuration has is_decoder=false"
+    if getattr(config, "is_causal", True) is False or getattr(config, "causal", True) is False:
+        return "its tokens see later ones: its configuration switches causal attention off"
+    return ""
+
+
+def _positions_from_padding(trunk: nn.Module) -> str:
+    """Whether positions are counted as RoBERTa does, in words, or nothing."""
+    if any(hasattr(module, "create_position_ids_from_input_ids") for module in trunk.modules()):
+        return "its positions are counted over the tokens that are not padding"
+    return ""
+
+
+def _recurrent(model: Any, config: Any, trunk: nn.Module) -> str:
+    """What of the model carries a state from token to token, in words, or nothing."""
+    others = set(getattr(config, "layer_types", None) or ()) - ATTENTION
+    if others:
+        return f"it has layers of type {', '.join(sorted(others))}"
+    if getattr(model, "_is_stateful", False):
+        return "it has recurrent layers"
+    if any(isinstance(module, nn.Conv1d) for module in trunk.modules()):
+        return "it has convolutions over tokens"
+    return ""
+
+
+def _why_no_tree(config: Any, trunk: nn.Module, arguments: Mapping[str, Any]) -> str:
+    """Why a tree mask is not exact for a model whose tokens meet by attention, in words, or nothing."""
+    if getattr(config, "alibi", False):
+        return "its attention is biased by the distance in the sequence (ALiBi)"
+    if "local" in getattr(config, "attention_layers", ()):
+        return "its local attention goes by places in the sequence"
+    if "position_ids" not in arguments:
+        return "it takes no position ids"
+    if not hasattr(sys.modules[type(trunk).__module__], "create_causal_mask"):
+        return "it does not make its masks through transformers' mask interface"
+    if config._attn_implementation not in MASKED:
+        return f"{config._attn_implementation} attention takes no tree mask"
+    return ""
+
+
+def _windows(config: Any) -> tuple[int, ...]:
+    names = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "local_attention")
+    sizes = {getattr(config, name, None) for name in names}
+    return tuple(sorted(size for size in sizes if isinstance(size, int) and size > 0))
+
+
+def _max_positions(model: Any, config: Any) -> int | None:
+    """The longest sequence that a model is defined on.
+
+    A table of positions has an end. Rotary embeddings of some kinds turn otherwise for every token once a sequence is
+    longer than those of pre-training, so that beyond it a score would depend on the length of the other candidates.
+    Sparse attention that keeps the `index_topk` best tokens breaks ties by the length of the pass beyond as many.
+    """
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "index_topk")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for each in (rope, *rope.values()):
+        if isinstance(each, dict) and each.get("rope_type") in LENGTH_DEPENDENT_ROPE:
+            limits += [each.get("original_max_position_embeddings")]
+            limits += [getattr(config, "original_max_position_embeddings", None)]
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if hasattr(module, "create_position_ids_from_input_ids") and isinstance(table, nn.Embedding):
+            limits.append(table.num_embeddings - (table.padding_idx or 0) - 1)
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)

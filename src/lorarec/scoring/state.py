@@ -1,0 +1,89 @@
+"""Sequences that are read piece by piece: the model keeps the state of what it has read."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from lorarec.errors import LorarecError
+from lorarec.scoring.plan import plan_for
+
+
+class RowModule(nn.Module):
+    """A layer that may treat each row of a batch differently.
+
+    Attributes:
+        row_index: (rows,) which of its settings each row of the input takes; the row's own number when None.
+    """
+
+    row_index: torch.Tensor | None = None
+
+
+@contextmanager
+def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
+    """Within the block row i of the model's input stands for row `index[i]` of the batch that was given."""
+    layers = [module for module in model.modules() if isinstance(module, RowModule)]
+    chosen = torch.tensor(index, device=model.device)
+    for layer in layers:
+        layer.row_index = chosen
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.row_index = None
+
+
+class SequenceState:
+    """What a model keeps of the tokens that it has read.
+
+    Args:
+        model: a Hugging Face causal LM whose plan has a state, in evaluation mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        plan = plan_for(model)
+        self._trunk, self._argument = plan.trunk, plan.state
+        self._takes_positions, self._single_tokens = plan.takes_positions, plan.single_tokens
+        self._length = 0
+        self._state: Any = None
+
+    @torch.no_grad()
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Read more tokens (rows, tokens); returns their hidden states (rows, tokens, d).
+
+        Raises:
+            LorarecError: the model returns no state.
+        """
+        if self._state is not None and self._single_tokens:
+            return torch.cat([self._read(column) for column in ids.split(1, dim=1)], 1)
+        return self._read(ids)
+
+    def _read(self, ids: torch.Tensor) -> torch.Tensor:
+        given = {} if self._state is None else {self._argument: self._state}
+        if self._takes_positions:
+            # Not every model counts on from a cached state by itself.
+            places = torch.arange(self._length, self._length + ids.shape[1], device=ids.device)
+            given["position_ids"] = places.expand(len(ids), -1)
+        output = self._trunk(input_ids=ids, use_cache=True, **given)
+        self._state = getattr(output, self._argument, None)
+        if self._state is None:
+            raise LorarecError(f"{type(self._trunk).__name__} returns no cached state, so it cannot be scored by it")
+        self._length += ids.shape[1]
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def repeated(self, rows: int) -> Self:
+        """A copy of a state of one row, for a batch of `rows` sequences that go on from it."""
+        other = copy.copy(self)
+        other._state = _repeated(copy.deepcopy(self._state), rows)
+        return other
+
+
+def _repeated(state: Any, rows: int) -> Any:
+    if hasattr(state, "reorder_cache"):
+        state.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        return state
+    return [tensor.repeat_interleave(rows, 0) for tensor in state]

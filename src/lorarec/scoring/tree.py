@@ -1,0 +1,137 @@
+"""Prompts and their candidate branches as one sequence per prompt, and the attention masks that keep branches apart."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from transformers import AttentionMaskInterface
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from lorarec.prompts import Example
+
+PROMPT = 0
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Rows of a prompt and its branches, right-padded.
+
+    Attributes:
+        position_ids: (rows, keys); every branch continues the prompt's positions.
+        segment_ids: (rows, keys): 0 for the prompt, 1.. for branches, -1 for padding.
+    """
+
+    position_ids: torch.Tensor
+    segment_ids: torch.Tensor
+
+    def visible(self, queries: int, mask_function: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """Which tokens each of the last `queries` tokens sees, boolean (rows, 1, queries, keys).
+
+        A token sees what the layer's own mask shows at its position, of the prompt and of its own branch, up to
+        itself. Every token sees itself, so that no softmax is over nothing.
+
+        Args:
+            mask_function: of (row, head, query position, key position), the pattern that a layer has on one sequence:
+                causal, with a sliding window, in chunks.
+        """
+        segments, positions, keys = self.segment_ids, self.position_ids, self.segment_ids.shape[1]
+        order = torch.arange(keys, device=segments.device)
+        own, older = segments[:, keys - queries :], order[keys - queries :, None]
+        related = (segments[:, None, :] == PROMPT) | (segments[:, None, :] == own[:, :, None])
+        allowed = (related & (order < older))[:, None]
+        rows = torch.arange(len(segments), device=segments.device)[:, None, None, None]
+        pattern = mask_function(
+            rows, order[:1], positions[:, None, keys - queries :, None], positions[:, None, None, :]
+        )
+        return (allowed & pattern) | (order == older)
+
+
+class _Active:
+    """The tree of a forward pass, and whether the model asked for its masks."""
+
+    def __init__(self, tree: TokenTree) -> None:
+        self.tree = tree
+        self.used = False
+
+
+_active: ContextVar[_Active | None] = ContextVar("tree", default=None)
+
+
+def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A mask function of transformers that gives way to the active tree's mask, if there is one."""
+
+    @wraps(original)
+    def mask(*args: Any, **options: Any) -> Any:
+        active = _active.get()
+        if active is None:
+            return original(*args, **options)
+        active.used = True
+        visible = active.tree.visible(options["q_length"], options["mask_function"])
+        if original is sdpa_mask:
+            return visible
+        dtype = options["dtype"]
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+            ~visible, torch.finfo(dtype).min
+        )
+
+    return mask
+
+
+# Models of transformers make the masks of all their layers by these two functions. Outside of `masked_by` they are
+# what they were.
+AttentionMaskInterface.register("sdpa", _with_trees(sdpa_mask))
+AttentionMaskInterface.register("eager", _with_trees(eager_mask))
+
+
+@contextmanager
+def masked_by(tree: TokenTree) -> Iterator[_Active]:
+    """Let the forward passes inside the block mask their attention by the tree, this thread's alone."""
+    active = _Active(tree)
+    token = _active.set(active)
+    try:
+        yield active
+    finally:
+        _active.reset(token)
+
+
+@dataclass(frozen=True)
+class TreeBatch:
+    """Packed examples.
+
+    Attributes:
+        input_ids: (rows, length) token ids.
+        tree: their positions and segments, (rows, length).
+    """
+
+    input_ids: torch.Tensor
+    tree: TokenTree
+
+
+def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> TreeBatch:
+    """Lay out each example as one row: the prompt, then its branches one after the other."""
+    length = max(example.length for example in examples)
+    shape = (len(examples), length)
+    input_ids = torch.zeros(shape, dtype=torch.long)
+    position_ids = torch.zeros(shape, dtype=torch.long)
+    segment_ids = torch.full(shape, PADDING)
+    for row, example in enumerate(examples):
+        ids, positions, segments = _flatten(example)
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        position_ids[row, : len(ids)] = torch.tensor(positions)
+        segment_ids[row, : len(ids)] = torch.tensor(segments)
+    return TreeBatch(input_ids.to(device), TokenTree(position_ids.to(device), segment_ids.to(device)))
+
+
+def _flatten(example: Example) -> tuple[list[int], list[int], list[int]]:
+    start = len(example.prompt)
+    ids, positions, segments = list(example.prompt), list(range(start)), [PROMPT] * start
+    for index, branch in enumerate(example.branches, start=1):
+        ids += branch
+        positions += range(start, start + len(branch))
+        segments += [index] * len(branch)
+    return ids, positions, segments
