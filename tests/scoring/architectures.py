@@ -1,0 +1,234 @@
+"""Tiny random causal language models of every architecture, and scores of one candidate at a time.
+
+`ARCHITECTURES` maps a name to what differs from the default configuration of a model type. `build` shrinks that
+configuration, makes a float32 model of it and fills its matrices with weights large enough for scores to differ.
+Local and sliding windows are shorter than the prompts of the tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+WINDOW = 16
+
+#: Sizes for whichever of these settings a configuration has.
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "d_model": 32,
+    "n_embd": 32,
+    "embedding_size": 32,
+    "word_embed_proj_dim": 32,
+    "intermediate_size": 48,
+    "ffn_dim": 48,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "num_hidden_layers": 4,
+    "num_layers": 4,
+    "n_layer": 4,
+    "n_layers": 4,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_attention_heads": 4,
+    "num_heads": 4,
+    "n_head": 4,
+    "n_heads": 4,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "n_positions": 512,
+    "max_seq_len": 512,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "shared_intermediate_size": 48,
+    "n_group": 1,
+    "topk_group": 1,
+    "sliding_window": WINDOW,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "rotary_dim": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_heads": 4,
+    "linear_head_dim": 8,
+    "mamba_d_state": 8,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_ssm": 64,
+    "state_size": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "is_decoder": True,
+}
+#: Settings that hold the size of the vocabulary.
+VOCABULARIES = ("vocab_size", "vocab_size_per_layer_input")
+
+#: Parameters that keep their own initial values: decay rates, time steps and the like.
+KEPT = ("A_log", "dt_bias", "time_decay", "time_first", "recurrent_param", "rg_lru")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the matrix.
+
+    Attributes:
+        model_type: the type in transformers' mapping of causal language models.
+        settings: what its configuration sets besides the sizes; nested configurations are dictionaries.
+        model_class: name of the model's class where it is not that of the mapping.
+    """
+
+    model_type: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    model_class: str = ""
+
+
+def _configuration(config_class: type[PreTrainedConfig], settings: dict[str, Any], vocabulary: int) -> PreTrainedConfig:
+    """The default configuration of a class with tiny sizes, then with `settings`."""
+    defaults = config_class().to_dict()
+    known = defaults.keys() | getattr(config_class, "attribute_map", {}).keys()
+    sizes = {**SIZES, **dict.fromkeys(VOCABULARIES, vocabulary)}
+    if "kv_lora_rank" in known:
+        del sizes["head_dim"]  # multi-head latent attention derives it
+    chosen: dict[str, Any] = {name: size for name, size in sizes.items() if name in known}
+    if defaults.get("layer_types"):
+        kinds = list(dict.fromkeys(defaults["layer_types"]))
+        chosen["layer_types"] = [kinds[i % len(kinds)] for i in range(chosen.get("num_hidden_layers", 4))]
+    for name, value in settings.items():
+        if isinstance(value, dict) and name in config_class.sub_configs:
+            nested = type(getattr(config_class(), name))
+            value = _configuration(nested, value, vocabulary).to_dict()
+        chosen[name] = value
+    return config_class(**chosen)
+
+
+def build(name: str, vocabulary: int) -> PreTrainedModel:
+    """The named architecture as a tiny model in evaluation mode, the same at every call."""
+    architecture = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    config = _configuration(CONFIG_MAPPING[architecture.model_type], architecture.settings, vocabulary)
+    model_class = architecture.model_class or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[architecture.model_type]
+    model = getattr(transformers, model_class)(config).eval()
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and not any(kept in parameter_name for kept in KEPT):
+                parameter.normal_(0, 0.15)
+    return model
+
+
+@torch.no_grad()
+def one_by_one_verdict(
+    model: PreTrainedModel, prompt: list[int], branches: Sequence[list[int]], yes: int, no: int
+) -> list[float]:
+    """Log-odds of yes against no after prompt and branch, each branch in a forward pass of its own."""
+    scores = []
+    for branch in branches:
+        logits = model(input_ids=torch.tensor([prompt + branch]), use_cache=False).logits[0, -1].float()
+        scores.append((logits[yes] - logits[no]).item())
+    return scores
+
+
+@torch.no_grad()
+def one_by_one_likelihood(model: PreTrainedModel, prompt: list[int], branches: Sequence[list[int]]) -> list[float]:
+    """Log-probability of each branch after the prompt, each branch in a forward pass of its own."""
+    scores = []
+    for branch in branches:
+        logits = model(input_ids=torch.tensor([prompt + branch]), use_cache=False).logits[0].float()
+        log_probs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        scores.append(log_probs.gather(1, torch.tensor(branch)[:, None]).sum().item())
+    return scores
+
+
+#: What a model type needs besides the sizes.
+NEEDS: dict[str, dict[str, Any]] = {
+    "codegen": {"rotary_dim": 4},
+    "dbrx": {"attn_config": {"kv_n_heads": 2}, "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 16}},
+    "dots1": {"n_shared_experts": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+    "mamba2": {"expand": 2, "num_heads": 8, "head_dim": 8, "n_groups": 2},
+    "recurrent_gemma": {"num_hidden_layers": 3, "attention_window_size": WINDOW, "lru_width": 32},
+    "roc_bert": {
+        "pronunciation_vocab_size": 16,
+        "shape_vocab_size": 16,
+        "pronunciation_embed_dim": 8,
+        "shape_embed_dim": 8,
+    },
+    "xmod": {"default_language": "en_XX"},
+}
+
+#: Model types without a tiny model.
+UNBUILT = ["axk1", "axk2", "bailing_hybrid", "blt", "cohere_compass_text", "cpmant", "dbrx", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note", "dots3_note_text", "emu3", "fuyu", "gemma3", "gemma3n", "gemma3n_text", "gemma4", "gemma4_assistant", "gemma4_unified", "gemma4_unified_assistant", "git", "glm4_moe_lite", "glm_moe_dsa", "got_ocr2", "kimi_linear", "lfm2_moe", "llama4", "longcat_flash", "minicpm3", "mllama", "moss_transcribe_diarize", "musicgen", "musicgen_melody", "phi4_multimodal", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "qwen4_exp_text", "reformer", "youtu", "zamba", "zamba2", "zaya"]
+
+#: Further rows: a switch of a model type that decides how its scores may be computed.
+VARIANTS: dict[str, Architecture] = {
+    "cohere (logit scale)": Architecture("cohere", {"logit_scale": 0.7}),
+    "cohere2 (logit scale)": Architecture("cohere2", {"logit_scale": 0.7}),
+    "falcon (alibi)": Architecture("falcon", {"alibi": True}),
+    "falcon (alibi, several heads)": Architecture("falcon", {"alibi": True, "multi_query": False}),
+    "falcon (new decoder)": Architecture("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "gemma2 (softcaps)": Architecture("gemma2", {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 5.0}),
+    "gemma3_text (long window)": Architecture("gemma3_text", {"sliding_window": 256}),
+    "gpt_neo (all local)": Architecture("gpt_neo", {"attention_types": [[["local"], 4]], "window_size": WINDOW}),
+    "granite (logits scaling)": Architecture("granite", {"logits_scaling": 3.0}),
+    "llama (dynamic rope)": Architecture(
+        "llama",
+        {
+            "max_position_embeddings": 64,
+            "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+        },
+    ),
+    "llama (yarn)": Architecture(
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "rope_theta": 10000.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
+    "mistral (no window)": Architecture("mistral", {"sliding_window": None}),
+    "mpt (no alibi)": Architecture("mpt", {"attn_config": {"alibi": False}}),
+    "phi3 (longrope)": Architecture(
+        "phi3",
+        {
+            "sliding_window": None,
+            "original_max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [2.0, 2.5, 3.0, 4.0],
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "qwen2 (window)": Architecture("qwen2", {"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}),
+    "qwen3 (window)": Architecture("qwen3", {"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}),
+    "roberta (encoder)": Architecture("roberta", {"is_decoder": False}),
+    "bert (encoder)": Architecture("bert", {"is_decoder": False}),
+}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    model_type: Architecture(model_type, NEEDS.get(model_type, {}))
+    for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if model_type not in UNBUILT
+} | VARIANTS
