@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 WINDOW = 16
@@ -73,6 +73,7 @@ SIZES: dict[str, Any] = {
     "mamba_d_head": 8,
     "mamba_d_ssm": 64,
     "state_size": 8,
+    "mamba_chunk_size": 16,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -105,15 +106,15 @@ def _configuration(config_class: type[PreTrainedConfig], settings: dict[str, Any
     defaults = config_class().to_dict()
     known = defaults.keys() | getattr(config_class, "attribute_map", {}).keys()
     sizes = {**SIZES, **dict.fromkeys(VOCABULARIES, vocabulary)}
-    if "kv_lora_rank" in known:
-        del sizes["head_dim"]  # multi-head latent attention derives it
+    if "kv_lora_rank" in known:  # multi-head latent attention
+        sizes |= {"num_key_value_heads": sizes["num_attention_heads"], "head_dim": sizes["qk_rope_head_dim"]}
     chosen: dict[str, Any] = {name: size for name, size in sizes.items() if name in known}
-    if defaults.get("layer_types"):
+    if defaults.get("layer_types") and not isinstance(getattr(config_class, "layer_types", None), property):
         kinds = list(dict.fromkeys(defaults["layer_types"]))
         chosen["layer_types"] = [kinds[i % len(kinds)] for i in range(chosen.get("num_hidden_layers", 4))]
     for name, value in settings.items():
         if isinstance(value, dict) and name in config_class.sub_configs:
-            nested = type(getattr(config_class(), name))
+            nested = type(getattr(config_class(), name) or config_class.sub_configs[name]())
             value = _configuration(nested, value, vocabulary).to_dict()
         chosen[name] = value
     return config_class(**chosen)
@@ -124,8 +125,11 @@ def build(name: str, vocabulary: int) -> PreTrainedModel:
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = _configuration(CONFIG_MAPPING[architecture.model_type], architecture.settings, vocabulary)
-    model_class = architecture.model_class or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[architecture.model_type]
-    model = getattr(transformers, model_class)(config).eval()
+    if architecture.model_class:
+        model = getattr(transformers, architecture.model_class)(config)
+    else:
+        model = AutoModelForCausalLM.from_config(config)
+    model.eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.ndim >= 2 and not any(kept in parameter_name for kept in KEPT):
@@ -156,30 +160,174 @@ def one_by_one_likelihood(model: PreTrainedModel, prompt: list[int], branches: S
     return scores
 
 
+#: An image encoder for models of several modalities; text alone does not pass through it.
+VISION: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+
+#: An index over the past that picks fewer positions than the prompts have.
+SPARSE: dict[str, Any] = {"index_topk": WINDOW, "index_n_heads": 2, "index_head_dim": 8}
+DOTS3: dict[str, Any] = SPARSE | {
+    "shared_experts_intermediate_size": 16,
+    "layer_types": ["indexed_attention", "sliding_attention"] * 2,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 16,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 12,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+}
+DOTS3_VISION: dict[str, Any] = {"adapter_in_dim": 16, "adapter_out_dim": 32, "mlp_layer_types": ["dense"]}
+DOTS3_AUDIO: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "downsample_hidden_size": 16,
+    "adapter_input_size": 16,
+    "adapter_out_dim": 32,
+}
+QWEN4: dict[str, Any] = {
+    "layer_types": ["linear_attention", "indexed_attention"] * 2,
+    "hc_lowrank": 8,
+    "ple_layer_ids": [1],
+    "ngram_vocab_size_base": 64,
+    "make_ngram_vocab_size_divisible_by": 8,
+    "split_ngram_parts": 8,
+    "heads_per_ngram": 4,
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+}
+
 #: What a model type needs besides the sizes.
 NEEDS: dict[str, dict[str, Any]] = {
-    "codegen": {"rotary_dim": 4},
-    "dbrx": {"attn_config": {"kv_n_heads": 2}, "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 16}},
-    "dots1": {"n_shared_experts": 1},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "blt": {
+        "patcher_config": {},
+        "encoder_config": {"hidden_size_global": 32},
+        "decoder_config": {"hidden_size_global": 32},
+        "global_config": {},
+        "encoder_hash_byte_group_vocab": 64,
+        "local_attention_window_len": WINDOW,
+    },
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in ("sliding_attention", "full_attention")
+        },
+    },
+    "cpmant": {"dim_head": 8, "dim_ff": 48, "prompt_length": 2},
+    "ctrl": {"dff": 48},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 16},
+    },
+    "deepseek_v32": SPARSE,
+    "deepseek_v4": {"index_topk": 4, "index_n_heads": 2, "index_head_dim": 8, "o_groups": 2, "o_lora_rank": 8},
+    "dots1": {"n_shared_experts": 1, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "dots3_note": {"text_config": DOTS3, "vision_config": VISION | DOTS3_VISION, "audio_config": DOTS3_AUDIO},
+    "dots3_note_text": DOTS3,
+    "emu3": {"text_config": {}},
+    "fuyu": {"text_config": {}, "image_size": 16, "patch_size": 8},
+    "gemma3": {"text_config": {}, "vision_config": VISION},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 8,
+    },
+    "gemma4": {"text_config": {"hidden_size_per_layer_input": 8}, "vision_config": VISION},
+    "gemma4_text": {"hidden_size_per_layer_input": 8},
+    "gemma4_unified": {
+        "text_config": {},
+        "vision_config": {"mm_embed_dim": 16, "output_proj_dims": 16, "mm_posemb_size": 8},
+    },
+    "git": {"vision_config": VISION},
+    "got_ocr2": {"text_config": {}, "vision_config": VISION | {"output_channels": 8, "mlp_dim": 16}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
-    "mamba2": {"expand": 2, "num_heads": 8, "head_dim": 8, "n_groups": 2},
+    "glm_moe_dsa": SPARSE,
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
+    "hy_v4": SPARSE,
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "laguna": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "llama4": {"text_config": {"attention_chunk_size": WINDOW}},
+    "llama4_text": {"attention_chunk_size": WINDOW},
+    "longcat_flash": {"head_dim": 4, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "zero_expert_num": 2},
+    "mamba2": {"expand": 2, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 16},
+    "mellum": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "minimax": {"block_size": WINDOW},
+    "mllama": {"text_config": {"cross_attention_layers": [1]}},
+    "modernbert-decoder": {"local_attention": 2 * WINDOW},
+    "moss_transcribe_diarize": {
+        "text_config": {},
+        "audio_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+    },
+    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 2, "chunk_size": 16},
+    "phi4_multimodal": {
+        "vision_config": VISION | {"crop_size": 16},
+        "audio_config": {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_blocks": 1,
+            "num_attention_heads": 2,
+            "ext_pw_out_channel": 16,
+            "depthwise_separable_out_channel": 16,
+            "nemo_conv_channels": 16,
+        },
+    },
+    "qwen3_5": {"text_config": {}},
+    "qwen3_5_moe": {"text_config": {}},
+    "qwen4_exp": {"text_config": QWEN4},
+    "qwen4_exp_text": QWEN4,
     "recurrent_gemma": {"num_hidden_layers": 3, "attention_window_size": WINDOW, "lru_width": 32},
+    "reformer": {
+        "attn_layers": ["local", "lsh"] * 2,
+        "attention_head_size": 8,
+        "feed_forward_size": 48,
+        "axial_pos_shape": [16, 32],
+        "axial_pos_embds_dim": [8, 24],
+        "local_attn_chunk_length": 16,
+        "lsh_attn_chunk_length": 16,
+    },
+    "rembert": {"input_embedding_size": 32, "output_embedding_size": 32},
     "roc_bert": {
         "pronunciation_vocab_size": 16,
         "shape_vocab_size": 16,
         "pronunciation_embed_dim": 8,
         "shape_embed_dim": 8,
     },
+    "xlnet": {"d_inner": 48},
     "xmod": {"default_language": "en_XX"},
+    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_key_value_heads": 4},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "chunk_size": 16, "num_mem_blocks": 1},
+    "zaya": {"num_experts_per_tok": 1, "router_hidden_size": 16},
 }
 
-#: Model types without a tiny model.
-UNBUILT = ["axk1", "axk2", "bailing_hybrid", "blt", "cohere_compass_text", "cpmant", "dbrx", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note", "dots3_note_text", "emu3", "fuyu", "gemma3", "gemma3n", "gemma3n_text", "gemma4", "gemma4_assistant", "gemma4_unified", "gemma4_unified_assistant", "git", "glm4_moe_lite", "glm_moe_dsa", "got_ocr2", "kimi_linear", "lfm2_moe", "llama4", "longcat_flash", "minicpm3", "mllama", "moss_transcribe_diarize", "musicgen", "musicgen_melody", "phi4_multimodal", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "qwen4_exp_text", "reformer", "youtu", "zamba", "zamba2", "zaya"]
+#: Model types that have no tiny model for text, and why.
+UNBUILT: dict[str, str] = {
+    "gemma3n": "its image encoder comes from timm",
+    "gemma4_assistant": "a drafter, which reads the hidden states of another model",
+    "gemma4_unified_assistant": "a drafter, which reads the hidden states of another model",
+    "musicgen": "reads several codebooks of sound at once",
+    "musicgen_melody": "reads several codebooks of sound at once",
+}
 
 #: Further rows: a switch of a model type that decides how its scores may be computed.
 VARIANTS: dict[str, Architecture] = {
     "cohere (logit scale)": Architecture("cohere", {"logit_scale": 0.7}),
     "cohere2 (logit scale)": Architecture("cohere2", {"logit_scale": 0.7}),
+    "deepseek_v32 (all positions)": Architecture("deepseek_v32", SPARSE | {"index_topk": 512}),
     "falcon (alibi)": Architecture("falcon", {"alibi": True}),
     "falcon (alibi, several heads)": Architecture("falcon", {"alibi": True, "multi_query": False}),
     "falcon (new decoder)": Architecture("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
@@ -206,6 +354,7 @@ VARIANTS: dict[str, Architecture] = {
         },
     ),
     "mistral (no window)": Architecture("mistral", {"sliding_window": None}),
+    "opt (projections)": Architecture("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
     "mpt (no alibi)": Architecture("mpt", {"attn_config": {"alibi": False}}),
     "phi3 (longrope)": Architecture(
         "phi3",
