@@ -137,27 +137,25 @@ def build(name: str, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-@torch.no_grad()
 def one_by_one_verdict(
     model: PreTrainedModel, prompt: list[int], branches: Sequence[list[int]], yes: int, no: int
-) -> list[float]:
-    """Log-odds of yes against no after prompt and branch, each branch in a forward pass of its own."""
+) -> torch.Tensor:
+    """Log-odds (branches,) of yes against no after prompt and branch, each branch in a forward pass of its own."""
     scores = []
     for branch in branches:
         logits = model(input_ids=torch.tensor([prompt + branch]), use_cache=False).logits[0, -1].float()
-        scores.append((logits[yes] - logits[no]).item())
-    return scores
+        scores.append(logits[yes] - logits[no])
+    return torch.stack(scores)
 
 
-@torch.no_grad()
-def one_by_one_likelihood(model: PreTrainedModel, prompt: list[int], branches: Sequence[list[int]]) -> list[float]:
-    """Log-probability of each branch after the prompt, each branch in a forward pass of its own."""
+def one_by_one_likelihood(model: PreTrainedModel, prompt: list[int], branches: Sequence[list[int]]) -> torch.Tensor:
+    """Log-probability (branches,) of each branch after the prompt, each branch in a forward pass of its own."""
     scores = []
     for branch in branches:
         logits = model(input_ids=torch.tensor([prompt + branch]), use_cache=False).logits[0].float()
         log_probs = logits[len(prompt) - 1 : -1].log_softmax(-1)
-        scores.append(log_probs.gather(1, torch.tensor(branch)[:, None]).sum().item())
-    return scores
+        scores.append(log_probs.gather(1, torch.tensor(branch)[:, None]).sum())
+    return torch.stack(scores)
 
 
 #: An image encoder for models of several modalities; text alone does not pass through it.
@@ -381,3 +379,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if model_type not in UNBUILT
 } | VARIANTS
+
+#: Rows that no plan can score: their answer to a prompt depends on more than the tokens before it.
+REFUSED = {"bert (encoder)", "roberta (encoder)"}
