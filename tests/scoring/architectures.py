@@ -168,8 +168,9 @@ VISION: dict[str, Any] = {
     "patch_size": 8,
 }
 
-#: An index over the past that picks fewer positions than the prompts have.
-SPARSE: dict[str, Any] = {"index_topk": WINDOW, "index_n_heads": 2, "index_head_dim": 8}
+#: An index over the past that picks fewer positions than the prompts have. Its scores are sums over heads of rectified
+#: products; with few heads many are zero at once, and which of equal positions are picked is not defined.
+SPARSE: dict[str, Any] = {"index_topk": WINDOW, "index_n_heads": 16, "index_head_dim": 8}
 DOTS3: dict[str, Any] = SPARSE | {
     "shared_experts_intermediate_size": 16,
     "layer_types": ["indexed_attention", "sliding_attention"] * 2,
@@ -230,7 +231,7 @@ NEEDS: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 16},
     },
     "deepseek_v32": SPARSE,
-    "deepseek_v4": {"index_topk": 4, "index_n_heads": 2, "index_head_dim": 8, "o_groups": 2, "o_lora_rank": 8},
+    "deepseek_v4": {"index_topk": 4, "index_n_heads": 16, "index_head_dim": 8, "o_groups": 2, "o_lora_rank": 8},
     "dots1": {"n_shared_experts": 1, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "dots3_note": {"text_config": DOTS3, "vision_config": VISION | DOTS3_VISION, "audio_config": DOTS3_AUDIO},
     "dots3_note_text": DOTS3,
@@ -306,6 +307,7 @@ NEEDS: dict[str, dict[str, Any]] = {
         "shape_embed_dim": 8,
     },
     "xlnet": {"d_inner": 48},
+    "xlstm": {"hidden_size": 64, "qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_key_value_heads": 4},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "chunk_size": 16, "num_mem_blocks": 1},
@@ -370,6 +372,7 @@ VARIANTS: dict[str, Architecture] = {
     ),
     "qwen2 (window)": Architecture("qwen2", {"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}),
     "qwen3 (window)": Architecture("qwen3", {"use_sliding_window": True, "max_window_layers": 2, "layer_types": None}),
+    "xlm (causal)": Architecture("xlm", {"causal": True}),
     "roberta (encoder)": Architecture("roberta", {"is_decoder": False}),
     "bert (encoder)": Architecture("bert", {"is_decoder": False}),
 }
@@ -380,5 +383,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     if model_type not in UNBUILT
 } | VARIANTS
 
-#: Rows that no plan can score: their answer to a prompt depends on more than the tokens before it.
-REFUSED = {"bert (encoder)", "roberta (encoder)"}
+#: Rows without a score of a candidate on its own: what they say of a token depends on later tokens, on the length of
+#: the whole text or on chance.
+REFUSED = {
+    "bert (encoder)",
+    "cpmant",
+    "llama (dynamic rope)",
+    "phi3 (longrope)",
+    "prophetnet",
+    "reformer",
+    "roberta (encoder)",
+    "xlm",
+    "xlnet",
+}
