@@ -331,10 +331,20 @@ VARIANTS: dict[str, Architecture] = {
     "falcon (alibi)": Architecture("falcon", {"alibi": True}),
     "falcon (alibi, several heads)": Architecture("falcon", {"alibi": True, "multi_query": False}),
     "falcon (new decoder)": Architecture("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon_h1 (multipliers)": Architecture(
+        "falcon_h1", {"lm_head_multiplier": 0.5, "embedding_multiplier": 2.0, "key_multiplier": 0.7}
+    ),
     "gemma2 (softcaps)": Architecture("gemma2", {"final_logit_softcapping": 2.0, "attn_logit_softcapping": 5.0}),
+    "gemma3 (softcap)": Architecture(
+        "gemma3", {"text_config": {"final_logit_softcapping": 2.0}, "vision_config": VISION}
+    ),
     "gemma3_text (long window)": Architecture("gemma3_text", {"sliding_window": 256}),
     "gpt_neo (all local)": Architecture("gpt_neo", {"attention_types": [[["local"], 4]], "window_size": WINDOW}),
     "granite (logits scaling)": Architecture("granite", {"logits_scaling": 3.0}),
+    "granitemoehybrid (logits scaling)": Architecture(
+        "granitemoehybrid", NEEDS["granitemoehybrid"] | {"logits_scaling": 3.0}
+    ),
+    "hyperclovax (logits scaling)": Architecture("hyperclovax", {"logits_scaling": 3.0}),
     "llama (dynamic rope)": Architecture(
         "llama",
         {
@@ -353,9 +363,12 @@ VARIANTS: dict[str, Architecture] = {
             }
         },
     ),
+    "llama (dynamic rope, short)": Architecture(
+        "llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}
+    ),
     "mistral (no window)": Architecture("mistral", {"sliding_window": None}),
     "opt (projections)": Architecture("opt", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
-    "mpt (no alibi)": Architecture("mpt", {"attn_config": {"alibi": False}}),
+    "mpt (alibi switched off)": Architecture("mpt", {"attn_config": {"alibi": False}}),
     "phi3 (longrope)": Architecture(
         "phi3",
         {
@@ -367,6 +380,20 @@ VARIANTS: dict[str, Architecture] = {
                 "short_factor": [1.0, 1.1, 1.2, 1.3],
                 "long_factor": [2.0, 2.5, 3.0, 4.0],
                 "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "phi3 (longrope, long)": Architecture(
+        "phi3",
+        {
+            "sliding_window": None,
+            "original_max_position_embeddings": 32,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.1, 1.2, 1.3],
+                "long_factor": [2.0, 2.5, 3.0, 4.0],
+                "original_max_position_embeddings": 32,
             },
         },
     ),
