@@ -43,6 +43,9 @@ SIZES: dict[str, Any] = {
     "decoder_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_head_dim": 8,
     "max_position_embeddings": 512,
     "n_positions": 512,
     "max_seq_len": 512,
@@ -51,6 +54,7 @@ SIZES: dict[str, Any] = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
+    "moe_shared_expert_intermediate_size": 16,
     "shared_expert_intermediate_size": 16,
     "shared_intermediate_size": 48,
     "n_group": 1,
@@ -192,6 +196,7 @@ DOTS3_AUDIO: dict[str, Any] = {
     "adapter_input_size": 16,
     "adapter_out_dim": 32,
 }
+GEMMA4: dict[str, Any] = {"hidden_size_per_layer_input": 8, "global_head_dim": 8}
 QWEN4: dict[str, Any] = {
     "layer_types": ["linear_attention", "indexed_attention"] * 2,
     "hc_lowrank": 8,
@@ -209,6 +214,7 @@ QWEN4: dict[str, Any] = {
 
 #: What a model type needs besides the sizes.
 NEEDS: dict[str, dict[str, Any]] = {
+    "axk2": SPARSE,
     "bamba": {"attn_layer_indices": [1, 3]},
     "blt": {
         "patcher_config": {},
@@ -244,12 +250,13 @@ NEEDS: dict[str, dict[str, Any]] = {
         "hidden_size_per_layer_input": 8,
         "laurel_rank": 8,
     },
-    "gemma4": {"text_config": {"hidden_size_per_layer_input": 8}, "vision_config": VISION},
-    "gemma4_text": {"hidden_size_per_layer_input": 8},
+    "gemma4": {"text_config": GEMMA4, "vision_config": VISION},
+    "gemma4_text": GEMMA4,
     "gemma4_unified": {
-        "text_config": {},
+        "text_config": {"global_head_dim": 8},
         "vision_config": {"mm_embed_dim": 16, "output_proj_dims": 16, "mm_posemb_size": 8},
     },
+    "gemma4_unified_text": {"global_head_dim": 8},
     "git": {"vision_config": VISION},
     "got_ocr2": {"text_config": {}, "vision_config": VISION | {"output_channels": 8, "mlp_dim": 16}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
@@ -257,6 +264,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 2},
     "hy_v4": SPARSE,
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "inkling_text": {"logits_mup_width_multiplier": 2.0},
     "laguna": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
@@ -339,6 +347,9 @@ VARIANTS: dict[str, Architecture] = {
         "gemma3", {"text_config": {"final_logit_softcapping": 2.0}, "vision_config": VISION}
     ),
     "gemma3_text (long window)": Architecture("gemma3_text", {"sliding_window": 256}),
+    "gemma4 (softcap)": Architecture(
+        "gemma4", {"text_config": GEMMA4 | {"final_logit_softcapping": 2.0}, "vision_config": VISION}
+    ),
     "gpt_neo (all local)": Architecture("gpt_neo", {"attention_types": [[["local"], 4]], "window_size": WINDOW}),
     "granite (logits scaling)": Architecture("granite", {"logits_scaling": 3.0}),
     "granitemoehybrid (logits scaling)": Architecture(

@@ -13,7 +13,7 @@ from lorarec.training.losses import listwise
 from .architectures import ARCHITECTURES, REFUSED, build, one_by_one_likelihood, one_by_one_verdict
 
 TOLERANCE = 1e-4
-TARGETS = [1, 4, 0]
+TARGETS = [1, 4]
 
 
 def _examples(vocabulary: int) -> list[Example]:
@@ -63,7 +63,7 @@ def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedT
 def test_gradients_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """The listwise loss has the gradients that it has on scores of one candidate at a time, for every weight."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
-    examples = _examples(len(tokenizer))
+    examples = _examples(len(tokenizer))[:2]
     if name in REFUSED:
         with pytest.raises(LorarecError, match=model.config.model_type):
             score_batch(model, examples, builder)
