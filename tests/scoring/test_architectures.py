@@ -1,0 +1,84 @@
+"""Every causal language model of transformers is scored as one candidate at a time, or refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import score, score_batch
+from lorarec.training.losses import listwise
+
+from .architectures import ARCHITECTURES, REFUSED, build, one_by_one_likelihood, one_by_one_verdict
+
+TOLERANCE = 1e-4
+TARGETS = [1, 4]
+
+
+def _examples(vocabulary: int) -> list[Example]:
+    """Three prompts of unequal length, longer than every window, with branches of 1 to 9 tokens."""
+    generator = torch.Generator().manual_seed(7)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
+
+    return [Example(tokens(length), [tokens(count) for count in (1, 9, 3, 5, 2, 7)]) for length in (61, 74, 45)]
+
+
+def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder) -> torch.Tensor:
+    if builder.readout == "verdict":
+        return one_by_one_verdict(model, example.prompt, example.branches, *builder.yes_no)
+    return one_by_one_likelihood(model, example.prompt, example.branches)
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Alone, in a batch, in chunks on a cached prompt, and with the candidates reversed."""
+    model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
+    examples = _examples(len(tokenizer))
+    if name in REFUSED:
+        with pytest.raises(LorarecError, match=model.config.model_type):
+            score(model, examples, builder)
+        return
+    with torch.no_grad():
+        expected = [_one_by_one(model, example, builder).numpy() for example in examples]
+        batch = [found.numpy() for found in score_batch(model, examples, builder)]
+    assert min(np.ptp(scores) for scores in expected) > 100 * TOLERANCE
+    backwards = [Example(example.prompt, example.branches[::-1]) for example in examples]
+    found = {
+        "batch": batch,
+        "alone": score(model, examples, builder, token_budget=max(example.length for example in examples)),
+        "chunks": score(model, examples, builder, token_budget=min(example.length for example in examples) // 2),
+        "reversed": [scores[::-1] for scores in score(model, backwards, builder)],
+    }
+    for way, scores in found.items():
+        for row, wanted in zip(scores, expected, strict=True):
+            np.testing.assert_allclose(row, wanted, atol=TOLERANCE, rtol=0, err_msg=way)
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The listwise loss has the gradients that it has on scores of one candidate at a time, for every weight."""
+    model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
+    examples = _examples(len(tokenizer))[:2]
+    if name in REFUSED:
+        with pytest.raises(LorarecError, match=model.config.model_type):
+            score_batch(model, examples, builder)
+        return
+    listwise([_one_by_one(model, example, builder) for example in examples], TARGETS).backward()
+    expected = _take_gradients(model)
+    listwise(score_batch(model, examples, builder), TARGETS).backward()
+    found = _take_gradients(model)
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
+    assert expected.keys() == found.keys()
+    for weight, wanted in expected.items():
+        np.testing.assert_allclose(found[weight], wanted, atol=10 * TOLERANCE * largest, rtol=0, err_msg=weight)
+
+
+def _take_gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return gradients
