@@ -237,7 +237,7 @@ NEEDS: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 16},
     },
     "deepseek_v32": SPARSE,
-    "deepseek_v4": {"index_topk": 4, "index_n_heads": 16, "index_head_dim": 8, "o_groups": 2, "o_lora_rank": 8},
+    "deepseek_v4": {"index_topk": 40, "index_n_heads": 16, "index_head_dim": 8, "o_groups": 2, "o_lora_rank": 8},
     "dots1": {"n_shared_experts": 1, "layer_types": ["sliding_attention", "full_attention"] * 2},
     "dots3_note": {"text_config": DOTS3, "vision_config": VISION | DOTS3_VISION, "audio_config": DOTS3_AUDIO},
     "dots3_note_text": DOTS3,
@@ -426,8 +426,6 @@ ARCHITECTURES: dict[str, Architecture] = {
 REFUSED = {
     "bert (encoder)",
     "cpmant",
-    "llama (dynamic rope)",
-    "phi3 (longrope)",
     "prophetnet",
     "reformer",
     "roberta (encoder)",

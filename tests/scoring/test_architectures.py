@@ -1,5 +1,7 @@
 """Every causal language model of transformers is scored as one candidate at a time, or refused by name."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score, score_batch
+from lorarec.scoring import check_scoring, plan_for, score, score_batch
 from lorarec.training.losses import listwise
 
 from .architectures import ARCHITECTURES, REFUSED, build, one_by_one_likelihood, one_by_one_verdict
@@ -16,14 +18,25 @@ TOLERANCE = 1e-4
 TARGETS = [1, 4]
 
 
-def _examples(vocabulary: int) -> list[Example]:
+def _examples(vocabulary: int, lengths: Sequence[int] = (61, 74, 45)) -> list[Example]:
     """Three prompts of unequal length, longer than every window, with branches of 1 to 9 tokens."""
     generator = torch.Generator().manual_seed(7)
 
     def tokens(count: int) -> list[int]:
         return torch.randint(3, vocabulary, (count,), generator=generator).tolist()
 
-    return [Example(tokens(length), [tokens(count) for count in (1, 9, 3, 5, 2, 7)]) for length in (61, 74, 45)]
+    return [Example(tokens(length), [tokens(count) for count in (1, 9, 3, 5, 2, 7)]) for length in lengths]
+
+
+def _fitting(model: PreTrainedModel, builder: PromptBuilder) -> list[Example]:
+    """Examples within the positions that the model is defined on; longer ones are refused by name."""
+    vocabulary, examples = len(builder.tokenizer), _examples(len(builder.tokenizer))
+    limit = plan_for(model).max_positions
+    if limit is None or limit >= 74 + 9:
+        return examples
+    with pytest.raises(LorarecError, match=rf"{model.config.model_type}.* is defined on {limit} tokens"):
+        score(model, examples, builder)
+    return _examples(vocabulary, [limit - 9, limit - 11, max(limit - 14, 1)])
 
 
 def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder) -> torch.Tensor:
@@ -37,11 +50,13 @@ def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder
 def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """Alone, in a batch, in chunks on a cached prompt, and with the candidates reversed."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
-    examples = _examples(len(tokenizer))
     if name in REFUSED:
-        with pytest.raises(LorarecError, match=model.config.model_type):
-            score(model, examples, builder)
+        for scoring in (lambda: score(model, _examples(len(tokenizer)), builder), lambda: check_scoring(model)):
+            with pytest.raises(LorarecError, match=model.config.model_type):
+                scoring()
         return
+    assert check_scoring(model).exact
+    examples = _fitting(model, builder)
     with torch.no_grad():
         expected = [_one_by_one(model, example, builder).numpy() for example in examples]
         batch = [found.numpy() for found in score_batch(model, examples, builder)]
@@ -63,11 +78,11 @@ def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedT
 def test_gradients_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
     """The listwise loss has the gradients that it has on scores of one candidate at a time, for every weight."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
-    examples = _examples(len(tokenizer))[:2]
     if name in REFUSED:
         with pytest.raises(LorarecError, match=model.config.model_type):
-            score_batch(model, examples, builder)
+            score_batch(model, _examples(len(tokenizer)), builder)
         return
+    examples = _fitting(model, builder)[:2]
     listwise([_one_by_one(model, example, builder) for example in examples], TARGETS).backward()
     expected = _take_gradients(model)
     listwise(score_batch(model, examples, builder), TARGETS).backward()

@@ -42,13 +42,13 @@ CONTINUES = {
     "qwen3_5_moe_text",
     "qwen3_5_text",
     "qwen3_next",
-    "rwkv",
     "zamba2",
 }
 #: Model types that take neither a tree nor a copied state.
 ONLY_ROWS = {
     "blt": "its bytes are grouped into patches",
     "recurrent_gemma": "its layers keep their state to themselves",
+    "rwkv": "it mixes up the rows of a batch of single tokens",
     "xlstm": "its cached state is of a fixed number of rows",
 }
 #: Model types whose scores of a candidate are not defined, or cannot be had, by any plan.

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring.plan import PREFIX, TREE, plan_for
+from lorarec.scoring.plan import PREFIX, TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, rows_of
 from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
@@ -78,8 +78,8 @@ def check_length(model: Any, examples: Sequence[Example]) -> None:
     longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
     if limit is not None and longest > limit:
         raise LorarecError(
-            f"a prompt of {longest} tokens is longer than the {limit} that {type(model).__name__} is defined on: "
-            f"set max_tokens to {limit} or less"
+            f"{model_name(model)} is defined on {limit} tokens, and this prompt has {longest}: set max_tokens to "
+            f"{limit} or less"
         )
 
 
