@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -97,12 +96,10 @@ class Architecture:
     Attributes:
         model_type: the type in transformers' mapping of causal language models.
         settings: what its configuration sets besides the sizes; nested configurations are dictionaries.
-        model_class: name of the model's class where it is not that of the mapping.
     """
 
     model_type: str
     settings: dict[str, Any] = field(default_factory=dict)
-    model_class: str = ""
 
 
 def _configuration(config_class: type[PreTrainedConfig], settings: dict[str, Any], vocabulary: int) -> PreTrainedConfig:
@@ -129,11 +126,7 @@ def build(name: str, vocabulary: int) -> PreTrainedModel:
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = _configuration(CONFIG_MAPPING[architecture.model_type], architecture.settings, vocabulary)
-    if architecture.model_class:
-        model = getattr(transformers, architecture.model_class)(config)
-    else:
-        model = AutoModelForCausalLM.from_config(config)
-    model.eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter.ndim >= 2 and not any(kept in parameter_name for kept in KEPT):
