@@ -16,11 +16,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from lorarec.artefacts import write_json
@@ -55,14 +61,29 @@ def make_model(kind: str, vocabulary: int) -> Any:
     shared = {"vocab_size": vocabulary, "initializer_range": 0.2, "bos_token_id": None, "eos_token_id": 0}
     if kind == "gpt2":
         return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **shared)).eval()
-    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    config, model, special = {
+        "llama": (LlamaConfig, LlamaForCausalLM, {}),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+        "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": 16}),
+        "lfm2": (Lfm2Config, Lfm2ForCausalLM, {"layer_types": ["conv", "full_attention"]}),
+        "recurrent_gemma": (
+            RecurrentGemmaConfig,
+            RecurrentGemmaForCausalLM,
+            {"block_types": ["recurrent", "attention"], "lru_width": 32, "attention_window_size": 16, "head_dim": 8},
+        ),
+    }[kind]
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return model(config(**shape, num_key_value_heads=2, max_position_embeddings=512, **shared)).eval()
+    made = model(config(**shape, num_key_value_heads=2, max_position_embeddings=512, **special, **shared)).eval()
+    if kind == "recurrent_gemma":  # it has a scale of initial weights of its own, too small for scores to differ
+        for parameter in made.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.2)
+    return made
 
 
-@pytest.fixture(params=["qwen2", "llama", "gpt2"])
+@pytest.fixture(params=["qwen2", "llama", "gpt2", "mistral", "lfm2", "recurrent_gemma"])
 def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny backbone of each architecture in turn: rotary and absolute positions."""
+    """A tiny backbone of each architecture in turn: rotary and absolute positions, a window, convolution, recurrence."""
     return Backbone(make_model(request.param, len(tokenizer)), tokenizer, f"tiny-{request.param}", request.param)
 
 

@@ -32,6 +32,7 @@ _PANELS = {
             "Train adapters that are mixed for every user; export a user's.",
         ),
         "backbone": ("backbone", "backbone_app", "Make a small backbone from item texts."),
+        "doctor": ("doctor", "doctor", "Tell how a backbone is scored, and measure that its scores are exact."),
     },
     "Ranking": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),

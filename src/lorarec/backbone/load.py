@@ -19,6 +19,7 @@ from transformers import (
 
 from lorarec.artefacts import file_fingerprint, read_json
 from lorarec.errors import LorarecError
+from lorarec.scoring import plan_for, require_exact
 
 EMBEDDED = "embedded"
 #: What of a configuration tells backbones apart; the rest depends on how it was loaded, and by which version.
@@ -48,8 +49,12 @@ class Backbone:
         device: str | None = None,
         quantization: str | None = None,
         trust_remote_code: bool = False,
+        check: bool = True,
     ) -> Self:
         """Load a backbone; only safetensors weights are read.
+
+        The first time that its weights are met on this machine a few candidates are scored at once and one by one
+        (`lorarec.scoring.require_exact`).
 
         Args:
             id_or_path: `embedded`, a folder, or a hub id.
@@ -57,9 +62,12 @@ class Backbone:
             device: a torch device or `auto` (accelerate spreads the model); a GPU when there is one by default.
             quantization: `4bit` or `8bit` through bitsandbytes (`pip install lorarec[quantized]`).
             trust_remote_code: run code that comes with the model. Off: such models are refused.
+            check: refuse a model whose scores of many candidates at once would not be exact; off for a model that
+                torch does not score.
 
         Raises:
-            LorarecError: the model is missing, has no safetensors, needs remote code, or a library is missing.
+            LorarecError: the model is missing, has no safetensors, needs remote code, cannot be scored exactly, or a
+                library is missing.
         """
         name = str(id_or_path)
         source = source_of(name)
@@ -80,8 +88,18 @@ class Backbone:
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
+        if hasattr(model.config, "rescale_every"):
+            # RWKV divides weights in place for half precision, which an adapter added to them would not know of.
+            model.config.rescale_every = 0
         model.eval()
-        return cls(model, tokenizer, name, _fingerprint(model, source))
+        backbone = cls(model, tokenizer, name, _fingerprint(model, source))
+        if check:
+            require_exact(model, backbone.fingerprint)
+        return backbone
+
+    def token_limit(self, wanted: int) -> int:
+        """`wanted` tokens of a prompt plus branch, or as many as the model is defined on if these are fewer."""
+        return min(wanted, plan_for(self.model).max_positions or wanted)
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

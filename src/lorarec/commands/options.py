@@ -70,7 +70,7 @@ def running(
         if value is not None:
             raise LorarecError(f"--{option} is for --engine torch: vLLM takes the device it is installed for")
     require_vllm()
-    model = Backbone.load(backbone, dtype, "cpu", None, trust_remote_code)
+    model = Backbone.load(backbone, dtype, "cpu", None, trust_remote_code, check=False)
     read = [read_adapter(adapter, model) for adapter in adapters]
     # vLLM has weights of its own; the layers' shapes are enough to check adapters.
     model.model.to("meta")  # type: ignore[arg-type]

@@ -29,7 +29,11 @@ class CasePrompts:
         self.max_history = first["max_history"]
         self.evidence = first["evidence"]
         self.builder = PromptBuilder(
-            backbone.tokenizer, first["readout"], first["template"], first["max_tokens"], first["max_title_tokens"]
+            backbone.tokenizer,
+            first["readout"],
+            first["template"],
+            backbone.token_limit(first["max_tokens"]),
+            first["max_title_tokens"],
         )
 
     def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:

@@ -52,7 +52,7 @@ class RowReader:
         self.builder = PromptBuilder(
             backbone.tokenizer,
             template=CLICK,
-            max_tokens=options.max_tokens,
+            max_tokens=backbone.token_limit(options.max_tokens),
             max_title_tokens=options.max_title_tokens,
         )
         self.retriever = Retriever(log.user, log.item, log.time, embeddings)

@@ -71,7 +71,7 @@ class Ranker:
             backbone.tokenizer,
             readout or trained["readout"],
             template or trained["template"],
-            max_tokens or trained["max_tokens"],
+            backbone.token_limit(max_tokens or trained["max_tokens"]),
             max_title_tokens or trained["max_title_tokens"],
         )
         self._adapter = chosen

@@ -56,6 +56,19 @@ class ScoringCheck:
         """Whether all scores are finite and within the tolerance."""
         return self.difference <= self.tolerance
 
+    def require(self) -> None:
+        """Refuse a model whose scores are not exact.
+
+        Raises:
+            LorarecError: the difference is above the tolerance; the message names the model.
+        """
+        if not self.exact:
+            raise LorarecError(
+                f"{self.model} cannot be scored exactly: by plan {self.plan} its scores differ by "
+                f"{self.difference:.2g} from those of one candidate at a time, more than the {self.tolerance:.2g} that "
+                "rounding explains"
+            )
+
 
 @torch.no_grad()
 def check_scoring(model: Any) -> ScoringCheck:
@@ -144,11 +157,7 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
         if known.exact:
             return known
     found = check_scoring(model)
-    if not found.exact:
-        raise LorarecError(
-            f"{found.model} cannot be scored exactly: by plan {found.plan} its scores differ by {found.difference:.2g} "
-            f"from those of one candidate at a time, more than the {found.tolerance:.2g} that rounding explains"
-        )
+    found.require()
     # Where the cache cannot be written to, the next process measures again.
     with contextlib.suppress(OSError, LorarecError):
         kept.parent.mkdir(parents=True, exist_ok=True)

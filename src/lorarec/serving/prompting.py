@@ -45,7 +45,7 @@ class Prompting:
     """
 
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
-        self._tokenizer = backbone.tokenizer
+        self._backbone = backbone
         self._dataset = dataset
         self._builders: dict[tuple[Any, ...], PromptBuilder] = {}
         self._evidence: Evidence | None = None
@@ -116,7 +116,10 @@ class Prompting:
         """Builders are shared, since they remember the tokens of titles."""
         key = tuple(settings[name] for name in ("readout", "template", "max_tokens", "max_title_tokens"))
         if key not in self._builders:
-            self._builders[key] = PromptBuilder(self._tokenizer, *key)
+            readout, template, max_tokens, max_title_tokens = key
+            self._builders[key] = PromptBuilder(
+                self._backbone.tokenizer, readout, template, self._backbone.token_limit(max_tokens), max_title_tokens
+            )
         return self._builders[key]
 
 

@@ -74,7 +74,7 @@ def train(
         backbone.tokenizer,
         readout=chosen.readout,
         template=chosen.template,
-        max_tokens=chosen.max_tokens,
+        max_tokens=backbone.token_limit(chosen.max_tokens),
         max_title_tokens=chosen.max_title_tokens,
     )
     processes = get_int_from_env(WORLD_SIZE, 1)
