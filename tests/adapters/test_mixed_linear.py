@@ -134,6 +134,26 @@ def test_rows_that_do_not_fit():
         layer(torch.randn(2, 6, 4))
 
 
+def test_flattened_rows_equal_rows():
+    layer = MixedLinear(nn.Linear(4, 5), random_layer(2, 2, 4, 5), "deltas")
+    layer.weights = torch.rand(3, 2)
+    x = torch.randn(3, 6, 4)
+    torch.testing.assert_close(layer(x.flatten(0, 1)), layer(x).flatten(0, 1))
+    torch.testing.assert_close(layer(x.view(3, 2, 3, 4)), layer(x).view(3, 2, 3, 5))
+    with pytest.raises(LorarecError, match=r"weights for 3 rows do not fit an input of shape \(10, 4\)"):
+        layer(torch.randn(10, 4))
+
+
+def test_an_expert_has_no_weights_per_row():
+    name = "model.layers.0.mlp.experts.3.up_proj"
+    layer = MixedLinear(nn.Linear(4, 5), random_layer(2, 2, 4, 5), "deltas", name=name)
+    layer.weights = torch.rand(3, 2)
+    with pytest.raises(LorarecError, match=f"{name} is one of several experts"):
+        layer(torch.randn(6, 4))
+    layer.weights = torch.rand(2)
+    assert layer(torch.randn(6, 4)).shape == (6, 5)
+
+
 def test_model_without_the_layers(qwen2, make_adapter):
     bank = AdapterBank.from_folders([make_adapter("gpt2", 1)])
     with pytest.raises(LorarecError, match="no linear layer"):

@@ -5,7 +5,7 @@ from lorarec.scoring.head import logits
 from lorarec.scoring.plan import PREFIX, ROWS, TREE, ScoringPlan, plan_for
 from lorarec.scoring.reading import PromptReader
 from lorarec.scoring.readout import read_scores, token_log_probs, verdict_scores
-from lorarec.scoring.score import pad_rows, posterior, score, score_batch, token_batches
+from lorarec.scoring.score import branch_scores, pad_rows, posterior, score, score_batch, token_batches
 from lorarec.scoring.state import RowModule, rows_of
 from lorarec.scoring.tree import TreeBatch, pack
 
@@ -18,6 +18,7 @@ __all__ = [
     "ScoringCheck",
     "ScoringPlan",
     "TreeBatch",
+    "branch_scores",
     "check_scoring",
     "logits",
     "pack",

@@ -1,0 +1,54 @@
+"""Mixtures that differ from row to row of a batch are the same mixtures one prompt at a time, whatever the plan."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+
+from lorarec.adapters import AdapterBank, install, read_adapter
+from lorarec.backbone import Backbone
+from lorarec.prompts import PromptBuilder
+from lorarec.scoring import score_batch
+
+TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "brush"]
+
+
+@pytest.fixture
+def opt(tokenizer: PreTrainedTokenizerFast) -> Backbone:
+    """OPT flattens its rows before the feed-forward layers."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=32, init_std=0.2, **sizes)
+    return Backbone(OPTForCausalLM(config).eval(), tokenizer, "tiny-opt", "opt")
+
+
+def mixtures_equal_one_prompt_at_a_time(
+    backbone: Backbone, folder: Path, write_adapter: Callable[..., Path], readout: str
+) -> None:
+    adapters = [read_adapter(write_adapter(backbone.model, folder / str(seed), seed)) for seed in (1, 2)]
+    builder = PromptBuilder(backbone.tokenizer, readout)
+    examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in (1, 3, 2)]
+    weights = torch.tensor([[1.0, 0.0], [0.2, 0.8], [0.5, 0.5]])
+    with install(backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
+        for gradients in (False, True):
+            with torch.set_grad_enabled(gradients):
+                mixed.set_weights(weights)
+                together = score_batch(backbone.model, examples, builder)
+                for row, example in enumerate(examples):
+                    mixed.set_weights(weights[row])
+                    alone = score_batch(backbone.model, [example], builder)[0]
+                    torch.testing.assert_close(together[row], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_any_plan(any_backbone: Backbone, tmp_path: Path, write_adapter: Callable[..., Path], readout: str) -> None:
+    mixtures_equal_one_prompt_at_a_time(any_backbone, tmp_path, write_adapter, readout)
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_a_model_that_flattens_rows(
+    opt: Backbone, tmp_path: Path, write_adapter: Callable[..., Path], readout: str
+) -> None:
+    mixtures_equal_one_prompt_at_a_time(opt, tmp_path, write_adapter, readout)
