@@ -2,8 +2,11 @@
 
 Every ratio is the median over rounds in which both ways rank the same prompts in turn. One by one is what a script
 with `AutoModelForCausalLM` does: the 30 prompts with their candidates as one right-padded batch. The list is generated
-greedily with a key-value cache, five titles long as the paper's answers. Then memory: the peak of scoring titles by
-likelihood with a vocabulary of 152,000 words as the prompt grows, in a process of its own for each length.
+greedily with a key-value cache, five titles long as the paper's answers. A tree by hand is the same pass with an
+attention mask and two columns of the head put together here, which is right on models without windows and with a plain
+head alone. Then models that take no tree: their prompts are read once and go on from the cached state. Then memory: the
+peak of scoring titles by likelihood with a vocabulary of 152,000 words as the prompt grows, in a process of its own for
+each length. Times are of the process, not of the clock.
 
     python benchmarks/ranking_speed.py --rounds 5
 """
@@ -19,11 +22,24 @@ from itertools import chain
 
 import numpy as np
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from torch import nn
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from lorarec.backbone import Backbone
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch
+from lorarec.scoring import pack, plan_for, score_batch
 
 CANDIDATES, TITLES, TITLE_TOKENS, HISTORY = 30, 5, 12, 10
 
@@ -43,6 +59,30 @@ def random_qwen2(vocabulary: int, hidden: int = 512, layers: int = 14) -> Qwen2F
     return Qwen2ForCausalLM(config).eval()
 
 
+def random_without_trees(vocabulary: int = 8_000) -> dict[str, PreTrainedModel]:
+    """Models with ALiBi, convolutions or recurrent layers, of about ten million parameters."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": vocabulary, "hidden_size": 256}
+    hybrid = ["conv", "conv", "full_attention", "conv", "conv", "full_attention"]
+    return {
+        "BLOOM": BloomForCausalLM(BloomConfig(n_layer=6, n_head=8, **sizes)),
+        "LFM2": Lfm2ForCausalLM(
+            Lfm2Config(
+                num_hidden_layers=6,
+                layer_types=hybrid,
+                num_attention_heads=8,
+                num_key_value_heads=8,
+                intermediate_size=768,
+                **sizes,
+            )
+        ),
+        "Mamba 2": Mamba2ForCausalLM(
+            Mamba2Config(num_hidden_layers=6, num_heads=16, head_dim=32, state_size=64, n_groups=1, **sizes)
+        ),
+        "Mamba": MambaForCausalLM(MambaConfig(num_hidden_layers=6, **sizes)),
+    }
+
+
 def random_examples(count: int, history: int, readout: str, vocabulary: int) -> list[Example]:
     """Prompts of `history` titles (and the candidate list for `likelihood`) with 30 candidates of 12 tokens."""
     rng = np.random.default_rng(0)
@@ -55,12 +95,34 @@ def random_examples(count: int, history: int, readout: str, vocabulary: int) -> 
 
 
 @torch.no_grad()
-def one_pass(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+def one_pass(model: PreTrainedModel, example: Example, builder: PromptBuilder) -> np.ndarray:
     return score_batch(model, [example], builder)[0].numpy()
 
 
 @torch.no_grad()
-def one_by_one(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+def tree_by_hand(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) -> np.ndarray:
+    batch = pack([example])
+    segments = batch.tree.segment_ids
+    related = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    allowed = related & torch.ones(related.shape[1:], dtype=torch.bool).tril()
+    mask = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
+    hidden = model.model(
+        input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.tree.position_ids, use_cache=False
+    ).last_hidden_state[0]
+    lengths = np.array([len(branch) for branch in example.branches])
+    ends = len(example.prompt) + lengths.cumsum() - 1
+    if builder.readout == "verdict":
+        logits = nn.functional.linear(hidden[ends], model.lm_head.weight[list(builder.yes_no)])
+        return (logits[:, 0] - logits[:, 1]).numpy()
+    starts = ends - lengths + 1
+    places = [[len(example.prompt) - 1, *range(start, end)] for start, end in zip(starts, ends, strict=True)]
+    log_probs = model.lm_head(hidden[list(chain(*places))]).log_softmax(-1)
+    chosen = log_probs.gather(1, torch.tensor(list(chain(*example.branches)))[:, None])[:, 0]
+    return np.array([part.sum() for part in chosen.split(lengths.tolist())])
+
+
+@torch.no_grad()
+def one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder) -> np.ndarray:
     rows = torch.tensor([example.prompt + branch for branch in example.branches])
     logits = model(input_ids=rows).logits
     if builder.readout == "verdict":
@@ -82,29 +144,37 @@ def generate(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) 
 
 
 def seconds(
-    way: Callable[..., np.ndarray], model: Qwen2ForCausalLM, examples: list[Example], builder: PromptBuilder
+    way: Callable[..., np.ndarray], model: PreTrainedModel, examples: list[Example], builder: PromptBuilder
 ) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     for example in examples:
         way(model, example, builder)
-    return (time.perf_counter() - started) / len(examples)
+    return (time.process_time() - started) / len(examples)
 
 
-def compare(name: str, model: Qwen2ForCausalLM, builder: PromptBuilder, rounds: int, prompts: int) -> None:
+def compare(
+    name: str,
+    model: PreTrainedModel,
+    builder: PromptBuilder,
+    rounds: int,
+    prompts: int,
+    ways: dict[str, Callable[..., np.ndarray]],
+) -> None:
+    """Print how many times longer each of the ways takes than lorarec's."""
     examples = random_examples(prompts, HISTORY, builder.readout, model.config.vocab_size)
     np.testing.assert_allclose(
         one_pass(model, examples[0], builder), one_by_one(model, examples[0], builder), atol=1e-2, rtol=1e-3
     )
-    ways = {"one by one": one_by_one, "generation of the list": generate}
     times: dict[str, list[float]] = {way: [] for way in ("one pass", *ways)}
     for _ in range(rounds):
         for way, function in {"one pass": one_pass, **ways}.items():
             times[way].append(seconds(function, model, examples, builder))
     for way in ways:
         ratios = [slow / fast for slow, fast in zip(times[way], times["one pass"], strict=True)]
+        plan, fast = plan_for(model).kind, statistics.median(times["one pass"])
         print(
-            f"{name:10} {builder.readout:10} one pass {statistics.median(times['one pass']):.3f} s/user, {way} "
-            f"{statistics.median(times[way]):.3f} s/user: {statistics.median(ratios):.1f}x "
+            f"{name:10} {builder.readout:10} {plan:6} {fast:.3f} s/user, "
+            f"{way} {statistics.median(times[way]):.3f} s/user: {statistics.median(ratios):.2f}x "
             f"(from {min(ratios):.1f} to {max(ratios):.1f})",
             flush=True,
         )
@@ -131,9 +201,14 @@ def main() -> None:
         peak_memory(arguments.peak_memory)
         return
     embedded = Backbone.load()
+    builders = [PromptBuilder(embedded.tokenizer, readout) for readout in ("verdict", "likelihood")]
+    trees = {"one by one": one_by_one, "a tree by hand": tree_by_hand, "generation of the list": generate}
     for name, model in (("embedded", embedded.model), ("0.1B", random_qwen2(152_000))):
-        for readout in ("verdict", "likelihood"):
-            compare(name, model, PromptBuilder(embedded.tokenizer, readout), arguments.rounds, arguments.prompts)
+        for builder in builders:
+            compare(name, model, builder, arguments.rounds, arguments.prompts, trees)
+    for name, model in random_without_trees().items():
+        for builder in builders:
+            compare(name, model.eval(), builder, arguments.rounds, arguments.prompts, {"one by one": one_by_one})
     full = 152_000 * 4 / 2**20
     for history in (10, 40, 160):
         command = [sys.executable, __file__, "--peak-memory", str(history)]

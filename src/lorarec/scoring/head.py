@@ -1,13 +1,17 @@
 """The last step of a model, from hidden states to logits, by the model's own code."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from lorarec.scoring.plan import plan_for
+
+#: Model -> token ids -> whether its head can be asked for the logits of these tokens alone.
+_narrow: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], bool]] = WeakKeyDictionary()
 
 
 class _TrunkOutput(dict[str, Any]):
@@ -24,24 +28,60 @@ class _TrunkOutput(dict[str, Any]):
 
 
 @contextmanager
-def _returning(trunk: nn.Module, hidden: torch.Tensor) -> Iterator[None]:
-    """Let a module return given hidden states whatever it is called with."""
-    own = trunk.__dict__.get("forward")
-    trunk.forward = lambda *_, **__: _TrunkOutput(hidden)  # type: ignore[method-assign]
+def _calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module do something else when it is called."""
+    own = module.__dict__.get("forward")
+    module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
         if own is None:
-            del trunk.__dict__["forward"]
+            del module.__dict__["forward"]
         else:
-            trunk.forward = own  # type: ignore[method-assign]
+            module.forward = own  # type: ignore[method-assign]
 
 
-def logits(model: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits (n, vocabulary) of hidden states (n, d); differentiable.
+def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = None) -> torch.Tensor:
+    """Logits (n, vocabulary) of hidden states (n, d), or (n, tokens) of some tokens; differentiable.
 
     The model's own `forward` runs with its trunk left out, so that whatever it does after it (a transform, a bias,
     scaling, soft caps) is done here as well.
+
+    Args:
+        tokens: ids of the tokens asked for; where the head allows it, no others are computed.
     """
-    with _returning(plan_for(model).trunk, hidden[None]):
-        return model(input_ids=torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)).logits[0]
+    if tokens is None:
+        return _run_head(model, hidden)
+    if not _takes_tokens(model, hidden, tokens):
+        return _run_head(model, hidden)[:, list(tokens)]
+    return _run_head(model, hidden, tokens)
+
+
+def _run_head(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = None) -> torch.Tensor:
+    ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    with ExitStack() as stack:
+        stack.enter_context(_calling(plan_for(model).trunk, lambda *_, **__: _TrunkOutput(hidden[None])))
+        if tokens is not None:
+            head, rows = model.get_output_embeddings(), list(tokens)
+            weight, bias = head.weight[rows], None if head.bias is None else head.bias[rows]
+            stack.enter_context(_calling(head, lambda states: nn.functional.linear(states, weight, bias)))
+        found: torch.Tensor = model(input_ids=ids).logits[0]
+    return found
+
+
+def _takes_tokens(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...]) -> bool:
+    """Whether what the model does after its vocabulary projection treats every token alike.
+
+    It is tried once with the first hidden states: a model that cuts, masks or shifts the vocabulary gives other logits
+    or none.
+    """
+    known = _narrow.setdefault(model, {})
+    if tokens not in known:
+        known[tokens] = False
+        # Exactly this class: quantised or adapted projections do more than multiply.
+        if type(model.get_output_embeddings()) is nn.Linear:
+            close = max(1e-3, 8 * torch.finfo(hidden.dtype).eps)
+            with torch.no_grad(), suppress(RuntimeError, IndexError):
+                whole = _run_head(model, hidden[:4])[:, list(tokens)]
+                known[tokens] = torch.allclose(_run_head(model, hidden[:4], tokens), whole, rtol=close, atol=close)
+    return known[tokens]

@@ -34,8 +34,7 @@ def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> 
 
 def verdict_scores(model: Any, hidden: torch.Tensor, yes_no: tuple[int, int]) -> torch.Tensor:
     """Log-odds (n,) of yes against no after hidden states (n, d)."""
-    pieces = [logits(model, states)[:, list(yes_no)].float() for states in hidden.split(CHUNK)]
-    both = torch.cat(pieces)
+    both = torch.cat([logits(model, states, yes_no).float() for states in hidden.split(CHUNK)])
     return both[:, 0] - both[:, 1]
 
 
