@@ -55,6 +55,11 @@ class Adapter:
         return {name: a.shape[0] for name, (a, _) in self.tensors.items()}
 
     @property
+    def is_zero(self) -> bool:
+        """Whether it leaves the backbone as it is: in each layer A or B is zero everywhere."""
+        return all(not a.any() or not b.any() for a, b in self.tensors.values())
+
+    @property
     def fingerprint(self) -> str:
         """Content hash of the two files of a PEFT folder.
 
@@ -97,6 +102,13 @@ def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: in
     if backbone is not None:
         check_backbone(adapter, backbone)
     return adapter
+
+
+def same_tensors(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters have equal matrices on the same layers."""
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
+    )
 
 
 def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tensor]:

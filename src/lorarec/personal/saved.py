@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 
-from lorarec.adapters import AdapterBank, Layer, read_tensors
+from lorarec.adapters import Adapter, AdapterBank, Layer, read_tensors
+from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.record import check_record
 from lorarec.artefacts import read_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.personal.router import Router
+from lorarec.prompts import TemplateText
 
 SETTINGS, TENSORS = "personal.json", "personal.safetensors"
 OPTIONS = ("width", "combine", "temperature", "trainable", "record")
@@ -24,11 +27,13 @@ class Saved:
         options: what makes a `PersonalLora` of the bank.
         bank: the adapters; its tensors may be backed by the file.
         router: in evaluation mode.
+        template: what its prompts are built with.
     """
 
     options: dict[str, Any]
     bank: AdapterBank
     router: Router
+    template: str | TemplateText | None
 
 
 def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
@@ -62,7 +67,9 @@ def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
         router.load_state_dict(found)
     except RuntimeError:
         raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
-    return Saved(options, bank, router.eval())
+    check_record(folder / SETTINGS, options["record"])
+    template = prompt_settings(Adapter({}, {}, meta=options["record"], folder=folder))["template"]
+    return Saved(options, bank, router.eval(), template)
 
 
 def _bank(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> AdapterBank:

@@ -11,6 +11,7 @@ import torch
 
 from lorarec.adapters import Adapter, AdapterBank
 from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.record import check_record
 from lorarec.artefacts import file_fingerprint, read_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import Conventional
@@ -82,6 +83,7 @@ class UserChooser:
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:
         record = read_json(folder / RECORD)
+        check_record(folder / RECORD, record)
         (of,) = record["datasets"]
         if of["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
@@ -110,7 +112,7 @@ class UserChooser:
             names=saved.bank.names,
             layers=tuple(saved.bank.layers),
             combine=saved.options["combine"],
-            settings=prompt_settings(Adapter({}, {}, meta=record)),
+            settings=prompt_settings(Adapter({}, {}, meta=record, folder=folder)),
             fingerprint=file_fingerprint(*files),
             router=saved.router,
             standard=standard,
