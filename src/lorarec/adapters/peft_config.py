@@ -28,8 +28,8 @@ MOST = 10**6  # of a rank or alpha
 #: Seconds that all patterns of a file may take; those that PEFT writes take a tenth for the largest models.
 PATTERN_SECONDS = 5.0
 PATTERN_LENGTH = 500
-#: What the keys of rank_pattern and alpha_pattern consist of: names, and regular expressions of the simple kind. Counts,
-#: back references, look-around and recursion, which may take any memory, are left out.
+#: What the keys of rank_pattern and alpha_pattern consist of: names and simple regular expressions. Counts, back
+#: references, look-around and recursion are left out, since they may take any memory.
 PATTERN = re.compile(r"(?:[\w./*+?|)^$-]|\((?!\?)|\(\?:|\\[.dwDW-]|\[\^?[\w.-]+\])+")
 
 
@@ -43,7 +43,8 @@ def check_config(path: Path, config: Any) -> None:
         raise LorarecError(f"{path} is not the configuration of a PEFT adapter")
     folder = path.parent
     if config["peft_type"] != "LORA":
-        raise LorarecError(f"adapter {folder} is of type {str(config['peft_type'])[:20]}: only LORA adapters can be mixed")
+        kind = str(config["peft_type"])[:20]
+        raise LorarecError(f"adapter {folder} is of type {kind}: only LORA adapters can be mixed")
     if config.get("bias", "none") not in ("none", None):
         raise LorarecError(f"adapter {folder} also trains biases, which cannot be mixed: train with bias='none'")
     for key in config:

@@ -72,7 +72,7 @@ class Adapter:
 
 
 def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
-    """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, and only regular files are read.
+    """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
     Args:
         backbone: check that the adapter belongs to this backbone (see `check_backbone`).
@@ -190,7 +190,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
 
 
 def _layer_choice(adapter: Adapter) -> dict[str, Any]:
-    """Which layers are adapted: as it was said, or all names where that takes patterns, which others may have written."""
+    """Which layers are adapted: as it was said, or all names where patterns said it, which PEFT matches unlimited."""
     choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
     if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
         return choice
@@ -217,9 +217,9 @@ def _pairs(path: Path, state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.
         if match is None:
             raise LorarecError(f"{path} holds {key:.200}, which is no LoRA matrix of a linear layer")
         if tensor.dtype not in DTYPES:
-            raise LorarecError(f"{path}: {key:.200} is {tensor.dtype}: save the adapter in float32, bfloat16 or float16")
+            raise LorarecError(f"{path}: {key:.200} is {tensor.dtype}: save it in float32, bfloat16 or float16")
         if tensor.ndim != 2 or not tensor.numel():
-            raise LorarecError(f"{path}: {key:.200} has shape {tuple(tensor.shape)[:8]}, but a LoRA matrix has two sizes")
+            raise LorarecError(f"{path}: {key:.200} is no matrix: its shape is {tuple(tensor.shape)[:8]}")
         if not tensor.isfinite().all():
             raise LorarecError(f"{path}: {key:.200} holds NaN or infinite values")
         sides.setdefault(match["module"], {})[match["side"]] = tensor

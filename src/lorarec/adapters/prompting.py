@@ -46,7 +46,8 @@ def _own_template(folder: Path | None, recorded: str) -> TemplateText:
     inside = folder / name if folder is not None and name not in ("", "..") and "\0" not in name else None
     if inside is None or not inside.is_file() or inside.resolve().parent != inside.parent.resolve():
         raise LorarecError(
-            f"adapter {folder} was trained with the template {shown(recorded)}, which is not in its folder: copy it there"
+            f"adapter {folder} was trained with the template {shown(recorded)}, which is not in its folder: "
+            "copy it there"
         )
     try:
         return TemplateText(name, read_bounded(inside, 4 * SOURCE_LIMIT).decode("utf-8"))
@@ -55,7 +56,7 @@ def _own_template(folder: Path | None, recorded: str) -> TemplateText:
 
 
 def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as `lorarec.json` has them: a template of one's own is named as the file that `write_template` writes."""
+    """Settings as `lorarec.json` has them: a template of one's own is the file that `write_template` writes."""
     return {key: TEMPLATE if isinstance(value, TemplateText) else value for key, value in settings.items()}
 
 

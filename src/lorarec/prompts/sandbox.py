@@ -29,8 +29,7 @@ CONSTRUCTS_ALLOWED = (
     *(nodes.Neg, nodes.Add, nodes.Sub, nodes.Concat, nodes.Filter, nodes.Test, nodes.List, nodes.Tuple),
 )
 FILTERS = frozenset(
-    ("capitalize", "count", "d", "default", "first", "join", "last", "length", "lower", "reverse", "title", "trim")
-    + ("upper",)
+    ("capitalize", "count", "default", "first", "join", "last", "length", "lower", "reverse", "title", "trim", "upper")
 )
 TESTS = frozenset(("defined", "even", "in", "none", "odd", "undefined"))
 LOOP = frozenset(("first", "index", "index0", "last", "length", "revindex", "revindex0"))

@@ -89,7 +89,7 @@ def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validati
 def write_adapter(
     out: Path, staged: Path, record: dict[str, Any], template: str | TemplateText | None, overwrite: bool
 ) -> None:
-    """Make the adapter folder: weights and logs from the folder of checkpoints, the record, and a template of one's own.
+    """Make the adapter folder: weights and logs from the folder of checkpoints, the record, and one's own template.
 
     Training that left the adapter as it started is reported as a warning.
 
