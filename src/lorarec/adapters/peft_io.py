@@ -10,6 +10,7 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lorarec.adapters.base_model import check_base_model
 from lorarec.adapters.files import read_bounded_json, require_regular
 from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.adapters.peft_config import check_config, layer_ranks_and_scales
@@ -129,21 +130,29 @@ def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tens
 
 
 def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
-    """Refuse an adapter of another backbone, by the fingerprint in its `lorarec.json` and by its layers' shapes.
+    """Refuse an adapter of another backbone.
+
+    The fingerprint in its `lorarec.json` decides; without one the base model that it names (see `check_base_model`).
+    Its layers must be linear layers of the backbone with the same shapes.
 
     Raises:
         LorarecError: it belongs to another backbone, or adapts something that is no linear layer of this one.
     """
-    trained_on = (adapter.meta or {}).get("backbone", {})
-    if trained_on.get("fingerprint", backbone.fingerprint) != backbone.fingerprint:
+    trained_on = (adapter.meta or {}).get("backbone") or {}
+    fingerprint = trained_on.get("fingerprint")
+    if fingerprint is None:
+        check_base_model(adapter.folder, adapter.config, backbone)
+    elif not backbone.has_fingerprint(fingerprint):
         raise LorarecError(
-            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')} ({trained_on['fingerprint']}), "
+            f"adapter {adapter.folder} belongs to backbone {str(trained_on.get('id')):.100} ({fingerprint:.16}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
         )
     layers = linear_layers(backbone.model)
     for name, (a, b) in adapter.tensors.items():
         if name not in layers:
-            raise LorarecError(f"adapter {adapter.folder} adapts {name}, which backbone {backbone.id} does not offer")
+            raise LorarecError(
+                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not offer"
+            )
         if (a.shape[1], b.shape[0]) != dimensions(layers[name]):
             raise LorarecError(
                 f"adapter {adapter.folder} belongs to another backbone: {name} is {b.shape[0]} x {a.shape[1]} in it, "

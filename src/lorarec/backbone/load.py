@@ -1,14 +1,12 @@
 """Any Hugging Face causal LM as a backbone, and the embedded one."""
 
-import hashlib
-import json
+import logging
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,13 +15,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lorarec.artefacts import file_fingerprint, read_json
+from lorarec.artefacts import read_json
+from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 
 EMBEDDED = "embedded"
-#: What of a configuration tells backbones apart; the rest depends on how it was loaded, and by which version.
-SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,7 +31,7 @@ class Backbone:
 
     Attributes:
         id: the hub id or folder it was loaded from, or `embedded`.
-        fingerprint: 16 hexadecimal digits of its weights; adapters remember it.
+        fingerprint: 16 hexadecimal digits of its weights (`weights_fingerprint`); adapters remember it.
     """
 
     model: PreTrainedModel
@@ -81,7 +80,20 @@ class Backbone:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
         model.eval()
-        return cls(model, tokenizer, name, _fingerprint(model, source))
+        return cls(model, tokenizer, name, weights_fingerprint(model, source))
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether a recorded fingerprint is of this backbone's weights; those of earlier versions still are."""
+        if fingerprint == self.fingerprint or fingerprint == fingerprint_of_files(source_of(self.id)):
+            return True
+        if fingerprint != fingerprint_of_first_rows(self.model, source_of(self.id)):
+            return False
+        logger.warning(
+            "the fingerprint %s was made by an earlier version from few weights: make sure that it is of %s",
+            fingerprint,
+            self.id,
+        )
+        return True
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -132,24 +144,3 @@ def _quantization(bits: str) -> Any:
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def _fingerprint(model: PreTrainedModel, source: str) -> str:
-    """Of the safetensors files when they are at hand, else of the architecture and a few weights.
-
-    A file is identified by its header and its first tensor, so that a 7B model is not read twice.
-    """
-    folder = Path(source)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if files and sum(file.stat().st_size for file in files) < 1 << 28:
-        return file_fingerprint(*files)
-    config = model.config.get_text_config()
-    digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
-    for file in files:
-        with safe_open(file, "pt") as tensors:
-            names = sorted(tensors.keys())
-            digest.update("".join(names).encode() + str(file.stat().st_size).encode())
-    embedding: Any = model.get_input_embeddings().weight
-    rows = embedding[: min(256, embedding.shape[0])].detach().float().cpu().numpy()
-    digest.update(rows.tobytes())
-    return digest.hexdigest()[:16]

@@ -47,7 +47,7 @@ def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
     if not isinstance(meta, dict) or not {"backbone", "personal"} <= meta.keys():
         raise LorarecError(f"{folder / SETTINGS} does not describe a personal LoRA")
     of, settings = meta["backbone"], meta["personal"]
-    if of["fingerprint"] != backbone.fingerprint:
+    if not backbone.has_fingerprint(of["fingerprint"]):
         raise LorarecError(
             f"{folder} belongs to backbone {of['id']} ({of['fingerprint']}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
