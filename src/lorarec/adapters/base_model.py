@@ -1,4 +1,4 @@
-"""Whether an adapter that was made elsewhere belongs to a backbone, by the base model that `adapter_config.json` names."""
+"""Whether an adapter made elsewhere belongs to a backbone, by the base model that `adapter_config.json` names."""
 
 import logging
 import re
@@ -20,9 +20,9 @@ def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Back
     """Refuse an adapter whose `base_model_name_or_path` is clearly another model.
 
     Two names are of the same model if they agree but for case, or in their last parts, since folders and mirrors are
-    mostly called as the model is. Two hub ids that do not are of different models. A folder that is called otherwise may
-    hold the same model, and another revision the same weights: there a warning asks the user to make sure. Nothing is
-    said of an adapter that names no model.
+    mostly called as the model is. Two hub ids that do not are of different models. A folder that is called otherwise
+    may hold the same model, and another revision the same weights: there a warning asks the user to make sure. Nothing
+    is said of an adapter that names no model.
 
     Raises:
         LorarecError: the adapter is of another model.

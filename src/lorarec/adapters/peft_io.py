@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lorarec.adapters.base_model import check_base_model
 from lorarec.adapters.files import read_bounded_json, require_regular
-from lorarec.adapters.layers import dimensions, linear_layers
+from lorarec.adapters.layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
 from lorarec.adapters.peft_config import check_config, layer_ranks_and_scales
 from lorarec.adapters.record import META, read_record
 from lorarec.artefacts import file_fingerprint, write_json
@@ -29,7 +29,6 @@ LAYER_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "lay
 WEIGHTS_LIMIT = 4 << 30
 #: Bytes of the header of a safetensors file: 16 MiB name a hundred thousand tensors.
 HEADER_LIMIT = 16 << 20
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,10 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     """Refuse an adapter of another backbone.
 
     The fingerprint in its `lorarec.json` decides; without one the base model that it names (see `check_base_model`).
-    Its layers must be linear layers of the backbone with the same shapes.
+    Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
 
     Raises:
-        LorarecError: it belongs to another backbone, or adapts something that is no linear layer of this one.
+        LorarecError: it belongs to another backbone, or adapts something that cannot be adapted in this one.
     """
     trained_on = (adapter.meta or {}).get("backbone") or {}
     fingerprint = trained_on.get("fingerprint")
@@ -144,7 +143,7 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
         check_base_model(adapter.folder, adapter.config, backbone)
     elif not backbone.has_fingerprint(fingerprint):
         raise LorarecError(
-            f"adapter {adapter.folder} belongs to backbone {str(trained_on.get('id')):.100} ({fingerprint:.16}), "
+            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')!s:.100} ({fingerprint:.16}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
         )
     layers = linear_layers(backbone.model)
@@ -152,6 +151,11 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
         if name not in layers:
             raise LorarecError(
                 f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not offer"
+            )
+        if has_8_bit_floats(layers[name]):
+            raise LorarecError(
+                f"backbone {backbone.id} keeps {name:.200} in 8-bit floats, which no adapter can work with: "
+                "load the model that it was quantised from"
             )
         if (a.shape[1], b.shape[0]) != dimensions(layers[name]):
             raise LorarecError(

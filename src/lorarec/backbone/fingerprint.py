@@ -42,7 +42,7 @@ def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
 
 
 def fingerprint_of_files(source: str) -> str | None:
-    """What adapters of earlier versions know a backbone by whose files in a folder have less than 256 MiB, else None."""
+    """What adapters of earlier versions know a backbone by whose files in a folder have less than 256 MiB."""
     files = _all_files(source)
     if not files or sum(file.stat().st_size for file in files) >= WHOLE:
         return None
@@ -66,7 +66,7 @@ def _all_files(source: str) -> list[Path]:
 
 
 def weight_files(source: str) -> list[Path]:
-    """The safetensors files that transformers loads from a folder, or from its cache for a hub id; empty without any."""
+    """The safetensors files that transformers loads from a folder, or from its cache for a hub id; maybe none."""
     folder = Path(source)
     if not folder.is_dir():
         try:

@@ -8,12 +8,15 @@ from typing import Any, Self
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    FineGrainedFP8Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.quantization_config import QuantizationMethod
 
 from lorarec.artefacts import read_json
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
@@ -50,6 +53,9 @@ class Backbone:
     ) -> Self:
         """Load a backbone; only safetensors weights are read.
 
+        Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantised, since an adapter's
+        update would be lost in them.
+
         Args:
             id_or_path: `embedded`, a folder, or a hub id.
             dtype: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
@@ -75,7 +81,12 @@ class Backbone:
             kwargs["device_map"] = device
         try:
             tokenizer = load_tokenizer(source, trust_remote_code)
+            eight_bits = _is_stored_in_8_bit_floats(source, trust_remote_code)
+            if eight_bits:
+                kwargs["quantization_config"] = FineGrainedFP8Config(dequantize=True)
             model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
+            if eight_bits and kwargs["dtype"] != "auto":  # what was not quantised is loaded as it was stored
+                model.to(kwargs["dtype"])
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
@@ -130,6 +141,13 @@ def weights_dtype(dtype: str, device: str, name: str) -> Any:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise LorarecError(f"unknown dtype {dtype!r}: choose auto, float32, bfloat16 or float16")
     return getattr(torch, dtype)
+
+
+def _is_stored_in_8_bit_floats(source: str, trust_remote_code: bool) -> bool:
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    stored = getattr(config, "quantization_config", None) or {}
+    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
+    return method == QuantizationMethod.FP8
 
 
 def _quantization(bits: str) -> Any:
