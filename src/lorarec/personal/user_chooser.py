@@ -1,5 +1,6 @@
 """A user chooser in memory: anyone's mixture of the finished adapters, from what is known of the user now."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import polars as pl
 import torch
 
 from lorarec.adapters import Adapter, AdapterBank
+from lorarec.adapters.files import JSON_LIMIT, require_regular
+from lorarec.adapters.peft_io import WEIGHTS_LIMIT
 from lorarec.adapters.prompting import prompt_settings
 from lorarec.adapters.record import check_record
 from lorarec.artefacts import file_fingerprint, read_json
@@ -82,6 +85,12 @@ class UserChooser:
 
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:
+        for file in (folder / RECORD, folder / PERSONAL / SETTINGS, folder / CRM / CRM_RECORD):
+            if os.path.lexists(file):
+                require_regular(file, JSON_LIMIT)
+        for file in (folder / PERSONAL / TENSORS, folder / VECTORS, folder / CRM / CRM_WEIGHTS):
+            if os.path.lexists(file):
+                require_regular(file, WEIGHTS_LIMIT)
         record = read_json(folder / RECORD)
         check_record(folder / RECORD, record)
         (of,) = record["datasets"]
