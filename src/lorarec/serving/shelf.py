@@ -107,18 +107,34 @@ class Shelf:
             LorarecError: one that was named is missing, unusable, of another backbone, or cannot be mixed with the
                 others.
         """
-        loaded: list[Loaded] = []
+        rows: dict[Loaded, Row] = {}
         for name in self.available() if names is None else names:
             try:
                 new = self.read(name)
-                self._install(loaded, new, self._trial(new))
+                rows[new] = self._trial(new)
             except (LorarecError, OSError) as error:
                 if names is not None:
                     raise
                 logger.warning("adapter %s is not loaded: %s", name, error)
+        try:
+            self._install([], rows)
+        except LorarecError:
+            if names is not None:
+                raise
+            rows = self._those_that_go_together(rows)
+        self._publish({one.name: one for one in rows})
+
+    def _those_that_go_together(self, rows: Mapping[Loaded, Row]) -> dict[Loaded, Row]:
+        """Install adapters one by one, and leave out with a warning each that cannot be."""
+        kept: dict[Loaded, Row] = {}
+        for one, row in rows.items():
+            try:
+                self._install(list(kept), {one: row})
+            except LorarecError as error:
+                logger.warning("adapter %s is not loaded: %s", one.name, error)
             else:
-                loaded.append(new)
-        self._publish({one.name: one for one in loaded})
+                kept[one] = row
+        return kept
 
     def _trial(self, one: Loaded) -> Row:
         """A request of two titles for an adapter, prompted as its record says.
@@ -133,17 +149,21 @@ class Shelf:
         example = builder.example([titles[0]] * min(settings["max_history"], MOST_SHOWN), titles)
         return Row(example, builder, Mixture({one: 1.0}, {one: one.chooser.weights(None)} if one.chooser else {}))
 
-    def _install(self, loaded: Sequence[Loaded], new: Loaded, trial: Row) -> None:
-        """Put another adapter into the model, and take it out again if its scores are no numbers.
+    def _install(self, loaded: Sequence[Loaded], new: Mapping[Loaded, Row]) -> None:
+        """Put more adapters into the model, and take them out again if scores are no numbers.
+
+        Args:
+            loaded: those that are in it.
+            new: adapter -> what to try it with.
 
         Raises:
-            LorarecError: it does not go with the others, or its scores are NaN or infinite; the others stay.
+            LorarecError: they do not go together, or one's scores are NaN or infinite; those loaded stay.
         """
-        self._engine.install([*loaded, new])
+        self._engine.install([*loaded, *new])
         try:
-            scores = self._engine.score([trial])[0]
-            if not np.isfinite(scores).all():
-                raise LorarecError(f"{new.name} gives scores that are NaN or infinite: train it again at a lower rate")
+            for one, row in new.items():
+                if not np.isfinite(self._engine.score([row])[0]).all():
+                    raise LorarecError(f"the scores of {one.name} are NaN or infinite: train it at a lower rate")
         except BaseException:
             self._engine.install(loaded)
             raise
@@ -163,7 +183,7 @@ class Shelf:
                 trial = await asyncio.to_thread(self._trial, new)
                 # Old and new version together, until no request for the old one is left in the queue.
                 before = list(self.loaded.values())
-                await batcher.call(lambda: self._install(before, new, trial))
+                await batcher.call(lambda: self._install(before, {new: trial}))
             except (LorarecError, OSError) as error:
                 kept = "; the version in memory stays in use" if name in self.loaded else ""
                 raise Problem(422, f"adapter {name} cannot be loaded: {self._told(error)}{kept}", "name") from error
