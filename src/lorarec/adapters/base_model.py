@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 #: A model's folder in the hub's cache, and a hub id.
 SNAPSHOT = re.compile(r".*models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Backbone) -> None:

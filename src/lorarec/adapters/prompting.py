@@ -1,5 +1,6 @@
 """How an adapter was prompted in training, from its `lorarec.json`: it must be prompted so ever after."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
 def _own_template(folder: Path | None, recorded: str) -> TemplateText:
     """The file in the folder that has the recorded name; older versions recorded where it was in training."""
     name = Path(recorded).name
-    inside = folder / name if folder is not None and name not in ("", "..") and "\0" not in name else None
-    if inside is None or not inside.is_file() or inside.resolve().parent != inside.parent.resolve():
+    inside = Path("" if folder is None else folder, name)
+    # Unlike Path's, os.path.isfile says no of a name that cannot be one.
+    if folder is None or not os.path.isfile(inside) or inside.resolve().parent != folder.resolve():
         raise LorarecError(
             f"adapter {folder} was trained with the template {shown(recorded)}, which is not in its folder: "
             "copy it there"
