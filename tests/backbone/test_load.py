@@ -1,9 +1,11 @@
 """Backbones: the embedded one, folders, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
 from lorarec.backbone.load import embedded_folder
@@ -39,6 +41,28 @@ def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) ->
     torch.save(tiny_backbone.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(LorarecError, match="cannot be loaded"):
         Backbone.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_path: Path) -> None:
+    """As they are stored by DeepSeek and Qwen: a scale for each block of the weights."""
+    tiny_backbone.model.save_pretrained(tmp_path)
+    tiny_backbone.tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in state if name.endswith("_proj.weight")]:
+        scale = state[name].abs().max() / 448
+        state[name] = (state[name] / scale).to(torch.float8_e4m3fn)
+        state[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = Backbone.load(tmp_path, dtype=dtype, device="cpu").model
+    wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
+    for name, weight in model.state_dict().items():
+        before = tiny_backbone.model.state_dict()[name]
+        torch.testing.assert_close(weight.float(), before, rtol=0.08, atol=0.01)
 
 
 @pytest.mark.parametrize(
