@@ -57,7 +57,7 @@ def test_names_of_the_same_model(base, used, named, qwen2, as_backbone, caplog) 
         ("embedded", "Qwen/Qwen2.5-0.5B"),
         ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B"),
         (SNAPSHOT, "Qwen/Qwen3-0.6B"),
-        ("gpt2", "distilgpt2"),
+        ("Qwen/Qwen2.5-0.5B", SNAPSHOT.replace("2.5", "3")),
     ],
 )
 def test_another_model_is_refused(base, used, named, qwen2, as_backbone) -> None:
@@ -77,6 +77,7 @@ def test_another_model_is_refused(base, used, named, qwen2, as_backbone) -> None
         ("/models/theirs", "/models/ours"),
         ("../theirs", "embedded"),
         ("~/models/theirs", "embedded"),
+        ("gpt2", "distilgpt2"),
     ],
 )
 def test_what_cannot_be_compared_is_told(base, used, named, qwen2, as_backbone, caplog) -> None:

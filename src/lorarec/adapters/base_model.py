@@ -11,9 +11,9 @@ from lorarec.errors import LorarecError
 
 logger = logging.getLogger(__name__)
 
-#: A model's folder in the hub's cache, and a hub id.
+#: A model's folder in the hub's cache, and a hub id (one without an owner may as well be a folder's name).
 SNAPSHOT = re.compile(r".*models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)")
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Backbone) -> None:
@@ -63,4 +63,4 @@ def _last(name: str) -> str:
 
 def _is_hub_id(name: str) -> bool:
     """Whether a name is of the hub or `embedded`, and not of a folder."""
-    return HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+    return name == EMBEDDED or (HUB_ID.fullmatch(name) is not None and not Path(name).exists())
