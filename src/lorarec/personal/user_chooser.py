@@ -92,8 +92,8 @@ class UserChooser:
             if os.path.lexists(file):
                 require_regular(file, WEIGHTS_LIMIT)
         record = read_json(folder / RECORD)
-        check_record(folder / RECORD, record)
         (of,) = record["datasets"]
+        check_record(folder / RECORD, record)
         if of["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
                 f"{folder} is for the users of dataset {of['name']} ({of['fingerprint']}), "
