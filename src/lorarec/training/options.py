@@ -28,8 +28,8 @@ class TrainOptions:
         loss: `listwise`, the cross-entropy of the true item over the candidate set; `pointwise`, the binary
             cross-entropy of yes and no for each candidate by itself, as TALLRec's (readout `verdict` only); or
             `next-token`, the papers' loss on the tokens of the true title (readout `likelihood` only).
-        template: a Jinja2 file in place of the bundled prompt template, kept beside the adapter as `template.j2`; what it
-            may hold is limited (see `lorarec.prompts.sandbox`).
+        template: a Jinja2 file in place of the bundled prompt template, kept beside the adapter as `template.j2`; what
+            it may hold is limited (see `lorarec.prompts.sandbox`).
         rank: rank r of each adapter matrix.
         alpha: the adapter's output is scaled by alpha / rank.
         dropout: probability of dropping an input of an adapter.
