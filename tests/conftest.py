@@ -83,7 +83,7 @@ def make_model(kind: str, vocabulary: int) -> Any:
 
 @pytest.fixture(params=["qwen2", "llama", "gpt2", "mistral", "lfm2", "recurrent_gemma"])
 def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny backbone of each architecture in turn: rotary and absolute positions, a window, convolution, recurrence."""
+    """A tiny backbone of each architecture in turn: positions of two kinds, a window, convolution, recurrence."""
     return Backbone(make_model(request.param, len(tokenizer)), tokenizer, f"tiny-{request.param}", request.param)
 
 

@@ -1,11 +1,12 @@
 """Tiny random causal LMs of three architectures, and random adapters written by PEFT itself."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from lorarec.backbone import Backbone
 
 VOCABULARY = 61
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -38,7 +39,7 @@ def qwen2():
 
 @pytest.fixture
 def as_backbone():
-    return lambda model: SimpleNamespace(model=model, id="tiny", fingerprint="0123456789abcdef", tokenizer=None)
+    return lambda model, name="tiny": Backbone(model, None, name, "0123456789abcdef")
 
 
 @pytest.fixture

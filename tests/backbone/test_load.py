@@ -1,12 +1,14 @@
 """Backbones: the embedded one, folders, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
-from lorarec.backbone.load import _fingerprint, embedded_folder
+from lorarec.backbone.load import embedded_folder
 from lorarec.errors import LorarecError
 
 
@@ -33,24 +35,34 @@ def test_a_saved_folder_loads_with_the_same_fingerprint(tiny_backbone: Backbone,
     assert all(torch.equal(a, b) for a, b in weights)
 
 
-def test_fingerprint_of_a_hub_model_is_that_of_its_weights(tiny_backbone: Backbone) -> None:
-    """Another version of transformers, or other precision, does not make another backbone of it."""
-    model = tiny_backbone.model
-    before = _fingerprint(model, "some/hub-id")
-    model.config.transformers_version = "0.1"
-    model.config.dtype = torch.float16
-    assert _fingerprint(model, "some/hub-id") == before
-    with torch.no_grad():
-        model.get_input_embeddings().weight[0] += 1
-    assert _fingerprint(model, "some/hub-id") != before
-
-
 def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) -> None:
     tiny_backbone.model.config.save_pretrained(tmp_path)
     tiny_backbone.tokenizer.save_pretrained(tmp_path)
     torch.save(tiny_backbone.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(LorarecError, match="cannot be loaded"):
         Backbone.load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
+def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_path: Path) -> None:
+    """As they are stored by DeepSeek and Qwen: a scale for each block of the weights."""
+    tiny_backbone.model.save_pretrained(tmp_path)
+    tiny_backbone.tokenizer.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    for name in [name for name in state if name.endswith("_proj.weight")]:
+        scale = state[name].abs().max() / 448
+        state[name] = (state[name] / scale).to(torch.float8_e4m3fn)
+        state[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = Backbone.load(tmp_path, dtype=dtype, device="cpu").model
+    wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {wanted}
+    for name, weight in model.state_dict().items():
+        before = tiny_backbone.model.state_dict()[name]
+        torch.testing.assert_close(weight.float(), before, rtol=0.08, atol=0.01)
 
 
 @pytest.mark.parametrize(

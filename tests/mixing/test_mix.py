@@ -3,8 +3,10 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from lorarec.adapters import AdapterBank, fold, install, read_adapter
+from lorarec.adapters.prompting import prompt_settings
 from lorarec.errors import LorarecError
 from lorarec.mixing import mix
 from lorarec.scoring import score_batch
@@ -168,3 +170,39 @@ def test_model_is_left_as_it_was(tiny_backbone, pair, arguments, tmp_path):
     assert model.training
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_adapter_that_changes_nothing_is_told(tiny_backbone, pair, arguments, tmp_path, caplog):
+    mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed")
+    assert not caplog.records
+    path = pair[1] / "adapter_model.safetensors"
+    save_file({name: tensor * ("lora_A" in name) for name, tensor in load_file(path).items()}, path)
+    mix(tiny_backbone, pair, out=tmp_path / "again", **arguments["fixed"], method="fixed")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"adapter {pair[1]} changes nothing, since B is zero in all layers: leave it out"
+    ]
+
+
+def test_a_template_of_ones_own_goes_with_the_mixture(tiny_backbone, pair, arguments, tmp_path):
+    text = "{{ history | join(', ') }} then {{ candidate }}?"
+    for folder, name in zip(pair, ("here.j2", "there.j2"), strict=True):
+        meta = json.loads((folder / "lorarec.json").read_text())
+        meta["options"]["template"] = f"/home/someone/{name}"
+        (folder / name).write_text(text)
+        (folder / "lorarec.json").write_text(json.dumps(meta))
+    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    assert json.loads((out / "lorarec.json").read_text())["options"]["template"] == "template.j2"
+    assert prompt_settings(read_adapter(out))["template"].text == text
+    again = mix(tiny_backbone, [out, pair[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
+    assert prompt_settings(read_adapter(again))["template"].text == text
+
+
+def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, pair, arguments, tmp_path):
+    for folder in pair:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        settings = {"target_modules": r".*(a|a)+_proj|.*", "exclude_modules": "(x+)+y"}
+        (folder / "adapter_config.json").write_text(json.dumps(config | settings))
+    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(read_adapter(pair[0]).tensors)
+    assert config["exclude_modules"] is None

@@ -1,6 +1,7 @@
 """The user chooser: who is told apart, what stays as it is, what it never sees."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lorarec.artefacts import read_json, write_json
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.mixing import CasePrompts
-from lorarec.personal import PersonalLora, choose_by_user, export_user
+from lorarec.personal import PersonalLora, UserChooser, choose_by_user, export_user
 from lorarec.personal.score import user_scores
 from lorarec.personal.users import user_mixtures
 from lorarec.ranking import Ranker
@@ -196,3 +197,35 @@ def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
     with pytest.raises(LorarecError, match="belongs to backbone other"):
         choose_by_user(tiny_backbone, pair, dataset, split, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
+    text = "{{ history | join(', ') }} then {{ candidate }}{% if note %}, {{ note }}{% endif %}?"
+    for folder in pair:
+        record = read_json(folder / "lorarec.json")
+        record["options"]["template"] = "own.j2"
+        (folder / "own.j2").write_text(text)
+        write_json(folder / "lorarec.json", record)
+    dataset, split = shop
+    out = tmp_path / "chosen"
+    choose_by_user(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK)
+    export_user(out, split.valid["user_id"][0], tmp_path / "own", tiny_backbone)
+    for folder in (tmp_path / "own", out / "constant"):
+        with Ranker(tiny_backbone, folder) as ranker:
+            assert ranker.builder.template.source == text
+    assert UserChooser.load(out, tiny_backbone, dataset).settings["template"].text == text
+
+
+@pytest.mark.parametrize(
+    "name", ["choose.json", "titles.parquet", "personal/personal.json", "personal/personal.safetensors"]
+)
+def test_files_of_a_chooser_that_never_end(name, tiny_backbone, pair, shop, tmp_path):
+    dataset, split = shop
+    out = tmp_path / "chosen"
+    choose_by_user(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK | {"cases": 4})
+    (out / name).unlink()
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(out / name)
+        with pytest.raises(LorarecError, match=f"{name} is not a regular file"):
+            UserChooser.load(out, tiny_backbone, dataset)
+        (out / name).unlink()

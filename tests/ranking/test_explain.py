@@ -80,11 +80,12 @@ def test_as_scoring_every_shorter_history_alone(
 
 
 def test_the_item_that_others_chose_with_the_candidate_is_found(
-    shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter], tmp_path: Path
+    shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]
 ) -> None:
     """The prompt tells of the history by evidence alone, so one item is the whole cause."""
-    (tmp_path / "own.j2").write_text("- {{ candidate }}{% if note %}: {{ note }}{% endif %}\n")
-    adapter = evident(tiny_backbone, template=str(tmp_path / "own.j2"))
+    adapter = evident(tiny_backbone, template="own.j2")
+    assert adapter.folder is not None
+    (adapter.folder / "own.j2").write_text("- {{ candidate }}{% if note %}: {{ note }}{% endif %}\n")
     with Ranker(tiny_backbone, adapter) as ranker:
         found = explain(ranker, shop, "me", "x18")
     effects = {influence.item_id: abs(influence.score) for influence in found.influences}

@@ -316,7 +316,8 @@ def test_a_broken_folder_leaves_what_is_in_memory(
 
 def test_another_rule_is_refused(make_service: Callable[..., Service], play: Any) -> None:
     with pytest.raises(LorarecError, match=r"chosen was trained with combine=factors.*--combine factors"):
-        make_service(combine="deltas")
+        make_service(combine="deltas", load=["chosen"])
+    assert "chosen" not in make_service(combine="deltas").shelf.loaded
     service = make_service(combine="deltas", load=["general"])
 
     async def scenario(client: httpx2.AsyncClient) -> None:

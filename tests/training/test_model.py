@@ -4,8 +4,10 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lorarec.adapters import read_adapter
 from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
+from lorarec.ranking import Ranker
 from lorarec.scoring import score_batch
 from lorarec.training.model import adapted
 from lorarec.training.options import TrainOptions
@@ -112,3 +114,27 @@ def test_named_layers_and_unknown_ones(backbone, builder) -> None:
     assert {name.split(".lora_")[0].split(".")[-1] for name in trained} == {"q_proj", "v_proj"}
     with pytest.raises(LorarecError, match="nowhere"), adapted(backbone, builder, TrainOptions(targets="nowhere")):
         pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rank_pattern": {"q_proj": 5}, "alpha_pattern": {r"layers\.1\.self_attn\.(q|v)_proj": 7}},
+        {"use_rslora": True, "rank_pattern": {"down_proj": 2}},
+        {"target_modules": r".*layers\.1\..*(q|v)_proj"},
+        {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+        {"target_modules": "all-linear", "exclude_modules": r".*mlp.*", "init_lora_weights": "gaussian"},
+    ],
+)
+def test_goes_on_from_adapters_of_any_settings(options, backbone, builder, examples, write_adapter, tmp_path) -> None:
+    folder = write_adapter(backbone.model, tmp_path / "start", 1, task_type="CAUSAL_LM", **options)
+    start = read_adapter(folder)
+    with adapted(backbone, builder, TrainOptions(), start_from=folder) as model:
+        model.eval()
+        found = scores(model.base_model.model, examples, builder)
+        model.save_pretrained(str(tmp_path / "again"))
+    again = read_adapter(tmp_path / "again")
+    assert again.tensors.keys() == start.tensors.keys()
+    assert again.scales == pytest.approx(start.scales)
+    with Ranker(backbone, folder) as ranker:
+        torch.testing.assert_close(found, scores(ranker.backbone.model, examples, builder), rtol=1e-4, atol=1e-4)

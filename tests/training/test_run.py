@@ -5,10 +5,13 @@ import os
 import pytest
 import torch
 
+from lorarec.adapters import read_adapter
 from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
+from lorarec.ranking import Ranker
 from lorarec.scoring import score_batch
 from lorarec.training import TrainOptions, train
+from lorarec.training.run import warmup_steps
 from lorarec.training.validation import Validation
 
 QUICK = {"batch_size": 16, "negatives": 4, "rank": 4, "epochs": 1, "lr": 1e-2, "eval_users": 8, "eval_every": 2}
@@ -180,3 +183,86 @@ def test_validation_is_a_seeded_sample_of_every_dataset(shared, pairs) -> None:
     assert len(validation.batches()) < 11
     assert figures[0] == figures[1]
     assert list(figures[0]) == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10"]
+
+
+def test_rate_of_no_whole_run_is_zero() -> None:
+    for share in (0, 0.05, 0.5, 0.99):
+        for steps in (1, 2, 3, 7, 20, 1000):
+            assert 0 <= warmup_steps(share, steps) < steps
+    assert [warmup_steps(0.05, steps) for steps in (1, 2, 20, 21, 1000)] == [0, 1, 1, 2, 50]
+
+
+@pytest.mark.parametrize(("samples", "warmup"), [(16, 0.05), (16, 0.0), (16, 0.99), (32, 0.05), (48, 0.99)])
+def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplog, samples, warmup) -> None:
+    options = QUICK | {"samples": samples, "warmup": warmup, "eval_users": 0}
+    out = train(shared, [pair], tmp_path / "adapter", **options)
+    assert json.loads((out / "lorarec.json").read_text())["training"]["steps"] == samples // 16
+    assert all(b.abs().max() > 1e-4 for _, b in read_adapter(out).tensors.values())
+    assert not caplog.records
+
+
+def test_training_that_changed_nothing_is_told(shared, pair, first, tmp_path, caplog) -> None:
+    quick = QUICK | {"samples": 16, "eval_users": 0, "lr": 1e-300}
+    out = train(shared, [pair], tmp_path / "zero", **quick)
+    assert f"adapter {out} changes nothing, since B is zero in all layers" in caplog.text
+    assert read_adapter(out).is_zero
+    caplog.clear()
+    out = train(shared, [pair], tmp_path / "again", start_from=first, **quick)
+    assert f"adapter {out} is still as the one that it started from" in caplog.text
+
+
+def test_weights_that_are_no_numbers_are_not_written(shared, pair, tmp_path, monkeypatch) -> None:
+    """The loss of the last step says nothing of the weights after it."""
+    step = torch.optim.AdamW.step
+
+    def diverge(self, closure=None):
+        result = step(self, closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.fill_(float("inf"))
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", diverge)
+    with pytest.raises(LorarecError, match="the training diverged, lower the learning rate"):
+        train(shared, [pair], tmp_path / "adapter", **QUICK | {"samples": 16, "eval_users": 0})
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_an_own_template_is_kept_beside_the_adapter(shared, pair, tmp_path) -> None:
+    text = "{% for title in history %}{{ title }} {% endfor %}then {{ candidate }}?"
+    (tmp_path / "words.j2").write_text(text)
+    quick = QUICK | {"samples": 16, "eval_users": 0}
+    out = train(shared, [pair], tmp_path / "adapter", template=tmp_path / "words.j2", **quick)
+    record = json.loads((out / "lorarec.json").read_text())
+    assert record["template"] == record["options"]["template"] == "template.j2"
+    out = out.rename(tmp_path / "moved")
+    (tmp_path / "words.j2").unlink()
+    with Ranker(shared, out) as ranker:
+        assert ranker.builder.template.source == text
+    other = train(shared, [pair], tmp_path / "other", template="click", **quick)
+    assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click"
+    assert not (other / "template.j2").exists()
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_text_of_the_template_is_another_run(shared, pair, tmp_path, monkeypatch) -> None:
+    template = tmp_path / "words.j2"
+    template.write_text("{{ history | join(', ') }} then {{ candidate }}?")
+    options = QUICK | {"template": template, "eval_every": 1}
+    monkeypatch.setattr("lorarec.training.run.write_adapter", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(shared, [pair], tmp_path / "adapter", **options)
+    template.write_text("{{ history | join('; ') }} then {{ candidate }}?")
+    with pytest.raises(LorarecError, match="template_fingerprint was"):
+        train(shared, [pair], tmp_path / "adapter", resume=True, **options)
+
+
+def test_same_training_gives_the_same_bytes(shared, pair, tmp_path) -> None:
+    """In processes whose sets have other orders as well."""
+    quick = QUICK | {"samples": 16, "eval_users": 0}
+    one, other = (read_adapter(train(shared, [pair], tmp_path / name, **quick)) for name in "ab")
+    assert one.fingerprint == other.fingerprint
+    assert one.config["target_modules"] == sorted(one.config["target_modules"])

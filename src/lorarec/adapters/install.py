@@ -9,10 +9,14 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorarec.adapters.bank import DELTAS, AdapterBank
-from lorarec.adapters.layers import dimensions, linear_layers, parent_and_name
+from lorarec.adapters.layers import dimensions, has_8_bit_floats, is_foldable, linear_layers, parent_and_name
 from lorarec.adapters.mixed_linear import MixedLinear
 from lorarec.adapters.peft_io import Adapter
 from lorarec.errors import LorarecError
+
+#: The share of an update, in the Frobenius norm, that may be lost in rounding. Half of a bfloat16's last place is 1/512
+#: of a weight, so updates of a fiftieth of the weights are still within it.
+LOST = 0.1
 
 
 class MixedModel:
@@ -90,31 +94,43 @@ class Folded:
 def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     """Add `scale * B A` to the weights of each adapted layer, so that the adapter costs nothing at inference.
 
-    The weights of a quantised layer cannot hold the sum: there the adapter stays beside the layer.
+    Where the weights cannot hold the sum the adapter stays beside the layer: in quantised layers, and where rounding to
+    the weights' type would take more than `LOST` of the update, as bfloat16 does with updates that are small beside the
+    weights, or would overflow, as float16 does beyond 65,504.
 
     Args:
         reversible: keep the original weights in memory for `undo`; without it they are freed layer by layer.
 
     Raises:
-        LorarecError: the model lacks a layer.
+        LorarecError: the model lacks a layer, or keeps it in 8-bit floats.
     """
     layers = _find(model, {name: (a.shape[1], b.shape[0]) for name, (a, b) in adapter.tensors.items()})
-    quantised = [name for name, layer in layers.items() if not layer.weight.is_floating_point()]
-    originals = {}
-    for name, (a, b) in adapter.tensors.items():
-        if name in quantised:
+    originals, beside = {}, []
+    for name, layer in layers.items():
+        folded = _sum(layer, *adapter.tensors[name], adapter.scales[name]) if is_foldable(layer) else None
+        if folded is None:
+            beside.append(name)
             continue
-        layer = layers[name]
         original = layer.weight
-        precise = torch.promote_types(original.dtype, torch.float32)
-        delta = adapter.scales[name] * (b.to(original.device, precise) @ a.to(original.device, precise))
-        delta = delta.T if isinstance(layer, Conv1D) else delta
         # A new parameter instead of an update in place: tied weights elsewhere keep their values.
-        folded = (original.detach().to(precise) + delta).to(original.dtype)
         layer.weight = nn.Parameter(folded, requires_grad=original.requires_grad)
         if reversible:
             originals[layer] = original
-    return Folded(originals, _beside(model, adapter, quantised))
+    return Folded(originals, _beside(model, adapter, beside))
+
+
+def _sum(layer: Any, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor | None:
+    """The weights with the update in them, or None if their type cannot hold it."""
+    original = layer.weight.detach()
+    precise = torch.promote_types(original.dtype, torch.float32)
+    delta = scale * (b.to(original.device, precise) @ a.to(original.device, precise))
+    delta = delta.T if isinstance(layer, Conv1D) else delta
+    wanted = original.to(precise) + delta
+    folded = wanted.to(original.dtype)
+    if original.dtype == precise:
+        return folded
+    lost = (folded.to(precise) - wanted).norm() / delta.norm()
+    return None if lost > LOST or (not lost.isfinite() and delta.any()) else folded
 
 
 def _beside(model: Any, adapter: Adapter, names: Sequence[str]) -> MixedModel:
@@ -135,4 +151,9 @@ def _find(model: Any, sizes: dict[str, tuple[int, int]]) -> dict[str, Any]:
             raise LorarecError(f"the model has no linear layer {name}: the adapter belongs to another backbone")
         if dimensions(layers[name]) != size:
             raise LorarecError(f"the adapter belongs to another backbone: {name} has another size in it")
+        if has_8_bit_floats(layers[name]):
+            raise LorarecError(
+                f"{name} is kept in 8-bit floats, which no adapter can work with: "
+                "load the model that it was quantised from"
+            )
     return {name: layers[name] for name in sizes}

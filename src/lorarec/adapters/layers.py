@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+#: In which a layer can hold and compute an adapter's update.
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def dimensions(layer: nn.Module) -> tuple[int, int] | None:
@@ -21,6 +25,22 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     output: Any = getattr(model, "get_output_embeddings", lambda: None)
     head = output()
     return {name: layer for name, layer in model.named_modules() if layer is not head and dimensions(layer) is not None}
+
+
+def is_foldable(layer: nn.Module) -> bool:
+    """Whether a layer is x W^T + b with W as it is stored, so that an update may be added to W.
+
+    Quantised layers are not, nor subclasses of `nn.Linear`, which may compute something else, nor weights that only
+    look like floats (torchao's).
+    """
+    weight: Any = layer.weight
+    return type(layer) in (nn.Linear, Conv1D) and type(weight.data) is torch.Tensor and weight.dtype in DTYPES
+
+
+def has_8_bit_floats(layer: nn.Module) -> bool:
+    """Whether a layer stores its weights in 8-bit or shorter floats, in which an adapter cannot compute."""
+    weight: Any = layer.weight
+    return weight.is_floating_point() and weight.dtype not in DTYPES
 
 
 def parent_and_name(model: nn.Module, path: str) -> tuple[nn.Module, str]:

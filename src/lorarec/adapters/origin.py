@@ -13,10 +13,10 @@ def trained_on(adapter: Adapter) -> list[dict[str, Any]]:
     A second round adds the datasets of the adapter it started from, a mixture those of all its parts.
     """
     meta = adapter.meta or {}
-    sources = [meta, meta.get("start_from") or {}, *meta.get("adapters", [])]
+    sources = [meta, meta.get("start_from") or {}, *(meta.get("adapters") or [])]
     found: list[dict[str, Any]] = []
     for source in sources:
-        found += [dataset for dataset in source.get("datasets", []) if dataset not in found]
+        found += [dataset for dataset in source.get("datasets") or [] if dataset not in found]
     return found
 
 
@@ -30,14 +30,14 @@ def part_weights(adapter: Adapter, name: str) -> dict[str, dict[str, float]]:
     """
     meta = adapter.meta or {}
     made = meta.get("mix") or meta.get("personal") or {}
-    names = made.get("names") or [Path(part["path"]).name for part in meta.get("adapters", [])]
+    names = made.get("names") or [Path(part.get("path") or "").name for part in meta.get("adapters") or []]
     weights = made.get("weights")
     per_layer = weights if isinstance(weights, dict) else dict.fromkeys(adapter.tensors, weights)
     return {layer: _named(names, per_layer.get(layer) or []) or {name: 1.0} for layer in adapter.tensors}
 
 
 def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
-    if len(set(names)) != len(weights):
+    if not len(set(names)) == len(names) == len(weights):
         names = [f"adapter {number}" for number in range(1, len(weights) + 1)]
     return dict(zip(names, weights, strict=True))
 

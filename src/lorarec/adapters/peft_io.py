@@ -1,6 +1,5 @@
 """LoRA adapters in and out of plain PEFT folders (`adapter_config.json` and `adapter_model.safetensors`)."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,25 +10,25 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorarec.adapters.layers import dimensions, linear_layers
-from lorarec.artefacts import file_fingerprint, read_json, write_json
+from lorarec.adapters.base_model import check_base_model
+from lorarec.adapters.files import read_bounded_json, require_regular
+from lorarec.adapters.layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
+from lorarec.adapters.peft_config import check_config, layer_ranks_and_scales
+from lorarec.adapters.record import META, read_record
+from lorarec.artefacts import file_fingerprint, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 
-CONFIG, WEIGHTS, META = "adapter_config.json", "adapter_model.safetensors", "lorarec.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 #: Settings that say which layers are adapted.
 LAYER_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-#: Settings that change what the two matrices mean, so that such an adapter cannot be mixed.
-UNSUPPORTED = (
-    *("use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save", "trainable_token_indices"),
-    *("layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config", "kasa_config"),
-    *("monteclora_config", "velora_config", "megatron_config"),
-)
-#: Initialisations that also change the backbone's own weights.
-CHANGES_BACKBONE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+#: Bytes of an adapter's weights: rank 64 on all layers of a model of 70B parameters, in float32, has 3.3 GB.
+WEIGHTS_LIMIT = 4 << 30
+#: Bytes of the header of a safetensors file: 16 MiB name a hundred thousand tensors.
+HEADER_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class Adapter:
         return {name: a.shape[0] for name, (a, _) in self.tensors.items()}
 
     @property
+    def is_zero(self) -> bool:
+        """Whether it leaves the backbone as it is: in each layer A or B is zero everywhere."""
+        return all(not a.any() or not b.any() for a, b in self.tensors.values())
+
+    @property
     def fingerprint(self) -> str:
         """Content hash of the two files of a PEFT folder.
 
@@ -67,68 +71,92 @@ class Adapter:
         return file_fingerprint(self.folder / CONFIG, self.folder / WEIGHTS)
 
 
-def read_adapter(folder: str | Path, backbone: Backbone | None = None) -> Adapter:
-    """Read a PEFT LoRA folder; nothing in it is executed.
+def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
+    """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
     Args:
         backbone: check that the adapter belongs to this backbone (see `check_backbone`).
+        limit: bytes that the file of weights may have.
 
     Raises:
-        LorarecError: a file is missing or corrupted, the weights are pickled, the adapter is no plain LoRA, or it
-            belongs to another backbone.
+        LorarecError: a file is missing, corrupted or too large, the weights are pickled or not finite, the adapter is
+            no plain LoRA, its files contradict each other, its `lorarec.json` could not be used, or it belongs to
+            another backbone.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
-    config = read_json(folder / CONFIG)
-    _check_config(folder, config)
-    pairs = _pairs(folder, _load(folder))
-    tensors, scales = {}, {}
-    for name, pair in pairs.items():
-        rank = pair["A"].shape[0]
-        if pair["A"].ndim != 2 or pair["B"].ndim != 2 or pair["B"].shape[1] != rank:
-            raise LorarecError(f"{folder / WEIGHTS}: A and B of {name} do not fit together")
-        tensors[name] = (pair["A"], pair["B"])
-        scales[name] = _scale(config, name, rank)
-    meta = read_json(folder / META) if (folder / META).exists() else None
-    if not isinstance(meta, dict | None):
-        raise LorarecError(f"{folder / META} does not describe an adapter")
-    adapter = Adapter(tensors, scales, config, meta, folder)
+    config = read_bounded_json(folder / CONFIG)
+    check_config(folder / CONFIG, config)
+    tensors = _pairs(folder / WEIGHTS, _load(folder, limit))
+    settings = layer_ranks_and_scales(folder / CONFIG, config, tensors)
+    for name, (rank, _) in settings.items():
+        found = tensors[name][0].shape[0]
+        if found != rank:
+            raise LorarecError(
+                f"adapter {folder}: {name:.200} has rank {found} in {WEIGHTS}, but r is {rank} in {CONFIG}: "
+                "the two files do not belong together"
+            )
+    scales = {name: scale for name, (_, scale) in settings.items()}
+    adapter = Adapter(tensors, scales, config, read_record(folder), folder)
     if backbone is not None:
         check_backbone(adapter, backbone)
     return adapter
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read safetensors.
+def same_tensors(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters have equal matrices on the same layers."""
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
+    )
+
+
+def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tensor]:
+    """Read safetensors of at most `limit` bytes.
 
     Raises:
-        LorarecError: the file is missing or corrupted.
+        LorarecError: the file is missing, no regular file, too large or corrupted.
     """
-    if not path.exists():
-        raise LorarecError(f"{path} does not exist")
+    require_regular(path, limit)
     try:
-        return load_file(path)
+        with path.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        if header <= HEADER_LIMIT:
+            return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise LorarecError(f"{path} is corrupted: {error}") from error
+        raise LorarecError(f"{path} is corrupted: {str(error)[:200]}") from error
+    raise LorarecError(f"{path} is corrupted: its header is longer than {HEADER_LIMIT:,} bytes")
 
 
 def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
-    """Refuse an adapter of another backbone, by the fingerprint in its `lorarec.json` and by its layers' shapes.
+    """Refuse an adapter of another backbone.
+
+    The fingerprint in its `lorarec.json` decides; without one the base model that it names (see `check_base_model`).
+    Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
 
     Raises:
-        LorarecError: it belongs to another backbone, or adapts something that is no linear layer of this one.
+        LorarecError: it belongs to another backbone, or adapts something that cannot be adapted in this one.
     """
-    trained_on = (adapter.meta or {}).get("backbone", {})
-    if trained_on.get("fingerprint", backbone.fingerprint) != backbone.fingerprint:
+    trained_on = (adapter.meta or {}).get("backbone") or {}
+    fingerprint = trained_on.get("fingerprint")
+    if fingerprint is None:
+        check_base_model(adapter.folder, adapter.config, backbone)
+    elif not backbone.has_fingerprint(fingerprint):
         raise LorarecError(
-            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')} ({trained_on['fingerprint']}), "
+            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')!s:.100} ({fingerprint:.16}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
         )
     layers = linear_layers(backbone.model)
     for name, (a, b) in adapter.tensors.items():
         if name not in layers:
-            raise LorarecError(f"adapter {adapter.folder} adapts {name}, which backbone {backbone.id} does not offer")
+            raise LorarecError(
+                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not offer"
+            )
+        if has_8_bit_floats(layers[name]):
+            raise LorarecError(
+                f"backbone {backbone.id} keeps {name:.200} in 8-bit floats, which no adapter can work with: "
+                "load the model that it was quantised from"
+            )
         if (a.shape[1], b.shape[0]) != dimensions(layers[name]):
             raise LorarecError(
                 f"adapter {adapter.folder} belongs to another backbone: {name} is {b.shape[0]} x {a.shape[1]} in it, "
@@ -165,63 +193,54 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
         r=rank,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]
         fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out", False)),
-        **({key: adapter.config[key] for key in LAYER_CHOICE if key in adapter.config} or _by_name(adapter)),
+        **_layer_choice(adapter),
     )
+    sort_targets(config)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(str(folder))
     if meta is not None:
         write_json(folder / META, meta)
 
 
-def _by_name(adapter: Adapter) -> dict[str, list[str]]:
-    return {"target_modules": sorted(adapter.tensors)}
+def _layer_choice(adapter: Adapter) -> dict[str, Any]:
+    """Which layers are adapted: as it was said, or all names where patterns said it, which PEFT matches unlimited."""
+    choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
+    if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
+        return choice
+    return {"target_modules": list(adapter.tensors)}
 
 
-def _check_config(folder: Path, config: Any) -> None:
-    if not isinstance(config, dict) or "peft_type" not in config:
-        raise LorarecError(f"{folder / CONFIG} is not the configuration of a PEFT adapter")
-    if config["peft_type"] != "LORA":
-        raise LorarecError(f"adapter {folder} is of type {config['peft_type']}: only LORA adapters can be mixed")
-    if config.get("bias", "none") != "none":
-        raise LorarecError(f"adapter {folder} also trains biases, which cannot be mixed: train with bias='none'")
-    for key in UNSUPPORTED:
-        if config.get(key):
-            raise LorarecError(f"adapter {folder} uses {key}, which cannot be mixed: train a plain LoRA")
-    if str(config.get("init_lora_weights", "")).lower().startswith(CHANGES_BACKBONE):
-        raise LorarecError(
-            f"adapter {folder} was initialised by {config['init_lora_weights']}, which changes the backbone: "
-            "convert it to a plain LoRA with PEFT first"
-        )
+def sort_targets(config: LoraConfig) -> None:
+    """Give PEFT's set of target modules an order, so that the same adapter has the same bytes."""
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)
 
 
-def _load(folder: Path) -> dict[str, torch.Tensor]:
+def _load(folder: Path, limit: int) -> dict[str, torch.Tensor]:
     if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
         raise LorarecError(f"{folder}/adapter_model.bin is a pickle, which can run code: save it as safetensors")
-    return read_tensors(folder / WEIGHTS)
+    return read_tensors(folder / WEIGHTS, limit)
 
 
-def _pairs(folder: Path, state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    pairs: dict[str, dict[str, torch.Tensor]] = {}
+def _pairs(path: Path, state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Layer name -> its A and B."""
+    sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state.items():
         match = KEY.fullmatch(key)
         if match is None:
-            raise LorarecError(f"{folder / WEIGHTS} holds {key}, which is no LoRA matrix of a linear layer")
-        if not torch.isfinite(tensor).all():
-            raise LorarecError(f"{folder / WEIGHTS}: {key} holds NaN or infinite values")
-        pairs.setdefault(match["module"], {})[match["side"]] = tensor
-    for name, pair in pairs.items():
+            raise LorarecError(f"{path} holds {key:.200}, which is no LoRA matrix of a linear layer")
+        if tensor.dtype not in DTYPES:
+            raise LorarecError(f"{path}: {key:.200} is {tensor.dtype}: save it in float32, bfloat16 or float16")
+        if tensor.ndim != 2 or not tensor.numel():
+            raise LorarecError(f"{path}: {key:.200} is no matrix: its shape is {tuple(tensor.shape)[:8]}")
+        if not tensor.isfinite().all():
+            raise LorarecError(f"{path}: {key:.200} holds NaN or infinite values")
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
+    for name, pair in sides.items():
         if len(pair) < 2:
-            raise LorarecError(f"{folder / WEIGHTS} holds only one of the two matrices of {name}")
-    if not pairs:
-        raise LorarecError(f"{folder / WEIGHTS} holds no LoRA matrices")
-    return pairs
-
-
-def _scale(config: dict[str, Any], name: str, rank: int) -> float:
-    """PEFT's scaling of a layer; a pattern's key matches the end of a layer's name."""
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            alpha = value
-            break
-    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+            raise LorarecError(f"{path} holds only one of the two matrices of {name:.200}")
+        if pair["B"].shape[1] != pair["A"].shape[0]:
+            raise LorarecError(f"{path}: A and B of {name:.200} do not fit together")
+    if not sides:
+        raise LorarecError(f"{path} holds no LoRA matrices")
+    return {name: (pair["A"], pair["B"]) for name, pair in sides.items()}

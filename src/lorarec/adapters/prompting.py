@@ -1,11 +1,19 @@
 """How an adapter was prompted in training, from its `lorarec.json`: it must be prompted so ever after."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from lorarec.adapters.files import read_bounded, shown
 from lorarec.adapters.peft_io import Adapter
+from lorarec.artefacts import write_text
 from lorarec.errors import LorarecError
+from lorarec.prompts.sandbox import SOURCE_LIMIT
+from lorarec.prompts.template import BUNDLED, TemplateText
 
+#: The file beside an adapter that holds a template of one's own.
+TEMPLATE = "template.j2"
 #: What `Ranker` and the choosers of weights prompt with when an adapter does not say.
 DEFAULTS: dict[str, Any] = {
     "readout": "verdict",
@@ -18,10 +26,46 @@ DEFAULTS: dict[str, Any] = {
 
 
 def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
-    """Readout, template file (None for the bundled one), length limits and evidence; defaults for what is missing."""
+    """Readout, template (None for the bundled one), length limits and evidence; defaults for what is missing.
+
+    A template is the name of a bundled one, or what a file in the adapter's folder says (`TemplateText`).
+
+    Raises:
+        LorarecError: the adapter names a template that is not in its folder.
+    """
     meta = (adapter.meta if adapter else None) or {}
     recorded = {**(meta.get("options") or {}), "readout": meta.get("readout")}
-    return {name: default if recorded.get(name) is None else recorded[name] for name, default in DEFAULTS.items()}
+    settings = {name: default if recorded.get(name) is None else recorded[name] for name, default in DEFAULTS.items()}
+    if adapter is not None and settings["template"] not in (None, *BUNDLED):
+        settings["template"] = _own_template(adapter.folder, settings["template"])
+    return settings
+
+
+def _own_template(folder: Path | None, recorded: str) -> TemplateText:
+    """The file in the folder that has the recorded name; older versions recorded where it was in training."""
+    name = Path(recorded).name
+    inside = Path("" if folder is None else folder, name)
+    # Unlike Path's, os.path.isfile says no of a name that cannot be one.
+    if folder is None or not os.path.isfile(inside) or inside.resolve().parent != folder.resolve():
+        raise LorarecError(
+            f"adapter {folder} was trained with the template {shown(recorded)}, which is not in its folder: "
+            "copy it there"
+        )
+    try:
+        return TemplateText(name, read_bounded(inside, 4 * SOURCE_LIMIT).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise LorarecError(f"template {inside} cannot be read: it is not UTF-8 text") from error
+
+
+def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as `lorarec.json` has them: a template of one's own is the file that `write_template` writes."""
+    return {key: TEMPLATE if isinstance(value, TemplateText) else value for key, value in settings.items()}
+
+
+def write_template(folder: Path, template: str | TemplateText | None) -> None:
+    """Keep a template of one's own beside the adapter that is prompted with it."""
+    if isinstance(template, TemplateText):
+        write_text(folder / TEMPLATE, template.text)
 
 
 def shared_settings(settings: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
@@ -37,8 +81,9 @@ def shared_settings(settings: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
     for name, other in others:
         for key in ("readout", "template", "evidence"):
             if other[key] != first[key]:
+                trained = ", ".join(str(getattr(each[key], "name", each[key])) for each in (first, other))
                 raise LorarecError(
-                    f"adapters {first_name} and {name} were trained with another {key} each "
-                    f"({first[key]}, {other[key]}) and cannot share prompts"
+                    f"adapters {first_name} and {name} were trained with another {key} each ({trained}) and cannot "
+                    "share prompts"
                 )
     return first

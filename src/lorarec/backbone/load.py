@@ -1,30 +1,32 @@
 """Any Hugging Face causal LM as a backbone, and the embedded one."""
 
-import hashlib
-import json
+import logging
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    FineGrainedFP8Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.quantization_config import QuantizationMethod
 
-from lorarec.artefacts import file_fingerprint, read_json
+from lorarec.artefacts import read_json
+from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 from lorarec.scoring import plan_for, require_exact
 
 EMBEDDED = "embedded"
-#: What of a configuration tells backbones apart; the rest depends on how it was loaded, and by which version.
-SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Backbone:
 
     Attributes:
         id: the hub id or folder it was loaded from, or `embedded`.
-        fingerprint: 16 hexadecimal digits of its weights; adapters remember it.
+        fingerprint: 16 hexadecimal digits of its weights (`weights_fingerprint`); adapters remember it.
     """
 
     model: PreTrainedModel
@@ -55,6 +57,9 @@ class Backbone:
 
         The first time that its weights are met on this machine a few candidates are scored at once and one by one
         (`lorarec.scoring.require_exact`).
+
+        Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantised, since an adapter's
+        update would be lost in them.
 
         Args:
             id_or_path: `embedded`, a folder, or a hub id.
@@ -84,7 +89,12 @@ class Backbone:
             kwargs["device_map"] = device
         try:
             tokenizer = load_tokenizer(source, trust_remote_code)
+            eight_bits = _is_stored_in_8_bit_floats(source, trust_remote_code)
+            if eight_bits:
+                kwargs["quantization_config"] = FineGrainedFP8Config(dequantize=True)
             model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
+            if eight_bits and kwargs["dtype"] != "auto":  # what was not quantised is loaded as it was stored
+                model.to(kwargs["dtype"])
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
@@ -92,7 +102,7 @@ class Backbone:
             # RWKV divides weights in place for half precision, which an adapter added to them would not know of.
             model.config.rescale_every = 0
         model.eval()
-        backbone = cls(model, tokenizer, name, _fingerprint(model, source))
+        backbone = cls(model, tokenizer, name, weights_fingerprint(model, source))
         if check:
             require_exact(model, backbone.fingerprint)
         return backbone
@@ -100,6 +110,19 @@ class Backbone:
     def token_limit(self, wanted: int) -> int:
         """`wanted` tokens of a prompt plus branch, or as many as the model is defined on if these are fewer."""
         return min(wanted, plan_for(self.model).max_positions or wanted)
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether a recorded fingerprint is of this backbone's weights; those of earlier versions still are."""
+        if fingerprint == self.fingerprint or fingerprint == fingerprint_of_files(source_of(self.id)):
+            return True
+        if fingerprint != fingerprint_of_first_rows(self.model, source_of(self.id)):
+            return False
+        logger.warning(
+            "the fingerprint %s was made by an earlier version from few weights: make sure that it is of %s",
+            fingerprint,
+            self.id,
+        )
+        return True
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -138,6 +161,13 @@ def weights_dtype(dtype: str, device: str, name: str) -> Any:
     return getattr(torch, dtype)
 
 
+def _is_stored_in_8_bit_floats(source: str, trust_remote_code: bool) -> bool:
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    stored = getattr(config, "quantization_config", None) or {}
+    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
+    return method == QuantizationMethod.FP8
+
+
 def _quantization(bits: str) -> Any:
     if bits not in ("4bit", "8bit"):
         raise LorarecError(f"unknown quantization {bits!r}: choose 4bit or 8bit")
@@ -150,24 +180,3 @@ def _quantization(bits: str) -> Any:
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def _fingerprint(model: PreTrainedModel, source: str) -> str:
-    """Of the safetensors files when they are at hand, else of the architecture and a few weights.
-
-    A file is identified by its header and its first tensor, so that a 7B model is not read twice.
-    """
-    folder = Path(source)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if files and sum(file.stat().st_size for file in files) < 1 << 28:
-        return file_fingerprint(*files)
-    config = model.config.get_text_config()
-    digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
-    for file in files:
-        with safe_open(file, "pt") as tensors:
-            names = sorted(tensors.keys())
-            digest.update("".join(names).encode() + str(file.stat().st_size).encode())
-    embedding: Any = model.get_input_embeddings().weight
-    rows = embedding[: min(256, embedding.shape[0])].detach().float().cpu().numpy()
-    digest.update(rows.tobytes())
-    return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """`mix`: several adapters into one, by weights that are given, searched on labelled cases or found without labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from lorarec.adapters import FACTORS, Adapter, AdapterBank, install, read_adapter, save_adapter
 from lorarec.adapters.origin import trained_on
-from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.prompting import prompt_settings, recorded_settings, write_template
 from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
@@ -26,6 +27,8 @@ NEEDS = {"fixed": ("weights",), "grid": ("validation", "builder"), "entropy": ("
 METHODS = tuple(NEEDS)
 SCOPES = ("model", "layer")
 TRACE = "mix_trace.json"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,9 @@ def mix(
     refuse_existing(out, overwrite)
     _check_choices(method, scope, adapters, weights, prompts, validation, builder)
     read = [read_adapter(folder, backbone) for folder in adapters]
+    for adapter in read:
+        if adapter.is_zero:
+            logger.warning("adapter %s changes nothing, since B is zero in all layers: leave it out", adapter.folder)
     bank = AdapterBank.stack(read)
     bank.require(combine)
     if method == "fixed":
@@ -110,6 +116,7 @@ def mix(
     }
     with new_folder(out, overwrite) as folder:
         save_adapter(merged, folder, backbone.id, meta)
+        write_template(folder, agreed_settings(read).get("template"))
         way = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}
         write_json(folder / TRACE, {"adapters": list(map(str, adapters)), **settings, **way})
         weights_picture(folder / "weights.png", bank.names, listed)
@@ -166,13 +173,18 @@ def _check_choices(
         raise LorarecError(f"method={method} chooses the weights itself: leave weights out or use method=fixed")
 
 
+def agreed_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """How all of the adapters were prompted, as far as they agree."""
+    first, *others = [prompt_settings(adapter) for adapter in adapters]
+    return {key: value for key, value in first.items() if all(other[key] == value for other in others)}
+
+
 def made_of(adapters: Sequence[Adapter]) -> dict[str, Any]:
     """What `lorarec.json` says of a mixture's parts, and how it is prompted: as they were, as far as they agree."""
-    first, *others = [prompt_settings(adapter) for adapter in adapters]
-    agreed = {key: value for key, value in first.items() if all(other[key] == value for other in others)}
+    agreed = agreed_settings(adapters)
     return {
         "readout": agreed.pop("readout", None),
-        "options": agreed,
+        "options": recorded_settings(agreed),
         "adapters": [
             {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
             for adapter in adapters

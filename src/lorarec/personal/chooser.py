@@ -9,13 +9,14 @@ import polars as pl
 import torch
 
 from lorarec.adapters import AdapterBank, read_adapter
+from lorarec.adapters.prompting import write_template
 from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import USER
 from lorarec.errors import LorarecError, refuse_unknown
 from lorarec.mixing import CasePrompts, mix
-from lorarec.mixing.mix import made_of
+from lorarec.mixing.mix import agreed_settings, made_of
 from lorarec.mixing.prompts import sampled
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.split_users import TITLES, fit_on_training_part, split_users
@@ -102,7 +103,13 @@ def choose_by_user(
         "chooser": asdict(chosen) | {"crm": str(crm)},
     }
     torch.manual_seed(chosen.seed)
-    settings: dict[str, Any] = {"combine": chosen.combine, "trainable": False, "record": record}
+    template = agreed_settings(read).get("template")
+    settings: dict[str, Any] = {
+        "combine": chosen.combine,
+        "trainable": False,
+        "record": record,
+        "template": template,
+    }
     with new_folder(out, overwrite) as folder:
         with PersonalLora(backbone, bank, fitted.representation.shape[1], **settings) as personal:
             trace = tune_chooser(personal, fitted, held_out, prompts.builder, chosen, progress)
@@ -124,6 +131,7 @@ def choose_by_user(
             "versions": versions(),
         }
         write_json(folder / RECORD, record)
+        write_template(folder, template)
     return Chosen(out, users, record)
 
 

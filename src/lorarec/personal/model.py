@@ -12,12 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lorarec.adapters import FACTORS, AdapterBank, install, save_adapter
+from lorarec.adapters.prompting import write_template
 from lorarec.artefacts import new_folder, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.mixing.choose import evaluation_mode
 from lorarec.mixing.entropy import frozen
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
+from lorarec.prompts import TemplateText
 
 
 class PersonalLora(nn.Module):
@@ -38,6 +40,7 @@ class PersonalLora(nn.Module):
         temperature: of the router's softmax; the paper's are 1 to 15.
         trainable: train the bank; without it the router alone learns who gets how much of each finished adapter.
         record: what else to keep in the JSON files of saved folders and exported adapters: readout, options, datasets.
+        template: one of the user's own that the record's options name, to be kept beside them.
 
     Attributes:
         mixed: the model with its mixed layers.
@@ -57,6 +60,7 @@ class PersonalLora(nn.Module):
         temperature: float = 1.0,
         trainable: bool = True,
         record: Mapping[str, Any] | None = None,
+        template: str | TemplateText | None = None,
     ) -> None:
         super().__init__()
         self.router = Router(len(bank.layers), width, bank.size, temperature).to(backbone.model.device)
@@ -64,6 +68,7 @@ class PersonalLora(nn.Module):
         self.combine = combine
         self.trainable = trainable
         self.record = dict(record or {})
+        self.template = template
         self._given = bank
         with ExitStack() as undo:
             undo.enter_context(frozen(backbone.model))
@@ -112,6 +117,7 @@ class PersonalLora(nn.Module):
         meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
         with new_folder(out, overwrite) as folder:
             save_adapter(bank.merge(weights, self.combine), folder, self.backbone.id, meta)
+            write_template(folder, self.template)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write router and bank as `personal.safetensors` and their settings as `personal.json`, or nothing at all.
@@ -137,6 +143,7 @@ class PersonalLora(nn.Module):
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
             write_json(folder / SETTINGS, self._made_with() | {"personal": settings})
+            write_template(folder, self.template)
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -146,7 +153,7 @@ class PersonalLora(nn.Module):
             LorarecError: a file is missing or corrupted, or belongs to another backbone.
         """
         saved = read_saved(folder, backbone)
-        personal = cls(backbone, saved.bank, **saved.options)
+        personal = cls(backbone, saved.bank, template=saved.template, **saved.options)
         personal.router.load_state_dict(saved.router.state_dict())
         return personal.eval()
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 
-from lorarec.adapters import AdapterBank, Layer, read_tensors
+from lorarec.adapters import Adapter, AdapterBank, Layer, read_tensors
+from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.record import check_record
 from lorarec.artefacts import read_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.personal.router import Router
+from lorarec.prompts import TemplateText
 
 SETTINGS, TENSORS = "personal.json", "personal.safetensors"
 OPTIONS = ("width", "combine", "temperature", "trainable", "record")
@@ -24,11 +27,13 @@ class Saved:
         options: what makes a `PersonalLora` of the bank.
         bank: the adapters; its tensors may be backed by the file.
         router: in evaluation mode.
+        template: what its prompts are built with.
     """
 
     options: dict[str, Any]
     bank: AdapterBank
     router: Router
+    template: str | TemplateText | None
 
 
 def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
@@ -42,7 +47,7 @@ def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
     if not isinstance(meta, dict) or not {"backbone", "personal"} <= meta.keys():
         raise LorarecError(f"{folder / SETTINGS} does not describe a personal LoRA")
     of, settings = meta["backbone"], meta["personal"]
-    if of["fingerprint"] != backbone.fingerprint:
+    if not backbone.has_fingerprint(of["fingerprint"]):
         raise LorarecError(
             f"{folder} belongs to backbone {of['id']} ({of['fingerprint']}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
@@ -62,7 +67,9 @@ def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
         router.load_state_dict(found)
     except RuntimeError:
         raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
-    return Saved(options, bank, router.eval())
+    check_record(folder / SETTINGS, options["record"])
+    template = prompt_settings(Adapter({}, {}, meta=options["record"], folder=folder))["template"]
+    return Saved(options, bank, router.eval(), template)
 
 
 def _bank(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> AdapterBank:

@@ -1,5 +1,6 @@
 """A user chooser in memory: anyone's mixture of the finished adapters, from what is known of the user now."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ import polars as pl
 import torch
 
 from lorarec.adapters import Adapter, AdapterBank
+from lorarec.adapters.files import JSON_LIMIT, require_regular
+from lorarec.adapters.peft_io import WEIGHTS_LIMIT
 from lorarec.adapters.prompting import prompt_settings
+from lorarec.adapters.record import check_record
 from lorarec.artefacts import file_fingerprint, read_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import Conventional
@@ -81,8 +85,15 @@ class UserChooser:
 
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:
+        for file in (folder / RECORD, folder / PERSONAL / SETTINGS, folder / CRM / CRM_RECORD):
+            if os.path.lexists(file):
+                require_regular(file, JSON_LIMIT)
+        for file in (folder / PERSONAL / TENSORS, folder / VECTORS, folder / CRM / CRM_WEIGHTS):
+            if os.path.lexists(file):
+                require_regular(file, WEIGHTS_LIMIT)
         record = read_json(folder / RECORD)
         (of,) = record["datasets"]
+        check_record(folder / RECORD, record)
         if of["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
                 f"{folder} is for the users of dataset {of['name']} ({of['fingerprint']}), "
@@ -110,7 +121,7 @@ class UserChooser:
             names=saved.bank.names,
             layers=tuple(saved.bank.layers),
             combine=saved.options["combine"],
-            settings=prompt_settings(Adapter({}, {}, meta=record)),
+            settings=prompt_settings(Adapter({}, {}, meta=record, folder=folder)),
             fingerprint=file_fingerprint(*files),
             router=saved.router,
             standard=standard,

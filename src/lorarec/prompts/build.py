@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
-from lorarec.prompts.template import Template
+from lorarec.prompts.template import Template, TemplateText
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class PromptBuilder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         readout: str = "verdict",
-        template: str | Path | None = None,
+        template: str | Path | TemplateText | None = None,
         max_tokens: int = 1024,
         max_title_tokens: int = 32,
     ) -> None:

@@ -8,16 +8,14 @@ tokenised apart, so a title has the same token ids wherever it stands, and a tit
 occurs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import SandboxedEnvironment
-
 from lorarec.errors import LorarecError
+from lorarec.prompts.sandbox import SOURCE_LIMIT, LimitedTemplate
 
 MARK = "\x00"
 READOUTS = ("verdict", "likelihood")
@@ -41,36 +39,60 @@ class Pieces:
     suffix: str
 
 
+@dataclass(frozen=True)
+class TemplateText:
+    """A template of one's own that was read already; two with the same text are equal.
+
+    Attributes:
+        name: what messages call it.
+        text: Jinja2.
+    """
+
+    name: str = field(compare=False)
+    text: str
+
+
+def read_template(path: str | Path) -> str | TemplateText:
+    """A template as `Template` takes it: a bundled one's name as it is, else the content of the file.
+
+    Raises:
+        LorarecError: the file is missing, unreadable, no UTF-8 text, or too long.
+    """
+    if str(path) in BUNDLED:
+        return str(path)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(SOURCE_LIMIT + 1)
+    except OSError as error:
+        raise LorarecError(f"template {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LorarecError(f"template {path} cannot be read: it is not UTF-8 text") from error
+    return TemplateText(str(path), text)
+
+
 class Template:
     """A template for one readout.
 
     Args:
         readout: `verdict` or `likelihood` (see `lorarec.scoring`).
-        path: a Jinja2 file of the user's own or the name of a bundled template; that of the readout when None.
+        path: a Jinja2 file of the user's own, its text, or the name of a bundled template; that of the readout when
+            None. What it may hold is limited (see `lorarec.prompts.sandbox`).
         chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
 
     Raises:
         LorarecError: unknown readout, a missing file, bad Jinja2, or a template without `candidate` near its end.
     """
 
-    def __init__(self, readout: str, path: str | Path | None = None, chat: Any = None) -> None:
+    def __init__(self, readout: str, path: str | Path | TemplateText | None = None, chat: Any = None) -> None:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
-        self.name = str(path or readout)
+        own = path if isinstance(path, TemplateText) else read_template(path or readout)
+        self.name = own.name if isinstance(own, TemplateText) else own
         self.chat = chat
-        try:
-            bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
-            source = bundled if self.name in BUNDLED else Path(self.name)
-            environment = SandboxedEnvironment(
-                trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-            )
-            self.source = source.read_text(encoding="utf-8")
-            self._template = environment.from_string(self.source)
-        except OSError as error:
-            raise LorarecError(f"template {self.name} cannot be read: {error.strerror}") from error
-        except jinja2.TemplateError as error:
-            raise LorarecError(f"template {self.name} is not valid Jinja2: {error}") from error
+        bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
+        self.source = own.text if isinstance(own, TemplateText) else bundled.read_text(encoding="utf-8")
+        self._template = LimitedTemplate(self.name, self.source)
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
     def _pieces(
@@ -83,19 +105,16 @@ class Template:
         note: str = "",
         evidence: bool = False,
     ) -> Pieces:
-        try:
-            text = self._template.render(
-                history=[f"{MARK}h{i}{MARK}" for i in range(history)],
-                candidates=[f"{MARK}c{i}{MARK}" for i in range(candidates)],
-                candidate=f"{MARK}x0{MARK}",
-                stars=stars,
-                profile=profile,
-                notes=notes,
-                note=note,
-                evidence=evidence,
-            )
-        except jinja2.TemplateError as error:
-            raise LorarecError(f"template {self.name} cannot be rendered: {error}") from error
+        text = self._template.render(
+            history=[f"{MARK}h{i}{MARK}" for i in range(history)],
+            candidates=[f"{MARK}c{i}{MARK}" for i in range(candidates)],
+            candidate=f"{MARK}x0{MARK}",
+            stars=stars,
+            profile=profile,
+            notes=notes,
+            note=note,
+            evidence=evidence,
+        )
         if text.count(f"{MARK}x0{MARK}") != 1:
             raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
         if self.chat is not None:

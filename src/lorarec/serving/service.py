@@ -92,7 +92,7 @@ class Service:
         self.metrics = Metrics()
         self._engine = Engine(backbone, options.combine)
         self.shelf = Shelf(adapters, self._engine, dataset, self.metrics)
-        self.shelf.open(list(self.shelf.available() if options.load is None else options.load))
+        self.shelf.open(options.load)
         self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
         self.prompting = Prompting(backbone, dataset)
         if any(one.settings["evidence"] for one in self.shelf.loaded.values()):

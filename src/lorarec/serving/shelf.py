@@ -1,12 +1,17 @@
 """The adapters and user choosers of one folder: which there are, which are loaded, and how requests name them."""
 
 import asyncio
+import copy
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from lorarec.adapters import read_adapter
 from lorarec.adapters.peft_io import CONFIG
@@ -16,14 +21,23 @@ from lorarec.errors import LorarecError
 from lorarec.mixing import check_weights
 from lorarec.personal import UserChooser
 from lorarec.personal.chooser import RECORD
+from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.engine import Engine, Loaded
+from lorarec.serving.engine import Engine, Loaded, Mixture, Row
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
 
 Kind = Literal["adapter", "personal"]
 ADAPTER: Kind = "adapter"
 PERSONAL: Kind = "personal"
+#: Bytes that an adapter's weights may have at least; else no more than the backbone has.
+SMALL = 1 << 26
+#: Items of the history with which an adapter is tried.
+MOST_SHOWN = 100
+#: Characters of an error that a client is told.
+TOLD = 1000
+
+logger = logging.getLogger(__name__)
 
 
 class Shelf:
@@ -47,19 +61,25 @@ class Shelf:
         self._dataset = dataset
         self._metrics = metrics
         self._changing = asyncio.Lock()
+        # A tokenizer is for one thread at a time, and requests have theirs in use.
+        self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
     def available(self) -> dict[str, Kind]:
-        """Names below the adapters folder, in order, and what they are; none if it is gone."""
+        """Names below the adapters folder, in order, and what they are; none if it is gone.
+
+        What cannot be looked at, such as a link to itself, and names that no request can hold are left out.
+        """
         try:
-            entries = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+            entries = sorted(os.listdir(self.folder))
         except OSError:
             return {}
-        kinds = {name: self._kind(name) for name in entries if not name.startswith(".")}
+        kinds = {name: self._kind(name) for name in entries if name.isprintable() and not name.startswith(".")}
         return {name: kind for name, kind in kinds.items() if kind}
 
     def _kind(self, name: str) -> Kind | None:
         marks: dict[str, Kind] = {CONFIG: ADAPTER, RECORD: PERSONAL}
-        return next((kind for mark, kind in marks.items() if (self.folder / name / mark).is_file()), None)
+        # Unlike Path's, these say no where a path cannot be looked at.
+        return next((kind for mark, kind in marks.items() if os.path.isfile(self.folder / name / mark)), None)
 
     def read(self, name: str) -> Loaded:
         """Read one of the folder's adapters or choosers into memory.
@@ -72,20 +92,81 @@ class Shelf:
         if listed[name] == PERSONAL:
             chooser = UserChooser.load(self.folder / name, self._engine.backbone, self._dataset)
             return Loaded(name, chooser.adapters, chooser.settings, chooser.fingerprint, chooser)
-        adapter = read_adapter(self.folder / name)
+        adapter = read_adapter(self.folder / name, limit=max(SMALL, self._engine.backbone.model.get_memory_footprint()))
         # Copies: what safetensors reads is backed by the file, which may be cut short or rewritten later.
         tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
         return Loaded(name, (replace(adapter, tensors=tensors),), prompt_settings(adapter), adapter.fingerprint)
 
-    def open(self, names: list[str]) -> None:
+    def open(self, names: Sequence[str] | None) -> None:
         """Load adapters before the service runs.
 
+        Args:
+            names: all that the folder lists if None; those that cannot be used are then left out with a warning.
+
         Raises:
-            LorarecError: one of them is missing, unusable, of another backbone, or cannot be mixed with the others.
+            LorarecError: one that was named is missing, unusable, of another backbone, or cannot be mixed with the
+                others.
         """
-        loaded = [self.read(name) for name in names]
-        self._engine.install(loaded)
-        self._publish({one.name: one for one in loaded})
+        rows: dict[Loaded, Row] = {}
+        for name in self.available() if names is None else names:
+            try:
+                new = self.read(name)
+                rows[new] = self._trial(new)
+            except (LorarecError, OSError) as error:
+                if names is not None:
+                    raise
+                logger.warning("adapter %s is not loaded: %s", name, error)
+        try:
+            self._install([], rows)
+        except LorarecError:
+            if names is not None:
+                raise
+            rows = self._those_that_go_together(rows)
+        self._publish({one.name: one for one in rows})
+
+    def _those_that_go_together(self, rows: Mapping[Loaded, Row]) -> dict[Loaded, Row]:
+        """Install adapters one by one, and leave out with a warning each that cannot be."""
+        kept: dict[Loaded, Row] = {}
+        for one, row in rows.items():
+            try:
+                self._install(list(kept), {one: row})
+            except LorarecError as error:
+                logger.warning("adapter %s is not loaded: %s", one.name, error)
+            else:
+                kept[one] = row
+        return kept
+
+    def _trial(self, one: Loaded) -> Row:
+        """A request of two titles for an adapter, prompted as its record says.
+
+        Raises:
+            LorarecError: no prompt can be built so.
+        """
+        settings = one.settings
+        keys = ("readout", "template", "max_tokens", "max_title_tokens")
+        builder = PromptBuilder(self._tokenizer, *(settings[key] for key in keys))
+        titles = list(islice(self._dataset.titles.values(), 2))
+        example = builder.example([titles[0]] * min(settings["max_history"], MOST_SHOWN), titles)
+        return Row(example, builder, Mixture({one: 1.0}, {one: one.chooser.weights(None)} if one.chooser else {}))
+
+    def _install(self, loaded: Sequence[Loaded], new: Mapping[Loaded, Row]) -> None:
+        """Put more adapters into the model, and take them out again if scores are no numbers.
+
+        Args:
+            loaded: those that are in it.
+            new: adapter -> what to try it with.
+
+        Raises:
+            LorarecError: they do not go together, or one's scores are NaN or infinite; those loaded stay.
+        """
+        self._engine.install([*loaded, *new])
+        try:
+            for one, row in new.items():
+                if not np.isfinite(self._engine.score([row])[0]).all():
+                    raise LorarecError(f"the scores of {one.name} are NaN or infinite: train it at a lower rate")
+        except BaseException:
+            self._engine.install(loaded)
+            raise
 
     async def load(self, name: str, batcher: Batcher) -> Loaded:
         """Load an adapter, or a new version of one that is loaded, between two batches.
@@ -99,9 +180,10 @@ class Shelf:
                 raise Problem(404, self._missing(name), "name")
             try:
                 new = await asyncio.to_thread(self.read, name)
+                trial = await asyncio.to_thread(self._trial, new)
                 # Old and new version together, until no request for the old one is left in the queue.
-                both = [*self.loaded.values(), new]
-                await batcher.call(lambda: self._engine.install(both))
+                before = list(self.loaded.values())
+                await batcher.call(lambda: self._install(before, {new: trial}))
             except (LorarecError, OSError) as error:
                 kept = "; the version in memory stays in use" if name in self.loaded else ""
                 raise Problem(422, f"adapter {name} cannot be loaded: {self._told(error)}{kept}", "name") from error
@@ -166,7 +248,8 @@ class Shelf:
 
     def _told(self, error: Exception) -> str:
         """An error's message, with names of files but no paths to them."""
-        return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", str(error).replace(f"{self.folder}{os.sep}", ""))
+        message = str(error)[:TOLD].replace(f"{self.folder}{os.sep}", "")
+        return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
 
     def _publish(self, loaded: dict[str, Loaded]) -> None:
         self.loaded = loaded

@@ -28,13 +28,15 @@ class TrainOptions:
         loss: `listwise`, the cross-entropy of the true item over the candidate set; `pointwise`, the binary
             cross-entropy of yes and no for each candidate by itself, as TALLRec's (readout `verdict` only); or
             `next-token`, the papers' loss on the tokens of the true title (readout `likelihood` only).
-        template: a Jinja2 file in place of the bundled prompt template.
+        template: a Jinja2 file in place of the bundled prompt template, kept beside the adapter as `template.j2`; what
+            it may hold is limited (see `lorarec.prompts.sandbox`).
         rank: rank r of each adapter matrix.
         alpha: the adapter's output is scaled by alpha / rank.
         dropout: probability of dropping an input of an adapter.
-        targets: `all-linear`, or comma-separated names of the layers that get an adapter.
+        targets: `all-linear`, or comma-separated names of the linear layers that get an adapter. The fused experts of a
+            mixture of experts are none: there `all-linear` is attention with the dense and shared layers.
         lr: peak learning rate; cosine decay to zero after a linear warm-up.
-        warmup: share of the optimiser steps spent warming up.
+        warmup: share of the optimiser steps spent warming up, from a rate of zero; never all of them.
         weight_decay: of AdamW.
         epochs: passes over the sampled training cases.
         batch_size: training cases per optimiser step, over all processes and accumulated passes.

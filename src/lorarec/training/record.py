@@ -1,15 +1,20 @@
 """What an adapter folder says about itself: `lorarec.json`."""
 
+import hashlib
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lorarec.adapters.origin import trained_on
-from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
+from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter, same_tensors
+from lorarec.adapters.prompting import recorded_settings, write_template
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
+from lorarec.errors import LorarecError
+from lorarec.prompts import TemplateText
 from lorarec.training.options import TrainOptions
 from lorarec.training.stream import MicroBatches
 from lorarec.training.trainer import AdapterTrainer
@@ -17,14 +22,20 @@ from lorarec.training.validation import Validation
 
 LOGS = "tensorboard"
 
+logger = logging.getLogger(__name__)
+
 
 def identity(
     backbone: Backbone,
     pairs: Sequence[tuple[Dataset, Split]],
     options: TrainOptions,
+    template: str | TemplateText | None,
     start_from: str | Path | None,
 ) -> dict[str, Any]:
     """What decides the weights, as recorded in `lorarec.json`.
+
+    Args:
+        template: what `options.template` names.
 
     Raises:
         LorarecError: `start_from` is no LoRA adapter of this backbone.
@@ -33,15 +44,18 @@ def identity(
     if start_from is not None:
         parent = read_adapter(start_from, backbone)
         start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
+    own = template.text if isinstance(template, TemplateText) else None
+    settings = recorded_settings(options.as_dict() | {"template": template})
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [_dataset(dataset, split) for dataset, split in pairs],
-        "template": options.template,
+        "template": settings["template"],
+        "template_fingerprint": None if own is None else hashlib.sha256(own.encode()).hexdigest()[:16],
         "readout": options.readout,
         "loss": options.loss,
         "start_from": start,
         "seed": options.seed,
-        "options": options.as_dict(),
+        "options": settings,
     }
 
 
@@ -72,15 +86,28 @@ def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validati
     }
 
 
-def write_adapter(out: Path, staged: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Make the adapter folder: weights and logs from the folder of checkpoints, and the record.
+def write_adapter(
+    out: Path, staged: Path, record: dict[str, Any], template: str | TemplateText | None, overwrite: bool
+) -> None:
+    """Make the adapter folder: weights and logs from the folder of checkpoints, the record, and one's own template.
+
+    Training that left the adapter as it started is reported as a warning.
 
     Raises:
-        LorarecError: `out` exists or cannot be written to.
+        LorarecError: the weights are not finite, or `out` exists or cannot be written to.
     """
+    try:
+        trained = read_adapter(staged / "final")
+    except LorarecError as error:
+        raise LorarecError(f"the training diverged, lower the learning rate: {error}") from error
+    if trained.is_zero:
+        logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
+    elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
+        logger.warning("adapter %s is still as the one that it started from: train for more steps", out)
     with new_folder(out, overwrite) as folder:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
         write_json(folder / META, record)
+        write_template(folder, template)

@@ -1,5 +1,6 @@
 """`train`: from datasets to a PEFT folder."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lorarec.artefacts import refuse_existing, versions
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import PromptBuilder, read_template
 from lorarec.training.cases import Cases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.model import adapted
@@ -67,13 +68,14 @@ def train(
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
-    decided = identity(backbone, pairs, chosen, start_from)
+    template = None if chosen.template is None else read_template(chosen.template)
+    decided = identity(backbone, pairs, chosen, template, start_from)
     checkpoints = Checkpoints(out, decided)
     checkpoints.refuse(resume, overwrite)
     builder = PromptBuilder(
         backbone.tokenizer,
         readout=chosen.readout,
-        template=chosen.template,
+        template=template,
         max_tokens=backbone.token_limit(chosen.max_tokens),
         max_title_tokens=chosen.max_title_tokens,
     )
@@ -89,10 +91,15 @@ def train(
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:
             record = decided | {"versions": versions(), "training": outcome(trainer, batches, validation)}
-            write_adapter(out, checkpoints.folder, record, overwrite)
+            write_adapter(out, checkpoints.folder, record, template, overwrite)
             checkpoints.remove()
     state.wait_for_everyone()
     return out
+
+
+def warmup_steps(share: float, steps: int) -> int:
+    """Optimiser steps of warm-up, from rate 0 on: never all of them, so that a run of one step has its peak rate."""
+    return min(math.ceil(share * steps), steps - 1)
 
 
 def _arguments(
@@ -110,7 +117,7 @@ def _arguments(
         num_train_epochs=1,
         learning_rate=options.lr,
         lr_scheduler_type="cosine",
-        warmup_steps=options.warmup,
+        warmup_steps=warmup_steps(options.warmup, batches.steps),
         weight_decay=options.weight_decay,
         bf16=bf16,
         use_cpu=processes == 1 and backbone.model.device.type == "cpu",

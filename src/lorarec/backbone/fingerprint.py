@@ -1,0 +1,123 @@
+"""Fingerprints of a backbone's weights, whatever way they came: by hub id or folder, in one file or several."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+from transformers.utils import cached_file
+
+from lorarec.artefacts import file_fingerprint, read_json
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+#: What of a configuration entered the fingerprints of earlier versions.
+SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+#: Up to so many bytes all weights are read.
+WHOLE = 1 << 28
+#: Of larger models each tensor gives so many spans of so many bytes, evenly spread.
+SPANS, SPAN = 256, 256
+
+
+def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
+    """16 hexadecimal digits of a model's weights as they are stored: names, types, shapes and values.
+
+    The precision, quantisation and device that a model is loaded with change nothing, nor do the number of files and
+    their metadata. Up to 256 MiB every value counts. Of a larger model each tensor gives 64 KiB in 256 evenly spread
+    spans: training changes nearly all values of the tensors that it touches, so fine-tunes of one model differ, and a
+    model of 7B parameters takes less than a second. A change by hand of a few rows between the spans goes unnoticed.
+
+    Args:
+        source: the folder or hub id that the model was loaded from. A model without safetensors files there is
+            identified by its parameters as they are in memory.
+    """
+    files = weight_files(source)
+    digest = hashlib.sha256()
+    for part in _stored(files) if files else _in_memory(model):
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of_files(source: str) -> str | None:
+    """What adapters of earlier versions know a backbone by whose files in a folder have less than 256 MiB."""
+    files = _all_files(source)
+    if not files or sum(file.stat().st_size for file in files) >= WHOLE:
+        return None
+    return file_fingerprint(*files)
+
+
+def fingerprint_of_first_rows(model: PreTrainedModel, source: str) -> str:
+    """What adapters of earlier versions know other backbones by: the same for models with the same first embeddings."""
+    config = model.config.get_text_config()
+    digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
+    for file in _all_files(source):
+        with safe_open(file, "pt") as tensors:
+            digest.update("".join(sorted(tensors.keys())).encode() + str(file.stat().st_size).encode())
+    embedding: Any = model.get_input_embeddings().weight
+    digest.update(embedding[:256].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _all_files(source: str) -> list[Path]:
+    return sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+
+
+def weight_files(source: str) -> list[Path]:
+    """The safetensors files that transformers loads from a folder, or from its cache for a hub id; maybe none."""
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            found = cached_file(source, "config.json", local_files_only=True)
+        except OSError:
+            return []
+        folder = Path(str(found)).parent
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        return []
+    return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
+
+
+def _stored(files: Iterable[Path]) -> Iterable[bytes]:
+    """What is digested of tensors in files, in the order of their names."""
+    tensors: dict[str, tuple[Path, int, int, bytes]] = {}
+    for file in files:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            kind = json.dumps([name, entry["dtype"], entry["shape"]]).encode()
+            tensors[name] = (file, 8 + length + begin, end - begin, kind)
+    whole = sum(size for _, _, size, _ in tensors.values()) <= WHOLE
+    opened = {file: file.open("rb") for file in {file for file, *_ in tensors.values()}}
+    try:
+        for name in sorted(tensors):
+            file, start, size, kind = tensors[name]
+            yield kind
+            for at, length in [(0, size)] if whole else _spans(size):
+                opened[file].seek(start + at)
+                yield opened[file].read(length)
+    finally:
+        for stream in opened.values():
+            stream.close()
+
+
+def _spans(size: int) -> list[tuple[int, int]]:
+    """(start, length) of the bytes that stand for a tensor of so many bytes: all of a small one."""
+    if size <= SPANS * SPAN:
+        return [(0, size)]
+    return [((size - SPAN) * number // (SPANS - 1), SPAN) for number in range(SPANS)]
+
+
+def _in_memory(model: PreTrainedModel) -> Iterable[bytes]:
+    """What is digested of a model's parameters: SPANS * SPAN evenly spread values of each as float32."""
+    for name, parameter in sorted(model.named_parameters()):
+        yield json.dumps([name, list(parameter.shape)]).encode()
+        flat = parameter.detach().flatten()
+        places = torch.arange(min(len(flat), SPANS * SPAN), device=flat.device) * len(flat) // (SPANS * SPAN)
+        yield (flat[places] if len(flat) > SPANS * SPAN else flat).float().cpu().numpy().tobytes()

@@ -1,0 +1,141 @@
+"""Jinja2 templates that come from anywhere, rendered under limits of size and time.
+
+Jinja2's own sandbox keeps a template from Python's objects, not from using up memory and time. So a template is made of
+few constructs here, none of which lets a text grow with more than the lists it is given, and is interrupted between
+the steps of its loops.
+"""
+
+import time
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from lorarec.errors import LorarecError
+
+#: Characters of a template, and of what it renders to.
+SOURCE_LIMIT, TEXT_LIMIT = 1 << 16, 1 << 20
+#: Seconds that rendering may take.
+SECONDS = 2.0
+#: Constructs of a template, and how deep they may be nested.
+CONSTRUCTS, DEPTH = 1000, 40
+#: Characters of a filter's argument, such as the separator of join.
+ARGUMENT = 100
+
+CONSTRUCTS_ALLOWED = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.For, nodes.Name, nodes.Const, nodes.Getitem),
+    *(nodes.Getattr, nodes.Slice, nodes.CondExpr, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
+    *(nodes.Neg, nodes.Add, nodes.Sub, nodes.Concat, nodes.Filter, nodes.Test, nodes.List, nodes.Tuple),
+)
+FILTERS = frozenset(
+    ("capitalize", "count", "default", "first", "join", "last", "length", "lower", "reverse", "title", "trim", "upper")
+)
+TESTS = frozenset(("defined", "even", "in", "none", "odd", "undefined"))
+LOOP = frozenset(("first", "index", "index0", "last", "length", "revindex", "revindex0"))
+#: A name whose value is the empty text: put out at each step of a loop, it gives the caller a turn.
+TURN = "__turn"
+#: What rendering an expression over values of the wrong kind raises.
+WRONG = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class LimitedTemplate:
+    """A Jinja2 template that cannot take more than bounded memory and time.
+
+    It may hold text, `if`, `for`, conditional and comparing expressions, items and slices, `~`, sums with a number, the
+    filters `FILTERS` and the tests `TESTS`.
+
+    Args:
+        name: of the template, for messages.
+
+    Raises:
+        LorarecError: the source is too long, not valid Jinja2, or holds other constructs.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        if len(source) > SOURCE_LIMIT:
+            raise LorarecError(f"template {name} is longer than {SOURCE_LIMIT:,} characters: shorten it")
+        environment = SandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+        )
+        environment.globals.clear()
+        try:
+            tree = environment.parse(source)
+            self._check(tree)
+            for loop in tree.find_all(nodes.For):
+                turn = nodes.Output([nodes.Name(TURN, "load", lineno=loop.lineno)], lineno=loop.lineno)
+                loop.body.insert(0, turn.set_environment(environment))
+            self._template = environment.from_string(tree)
+        except jinja2.TemplateSyntaxError as error:
+            message = " ".join((error.message or "").split())[:200]
+            raise LorarecError(f"template {name} is not valid Jinja2: {message} (line {error.lineno})") from error
+        except (RecursionError, SyntaxError, MemoryError) as error:
+            raise LorarecError(f"template {name} is nested too deep: simplify it") from error
+        except (ArithmeticError, ValueError) as error:
+            if isinstance(error, LorarecError):
+                raise
+            raise LorarecError(f"template {name} is not valid Jinja2: it holds a number that is too long") from error
+
+    def render(self, **values: Any) -> str:
+        """The text, given values of the names that the template uses.
+
+        Raises:
+            LorarecError: a name has no value, a value is of the wrong kind, the text is too long or takes too long.
+        """
+        deadline = time.monotonic() + SECONDS
+        parts, size = [], 0
+        try:
+            for part in self._template.generate(**values, **{TURN: ""}):
+                size += len(part)
+                if size > TEXT_LIMIT:
+                    raise LorarecError(f"template {self.name} renders to more than {TEXT_LIMIT:,} characters")
+                if time.monotonic() > deadline:
+                    raise LorarecError(f"template {self.name} takes more than {SECONDS:g} s to render: simplify it")
+                if part:
+                    parts.append(part)
+        except WRONG as error:
+            if isinstance(error, LorarecError):
+                raise
+            message = " ".join(str(error).split())[:200]
+            raise LorarecError(f"template {self.name} cannot be rendered: {message}") from error
+        return "".join(parts)
+
+    def _check(self, tree: nodes.Template) -> None:
+        waiting: list[tuple[nodes.Node, int]] = [(tree, 0)]
+        seen = 0
+        while waiting:
+            node, depth = waiting.pop()
+            seen += 1
+            if seen > CONSTRUCTS or depth > DEPTH:
+                raise LorarecError(f"template {self.name} has too many or too deep constructs: simplify it")
+            if not isinstance(node, CONSTRUCTS_ALLOWED) or not _is_bounded(node):
+                what = getattr(node, "name", None) if isinstance(node, nodes.Filter | nodes.Test) else None
+                raise LorarecError(
+                    f"template {self.name} must not use {what or type(node).__name__} as in line {node.lineno}: it may "
+                    f"have if, for, items, comparisons, ~ and the filters {', '.join(sorted(FILTERS))}"
+                )
+            waiting += [(child, depth + 1) for child in node.iter_child_nodes()]
+
+
+def _is_bounded(node: nodes.Node) -> bool:
+    """Whether an allowed construct is used in a way that cannot blow up."""
+    if isinstance(node, nodes.Getattr):
+        return isinstance(node.node, nodes.Name) and node.node.name == "loop" and node.attr in LOOP
+    if isinstance(node, nodes.For):
+        return not node.recursive
+    if isinstance(node, nodes.Add | nodes.Sub):  # sums of lists are lists
+        sides = (node.left, node.right)
+        return any(isinstance(side, nodes.Const) and isinstance(side.value, int) for side in sides)
+    if isinstance(node, nodes.Filter):
+        return node.name in FILTERS and _are_short(node)
+    if isinstance(node, nodes.Test):
+        return node.name in TESTS and not node.dyn_args and not node.dyn_kwargs
+    return True
+
+
+def _are_short(node: nodes.Filter) -> bool:
+    """Whether a filter's arguments are short constants."""
+    if node.node is None or node.dyn_args or node.dyn_kwargs or node.kwargs:
+        return False
+    return all(isinstance(each, nodes.Const) and len(str(each.value)) <= ARGUMENT for each in node.args)

@@ -1,0 +1,83 @@
+"""Mixtures of experts: what is trained by default can be read, ranked with, and trained further."""
+
+from functools import partial
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lorarec.adapters import AdapterBank, read_adapter
+from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.ranking import Ranker
+from lorarec.training import train
+from lorarec.training.model import target_layers
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+FEW = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+SHARED = ATTENTION | {"gate_proj", "up_proj", "down_proj", "shared_expert_gate"}
+MLA = {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}
+LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+
+#: Model type -> its configuration and the layers that get an adapter by default.
+MODELS = {
+    "mixtral": ({"num_local_experts": 4, "num_key_value_heads": 2}, ATTENTION),
+    "qwen3_moe": ({"num_experts": 4, "head_dim": 8, "num_key_value_heads": 2, **FEW}, ATTENTION),
+    "gpt_oss": ({"num_local_experts": 4, "head_dim": 8, "num_key_value_heads": 2, "rope_parameters": None}, ATTENTION),
+    "granitemoe": ({"num_local_experts": 4, "num_key_value_heads": 2}, ATTENTION),
+    "qwen2_moe": ({"num_experts": 4, "shared_expert_intermediate_size": 16, "num_key_value_heads": 2, **FEW}, SHARED),
+    "olmoe": ({"num_experts": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2}, ATTENTION),
+    "deepseek_v3": (
+        {"n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_key_value_heads": 4, **FEW, **LATENT},
+        MLA,
+    ),
+}
+QUICK = {"batch_size": 8, "samples": 8, "negatives": 4, "rank": 2, "epochs": 1, "lr": 1e-2, "eval_users": 0}
+
+
+def make(kind: str, vocabulary: int):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=512, **SIZES, **MODELS[kind][0])
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
+    tokenizer = backbone.tokenizer
+    backbone = Backbone(make(kind, len(tokenizer)), tokenizer, kind, kind)
+    before = [name for name, _ in backbone.model.named_modules()]
+    begin = partial(train, backbone, [pair], **QUICK)
+    first = begin(tmp_path / "first")
+    second = begin(tmp_path / "second", start_from=first)
+    for out in (first, second):
+        adapter = read_adapter(out, backbone)
+        assert {name.rpartition(".")[2] for name in adapter.tensors} == MODELS[kind][1]
+        assert all(b.any() for _, b in adapter.tensors.values())
+        with Ranker(backbone, out) as ranker:
+            found = ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]
+        with Ranker(backbone) as ranker:
+            assert abs(found - ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]).max() > 0
+    assert AdapterBank.from_folders([first, second], backbone).size == 2
+    assert [name for name, _ in backbone.model.named_modules()] == before
+
+
+@pytest.mark.parametrize(
+    "target", ["experts", "gate", "router", "w1", "gate_up_proj", "lm_head", "embed_tokens", "norm"]
+)
+def test_targets_that_are_no_linear_layers(target, backbone, pair, tmp_path) -> None:
+    tokenizer = backbone.tokenizer
+    backbone = Backbone(make("mixtral", len(tokenizer)), tokenizer, "mixtral", "mixtral")
+    with pytest.raises(
+        LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
+    ):
+        train(backbone, [pair], tmp_path / "adapter", targets=f"q_proj,{target}", **QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_names_and_last_parts() -> None:
+    model = make("qwen2_moe", 50)
+    assert target_layers(model, "model.layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
+    assert target_layers(model, "self_attn.q_proj, k_proj") == [
+        f"model.layers.{layer}.self_attn.{name}_proj" for name in "qk" for layer in (0, 1)
+    ]
