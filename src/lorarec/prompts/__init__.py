@@ -3,6 +3,7 @@
 from lorarec.prompts.build import Example, PromptBuilder
 from lorarec.prompts.cases import case_examples, true_places
 from lorarec.prompts.clicks import click_examples
+from lorarec.prompts.encode import TextEncoder
 from lorarec.prompts.template import CLICK, READOUTS, REASON, Template
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Example",
     "PromptBuilder",
     "Template",
+    "TextEncoder",
     "case_examples",
     "click_examples",
     "true_places",
