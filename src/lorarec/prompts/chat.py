@@ -71,7 +71,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any
     Raises:
         LorarecError: the template cannot be rendered.
     """
-    reason = "it leaves the message out"
+    reasons = []
     for turns in (conversation, [_turn(turn["role"], _parts(turn["content"])) for turn in conversation]):
         try:
             template = tokenizer.get_chat_template()
@@ -83,11 +83,12 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any
                 **_thinking_off(template),
             )
         except Exception as error:  # a template is code of others: it raises whatever it likes
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reasons.append((str(error).strip() or repr(error)).splitlines()[0])
             continue
         if _MESSAGE in str(text):
             return str(text)
-    raise LorarecError(f"the chat template of {name_of(tokenizer)} cannot be used: {reason}")
+        reasons.append("it leaves the message out")
+    raise LorarecError(f"the chat template of {name_of(tokenizer)} cannot be used: {reasons[0]}")
 
 
 def _parts(content: str) -> list[dict[str, str]]:

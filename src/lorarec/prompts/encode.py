@@ -14,13 +14,15 @@ from transformers import PreTrainedTokenizerBase
 Place = Literal["start", "section", "inside"]
 #: Texts that stand before a piece while a tokenizer of Python encodes it, so that it is not the start of a text.
 _ANCHORS = ("\n", "-")
+#: Signs of scripts that few vocabularies have (cuneiform, hieroglyphs, runes): where one is unknown, it shows how.
+_UNHEARD_OF = "\U00012000 \U00013000 \u16a0"
 
 
 class TextEncoder:
     """Encodes a prompt piece by piece, each as the tokenizer would encode it at its place in the whole text.
 
     A control token is any special token and any token that was added to the vocabulary, such as `<|im_start|>` or
-    `<think>`. Added runs of spaces or line breaks are none, nor is the token for unknown words.
+    `<think>`. Added runs of spaces or line breaks are none, nor is a token that unknown words become.
 
     Attributes:
         control: ids of the control tokens.
@@ -28,11 +30,13 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        added = _added_tokens(tokenizer)
-        self.control = frozenset(added.values())
-        self._pattern = _pattern(tokenizer, added)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._backend = backend if isinstance(backend, Tokenizer) and _can_be_serialised(backend) else None
+        added = _added_tokens(tokenizer)
+        if tokenizer.unk_token_id in self._unguarded(_UNHEARD_OF, "start"):
+            added.pop(str(tokenizer.unk_token), None)
+        self.control = frozenset(added.values())
+        self._pattern = _pattern(tokenizer, added)
 
     def template(self, text: str, place: Place = "start") -> list[int]:
         """Ids of a template's own text, in which control tokens count."""
@@ -46,9 +50,11 @@ class TextEncoder:
 
     def plain(self, text: str, place: Place = "start") -> list[int]:
         """Ids of text from data: what reads as a control token is encoded as the characters it consists of."""
-        if not text:
-            return []
-        return self._fast(text, place) if self._backend else self._slow(text, place)
+        ids = self._unguarded(text, place) if text else []
+        if self.control.isdisjoint(ids):
+            return ids
+        # The vocabulary itself spells a control token.
+        return self._split_normalised(text, place) if self._backend else self._split(text, place, self._cut_by_pattern)
 
     def after(self, text: str, place: Place) -> Place:
         """The place of what follows a template's text that stands at `place`."""
@@ -56,35 +62,31 @@ class TextEncoder:
             return place
         return "section" if any(match.end() == len(text) for match in self._pattern.finditer(text)) else "inside"
 
-    def _fast(self, text: str, place: Place) -> list[int]:
-        encoding = self._pipelines[place].encode(text, add_special_tokens=False)
-        if self.control.isdisjoint(encoding.ids):
-            return encoding.ids
-        # The vocabulary itself spells a control token. Normalisation may have written it, so it is split afterwards.
-        normalizer = self._pipelines[place].normalizer
-        normalised = normalizer.normalize_str(text) if normalizer else text
-        return self._split(normalised, place, self._fast_once)
+    def _unguarded(self, text: str, place: Place) -> list[int]:
+        """Ids without the pass over added tokens, in the place's context."""
+        if self._backend:
+            return list(self._pipelines[place].encode(text, add_special_tokens=False).ids)
+        for anchor in _ANCHORS if place == "inside" else ():
+            before, ids = self._call(anchor), self._call(anchor + text)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._call(text)
 
-    def _fast_once(self, text: str, place: Place) -> tuple[list[int], int]:
-        """Ids of normalised text, and a place inside the first control token among them."""
+    def _split_normalised(self, text: str, place: Place) -> list[int]:
+        """Split behind normalisation, which may have written the control token."""
+        normalizer = self._pipelines[place].normalizer
+        return self._split(normalizer.normalize_str(text) if normalizer else text, place, self._cut_by_offset)
+
+    def _cut_by_offset(self, text: str, place: Place) -> tuple[list[int], int]:
+        """Ids of normalised text, and a position inside the first control token among them."""
         encoding = self._normalised_pipelines[place].encode(text, add_special_tokens=False)
         found = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
         return encoding.ids, encoding.offsets[found][0] + 1 if found is not None else 0
 
-    def _slow(self, text: str, place: Place) -> list[int]:
-        return self._split(text, place, self._slow_once)
-
-    def _slow_once(self, text: str, place: Place) -> tuple[list[int], int]:
-        """Ids, and a place inside the first control token among them."""
-        for anchor in _ANCHORS if place == "inside" else ():
-            before, ids = self._call(anchor), self._call(anchor + text)
-            if ids[: len(before)] == before:
-                ids = ids[len(before) :]
-                break
-        else:
-            ids = self._call(text)
+    def _cut_by_pattern(self, text: str, place: Place) -> tuple[list[int], int]:
+        """Ids, and a position inside the first control word of the text."""
         control = self._pattern.search(text)
-        return ids, control.start() + 1 if control else len(text) // 2
+        return self._unguarded(text, place), control.start() + 1 if control else len(text) // 2
 
     def _split(self, text: str, place: Place, encode_once: Callable[[str, Place], tuple[list[int], int]]) -> list[int]:
         """Ids of the text in as few parts as keep control tokens out; a character that is one becomes unknown."""
@@ -133,12 +135,7 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     known = getattr(tokenizer, "added_tokens_decoder", None)
     added = {str(token): int(number) for number, token in known.items()} if isinstance(known, dict) else {}
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    unknown, roles = tokenizer.unk_token, {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
-    return {
-        content: number
-        for content, number in {**added, **special}.items()
-        if content.strip() and (content != unknown or content in roles)
-    }
+    return {content: number for content, number in {**added, **special}.items() if content.strip()}
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase, added: dict[str, int]) -> re.Pattern[str]:
