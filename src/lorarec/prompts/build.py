@@ -107,12 +107,6 @@ class PromptBuilder:
         """Ids of a template's text behind other text."""
         return self._written(text, "inside")
 
-    @property
-    def line_start(self) -> tuple[int, ...]:
-        """Ids of what the prompt's last line holds before the candidate's title."""
-        *_, last = self.template.pieces(0, 0).prompt or (Literal(""),)
-        return self.text(last.text.rpartition("\n")[2].removesuffix(" ")) if isinstance(last, Literal) else ()
-
     def _answer_ids(self) -> tuple[int, int]:
         """The first pair of words, as usual in a place like this one, that are one token each."""
         pieces = self.template.pieces(0, 0)

@@ -51,7 +51,7 @@ class TitleList:
         self._open = dict(enumerate(example.branches))
         self._title: list[int] = []
         # What stands between the line break and the title in the prompt's last line stands there in every line.
-        self._lead = list(builder.line_start) if builder.template.chat is None else []
+        self._lead = _line_start(builder, example.prompt) if builder.template.chat is None else []
 
     @property
     def done(self) -> bool:
@@ -87,6 +87,15 @@ class TitleList:
         self.listed.append(match)
         self.ids += self._lead
         self._title = []
+
+
+def _line_start(builder: PromptBuilder, prompt: list[int]) -> list[int]:
+    """Ids of the prompt's last line."""
+    for place in range(len(prompt) - 1, -1, -1):
+        _, found, after = str(builder.tokenizer.decode(prompt[place])).rpartition("\n")
+        if found:
+            return [*builder.text(after), *prompt[place + 1 :]]
+    return []
 
 
 @torch.no_grad()
