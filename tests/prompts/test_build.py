@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorarec.errors import LorarecError
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import REASON, PromptBuilder
 
 HISTORY = ["red lamp", "small chair"]
 CANDIDATES = ["blue table", "green novel"]
@@ -150,6 +150,10 @@ def test_answers_of_several_tokens_are_refused(tokenizer_of: Callable[[str], Pre
 def test_likelihood_needs_no_answers(tokenizer_of: Callable[[str], PreTrainedTokenizerBase], kind: str) -> None:
     builder = PromptBuilder(tokenizer_of(kind), "likelihood")
     assert builder.example(HISTORY, CANDIDATES).branches
+
+
+def test_reasons_need_no_answers(tokenizer_of: Callable[[str], PreTrainedTokenizerBase]) -> None:
+    assert PromptBuilder(tokenizer_of("byt5"), template=REASON).example(HISTORY, CANDIDATES).branches
 
 
 @pytest.mark.parametrize("words", [("yes", "no"), ("Yes", "No")])

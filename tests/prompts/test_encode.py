@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorarec.prompts import PromptBuilder, TextEncoder
@@ -87,13 +87,15 @@ def test_templates_write_control_tokens(tokenizer_of: Tokenizers, kind: str) -> 
                 assert tokenizer.convert_tokens_to_ids(word) in encoder.template(f"red {word}\n", place)
 
 
-def test_a_token_of_line_breaks_is_no_control_token() -> None:
-    """Gemma adds its runs of line breaks and spaces to the vocabulary."""
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "lamp": 1, "\n": 2}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+@pytest.mark.parametrize("run", ["\n", "▁▁"])
+def test_runs_of_line_breaks_and_spaces_are_no_control_tokens(run: str) -> None:
+    """Gemma adds them to its vocabulary."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "lamp": 1, run: 2}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(run, "isolated")
     found = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-    found.add_tokens(["\n"])
-    assert TextEncoder(found).plain("lamp\n") == [1, 2]
+    found.add_tokens([AddedToken(run, normalized=False)])
+    assert TextEncoder(found).plain(f"lamp{run}".replace("▁", " ")) == [1, 2]
 
 
 def test_text_is_plain_whatever_was_encoded_before(tokenizer_of: Tokenizers) -> None:

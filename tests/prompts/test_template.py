@@ -70,10 +70,6 @@ def test_text_of_data_stays_text(
             "{% for t in history %}{{ loop.index }}. {{ t }}\n{% endfor %}{{ candidate }}\n",
             "1. red </s>lamp\n2. novel\nlamp\n",
         ),
-        (
-            "{% macro line(t) %}- {{ t }};{% endmacro %}{{ line(history | join) }}{{ candidate }}",
-            "- red </s>lampnovel;lamp\n",
-        ),
         ("{{ stars | join ~ history | join(' ') }}: {{ candidate }}\n", "45</s>red </s>lamp novel: lamp\n"),
     ],
 )
@@ -103,8 +99,7 @@ def test_own_templates_write_control_tokens(tokenizer_of: Tokenizers, tmp_path: 
     [
         ("{{ history | join | upper }} {{ candidate }}", "changes a title"),
         ("{{ candidate }} {{ history | join }}", "holds a title after"),
-        ("{{ 1 / 0 }}{{ candidate }}", "cannot be rendered: division"),
-        ("{{ candidate }}{{ profile.nothing.at_all }}", "cannot be rendered"),
+        ("{{ candidate }}{{ profile + 1 }}", "cannot be rendered"),
     ],
 )
 def test_bad_templates(tokenizer_of: Tokenizers, tmp_path: Path, source: str, message: str) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lorarec.errors import LorarecError
 from lorarec.prompts.chat import name_of
 from lorarec.prompts.encode import Place, TextEncoder
-from lorarec.prompts.template import Literal, Piece, Plain, Template, Title
+from lorarec.prompts.template import REASON, Literal, Piece, Plain, Template, Title
 
 #: `yes_no` of prompts that ask for neither.
 NO_ANSWERS = (-1, -1)
@@ -57,7 +57,7 @@ class PromptBuilder:
         max_title_tokens: titles are cut to this many tokens.
 
     Attributes:
-        yes_no: ids of the two answers of `verdict`; `NO_ANSWERS` in `likelihood`.
+        yes_no: ids of the two answers of `verdict`; `NO_ANSWERS` in `likelihood` and for the template `reason`.
         dropped: titles of histories that were left out so far, to keep within `max_tokens`.
 
     Raises:
@@ -84,7 +84,8 @@ class PromptBuilder:
         self._bos = [] if chat else [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
         self._written = lru_cache(maxsize=1 << 16)(self._encode_written)
         self._given = lru_cache(maxsize=1 << 20)(self._encode_given)
-        self.yes_no = self._answer_ids() if readout == "verdict" else NO_ANSWERS
+        answered = readout == "verdict" and self.template.name != REASON
+        self.yes_no = self._answer_ids() if answered else NO_ANSWERS
 
     def _encode_written(self, text: str, place: Place) -> tuple[int, ...]:
         return tuple(self.encoder.template(text, place))

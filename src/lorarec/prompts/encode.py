@@ -135,7 +135,8 @@ def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     known = getattr(tokenizer, "added_tokens_decoder", None)
     added = {str(token): int(number) for number, token in known.items()} if isinstance(known, dict) else {}
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    return {content: number for content, number in {**added, **special}.items() if content.strip()}
+    # SentencePiece vocabularies write a space as ▁.
+    return {content: number for content, number in {**added, **special}.items() if content.strip("▁ \t\r\n")}
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase, added: dict[str, int]) -> re.Pattern[str]:
