@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 import typer
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 from lorarec.backbone import Backbone
@@ -24,9 +24,10 @@ CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
 
 
 @pytest.fixture
-def words(shop: Path, backbone_folder: Path) -> list[str]:
-    """Shows a prompt of user u03, whose history ends with lamp 41 and lamp 48 and lamp 5."""
-    return [str(shop), "--user", "u03", "--item", "i49", "--backbone", str(backbone_folder)]
+def words(shop: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> list[str]:
+    """Shows a prompt of user u03, with a tokenizer alone for a backbone."""
+    tokenizer.save_pretrained(tmp_path / "backbone")
+    return [str(shop), "--user", "u03", "--item", "i49", "--backbone", str(tmp_path / "backbone")]
 
 
 @pytest.fixture
@@ -69,20 +70,12 @@ def test_listed_tokens(words: list[str]) -> None:
     assert not any(control for *_, control in lines)
 
 
-def test_control_tokens_stand_out(words: list[str], hostile: Path, backbone_folder: Path) -> None:
+def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Path) -> None:
     """Those of the chat template do; what a title spells is text, and cannot steer a terminal."""
-    tokenizer = AutoTokenizer.from_pretrained(backbone_folder)
-    plain = tokenizer.chat_template
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(backbone_folder)
+    (tmp_path / "backbone" / "chat_template.jinja").write_text(CHAT)
     words = [str(hostile), *words[1:]]
-    try:
-        tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]
-        shown = CliRunner().invoke(app, words, color=True)
-    finally:
-        tokenizer.chat_template = plain
-        tokenizer.save_pretrained(backbone_folder)
-        (backbone_folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]
+    shown = CliRunner().invoke(app, words, color=True)
     assert [token["token"] for token in tokens if token["control"]] == ["<|end|>"] * 2
     assert tokens[0]["control"]
     assert tokens[-1]["control"]
