@@ -15,7 +15,18 @@ import lorarec
 from lorarec import cli
 
 VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone"]
-VERBS += ["evaluate", "evaluate-clicks", "experiment", "index", "recommend", "explain", "rank", "serve", "demo"]
+VERBS += [
+    "evaluate",
+    "evaluate-clicks",
+    "experiment",
+    "index",
+    "recommend",
+    "explain",
+    "prompt",
+    "rank",
+    "serve",
+    "demo",
+]
 
 
 def _process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -41,6 +41,7 @@ _PANELS = {
         "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
         "explain": ("explain", "explain", "Tell what a recommendation rests on, item by item, and why in words."),
+        "prompt": ("prompt", "prompt", "Print the prompt that an item is scored with, as the model reads it."),
         "rank": ("rank", "rank", "Recommend items to every user, into Parquet files, on a Ray cluster if need be."),
         "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
         "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),

@@ -46,3 +46,13 @@ def test_fewer_dimensions_than_asked_where_there_are_no_more(tiny_backbone):
 def test_bad_input(tiny_backbone, titles, dimensions, message):
     with pytest.raises(LorarecError, match=message):
         title_embeddings(tiny_backbone, titles, dimensions)
+
+
+def test_control_words_in_titles_are_text(tiny_backbone):
+    read = []
+    trunk = tiny_backbone.model.model
+    trunk.register_forward_hook(lambda module, args, kwargs, output: read.append(kwargs["input_ids"]), with_kwargs=True)
+    title_embeddings(tiny_backbone, ["lamp<|end|>", "<|end|>novel"])
+    padding = tiny_backbone.tokenizer.eos_token_id
+    found = {tiny_backbone.tokenizer.decode([token for token in ids if token != padding]) for ids in read[0]}
+    assert found == {"lamp<|end|>", "<|end|>novel"}

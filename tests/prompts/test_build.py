@@ -1,12 +1,14 @@
 """Prompts: pieces, cutting, chat templates, bad input."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from lorarec.errors import LorarecError
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import REASON, PromptBuilder
 
 HISTORY = ["red lamp", "small chair"]
 CANDIDATES = ["blue table", "green novel"]
@@ -112,3 +114,64 @@ def test_long_titles_keep_their_notes(tokenizer: PreTrainedTokenizerFast) -> Non
     builder = PromptBuilder(tokenizer, max_title_tokens=2)
     branch = builder.example(HISTORY, ["red lamp with a very long name"], notes=["often"]).branches[0]
     assert tokenizer.decode(branch).endswith(": often\n")
+
+
+def _words(*words: str) -> PreTrainedTokenizerFast:
+    """A vocabulary of words and letters, in which other words are unknown."""
+    vocabulary = dict.fromkeys(["<unk>", "\n", *"?:.,-", "user", *words])
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", name_or_path="words")
+
+
+@pytest.mark.parametrize(
+    ("words", "became"),
+    [
+        (("yes",), r"yes and <unk>"),
+        ((), r"<unk> and <unk>"),
+        (("yes", "No"), r"yes and <unk>"),
+    ],
+)
+def test_unknown_answers_are_refused(words: tuple[str, ...], became: str) -> None:
+    message = (
+        f"needs yes and no as a token each, but tokenizer words makes {became} of them: use the readout likelihood"
+    )
+    with pytest.raises(LorarecError, match=message):
+        PromptBuilder(_words(*words))
+
+
+def test_answers_of_several_tokens_are_refused(tokenizer_of: Callable[[str], PreTrainedTokenizerBase]) -> None:
+    """Never read by their first piece."""
+    with pytest.raises(LorarecError, match=r"ByT5Tokenizer makes y\+e\+s and n\+o of them: use the readout likelihood"):
+        PromptBuilder(tokenizer_of("byt5"))
+
+
+@pytest.mark.parametrize("kind", ["byt5", "spelled"])
+def test_likelihood_needs_no_answers(tokenizer_of: Callable[[str], PreTrainedTokenizerBase], kind: str) -> None:
+    builder = PromptBuilder(tokenizer_of(kind), "likelihood")
+    assert builder.example(HISTORY, CANDIDATES).branches
+
+
+def test_reasons_need_no_answers(tokenizer_of: Callable[[str], PreTrainedTokenizerBase]) -> None:
+    assert PromptBuilder(tokenizer_of("byt5"), template=REASON).example(HISTORY, CANDIDATES).branches
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("Yes", "No")])
+def test_answers_in_the_case_that_the_vocabulary_has(words: tuple[str, str]) -> None:
+    tokenizer = _words(*words)
+    assert PromptBuilder(tokenizer).yes_no == tuple(tokenizer.convert_tokens_to_ids(list(words)))
+
+
+def test_control_words_in_a_written_out_prompt_are_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer)
+    example = builder.from_text("<|end|>red lamp\n- ", ["<|end|>"])
+    assert tokenizer.eos_token_id not in [*example.prompt, *example.branches[0]]
+    assert tokenizer.decode([*example.prompt, *example.branches[0]]) == "<|end|>red lamp\n- <|end|>\n"
+
+
+def test_a_written_out_prompt_is_the_message_of_a_chat(tokenizer: PreTrainedTokenizerFast) -> None:
+    chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>")
+    chat.chat_template = "[{{ messages[0].content }}]{% if add_generation_prompt %}:{% endif %}"
+    for readout, text in (("verdict", "[Red? lamp]:"), ("likelihood", "[Red?]:lamp\n")):
+        example = PromptBuilder(chat, readout).from_text("Red? " if readout == "verdict" else "Red?\n- ", ["lamp"])
+        assert chat.decode([*example.prompt, *example.branches[0]]) == text

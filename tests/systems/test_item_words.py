@@ -70,3 +70,10 @@ def test_the_oldest_items_are_cut(dataset: Dataset, tokenizer: PreTrainedTokeniz
     words = item_words([dataset], tokenizer, FRONT, 2, 1)
     whole, cut = (words.texts(torch.tensor([[1, 0]]), length) for length in (100, 4))
     assert cut.tokens.tolist() == whole.tokens[:, :4].tolist()
+
+
+def test_control_words_in_texts_are_text(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+    items = dataset.items.with_columns(title=pl.lit("lamp<|end|>"), made_by=pl.lit("<|end|>"))
+    words = item_words([Dataset.from_frames("shop", dataset.interactions, items)], tokenizer, FRONT, 20, 20)
+    assert _told(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
+    assert tokenizer.eos_token_id not in words.tokens[words.kinds != NOTHING]

@@ -158,5 +158,4 @@ def _noisy(rng: np.random.Generator, title: str, other: str, keep: float) -> str
 
 
 def _line(builder: PromptBuilder, title: str) -> list[int]:
-    title_ids = builder.tokens(f" {title}", builder.max_title_tokens)
-    return [*builder.tokens("-"), *title_ids, *builder.tokens("\n")]
+    return [*builder.text("-"), *builder.title(title), *builder.text("\n")]

@@ -33,7 +33,14 @@ def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) ->
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     for start in track(range(0, len(texts), batch), "Encoding titles", transient=True):
         rows = order[start : start + batch]
-        inputs = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=48, return_tensors="pt")
+        inputs = tokenizer(
+            [texts[i] for i in rows],
+            padding=True,
+            truncation=True,
+            max_length=48,
+            return_tensors="pt",
+            split_special_tokens=True,
+        )
         weights = inputs["attention_mask"][..., None].float()
         mean = (model(**inputs).last_hidden_state * weights).sum(1) / weights.sum(1)
         vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()

@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.prompts import TextEncoder
 from lorarec.scoring import pad_rows, plan_for, token_batches
 
 
@@ -51,7 +52,8 @@ def mean_states(
     Raises:
         LorarecError: a title without tokens.
     """
-    ids = [backbone.tokenizer(title, add_special_tokens=False).input_ids for title in titles]
+    encoder = TextEncoder(backbone.tokenizer)
+    ids = [encoder.plain(title) for title in titles]
     if not all(ids):
         raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
     model, trunk = backbone.model, plan_for(backbone.model).trunk

@@ -3,6 +3,8 @@
 from lorarec.prompts.build import Example, PromptBuilder
 from lorarec.prompts.cases import case_examples, true_places
 from lorarec.prompts.clicks import click_examples
+from lorarec.prompts.encode import TextEncoder
+from lorarec.prompts.show import ShownToken, show_text, show_tokens
 from lorarec.prompts.template import CLICK, READOUTS, REASON, Template, TemplateText, read_template
 
 __all__ = [
@@ -11,10 +13,14 @@ __all__ = [
     "REASON",
     "Example",
     "PromptBuilder",
+    "ShownToken",
     "Template",
     "TemplateText",
+    "TextEncoder",
     "case_examples",
     "click_examples",
     "read_template",
+    "show_text",
+    "show_tokens",
     "true_places",
 ]

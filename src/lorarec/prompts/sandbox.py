@@ -6,6 +6,7 @@ the steps of its loops.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -47,17 +48,22 @@ class LimitedTemplate:
 
     Args:
         name: of the template, for messages.
+        finalize: given what each expression puts out, returns what is put out (Jinja2's option of that name).
 
     Raises:
         LorarecError: the source is too long, not valid Jinja2, or holds other constructs.
     """
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str, finalize: Callable[..., Any] | None = None) -> None:
         self.name = name
         if len(source) > SOURCE_LIMIT:
             raise LorarecError(f"template {name} is longer than {SOURCE_LIMIT:,} characters: shorten it")
         environment = SandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=finalize,
         )
         environment.globals.clear()
         try:

@@ -3,21 +3,27 @@
 A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
 for each title of the history), `profile` (a text about the user), `note` (a text about the candidate), `notes` (one for
 each of the candidates) and `evidence` (whether notes are given at all); they are empty where nothing is known.
-Rendering it with marks in the place of titles yields *pieces*: literal text between titles. Literals and titles are
-tokenised apart, so a title has the same token ids wherever it stands, and a title is tokenised once however often it
-occurs.
+Rendering it with marks in the place of titles yields *pieces*: the template's own text, titles, and other text that an
+expression of the template gave. Only the template's own text can hold control tokens. Pieces are encoded apart, so a
+title has the same token ids wherever it stands, and is encoded once however often it occurs.
 """
 
+import re
+import secrets
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jinja2
+from jinja2.runtime import Context
+from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
+from lorarec.prompts.chat import chat_frame
 from lorarec.prompts.sandbox import SOURCE_LIMIT, LimitedTemplate
 
-MARK = "\x00"
 READOUTS = ("verdict", "likelihood")
 #: The bundled template of clicks: profile, history with stars, one title; read as a verdict.
 CLICK = "click"
@@ -25,18 +31,48 @@ CLICK = "click"
 REASON = "reason"
 BUNDLED = (*READOUTS, CLICK, REASON)
 
+#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process.
+_SECRET = secrets.randbits(64)
+_MARK = re.compile(rf"\x00{_SECRET}:([hcxt])(\d+)\x00")
+_BROKEN_MARK = f"\x00{str(_SECRET)[:6]}"
+_HISTORY, _CANDIDATE, _SCORED, _TEXT = "h", "c", "x", "t"
+
+
+class Literal(NamedTuple):
+    """Text of the template itself, in which control tokens count."""
+
+    text: str
+
+
+class Plain(NamedTuple):
+    """Text from data, such as a note: never a control token."""
+
+    text: str
+
+
+class Title(NamedTuple):
+    """The place of a title: `h` of the history or `c` of the listed candidates, and its number."""
+
+    role: str
+    number: int
+
+
+Piece = Literal | Plain | Title
+
 
 @dataclass(frozen=True)
 class Pieces:
-    """A rendered template with `(role, index)` slots where titles go.
+    """A rendered template.
 
     Attributes:
-        prompt: literal strings and slots before the scored candidate.
-        suffix: literal text after it (up to and including the end of its line).
+        prompt: what stands before the scored candidate.
+        suffix: what stands behind it, at least the end of its line.
+        answer: what stands between the suffix and the answer: a space, where a chat template puts one, or nothing.
     """
 
-    prompt: tuple[str | tuple[str, int], ...]
-    suffix: str
+    prompt: tuple[Piece, ...]
+    suffix: tuple[Literal | Plain, ...]
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,19 +116,23 @@ class Template:
         chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
 
     Raises:
-        LorarecError: unknown readout, a missing file, bad Jinja2, or a template without `candidate` near its end.
+        LorarecError: unknown readout, a missing file, bad Jinja2, a template without `candidate` near its end, or a
+            chat template that cannot be used.
     """
 
-    def __init__(self, readout: str, path: str | Path | TemplateText | None = None, chat: Any = None) -> None:
+    def __init__(
+        self, readout: str, path: str | Path | TemplateText | None = None, chat: PreTrainedTokenizerBase | None = None
+    ) -> None:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
         own = path if isinstance(path, TemplateText) else read_template(path or readout)
         self.name = own.name if isinstance(own, TemplateText) else own
         self.chat = chat
+        self._frame = None if chat is None else chat_frame(chat)
         bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
         self.source = own.text if isinstance(own, TemplateText) else bundled.read_text(encoding="utf-8")
-        self._template = LimitedTemplate(self.name, self.source)
+        self._template = LimitedTemplate(self.name, self.source, finalize=_mark_text)
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
     def _pieces(
@@ -105,35 +145,98 @@ class Template:
         note: str = "",
         evidence: bool = False,
     ) -> Pieces:
+        texts: list[str] = []
         text = self._template.render(
-            history=[f"{MARK}h{i}{MARK}" for i in range(history)],
-            candidates=[f"{MARK}c{i}{MARK}" for i in range(candidates)],
-            candidate=f"{MARK}x0{MARK}",
+            history=[_mark(_HISTORY, i) for i in range(history)],
+            candidates=[_mark(_CANDIDATE, i) for i in range(candidates)],
+            candidate=_mark(_SCORED, 0),
             stars=stars,
             profile=profile,
             notes=notes,
             note=note,
             evidence=evidence,
+            _texts=texts,
         )
-        if text.count(f"{MARK}x0{MARK}") != 1:
+        before, *after = text.split(_mark(_SCORED, 0))
+        if len(after) != 1:
             raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
-        if self.chat is not None:
-            text = self._chat_text(text)
-        before, after = text.split(f"{MARK}x0{MARK}")
-        slots: list[str | tuple[str, int]] = []
-        for position, part in enumerate(before.split(MARK)):
-            if position % 2:
-                slots.append((part[0], int(part[1:])))
-            elif part:
-                slots.append(part)
-        return Pieces(tuple(slots), after or "\n")
+        if _BROKEN_MARK in "".join([*texts, *_MARK.split(text)[::3]]):
+            raise LorarecError(f"template {self.name} changes a title: write titles without filters")
+        return self._framed(_cut(before, texts), _cut(after[0], texts))
 
-    def _chat_text(self, text: str) -> str:
+    def written_out(self, prompt: str) -> Pieces:
+        """The pieces of a prompt that is written out in full, up to where the candidate's title begins."""
+        if self._frame is None:
+            return _pieces([Plain(prompt)], [*self.pieces(0, 0).suffix])
+        question = prompt.rstrip().removesuffix("-").rstrip() if self.readout == "likelihood" else prompt
+        return self._framed([Plain(question)], [])
+
+    def _framed(self, before: list[Piece], after: list[Piece]) -> Pieces:
         """`verdict` asks about a candidate inside the user's message; in `likelihood` the candidate is the answer."""
-        if self.readout == "verdict":
-            message = [{"role": "user", "content": text.rstrip("\n")}]
-            return str(self.chat.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-        question = text.split(f"{MARK}x0{MARK}")[0].rstrip().removesuffix("-").rstrip()
-        message = [{"role": "user", "content": question}]
-        opened = self.chat.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        return f"{opened}{MARK}x0{MARK}\n"
+        if any(isinstance(piece, Title) for piece in after):
+            raise LorarecError(f"template {self.name} holds a title after {{{{ candidate }}}}: put it before")
+        if self._frame is None:
+            return _pieces(before, after)
+        opening, closing = self._frame
+        if self.readout == "likelihood":
+            question = _stripped(_stripped(before, " \t\r\n"), "-", once=True)
+            return _pieces([Literal(opening), *_stripped(question, " \t\r\n"), Literal(closing)], [])
+        answer = " " if closing.endswith(" ") else ""
+        message = [Literal(opening), *before]
+        return _pieces(message, [*_stripped(after, "\n"), Literal(closing.removesuffix(" "))], answer)
+
+
+@jinja2.pass_context
+def _mark_text(context: Context, value: Any) -> Any:
+    """What an expression of a template gives, as a mark, so that the text itself stays out of the template's own."""
+    if not isinstance(value, str):
+        return value
+    parts = _MARK.split(value)
+    marked = []
+    for text, role, number in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
+        if text:
+            context["_texts"].append(text)
+            marked.append(_mark(_TEXT, len(context["_texts"]) - 1))
+        marked.append(_mark(role, int(number)) if role else "")
+    return "".join(marked)
+
+
+def _mark(role: str, number: int) -> str:
+    return f"\x00{_SECRET}:{role}{number}\x00"
+
+
+def _cut(rendered: str, texts: list[str]) -> list[Piece]:
+    """The pieces of rendered text."""
+    parts = _MARK.split(rendered)
+    pieces: list[Piece] = []
+    for text, role, number in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
+        if text:
+            pieces.append(Literal(text))
+        if role:
+            pieces.append(Plain(texts[int(number)]) if role == _TEXT else Title(role, int(number)))
+    return pieces
+
+
+def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[Piece]:
+    """Without some characters at the end, if the template itself wrote them."""
+    if not pieces or not isinstance(pieces[-1], Literal):
+        return pieces
+    text = pieces[-1].text
+    text = text.removesuffix(characters) if once else text.rstrip(characters)
+    return [*pieces[:-1], Literal(text)] if text else pieces[:-1]
+
+
+def _pieces(before: list[Piece], after: list[Piece], answer: str = "") -> Pieces:
+    """Joins neighbouring text of templates; a branch ends at least with its line."""
+    ends = [piece for piece in _joined(after) if not isinstance(piece, Title)]
+    return Pieces(tuple(_joined(before)), tuple(ends) or (Literal("\n"),), answer)
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and isinstance(piece, Literal) and isinstance(joined[-1], Literal):
+            joined[-1] = Literal(joined[-1].text + piece.text)
+        elif not isinstance(piece, Literal) or piece.text:
+            joined.append(piece)
+    return joined

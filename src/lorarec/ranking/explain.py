@@ -79,18 +79,7 @@ def explain(
         LorarecError: an unknown user or item, an item of the user's own history, nothing left to recommend, or a
             readout that lists its candidates in the prompt with too large a pool.
     """
-    history = history_of(dataset, user)
-    if item is not None and item not in dataset.titles:
-        known = next(iter(dataset.titles))
-        raise LorarecError(f"item {item} is not in dataset {dataset.name}: its items are like {known}")
-    if item in history:
-        raise LorarecError(f"user {user} has chosen item {item} already: give one outside the history")
-    proposals = (index or Index.build(dataset)).propose(history, pool)
-    candidates = [proposal.item_id for proposal in proposals]
-    if item is not None and item not in candidates:
-        candidates.append(item)
-    if not candidates:
-        raise LorarecError(f"nothing of {dataset.name} is left to recommend to user {user}: the history has all items")
+    history, candidates = compared_items(dataset, user, item, pool, index)
     evidence = whole_evidence(dataset) if ranker.evidence else None
     histories = shorter_histories(history, ranker.max_history)
     scores = [with_prior(row) for row in _score(ranker, dataset, user, histories, candidates, evidence)]
@@ -111,6 +100,29 @@ def explain(
         influences=found,
         reason=_reason(ranker, dataset, user, chosen, found, evidence) if can_reason(ranker) else None,
     )
+
+
+def compared_items(
+    dataset: Dataset, user: str, item: str | None, pool: int, index: Index | None
+) -> tuple[list[str], list[str]]:
+    """A user's history, and the items that an item is compared with, itself among them; arguments as for `explain`.
+
+    Raises:
+        LorarecError: an unknown user or item, an item of the user's own history, or nothing left to recommend.
+    """
+    history = list(history_of(dataset, user))
+    if item is not None and item not in dataset.titles:
+        known = next(iter(dataset.titles))
+        raise LorarecError(f"item {item} is not in dataset {dataset.name}: its items are like {known}")
+    if item in history:
+        raise LorarecError(f"user {user} has chosen item {item} already: give one outside the history")
+    proposals = (index or Index.build(dataset)).propose(history, pool)
+    candidates = [proposal.item_id for proposal in proposals]
+    if item is not None and item not in candidates:
+        candidates.append(item)
+    if not candidates:
+        raise LorarecError(f"nothing of {dataset.name} is left to recommend to user {user}: the history has all items")
+    return history, candidates
 
 
 def shorter_histories(history: Sequence[str], shown: int) -> list[list[str]]:

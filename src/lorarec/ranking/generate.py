@@ -43,15 +43,14 @@ class TitleList:
             raise LorarecError("generation needs a prompt that lists the candidates: use readout=likelihood")
         self.ids = list(example.prompt)
         self.listed: list[int | None] = []
-        self.stop = {example.branches[0][-1], builder.tokenizer.eos_token_id}
+        self.stop = {*(branch[-1] for branch in example.branches), builder.tokenizer.eos_token_id}
         self._count = min(count, len(example.branches))
         self._constrained = constrained
         self._max_title_tokens = max_title_tokens
         self._open = dict(enumerate(example.branches))
         self._title: list[int] = []
         # What stands between the line break and the title in the prompt's last line stands there in every line.
-        lead = list(builder.tokens(str(builder.tokenizer.decode(example.prompt)).rpartition("\n")[2]))
-        self._lead = lead if builder.template.chat is None else []
+        self._lead = _line_start(builder, example.prompt) if builder.template.chat is None else []
 
     @property
     def done(self) -> bool:
@@ -87,6 +86,15 @@ class TitleList:
         self.listed.append(match)
         self.ids += self._lead
         self._title = []
+
+
+def _line_start(builder: PromptBuilder, prompt: list[int]) -> list[int]:
+    """Ids of the prompt's last line."""
+    for place in range(len(prompt) - 1, -1, -1):
+        _, found, after = str(builder.tokenizer.decode(prompt[place])).rpartition("\n")
+        if found:
+            return [*builder.text(after), *prompt[place + 1 :]]
+    return []
 
 
 @torch.no_grad()

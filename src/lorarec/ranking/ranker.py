@@ -86,6 +86,9 @@ class Ranker:
     def score(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Score candidate titles for prompts written out in full, up to where a candidate's title begins.
 
+        Prompts are plain text, as titles are: what spells a control token is none. With a backbone that has a chat
+        template they are the text of the user's message.
+
         Returns:
             One (candidates,) float32 array per prompt: log-probabilities (`likelihood`) or log-odds (`verdict`).
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TITLE
+from lorarec.prompts import TextEncoder
 from lorarec.sequential import PADDING
 
 #: Kinds of tokens: none, the one in front, of a key such as `title`, of its value.
@@ -89,12 +90,13 @@ def _rows(
     items: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, title: int, others: int
 ) -> list[list[tuple[int, int]]]:
     """(token, kind) of every item."""
+    encoder = TextEncoder(tokenizer)
     more = [name for name, kind in items.schema.items() if kind == pl.String and name not in (ITEM, TITLE)]
     rows: list[list[tuple[int, int]]] = [[] for _ in range(len(items))]
     for column, limit in {TITLE: title, **(dict.fromkeys(more, others) if others else {})}.items():
         name = f" {column.replace('_', ' ')}"
         values = [f" {value}" if value else "" for value in items[column].to_list()]
-        key, *found = tokenizer([name, *values], add_special_tokens=False).input_ids
+        key, *found = map(encoder.plain, [name, *values])
         for row, value in zip(rows, found, strict=True):
             if value:
                 row += [(token, KEY) for token in key] + [(token, VALUE) for token in value[:limit]]

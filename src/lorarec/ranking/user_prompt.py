@@ -1,0 +1,86 @@
+"""The prompt that a user's candidates are scored with, as the model reads it."""
+
+from dataclasses import dataclass
+
+import polars as pl
+from transformers import PreTrainedTokenizerBase
+
+from lorarec.adapters import Adapter
+from lorarec.adapters.prompting import prompt_settings
+from lorarec.data import Dataset
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.prompts import PromptBuilder, ShownToken, case_examples, show_text, show_tokens
+from lorarec.ranking.catalogue import whole_evidence
+from lorarec.ranking.explain import compared_items
+from lorarec.retrieval import Index
+
+
+@dataclass(frozen=True)
+class UserPrompt:
+    """A prompt and the branch of one candidate behind it.
+
+    Attributes:
+        readout: how scores are read behind it: `verdict` or `likelihood`.
+        template: a file or the name of a bundled template.
+        chat: whether the tokenizer's chat template stands around it.
+        text: in parts, each with whether it is of control tokens.
+        tokens: all of them; those of the branch are the last `branch_tokens`.
+        answers: the tokens whose log-odds `verdict` reads next; none in `likelihood`.
+    """
+
+    user_id: str
+    item_id: str
+    title: str
+    readout: str
+    template: str
+    chat: bool
+    text: list[tuple[str, bool]]
+    tokens: list[ShownToken]
+    branch_tokens: int
+    answers: list[ShownToken]
+
+
+def user_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Adapter | None,
+    dataset: Dataset,
+    user: str,
+    item: str | None = None,
+    pool: int = 100,
+    index: Index | None = None,
+) -> UserPrompt:
+    """Build the prompt that `recommend` and `explain` score an item with.
+
+    Args:
+        tokenizer: of the backbone.
+        adapter: says how it was prompted in training; defaults without.
+        item: an item id outside the user's history; the first one that the index proposes when None.
+        pool, index: as for `explain`.
+
+    Raises:
+        LorarecError: an unknown user or item, an item of the user's own history, nothing left to recommend, or a
+            template, chat template or tokenizer that cannot be used.
+    """
+    settings = prompt_settings(adapter)
+    builder = PromptBuilder(
+        tokenizer, settings["readout"], settings["template"], settings["max_tokens"], settings["max_title_tokens"]
+    )
+    history, candidates = compared_items(dataset, user, item, pool, index)
+    case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [candidates]})
+    evidence = whole_evidence(dataset) if settings["evidence"] else None
+    example = case_examples(case, dataset.titles, builder, settings["max_history"], evidence)[0]
+    chosen = candidates[0] if item is None else item
+    branch = example.branches[candidates.index(chosen)]
+    ids = [*example.prompt, *branch]
+    return UserPrompt(
+        user_id=user,
+        item_id=chosen,
+        title=dataset.titles[chosen],
+        readout=builder.readout,
+        template=builder.template.name,
+        chat=builder.template.chat is not None,
+        text=show_text(builder, ids),
+        tokens=show_tokens(builder, ids),
+        branch_tokens=len(branch),
+        answers=show_tokens(builder, builder.yes_no) if builder.readout == "verdict" else [],
+    )
