@@ -85,7 +85,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path: Path) -
 
 def test_a_failed_import_leaves_nothing(log: Path, tmp_path: Path) -> None:
     log.write_text(log.read_text() + "\nu9,i9,yesterday,Title 9\n")
-    with pytest.raises(LorarecError, match=r"log\.csv: row 81 has timestamp 'yesterday'"):
+    with pytest.raises(LorarecError, match=r"log\.csv: line 82 has timestamp 'yesterday'"):
         _run("import", "table", log, "--out", tmp_path / "shop")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv"]
 

@@ -10,6 +10,7 @@ import pytest
 from lorarec.data.assemble import assemble
 from lorarec.data.sources import read_table
 from lorarec.data.sources.table import Columns
+from lorarec.data.tables import TableOptions
 from lorarec.errors import LorarecError
 
 LOG = pl.DataFrame(
@@ -54,7 +55,7 @@ def test_forms(tmp_path: Path, suffix: str) -> None:
 def test_separator_and_no_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("ann;7;1400000000\nbob;7;1400000001\n")
     columns = Columns(user="column_1", item="column_2", time="column_3")
-    rows = read_table(tmp_path / "log.csv", columns=columns, separator=";", header=False).interactions
+    rows = read_table(tmp_path / "log.csv", columns=columns, options=TableOptions(";", header=False)).interactions
     assert rows.rows() == [("ann", "7", 1400000000), ("bob", "7", 1400000001)]
 
 
@@ -91,8 +92,8 @@ def test_movielens_movies_as_the_table_of_items(tmp_path: Path) -> None:
         (Columns(), r"no column 'user_id' for user_id: name the right one with --user \(there are customer, sku"),
         (Columns("customer", "sku", "bought", rating="score"), "no column 'score' for rating.*--rating"),
         (Columns("customer", "sku", "bought", title="label"), "catalogue.csv: no column 'label' for title.*--title"),
-        (Columns("customer", "sku", "stars"), "row 3 has no timestamp"),
-        (Columns("customer", "sku", "customer"), "row 1 has timestamp 'ann', which cannot be read"),
+        (Columns("customer", "sku", "stars"), "line 4 has no timestamp"),
+        (Columns("customer", "sku", "customer"), "line 2 has timestamp 'ann', which cannot be read"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, columns: Columns, message: str) -> None:
