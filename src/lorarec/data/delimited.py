@@ -1,23 +1,21 @@
-"""Delimited text (CSV, TSV and the like) in blocks: every row is checked against the header, faults name their line."""
+"""Delimited text (CSV, TSV and the like): every line is checked against the header before values are read."""
 
 import csv
-import re
 import sys
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.reading import line_blocks, table_errors
+from lorarec.data.reading import opened, table_errors
 from lorarec.errors import LorarecError
 
-#: Stands for separators of several bytes, which polars and the csv module do not take.
+#: Stands for separators of several bytes, which the csv module does not take.
 _ONE_BYTE = "\x1f"
 _ROWS_AT_ONCE = 100_000
-_BOM = b"\xef\xbb\xbf"
+_TEXT = "text"
+_NO_QUOTES = 'where quotes are ordinary characters, say quote="none"'
 
 
 @dataclass(frozen=True)
@@ -37,277 +35,257 @@ class Dialect:
     header: bool = True
 
     @property
-    def one_byte(self) -> str:
-        """The separator as the parsers see it."""
-        return self.separator if len(self.separator.encode()) == 1 else _ONE_BYTE
-
-    def with_one_byte(self, block: bytes, path: str | Path) -> bytes:
-        """A block whose separators are single bytes.
-
-        Raises:
-            LorarecError: the text holds the byte that stands for the separator.
-        """
-        if self.one_byte == self.separator:
-            return block
-        if _ONE_BYTE.encode() in block:
-            raise LorarecError(f"{path} holds the control character U+001F: remove it, or use another separator")
-        return block.replace(self.separator.encode(), _ONE_BYTE.encode())
+    def one_byte(self) -> bool:
+        """Whether the separator is a single byte."""
+        return len(self.separator.encode()) == 1
 
 
-@dataclass
-class LineNumbers:
-    """The line of a file, counted from 1, on which each row of its table begins."""
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a delimited file and where its rows begin.
 
-    _first_rows: list[int] = field(default_factory=list)
-    _lines: list[Sequence[int]] = field(default_factory=list)
-    _rows: int = 0
+    Attributes:
+        names: of the columns: the fields of the header, or column_1, column_2, ...
+        skipped: lines before the first row: blank ones and the header.
+    """
 
-    def append(self, lines: Sequence[int]) -> None:
-        """Add the lines of further rows."""
-        self._first_rows.append(self._rows)
-        self._lines.append(lines)
-        self._rows += len(lines)
-
-    def __getitem__(self, row: int) -> int:
-        """The line of a row, counted from 0."""
-        part = bisect_right(self._first_rows, row) - 1
-        return self._lines[part][row - self._first_rows[part]]
+    names: list[str]
+    skipped: int
 
 
-def column_names(path: Path, dialect: Dialect) -> list[str]:
-    """The fields of the header, or column_1, column_2, ... where there is none.
+def read_layout(path: Path, dialect: Dialect) -> Layout:
+    """Look at the first line that is not blank.
 
     Raises:
-        LorarecError: the file is empty or cannot be read.
+        LorarecError: the file is empty, is not UTF-8 text, or its header cannot be read.
     """
-    _, line, _ = _first_line(_blocks(path), path)
-    fields = _fields(line, dialect, path)
-    return fields if dialect.header else [f"column_{number}" for number in range(1, len(fields) + 1)]
+    with opened(path) as stream:
+        for number, line in enumerate(stream):
+            if number == 0 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise LorarecError(f"{path} is UTF-16 text: convert it to UTF-8, for example with iconv")
+            if line.removeprefix(b"\xef\xbb\xbf").strip(b" \r\n"):
+                break
+        else:
+            raise LorarecError(f"{path} is empty")
+    lines = _TextLines(path, iter([(number + 1, line)]), dialect)
+    fields = _next_record(_reader(lines, dialect), lines) or []
+    if dialect.header:
+        return Layout(fields, number + 1)
+    return Layout([f"column_{column}" for column in range(1, len(fields) + 1)], number)
 
 
 def read_delimited(
-    path: Path, dialect: Dialect, width: int, columns: Sequence[int]
-) -> tuple[pl.DataFrame, LineNumbers]:
+    path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
+) -> tuple[pl.DataFrame, Callable[[int], int]]:
     """Read columns as text; empty fields are null, blank lines are passed over.
 
-    Blocks without surprises are left to polars. From the first one in which a quoted field holds a line end, or in
-    which quotes are not balanced, Python's csv module reads record by record.
+    Files each of whose lines is a row are left to polars. Where quoted fields hold line ends, or quotes are not
+    balanced, Python's csv module reads record by record.
 
     Args:
-        width: fields of a row.
-        columns: places of the wanted columns in a row.
+        columns: places of the wanted columns in a row, each once.
 
     Returns:
-        Columns named by their places, and the line of each row.
+        Columns named by their places, and from the number of a row (from 0) to that of its line (from 1).
 
     Raises:
-        LorarecError: a row has more or fewer fields than `width`, a quoted field swallows rows or does not end, or the
-            file is damaged. The line is named.
+        LorarecError: a row has more or fewer fields than the header, a quoted field swallows rows or does not end, or
+            the file is damaged. The line is named.
     """
-    blocks = _blocks(path)
-    number, line, rest = _first_line(blocks, path)
-    if dialect.header:
-        blocks = chain([(number + 1, rest)] if rest else [], blocks)
-    else:
-        blocks = chain([(number, b"\n".join([line, rest] if rest else [line]))], blocks)
-    schema = {str(place): pl.String for place in range(width)}
-    wanted = [str(place) for place in columns]
-    frames, lines = [pl.DataFrame(schema=schema).select(wanted)], LineNumbers()
-    for number, block in blocks:
-        body = dialect.with_one_byte(block, path)
-        with table_errors(path):
-            plain = _plain_block(body, number, dialect, schema, wanted, path)
-        if plain is None:
-            for frame, numbers in _records(path, chain([(number, block)], blocks), dialect, width, columns):
-                frames.append(frame)
-                lines.append(numbers)
-            break
-        frames.append(plain[0])
-        lines.append(plain[1])
-    table = pl.concat(frames)
-    if dialect.quote and dialect.one_byte != dialect.separator:
-        table = table.with_columns(pl.all().str.replace_all(_ONE_BYTE, dialect.separator, literal=True))
-    return table, lines
+    with table_errors(path):
+        blank = _blank_lines(path, dialect, layout)
+        table = None if blank is None else _read_plain(path, dialect, layout, columns, blank)
+    if blank is None or table is None:
+        return _read_records(path, dialect, layout, columns)
+
+    def line(row: int) -> int:
+        for each in blank:
+            row += each <= row
+        return layout.skipped + row + 1
+
+    return table, line
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Blocks of whole lines without a byte order mark and without the line ends at the end of the block."""
-    for number, block in line_blocks(path):
-        if number == 1 and block.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise LorarecError(f"{path} is UTF-16 text: convert it to UTF-8, for example with iconv")
-        body = (block.removeprefix(_BOM) if number == 1 else block).rstrip(b"\r\n")
-        if body:
-            yield number, body
+def _blank_lines(path: Path, dialect: Dialect, layout: Layout) -> list[int] | None:
+    """Which lines after the header are blank, from 0; None where records have to be told apart one by one.
 
-
-def _first_line(blocks: Iterator[tuple[int, bytes]], path: Path) -> tuple[int, bytes, bytes]:
-    """Number of the first line that is not blank, the line, and what follows it in its block."""
-    for number, block in blocks:
-        while block:
-            line, _, block = block.partition(b"\n")
-            if line.strip():
-                return number, line.rstrip(b"\r"), block
-            number += 1
-    raise LorarecError(f"{path} is empty")
-
-
-def _fields(line: bytes, dialect: Dialect, path: Path) -> list[str]:
-    try:
-        text = dialect.with_one_byte(line, path).decode("utf-8")
-        fields = next(_reader(iter([text]), dialect))
-    except UnicodeDecodeError:
-        raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from None
-    except csv.Error as error:
-        raise LorarecError(f"{path}: the first line cannot be read ({error}): {_no_quotes()}") from None
-    return [name.replace(dialect.one_byte, dialect.separator) for name in fields]
-
-
-def _plain_block(
-    body: bytes, number: int, dialect: Dialect, schema: dict[str, type[pl.String]], wanted: list[str], path: Path
-) -> tuple[pl.DataFrame, Sequence[int]] | None:
-    """A block each of whose lines is a row, and the lines' numbers; None where quotes ask for a closer look."""
-    quote = (dialect.quote or "").encode()
-    quoted = bool(quote) and quote in body
-    unquoted = re.sub(quote + b"[^" + quote + b"]*" + quote, b"", body) if quoted else body
-    if quoted and (quote in unquoted or unquoted.count(b"\n") != body.count(b"\n")):
+    Raises:
+        LorarecError: a line has more or fewer fields than the header.
+    """
+    if dialect.quote and not dialect.one_byte:
         return None
-    numbers: Sequence[int] = range(number, number + unquoted.count(b"\n") + 1)
-    wrong = _lines_of_other_width(unquoted, dialect.one_byte, len(schema))
-    if not wrong.is_empty():
-        faults = wrong.filter(~pl.col("blank"))
-        if not faults.is_empty():
-            if quoted:
-                return None
-            line, fields = faults.row(0)[:2]
-            raise _other_width(path, number + line, fields, len(schema))
-        blank = set(wrong["line"].to_list())
-        kept = [(place, line) for place, line in enumerate(body.split(b"\n")) if place not in blank]
-        body, numbers = b"\n".join(line for _, line in kept), [number + place for place, _ in kept]
-        if not kept:
-            return pl.DataFrame(schema=schema).select(wanted), []
-    lazy = pl.scan_csv(
-        body, separator=dialect.one_byte, quote_char=dialect.quote, has_header=False, schema=schema, glob=False
+    lines = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped)
+
+    def any_line(*conditions: pl.Expr) -> list[bool]:
+        found = lines.select(each.any().alias(str(number)) for number, each in enumerate(conditions))
+        return list(found.collect(engine="streaming").row(0))
+
+    text = pl.col(_TEXT)
+    fields = text.str.count_matches(dialect.separator, literal=True) + 1
+    quoted = False
+    if dialect.quote is None:
+        [some_wrong] = any_line(fields != len(layout.names))
+    else:
+        some_wrong, quoted = any_line(fields != len(layout.names), text.str.contains(dialect.quote, literal=True))
+    if quoted:
+        text = text.str.replace_all(f"{dialect.quote}[^{dialect.quote}]*{dialect.quote}", "")
+        fields = text.str.count_matches(dialect.separator, literal=True) + 1
+        some_wrong, uneven = any_line(fields != len(layout.names), text.str.contains(dialect.quote or "", literal=True))
+        if uneven:
+            return None
+    if not some_wrong:
+        return []
+    wrong = fields != len(layout.names)
+    is_blank = pl.col(_TEXT).str.strip_chars(" ") == ""
+    numbered = (
+        lines.with_row_index("line").filter(wrong).select("line", fields.alias("fields"), is_blank.alias("blank"))
     )
-    try:
-        return lazy.select(wanted).collect(engine="streaming"), numbers
-    except pl.exceptions.PolarsError:
+    faults = numbered.filter(~pl.col("blank")).head(1).collect(engine="streaming")
+    if not faults.is_empty():
+        # In a quoted field that is not where a field begins, separators count after all.
         if quoted:
+            return None
+        line, count, _ = faults.row(0)
+        raise _other_width(path, layout.skipped + line + 1, count, len(layout.names))
+    return numbered.select("line").collect(engine="streaming")["line"].to_list()
+
+
+def _read_plain(
+    path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int], blank: list[int]
+) -> pl.DataFrame | None:
+    """The rows of a file each of whose lines is a row or blank; None where quotes turn out to be no plain ones."""
+    places = [str(place) for place in range(len(layout.names))]
+    if dialect.one_byte:
+        rows = pl.scan_csv(
+            path,
+            separator=dialect.separator,
+            quote_char=dialect.quote,
+            has_header=False,
+            skip_lines=layout.skipped,
+            schema=dict.fromkeys(places, pl.String),
+            glob=False,
+        )
+    else:
+        split = pl.col(_TEXT).str.split_exact(dialect.separator, len(places) - 1).struct.rename_fields(places)
+        rows = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped).select(split).unnest(_TEXT)
+        rows = rows.select(pl.when(pl.all() != "").then(pl.all()))
+    wanted = rows.select(str(place) for place in columns)
+    try:
+        if not blank:
+            return wanted.collect(engine="streaming")
+        numbered = wanted.with_row_index("line").filter(~pl.col("line").is_in(blank))
+        return numbered.drop("line").collect(engine="streaming")
+    except pl.exceptions.PolarsError:
+        if dialect.quote:
             return None
         raise
 
 
-def _lines_of_other_width(body: bytes, separator: str, width: int) -> pl.DataFrame:
-    """line (from 0), fields and blank of the lines that do not have as many fields as the table."""
-    absent = next(chr(code) for code in range(1, 32) if code not in b"\t\n\r" and bytes([code]) not in body)
-    lines = pl.scan_csv(
-        body,
-        separator=absent,
-        quote_char=None,
-        has_header=False,
-        schema={"text": pl.String},
-        empty_string_is_null=False,
-    )
-    text = pl.col("text")
-    fields = (text.str.count_matches(separator, literal=True) + 1).alias("fields")
-    # Plain lines pass as one boolean: the rows themselves are only numbered where something is wrong.
-    if not lines.select((fields != width).any()).collect(engine="streaming").item():
-        return pl.DataFrame(schema={"line": pl.UInt32, "fields": pl.UInt32, "blank": pl.Boolean})
-    blank = (text.str.strip_chars(" \r") == "").alias("blank")
-    return lines.select(fields, blank).with_row_index("line").filter(pl.col("fields") != width).collect()
+def _read_records(
+    path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
+) -> tuple[pl.DataFrame, Callable[[int], int]]:
+    schema = {str(place): pl.String for place in columns}
+    width = len(layout.names)
+    frames, rows = [pl.DataFrame(schema=schema)], list[list[str | None]]()
+    numbers = list[int]()
+    with opened(path) as stream:
+        numbered = ((number, line) for number, line in enumerate(stream, start=1) if number > layout.skipped)
+        lines = _TextLines(path, numbered, dialect)
+        reader = _reader(lines, dialect)
+        while (record := _next_record(reader, lines)) is not None:
+            if len(record) == width and (record != [""] or width > 1):
+                if len(lines.kept) > 1 and not dialect.multiline:
+                    _refuse_swallowed(record, lines, dialect)
+                rows.append([record[place] or None for place in columns])
+                numbers.append(lines.begin)
+            elif "".join(lines.kept).strip():
+                raise _other_width(path, lines.begin, len(record), width)
+            if len(rows) == _ROWS_AT_ONCE:
+                frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+                rows = []
+    frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+    return pl.concat(frames), numbers.__getitem__
 
 
 class _TextLines:
-    """Lines of blocks as text, with their line ends; the lines since `begin` are kept for messages."""
+    """The lines of a file as text; those of the record that is being read are kept for messages.
 
-    def __init__(self, blocks: Iterator[tuple[int, bytes]], dialect: Dialect, path: Path) -> None:
-        self._lines = self._each(blocks, dialect, path)
+    Attributes:
+        number: of the latest line, from 1.
+        kept: the lines of the record.
+    """
+
+    def __init__(self, path: Path, lines: Iterator[tuple[int, bytes]], dialect: Dialect) -> None:
+        self.path = path
+        self._lines, self.dialect = lines, dialect
         self.number, self.kept = 0, list[str]()
-
-    def _each(self, blocks: Iterator[tuple[int, bytes]], dialect: Dialect, path: Path) -> Iterator[tuple[int, str]]:
-        for number, block in blocks:
-            text = dialect.with_one_byte(block, path).decode("utf-8")
-            yield from enumerate((line + "\n" for line in text.split("\n")), start=number)
 
     def __iter__(self) -> "_TextLines":
         return self
 
     def __next__(self) -> str:
         self.number, line = next(self._lines)
-        self.kept.append(line)
-        return line
+        try:
+            text = line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise LorarecError(f"{self.path} is not UTF-8 text: convert it, for example with iconv") from None
+        if not self.dialect.one_byte:
+            if _ONE_BYTE in text:
+                raise LorarecError(f"{self.path}: line {self.number} holds the control character U+001F: remove it")
+            text = text.replace(self.dialect.separator, _ONE_BYTE)
+        self.kept.append(text)
+        return text
 
     @property
     def begin(self) -> int:
-        """Number of the first line that is kept."""
+        """Number of the first line of the record."""
         return self.number - len(self.kept) + 1
-
-
-def _records(
-    path: Path, blocks: Iterator[tuple[int, bytes]], dialect: Dialect, width: int, columns: Sequence[int]
-) -> Iterator[tuple[pl.DataFrame, list[int]]]:
-    """Rows of all that is left of a file, some at a time, with the line on which each begins."""
-    lines = _TextLines(blocks, dialect, path)
-    reader = _reader(lines, dialect)
-    rows: list[list[str | None]] = []
-    numbers: list[int] = []
-    schema = {str(place): pl.String for place in columns}
-    while (record := _next_record(reader, lines, path)) is not None:
-        if len(record) != width and "".join(lines.kept).strip():
-            raise _other_width(path, lines.begin, len(record), width)
-        if len(record) == width:
-            if len(lines.kept) > 1 and not dialect.multiline:
-                _refuse_swallowed(record, lines, dialect, path)
-            rows.append([record[place] or None for place in columns])
-            numbers.append(lines.begin)
-        lines.kept.clear()
-        if len(rows) == _ROWS_AT_ONCE:
-            yield pl.DataFrame(rows, schema=schema, orient="row"), numbers
-            rows, numbers = [], []
-    yield pl.DataFrame(rows, schema=schema, orient="row"), numbers
 
 
 def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)
+    separator = dialect.separator if dialect.one_byte else _ONE_BYTE
     if dialect.quote is None:
-        return csv.reader(lines, delimiter=dialect.one_byte, quoting=csv.QUOTE_NONE, strict=True)
-    return csv.reader(lines, delimiter=dialect.one_byte, quotechar=dialect.quote, strict=True)
+        return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
+    return csv.reader(lines, delimiter=separator, quotechar=dialect.quote, strict=True)
 
 
-def _next_record(reader: Iterator[list[str]], lines: _TextLines, path: Path) -> list[str] | None:
+def _next_record(reader: Iterator[list[str]], lines: _TextLines) -> list[str] | None:
+    """The next record, with the separators that quoted fields hold; None behind the last one."""
+    lines.kept.clear()
     try:
-        return next(reader, None)
-    except UnicodeDecodeError:
-        raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from None
+        record = next(reader, None)
     except csv.Error as error:
         if len(lines.kept) > 1:
-            fault = f"a quoted field opens and has not ended properly by line {lines.number}"
+            fault = f"a quoted field opens and does not end properly by line {lines.number}"
         else:
             fault = f"a quoted field does not end where its quotes end ({error})"
-        raise LorarecError(f"{path}: line {lines.begin}: {fault}: {_no_quotes()}, otherwise mend the line") from None
+        raise LorarecError(
+            f"{lines.path}: line {lines.begin}: {fault}: {_NO_QUOTES}, otherwise mend the line"
+        ) from None
+    if record is None or lines.dialect.one_byte:
+        return record
+    return [value.replace(_ONE_BYTE, lines.dialect.separator) for value in record]
 
 
-def _refuse_swallowed(record: list[str], lines: _TextLines, dialect: Dialect, path: Path) -> None:
+def _refuse_swallowed(record: list[str], lines: _TextLines, dialect: Dialect) -> None:
     """Refuse a field that holds a line with as many separators as a row has."""
+    separator = dialect.separator if dialect.one_byte else _ONE_BYTE
+    style = "double" if dialect.quote == '"' else "single"
     first = 0
     for value in record:
         last = first + value.count("\n")
-        for line in lines.kept[first + 1 : last + 1]:
-            if line.count(dialect.one_byte) >= len(record) - 1:
-                raise LorarecError(
-                    f"{path}: line {lines.begin + first}: a quoted field opens here and swallows the lines up to "
-                    f"{lines.begin + last}, which look like rows: {_no_quotes()}, "
-                    f'or say quote="{"double" if dialect.quote == chr(34) else "single"}" '
-                    "where the field is meant to hold them"
-                )
+        if any(line.count(separator) >= len(record) - 1 for line in lines.kept[first + 1 : last + 1]):
+            raise LorarecError(
+                f"{lines.path}: line {lines.begin + first}: a quoted field opens here and swallows the lines up to "
+                f'{lines.begin + last}, which look like rows: {_NO_QUOTES}, or quote="{style}" where the field is '
+                "meant to hold them"
+            )
         first = last
-
-
-def _no_quotes() -> str:
-    return 'where quotes are ordinary characters, say quote="none"'
 
 
 def _other_width(path: Path, line: int, fields: int, width: int) -> LorarecError:
     return LorarecError(
-        f"{path} cannot be read as a table: line {line} has {fields} field{'s' * (fields != 1)} and not {width} "
-        "as the first line: mend or remove it"
+        f"{path} cannot be read as a table: line {line} has {fields} field{'s' * (fields != 1)}, not {width} as the "
+        "first line: mend or remove it"
     )

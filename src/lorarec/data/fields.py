@@ -88,14 +88,13 @@ def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
 
 
 def _ratings(ratings: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> pl.Series:
-    if ratings.dtype == pl.String:
-        text = without_missing(ratings)
-        number = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, place) else text
-        found = number.cast(pl.Float32, strict=False)
-        _refuse(found.is_null() & text.is_not_null(), ratings, where, place)
-        return found
     found = ratings.cast(pl.Float32, strict=False)
-    _refuse(found.is_null() & ratings.is_not_null(), ratings, where, place)
+    text = ratings
+    if ratings.dtype == pl.String and found.null_count():
+        text = without_missing(ratings)
+        point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, place) else text
+        found = point.cast(pl.Float32, strict=False)
+    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, place)
     return found.fill_nan(None)
 
 

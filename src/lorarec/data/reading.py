@@ -146,7 +146,7 @@ def table_errors(path: str | Path) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if "unexpected end of file" in reason:
             raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
-        if "utf-8" in reason:
+        if "utf-8" in reason or "utf8" in reason:
             raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from error
         raise LorarecError(f"{path} cannot be read as a table: {reason}") from error
 

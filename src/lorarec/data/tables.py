@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from lorarec.data.delimited import Dialect, column_names, read_delimited
+from lorarec.data.delimited import Dialect, read_delimited, read_layout
 from lorarec.data.reading import opened, records, table_errors
 from lorarec.errors import LorarecError
 
@@ -213,20 +213,19 @@ def _guessed_separator(path: Path, head: bytes) -> str:
 
 
 def _delimited(path: Path, dialect: Dialect) -> Table:
-    with table_errors(path):
-        names = column_names(path, dialect)
+    layout = read_layout(path, dialect)
+    names = layout.names
     typed = [_TYPED.fullmatch(name.strip()) for name in names]
     if all(typed):
         names = [match[1] for match in typed if match]
-    width = len(names)
 
     def read(places: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
         unique = list(dict.fromkeys(places))
-        frame, lines = read_delimited(path, dialect, width, unique)
+        frame, line = read_delimited(path, dialect, layout, unique)
         chosen = [frame[str(place)].alias(str(number)) for number, place in enumerate(places)]
-        return pl.DataFrame(chosen), lambda row: f"line {lines[row]}"
+        return pl.DataFrame(chosen), lambda row: f"line {line(row)}"
 
-    return Table(path, names, [pl.String()] * width, read)
+    return Table(path, names, [pl.String()] * len(names), read)
 
 
 def _lazy_table(

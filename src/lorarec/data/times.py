@@ -95,9 +95,13 @@ def _seconds(
         return _calendar(times.dt.epoch("s").cast(pl.Int64), "dates")
     if times.dtype.is_numeric() and time_format is None:
         return _from_numbers(_whole(times, times, where, place))
-    text = without_missing(times.cast(pl.String))
+    text = times.cast(pl.String)
     if time_format is not None:
-        return _calendar(_by_format(text, time_format), f"times of the form {time_format}")
+        return _calendar(_by_format(without_missing(text), time_format), f"times of the form {time_format}")
+    numbers = text.cast(pl.Int64, strict=False)
+    if not numbers.null_count():
+        return _from_numbers(numbers)
+    text = without_missing(text)
     numbers = text.cast(pl.Int64, strict=False)
     if numbers.null_count() > text.null_count():
         floats = text.str.replace(r"^(-?\d+),(\d+)$", "${1}.$2").cast(pl.Float64, strict=False)
@@ -180,11 +184,13 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
     if not isinstance(least, int) or not isinstance(most, int):
         return numbers, none, "numbers"
     for form, first, last in _DIGITS:
-        if (numbers.is_between(first, last).sum() * 2 > len(numbers) - numbers.null_count()) and (
-            found := _digits(numbers, form)
-        ) is not None:
+        if most < first or least > last or numbers.is_between(first, last).sum() * 2 <= numbers.count():
+            continue
+        if (found := _digits(numbers, form)) is not None:
             return _calendar(found, "dates")
-    counts = {unit: int(numbers.is_between(first, last).sum()) for unit, first, last, _ in _UNITS}
+    if least >= 0 and most < _SMALL:
+        return numbers, none, "positions"
+    counts = {each[0]: int(numbers.is_between(*each[1:3]).sum()) for each in _UNITS}
     counts["positions"] = int(numbers.is_between(-_SMALL, _SMALL, closed="none").sum())
     unit = max(counts, key=lambda name: counts[name])
     if unit == "positions":
@@ -196,9 +202,10 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
     first, last, per_second = next(each[1:] for each in _UNITS if each[0] == unit)
     seconds = numbers // per_second
     far = ~numbers.is_between(first, last) | (seconds == _LARGEST_INT32)
-    middle = seconds.median()
-    if isinstance(middle, float) and middle < _LATEST:
-        far |= seconds >= _LATEST
+    if most // per_second >= _LATEST:
+        middle = seconds.median()
+        if isinstance(middle, float) and middle < _LATEST:
+            far |= seconds >= _LATEST
     return seconds, far.fill_null(False), unit
 
 
