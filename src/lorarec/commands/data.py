@@ -40,7 +40,11 @@ class Overlap(StrEnum):  # typer takes no list of literals
 Out = Annotated[Path, typer.Option(help="The dataset folder to write.")]
 Name = Annotated[str | None, typer.Option(help="A name for the dataset instead of one made from the file's.")]
 KCore = Annotated[
-    int, typer.Option(min=0, help="Drop users and items with fewer interactions than this, again and again.")
+    int,
+    typer.Option(
+        min=0,
+        help="Drop users and items with fewer interactions than this, again and again; what each round took is told.",
+    ),
 ]
 KeepUntitled = Annotated[
     bool, typer.Option("--keep-untitled", help="Name items without a title by their id instead of dropping them.")
@@ -275,7 +279,11 @@ def _flags() -> Iterator[None]:
     names = "|".join(TableOptions.__dataclass_fields__)
 
     def flag(found: re.Match[str]) -> str:
-        return "--no-header" if found[1] == "header" else f"--{found[1].replace('_', '-')} {found[2]}"
+        return (
+            "--no-header"
+            if found[1] == "header"
+            else f"--{found[1].replace('_', '-')} " + re.sub(r'^"([\w-]+)"$', r"\1", found[2])
+        )
 
     try:
         yield
@@ -311,5 +319,6 @@ def _finish(
 
 def _report_import(dataset: Dataset, as_json: bool) -> None:
     info = dataset.info
-    figures = {**info["counts"], **info["import"], "filters": info["filters"], "folder": str(dataset.folder)}
+    rounds = {f"core round {number}": each for number, each in enumerate(info.get("core_rounds", []), start=1)}
+    figures = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
     print_figures(dataset.name, figures, info if as_json else None)

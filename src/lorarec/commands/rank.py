@@ -57,6 +57,8 @@ def rank(
         raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
     from rich.console import Console
 
+    import polars as pl
+
     from lorarec.backbone.load import EMBEDDED
     from lorarec.data import Dataset
     from lorarec.ranking.parts import Engine, refuse_stranger, score_population
@@ -93,8 +95,12 @@ def rank(
         figures = score_population(
             chosen, asked, out, part_size, overwrite, names, progress=Console(stderr=True).is_terminal
         )
+    nothing_left = pl.scan_parquet(out / "part-*.parquet").filter(pl.col("item_ids").list.len() == 0)
+    figures["users_with_nothing_left"] = nothing_left.select(pl.len()).collect().item()
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **figures}))
         return
     before = f", {figures['parts_before']:,} of them before" if figures["parts_before"] else ""
-    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}: {out}")
+    empty = figures["users_with_nothing_left"]
+    without = f", {empty:,} of the users have nothing left to recommend" if empty else ""
+    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}{without}: {out}")
