@@ -59,6 +59,13 @@ By = Annotated[
     list[Overlap] | None,
     typer.Option(help="What --without compares: items if unset; may be repeated. Titles find one item under two ids."),
 ]
+BadTimesOption = Annotated[
+    BadTimes,
+    typer.Option(
+        help="Rows whose time is missing, unreadable, or far from the others (0, year 9999, another unit): refuse "
+        "the table, drop and count them, or keep those that are only far."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
 Folder = Annotated[Path, typer.Argument(help="A dataset folder made by `lorarec import`.")]
@@ -96,6 +103,7 @@ def import_amazon(
     ],
     out: Out,
     meta: Annotated[Path | None, typer.Option(help="meta_*.json.gz or .jsonl.gz: titles, brands, categories.")] = None,
+    bad_times: BadTimesOption = OPTIONS.bad_times,
     name: Name = None,
     k_core: KCore = 0,
     keep_untitled: KeepUntitled = False,
@@ -110,7 +118,8 @@ def import_amazon(
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
     refuse_existing(out, overwrite)
-    source = read_amazon(reviews, meta, progress=True)
+    with _flags():
+        source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
 
@@ -144,13 +153,7 @@ def import_table(
     time_format: Annotated[
         str | None, typer.Option(help="Form of times in other text: %d.%m.%Y reads 14.11.2023, %m/%d/%Y 11/14/2023.")
     ] = None,
-    bad_times: Annotated[
-        BadTimes,
-        typer.Option(
-            help="Rows whose time is missing, unreadable, or far from the others (0, year 9999, another unit): refuse "
-            "the table, drop and count them, or keep those that are only far."
-        ),
-    ] = OPTIONS.bad_times,
+    bad_times: BadTimesOption = OPTIONS.bad_times,
     order: Annotated[
         Order, typer.Option(help="By the times, or by the rows of the file where the log has no times.")
     ] = OPTIONS.order,

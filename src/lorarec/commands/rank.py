@@ -55,9 +55,8 @@ def rank(
     """
     if engine == "torch" and (workers or address):
         raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
-    from rich.console import Console
-
     import polars as pl
+    from rich.console import Console
 
     from lorarec.backbone.load import EMBEDDED
     from lorarec.data import Dataset

@@ -77,7 +77,7 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
 def read_delimited(
     path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
 ) -> tuple[pl.DataFrame, Callable[[int], int]]:
-    """Read columns as text; empty fields are null, blank lines are passed over.
+    """Read columns as text; empty fields are null or empty text, blank lines are passed over.
 
     Files each of whose lines is a row are left to polars. Where quoted fields hold line ends, or quotes are not
     balanced, Python's csv module reads record by record.
@@ -168,7 +168,6 @@ def _read_plain(
     else:
         split = pl.col(_TEXT).str.split_exact(dialect.separator, len(places) - 1).struct.rename_fields(places)
         rows = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped).select(split).unnest(_TEXT)
-        rows = rows.select(pl.when(pl.all() != "").then(pl.all()))
     wanted = rows.select(str(place) for place in columns)
     try:
         if not blank:
@@ -186,7 +185,7 @@ def _read_records(
 ) -> tuple[pl.DataFrame, Callable[[int], int]]:
     schema = {str(place): pl.String for place in columns}
     width = len(layout.names)
-    frames, rows = [pl.DataFrame(schema=schema)], list[list[str | None]]()
+    frames, rows = [pl.DataFrame(schema=schema)], list[list[str]]()
     numbers = list[int]()
     with opened(path) as stream:
         numbered = ((number, line) for number, line in enumerate(stream, start=1) if number > layout.skipped)
@@ -196,7 +195,7 @@ def _read_records(
             if len(record) == width and (record != [""] or width > 1):
                 if len(lines.kept) > 1 and not dialect.multiline:
                     _refuse_swallowed(record, lines, dialect)
-                rows.append([record[place] or None for place in columns])
+                rows.append([record[place] for place in columns])
                 numbers.append(lines.begin)
             elif "".join(lines.kept).strip():
                 raise _other_width(path, lines.begin, len(record), width)

@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from lorarec.data.tables import Decimal, Ids, TableOptions, row_number
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
+_PLACES_NAMED = 5
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
@@ -69,6 +71,17 @@ def clean_interactions(
     if RATING in raw.columns:
         columns.append(_ratings(raw[RATING], options.decimal, where, place))
     return pl.DataFrame(columns)
+
+
+def without_bad_times(
+    rows: pl.DataFrame, options: TableOptions, place: Callable[[int], str] = row_number
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The rows of `clean_interactions` whose times were not dropped, and a report of those that were, if any may be."""
+    if options.bad_times != "drop":
+        return rows, {}
+    bad = rows[TIME].is_null()
+    first = [place(row) for row in bad.arg_true().head(_PLACES_NAMED).to_list()]
+    return rows.filter(~bad), {"rows_with_bad_times_dropped": int(bad.sum()), "first_of_them": first}
 
 
 def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:

@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
-from lorarec.data.fields import clean_ids, clean_interactions
+from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
 from lorarec.data.tables import Ids, Table, TableOptions, open_table
 from lorarec.errors import LorarecError
-
-_PLACES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,7 @@ def read_table(
     raw, place = table.read(chosen | titles)
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
-    rows = clean_interactions(raw, path, options, place)
-    apart = rows[TIME].is_null()
-    report: dict[str, Any] = {}
-    if options.bad_times == "drop":
-        report["rows_with_bad_times_dropped"] = int(apart.sum())
-        report["first_of_them"] = [place(row) for row in apart.arg_true().head(_PLACES_NAMED).to_list()]
-        rows = rows.filter(~apart)
+    rows, report = without_bad_times(clean_interactions(raw, path, options, place), options, place)
     if items is not None:
         item_table = _items(Path(items), columns, options)
         if options.ids is None:
