@@ -148,6 +148,8 @@ def test_columns_of_several_values_are_refused_by_name_and_type(
         ("log.json", b"[1, 2]", "row 1 of the array is not a JSON object"),
         ("log.json", b'[{"a": 1}, {"a": }]', r"is not a JSON array: .* line 1 column 18"),
         ("log.json", b"[]", "is empty"),
+        ("log.jsonl", b" \n", "is empty"),
+        ("log.csv", b"a,b\r1,2\r3,4\r", "ends its lines by carriage returns alone"),
         ("log.json", b"[" * 100_000, "is not a JSON array"),
         ("log.jsonl", b'{"a": 1}\n\n{"a": 1\n', "cannot be read as a table: line 3 is neither"),
         ("log.jsonl", b'{"a": 1}\n[2]\n', "cannot be read as a table: line 2 is neither"),
@@ -178,3 +180,11 @@ def test_places_of_rows(tmp_path: Path) -> None:
     assert open_table(tmp_path / "log.jsonl").read({"a": "a"})[1](1) == "line 4"
     pl.DataFrame({"a": [date(2023, 1, 1)]}).write_parquet(tmp_path / "log.parquet")
     assert open_table(tmp_path / "log.parquet").read({"a": "a"})[1](0) == "row 1"
+
+
+def test_text_that_is_stored_as_bytes(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [b"x"], "b": [b"\xff"]}).write_parquet(tmp_path / "log.parquet")
+    table = open_table(tmp_path / "log.parquet")
+    assert table.read({"a": "a"})[0]["a"].to_list() == ["x"]
+    with pytest.raises(LorarecError, match="is not UTF-8 text"):
+        table.read({"b": "b"})

@@ -4,17 +4,24 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
 from lorarec.data.reading import opened, table_errors
 from lorarec.errors import LorarecError
 
+if TYPE_CHECKING:
+    from _csv import Reader
+
 #: Stands for separators of several bytes, which the csv module does not take.
 _ONE_BYTE = "\x1f"
 _ROWS_AT_ONCE = 100_000
 _TEXT = "text"
+_NOT_UTF8 = "is not UTF-8 text: convert it, for example with iconv"
 _NO_QUOTES = 'where quotes are ordinary characters, say quote="none"'
 
 
@@ -67,8 +74,13 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
                 break
         else:
             raise LorarecError(f"{path} is empty")
-    lines = _TextLines(path, iter([(number + 1, line)]), dialect)
-    fields = _next_record(_reader(lines, dialect), lines) or []
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise LorarecError(f"{path} ends its lines by carriage returns alone: convert them to line feeds")
+    try:
+        text = line.decode("utf-8-sig") if dialect.one_byte else _with_one_byte(line.decode("utf-8-sig"), dialect, path)
+    except UnicodeDecodeError:
+        raise LorarecError(f"{path} {_NOT_UTF8}") from None
+    fields = _next_record(_records(iter([text]), dialect), number, dialect, path) or []
     if dialect.header:
         return Layout(fields, number + 1)
     return Layout([f"column_{column}" for column in range(1, len(fields) + 1)], number)
@@ -183,65 +195,49 @@ def _read_plain(
 def _read_records(
     path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
 ) -> tuple[pl.DataFrame, Callable[[int], int]]:
-    schema = {str(place): pl.String for place in columns}
-    width = len(layout.names)
-    frames, rows = [pl.DataFrame(schema=schema)], list[list[str]]()
-    numbers = list[int]()
+    width, names = len(layout.names), [str(place) for place in columns]
+    frames = [pl.DataFrame(schema=dict.fromkeys(names, pl.String))]
+    rows, numbers = list[list[str]](), list[int]()
+
+    def put_aside() -> None:
+        values = zip(*rows, strict=True)
+        frames.append(pl.DataFrame(dict(zip(names, values, strict=True)), schema=dict.fromkeys(names, pl.String)))
+        rows.clear()
+
     with opened(path) as stream:
-        numbered = ((number, line) for number, line in enumerate(stream, start=1) if number > layout.skipped)
-        lines = _TextLines(path, numbered, dialect)
-        reader = _reader(lines, dialect)
-        while (record := _next_record(reader, lines)) is not None:
-            if len(record) == width and (record != [""] or width > 1):
-                if len(lines.kept) > 1 and not dialect.multiline:
-                    _refuse_swallowed(record, lines, dialect)
+        reader = _records(islice(_text_lines(stream, dialect, path), layout.skipped, None), dialect)
+        before = layout.skipped
+        while (record := _next_record(reader, layout.skipped, dialect, path)) is not None:
+            line, before = before + 1, layout.skipped + reader.line_num
+            if len(record) == width:
+                if before > line and not dialect.multiline:
+                    _refuse_swallowed(record, line, dialect, path)
                 rows.append([record[place] for place in columns])
-                numbers.append(lines.begin)
-            elif "".join(lines.kept).strip():
-                raise _other_width(path, lines.begin, len(record), width)
+                numbers.append(line)
+            elif len(record) > 1 or "".join(record).strip():
+                raise _other_width(path, line, len(record), width)
             if len(rows) == _ROWS_AT_ONCE:
-                frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
-                rows = []
-    frames.append(pl.DataFrame(rows, schema=schema, orient="row"))
+                put_aside()
+    if rows:
+        put_aside()
     return pl.concat(frames), numbers.__getitem__
 
 
-class _TextLines:
-    """The lines of a file as text; those of the record that is being read are kept for messages.
-
-    Attributes:
-        number: of the latest line, from 1.
-        kept: the lines of the record.
-    """
-
-    def __init__(self, path: Path, lines: Iterator[tuple[int, bytes]], dialect: Dialect) -> None:
-        self.path = path
-        self._lines, self.dialect = lines, dialect
-        self.number, self.kept = 0, list[str]()
-
-    def __iter__(self) -> "_TextLines":
-        return self
-
-    def __next__(self) -> str:
-        self.number, line = next(self._lines)
-        try:
-            text = line.decode("utf-8-sig" if self.number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise LorarecError(f"{self.path} is not UTF-8 text: convert it, for example with iconv") from None
-        if not self.dialect.one_byte:
-            if _ONE_BYTE in text:
-                raise LorarecError(f"{self.path}: line {self.number} holds the control character U+001F: remove it")
-            text = text.replace(self.dialect.separator, _ONE_BYTE)
-        self.kept.append(text)
-        return text
-
-    @property
-    def begin(self) -> int:
-        """Number of the first line of the record."""
-        return self.number - len(self.kept) + 1
+def _text_lines(stream: BinaryIO, dialect: Dialect, path: Path) -> Iterator[str]:
+    """Lines as text, with separators that the csv module takes."""
+    lines = TextIOWrapper(stream, encoding="utf-8-sig", newline="\n")
+    if dialect.one_byte:
+        return lines
+    return (_with_one_byte(line, dialect, path) for line in lines)
 
 
-def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
+def _with_one_byte(line: str, dialect: Dialect, path: Path) -> str:
+    if _ONE_BYTE in line:
+        raise LorarecError(f"{path} holds the control character U+001F: remove it, or use another separator")
+    return line.replace(dialect.separator, _ONE_BYTE)
+
+
+def _records(lines: Iterator[str], dialect: Dialect) -> "Reader":
     csv.field_size_limit(sys.maxsize)
     separator = dialect.separator if dialect.one_byte else _ONE_BYTE
     if dialect.quote is None:
@@ -249,38 +245,44 @@ def _reader(lines: Iterator[str], dialect: Dialect) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=separator, quotechar=dialect.quote, strict=True)
 
 
-def _next_record(reader: Iterator[list[str]], lines: _TextLines) -> list[str] | None:
-    """The next record, with the separators that quoted fields hold; None behind the last one."""
-    lines.kept.clear()
+def _next_record(reader: "Reader", skipped: int, dialect: Dialect, path: Path) -> list[str] | None:
+    """The next record, with the separators that quoted fields hold; None behind the last one.
+
+    Args:
+        skipped: lines before those of the reader.
+    """
+    first = skipped + reader.line_num + 1
     try:
         record = next(reader, None)
+    except UnicodeDecodeError:
+        raise LorarecError(f"{path} {_NOT_UTF8}") from None
     except csv.Error as error:
-        if len(lines.kept) > 1:
-            fault = f"a quoted field opens and does not end properly by line {lines.number}"
+        last = skipped + reader.line_num
+        if last > first:
+            fault = f"a quoted field opens and does not end properly by line {last}"
         else:
             fault = f"a quoted field does not end where its quotes end ({error})"
-        raise LorarecError(
-            f"{lines.path}: line {lines.begin}: {fault}: {_NO_QUOTES}, otherwise mend the line"
-        ) from None
-    if record is None or lines.dialect.one_byte:
+        raise LorarecError(f"{path}: line {first}: {fault}: {_NO_QUOTES}, otherwise mend the line") from None
+    if record is None or dialect.one_byte:
         return record
-    return [value.replace(_ONE_BYTE, lines.dialect.separator) for value in record]
+    return [value.replace(_ONE_BYTE, dialect.separator) for value in record]
 
 
-def _refuse_swallowed(record: list[str], lines: _TextLines, dialect: Dialect) -> None:
+def _refuse_swallowed(record: list[str], line: int, dialect: Dialect, path: Path) -> None:
     """Refuse a field that holds a line with as many separators as a row has."""
-    separator = dialect.separator if dialect.one_byte else _ONE_BYTE
     style = "double" if dialect.quote == '"' else "single"
-    first = 0
-    for value in record:
-        last = first + value.count("\n")
-        if any(line.count(separator) >= len(record) - 1 for line in lines.kept[first + 1 : last + 1]):
+    for number, value in enumerate(record):
+        if "\n" not in value:
+            continue
+        swallowed = value.split("\n")[1:]
+        counts = [text.count(dialect.separator) for text in swallowed]
+        counts[-1] += len(record) - 1 - number  # the separators behind the field are on its last line
+        if max(counts) >= len(record) - 1:
             raise LorarecError(
-                f"{lines.path}: line {lines.begin + first}: a quoted field opens here and swallows the lines up to "
-                f'{lines.begin + last}, which look like rows: {_NO_QUOTES}, or quote="{style}" where the field is '
-                "meant to hold them"
+                f"{path}: line {line}: a quoted field opens here and swallows the lines up to {line + len(swallowed)}, "
+                f'which look like rows: {_NO_QUOTES}, or quote="{style}" where the field is meant to hold them'
             )
-        first = last
+        line += len(swallowed)
 
 
 def _other_width(path: Path, line: int, fields: int, width: int) -> LorarecError:

@@ -166,6 +166,8 @@ def open_table(path: str | Path, options: TableOptions | None = None) -> Table:
         return _lazy_table(path, pl.scan_parquet(path, glob=False))
     if head.startswith(b"PK\x03\x04"):
         raise LorarecError(f"{path} is a zip archive or a spreadsheet: unpack it, or save it as CSV")
+    if not head.strip():
+        raise LorarecError(f"{path} is empty")
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if suffix in _JSON or (suffix in _TEXT and begin in (b"{", b"[")):
         return _json_array(path) if begin == b"[" else _json_lines(path)
@@ -195,10 +197,8 @@ def _guessed_separator(path: Path, head: bytes) -> str:
     """
     text = head.decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(head) == _SNIFFED_BYTES:
+    if len(head) == _SNIFFED_BYTES and len(lines) > 1:
         lines = lines[:-1]
-    if not lines:
-        raise LorarecError(f"{path} is empty")
     unquoted = [re.sub('"[^"]*"', "", line) for line in lines]
     for separator in _GUESSES:
         for each in (lines, unquoted):
@@ -246,7 +246,11 @@ def _lazy_table(
             raise
 
     def read(places: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        chosen = [pl.nth(each).alias(str(number)) for number, each in enumerate(places)]
+        # Some writers store text without saying that it is text.
+        chosen = [
+            (pl.nth(each).cast(pl.String) if types[each] == pl.Binary else pl.nth(each)).alias(str(number))
+            for number, each in enumerate(places)
+        ]
         with table_errors(path):
             return attempt(lazy.select(chosen)), place
 
@@ -257,7 +261,8 @@ def _lazy_table(
             if remedy is not None:
                 remedy()
             raise
-    return Table(path, schema.names(), schema.dtypes(), read)
+    types = schema.dtypes()
+    return Table(path, schema.names(), types, read)
 
 
 def _parquet_folder(path: Path) -> Table:

@@ -222,3 +222,9 @@ def test_recbole_files(tmp_path: Path) -> None:
     source = read_table(tmp_path / "ml.inter", tmp_path / "ml.item", columns=Columns(title="movie_title"))
     assert source.interactions.rows() == [("1", "7", 978300760, 4.0)]
     assert source.items.to_dicts() == [{"item_id": "7", "title": '"Heroes', "genre": "Drama War"}]
+
+
+def test_a_log_without_rows(tmp_path: Path) -> None:
+    (log,) = _files(tmp_path, log="user_id,item_id,timestamp,title\n\n")
+    with pytest.raises(LorarecError, match=r"log\.csv has no rows"):
+        read_table(log)

@@ -69,6 +69,8 @@ def read_table(
     titles = {TITLE: title} if title else {}
     table.require_single_values([*chosen.values(), *titles.values()])
     raw, place = table.read(chosen | titles)
+    if raw.is_empty():
+        raise LorarecError(f"{path} has no rows")
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
     rows, report = without_bad_times(clean_interactions(raw, path, options, place), options, place)
