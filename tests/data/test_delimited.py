@@ -156,6 +156,12 @@ def test_ragged_and_truncated_rows_name_their_line(
         open_table(path, TableOptions(separator)).read({"a": "a"})  # the fault need not be in a wanted column
 
 
+def test_quotes_within_fields_do_not_hide_that_a_row_is_too_long(tmp_path: Path) -> None:
+    path = _write(tmp_path / "log.csv", ["a,b", "1,2", 'x"y,z"x,3', "4,5"])
+    with pytest.raises(LorarecError, match="line 3 has 3 fields, not 2"):
+        open_table(path).read({"a": "a"})
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(
     "text",

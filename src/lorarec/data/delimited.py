@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import polars as pl
 
@@ -105,53 +105,53 @@ def read_delimited(
             the file is damaged. The line is named.
     """
     with table_errors(path):
-        blank = _blank_lines(path, dialect, layout)
-        table = None if blank is None else _read_plain(path, dialect, layout, columns, blank)
-    if blank is None or table is None:
+        lines = _check_lines(path, dialect, layout)
+        table = None if lines is None else _read_plain(path, dialect, layout, columns, lines)
+    if lines is None or table is None:
         return _read_records(path, dialect, layout, columns)
 
     def line(row: int) -> int:
-        for each in blank:
-            row += each <= row
+        for blank in lines.blank:
+            row += blank <= row
         return layout.skipped + row + 1
 
     return table, line
 
 
-def _blank_lines(path: Path, dialect: Dialect, layout: Layout) -> list[int] | None:
-    """Which lines after the header are blank, from 0; None where records have to be told apart one by one.
+class _Lines(NamedTuple):
+    """What is known of the lines after the header: which are blank, from 0, and whether any has a quote."""
+
+    blank: list[int]
+    quoted: bool
+
+
+def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
+    """Check that each line is a row or blank; None where records have to be told apart one by one.
 
     Raises:
         LorarecError: a line has more or fewer fields than the header.
     """
     if dialect.quote and not dialect.one_byte:
         return None
-    lines = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped)
+    lines = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped).with_columns(bare=pl.col(_TEXT))
+    fields = pl.col("bare").str.count_matches(dialect.separator, literal=True) + 1
+    wrong = (fields != len(layout.names)).alias("wrong")
+    has_quote = pl.col("bare").str.contains(dialect.quote or "", literal=True).alias("has_quote")
 
     def any_line(*conditions: pl.Expr) -> list[bool]:
-        found = lines.select(each.any().alias(str(number)) for number, each in enumerate(conditions))
-        return list(found.collect(engine="streaming").row(0))
+        return list(lines.select(each.any() for each in conditions).collect(engine="streaming").row(0))
 
-    text = pl.col(_TEXT)
-    fields = text.str.count_matches(dialect.separator, literal=True) + 1
-    quoted = False
-    if dialect.quote is None:
-        [some_wrong] = any_line(fields != len(layout.names))
-    else:
-        some_wrong, quoted = any_line(fields != len(layout.names), text.str.contains(dialect.quote, literal=True))
+    some_wrong, quoted = any_line(wrong, has_quote) if dialect.quote else (*any_line(wrong), False)
     if quoted:
-        text = text.str.replace_all(f"{dialect.quote}[^{dialect.quote}]*{dialect.quote}", "")
-        fields = text.str.count_matches(dialect.separator, literal=True) + 1
-        some_wrong, uneven = any_line(fields != len(layout.names), text.str.contains(dialect.quote or "", literal=True))
+        in_quotes = f"{dialect.quote}[^{dialect.quote}]*{dialect.quote}"
+        lines = lines.with_columns(bare=pl.col(_TEXT).str.replace_all(in_quotes, ""))
+        some_wrong, uneven = any_line(wrong, has_quote)
         if uneven:
             return None
     if not some_wrong:
-        return []
-    wrong = fields != len(layout.names)
-    is_blank = pl.col(_TEXT).str.strip_chars(" ") == ""
-    numbered = (
-        lines.with_row_index("line").filter(wrong).select("line", fields.alias("fields"), is_blank.alias("blank"))
-    )
+        return _Lines([], quoted)
+    is_blank = (pl.col(_TEXT).str.strip_chars(" ") == "").alias("blank")
+    numbered = lines.with_row_index("line").filter(wrong).select("line", fields.alias("fields"), is_blank)
     faults = numbered.filter(~pl.col("blank")).head(1).collect(engine="streaming")
     if not faults.is_empty():
         # In a quoted field that is not where a field begins, separators count after all.
@@ -159,11 +159,11 @@ def _blank_lines(path: Path, dialect: Dialect, layout: Layout) -> list[int] | No
             return None
         line, count, _ = faults.row(0)
         raise _other_width(path, layout.skipped + line + 1, count, len(layout.names))
-    return numbered.select("line").collect(engine="streaming")["line"].to_list()
+    return _Lines(numbered.select("line").collect(engine="streaming")["line"].to_list(), quoted)
 
 
 def _read_plain(
-    path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int], blank: list[int]
+    path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int], lines: _Lines
 ) -> pl.DataFrame | None:
     """The rows of a file each of whose lines is a row or blank; None where quotes turn out to be no plain ones."""
     places = [str(place) for place in range(len(layout.names))]
@@ -182,12 +182,15 @@ def _read_plain(
         rows = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped).select(split).unnest(_TEXT)
     wanted = rows.select(str(place) for place in columns)
     try:
-        if not blank:
+        if lines.quoted:
+            # Of rows that are too long only a reader of all columns complains.
+            rows.select(pl.all().null_count()).collect(engine="streaming")
+        if not lines.blank:
             return wanted.collect(engine="streaming")
-        numbered = wanted.with_row_index("line").filter(~pl.col("line").is_in(blank))
+        numbered = wanted.with_row_index("line").filter(~pl.col("line").is_in(lines.blank))
         return numbered.drop("line").collect(engine="streaming")
     except pl.exceptions.PolarsError:
-        if dialect.quote:
+        if lines.quoted:
             return None
         raise
 
