@@ -64,13 +64,16 @@ def test_quoted_tables_come_back(
 @given(
     rows=st.lists(st.lists(st.text(CHARACTERS, max_size=8), min_size=3, max_size=3), min_size=1, max_size=6),
     separator=st.sampled_from(SEPARATORS),
+    blank=st.integers(0, 6),
 )
 def test_tables_without_quoting_come_back(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], separator: str
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], separator: str, blank: int
 ) -> None:
     rows = [["".join(part for part in value if part not in separator + "\n") for value in row] for row in rows]
     path = tmp_path_factory.mktemp("tables") / "table.csv"
-    _write(path, [separator.join("abc"), *(separator.join(row) for row in rows)])
+    lines = [separator.join(row) for row in rows]
+    lines.insert(min(blank, len(lines)), "")
+    _write(path, [separator.join("abc"), *lines])
     read = _read(path, separator=separator, quote="none")
     assert read.rows() == [tuple(value or None for value in row) for row in rows]
 

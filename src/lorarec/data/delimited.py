@@ -175,6 +175,7 @@ def _read_plain(
             has_header=False,
             skip_lines=layout.skipped,
             schema=dict.fromkeys(places, pl.String),
+            missing_columns="insert",  # the first line may be blank
             glob=False,
         )
     else:
