@@ -160,7 +160,7 @@ def import_table(
     separator: Annotated[
         str | None,
         typer.Option(
-            help="Between fields, one character or several (\\\\t for a tab); a comma for .csv, a tab for .tsv, told "
+            help="Between fields, one character or several (\\t for a tab); a comma for .csv, a tab for .tsv, told "
             "by the content of other text."
         ),
     ] = None,
