@@ -101,7 +101,7 @@ def refused(
         (["log.csv", "--items", "untitled.csv", "--out", "new"], "title"),
         (["log.csv", "--items", "log.csv", "--out", "new"], "title"),
         (["no-time.csv", "--items", "items.csv", "--out", "new"], "time"),
-        (["bad-time.csv", "--items", "items.csv", "--out", "new"], "row 18"),
+        (["bad-time.csv", "--items", "items.csv", "--out", "new"], "line 19"),
         (["cut.csv.gz", "--items", "items.csv", "--out", "new"], "cut.csv.gz is a truncated gzip file"),
         (["none.csv", "--items", "items.csv", "--out", "new"], "none.csv does not exist"),
         (["log.csv", "--items", "items.csv", "--out", "taken"], "taken exists already"),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -85,7 +86,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path: Path) -
 
 def test_a_failed_import_leaves_nothing(log: Path, tmp_path: Path) -> None:
     log.write_text(log.read_text() + "\nu9,i9,yesterday,Title 9\n")
-    with pytest.raises(LorarecError, match=r"log\.csv: row 81 has timestamp 'yesterday'"):
+    with pytest.raises(LorarecError, match=r"log\.csv: line 82 has timestamp 'yesterday'"):
         _run("import", "table", log, "--out", tmp_path / "shop")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv"]
 
@@ -102,3 +103,81 @@ def test_sample_and_help(tmp_path: Path) -> None:
         ["describe"],
     ):
         assert "Usage" in _run(*verb, "--help")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("u,i,14.11.2023,T", [], r"line 2 has timestamp '14.11.2023', .* by --time-format \"%d.%m.%Y\""),
+        ("u,i,soon,T", ["--time-format", "%d.%m.%Y"], r"line 2 has timestamp 'soon', .*not of the form '%d.%m.%Y'"),
+        ("u,i,1,T", ["--time-format", "%d %Z"], r"--time-format '%d %Z': names of zones"),
+        ("u,i,,T", [], r"line 2 has no timestamp.*--bad-times drop.*--order file"),
+        ('u,i,1,"T\nu,i,2,V"', [], r"line 2: .*swallows the lines up to 3.*--quote none.*--quote double"),
+        ("u,i,1", [], r"line 2 has 3 fields, not 4"),
+        ("u,i,1,T", ["--separator", ";"], r"fields seem to be separated by ',': say --separator ','"),
+        ("u,i,1,T", ["--separator", ""], r"separator '' cannot divide fields"),
+        ("u,i,1,T", ["--no-header"], "no column 'user_id'"),
+        ("u,i,1,T", ["--time", "when"], "no column 'when' for timestamp: name the right one with --time.*--order file"),
+    ],
+)
+def test_messages_name_the_line_and_the_options(tmp_path: Path, text: str, words: list[str], message: str) -> None:
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp,title\n{text}\n")
+    with pytest.raises(LorarecError, match=message):
+        _run("import", "table", tmp_path / "log.csv", "--out", tmp_path / "shop", *words)
+    assert not (tmp_path / "shop").exists()
+
+
+def test_options_of_tables(tmp_path: Path) -> None:
+    rows = [f"u{k // 3}\t{k % 5}.0\t{1 + k // 3:02}.11.2023\t4,5" for k in range(15)] + ["u\t1.0\tnever\t1,0", ""]
+    (tmp_path / "log.txt").write_text("\n".join(["\ufeffUser\tartistID\tdate\tstars", *rows]))
+    (tmp_path / "artists.dat").write_text("id||name\n" + "".join(f'{k}||"Artist {k}\n' for k in range(5)))
+    pl.read_csv(tmp_path / "artists.dat", separator="|", quote_char=None).select("id", "name").write_parquet(
+        tmp_path / "artists.parquet"
+    )
+    columns = ["--user", "user", "--item", "artistID", "--items-id", "id", "--time", "date", "--rating", "stars"]
+    values = ["--time-format", "%d.%m.%Y", "--ids", "numbers", "--decimal", "comma", "--bad-times", "drop"]
+    words = [*columns, *values, "--title", "name", "--k-core", "3", "--json"]
+    info = json.loads(
+        _run("import", "table", tmp_path / "log.txt", "--items", tmp_path / "artists.parquet", *words, "--separator",
+             "\\t", "--quote", "none", "--out", tmp_path / "one")
+    )  # fmt: skip
+    assert info["counts"] == {"users": 5, "items": 5, "interactions": 15}
+    assert info["import"]["rows_with_bad_times_dropped"] == 1
+    dataset = Dataset.load(tmp_path / "one")
+    assert dataset.titles["3"] == '"Artist 3'
+    assert dataset.interactions["rating"].unique().to_list() == [4.5]
+
+
+def test_what_each_round_of_a_core_took_is_told(tmp_path: Path) -> None:
+    pairs = [(user, item) for user in "abc" for item in "xyz"] + [
+        ("d", "x"),
+        ("d", "w"),
+        ("e", "w"),
+        ("e", "x"),
+        ("e", "v"),
+    ]
+    text = "\n".join(f"{user},{item},1,{item}" for user, item in pairs)
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\n" + text)
+    told = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
+    assert "core round 1" in told
+    assert "users 1, items 2, interactions 4" in told
+    assert "core round 2" in told
+    assert "users 1, items 0, interactions 1" in told
+    assert "core round 3" not in told
+
+
+def test_help_teaches_how_tables_are_read() -> None:
+    told = " ".join(_run("import", "table", "--help").replace("\u2502", " ").split())
+    for option in (
+        "--time-format",
+        "--bad-times",
+        "--order",
+        "--separator",
+        "--quote",
+        "--items-id",
+        "--ids",
+        "--decimal",
+    ):
+        assert option in told
+    for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet parts", "ISO 8601", "Titles such as NA"):
+        assert words in told

@@ -27,7 +27,8 @@ def _run(*words: object) -> str:
 def test_every_user_has_a_row(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
     words = (shop, "--backbone", backbone_folder, "--part-size", "7", "--top", "3", "--out", tmp_path / "scores")
     figures = json.loads(_run(*words, "--json"))
-    assert figures == {"folder": str(tmp_path / "scores"), "users": 20, "parts": 3, "parts_before": 0}
+    counts = {"users": 20, "parts": 3, "parts_before": 0, "users_with_nothing_left": 0}
+    assert figures == {"folder": str(tmp_path / "scores"), **counts}
     assert "20 users ranked in 3 parts, 3 of them before" in _run(*words)
     rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet")
     histories = dict(Dataset.load(shop).interactions.group_by("user_id").agg("item_id").iter_rows())

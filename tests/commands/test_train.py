@@ -51,6 +51,7 @@ def test_options_win_over_the_recipe(home: Path) -> None:
     record = read_json(home / "a" / "lorarec.json")
     assert (record["options"]["lr"], record["options"]["alpha"], record["options"]["rank"]) == (1e-3, 9, 2)
     assert figures["cases_per_epoch"] == 12
+    assert figures["users_set_aside"] == 0
     assert figures["validation"]["ndcg@1"] == record["training"]["validation"]["ndcg@1"]
 
 

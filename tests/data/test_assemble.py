@@ -54,7 +54,7 @@ def test_a_log_of_one_moment_keeps_its_distinct_items() -> None:
     assert assemble(_source({"x": "X", "y": "Y"}, rows)).interactions["item_id"].to_list() == ["x", "y", "x", "y"]
 
 
-@pytest.mark.parametrize("title", [None, "", " \t", "&nbsp;"])
+@pytest.mark.parametrize("title", [None, "", " \t", "&nbsp;", "NA", "null", "nan", "NULL", " NaN "])
 def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> None:
     source = _source({"x": title, "y": " Y&amp;Y ", "unseen": "U"})  # z has no row at all
     dropped = assemble(source)
@@ -80,6 +80,25 @@ def test_of_repeated_items_the_first_with_a_title_counts() -> None:
     more = pl.DataFrame({"item_id": ["z", "z"], "title": ["First", "Second"]})
     repeated = Source("toy", "a test", None, source.interactions, pl.concat([source.items, more]))
     assert assemble(repeated).titles["z"] == "First"
+
+
+@pytest.mark.parametrize(
+    ("titles", "count"),
+    [
+        (["X", "X"], 0),
+        (["X", " X "], 0),
+        (["X", None, "NA"], 0),
+        (["X", "Other"], 1),
+        (["X", "Other", "Third"], 1),
+        (["X", "x"], 1),
+    ],
+)
+def test_items_of_several_titles_are_counted(titles: list[str | None], count: int) -> None:
+    source = _source({"y": "Y", "z": "Z"})
+    more = pl.DataFrame({"item_id": ["x"] * len(titles), "title": titles})
+    dataset = assemble(Source("toy", "a test", None, source.interactions, pl.concat([source.items, more])))
+    assert _report(dataset)["items_with_several_titles"] == count
+    assert dataset.titles["x"] == "X"
 
 
 def test_unseen_items_stay_only_on_request() -> None:

@@ -5,7 +5,9 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
-from lorarec.data.fields import clean_interactions, clean_title, parse_times
+from lorarec.data.fields import clean_ids, clean_interactions, clean_title, clean_titles
+from lorarec.data.tables import TableOptions
+from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
 MOMENT = 1_400_000_000  # 2014-05-13T16:53:20Z
@@ -88,3 +90,77 @@ def test_ids_become_text_and_blank_ratings_null() -> None:
     clean = clean_interactions(_log(user_id=[1, 2], rating=["", "4.5"]), "log.csv")
     assert clean["user_id"].to_list() == ["1", "2"]
     assert clean["rating"].to_list() == [None, 4.5]
+
+
+@pytest.mark.parametrize(
+    "text", ["NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "\\N", "", " "]
+)
+def test_words_for_missing_values(text: str) -> None:
+    assert clean_titles(pl.Series([text, f" {text} ", "Nan", "Null Island"])).to_list() == [
+        None,
+        None,
+        "Nan",
+        "Null Island",
+    ]
+    assert clean_interactions(_log(rating=[text, "4.5"]), "log.csv")["rating"].to_list() == [None, 4.5]
+    with pytest.raises(LorarecError, match="row 2 has no timestamp"):
+        clean_interactions(_log(timestamp=["1", text]), "log.csv")
+
+
+@pytest.mark.parametrize(
+    ("ratings", "decimal", "read"),
+    [
+        (["4,5", "3"], None, [4.5, 3.0]),
+        (["4,5", "NA"], None, [4.5, None]),
+        (["4,125", "3,5"], None, [4.125, 3.5]),
+        (["1,250", "2"], "comma", [1.25, 2.0]),
+        (["-0,5", "+1,25"], None, [-0.5, 1.25]),
+        (["4.5", "3"], "point", [4.5, 3.0]),
+        ([float("nan"), 2.0], None, [None, 2.0]),
+    ],
+)
+def test_decimal_commas_of_ratings(ratings: list[object], decimal: str | None, read: list[float | None]) -> None:
+    options = TableOptions(decimal=decimal)  # type: ignore[arg-type]
+    assert clean_interactions(_log(rating=ratings), "log", options)["rating"].to_list() == read
+
+
+@pytest.mark.parametrize(
+    ("ratings", "decimal", "message"),
+    [
+        (
+            ["1,234", "2"],
+            None,
+            "row 1 has rating '1,234', whose comma may stand before a fraction or between thousands",
+        ),
+        (["4,5", "3.5"], None, "row 1 has rating '4,5', which cannot be read"),
+        (["4,5", "3"], "point", "row 1 has rating '4,5', which cannot be read"),
+        (["1,234,567", "2"], None, "row 1 has rating '1,234,567', which cannot be read"),
+        (["inf", "2"], None, "row 1 has rating 'inf', which cannot be read"),
+    ],
+)
+def test_ratings_that_may_mean_two_things(ratings: list[str], decimal: str | None, message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        clean_interactions(_log(rating=ratings), "log", TableOptions(decimal=decimal))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ids", "how", "clean"),
+    [
+        (["a ", " a", "012"], None, ["a ", " a", "012"]),
+        (["a ", " a", "012"], "trimmed", ["a", "a", "012"]),
+        (
+            ["12.0", "012", " 12", "12.", "12.5", "0", "00", "a01"],
+            "numbers",
+            ["12", "12", "12", "12", "12.5", "0", "0", "a01"],
+        ),
+        ([12.0, 13.0], "numbers", ["12", "13"]),
+        ([12.0, None], None, ["12.0", None]),
+    ],
+)
+def test_ids(ids: list[object], how: str | None, clean: list[str]) -> None:
+    assert clean_ids(pl.Series(ids), how).to_list() == clean  # type: ignore[arg-type]
+
+
+def test_not_a_number_is_no_id() -> None:
+    with pytest.raises(LorarecError, match="row 2 has user_id nan"):
+        clean_interactions(_log(user_id=[1.0, float("nan")]), "log.csv")

@@ -24,12 +24,16 @@ def test_core_is_a_fixpoint_whose_degrees_suffice_and_the_largest_such(
     pairs: list[tuple[int, int]], user_k: int, item_k: int
 ) -> None:
     frame = _frame(pairs)
-    keep = core_rows(frame, user_k, item_k)
+    keep, rounds = core_rows(frame, user_k, item_k)
     core = frame.filter(keep)
     if core.height:
         assert (core["user_id"].value_counts()["count"] >= user_k).all()
         assert (core["item_id"].value_counts()["count"] >= item_k).all()
-        assert core_rows(core, user_k, item_k).all()
+        assert core_rows(core, user_k, item_k)[0].all()
+        assert core_rows(core, user_k, item_k)[1] == []
+    for what, column in {"users": "user_id", "items": "item_id"}.items():
+        assert sum(each[what] for each in rounds) == frame[column].n_unique() - core[column].n_unique()
+    assert sum(each["interactions"] for each in rounds) == frame.height - core.height
     left = set(pairs)  # peel one row at a time, in another order than the vectorised rounds
     while bad := [
         (user, item)
@@ -45,7 +49,8 @@ def test_k_core_drops_items_and_records_itself(dataset_of: Callable[..., Dataset
     core = k_core(dataset_of([*square, ("d", "x", 0), ("a", "w", 1)]), 3)
     assert core.info["counts"] == {"users": 3, "items": 3, "interactions": 9}
     assert core.info["filters"] == ["3-core"]
-    with pytest.raises(LorarecError, match="nothing is left of a 4-core"):
+    assert core.info["core_rounds"] == [{"users": 1, "items": 1, "interactions": 2}]
+    with pytest.raises(LorarecError, match=r"nothing is left of a 4-core.*round 1 took 3 users, 3 items, 9 inter"):
         k_core(core, 4)
 
 

@@ -160,3 +160,43 @@ def test_global_time_unusable() -> None:
         global_time(_dataset([[1], [2], [3]]))
     with pytest.raises(LorarecError, match="ratios"):
         global_time(_dataset([[1, 2, 3]]), ratios=(8, 2, 0))
+
+
+def _with_a_till(count: int) -> Dataset:
+    """Twelve users with 4 of 30 items each, and `count` who have all of them."""
+    rows = [
+        (f"u{user:02}", f"i{(user * 7 + place * 3) % 30:02}", user + place * 8)
+        for user in range(12)
+        for place in range(4)
+    ]
+    rows += [(f"till{user}", f"i{item:02}", item) for user in range(count) for item in range(30)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"Thing {k}" for k in range(30)]})
+    return Dataset.from_frames("shop", interactions, items)
+
+
+@pytest.mark.parametrize("protocol", [leave_one_out, global_time])
+def test_users_who_touched_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
+    split = protocol(_with_a_till(2), negatives=9)
+    counts = split.info["counts"]
+    assert counts["users_without_negatives"] == 2
+    assert counts["cases_without_negatives"] >= 2
+    for cases in (split.valid, *split.test.values()):
+        assert not cases["user_id"].str.starts_with("till").any()
+    assert split.valid.height + split.test["warm"].height > 0
+    assert protocol(_with_a_till(0), negatives=9).info["counts"]["users_without_negatives"] == 0
+
+
+def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
+    rows = [
+        (f"u{user}", f"i{(user * 7 + place * 3) % 20:02}", user + place * 4) for user in range(9) for place in range(6)
+    ]
+    rows += [("till", f"i{item:02}", item) for item in range(30)]
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"Thing {k}" for k in range(30)]})
+    split = global_time(Dataset.from_frames("shop", interactions, items), negatives=5, ratios=(6, 2, 2))
+    assert split.test["new-item"].is_empty()
+    assert split.test["warm"].height
+    assert split.info["counts"]["users_without_negatives"] == 1
+    with pytest.raises(LorarecError, match="shop: no user left 29 items untouched"):
+        leave_one_out(_with_a_till(0), negatives=29, new_items=0)

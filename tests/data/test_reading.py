@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lorarec.data import reading
-from lorarec.data.reading import collect, first_line, line_blocks, read_json_lines, records, scan_table
+from lorarec.data.reading import first_line, line_blocks, read_json_lines, records
+from lorarec.data.tables import open_table
 from lorarec.errors import LorarecError
 
 
@@ -55,7 +56,7 @@ def test_truncated_and_damaged_gzip(tmp_path: Path, name: str) -> None:
     line = '{"user_id": "%d"}' if "jsonl" in name else "%d,5"
     content = gzip.compress(("user_id,b\n" * ("csv" in name) + "\n".join(line % k for k in range(5000))).encode())
     path.write_bytes(content[:-300])
-    for read in (lambda: collect(scan_table(path), path), lambda: list(line_blocks(path))):
+    for read in (lambda: open_table(path).read({"user": "user_id"}), lambda: list(line_blocks(path))):
         with pytest.raises(LorarecError, match=f"{name} is a truncated gzip file: fetch it again"):
             read()
     path.write_bytes(content[:40] + b"garbage" * 20 + content[200:])
@@ -78,14 +79,14 @@ def test_unreadable_tables(tmp_path: Path, name: str, content: bytes, message: s
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(LorarecError, match=message) as caught:
-        collect(scan_table(path), path)
+        open_table(path).read({"a": "a"})
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="does not exist"):
-        scan_table(tmp_path / "log.csv")
+        open_table(tmp_path / "log.csv")
     with pytest.raises(LorarecError, match=r"cannot read .*log: No such file"):
         first_line(tmp_path / "log")
 

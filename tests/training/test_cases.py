@@ -162,3 +162,35 @@ def test_a_share_of_the_targets_is_called_new(pair) -> None:
         assert told.candidates == plain.candidates
         del told.notes[told.target], plain.notes[plain.target]
         assert told.notes == plain.notes
+
+
+def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
+    """Users with 6 of 40 items each, and one who has the first `touched` of them."""
+    rows = [(f"u{user}", f"i{(user * 7 + place * 3) % 40}", place) for user in range(users) for place in range(6)]
+    rows += [("till", f"i{item}", item) for item in range(touched)]
+    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": [f"item {n}" for n in range(40)]})
+    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    dataset = Dataset.from_frames("shop", interactions, catalogue)
+    return dataset, leave_one_out(dataset, new_items=0, negatives=5)
+
+
+@pytest.mark.parametrize("options", [{}, {"prefixes": 2}, {"negative_sampling": "popularity"}, {"evidence": True}])
+@pytest.mark.parametrize(("touched", "aside"), [(40, 1), (38, 1), (34, 0), (10, 0)])
+def test_users_who_leave_no_negatives_are_set_aside(touched: int, aside: int, options: dict[str, object]) -> None:
+    dataset, split = _with_a_till(touched)
+    cases = build([(dataset, split)], max_history=100, **options)
+    (source,) = cases.sources
+    assert source.users_set_aside == aside
+    till = split.train["user_id"].to_list().index("till")  # type: ignore[attr-defined]
+    own = set(range(source.starts[till], source.starts[till + 1]))
+    assert bool(own & set(source.positions.tolist())) == (not aside)
+    assert len(cases) == len({tuple(each) for each in cases.epoch_order(0)})
+    longest = max(len(cases.case(0, index).history) for index in range(len(cases)))
+    assert longest <= 4 or not aside
+
+
+def test_only_users_who_leave_no_negatives() -> None:
+    dataset, split = _with_a_till(35, users=0)
+    message = r"its 1 users with two training interactions leave at most 6 of 39 items, too few for 8 negatives"
+    with pytest.raises(LorarecError, match=message):
+        build([(dataset, split)], negatives=8)

@@ -1,6 +1,8 @@
 """Verbs about data: import, describe, split."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +20,12 @@ from lorarec.data.sample import GENERAL_DOMAINS, SPECIFIC_DOMAIN, load_sample
 from lorarec.data.sources import read_amazon, read_movielens, read_table
 from lorarec.data.sources.table import Columns
 from lorarec.data.splits import draw_split
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Quote, TableOptions
 from lorarec.errors import LorarecError
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
 _progress = Console(stderr=True)
+COLUMNS, OPTIONS = Columns(), TableOptions()
 
 
 class Overlap(StrEnum):  # typer takes no list of literals
@@ -36,7 +40,11 @@ class Overlap(StrEnum):  # typer takes no list of literals
 Out = Annotated[Path, typer.Option(help="The dataset folder to write.")]
 Name = Annotated[str | None, typer.Option(help="A name for the dataset instead of one made from the file's.")]
 KCore = Annotated[
-    int, typer.Option(min=0, help="Drop users and items with fewer interactions than this, again and again.")
+    int,
+    typer.Option(
+        min=0,
+        help="Drop users and items with fewer interactions than this, again and again; what each round took is told.",
+    ),
 ]
 KeepUntitled = Annotated[
     bool, typer.Option("--keep-untitled", help="Name items without a title by their id instead of dropping them.")
@@ -50,6 +58,13 @@ Without = Annotated[
 By = Annotated[
     list[Overlap] | None,
     typer.Option(help="What --without compares: items if unset; may be repeated. Titles find one item under two ids."),
+]
+BadTimesOption = Annotated[
+    BadTimes,
+    typer.Option(
+        help="Rows whose time is missing, unreadable, or far from the others (0, year 9999, another unit): refuse "
+        "the table, drop and count them, or keep those that are only far."
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")]
@@ -88,6 +103,7 @@ def import_amazon(
     ],
     out: Out,
     meta: Annotated[Path | None, typer.Option(help="meta_*.json.gz or .jsonl.gz: titles, brands, categories.")] = None,
+    bad_times: BadTimesOption = OPTIONS.bad_times,
     name: Name = None,
     k_core: KCore = 0,
     keep_untitled: KeepUntitled = False,
@@ -102,28 +118,73 @@ def import_amazon(
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
     refuse_existing(out, overwrite)
-    source = read_amazon(reviews, meta, progress=True)
+    with _flags():
+        source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
 
 @import_app.command("table")
 def import_table(
-    interactions: Annotated[Path, typer.Argument(help="The log: .csv, .tsv, .parquet or .jsonl; text may be gzipped.")],
+    interactions: Annotated[
+        Path,
+        typer.Argument(
+            help="The log: .csv, .tsv, .json, .jsonl, .parquet, a folder of Parquet parts, or .txt, .dat, .inter and "
+            "the like, told by their content; text may be gzipped."
+        ),
+    ],
     out: Out,
     items: Annotated[
         Path | None, typer.Option(help="A table of items with their titles; without it titles are read from the log.")
     ] = None,
-    user: Annotated[str, typer.Option(help="Column of user ids.")] = "user_id",
-    item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = "item_id",
+    user: Annotated[str, typer.Option(help="Column of user ids.")] = COLUMNS.user,
+    item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = COLUMNS.item,
+    items_id: Annotated[
+        str | None, typer.Option(help="Column of item ids in --items, where it has another name there.")
+    ] = None,
     time: Annotated[
-        str, typer.Option(help="Column of moments (seconds, milliseconds, ISO 8601 text) or of positions.")
-    ] = "timestamp",
+        str,
+        typer.Option(
+            help="Column of times: seconds, milliseconds, microseconds or nanoseconds since 1970 (told by most of the "
+            "values), 20231114, ISO 8601 text (UTC if it names no zone), or positions (0, 1, 2)."
+        ),
+    ] = COLUMNS.time,
     rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` is taken if it is there.")] = None,
-    title: Annotated[str, typer.Option(help="Column of item titles.")] = "title",
-    separator: Annotated[str | None, typer.Option(help="Between CSV fields; a comma, or a tab for .tsv.")] = None,
+    title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
+    time_format: Annotated[
+        str | None, typer.Option(help="Form of times in other text: %d.%m.%Y reads 14.11.2023, %m/%d/%Y 11/14/2023.")
+    ] = None,
+    bad_times: BadTimesOption = OPTIONS.bad_times,
+    order: Annotated[
+        Order, typer.Option(help="By the times, or by the rows of the file where the log has no times.")
+    ] = OPTIONS.order,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            help="Between fields, one character or several (\\t for a tab); a comma for .csv, a tab for .tsv, told "
+            "by the content of other text."
+        ),
+    ] = None,
+    quote: Annotated[
+        Quote | None,
+        typer.Option(
+            help="Around fields. Unset: none where tabs or several characters separate fields, else double, and a "
+            "field that swallows lines which look like rows is refused; double allows it."
+        ),
+    ] = None,
     no_header: Annotated[
-        bool, typer.Option("--no-header", help="The CSV has no header; its columns are column_1, column_2, ...")
+        bool, typer.Option("--no-header", help="Text has no header; its columns are column_1, column_2, ...")
     ] = False,
+    decimal: Annotated[
+        Decimal | None,
+        typer.Option(help="Before the fraction of a rating; unset takes a comma where it can mean nothing else."),
+    ] = None,
+    ids: Annotated[
+        Ids | None,
+        typer.Option(
+            help="Take ids as written, without white space around them, or 12.0 and 012 as 12 too; unset takes them as "
+            "written and refuses two tables whose ids differ by that alone."
+        ),
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
     name: Name = None,
     k_core: KCore = 0,
@@ -136,15 +197,20 @@ def import_table(
 ) -> None:
     """Import any table of interactions; name the columns by options.
 
+    Columns are found without regard to case and white space around their names. Titles such as NA, null and nan count
+    as missing. Faults are named by the line of the file.
+
     Example: lorarec import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
     --title product_name --out data/shop
+
+    Example: lorarec import table user_artists.dat --items artists.dat --user userID --item artistID --items-id id
+    --title name --order file --out data/artists
     """
     refuse_existing(out, overwrite)
-    columns = Columns(user, item, time, rating, title)
-    with _progress.status(f"reading {interactions}"):
-        source = read_table(
-            interactions, items, columns=columns, separator=separator, header=not no_header, licence=licence
-        )
+    columns = Columns(user, item, time, rating, title, items_id)
+    with _flags(), _progress.status(f"reading {interactions}"):
+        options = TableOptions(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
+        source = read_table(interactions, items, columns=columns, options=options, licence=licence)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
 
@@ -210,6 +276,25 @@ def split(
     print_figures(f"{loaded.name}: {protocol}", figures, drawn.info if as_json else None)
 
 
+@contextmanager
+def _flags() -> Iterator[None]:
+    """Name the fields of `TableOptions` in messages as the options of the command line."""
+    names = "|".join(TableOptions.__dataclass_fields__)
+
+    def flag(found: re.Match[str]) -> str:
+        return (
+            "--no-header"
+            if found[1] == "header"
+            else f"--{found[1].replace('_', '-')} " + re.sub(r'^"([\w-]+)"$', r"\1", found[2])
+        )
+
+    try:
+        yield
+    except LorarecError as error:
+        message = re.sub(rf"\b({names})=(False|\"[^\"]*\"|'[^']*')", flag, str(error))
+        raise LorarecError(re.sub(r"\btime_format (?=')", "--time-format ", message)) from error
+
+
 def _finish(
     source: Source,
     out: Path,
@@ -237,5 +322,6 @@ def _finish(
 
 def _report_import(dataset: Dataset, as_json: bool) -> None:
     info = dataset.info
-    figures = {**info["counts"], **info["import"], "filters": info["filters"], "folder": str(dataset.folder)}
+    rounds = {f"core round {number}": each for number, each in enumerate(info.get("core_rounds", []), start=1)}
+    figures = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
     print_figures(dataset.name, figures, info if as_json else None)

@@ -55,6 +55,7 @@ def rank(
     """
     if engine == "torch" and (workers or address):
         raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
+    import polars as pl
     from rich.console import Console
 
     from lorarec.backbone.load import EMBEDDED
@@ -93,8 +94,12 @@ def rank(
         figures = score_population(
             chosen, asked, out, part_size, overwrite, names, progress=Console(stderr=True).is_terminal
         )
+    nothing_left = pl.scan_parquet(out / "part-*.parquet").filter(pl.col("item_ids").list.len() == 0)
+    figures["users_with_nothing_left"] = nothing_left.select(pl.len()).collect().item()
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **figures}))
         return
     before = f", {figures['parts_before']:,} of them before" if figures["parts_before"] else ""
-    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}: {out}")
+    empty = figures["users_with_nothing_left"]
+    without = f", {empty:,} of the users have nothing left to recommend" if empty else ""
+    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}{without}: {out}")

@@ -150,7 +150,7 @@ def _show(folder: Path, as_json: bool) -> None:
         typer.echo(json.dumps(figures))
         return
     table = Table("figure", "value", title=str(folder))
-    for name in ("steps", "cases_per_epoch", "loss"):
+    for name in ("steps", "cases_per_epoch", "users_set_aside", "loss"):
         table.add_row(name.replace("_", " "), f"{figures[name]:.4g}")
     for name, value in (figures["validation"] or {}).items():
         table.add_row(f"validation {name}", f"{value:.4g}")

@@ -1,8 +1,9 @@
 """From what a source holds to a Dataset: duplicates, titles, k-core, counted and reported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import polars as pl
 
@@ -25,6 +26,7 @@ class Source:
         interactions: user_id, item_id (text), timestamp (whole seconds), perhaps rating.
         items: item_id, title (raw text or null) and other columns.
         users: user_id and other columns, or None.
+        report: counts of what reading left out, by name.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Source:
     interactions: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame | None = None
+    report: dict[str, Any] = field(default_factory=dict)
 
 
 def assemble(
@@ -66,6 +69,7 @@ def assemble(
     duplicates = total - rows.height
 
     items = source.items.with_columns(clean_titles(source.items[TITLE]))
+    several_titles = items.drop_nulls(TITLE).group_by(ITEM).agg(pl.col(TITLE).n_unique()).filter(pl.col(TITLE) > 1)
     items = items.sort(pl.col(TITLE).is_null(), maintain_order=True).unique(ITEM, keep="first", maintain_order=True)
     seen = rows.select(pl.col(ITEM).unique())
     items = items.join(seen, on=ITEM, how="full" if keep_unseen else "right", coalesce=True)
@@ -87,7 +91,9 @@ def assemble(
 
     report = {
         "rows_read": total,
+        **source.report,
         "duplicate_rows_dropped": duplicates,
+        "items_with_several_titles": several_titles.height,
         "untitled_items": untitled.height,
         "untitled_items_named_by_id": keep_untitled,
         "untitled_rows_dropped": untitled_rows,

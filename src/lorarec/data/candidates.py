@@ -48,7 +48,7 @@ def draw_candidates(
         items untouched are left out.
 
     Raises:
-        LorarecError: the catalogue is smaller than a candidate set, or no case has enough untouched items.
+        LorarecError: the catalogue is smaller than a candidate set.
     """
     if catalogue.len() < negatives + 1:
         raise LorarecError(
@@ -56,21 +56,23 @@ def draw_candidates(
             f"ask for at most {catalogue.len() - 1} negatives (--negatives) or use more items"
         )
     if cases.is_empty():
-        return cases.with_columns(pl.lit(None, pl.List(pl.String)).alias(CANDIDATES))
+        return _without_candidates(cases)
     cases, users, targets, touched = _encode(cases, interactions, catalogue)
     counts = np.bincount(touched.keys // touched.n_items, minlength=users.max() + 1)
     untouched = touched.n_items - counts[users]
     enough = untouched >= negatives
     if not enough.any():
-        raise LorarecError(
-            f"no user left {negatives} items untouched: ask for fewer negatives (--negatives) or use more items"
-        )
+        return _without_candidates(cases.clear())
     cases, users, targets, untouched = cases.filter(enough), users[enough], targets[enough], untouched[enough]
     drawn = _draw(users, untouched, touched, negatives, rng)
     sets = np.concatenate([targets[:, None], drawn], axis=1)
     sets = np.take_along_axis(sets, rng.random(sets.shape).argsort(axis=1), axis=1)
     ids = catalogue.gather(sets.ravel()).reshape(sets.shape).arr.to_list()
     return cases.with_columns(ids.alias(CANDIDATES))
+
+
+def _without_candidates(no_cases: pl.DataFrame) -> pl.DataFrame:
+    return no_cases.with_columns(pl.lit(None, pl.List(pl.String)).alias(CANDIDATES))
 
 
 def _encode(

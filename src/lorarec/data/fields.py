@@ -2,19 +2,21 @@
 
 import html
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, USER
+from lorarec.data.missing import without_missing
+from lorarec.data.tables import Decimal, Ids, TableOptions, row_number
+from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
+_PLACES_NAMED = 5
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
-# Whole numbers at least this large count milliseconds, microseconds and nanoseconds: as seconds they lie beyond
-# the year 5000.
-_FINER_UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))
-_ISO_FORMS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 
 def clean_title(text: str | None) -> str | None:
@@ -33,83 +35,109 @@ def clean_title(text: str | None) -> str | None:
 
 
 def clean_titles(titles: pl.Series) -> pl.Series:
-    """`clean_title` of every entry."""
-    cleaned = [clean_title(text) for text in titles.cast(pl.String).to_list()]
+    """`clean_title` of every entry; null where an entry stands for a missing title, such as NA or null."""
+    cleaned = [clean_title(text) for text in without_missing(titles.cast(pl.String)).to_list()]
     return pl.Series(titles.name, cleaned, pl.String)
 
 
-def clean_interactions(raw: pl.DataFrame, where: str | Path) -> pl.DataFrame:
+def clean_interactions(
+    raw: pl.DataFrame,
+    where: str | Path,
+    options: TableOptions | None = None,
+    place: Callable[[int], str] = row_number,
+) -> pl.DataFrame:
     """Ids as text, timestamps as whole seconds, ratings as float32.
 
     Args:
         raw: user_id, item_id, timestamp and perhaps rating, of any type.
         where: the file, for messages.
+        options: what the values mean.
+        place: from the number of a row to words for its place, for messages.
+
+    Returns:
+        A row for each row of `raw`; timestamps that `options` drop are null.
 
     Raises:
         LorarecError: an id is missing or empty, or a timestamp or rating is not one; the row is named.
     """
-    ids = raw.select(pl.col(USER, ITEM).cast(pl.String))
-    for column in ids:
-        _refuse(column.is_null() | (column == ""), raw[column.name], column.name, where)
-    columns = [*ids, parse_times(raw[TIME], where)]
+    options = options or TableOptions()
+    columns = []
+    for name in (USER, ITEM):
+        ids = clean_ids(raw[name], options.ids)
+        _refuse(ids.is_null() | (ids == ""), raw[name], where, place)
+        columns.append(ids)
+    times = parse_times(raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, place=place)
+    columns.append(times)
     if RATING in raw.columns:
-        rating = raw[RATING]
-        numbers = rating.cast(pl.Float32, strict=False)
-        blank = rating.is_null() if rating.dtype != pl.String else rating.fill_null("").str.strip_chars() == ""
-        _refuse(numbers.is_null() & ~blank, rating, RATING, where)
-        columns.append(numbers)
+        columns.append(_ratings(raw[RATING], options.decimal, where, place))
     return pl.DataFrame(columns)
 
 
-def parse_times(times: pl.Series, where: str | Path) -> pl.Series:
-    """Whole seconds from seconds, milliseconds (micro, nano) since 1970, dates, or ISO 8601 text (UTC if no zone).
+def without_bad_times(
+    rows: pl.DataFrame, options: TableOptions, place: Callable[[int], str] = row_number
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The rows of `clean_interactions` whose times were not dropped, and a report of those that were, if any may be."""
+    if options.bad_times != "drop":
+        return rows, {}
+    bad = rows[TIME].is_null()
+    first = [place(row) for row in bad.arg_true().head(_PLACES_NAMED).to_list()]
+    return rows.filter(~bad), {"rows_with_bad_times_dropped": int(bad.sum()), "first_of_them": first}
 
-    The unit of numbers is told from the largest of them. Positions (0, 1, 2, ...) pass unchanged.
+
+def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
+    """Ids as text: as they are written, without white space around them, or also in the simplest form of a number.
+
+    >>> clean_ids(pl.Series([" 12.0", "012", "a7"]), "numbers").to_list()
+    ['12', '12', 'a7']
+    """
+    if ids.dtype.is_float():
+        ids = ids.fill_nan(None)
+    text = ids.cast(pl.String)
+    if how in ("trimmed", "numbers"):
+        text = text.str.strip_chars()
+    if how == "numbers":
+        text = text.str.replace(r"^0*(\d+)(?:\.0*)?$", "$1")
+    return text
+
+
+def _ratings(ratings: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> pl.Series:
+    found = ratings.cast(pl.Float32, strict=False)
+    text = ratings
+    if ratings.dtype == pl.String and found.null_count():
+        text = without_missing(ratings)
+        point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, place) else text
+        found = point.cast(pl.Float32, strict=False)
+    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, place)
+    return found.fill_nan(None)
+
+
+def _decimal_commas(text: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> bool:
+    """Whether ratings have commas before their fractions.
 
     Raises:
-        LorarecError: an entry is missing or cannot be read; the row is named.
+        LorarecError: nobody said so, and the commas may stand between thousands.
     """
-    if times.dtype in (pl.Date, pl.Datetime):
-        seconds = times.dt.epoch("s").cast(pl.Int64)
-    elif times.dtype == pl.String:
-        seconds = _times_from_text(times.str.strip_chars())
-    else:
-        seconds = _whole_seconds(times.cast(pl.Int64, strict=False))
-    _refuse(seconds.is_null(), times, TIME, where)
-    return seconds.alias(TIME)
+    if decimal is not None:
+        return decimal == "comma"
+    with_comma = text.str.contains(r"^[+-]?\d+,\d+$").fill_null(False)
+    if not with_comma.any() or text.str.contains(".", literal=True).any():
+        return False
+    thousands = text.str.contains(r"^[+-]?\d{1,3},\d{3}$").fill_null(False)
+    if (thousands == with_comma).all():
+        row = int(with_comma.arg_max() or 0)
+        raise LorarecError(
+            f"{where}: {place(row)} has {RATING} {text[row]!r}, whose comma may stand before a fraction or between "
+            'thousands: say decimal="comma" where it stands before a fraction, otherwise take the commas out'
+        )
+    return True
 
 
-def _times_from_text(text: pl.Series) -> pl.Series:
-    numbers = text.cast(pl.Int64, strict=False)
-    if numbers.null_count():
-        rounded = text.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
-        numbers = numbers.zip_with(numbers.is_not_null(), rounded)
-    numbers = _whole_seconds(numbers)
-    if not numbers.null_count():
-        return numbers
-    spaced = text.str.replace("T", " ", literal=True).str.replace(r"(?i)z$", "+0000")
-    frame = pl.DataFrame({"text": spaced})
-    parsed = frame.select(pl.coalesce(_iso_seconds(form) for form in _ISO_FORMS)).to_series()
-    return numbers.zip_with(numbers.is_not_null(), parsed)
-
-
-def _iso_seconds(form: str) -> pl.Expr:
-    return pl.col("text").str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s").cast(pl.Int64)
-
-
-def _whole_seconds(numbers: pl.Series) -> pl.Series:
-    largest = max(abs(int(numbers.max() or 0)), abs(int(numbers.min() or 0)))  # type: ignore[arg-type]
-    for threshold, per_second in _FINER_UNITS:
-        if largest >= threshold:
-            return numbers // per_second
-    return numbers
-
-
-def _refuse(bad: pl.Series, values: pl.Series, what: str, where: str | Path) -> None:
+def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, place: Callable[[int], str]) -> None:
     if not bad.any():
         return
     at = int(bad.arg_max() or 0)
     value, others = values[at], int(bad.sum()) - 1
-    problem = f"has no {what}" if value is None or value == "" else f"has {what} {value!r}, which cannot be read"
+    missing = value is None or value == ""
+    problem = f"has no {values.name}" if missing else f"has {values.name} {value!r}, which cannot be read"
     more = f" (and {others} more rows)" if others else ""
-    raise LorarecError(f"{where}: row {at + 1} {problem}{more}: mend or remove it")
+    raise LorarecError(f"{where}: {place(at)} {problem}{more}: mend or remove it")

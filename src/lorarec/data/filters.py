@@ -1,5 +1,7 @@
 """Filters from Dataset to Dataset: k-core and the removal of what two datasets share."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -13,34 +15,50 @@ _OVERLAP_KEYS = {"users": [USER], "items": [ITEM], "interactions": [USER, ITEM],
 def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
     """Keep the largest part in which every user has at least `k` interactions and every item `item_k` (default `k`).
 
-    Users and items below the limit are dropped in turns until none is left, so the result is a fixpoint.
+    Users and items below the limit are dropped in rounds until none is left, so the result is a fixpoint. What each
+    round dropped is appended to `info["core_rounds"]`: users, items and interactions.
 
     Raises:
         LorarecError: nothing is left.
     """
     item_k = k if item_k is None else item_k
-    keep = core_rows(dataset.interactions, k, item_k)
+    keep, rounds = core_rows(dataset.interactions, k, item_k)
     if not keep.any():
-        raise LorarecError(f"{dataset.name}: nothing is left of a {k}-core: ask for a smaller one (--k-core)")
+        took = "; ".join(f"round {number} took {_in_words(each)}" for number, each in enumerate(rounds, start=1))
+        raise LorarecError(f"{dataset.name}: nothing is left of a {k}-core: ask for a smaller one (--k-core); {took}")
     note = f"{k}-core" if item_k == k else f"core: users {k}, items {item_k}"
-    return dataset.subset(dataset.interactions.filter(keep), filter_note=note)
+    core = dataset.subset(dataset.interactions.filter(keep), filter_note=note)
+    return replace(core, info={**core.info, "core_rounds": [*dataset.info.get("core_rounds", []), *rounds]})
 
 
-def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> np.ndarray:
-    """True for the interactions in the core; (rows,)."""
+def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """Which interactions are in the core, (rows,), and how many users, items and interactions each round dropped."""
     users = interactions[USER].rank("dense").to_numpy().astype(np.int64)
     items = interactions[ITEM].rank("dense").to_numpy().astype(np.int64)
     rows = np.arange(len(users))
+    rounds = []
     while len(rows):
         user_degree = np.bincount(users[rows])
         item_degree = np.bincount(items[rows])
         stay = (user_degree[users[rows]] >= user_k) & (item_degree[items[rows]] >= item_k)
         if stay.all():
             break
-        rows = rows[stay]
+        left = rows[stay]
+        rounds.append(
+            {
+                "users": int((user_degree > 0).sum() - len(np.unique(users[left]))),
+                "items": int((item_degree > 0).sum() - len(np.unique(items[left]))),
+                "interactions": len(rows) - len(left),
+            }
+        )
+        rows = left
     keep = np.zeros(len(users), dtype=bool)
     keep[rows] = True
-    return keep
+    return keep, rounds
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
 
 
 def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Dataset:

@@ -19,7 +19,8 @@ _CASE_COLUMNS = (USER, HISTORY, TARGET, CANDIDATES)
 def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 29, seed: int = 42) -> Split:
     """Last interaction = test, second last = validation, the rest = training (MoLoRec 4.1).
 
-    Users with fewer than three interactions are left out and counted. `new_items` of the items, drawn uniformly,
+    Users with fewer than three interactions are left out and counted. Cases of users who touched nearly every item, so
+    that no negatives can be drawn for them, are set aside and counted. `new_items` of the items, drawn uniformly,
     never occur in training or validation, neither in histories, targets nor candidates: positions are fixed first,
     then new items are taken out, so a warm test target is always the user's last interaction. `test["new-item"]`
     has, for each user who touched a new item, the last such item as the target and what came before it, without new
@@ -180,12 +181,20 @@ def _with_candidates(
     def drawn(cases: pl.DataFrame, catalogue: pl.Series, purpose: str) -> pl.DataFrame:
         return draw_candidates(cases, touched, catalogue, negatives, _stream(seed, purpose)).select(_CASE_COLUMNS)
 
-    cases = valid.height + sum(frame.height for frame in test.values())
+    asked = [valid, *test.values()]
+    cases, users = sum(frame.height for frame in asked), pl.concat(frame[USER] for frame in asked).unique()
     valid = drawn(valid, valid_catalogue, "valid")
     test = {setting: drawn(frame, dataset.items[ITEM], setting) for setting, frame in test.items()}
     kept = {"valid": valid.height} | {f"test {setting}": frame.height for setting, frame in test.items()}
+    if cases and not sum(kept.values()):
+        raise LorarecError(
+            f"{dataset.name}: no user left {negatives} items untouched: ask for fewer negatives (--negatives) or use "
+            "more items"
+        )
     counts = {"train": train.height} | kept | extra_counts
     counts["cases_without_negatives"] = cases - sum(kept.values())
+    left = pl.concat(frame[USER] for frame in (valid, *test.values())).unique()
+    counts["users_without_negatives"] = len(users) - len(left)
     info = {
         "options": options,
         "settings": list(test),

@@ -16,7 +16,6 @@ from rich.progress import wrap_file
 from lorarec.errors import LorarecError
 
 _BLOCK_BYTES = 32 << 20
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 
 @contextmanager
@@ -124,27 +123,6 @@ def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = F
     return table
 
 
-def scan_table(path: str | Path, separator: str | None = None, header: bool = True) -> pl.LazyFrame:
-    """A CSV (all columns as text), Parquet or JSON lines file, by its suffix; `.gz` may follow for text.
-
-    Raises:
-        LorarecError: no such file, or a suffix that is not one of these.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise LorarecError(f"{path} does not exist or is not a file")
-    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix
-    if suffix not in TABLE_SUFFIXES:
-        raise LorarecError(f"{path}: its name does not tell its form: end it on one of {', '.join(TABLE_SUFFIXES)}")
-    if suffix == ".parquet":
-        return pl.scan_parquet(path)
-    if suffix in (".csv", ".tsv"):
-        separator = separator or ("\t" if suffix == ".tsv" else ",")
-        naming = None if header else _column_numbers
-        return pl.scan_csv(path, separator=separator, has_header=header, infer_schema=False, with_column_names=naming)
-    return pl.scan_ndjson(path, infer_schema_length=None)
-
-
 def column_names(lazy: pl.LazyFrame, path: str | Path) -> list[str]:
     """The columns of a scanned table."""
     with table_errors(path):
@@ -168,14 +146,9 @@ def table_errors(path: str | Path) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if "unexpected end of file" in reason:
             raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
-        if "utf-8" in reason:
+        if "utf-8" in reason or "utf8" in reason:
             raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from error
         raise LorarecError(f"{path} cannot be read as a table: {reason}") from error
-
-
-def _column_numbers(names: list[str]) -> list[str]:
-    """column_1, column_2, ...: whatever numbers polars gives to columns without names."""
-    return [f"column_{number}" for number in range(1, len(names) + 1)]
 
 
 def _text(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from lorarec.artefacts import new_file
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.columns import HISTORY, USER
-from lorarec.data.reading import collect, column_names, scan_table
+from lorarec.data.tables import open_table
 from lorarec.errors import LorarecError
 from lorarec.ranking.catalogue import recommend_each, whole_evidence
 from lorarec.ranking.parts import Part
@@ -136,11 +136,12 @@ def population(dataset: Dataset, path: str | Path | None = None) -> list[str]:
     known = dataset.interactions[USER].unique()
     if path is None:
         return known.sort().to_list()
-    table = scan_table(path)
-    columns = column_names(table, path)
-    if USER not in columns:
-        raise LorarecError(f"{path}: no column {USER} (there are {', '.join(columns)})")
-    users = collect(table.select(pl.col(USER).cast(pl.String)).drop_nulls(), path)[USER].unique().sort()
+    table = open_table(path)
+    column = table.find(USER)
+    if column is None:
+        raise LorarecError(f"{path}: no column {USER} (there are {', '.join(table.names)})")
+    table.require_single_values([column])
+    users = table.read({USER: column})[0][USER].cast(pl.String).drop_nulls().unique().sort()
     if users.is_empty():
         raise LorarecError(f"{path} names no user: put user ids into its column {USER}")
     unknown = users.filter(~users.is_in(known.implode()))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from lorarec.data.columns import USER
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.systems.material import Material
 from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
@@ -78,6 +78,9 @@ def bpr(material: Material, **options: float) -> Vectors:
     users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     pairs = np.stack([users, np.concatenate(histories)], 1)
     taken = np.unique(pairs[:, 0] * items + pairs[:, 1])
+    pairs = pairs[~chose_everything(len(histories), items, taken)[pairs[:, 0]]]
+    if not len(pairs):
+        raise LorarecError(f"{material.dataset.name}: every user chose every item: BPR-MF has nothing to tell apart")
     torch.manual_seed(material.seed)
     generator = np.random.default_rng(material.seed)
     model = Factors(len(histories), items, chosen.width)
@@ -97,11 +100,21 @@ def bpr(material: Material, **options: float) -> Vectors:
     return _scorer(material, model)
 
 
-def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An item for each user, drawn uniformly among those the user did not choose; drawn ten times at most.
+def chose_everything(users: int, items: int, taken: np.ndarray) -> np.ndarray:
+    """(users,) whether there is no item that the user did not choose.
 
     Args:
-        taken: user * items + item of every choice, ascending.
+        taken: user * items + item of every choice, each once.
+    """
+    return np.bincount(taken // items, minlength=users) >= items
+
+
+def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """An item for each user, drawn uniformly among those the user did not choose.
+
+    Args:
+        users: of whom none chose everything.
+        taken: user * items + item of every choice, ascending, each once.
     """
     drawn = generator.integers(0, items, len(users))
     again = np.arange(len(users))
@@ -109,8 +122,12 @@ def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.r
         pairs = users[again] * items + drawn[again]
         again = again[taken[np.searchsorted(taken, pairs).clip(max=len(taken) - 1)] == pairs]
         if not len(again):
-            break
+            return drawn
         drawn[again] = generator.integers(0, items, len(again))
+    for place in again:  # of users who chose most items: drawing again would take long
+        first, last = np.searchsorted(taken, [users[place] * items, (users[place] + 1) * items])
+        left = np.setdiff1d(np.arange(items), taken[first:last] - users[place] * items, assume_unique=True)
+        drawn[place] = generator.choice(left)
     return drawn
 
 

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import refuse_out_of_range
 from lorarec.sequential import by_length, next_items
-from lorarec.systems.bpr import not_chosen
+from lorarec.systems.bpr import chose_everything, not_chosen
 from lorarec.systems.material import Material, places
 from lorarec.systems.options import takes
 from lorarec.systems.p5_prompts import NOTHING, Prompt, Prompts, together
@@ -189,17 +189,21 @@ def tasks(
     """Prompts, and the number of the item that answers each.
 
     For each user of two items or more a sequential prompt for every item but the first, or for some that are drawn, of
-    which half name the user, and a direct one for an item of the history.
+    which half name the user, and a direct one for an item of the history unless the user chose every item.
     """
     items = prompts.items.count
     owners = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
     taken = np.unique(owners * items + np.concatenate(histories))
     users = [user for user, history in enumerate(histories) if len(history) > 1]
-    wrong = not_chosen(np.repeat(users, options.negatives), items, taken, generator)
-    for user, others in zip(users, wrong.reshape(-1, options.negatives), strict=True):
+    everything = chose_everything(len(histories), items, taken)
+    asked = np.array([user for user in users if not everything[user]], np.int64)
+    drawn = not_chosen(np.repeat(asked, options.negatives), items, taken, generator)
+    wrong = dict(zip(asked.tolist(), drawn.reshape(-1, options.negatives), strict=True))
+    for user in users:
         history = histories[user]
         for end in next_items(len(history), options.prefixes, generator):
             named = user if generator.random() < 0.5 else None
             yield prompts.next_item(history[max(0, end - options.longest) : end], named), int(history[end])
-        true = generator.choice(history)
-        yield prompts.direct(generator.permutation(np.append(others, true)), user), int(true)
+        if user in wrong:
+            true = generator.choice(history)
+            yield prompts.direct(generator.permutation(np.append(wrong[user], true)), user), int(true)

@@ -37,14 +37,17 @@ class Source:
     """The training part of one dataset as arrays.
 
     Negatives are drawn from the items that occur in training or validation, so that items held out as new are
-    never seen, not even as wrong answers.
+    never seen, not even as wrong answers. Users who leave fewer of them than `negatives` are set aside: they are no
+    cases, but their choices count for the others.
 
     Attributes:
         name: of the dataset.
-        positions: (n,) places in the concatenated histories that can be a target: all but the first of each user.
+        positions: (n,) places in the concatenated histories that can be a target: all but the first of each user who
+            is not set aside.
+        users_set_aside: how many users leave too few items for negatives.
 
     Raises:
-        LorarecError: no user has two training interactions, or a user leaves fewer items than `negatives`.
+        LorarecError: no user has two training interactions, or all who have leave fewer items than `negatives`.
     """
 
     def __init__(self, dataset: Dataset, split: Split, options: TrainOptions) -> None:
@@ -65,23 +68,27 @@ class Source:
         # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
         popular = [self.items] if options.negative_sampling == "popularity" else []
         self.pool = np.concatenate([np.arange(len(self.titles)), *popular])
-        first = np.zeros(len(self.items), dtype=bool)
-        first[self.starts[:-1][lengths > 0]] = True
-        self.positions = np.flatnonzero(~first)
-        if len(self.positions) == 0:
+        left = len(self.titles) - histories.list.n_unique().fill_null(0).to_numpy().astype(np.int64)
+        too_few = left < options.negatives
+        self.users_set_aside = int((too_few & (lengths > 1)).sum())
+        target = np.repeat(~too_few, lengths)
+        target[self.starts[:-1][lengths > 0]] = False
+        self.positions = np.flatnonzero(target)
+        if not (lengths > 1).any():
             raise LorarecError(f"dataset {self.name} has no training cases: no user has two training interactions")
-        distinct = int(histories.list.n_unique().max())  # type: ignore[arg-type]
-        if len(self.titles) - distinct < options.negatives:
+        if len(self.positions) == 0:
             raise LorarecError(
-                f"dataset {self.name} has {len(self.titles)} items, {distinct} of them in one history: too few for "
-                f"{options.negatives} negatives, lower --negatives"
+                f"dataset {self.name} has no training cases: its {self.users_set_aside} users with two training "
+                f"interactions leave at most {left[lengths > 1].max()} of {len(self.titles)} items, too few for "
+                f"{options.negatives} negatives: lower --negatives or use more items"
             )
 
     def __len__(self) -> int:
         """Training cases in one pass: all prefixes, or at most `options.prefixes` per user."""
         if self.options.prefixes is None:
             return len(self.positions)
-        return int(np.minimum(np.diff(self.starts) - 1, self.options.prefixes).clip(0).sum())
+        users = np.searchsorted(self.starts, self.positions, side="right")
+        return int(np.minimum(np.bincount(users), self.options.prefixes).sum())
 
     def one_pass(self, stream: Sequence[int]) -> np.ndarray:
         """Places of the targets of one pass in random order, (len(self),), drawn from the random stream's key."""

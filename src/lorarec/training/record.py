@@ -80,6 +80,7 @@ def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validati
         "steps_per_epoch": batches.steps_per_epoch,
         "processes": trainer.args.world_size,
         "cases_per_epoch": len(batches.cases),
+        "users_set_aside": sum(source.users_set_aside for source in batches.cases.sources),
         "validation_cases": len(validation),
         "validation": best,
         "evaluations": evaluations,

@@ -130,3 +130,14 @@ def test_unusable_metadata(tmp_path: Path) -> None:
     meta.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LorarecError, match=r"meta\.json\.gz is a truncated gzip file"):
         read_amazon(log, meta)
+
+
+def test_reviews_of_bad_times_are_named_or_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    rows = [f"A00000000000{k},B0{k},5.0,{1_300_000_000 + k}" for k in range(9)]
+    path.write_text("\n".join([*rows, "A000000000009,B09,5.0,0"]))
+    with pytest.raises(LorarecError, match="row 10 has timestamp '0', far from the others, most of which are seconds"):
+        read_amazon(path)
+    source = read_amazon(path, bad_times="drop")
+    assert source.interactions.height == 9
+    assert source.report == {"rows_with_bad_times_dropped": 1, "first_of_them": ["row 10"]}

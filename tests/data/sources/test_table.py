@@ -10,6 +10,7 @@ import pytest
 from lorarec.data.assemble import assemble
 from lorarec.data.sources import read_table
 from lorarec.data.sources.table import Columns
+from lorarec.data.tables import Ids, TableOptions
 from lorarec.errors import LorarecError
 
 LOG = pl.DataFrame(
@@ -54,7 +55,7 @@ def test_forms(tmp_path: Path, suffix: str) -> None:
 def test_separator_and_no_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("ann;7;1400000000\nbob;7;1400000001\n")
     columns = Columns(user="column_1", item="column_2", time="column_3")
-    rows = read_table(tmp_path / "log.csv", columns=columns, separator=";", header=False).interactions
+    rows = read_table(tmp_path / "log.csv", columns=columns, options=TableOptions(";", header=False)).interactions
     assert rows.rows() == [("ann", "7", 1400000000), ("bob", "7", 1400000001)]
 
 
@@ -91,11 +92,139 @@ def test_movielens_movies_as_the_table_of_items(tmp_path: Path) -> None:
         (Columns(), r"no column 'user_id' for user_id: name the right one with --user \(there are customer, sku"),
         (Columns("customer", "sku", "bought", rating="score"), "no column 'score' for rating.*--rating"),
         (Columns("customer", "sku", "bought", title="label"), "catalogue.csv: no column 'label' for title.*--title"),
-        (Columns("customer", "sku", "stars"), "row 3 has no timestamp"),
-        (Columns("customer", "sku", "customer"), "row 1 has timestamp 'ann', which cannot be read"),
+        (Columns("customer", "sku", "stars"), "line 4 has no timestamp"),
+        (Columns("customer", "sku", "customer"), "line 2 has timestamp 'ann', which cannot be read"),
     ],
 )
 def test_wrong_columns(tmp_path: Path, columns: Columns, message: str) -> None:
     log, catalogue = _write(LOG, tmp_path / "log.csv"), _write(CATALOGUE, tmp_path / "catalogue.csv")
     with pytest.raises(LorarecError, match=message):
         read_table(log, catalogue, columns=columns)
+
+
+def _files(folder: Path, **texts: str) -> list[Path]:
+    for name, text in texts.items():
+        (folder / f"{name}.csv").write_text(text)
+    return [folder / f"{name}.csv" for name in texts]
+
+
+def test_ids_that_have_other_names_in_the_two_tables(tmp_path: Path) -> None:
+    log, items = _files(tmp_path, log="user_id,artistID,timestamp\nu,12,1\n", items="id,title\n12,A\n")
+    columns = Columns(item="artistID", items_id="id")
+    assert assemble(read_table(log, items, columns=columns)).titles == {"12": "A"}
+    with pytest.raises(
+        LorarecError, match=r"items\.csv: no column 'artistID' for item_id: name the right one with --items-id"
+    ):
+        read_table(log, items, columns=Columns(item="artistID"))
+
+
+ALIKE = [
+    (["12.0", "13.0"], ["12", "13"], "numbers"),
+    (["12", "13"], ["12.0", "13.0"], "numbers"),
+    (["12", "13"], ["0012", "0013"], "numbers"),
+    (["007", "8"], ["7", "8"], "numbers"),
+    (["a ", "b"], ["a", "b"], "trimmed"),
+    (["a", "b"], ["a", " b"], "trimmed"),
+    (["12 ", "13"], ["12", "13"], "trimmed"),
+]
+
+
+@pytest.mark.parametrize(("of_log", "of_items", "how"), ALIKE)
+def test_ids_that_match_but_for_how_they_are_written(
+    tmp_path: Path, of_log: list[str], of_items: list[str], how: Ids
+) -> None:
+    log, items = _files(
+        tmp_path,
+        log="user_id,item_id,timestamp\n" + "".join(f"u,{item},{at}\n" for at, item in enumerate(of_log)),
+        items="item_id,title\n" + "".join(f"{item},{name}\n" for item, name in zip(of_items, "AB", strict=True)),
+    )
+    one, other = next((a, b) for a, b in zip(of_log, of_items, strict=True) if a != b)
+    message = f"log.csv has item_id '{one}' and .*items.csv has '{other}': . of 2 ids differ by .*say ids=\"{how}\""
+    with pytest.raises(LorarecError, match=message):
+        read_table(log, items)
+    dataset = assemble(read_table(log, items, options=TableOptions(ids=how)))
+    assert list(dataset.titles.values()) == ["A", "B"]
+    kept = assemble(read_table(log, items, options=TableOptions(ids="as-written")), keep_untitled=True)
+    assert set(kept.titles) == set(of_log)
+
+
+def test_ids_of_numbers_that_became_floats_in_parquet(tmp_path: Path) -> None:
+    LOG.with_columns(pl.col("sku").cast(pl.Float64)).write_parquet(tmp_path / "log.parquet")
+    CATALOGUE.write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(LorarecError, match=r"has item_id '7.0' and .*has '7': 2 of 2 ids differ by how the number"):
+        read_table(tmp_path / "log.parquet", tmp_path / "items.parquet", columns=NAMES)
+
+
+def test_items_that_are_really_absent_are_not_alike(tmp_path: Path) -> None:
+    log, items = _files(tmp_path, log="user_id,item_id,timestamp\nu,1,1\nu,2,2\n", items="item_id,title\n1,A\n")
+    assert assemble(read_table(log, items)).titles == {"1": "A"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz"])
+def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path, suffix: str) -> None:
+    log = pl.DataFrame(
+        {"user_id": ["b", "a", "b", "a"], "item_id": ["x", "y", "z", "x"], "title": ["X", "Y", "Z", "X"]}
+    )
+    path = _write(log, tmp_path / f"log{suffix}")
+    with pytest.raises(LorarecError, match=r"no column 'timestamp' for timestamp.*say order=\"file\""):
+        read_table(path)
+    dataset = assemble(read_table(path, options=TableOptions(order="file")))
+    rows = dataset.interactions.select("user_id", "item_id", "timestamp").rows()
+    assert rows == [("a", "y", 1), ("a", "x", 3), ("b", "x", 0), ("b", "z", 2)]
+
+
+def test_rows_with_bad_times_are_counted_and_named(tmp_path: Path) -> None:
+    rows = "".join(f"u,i{k},{1_700_000_000 + k},T\n" for k in range(9))
+    (log,) = _files(tmp_path, log=f"user_id,item_id,timestamp,title\nu,x,253402300799,T\n{rows}u,y,soon,T\nu,z,,T\n")
+    with pytest.raises(LorarecError, match="line 12 has timestamp 'soon'"):
+        read_table(log)
+    dataset = assemble(read_table(log, options=TableOptions(bad_times="drop")))
+    report = dataset.info["import"]
+    assert report["rows_with_bad_times_dropped"] == 3
+    assert report["first_of_them"] == ["line 2", "line 12", "line 13"]
+    assert dataset.interactions["timestamp"].to_list() == [1_700_000_000 + k for k in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "hint"),
+    [
+        ("user_id;item_id;timestamp\nu;i;1\n", Columns(), r"fields seem to be separated by ';': say separator=';'"),
+        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", Columns(), r"say separator='\\t'"),
+        ("1,2,978300760\n3,4,978300761\n", Columns(), "the first line seems to hold values: say header=False"),
+        ("'user_id','item_id','timestamp'\n'u','i','1'\n", Columns(), 'the names are in quotes: say quote="single"'),
+        ("user_id,item_id,when\nu,i,1\n", Columns(), 'say order="file"'),
+    ],
+)
+def test_hints_at_why_a_column_is_not_found(tmp_path: Path, text: str, columns: Columns, hint: str) -> None:
+    (log,) = _files(tmp_path, log=text)
+    with pytest.raises(LorarecError, match=hint):
+        read_table(log, columns=columns)
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp", "rating", "title"])
+def test_lists_and_structures_are_no_values(tmp_path: Path, column: str) -> None:
+    row: dict[str, object] = {"user_id": "u", "item_id": "i", "timestamp": 1, "rating": 1.0, "title": "T"}
+    for value, kind in (([1], "List"), ({"a": 1}, "Struct")):
+        pl.DataFrame([{**row, column: value}]).write_parquet(tmp_path / "log.parquet")
+        with pytest.raises(LorarecError, match=f"column '{column}' is of type {kind}"):
+            read_table(tmp_path / "log.parquet")
+        if column in ("item_id", "title"):
+            pl.DataFrame([row]).drop("title").write_parquet(tmp_path / "plain.parquet")
+            with pytest.raises(LorarecError, match=f"log.parquet: column '{column}' is of type {kind}"):
+                read_table(tmp_path / "plain.parquet", tmp_path / "log.parquet")
+
+
+def test_recbole_files(tmp_path: Path) -> None:
+    (tmp_path / "ml.inter").write_text(
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t7\t4\t978300760\n"
+    )
+    (tmp_path / "ml.item").write_text('item_id:token\tmovie_title:token_seq\tgenre:token_seq\n7\t"Heroes\tDrama War\n')
+    source = read_table(tmp_path / "ml.inter", tmp_path / "ml.item", columns=Columns(title="movie_title"))
+    assert source.interactions.rows() == [("1", "7", 978300760, 4.0)]
+    assert source.items.to_dicts() == [{"item_id": "7", "title": '"Heroes', "genre": "Drama War"}]
+
+
+def test_a_log_without_rows(tmp_path: Path) -> None:
+    (log,) = _files(tmp_path, log="user_id,item_id,timestamp,title\n\n")
+    with pytest.raises(LorarecError, match=r"log\.csv has no rows"):
+        read_table(log)

@@ -9,8 +9,9 @@ import polars as pl
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
-from lorarec.data.fields import clean_interactions
+from lorarec.data.fields import clean_interactions, without_bad_times
 from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
+from lorarec.data.tables import BadTimes, TableOptions
 from lorarec.errors import LorarecError
 
 LICENCE = "no licence of its own; cite the publication named on the data's page"
@@ -24,13 +25,20 @@ _FIELDS = {
 _USER_ID = re.compile(r"A[A-Z0-9]{11,}")
 
 
-def read_amazon(reviews: str | Path, meta: str | Path | None = None, *, progress: bool = False) -> Source:
+def read_amazon(
+    reviews: str | Path,
+    meta: str | Path | None = None,
+    *,
+    bad_times: BadTimes = "refuse",
+    progress: bool = False,
+) -> Source:
     """Read reviews and, for titles, their metadata.
 
     Args:
         reviews: `reviews_*.json.gz` or ratings-only CSV (2014), `*.json.gz` or ratings-only CSV (2018), `*.jsonl.gz`
             or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
         meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
+        bad_times: see `TableOptions`.
         progress: show bars on stderr.
 
     Raises:
@@ -39,13 +47,14 @@ def read_amazon(reviews: str | Path, meta: str | Path | None = None, *, progress
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
     raw = _reviews(reviews, progress) if is_json else _ratings_only(reviews)
-    rows = clean_interactions(raw, reviews)
+    options = TableOptions(bad_times=bad_times)
+    rows, report = without_bad_times(clean_interactions(raw, reviews, options), options)
     del raw
     wanted = set(rows[ITEM].unique().to_list())
     no_items = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     items = _metadata(Path(meta), wanted, progress) if meta else no_items
     name = folder_name(re.sub(r"^reviews_|\.(json|jsonl|csv)(\.gz)?$", "", reviews.name))
-    return Source(name, f"Amazon reviews ({reviews.name})", LICENCE, rows, items)
+    return Source(name, f"Amazon reviews ({reviews.name})", LICENCE, rows, items, report=report)
 
 
 def _reviews(path: Path, progress: bool) -> pl.DataFrame:

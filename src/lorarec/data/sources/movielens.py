@@ -9,7 +9,8 @@ import polars as pl
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_interactions
-from lorarec.data.reading import collect, column_names, opened, scan_table
+from lorarec.data.reading import collect, column_names, opened
+from lorarec.data.tables import open_table
 from lorarec.errors import LorarecError
 
 LICENCE = "GroupLens MovieLens terms of use: see the README of the published folder"
@@ -87,11 +88,11 @@ def _csv(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _named(path: Path, columns: dict[str, str]) -> pl.DataFrame:
-    lazy = scan_table(path)
-    missing = columns.keys() - set(column_names(lazy, path))
+    table = open_table(path)
+    missing = columns.keys() - set(table.names)
     if missing:
         raise LorarecError(f"{path}: no column {', '.join(sorted(missing))}")
-    return collect(lazy.select(pl.col(old).alias(new) for old, new in columns.items()), path)
+    return table.read({new: old for old, new in columns.items()})[0]
 
 
 def read_movies_dat(path: Path) -> pl.DataFrame:

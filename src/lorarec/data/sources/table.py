@@ -8,9 +8,9 @@ import polars as pl
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
-from lorarec.data.fields import clean_interactions
-from lorarec.data.reading import collect, column_names, scan_table
+from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
+from lorarec.data.tables import Ids, Table, TableOptions, open_table
 from lorarec.errors import LorarecError
 
 
@@ -24,6 +24,7 @@ class Columns:
         time: moment or position.
         rating: None takes a column `rating` if there is one.
         title: item title, in the table of items, or beside the interactions if there is no such table.
+        items_id: item id in the table of items, where it is called otherwise there; None for `item`.
     """
 
     user: str = USER
@@ -31,6 +32,7 @@ class Columns:
     time: str = TIME
     rating: str | None = None
     title: str = TITLE
+    items_id: str | None = None
 
 
 def read_table(
@@ -38,55 +40,65 @@ def read_table(
     items: str | Path | None = None,
     *,
     columns: Columns | None = None,
-    separator: str | None = None,
-    header: bool = True,
+    options: TableOptions | None = None,
     licence: str | None = None,
 ) -> Source:
-    """Read CSV, TSV, Parquet or JSON lines (text may be gzipped).
+    """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
-        interactions: the log.
+        interactions: the log, a file or a folder of Parquet parts.
         items: a table of items, of the same forms, or MovieLens's `movies.dat`. Its other columns come along as text.
         columns: what the columns are called.
-        separator: between CSV fields; a comma, or a tab for .tsv, if None.
-        header: False when the CSV has no header line; its columns are then column_1, column_2, ...
+        options: how the tables are read and what their values mean; the separator is that of both, the rest of the
+            log alone but for quotes, header and ids.
         licence: terms of use to record.
 
     Raises:
         LorarecError: a file or column is missing, or a value cannot be read.
     """
-    columns = columns or Columns()
+    columns, options = columns or Columns(), options or TableOptions()
     path = Path(interactions)
-    lazy = scan_table(path, separator, header)
-    names = column_names(lazy, path)
-    chosen = {USER: columns.user, ITEM: columns.item, TIME: columns.time}
-    if columns.rating or RATING in names:
-        chosen[RATING] = columns.rating or RATING
-    _require(chosen, names, path)
-    raw = collect(lazy.select(pl.col(old).alias(new) for new, old in chosen.items()), path)
-    rows = clean_interactions(raw, path)
-    del raw
+    table = open_table(path, options)
+    wanted = {USER: columns.user, ITEM: columns.item}
+    if options.order == "time":
+        wanted[TIME] = columns.time
+    if columns.rating or RATING in (name.strip() for name in table.names):
+        wanted[RATING] = columns.rating or RATING
+    chosen = _found(table, wanted)
+    title = table.find(columns.title) if items is None else None
+    titles = {TITLE: title} if title else {}
+    table.require_single_values([*chosen.values(), *titles.values()])
+    raw, place = table.read(chosen | titles)
+    if raw.is_empty():
+        raise LorarecError(f"{path} has no rows")
+    if options.order == "file":
+        raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
+    rows, report = without_bad_times(clean_interactions(raw, path, options, place), options, place)
     if items is not None:
-        item_table = _items(Path(items), columns, separator, header)
-    elif columns.title in names:
-        titles = lazy.select(pl.col(columns.item).cast(pl.String).alias(ITEM), pl.col(columns.title).alias(TITLE))
-        item_table = collect(titles.unique(maintain_order=True), path)
+        item_table = _items(Path(items), columns, options)
+        if options.ids is None:
+            _refuse_ids_alike(rows[ITEM], path, item_table[ITEM], Path(items))
+    elif titles:
+        named = pl.DataFrame([clean_ids(raw[ITEM], options.ids), raw[TITLE].cast(pl.String)])
+        item_table = named.unique(maintain_order=True)
     else:
         item_table = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     generic = path.name.split(".")[0] in ("interactions", "ratings")
     name = folder_name(path.absolute().parent.name if generic else path.name.split(".")[0])
-    return Source(name, f"table {path.name}", licence, rows, item_table)
+    return Source(name, f"table {path.name}", licence, rows, item_table, report=report)
 
 
-def _items(path: Path, columns: Columns, separator: str | None, header: bool) -> pl.DataFrame:
+def _items(path: Path, columns: Columns, options: TableOptions) -> pl.DataFrame:
     if path.name == "movies.dat":
         return readable_genres(read_movies_dat(path))
-    lazy = scan_table(path, separator, header)
-    names = column_names(lazy, path)
-    _require({ITEM: columns.item, TITLE: columns.title}, names, path)
-    table = collect(lazy.rename({columns.item: ITEM, columns.title: TITLE}), path)
-    texts = [text for column in table if (text := _as_text(column)) is not None]
-    return pl.DataFrame(texts).drop_nulls(ITEM)
+    table = open_table(path, options)
+    chosen = _found(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "--items-id")
+    table.require_single_values(chosen.values())
+    others = {name: name for name in table.names if name not in chosen.values() and name not in (ITEM, TITLE)}
+    read, _ = table.read(chosen | others)
+    texts = [text for column in read if (text := _as_text(column)) is not None]
+    named = pl.DataFrame(texts).drop_nulls(ITEM)
+    return named.with_columns(clean_ids(named[ITEM], options.ids))
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
@@ -98,11 +110,59 @@ def _as_text(column: pl.Series) -> pl.Series | None:
     return None if column.dtype.is_nested() else column.cast(pl.String)
 
 
-def _require(chosen: dict[str, str], names: list[str], path: Path) -> None:
-    options = {USER: "--user", ITEM: "--item", TIME: "--time", RATING: "--rating", TITLE: "--title"}
-    for meaning, name in chosen.items():
-        if name not in names:
+def _refuse_ids_alike(log: pl.Series, log_path: Path, items: pl.Series, items_path: Path) -> None:
+    """Refuse tables some of whose item ids only match when their white space or their way to write numbers is ignored.
+
+    Raises:
+        LorarecError: there are such ids; one of each table is named.
+    """
+    names = log.unique().sort()
+    apart = names.filter(~names.is_in(items.implode()))
+    known = pl.DataFrame({"id": items.unique(maintain_order=True)})
+    ways: dict[Ids, str] = {"trimmed": "white space", "numbers": "how the number is written"}
+    for how, difference in ways.items():
+        alike = pl.DataFrame({"id": apart, "key": clean_ids(apart, how)}).join(
+            known.with_columns(clean_ids(known["id"], how).alias("key")), on="key", maintain_order="left"
+        )
+        if not alike.is_empty():
+            one, _, other = alike.row(0)
             raise LorarecError(
-                f"{path}: no column {name!r} for {meaning}: name the right one with {options[meaning]} "
-                f"(there are {', '.join(names)})"
+                f"{log_path} has {ITEM} {one!r} and {items_path} has {other!r}: {alike['id'].n_unique()} of "
+                f'{len(names)} ids differ by {difference} alone: say ids="{how}" where they are the same items, '
+                'ids="as-written" where they are not'
             )
+
+
+def _found(table: Table, wanted: dict[str, str], item_option: str = "--item") -> dict[str, str]:
+    """The table's own names of columns.
+
+    Raises:
+        LorarecError: a column is not there.
+    """
+    options = {USER: "--user", ITEM: item_option, TIME: "--time", RATING: "--rating", TITLE: "--title"}
+    chosen = {}
+    for meaning, name in wanted.items():
+        found = table.find(name)
+        if found is None:
+            raise LorarecError(
+                f"{table.path}: no column {name!r} for {meaning}: name the right one with {options[meaning]} "
+                f"(there are {', '.join(table.names)}){_hint(table, meaning)}"
+            )
+        chosen[meaning] = found
+    return chosen
+
+
+def _hint(table: Table, meaning: str) -> str:
+    """What may be the reason that a column is not found."""
+    names = table.names
+    for quote, word in (('"', "double"), ("'", "single")):
+        if any(name.startswith(quote) and name.endswith(quote) for name in names):
+            return f'; the names are in quotes: say quote="{word}"'
+    other = next((each for each in (";", "\t", "|", ",") if len(names) == 1 and each in names[0]), None)
+    if other:
+        return f"; fields seem to be separated by {other!r}: say separator={other!r}"
+    if any(name[:1].isdigit() for name in names):
+        return "; the first line seems to hold values: say header=False, then columns are column_1, column_2, ..."
+    if meaning == TIME:
+        return '; a log without times can be read in the order of its rows: say order="file"'
+    return ""
