@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import uvicorn
 from playwright.sync_api import Browser, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
@@ -29,7 +28,7 @@ from lorarec.personal import choose_by_user
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.serving.app import create_app
-from lorarec.serving.run import listen
+from lorarec.serving.run import Server, listen
 from lorarec.serving.service import Service, ServiceOptions
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
@@ -186,7 +185,7 @@ def play() -> Callable[..., Any]:
 @contextmanager
 def _served(service: Service, key: str | None = None) -> Iterator[str]:
     bound = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(service, key), log_level="warning", timeout_graceful_shutdown=5))
+    server = Server(service, key, grace=5)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     while not server.started:

@@ -121,12 +121,23 @@ class Adapters(BaseModel):
     kinds: Annotated[dict[str, Kind], Field(description="What each of these is.")]
 
 
-class Health(BaseModel):
-    """Whether the service can answer."""
+class Liveness(BaseModel):
+    """Whether the service's threads do their work."""
 
-    status: str
-    database: str
-    adapters: int
+    status: Annotated[str, Field(description="`ok`, or `stuck`: restart the service.")]
+
+
+class Health(BaseModel):
+    """Whether the service can answer any request."""
+
+    status: Annotated[
+        str, Field(description="`ok`; `degraded`, for the database; or `stuck`, for a thread: restart the service.")
+    ]
+    database: Annotated[
+        str,
+        Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
+    ]
+    adapters: Annotated[int, Field(description="How many are loaded.")]
 
 
 class Fault(BaseModel):
