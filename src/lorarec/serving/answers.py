@@ -13,9 +13,30 @@ class Ranked(BaseModel):
     item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
     title: str
     score: Annotated[
-        float, Field(description="Log-odds or log-probability, as the readout says; in recommendations with a prior.")
+        float,
+        Field(
+            description="Orders the items: `log_odds` or `log_likelihood` plus `log_prior`, the logarithm of a "
+            "posterior up to a constant; scores compare within one answer only."
+        ),
     ]
-    probability: Annotated[float, Field(description="Its share of the posterior over the candidates.")]
+    log_odds: Annotated[
+        float | None,
+        Field(description="Log-odds of yes against no, under the readout `verdict`; null under `likelihood`."),
+    ]
+    log_likelihood: Annotated[
+        float | None,
+        Field(description="Log-probability of the title, under the readout `likelihood`; null under `verdict`."),
+    ]
+    log_prior: Annotated[
+        float,
+        Field(
+            description="Logarithm of the prior, up to a constant: in recommendations minus the logarithm of the place "
+            "that the index gave the item in the pool, from 1; 0 where the request gives the candidates."
+        ),
+    ]
+    probability: Annotated[
+        float, Field(description="Its share of the posterior over the candidates, the softmax of their scores.")
+    ]
     candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
 
 

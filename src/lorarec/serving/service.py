@@ -14,7 +14,7 @@ from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.personal import Past
-from lorarec.ranking.catalogue import with_prior
+from lorarec.ranking.catalogue import log_prior
 from lorarec.retrieval import Index
 from lorarec.serving.answering import ranking
 from lorarec.serving.answers import Ranking
@@ -144,7 +144,7 @@ class Service:
             return ranking(case, *await self._scores(case, request), self.prompting)
 
     async def recommend(self, request: RecommendRequest) -> Ranking:
-        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.with_prior`.
+        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.log_prior`.
 
         Raises:
             Problem: as for `rank`.
@@ -156,7 +156,7 @@ class Service:
                 return Ranking(ranking=[], mixture={}, personal={})
             case = replace(whose, candidates=candidates)
             scores, mixture = await self._scores(case, request)
-            found = ranking(case, with_prior(scores), mixture, self.prompting)
+            found = ranking(case, scores, mixture, self.prompting, log_prior(len(scores)))
             return found.model_copy(update={"ranking": found.ranking[: request.top]})
 
     async def store(self, request: EventsRequest) -> int:
