@@ -9,7 +9,7 @@ import uvicorn
 
 from lorarec.errors import LorarecError
 from lorarec.serving.app import create_app
-from lorarec.serving.connections import ConnectionLimits, ServerConfig, connections_allowed
+from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
 from lorarec.serving.guard import LOCAL
 from lorarec.serving.logs import configure_logging
 from lorarec.serving.service import STOP_SECONDS, Service
@@ -72,6 +72,11 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._latest_end = grace + STOP_SECONDS + 2
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or ():
+            bound.listen(BACKLOG)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
