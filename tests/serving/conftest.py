@@ -191,6 +191,27 @@ def play() -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture(scope="session")
+def database_becomes() -> Callable[..., Awaitable[None]]:
+    """Wait until /readyz and /healthz tell a state of the database, which they must in time."""
+
+    async def wait(client: httpx2.AsyncClient, database: str) -> None:
+        for path in ("/readyz", "/healthz"):
+            began = time.monotonic()
+            while True:
+                asked = time.monotonic()
+                answer = await client.get(path)
+                assert time.monotonic() - asked < 1
+                if answer.json()["database"] == database:
+                    break
+                assert time.monotonic() - began < 10, (database, answer.text)
+                await asyncio.sleep(0.05)
+            assert answer.status_code == (200 if database == "ok" else 503)
+        assert (await client.get("/livez")).status_code == 200
+
+    return wait
+
+
 @contextmanager
 def _served(service: Service, key: str | None = None) -> Iterator[str]:
     bound = listen("127.0.0.1", 0)
