@@ -38,7 +38,10 @@ def serve(
     ] = None,
     token_budget: Annotated[int, typer.Option(min=1, help="Padded tokens of requests that share a pass.")] = 8192,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch that is not full waits for more.")] = 2.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests inside at once; those beyond get 429.")] = 256,
+    queue: Annotated[
+        int,
+        typer.Option(min=1, help="Requests inside at once, and waiting for the database; beyond, 429."),
+    ] = 256,
     index: Annotated[
         Path | None, typer.Option(help="Folder that `lorarec index` made; a light one is made at the start without it.")
     ] = None,

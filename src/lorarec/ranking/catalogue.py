@@ -158,6 +158,11 @@ def log_prior(count: int) -> np.ndarray:
     return -np.log1p(np.arange(count, dtype=np.float32))
 
 
+def with_prior(scores: np.ndarray) -> np.ndarray:
+    """A ranker's scores (pool,) of proposals in the index's order, plus `log_prior`."""
+    return scores + log_prior(len(scores))
+
+
 class ScoreParts(TypedDict):
     """What a score with prior is the sum of, by the names of `Recommendation`'s attributes."""
 

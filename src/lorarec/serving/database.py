@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from lorarec.errors import LorarecError
+from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
 
 #: Seconds in which a call must be done, from the view of the request that waits for it.
@@ -161,22 +162,24 @@ class DatabaseCalls:
     """Runs calls of the database in threads of their own, so that nothing else waits when it does not answer.
 
     Args:
-        limit: calls inside at once; those beyond are refused.
+        limit: calls that run or wait at once; those beyond are refused.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, metrics: Metrics) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "database")
         self._limit = limit
+        self._metrics = metrics
         self._inside = 0
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """What a call returns, or raises.
 
         Raises:
-            Problem: 503, it does not end in `CALL_SECONDS`, or too many others wait.
+            Problem: 503, it does not end in `CALL_SECONDS`; 429, too many others wait.
         """
         if self._inside >= self._limit:
-            raise unreachable()
+            self._metrics.rejected.inc()
+            raise Problem(429, f"{self._limit} requests wait for the database: try again in 1 s", None, 1)
         self._inside += 1
         try:
             async with asyncio.timeout(CALL_SECONDS):

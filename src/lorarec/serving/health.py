@@ -15,7 +15,7 @@ WAIT_SECONDS = 0.05
 #: Seconds for which the result of a check holds, if it was good.
 FRESH_SECONDS = 0.5
 #: Seconds after which a check without an answer tells that the database does not answer.
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 1.0
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)

@@ -49,7 +49,7 @@ class ServiceOptions:
         load: names of the adapters to load at first; None is all in the folder.
         token_budget: padded tokens of requests that share a pass.
         wait: seconds a batch that is not full waits for more requests.
-        queue: requests inside the service at once; those beyond get 429.
+        queue: requests inside the service at once, and those that wait for the database; those beyond get 429.
         pool: candidates that `recommend` hands to the ranker.
     """
 
@@ -112,8 +112,7 @@ class Service:
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
-        # At most half of the queue, so that requests that need no database find room when it does not answer.
-        self._database_calls = DatabaseCalls(max(1, options.queue // 2))
+        self._database_calls = DatabaseCalls(options.queue, self.metrics)
 
     @property
     def alive(self) -> bool:
@@ -139,8 +138,9 @@ class Service:
         Raises:
             Problem: an unknown item, user or adapter, candidates that do not fit, or a full queue.
         """
+        # Not yet inside: requests that need no database find room when it does not answer.
+        case = await self.case(request)
         with self.batcher.admitted():
-            case = await self.case(request)
             return ranking(case, *await self._scores(case, request), self.prompting)
 
     async def recommend(self, request: RecommendRequest) -> Ranking:
@@ -149,8 +149,8 @@ class Service:
         Raises:
             Problem: as for `rank`.
         """
+        whose = await self._history(request)
         with self.batcher.admitted():
-            whose = await self._history(request)
             candidates = await asyncio.to_thread(self._propose, whose.history, request)
             if not candidates:
                 return Ranking(ranking=[], mixture={}, personal={})
@@ -165,11 +165,10 @@ class Service:
         Raises:
             Problem: an item that the catalogue does not have, or a full queue.
         """
-        with self.batcher.admitted():
-            for place, event in enumerate(request.events):
-                self.prompting.known(event.item_id, f"events.{place}.item_id")
-            events = [Event(**event.model_dump()) for event in request.events]
-            stored = await self._database_calls.run(self.histories.append, events)
+        for place, event in enumerate(request.events):
+            self.prompting.known(event.item_id, f"events.{place}.item_id")
+        events = [Event(**event.model_dump()) for event in request.events]
+        stored = await self._database_calls.run(self.histories.append, events)
         self.metrics.events.inc(stored)
         return stored
 
@@ -199,8 +198,7 @@ class Service:
         Raises:
             Problem: an unknown user, or a full queue.
         """
-        with self.batcher.admitted():
-            return (await self._stored(self.histories.history, user, limit))[::-1]
+        return (await self._stored(self.histories.history, user, limit))[::-1]
 
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
         """Item ids outside the history that are worth ranking."""
