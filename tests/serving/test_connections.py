@@ -25,6 +25,7 @@ HALF_HEAD = b"GET / HTTP/1.1\r\nHo"
 POST = b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 HALF_BODY = POST + b"Content-Length: 1000000\r\n\r\n" + b" " * 1000
 SILENT = b""
+WEIGHTS = b'{"adapter":{' + b",".join(b'"k%d":"x"' % number for number in range(4000))
 QUOTES = b'"' + b'\\"' * (MAX_BODY // 2 - 1)
 
 
@@ -117,7 +118,7 @@ def test_silent_clients_are_closed_in_time(small: Any) -> None:
 def test_hostile_bodies_keep_nobody_waiting(small: Any, size: int) -> None:
     with measured(small.url) as found, httpx2.Client(base_url=small.url, timeout=60) as client:
         for path, statuses in (("/", {405}), ("/healthz", {405}), ("/v1/rank", {400, 422})):
-            for body in (QUOTES[:size], b"[" * size, b'{"' + b"a" * (size - 2), b"\\" * size):
+            for body in (QUOTES[:size], b"[" * size, b'{"' + b"a" * (size - 2), b"\\" * size, WEIGHTS[:size] + b"}}"):
                 answer = client.post(path, content=body, headers={"content-type": "application/json"})
                 assert answer.status_code in statuses
         time.sleep(0.2)

@@ -1,5 +1,6 @@
 """Runs the service in this process until it is told to stop."""
 
+import gc
 import os
 import socket
 import threading
@@ -89,4 +90,7 @@ class Server(uvicorn.Server):
 def serve(service: Service, bound: socket.socket, key: str | None, grace: float = GRACE) -> None:
     """Answer requests until SIGTERM or SIGINT; those under way get `grace` seconds to finish."""
     configure_logging()
+    # A collection that goes through all modules and the model takes up to a second, in which nobody is answered.
+    gc.collect()
+    gc.freeze()
     Server(service, key, grace=grace).run(sockets=[bound])
