@@ -4,7 +4,11 @@ import asyncio
 import copy
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -18,10 +22,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import uvicorn
 from playwright.sync_api import Browser, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
+import lorarec
 from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
@@ -29,7 +33,7 @@ from lorarec.personal import choose_by_user
 from lorarec.ranking import Ranker
 from lorarec.ranking.catalogue import whole_evidence
 from lorarec.serving.app import create_app
-from lorarec.serving.run import listen
+from lorarec.serving.run import Server, listen
 from lorarec.serving.service import Service, ServiceOptions
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
@@ -68,14 +72,18 @@ def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
     return write
 
 
-@pytest.fixture
-def shop() -> Dataset:
-    """20 users with six of 30 items each; item x29 is new."""
+def _shop() -> Dataset:
     rows = [(f"u{k // 6:02}", f"x{(k * 7 + k // 6) % 29:02}", k) for k in range(120)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(30)]
     items = pl.DataFrame({"item_id": [f"x{k:02}" for k in range(30)], "title": titles})
     return Dataset.from_frames("shop", interactions, items)
+
+
+@pytest.fixture
+def shop() -> Dataset:
+    """20 users with six of 30 items each; item x29 is new."""
+    return _shop()
 
 
 @pytest.fixture
@@ -183,10 +191,31 @@ def play() -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture(scope="session")
+def database_becomes() -> Callable[..., Awaitable[None]]:
+    """Wait until /readyz and /healthz tell a state of the database, which they must in time."""
+
+    async def wait(client: httpx2.AsyncClient, database: str) -> None:
+        for path in ("/readyz", "/healthz"):
+            began = time.monotonic()
+            while True:
+                asked = time.monotonic()
+                answer = await client.get(path)
+                assert time.monotonic() - asked < 1
+                if answer.json()["database"] == database:
+                    break
+                assert time.monotonic() - began < 10, (database, answer.text)
+                await asyncio.sleep(0.05)
+            assert answer.status_code == (200 if database == "ok" else 503)
+        assert (await client.get("/livez")).status_code == 200
+
+    return wait
+
+
 @contextmanager
 def _served(service: Service, key: str | None = None) -> Iterator[str]:
     bound = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(service, key), log_level="warning", timeout_graceful_shutdown=5))
+    server = Server(service, key, grace=5)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     while not server.started:
@@ -203,6 +232,77 @@ def _served(service: Service, key: str | None = None) -> Iterator[str]:
 def served() -> Callable[..., AbstractContextManager[str]]:
     """Let a server answer for a service on a free port; gives its address."""
     return _served
+
+
+@pytest.fixture(scope="session")
+def serve_options(
+    backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """What `lorarec serve` needs, but for a database, to serve the shop with the adapter `general`."""
+    folder = tmp_path_factory.mktemp("serve")
+    _shop().save(folder / "shop")
+    write_adapter(Backbone.load(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
+    return [str(folder / "shop"), "--adapters", str(folder / "adapters"), "--backbone", str(backbone_folder)]
+
+
+class Process:
+    """`lorarec serve` in a process of its own, on a free port of this machine.
+
+    Args:
+        descriptors: its limit of file descriptors.
+
+    Attributes:
+        log: the file of its standard error.
+        url: its address, once `wait` has returned.
+    """
+
+    def __init__(self, options: Sequence[str], key: str | None, log: Path, descriptors: int | None = None) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+        environment.pop("LORAREC_API_KEY", None)
+        if key is not None:
+            environment["LORAREC_API_KEY"] = key
+        command = [sys.executable, "-m", "lorarec", "serve", *options, "--port", "0"]
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
+        self.log, self.url = log, ""
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(command, env=environment, stderr=stderr)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        while not (found := re.search(r"on http://\S+:(\d+)$", self.log.read_text(), re.MULTILINE)):
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        self.url = f"http://127.0.0.1:{found[1]}"
+        while True:
+            try:
+                httpx2.get(f"{self.url}/livez", timeout=60)
+                return
+            except httpx2.TransportError:
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.05)
+
+
+@contextmanager
+def _started(
+    options: Sequence[str], key: str | None = None, count: int = 1, descriptors: int | None = None
+) -> Iterator[list[Process]]:
+    with tempfile.TemporaryDirectory() as folder:
+        replicas = [Process(options, key, Path(folder) / f"log{place}", descriptors) for place in range(count)]
+        try:
+            for replica in replicas:
+                replica.wait()
+            yield replicas
+        finally:
+            for replica in replicas:
+                replica.process.kill()
+                replica.process.wait()
+
+
+@pytest.fixture(scope="session")
+def started() -> Callable[..., AbstractContextManager[list[Process]]]:
+    """Run `lorarec serve` with options, as several replicas that start together; they are killed at the end."""
+    return _started
 
 
 #: Titles and a user id that would do something if they were taken for markup.

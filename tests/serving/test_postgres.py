@@ -4,16 +4,24 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 
+import lorarec
 from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.serving.database import CALL_SECONDS
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.run import listen
 from lorarec.serving.service import Service
@@ -38,6 +46,19 @@ class Server:
     def stop(self) -> None:
         self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and to all processes that it began."""
+        main = (self._data / "postmaster.pid").read_text().split()[0]
+        for process in [main, *Path(f"/proc/{main}/task/{main}/children").read_text().split()]:
+            os.kill(int(process), number)
+
+    def execute(self, *statements: str) -> list[Any]:
+        """Run statements outside of transactions; gives the rows of the last one."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
     def _run(self, program: str, *words: str) -> None:
         command = [self._programs / program, f"--pgdata={self._data}", *words]
         subprocess.run(command, check=True, user=self._user, stdout=subprocess.DEVNULL, cwd=self._folder)
@@ -57,6 +78,7 @@ def server() -> Iterator[Server]:
             os.chown(name, pwd.getpwnam(user).pw_uid, -1)
         server = Server(programs, Path(name), user)
         yield server
+        server.signal(signal.SIGCONT)
         server.stop()
 
 
@@ -138,3 +160,170 @@ def test_events_sent_through_a_restart_are_stored_once(
         assert sorted(service.histories.history("busy", 100)) == sent
 
     play(service, scenario)
+
+
+#: For each database whose URL it reads, forks four processes that wait for each other and then fill it, and tells how
+#: each fared. The processes share what is imported, which takes longest.
+REPLICAS = """
+import os, sys
+from pathlib import Path
+from lorarec.data import Dataset
+from lorarec.serving.histories import Histories
+
+def replica(url, started, results):
+    dataset = Dataset.load(Path(sys.argv[1]))
+    histories = Histories(url)
+    os.write(results, b"ready\\n")
+    os.read(started, 1)
+    try:
+        histories.fill(dataset)
+        told = str(len(histories.history("u03", 1000)))
+    except BaseException as error:
+        told = f"{type(error).__name__} {error}".splitlines()[0]
+    os.write(results, f"{told}\\n".encode())
+    os._exit(0)
+
+for line in sys.stdin:
+    (started, start), (read, results) = os.pipe(), os.pipe()
+    replicas = []
+    for _ in range(4):
+        replicas.append(os.fork())
+        if not replicas[-1]:
+            replica(line.strip(), started, results)
+    told = os.fdopen(read)
+    for _ in replicas:
+        told.readline()
+    os.write(start, b"...." )
+    print(*[told.readline().strip() for _ in replicas], flush=True)
+    for process in replicas:
+        os.waitpid(process, 0)
+"""
+
+
+def test_replicas_that_start_together_on_an_empty_database(server: Server, shop: Any, tmp_path: Path) -> None:
+    shop.save(tmp_path / "shop")
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    command = [sys.executable, "-c", REPLICAS, str(tmp_path / "shop")]
+    urls = [server.url.replace("/postgres", f"/race{number}") for number in range(6)]
+    server.execute(*(f"CREATE DATABASE race{number}" for number in range(6)))
+    told = subprocess.run(command, input="\n".join(urls), capture_output=True, text=True, env=environment, timeout=300)
+    assert told.stdout.splitlines() == ["6 6 6 6"] * 6, told.stdout + told.stderr
+    for url in urls:
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT count(*) FROM lorarec_events").fetchone() == (120,)
+
+
+def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: Server, shop: Any) -> None:
+    """As 0.x made and filled them, without the number of a schema."""
+    server.execute(
+        "CREATE TABLE lorarec_events (id BIGSERIAL NOT NULL, user_id VARCHAR NOT NULL, item_id VARCHAR NOT NULL, "
+        "timestamp BIGINT NOT NULL, event_id VARCHAR, PRIMARY KEY (id), UNIQUE (user_id, event_id))",
+        "CREATE INDEX lorarec_events_of_user ON lorarec_events (user_id, timestamp, id)",
+        'CREATE TABLE lorarec_source ("only" SERIAL NOT NULL, dataset VARCHAR NOT NULL, PRIMARY KEY ("only"))',
+        f"INSERT INTO lorarec_source VALUES (1, '{shop.fingerprint}')",
+        "INSERT INTO lorarec_events (user_id, item_id, timestamp, event_id) VALUES ('u03', 'x07', 5, 'kept')",
+    )
+    for _ in range(2):
+        histories = Histories(server.url)
+        histories.fill(shop)
+        histories.check()
+        assert histories.history("u03", 9) == ["x07"]
+        histories.close()
+    assert server.execute("SELECT version FROM lorarec_schema") == [(2,)]
+    server.execute("UPDATE lorarec_schema SET version = 99")
+    with pytest.raises(LorarecError, match=r"has schema 99, of a later lorarec; .* upgrade lorarec"):
+        Histories(server.url).fill(shop)
+
+
+def test_a_user_without_the_right_to_make_tables(server: Server, shop: Any) -> None:
+    Histories(server.url).fill(shop)
+    rights = "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO clerk"
+    sequences = "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk"
+    server.execute("CREATE ROLE clerk LOGIN", rights, sequences)
+    histories = Histories(server.url.replace("lorarec@", "clerk@"))
+    histories.fill(shop)
+    histories.check()
+    assert histories.append([Event("u03", "x29")]) == 1
+    histories.close()
+
+
+def test_a_database_that_may_not_be_written_to_is_not_ready(
+    server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any, database_becomes: Any
+) -> None:
+    service = Service(tiny_backbone, offline.dataset, adapters, server.url)
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        await database_becomes(client, "ok")
+        server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        service.histories.close()  # the setting is for new connections
+        await database_becomes(client, "unusable")
+        ranked = {"user_id": "u03", "candidates": ["x01"], "adapter": "general"}
+        assert (await client.post("/v1/rank", json=ranked)).status_code == 200
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+        service.histories.close()
+        await database_becomes(client, "ok")
+        server.execute("ALTER TABLE lorarec_events RENAME TO gone")
+        await database_becomes(client, "unusable")
+        server.execute("ALTER TABLE gone RENAME TO lorarec_events")
+        await database_becomes(client, "ok")
+        with psycopg.connect(server.url) as connection:  # a lock that is not given back
+            connection.execute("LOCK TABLE lorarec_events")
+            began = time.monotonic()
+            assert (await client.post("/v1/rank", json=ranked)).status_code == 503
+            assert time.monotonic() - began < 2 * CALL_SECONDS
+        assert (await client.post("/v1/rank", json=ranked)).status_code == 200
+
+    play(service, scenario)
+
+
+def test_replicas_outlive_a_server_that_hangs(server: Server, serve_options: list[str], started: Any) -> None:
+    """Two that start together; then PostgreSQL's processes stop, so that connections stay and nothing answers."""
+    stored = {"user_id": "new", "candidates": ["x01"]}
+    given = {"history": ["x01"], "candidates": ["x02"]}
+    with started([*serve_options, "--db", server.url, "--grace", "1"], count=2) as replicas:
+        one, other = (httpx2.Client(base_url=replica.url, timeout=60) for replica in replicas)
+        assert one.post("/v1/events", json={"events": [{"user_id": "new", "item_id": "x29"}]}).json()["stored"] == 1
+        for client in (one, other):
+            assert client.post("/v1/rank", json=stored).status_code == 200
+            assert client.get("/readyz").status_code == 200
+        server.signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(40) as threads:
+            began = time.monotonic()
+            waiting = [
+                threads.submit(httpx2.post, f"{replicas[0].url}/v1/rank", json=stored, timeout=60) for _ in range(40)
+            ]
+            while (health := one.get("/healthz")).status_code == 200:
+                asked = time.monotonic()
+                assert one.post("/v1/rank", json=given).status_code == 200
+                assert one.get("/livez").status_code == 200
+                assert time.monotonic() - asked < 1
+                assert asked - began < 5
+            assert health.json()["database"] == "unreachable"
+            assert {future.result().status_code for future in waiting} == {503}
+            assert time.monotonic() - began < 2 * CALL_SECONDS
+        server.signal(signal.SIGCONT)
+        until(lambda: one.get("/readyz").status_code == 200)
+        assert one.post("/v1/rank", json=stored).status_code == 200
+        server.signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(other.post, "/v1/rank", json=stored)
+            time.sleep(0.3)
+            began = time.monotonic()
+            for replica in replicas:
+                replica.process.send_signal(signal.SIGTERM)
+            for replica in replicas:
+                assert replica.process.wait(20) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+            assert time.monotonic() - began < 10
+            assert asked.exception() is not None or asked.result().status_code >= 500
+        for replica in replicas:
+            assert replica.log.stat().st_size < 20_000
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, which must come true in time."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < 20
+        time.sleep(0.05)

@@ -114,6 +114,8 @@ def test_recommendations_are_of_the_catalogue_and_unseen(service: Service, offli
         expected = offline.scores({"specific": 1.0}, "u03", seen, [item["item_id"] for item in found])
         prior = [-np.log(1 + item["candidate"]) for item in found]
         np.testing.assert_allclose([item["score"] for item in found], expected + np.array(prior), atol=1e-4)
+        np.testing.assert_allclose([item["log_odds"] for item in found], expected, atol=1e-4)
+        np.testing.assert_allclose([item["log_prior"] for item in found], prior, atol=1e-6)
         await client.post("/v1/events", json={"events": [{"user_id": "u03", "item_id": found[0]["item_id"]}]})
         again = (await client.post("/v1/recommend", json=body)).json()["ranking"]
         assert found[0]["item_id"] not in {item["item_id"] for item in again}
@@ -125,6 +127,31 @@ def test_recommendations_are_of_the_catalogue_and_unseen(service: Service, offli
         assert [item["item_id"] for item in left] == [again[1]["item_id"]]
         everything = {"history": list(offline.dataset.titles), "adapter": "specific"}
         assert (await client.post("/v1/recommend", json=everything)).json()["ranking"] == []
+
+    play(service, scenario)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "own", "other"),
+    [
+        ("general", "log_odds", "log_likelihood"),
+        ("listed", "log_likelihood", "log_odds"),
+        ({}, "log_odds", "log_likelihood"),
+    ],
+)
+def test_a_score_is_told_by_its_parts(
+    service: Service, play: Any, adapter: str | dict[str, float], own: str, other: str
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"history": ["x02"], "candidates": ["x01", "x05"], "adapter": adapter}
+        for path in ("/v1/rank", "/v1/explain"):
+            answer = (await client.post(path, json=body)).json()
+            for item in [answer["candidate"]] if path == "/v1/explain" else answer["ranking"]:
+                assert (item["log_prior"], item[other]) == (0, None)
+                assert item["score"] == item[own]
+        described = (await client.get("/openapi.json")).json()["components"]["schemas"]["Ranked"]["properties"]
+        assert "`log_odds` or `log_likelihood` plus `log_prior`" in described["score"]["description"]
+        assert {"log_odds", "log_likelihood", "log_prior"} <= set(described)
 
     play(service, scenario)
 

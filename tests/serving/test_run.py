@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import shutil
@@ -11,16 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-import lorarec
 from lorarec import cli
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
@@ -38,40 +34,12 @@ def options(tiny_backbone: Backbone, shop: Dataset, adapters: Path, tmp_path: Pa
     return [str(tmp_path / "shop"), "--adapters", str(adapters), "--backbone", str(tmp_path / "backbone")]
 
 
-@contextmanager
-def started(options: list[str], key: str | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address, once it answers; it is killed at the end."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
-    environment.pop("LORAREC_API_KEY", None)
-    if key is not None:
-        environment["LORAREC_API_KEY"] = key
-    command = [sys.executable, "-m", "lorarec", "serve", *options, "--port", "0"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = re.search(r"on http://\S+:(\d+)$", line.strip())
-        assert found, line + process.stderr.read()
-        url = f"http://127.0.0.1:{found[1]}"
-        while True:
-            try:
-                httpx2.get(f"{url}/healthz")
-                break
-            except httpx2.TransportError:
-                assert process.poll() is None
-                time.sleep(0.05)
-        yield process, url
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path: Path) -> None:
+def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path: Path, started: Any) -> None:
     body = {"user_id": "u01", "candidates": ["x01", "x02"], "adapter": {"general": 0.3, "specific": 0.7}}
     with (
-        started([*options, "--wait-ms", "4000", "--host", "0.0.0.0"], "long random text") as (process, url),
+        started([*options, "--wait-ms", "4000", "--host", "0.0.0.0"], "long random text") as (server,),
         ThreadPoolExecutor(8) as threads,
-        httpx2.Client(base_url=url, timeout=60) as client,
+        httpx2.Client(base_url=server.url, timeout=60) as client,
     ):
         assert client.get("/v1/adapters").status_code == 401
         client.headers["authorization"] = "Bearer long random text"
@@ -81,11 +49,11 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
         while "lorarec_requests_inside 8.0" not in client.get("/metrics").text:
             assert not any(future.done() for future in asked)
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
         answers = [future.result() for future in asked]
         assert [answer.status_code for answer in answers] == [200] * 8
         assert all(answer.json() == answers[0].json() for answer in answers)
-        assert process.wait(30) == -signal.SIGTERM
+        assert server.process.wait(30) == -signal.SIGTERM
         with pytest.raises(httpx2.TransportError):
             client.get("/healthz")
     # The event is still there at the next start.
@@ -93,7 +61,7 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
 
 
 def test_the_examples_of_the_readme(
-    backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch
+    backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch, started: Any
 ) -> None:
     """The line that starts the service, and every line with curl, as a shell runs them."""
     if shutil.which("curl") is None:
@@ -103,10 +71,10 @@ def test_the_examples_of_the_readme(
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
     rank, own, recommend, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
     monkeypatch.chdir(example_folder)
-    with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)], None) as (_, url):
+    with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)]) as (server,):
 
         def ask(example: str) -> Any:
-            command = example.replace("localhost:8000", url.removeprefix("http://"))
+            command = example.replace("localhost:8000", server.url.removeprefix("http://"))
             told = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
             shown = subprocess.check_output(f"{command} {told}", shell=True, text=True)
             body, _, status = shown.rpartition("\n")

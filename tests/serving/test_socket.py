@@ -10,12 +10,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import uvicorn
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
-from lorarec.serving.app import create_app
-from lorarec.serving.run import listen
+from lorarec.serving.run import Server, listen
 from lorarec.serving.service import Service
 
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
@@ -29,7 +27,7 @@ def url(backbone_folder: Path, example_folder: Path) -> Iterator[str]:
     service = Service(Backbone.load(backbone_folder), data, adapters, database)
     bound = listen("127.0.0.1", 0)
     bound.listen()
-    server = uvicorn.Server(uvicorn.Config(create_app(service, "secret"), log_level="error"))
+    server = Server(service, "secret")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     yield f"http://127.0.0.1:{bound.getsockname()[1]}"

@@ -38,19 +38,32 @@ def serve(
     ] = None,
     token_budget: Annotated[int, typer.Option(min=1, help="Padded tokens of requests that share a pass.")] = 8192,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch that is not full waits for more.")] = 2.0,
-    queue: Annotated[int, typer.Option(min=1, help="Requests inside at once; those beyond get 429.")] = 256,
+    queue: Annotated[
+        int,
+        typer.Option(min=1, help="Requests inside at once, and waiting for the database; beyond, 429."),
+    ] = 256,
     index: Annotated[
         Path | None, typer.Option(help="Folder that `lorarec index` made; a light one is made at the start without it.")
     ] = None,
     pool: Annotated[int, typer.Option(min=1, max=1000, help="Candidates that a recommendation ranks.")] = 100,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, max=3600, help="Seconds that requests under way get to finish after SIGTERM."),
+    ] = 20.0,
 ) -> None:
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
 
     The histories live in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
     Adapters are loaded and unloaded while it runs. What `lorarec personalize choose` wrote for this dataset is served
     by its folder's name like an adapter: each user under weights of their own, layer by layer. The page at / is for
-    trying it out; the API is described at /openapi.json, its state at /healthz and /metrics. Stop it with Ctrl+C or
-    SIGTERM: requests under way are finished.
+    trying it out; the API is described at /openapi.json, counters are at /metrics.
+
+    /livez tells whether the process is at work (restart it if not), /readyz and /healthz whether its database can be
+    used as well (send it no requests if not). Replicas may share a database and start together. Stop it with Ctrl+C or
+    SIGTERM: requests under way get --grace seconds to finish, and the process ends a few seconds later at most.
+
+    An item's `score` orders the answer. It is `log_odds` (readout verdict) or `log_likelihood` (readout likelihood)
+    plus `log_prior`: 0 where the request gives the candidates; in recommendations it falls with the place in the pool.
 
       lorarec serve data/shop --adapters adapters
 
@@ -81,7 +94,7 @@ def serve(
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
-    run_service(service, bound, key)
+    run_service(service, bound, key, grace)
 
 
 def _url(db: str) -> str:

@@ -3,20 +3,31 @@
 import numpy as np
 
 from lorarec.adapters.origin import part_weights
+from lorarec.ranking.catalogue import score_parts
 from lorarec.scoring import posterior
 from lorarec.serving.answers import LayerWeights, Ranked, Ranking, UserWeights
 from lorarec.serving.engine import Loaded, Mixture
 from lorarec.serving.prompting import UNKNOWN, Case, Prompting
 
 
-def ranking(case: Case, scores: np.ndarray, mixture: Mixture, prompting: Prompting) -> Ranking:
-    """The candidates of a case, best first, with their scores (candidates,), and what gave them."""
-    shares = posterior(scores)
+def ranking(
+    case: Case, ranker_scores: np.ndarray, mixture: Mixture, prompting: Prompting, prior: np.ndarray | None = None
+) -> Ranking:
+    """The candidates of a case, best first, with their scores, and what gave them.
+
+    Args:
+        ranker_scores: (candidates,) log-odds or log-probabilities, as the readout of the mixture says.
+        prior: (candidates,) logarithm of a prior that is added; zeros when None.
+    """
+    prior = np.zeros_like(ranker_scores) if prior is None else prior
+    scores = ranker_scores + prior
+    shares, readout = posterior(scores), prompting.readout(mixture)
     ranked = [
         Ranked(
             item_id=None if case.candidates[place].startswith(UNKNOWN) else case.candidates[place],
             title=prompting.title(case.candidates[place]),
             score=float(scores[place]),
+            **score_parts(readout, ranker_scores[place], prior[place]),
             probability=float(shares[place]),
             candidate=int(place),
         )

@@ -13,9 +13,30 @@ class Ranked(BaseModel):
     item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
     title: str
     score: Annotated[
-        float, Field(description="Log-odds or log-probability, as the readout says; in recommendations with a prior.")
+        float,
+        Field(
+            description="Orders the items: `log_odds` or `log_likelihood` plus `log_prior`, the logarithm of a "
+            "posterior up to a constant; scores compare within one answer only."
+        ),
     ]
-    probability: Annotated[float, Field(description="Its share of the posterior over the candidates.")]
+    log_odds: Annotated[
+        float | None,
+        Field(description="Log-odds of yes against no, under the readout `verdict`; null under `likelihood`."),
+    ]
+    log_likelihood: Annotated[
+        float | None,
+        Field(description="Log-probability of the title, under the readout `likelihood`; null under `verdict`."),
+    ]
+    log_prior: Annotated[
+        float,
+        Field(
+            description="Logarithm of the prior, up to a constant: in recommendations minus the logarithm of the place "
+            "that the index gave the item in the pool, from 1; 0 where the request gives the candidates."
+        ),
+    ]
+    probability: Annotated[
+        float, Field(description="Its share of the posterior over the candidates, the softmax of their scores.")
+    ]
     candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
 
 
@@ -121,12 +142,23 @@ class Adapters(BaseModel):
     kinds: Annotated[dict[str, Kind], Field(description="What each of these is.")]
 
 
-class Health(BaseModel):
-    """Whether the service can answer."""
+class Liveness(BaseModel):
+    """Whether the service's threads do their work."""
 
-    status: str
-    database: str
-    adapters: int
+    status: Annotated[str, Field(description="`ok`, or `stuck`: restart the service.")]
+
+
+class Health(BaseModel):
+    """Whether the service can answer any request."""
+
+    status: Annotated[
+        str, Field(description="`ok`; `degraded`, for the database; or `stuck`, for a thread: restart the service.")
+    ]
+    database: Annotated[
+        str,
+        Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
+    ]
+    adapters: Annotated[int, Field(description="How many are loaded.")]
 
 
 class Fault(BaseModel):

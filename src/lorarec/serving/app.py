@@ -1,6 +1,7 @@
 """The HTTP API over a `Service`."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -22,14 +23,17 @@ from lorarec.serving.answers import (
     Found,
     Health,
     Items,
+    Liveness,
     Ranking,
     Refusal,
     Stored,
     Users,
 )
+from lorarec.serving.database import unreachable
 from lorarec.serving.engine import Loaded
 from lorarec.serving.explaining import explain as explain_candidate
 from lorarec.serving.guard import Guard, Measure
+from lorarec.serving.health import OK
 from lorarec.serving.page import add_page
 from lorarec.serving.problems import ClientGone, Problem
 from lorarec.serving.requests import (
@@ -47,19 +51,28 @@ from lorarec.serving.shelf import ADAPTER, PERSONAL
 
 T = TypeVar("T")
 
-_DESCRIPTIONS = {
+_LOG = logging.getLogger(__name__)
+_DESCRIPTIONS: dict[int | str, str] = {
     400: "The body cannot be read",
     401: "No key or a wrong one",
+    403: "Without a key: a web page of another origin asks",
     404: "No such user or adapter",
+    408: "The body did not arrive in time",
     413: "The body is too large",
     422: "A field is wrong",
     429: "Too many requests are waiting; Retry-After says when to come back",
     503: "The database cannot be reached",
+    "livez": "A thread is stuck",
+    "readyz": "The database cannot be used, or a thread is stuck",
 }
+#: Characters of a field's place that an answer repeats.
+MAX_FIELD = 200
+#: What the guard answers on any path that needs a key.
+_EVERYWHERE = (400, 401, 403, 408, 413)
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Refusal, "description": _DESCRIPTIONS[status]} for status in (400, 401, 413, *statuses)}
+    return {status: {"model": Refusal, "description": _DESCRIPTIONS[status]} for status in (*_EVERYWHERE, *statuses)}
 
 
 def create_app(service: Service, key: str | None = None) -> FastAPI:
@@ -147,15 +160,27 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """Unload an adapter; requests that came before are still answered with it."""
         await service.shelf.unload(name, service.batcher)
 
-    @app.get("/healthz", responses={503: {"model": Health, "description": _DESCRIPTIONS[503]}})
-    async def health(response: Response) -> Health:
-        """Whether the database is there; needs no key."""
-        try:
-            await asyncio.to_thread(service.histories.ping)
-        except SQLAlchemyError:
-            response.status_code = 503
-            return Health(status="degraded", database="unreachable", adapters=len(service.shelf.loaded))
-        return Health(status="ok", database="ok", adapters=len(service.shelf.loaded))
+    @app.head("/livez", include_in_schema=False)
+    @app.get("/livez", responses={503: {"model": Liveness, "description": _DESCRIPTIONS["livez"]}})
+    async def live(response: Response) -> Liveness:
+        """Whether the threads that answer requests do, whatever the database does: restart the service if not."""
+        response.status_code = 200 if service.alive else 503
+        return Liveness(status="ok" if service.alive else "stuck")
+
+    @app.head("/healthz", include_in_schema=False)
+    @app.head("/readyz", include_in_schema=False)
+    @app.get("/healthz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
+    @app.get("/readyz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
+    async def ready(response: Response) -> Health:
+        """Whether any request can be answered: the service lives, and its database can be read and written.
+
+        The two paths are the same. They answer at once: a database that takes its time is told by a later answer.
+        """
+        database, is_live = await service.database.now(), service.alive
+        is_ready = is_live and database == OK
+        response.status_code = 200 if is_ready else 503
+        status = "ok" if is_ready else "degraded" if is_live else "stuck"
+        return Health(status=status, database=database, adapters=len(service.shelf.loaded))
 
     @app.get("/metrics", response_class=Response, responses=_refusals())
     def metrics() -> Response:
@@ -208,7 +233,8 @@ def _add_handlers(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         # Where a field has alternatives, the error that lies deepest is of the one that was meant.
         deepest = max(error.errors(), key=lambda found: len(_place(found["loc"])))
-        return JSONResponse(Problem(422, deepest["msg"], ".".join(_place(deepest["loc"])) or None).body, 422)
+        field = ".".join(_place(deepest["loc"]))[:MAX_FIELD]  # a client can make up any
+        return JSONResponse(Problem(422, deepest["msg"], field or None).body, 422)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
@@ -216,10 +242,9 @@ def _add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     async def database(_: Request, error: SQLAlchemyError) -> Response:
-        told = Problem(
-            503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1
-        )
-        return JSONResponse(told.body, 503, told.headers)
+        _LOG.warning("the database cannot be used: %s", str(error).splitlines()[0])
+        told = unreachable()
+        return JSONResponse(told.body, told.status, told.headers)
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

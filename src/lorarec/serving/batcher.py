@@ -5,7 +5,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from lorarec.serving.engine import Row
+from lorarec.serving.health import WatchedThread
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
+
+#: Seconds of one pass, or of a change of the adapters, after which the worker counts as stuck.
+STUCK_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Batcher:
         self._seconds_each = 0.1
         self._arrived = asyncio.Event()
         self._stopping = False
-        self._thread = ThreadPoolExecutor(1, "model")
+        self._thread = WatchedThread("model", STUCK_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -69,12 +72,19 @@ class Batcher:
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish what is queued, then end the worker thread."""
+        """Finish what is queued, then end the worker thread; cancelling this leaves the thread to itself."""
         self._stopping = True
         self._arrived.set()
-        if self._task is not None:
-            await self._task
-        self._thread.shutdown()
+        try:
+            if self._task is not None:
+                await asyncio.shield(self._task)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the queue is being worked on."""
+        return self._task is not None and not self._task.done() and not self._thread.stuck
 
     @contextmanager
     def admitted(self) -> Iterator[None]:

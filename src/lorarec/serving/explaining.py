@@ -17,10 +17,10 @@ async def explain(service: Service, request: ExplainRequest) -> Explained:
     """
     if request.candidate >= len(request.candidates):
         raise Problem(422, f"there are {len(request.candidates)} candidates: count places from 0", "candidate")
+    case = await service.case(request)
+    if not case.history:
+        raise Problem(422, "an empty history explains nothing: give one item or more", "history")
     with service.batcher.admitted():
-        case = await service.case(request)
-        if not case.history:
-            raise Problem(422, "an empty history explains nothing: give one item or more", "history")
         scores, mixture = await service.score(case, request.adapter, service.prompting.rows_without)
     answer = ranking(case, scores[0], mixture, service.prompting)
     effects = influences(scores, request.candidate)

@@ -1,9 +1,11 @@
-"""What every request passes before it is read: key, host, size and depth; and what is counted about each."""
+"""What every request passes before it is read: method, key, origin, size and shape; and what is counted about each."""
 
+import asyncio
 import hmac
 import json
 import re
 import time
+from itertools import accumulate
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,78 +16,130 @@ from lorarec.serving.problems import Problem
 
 MAX_BODY = 1 << 20
 MAX_DEPTH = 16
-#: Answered without a key.
-OPEN = ("/healthz", *FILES)
+#: Limits on a body's JSON that no request reaches; they bound the time that parsing and validation take.
+MAX_VALUES = 25_000
+MAX_MEMBERS = 5_000
+#: Seconds in which a request's body must have arrived.
+BODY_SECONDS = 20.0
+#: Answered without a key, and to GET and HEAD alone.
+OPEN = ("/healthz", "/livez", "/readyz", *FILES)
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+#: Methods that are labels of metrics; a client can make up any other.
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 class Guard:
     """ASGI middleware that refuses requests before anything in them is parsed.
 
     With a key, a request needs `Authorization: Bearer KEY`. Without one the service is for this machine alone: the Host
-    must be local, so that a web page cannot reach it under a name of its own (DNS rebinding).
+    must be local, so that a web page cannot reach it under a name of its own (DNS rebinding), and a browser must not
+    say that a page of another origin asks. The open paths take GET and HEAD alone, and no body.
+
+    Args:
+        body_seconds: time in which a body must have arrived.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
+    def __init__(self, app: ASGIApp, key: str | None, body_seconds: float = BODY_SECONDS) -> None:
         self.app = app
         self._key = None if key is None else key.encode()
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
+        is_open = scope["path"] in OPEN
         try:
-            headers = dict(scope["headers"])
-            self._authorise(scope["path"], headers)
-            body = await _body(headers, receive)
-            _check_json(body)
+            if is_open and scope["method"] not in ("GET", "HEAD"):
+                raise Problem(405, "this path answers GET and HEAD only", headers={"Allow": "GET, HEAD"})
+            self._authorise(headers, is_open)
+            body = b"" if is_open else await self._body(headers, receive)
+            check_json(body)
         except Problem as problem:
             await answer(send, problem)
             return
         await self.app(scope, _replayed(body, receive), send)
 
-    def _authorise(self, path: str, headers: dict[bytes, bytes]) -> None:
+    def _authorise(self, headers: dict[bytes, bytes], is_open: bool) -> None:
         if self._key is None:
-            host = headers.get(b"host", b"").decode("latin-1")
-            if re.sub(r":\d*$", "", host).lower() not in LOCAL:
+            host = headers.get(b"host", b"").decode("latin-1").lower()
+            if re.sub(r":\d*$", "", host) not in LOCAL:
                 raise Problem(421, "this service has no API key and answers to localhost only: set LORAREC_API_KEY")
-        elif path not in OPEN:
+            if not is_open and _of_another_origin(headers, host):
+                raise Problem(403, "this service has no API key and answers no other web page: set LORAREC_API_KEY")
+        elif not is_open:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._key):
                 raise Problem(401, "missing or wrong API key: send the header Authorization: Bearer KEY")
 
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared[:20]) > MAX_BODY:
+            raise _too_large()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await _read(receive)
+        except TimeoutError:
+            message = f"the body did not arrive in {self._body_seconds:g} s: send less at once, or faster"
+            raise Problem(408, message, headers={"Connection": "close"}) from None
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    too_large = Problem(413, f"the body is larger than {MAX_BODY} bytes: send less at once")
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > MAX_BODY:
-        raise too_large
-    body = b""
+
+def _of_another_origin(headers: dict[bytes, bytes], host: str) -> bool:
+    """Whether a browser says that a page of another origin sends the request."""
+    origin = headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1").lower() not in (f"http://{host}", f"https://{host}"):
+        return True
+    return headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"the body is larger than {MAX_BODY} bytes: send less at once")
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Problem(400, "the body ended early")
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
-            raise too_large
+            raise _too_large()
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
-def _check_json(body: bytes) -> None:
+def check_json(body: bytes) -> None:
+    """Refuse a body that is expensive to parse, in time that is linear in its length.
+
+    It runs on the event loop, so all but the sum over at most `2 * MAX_VALUES` brackets is done by functions of bytes:
+    a mebibyte takes a few milliseconds.
+
+    Raises:
+        Problem: the body is not UTF-8, or its JSON is nested too deep or has too many values.
+    """
     try:
         body.decode()
     except UnicodeDecodeError:
         raise Problem(400, "the body is not UTF-8: send JSON in UTF-8") from None
     if b"\0" in body:  # JSON in UTF-16, in which the brackets could not be counted
         raise Problem(400, "the body is not UTF-8: send JSON in UTF-8")
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise Problem(400, f"the JSON is nested deeper than {MAX_DEPTH} levels: no request needs that")
+    # Backslashes are pairs from the left, so what is left of `\"` after `\\` is gone is an escaped quote.
+    quoted = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    too_many = Problem(
+        400, f"the JSON has more than {MAX_VALUES} values or {MAX_MEMBERS} members: no request needs that"
+    )
+    if quoted.count(b'"') > 2 * (MAX_VALUES + MAX_MEMBERS):
+        raise too_many
+    outside = b"".join(quoted.split(b'"')[::2])
+    brackets = outside.translate(None, _NOT_BRACKETS)
+    if outside.count(b",") > MAX_VALUES or outside.count(b":") > MAX_MEMBERS or len(brackets) > 2 * MAX_VALUES:
+        raise too_many
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise Problem(400, f"the JSON is nested deeper than {MAX_DEPTH} levels: no request needs that")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -138,5 +192,6 @@ class Measure:
         finally:
             route: Any = scope.get("route")
             path = getattr(route, "path", "other")
-            self._metrics.requests.labels(scope["method"] if route else "other", path, status).inc()
+            method = scope["method"] if route and scope["method"] in METHODS else "other"
+            self._metrics.requests.labels(method, path, status).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - began)

@@ -4,45 +4,37 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    UniqueConstraint,
-    create_engine,
-    func,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TIME, USER
 from lorarec.errors import LorarecError
 from lorarec.personal import Past
+from lorarec.serving.database import open_engine, open_start_engine
+from lorarec.serving.schema import EVENTS, PROBE, SOURCE, upgrade
 
-_METADATA = MetaData()
-_EVENTS = Table(
-    "lorarec_events",
-    _METADATA,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column(USER, String, nullable=False),
-    Column(ITEM, String, nullable=False),
-    Column(TIME, BigInteger, nullable=False),
-    Column("event_id", String),
-    UniqueConstraint(USER, "event_id"),
-    Index("lorarec_events_of_user", USER, TIME, "id"),
-)
-_SOURCE = Table(
-    "lorarec_source", _METADATA, Column("only", Integer, primary_key=True), Column("dataset", String, nullable=False)
-)
 _CHUNK = 10_000
+#: How long a database that had no room for events counts as full, unless it takes later ones.
+FULL_SECONDS = 10.0
+
+
+class Unreachable(Exception):
+    """The database does not answer."""
+
+
+class Unusable(Exception):
+    """The database answers, but not as the service needs it."""
+
+
+def _is_full(error: DBAPIError) -> bool:
+    sqlite, postgres = getattr(error.orig, "sqlite_errorname", None), getattr(error.orig, "sqlstate", None)
+    return sqlite == "SQLITE_FULL" or postgres == "53100"
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    return str(error).splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -71,40 +63,38 @@ class Histories:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            # A connection that the server closed meanwhile is replaced before it is used.
-            self._engine = create_engine(url, pool_pre_ping=True, pool_timeout=5)
-        except (ArgumentError, ImportError) as error:
-            raise LorarecError(f"--db is no usable database URL: {str(error).splitlines()[0]}") from error
+        self._url = url
+        self._engine = open_engine(url)
         self._shown = self._engine.url.render_as_string(hide_password=True)
+        self._full_since: float | None = None
 
     def fill(self, dataset: Dataset) -> None:
         """Store the interactions of the dataset in an empty database, all or none; one of this dataset stays as it is.
 
+        Tables of an earlier lorarec are brought up to date. Several services may start together.
+
         Raises:
             LorarecError: the database cannot be reached, or holds the histories of another dataset.
         """
+        engine = open_start_engine(self._url)
         try:
-            _METADATA.create_all(self._engine)
-            try:
-                with self._engine.begin() as connection:
-                    # The key lets one of several services that start together fill the tables.
-                    connection.execute(insert(_SOURCE), {"only": 1, "dataset": dataset.fingerprint})
+            with engine.begin() as connection:
+                upgrade(connection, self._shown)
+                found = connection.scalar(select(SOURCE.c.dataset))
+                if found is None:
+                    connection.execute(insert(SOURCE), {"only": 1, "dataset": dataset.fingerprint})
                     columns = dataset.interactions.select(USER, ITEM, TIME)
                     for chunk in columns.iter_slices(_CHUNK):
-                        connection.execute(insert(_EVENTS), chunk.to_dicts())
-            except IntegrityError:
-                with self._engine.connect() as connection:
-                    found = connection.scalar(select(_SOURCE.c.dataset))
-                if found is None:
-                    raise
-                if found != dataset.fingerprint:
+                        connection.execute(insert(EVENTS), chunk.to_dicts())
+                elif found != dataset.fingerprint:
                     raise LorarecError(
                         f"database {self._shown} holds the histories of another dataset ({found}, not "
                         f"{dataset.fingerprint} of {dataset.name}): give another --db"
-                    ) from None
+                    )
         except SQLAlchemyError as error:
-            raise LorarecError(f"database {self._shown} cannot be used: {str(error).splitlines()[0]}") from error
+            raise LorarecError(f"database {self._shown} cannot be used: {_first_line(error)}") from error
+        finally:
+            engine.dispose()
 
     def history(self, user: str, latest: int) -> list[str]:
         """At most `latest` item ids of a user, oldest first; empty for an unknown one.
@@ -121,9 +111,9 @@ class Histories:
             SQLAlchemyError: the database cannot be reached.
         """
         rows = (
-            select(_EVENTS.c[ITEM], _EVENTS.c[TIME])
-            .where(_EVENTS.c[USER] == user)
-            .order_by(_EVENTS.c[TIME].desc(), _EVENTS.c.id.desc())
+            select(EVENTS.c[ITEM], EVENTS.c[TIME])
+            .where(EVENTS.c[USER] == user)
+            .order_by(EVENTS.c[TIME].desc(), EVENTS.c.id.desc())
             .limit(latest)
         )
         with self._engine.connect() as connection:
@@ -138,20 +128,44 @@ class Histories:
                 those with an event id again is safe.
         """
         try:
+            stored = self._append(events)
+        except DBAPIError as error:
+            if _is_full(error):
+                self._full_since = time.monotonic()
+            raise
+        self._full_since = None
+        return stored
+
+    def _append(self, events: Sequence[Event]) -> int:
+        try:
             with self._engine.begin() as connection:
                 return _append(connection, events)
         except IntegrityError:  # another client stored one of them between the look and the insertion
             with self._engine.begin() as connection:
                 return _append(connection, events)
 
-    def ping(self) -> None:
-        """Reach the database.
+    def check(self) -> None:
+        """Whether the tables are there and a row can be written; nothing is.
 
         Raises:
-            SQLAlchemyError: it cannot be reached.
+            Unreachable: the database does not answer.
+            Unusable: it answers, but histories cannot be read or events not stored.
         """
-        with self._engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        try:
+            connection = self._engine.connect()
+        except SQLAlchemyError as error:
+            raise Unreachable(_first_line(error)) from error
+        with connection:
+            try:
+                connection.execute(select(EVENTS.c.id).limit(1))
+                connection.execute(select(SOURCE.c.dataset))
+                connection.execute(insert(PROBE), {"moment": int(time.time())})
+                connection.rollback()
+            except SQLAlchemyError as error:
+                raise (Unreachable if connection.invalidated else Unusable)(_first_line(error)) from error
+        # One row may still fit where the latest events did not.
+        if self._full_since is not None and time.monotonic() - self._full_since < FULL_SECONDS:
+            raise Unusable("it is full")
 
     def close(self) -> None:
         """Close all connections."""
@@ -161,10 +175,10 @@ class Histories:
 def _append(connection: Connection, events: Sequence[Event]) -> int:
     users = sorted({event.user_id for event in events})
     named = [event.event_id for event in events if event.event_id is not None]
-    theirs = _EVENTS.c[USER].in_(users)
-    seen = select(_EVENTS.c[USER], _EVENTS.c.event_id).where(theirs, _EVENTS.c.event_id.in_(named))
+    theirs = EVENTS.c[USER].in_(users)
+    seen = select(EVENTS.c[USER], EVENTS.c.event_id).where(theirs, EVENTS.c.event_id.in_(named))
     known = {(user, event_id) for user, event_id in connection.execute(seen)} if named else set()
-    ends = select(_EVENTS.c[USER], func.max(_EVENTS.c[TIME])).where(theirs).group_by(_EVENTS.c[USER])
+    ends = select(EVENTS.c[USER], func.max(EVENTS.c[TIME])).where(theirs).group_by(EVENTS.c[USER])
     latest: dict[str, int] = dict(connection.execute(ends).tuples().all())
     rows = []
     for event in events:
@@ -178,5 +192,5 @@ def _append(connection: Connection, events: Sequence[Event]) -> int:
         latest[event.user_id] = max(last, moment)
         rows.append({USER: event.user_id, ITEM: event.item_id, TIME: moment, "event_id": event.event_id})
     if rows:
-        connection.execute(insert(_EVENTS), rows)
+        connection.execute(insert(EVENTS), rows)
     return len(rows)

@@ -1,5 +1,6 @@
 """What a request did wrong, or why it cannot be answered now: a status, the field at fault and what to do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -11,14 +12,24 @@ class Problem(Exception):
         message: one line that names the culprit and the fix.
         field: where in the request, as in `candidates.3`; None when it is no part of the body.
         retry_after: seconds after which it is worth trying again.
+        headers: further headers of the answer.
     """
 
-    def __init__(self, status: int, message: str, field: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        field: str | None = None,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.field = field
-        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
 
     @property
     def body(self) -> dict[str, Any]:

@@ -92,6 +92,10 @@ class Prompting:
         evidence = self.evidence() if settings["evidence"] else None
         return Row(case_examples(frame, titles, builder, settings["max_history"], evidence)[0], builder, mixture)
 
+    def readout(self, mixture: Mixture) -> str:
+        """How a mixture's scores are read: `verdict` or `likelihood`."""
+        return str(_settings(mixture.shares)["readout"])
+
     def mixture(self, case: Case, shares: Mapping[Loaded, float]) -> Mixture:
         """What scores a case: the shares of adapters and choosers, and what each chooser gives the case's user."""
         own = {one: one.chooser.weights(case.past) for one in shares if one.chooser}

@@ -1,16 +1,22 @@
 """Runs the service in this process until it is told to stop."""
 
+import gc
+import os
 import socket
+import threading
+from types import FrameType
 
 import uvicorn
 
 from lorarec.errors import LorarecError
 from lorarec.serving.app import create_app
+from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
 from lorarec.serving.guard import LOCAL
-from lorarec.serving.service import Service
+from lorarec.serving.logs import configure_logging
+from lorarec.serving.service import STOP_SECONDS, Service
 
 #: Seconds that requests under way get to finish after SIGTERM or Ctrl+C.
-GRACE = 30
+GRACE = 20.0
 
 
 def require_key(host: str, key: str | None) -> None:
@@ -45,13 +51,46 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(service: Service, bound: socket.socket, key: str | None) -> None:
-    """Answer requests until SIGTERM or SIGINT; those under way are finished first."""
-    config = uvicorn.Config(
-        create_app(service, key),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=GRACE,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=[bound])
+class Server(uvicorn.Server):
+    """Uvicorn's server, whose process ends in time after a signal even where a thread never does.
+
+    Args:
+        limits: of the connections; those that this process's file descriptors allow when None.
+        grace: seconds that requests under way get to finish after a signal.
+    """
+
+    def __init__(
+        self, service: Service, key: str | None, limits: ConnectionLimits | None = None, grace: float = GRACE
+    ) -> None:
+        config = ServerConfig(
+            create_app(service, key),
+            limits or ConnectionLimits(connections_allowed()),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=grace,
+            server_header=False,
+        )
+        super().__init__(config)
+        self._latest_end = grace + STOP_SECONDS + 2
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or ():
+            bound.listen(BACKLOG)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            end = threading.Timer(self._latest_end, os._exit, [128 + sig])
+            end.daemon = True
+            end.start()
+        super().handle_exit(sig, frame)
+
+
+def serve(service: Service, bound: socket.socket, key: str | None, grace: float = GRACE) -> None:
+    """Answer requests until SIGTERM or SIGINT; those under way get `grace` seconds to finish."""
+    configure_logging()
+    # A collection that goes through all modules and the model takes up to a second, in which nobody is answered.
+    gc.collect()
+    gc.freeze()
+    Server(service, key, grace=grace).run(sockets=[bound])

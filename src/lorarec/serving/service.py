@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +14,14 @@ from lorarec.data import Dataset
 from lorarec.data.columns import ITEM, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.personal import Past
-from lorarec.ranking.catalogue import with_prior
+from lorarec.ranking.catalogue import log_prior
 from lorarec.retrieval import Index
 from lorarec.serving.answering import ranking
 from lorarec.serving.answers import Ranking
 from lorarec.serving.batcher import Batcher
+from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import Engine, Loaded, Mixture, Row
+from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.problems import Problem
@@ -29,6 +30,10 @@ from lorarec.serving.requests import EventsRequest, RankRequest, RecommendReques
 from lorarec.serving.search import Search
 from lorarec.serving.shelf import Shelf
 
+#: Seconds that the service gives its threads to end.
+STOP_SECONDS = 3.0
+#: Seconds of building one request's prompts after which their thread counts as stuck.
+STUCK_SECONDS = 60.0
 #: The latest items of a stored history that are read: prompts show fewer, recommendations leave these out.
 MOST_STORED = 10_000
 
@@ -44,7 +49,7 @@ class ServiceOptions:
         load: names of the adapters to load at first; None is all in the folder.
         token_budget: padded tokens of requests that share a pass.
         wait: seconds a batch that is not full waits for more requests.
-        queue: requests inside the service at once; those beyond get 429.
+        queue: requests inside the service at once, and those that wait for the database; those beyond get 429.
         pool: candidates that `recommend` hands to the ranker.
     """
 
@@ -68,6 +73,7 @@ class Service:
         shelf: the adapters.
         prompting: from a request's items to prompts; for the thread of prompts only.
         batcher: the queue in front of the model.
+        database: the state of the histories' database.
         histories: the users.
         metrics: what is counted.
 
@@ -98,19 +104,32 @@ class Service:
         if any(one.settings["evidence"] for one in self.shelf.loaded.values()):
             self.prompting.evidence()
         # A tokenizer is for one thread at a time.
-        self._prompt_thread = ThreadPoolExecutor(1, "prompts")
+        self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._index = index or Index.build(dataset)
         self._titles = Search(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
         self._user_ids = Search(self._users)
         self.histories = Histories(database)
         self.histories.fill(dataset)
+        self.database = DatabaseState(self.histories)
+        self._database_calls = DatabaseCalls(options.queue, self.metrics)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the threads of prompts and of the model are at work or free."""
+        return self.batcher.alive and not self._prompt_thread.stuck
 
     async def stop(self) -> None:
-        """Answer what is queued, then end all threads and connections."""
-        await self.batcher.stop()
-        self._prompt_thread.shutdown()
-        self.histories.close()
+        """Answer what is queued, then end all threads and connections; what hangs is left behind."""
+        self._prompt_thread.shutdown(wait=False, cancel_futures=True)
+        self._database_calls.close()
+        self.database.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.batcher.stop()
+                await asyncio.to_thread(self.histories.close)
+        except TimeoutError:
+            return  # the model is in use
         self._engine.close()
 
     async def rank(self, request: RankRequest) -> Ranking:
@@ -119,24 +138,25 @@ class Service:
         Raises:
             Problem: an unknown item, user or adapter, candidates that do not fit, or a full queue.
         """
+        # Not yet inside: requests that need no database find room when it does not answer.
+        case = await self.case(request)
         with self.batcher.admitted():
-            case = await self.case(request)
             return ranking(case, *await self._scores(case, request), self.prompting)
 
     async def recommend(self, request: RecommendRequest) -> Ranking:
-        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.with_prior`.
+        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.log_prior`.
 
         Raises:
             Problem: as for `rank`.
         """
+        whose = await self._history(request)
         with self.batcher.admitted():
-            whose = await self._history(request)
             candidates = await asyncio.to_thread(self._propose, whose.history, request)
             if not candidates:
                 return Ranking(ranking=[], mixture={}, personal={})
             case = replace(whose, candidates=candidates)
             scores, mixture = await self._scores(case, request)
-            found = ranking(case, with_prior(scores), mixture, self.prompting)
+            found = ranking(case, scores, mixture, self.prompting, log_prior(len(scores)))
             return found.model_copy(update={"ranking": found.ranking[: request.top]})
 
     async def store(self, request: EventsRequest) -> int:
@@ -145,11 +165,10 @@ class Service:
         Raises:
             Problem: an item that the catalogue does not have, or a full queue.
         """
-        with self.batcher.admitted():
-            for place, event in enumerate(request.events):
-                self.prompting.known(event.item_id, f"events.{place}.item_id")
-            events = [Event(**event.model_dump()) for event in request.events]
-            stored = await asyncio.to_thread(self.histories.append, events)
+        for place, event in enumerate(request.events):
+            self.prompting.known(event.item_id, f"events.{place}.item_id")
+        events = [Event(**event.model_dump()) for event in request.events]
+        stored = await self._database_calls.run(self.histories.append, events)
         self.metrics.events.inc(stored)
         return stored
 
@@ -179,8 +198,7 @@ class Service:
         Raises:
             Problem: an unknown user, or a full queue.
         """
-        with self.batcher.admitted():
-            return (await self._stored(self.histories.history, user, limit))[::-1]
+        return (await self._stored(self.histories.history, user, limit))[::-1]
 
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
         """Item ids outside the history that are worth ranking."""
@@ -196,7 +214,7 @@ class Service:
         return Case(request.user_id, past.items, [], past)
 
     async def _stored(self, read: Callable[[str, int], Found], user: str, latest: int) -> Found:
-        found = await asyncio.to_thread(read, user, latest)
+        found = await self._database_calls.run(read, user, latest)
         if not found:
             raise Problem(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return found

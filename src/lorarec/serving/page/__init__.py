@@ -29,7 +29,8 @@ HEADERS = {
 def add_page(app: FastAPI) -> None:
     """Serve the page's files."""
     for path, (name, kind) in FILES.items():
-        app.add_api_route(path, _sender((files(__package__) / name).read_bytes(), kind), include_in_schema=False)
+        send = _sender((files(__package__) / name).read_bytes(), kind)
+        app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _sender(content: bytes, kind: str) -> Callable[[], Response]:

@@ -1,0 +1,267 @@
+"""Clients that send nothing, half of something, or too much, to a server in a process with few file descriptors."""
+
+import asyncio
+import http.client
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from lorarec.serving.connections import MAX_CHUNKS, ConnectionLimits
+from lorarec.serving.guard import MAX_BODY, Guard
+from lorarec.serving.logs import RateLimit
+from lorarec.serving.run import Server, listen
+from lorarec.serving.service import Service
+
+HALF_HEAD = b"GET / HTTP/1.1\r\nHo"
+POST = b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+HALF_BODY = POST + b"Content-Length: 1000000\r\n\r\n" + b" " * 1000
+SILENT = b""
+WEIGHTS = b'{"adapter":{' + b",".join(b'"k%d":"x"' % number for number in range(4000))
+QUOTES = b'"' + b'\\"' * (MAX_BODY // 2 - 1)
+
+
+@pytest.fixture(scope="module")
+def small(serve_options: list[str], started: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server that may open 256 files."""
+    database = tmp_path_factory.mktemp("small") / "histories.db"
+    with started([*serve_options, "--db", str(database)], descriptors=256) as (server,):
+        yield server
+
+
+def connect(url: str) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, whatever it answered before."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
+@contextmanager
+def measured(url: str) -> Iterator[list[float]]:
+    """Seconds of each answer to a client that asks /healthz again and again meanwhile."""
+    found: list[float] = []
+    end = threading.Event()
+
+    def ask() -> None:
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            while not end.is_set():
+                began = time.perf_counter()
+                assert client.get("/healthz").status_code == 200
+                found.append(time.perf_counter() - began)
+                time.sleep(0.005)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield found
+    finally:
+        end.set()
+        thread.join()
+
+
+def check_prompt(found: list[float]) -> None:
+    """Within 100 ms throughout, but for what other processes on a crowded machine take."""
+    assert len(found) > 10
+    assert sorted(found)[int(0.9 * len(found))] < 0.1
+    assert max(found) < 1
+
+
+def test_more_silent_clients_than_descriptors(small: Any) -> None:
+    with measured(small.url) as found:
+        clients = []
+        for number in range(400):
+            clients.append(connect(small.url))
+            clients[-1].sendall((SILENT, HALF_HEAD, HALF_BODY)[number % 3])
+        time.sleep(1)
+        assert len(os.listdir(f"/proc/{small.process.pid}/fd")) < 200
+        closed = sum(map(is_closed, clients))
+        assert closed > 250
+    for client in clients:
+        client.close()
+    check_prompt(found)
+    assert len(found) > 50
+    assert small.log.stat().st_size < 20_000
+
+
+def test_silent_clients_are_closed_in_time(small: Any) -> None:
+    with connect(small.url) as silent, connect(small.url) as half, connect(small.url) as trickling:
+        half.sendall(HALF_HEAD)
+        trickling.sendall(HALF_HEAD)
+        began = time.monotonic()
+        while not all(map(is_closed, (silent, half, trickling))):
+            assert time.monotonic() - began < 20
+            with suppress(ConnectionError):
+                trickling.send(b"o")
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("size", [1 << 10, 60_000, MAX_BODY])
+def test_hostile_bodies_keep_nobody_waiting(small: Any, size: int) -> None:
+    with measured(small.url) as found, httpx2.Client(base_url=small.url, timeout=60) as client:
+        for path, statuses in (("/", {405}), ("/healthz", {405}), ("/v1/rank", {400, 422})):
+            for body in (QUOTES[:size], b"[" * size, b'{"' + b"a" * (size - 2), b"\\" * size, WEIGHTS[:size] + b"}}"):
+                answer = client.post(path, content=body, headers={"content-type": "application/json"})
+                assert answer.status_code in statuses
+        time.sleep(0.2)
+    check_prompt(found)
+
+
+def test_bodies_in_chunks(small: Any) -> None:
+    """Chunks cost time of their own; small bodies in few are read, of others no more than the limit."""
+    with httpx2.Client(base_url=small.url, timeout=60) as client:
+
+        def chunks() -> Iterator[bytes]:
+            yield from (b'{"history": ["x01"], ', b'"candidates": ["x02"]}')
+
+        headers = {"content-type": "application/json"}
+        assert client.post("/v1/rank", content=chunks(), headers=headers).status_code == 200
+    with measured(small.url) as found, connect(small.url) as many, connect(small.url) as refused:
+        many.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * (MAX_CHUNKS + 1))
+        assert many.recv(100).startswith(b"HTTP/1.1 400 ")
+        head = POST.replace(b"/v1/rank", b"/") + b"Transfer-Encoding: chunked\r\n\r\n"
+        refused.sendall(head)
+        assert refused.recv(100).startswith(b"HTTP/1.1 405 ")
+        with suppress(BlockingIOError, ConnectionError):
+            for _ in range(1000):
+                refused.sendall(b"1\r\n \r\n" * 1000)
+                time.sleep(0.001)
+        time.sleep(0.2)
+        assert is_closed(refused)
+    check_prompt(found)
+
+
+def test_bodies_that_lie_about_their_length(small: Any) -> None:
+    body = b'{"history": ["x01"], "candidates": ["x02"]}'
+    with connect(small.url) as short, connect(small.url) as long, connect(small.url) as both:
+        short.sendall(POST + b"Content-Length: %d\r\n\r\n" % (len(body) - 10) + body)
+        assert short.recv(1000).startswith(b"HTTP/1.1 422 ")
+        long.sendall(POST + b"Content-Length: %d\r\n\r\n" % (len(body) + 10) + body)
+        long.shutdown(socket.SHUT_WR)
+        long.recv(1000)
+        assert is_closed(long)
+        both.sendall(POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        assert both.recv(1000).split()[1] in (b"400", b"422")
+    assert httpx2.get(f"{small.url}/healthz").status_code == 200
+
+
+def test_made_up_requests_fill_no_log(small: Any) -> None:
+    before = small.log.stat().st_size
+    upgrade = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for _ in range(200):
+        for sent in (b"\0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", upgrade):
+            with connect(small.url) as client:
+                client.sendall(sent)
+                client.recv(1000)
+    assert small.log.stat().st_size - before < 10_000
+
+
+@pytest.fixture
+def limited(make_service: Callable[..., Service]) -> Iterator[str]:
+    """Address of a server in a thread with short limits, and four connections."""
+    server = Server(make_service(), None, ConnectionLimits(4, head=1.0, body=1.0, send=1.0), grace=1)
+    bound = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_each_kind_of_waiting_ends(limited: str) -> None:
+    """Also with an answer that is never read, and a body that goes on after its answer."""
+    with connect(limited) as half, connect(limited) as unread, connect(limited) as answered:
+        half.sendall(HALF_BODY)
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.setblocking(False)
+        try:
+            while True:
+                unread.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        except BlockingIOError:
+            pass
+        answered.sendall(POST.replace(b"/v1/rank", b"/") + b"Content-Length: 1000000\r\n\r\n")
+        assert answered.recv(100).startswith(b"HTTP/1.1 405 ")
+        time.sleep(4)
+        assert is_closed(half)
+        assert is_closed(answered)
+        assert is_closed(unread)
+
+
+def test_the_longest_waiting_makes_room(limited: str) -> None:
+    with httpx2.Client(base_url=limited) as client:
+        first = [connect(limited) for _ in range(4)]
+        for one in first[1:]:
+            one.sendall(HALF_HEAD)
+            time.sleep(0.05)
+        assert client.get("/healthz").status_code == 200
+        assert [is_closed(one) for one in first] == [True, False, False, False]
+
+
+def test_a_body_that_trickles_is_ended_with_an_answer() -> None:
+    sent: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/rank", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(application, None, body_seconds=0.2)(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_messages_of_one_kind_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("lorarec.serving.logs.time.monotonic", lambda: clock[0])
+    logger, handler = logging.getLogger("tests.bounded"), logging.FileHandler(tmp_path / "log")
+    handler.addFilter(RateLimit(most=3, seconds=60))
+    logger.addHandler(handler)
+    for number in range(1000):
+        logger.warning("client %d left", number)
+        logger.warning("no more %s\ndetails %d", "files", number)
+    clock[0] = 61
+    logger.warning("client %d left", 1000)
+    logger.removeHandler(handler)
+    told = (tmp_path / "log").read_text().splitlines()
+    assert [line for line in told if line.startswith("client")] == [
+        *("client 0 left", "client 1 left", "client 2 left", "client 1000 left (997 more were left out)")
+    ]
+    assert sum(line.startswith("no more") for line in told) == 3
+
+
+def test_a_client_that_keeps_asking_keeps_its_connection(limited: str) -> None:
+    connection = http.client.HTTPConnection(limited.removeprefix("http://"), timeout=60)
+    connection.connect()
+    used = connection.sock
+    for _ in range(8):
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read()
+        assert connection.sock is used
+        time.sleep(0.4)
+    connection.close()

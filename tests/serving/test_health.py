@@ -1,0 +1,260 @@
+"""Faults of a database file, and of threads: who is told, what goes on, and that the process ends."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import event
+
+import lorarec
+from lorarec.errors import LorarecError
+from lorarec.serving.database import CALL_SECONDS
+from lorarec.serving.histories import Event, Histories, Unusable
+from lorarec.serving.service import Service
+
+STORED = {"user_id": "u01", "candidates": ["x01"], "adapter": "general"}
+GIVEN = {"history": ["x01"], "candidates": ["x02"], "adapter": "general"}
+CLICK = {"events": [{"user_id": "u01", "item_id": "x29"}]}
+
+
+@contextmanager
+def deleted(path: Path) -> Iterator[None]:
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    yield
+    assert not path.exists()  # no empty one in its place
+    kept.rename(path)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[None]:
+    kept = path.with_suffix(".kept")
+    path.rename(kept)
+    sqlite3.connect(path).close()
+    yield
+    kept.rename(path)
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    content = path.read_bytes()
+    path.write_bytes(b"no database" + b"\xff" * (len(content) - 11))
+    yield
+    path.write_bytes(content)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    yield
+    other.execute("ROLLBACK")
+    other.close()
+
+
+@contextmanager
+def without_table(path: Path) -> Iterator[None]:
+    with sqlite3.connect(path) as other:
+        other.execute("ALTER TABLE lorarec_events RENAME TO gone")
+    yield
+    with sqlite3.connect(path) as other:
+        other.execute("ALTER TABLE gone RENAME TO lorarec_events")
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        (deleted, "unreachable"),
+        (replaced, "unusable"),
+        (damaged, "unusable"),
+        (locked, "unusable"),
+        (without_table, "unusable"),
+    ],
+)
+def test_faults_of_the_file_are_told_and_end(
+    service: Service, play: Any, database_becomes: Any, tmp_path: Path, fault: Any, state: str
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        assert (await client.post("/v1/rank", json=STORED)).status_code == 200
+        await database_becomes(client, "ok")
+        with fault(tmp_path / "histories.db"):
+            refused = asyncio.gather(client.post("/v1/rank", json=STORED), client.post("/v1/events", json=CLICK))
+            began = time.monotonic()
+            assert (await client.post("/v1/rank", json=GIVEN)).status_code == 200
+            assert (await client.get("/v1/items?query=red")).status_code == 200
+            assert time.monotonic() - began < 2
+            await database_becomes(client, state)
+            assert [answer.status_code for answer in await refused] == [503, 503]
+            assert time.monotonic() - began < 2 * CALL_SECONDS
+        await database_becomes(client, "ok")
+        assert (await client.post("/v1/events", json=CLICK)).json()["stored"] == 1
+        assert service.histories.history("u01", 1) == ["x29"]
+
+    play(service, scenario)
+
+
+def test_a_full_file(service: Service, play: Any, database_becomes: Any) -> None:
+    pages = [1 << 30]
+
+    @event.listens_for(service.histories._engine, "checkout")
+    def limited(connection: Any, record: Any, proxy: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages[0]}")
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        await database_becomes(client, "ok")
+        pages[0] = 1  # as many as there are
+        many = {"events": [{"user_id": "a" * 400, "item_id": "x01"}] * 1000}
+        assert (await client.post("/v1/events", json=many)).status_code == 503
+        await database_becomes(client, "unusable")
+        assert (await client.post("/v1/rank", json=STORED)).status_code == 200
+        pages[0] = 1 << 30
+        assert (await client.post("/v1/events", json=many)).status_code == 200
+        await database_becomes(client, "ok")
+
+    play(service, scenario)
+
+
+def test_a_full_disk(tmp_path: Path, shop: Any) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        histories = Histories(f"sqlite:///{folder / 'h.db'}")
+        histories.fill(shop)
+        histories.check()
+        with (folder / "other").open("wb") as other, suppress(OSError):
+            while True:
+                os.write(other.fileno(), b"\1" * 4096)
+        with pytest.raises(Unusable, match=r"full|disk I/O error"):
+            histories.check()
+        (folder / "other").unlink()
+        histories.check()
+        assert histories.append([Event("u03", "x29")]) == 1
+        histories.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callable[..., Service], play: Any) -> None:
+    """Also for one that no deadline of a driver frees: calls are given up, and the queue stays free."""
+    service = make_service(queue=20)
+    release = threading.Event()
+    service.histories.past = lambda *_: release.wait()  # type: ignore[assignment,method-assign]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        began = time.monotonic()
+        waiting = [asyncio.ensure_future(client.post("/v1/rank", json=STORED)) for _ in range(40)]
+        await asyncio.sleep(0.2)
+        for _ in range(3):
+            assert (await client.post("/v1/rank", json=GIVEN)).status_code == 200
+        assert time.monotonic() - began < 3
+        statuses = [answer.status_code for answer in await asyncio.gather(*waiting)]
+        assert sorted(statuses) == [429] * 20 + [503] * 20
+        assert time.monotonic() - began < 2 * CALL_SECONDS
+        release.set()
+
+    play(service, scenario)
+
+
+@pytest.mark.parametrize("thread", ["prompts", "model"])
+def test_a_thread_that_hangs_is_told(service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str) -> None:
+    release = threading.Event()
+    hangs = {"prompts": (service.prompting, "row"), "model": (service.batcher, "_score")}
+    watched = {"prompts": service._prompt_thread, "model": service.batcher._thread}[thread]
+    monkeypatch.setattr(watched, "_seconds", 0.3)
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        assert (await client.get("/livez")).json() == {"status": "ok"}
+        with monkeypatch.context() as patch:
+            patch.setattr(*hangs[thread], lambda *_: release.wait())
+            asked = asyncio.ensure_future(client.post("/v1/rank", json=GIVEN))
+            await asyncio.sleep(0.6)
+        for path, status in (("/livez", 503), ("/readyz", 503), ("/healthz", 503), ("/v1/items", 200)):
+            assert (await client.get(path)).status_code == status
+        assert (await client.get("/livez")).json() == {"status": "stuck"}
+        asked.cancel()
+        release.set()
+        while (await client.get("/livez")).status_code != 200:
+            await asyncio.sleep(0.01)
+        assert (await client.post("/v1/rank", json=GIVEN)).status_code == 200
+
+    play(service, scenario)
+
+
+HANGING = """
+import sys, threading
+from pathlib import Path
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.serving.run import listen, serve
+from lorarec.serving.service import Service
+
+dataset, adapters, backbone, database, hangs = sys.argv[1:]
+service = Service(Backbone.load(backbone), Dataset.load(Path(dataset)), Path(adapters), f"sqlite:///{database}")
+bound = listen("127.0.0.1", 0)
+for_ever = lambda *_: threading.Event().wait()
+if hangs == "prompts":
+    service.prompting.row = for_ever
+else:
+    service.histories.past = for_ever
+print(bound.getsockname()[1], flush=True)
+serve(service, bound, None, grace=1)
+"""
+
+
+@pytest.mark.parametrize(("hangs", "end"), [("prompts", signal.SIGTERM), ("database", signal.SIGINT)])
+def test_a_process_with_a_thread_that_hangs_ends(
+    serve_options: list[str], tmp_path: Path, hangs: str, end: signal.Signals
+) -> None:
+    """With requests under way, and others half sent."""
+    dataset, _, adapters, _, backbone = serve_options
+    command = [sys.executable, "-c", HANGING, dataset, adapters, backbone, str(tmp_path / "h.db"), hangs]
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    environment.pop("LORAREC_API_KEY", None)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
+    try:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+
+        async def scenario() -> None:
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+                while True:
+                    try:
+                        await client.get("/livez")
+                        break
+                    except httpx2.TransportError:
+                        await asyncio.sleep(0.05)
+                asked = [asyncio.ensure_future(client.post("/v1/rank", json=STORED)) for _ in range(3)]
+                _, half = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+                half.write(b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n1")
+                await asyncio.sleep(0.5)
+                process.send_signal(end)
+                began = time.monotonic()
+                assert await asyncio.to_thread(process.wait, 20) in (-end, 128 + end, 1)
+                assert time.monotonic() - began < 10
+                await asyncio.gather(*asked, return_exceptions=True)
+                half.close()
+
+        asyncio.run(scenario())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(LorarecError, match="in memory, which keeps nothing"):
+            Histories(url)
