@@ -63,6 +63,23 @@ def test_the_posterior_is_the_rankers_times_one_over_the_place_in_the_pool(
     assert {item.item_id: item.probability for item in found} == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_a_score_is_what_the_ranker_gives_plus_the_log_of_the_prior(
+    dataset: Dataset, tiny_backbone: Backbone, readout: str
+) -> None:
+    index, ranker = Index.build(dataset), Ranker(tiny_backbone, readout=readout)
+    pool = [proposal.item_id for proposal in index.propose(["0", "1", "2"])]
+    asked = pl.DataFrame({"user_id": ["a"], "history": [["0", "1", "2"]], "candidates": [pool]})
+    given = dict(zip(pool, ranker.score_cases(asked, dataset.titles)[0].tolist(), strict=True))
+    for item in recommend(ranker, dataset, "a", index=index):
+        own, other = item.log_odds, item.log_likelihood
+        own, other = (own, other) if readout == "verdict" else (other, own)
+        assert other is None
+        assert own == pytest.approx(given[item.item_id], abs=1e-5)
+        assert item.log_prior == pytest.approx(-np.log(1 + pool.index(item.item_id)), abs=1e-6)
+        assert item.score == pytest.approx(own + item.log_prior, abs=1e-5)
+
+
 def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
     assert len(recommend(Ranker(tiny_backbone), dataset, "a", top=2)) == 2
 

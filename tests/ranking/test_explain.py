@@ -68,6 +68,9 @@ def test_as_scoring_every_shorter_history_alone(
         assert (found.item_id, found.candidates) == (best.item_id, 1 + len(rest))
         assert found.score == pytest.approx(best.score, abs=1e-5)
         assert found.probability == pytest.approx(best.probability, abs=1e-5)
+        own = found.log_odds if readout == "verdict" else found.log_likelihood
+        assert own is not None
+        assert found.score == pytest.approx(own + found.log_prior, abs=1e-5)
         # In the order of the index, since prompts of `likelihood` list them.
         candidates = [proposal.item_id for proposal in Index.build(shop).propose(history, 100)]
         whole = alone(ranker, shop, history, found, candidates)

@@ -51,6 +51,9 @@ def test_parts_hold_what_recommend_gives_each_user(
             row = found.row(by_predicate=pl.col("user_id") == user, named=True)
             assert row["item_ids"] == [item.item_id for item in items]
             assert row["scores"] == pytest.approx([item.score for item in items], abs=1e-4)
+            assert row["log_odds"] == pytest.approx([item.log_odds for item in items], abs=1e-4)
+            assert row["log_priors"] == pytest.approx([item.log_prior for item in items], abs=1e-6)
+            assert row["log_likelihoods"] == [None] * len(items)
             assert row["probabilities"] == pytest.approx([item.probability for item in items], abs=1e-5)
     record = json.loads((tmp_path / "out" / "rank.json").read_text())
     assert record["complete"]

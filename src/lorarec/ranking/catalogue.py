@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,13 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        score: the ranker's score and the index's prior, see `with_prior`.
-        probability: its share of the posterior over the candidate pool.
+        score: what orders the items: the ranker's score plus `log_prior`. It is the logarithm of a posterior up to a
+            constant that is the same for all items of the pool, so scores compare within one recommendation only.
+        log_odds: the ranker's score under the readout `verdict`: log-odds of yes against no; None under `likelihood`.
+        log_likelihood: the ranker's score under the readout `likelihood`: log-probability of the title given the
+            prompt; None under `verdict`.
+        log_prior: what the index adds, see `log_prior`.
+        probability: its share of the posterior over the candidate pool, the softmax of the pool's scores.
         source: what ranked it highest, see `lorarec.retrieval.Proposal`.
         because: titles of the history that the proposal rests on, strongest first.
     """
@@ -28,6 +34,9 @@ class Recommendation:
     item_id: str
     title: str
     score: float
+    log_odds: float | None
+    log_likelihood: float | None
+    log_prior: float
     probability: float
     source: str
     because: list[str]
@@ -136,27 +145,59 @@ def recommend_each(
     )
     found: list[list[Recommendation]] = [[] for _ in users]
     for row, scores in zip(asked, ranker.score_cases(cases, titles, evidence), strict=True):
-        found[row] = _best(pools[row], scores, titles, top)
+        found[row] = _best(pools[row], scores, ranker.readout, titles, top)
     return found
 
 
-def with_prior(scores: np.ndarray) -> np.ndarray:
-    """Scores (pool,) of proposals in the index's order, plus the logarithm of a prior that falls as 1 / place.
+def log_prior(count: int) -> np.ndarray:
+    """Logarithm of the index's prior of its first `count` proposals, as (count,) float32 up to a constant.
 
-    A ranker learned to tell the right item from drawn ones, most of which are unlikely. In a pool all are likely; how
-    likely each is, from who chose what with what, is in the order of the index.
+    The prior falls as 1 / place. A ranker learned to tell the right item from drawn ones, most of which are unlikely.
+    In a pool all are likely; how likely each is, from who chose what with what, is in the order of the index.
     """
-    return scores - np.log1p(np.arange(len(scores), dtype=scores.dtype))
+    return -np.log1p(np.arange(count, dtype=np.float32))
 
 
-def _best(proposals: Sequence[Proposal], scores: np.ndarray, titles: dict[str, str], top: int) -> list[Recommendation]:
-    scores = with_prior(scores)
+def with_prior(scores: np.ndarray) -> np.ndarray:
+    """A ranker's scores (pool,) of proposals in the index's order, plus `log_prior`."""
+    return scores + log_prior(len(scores))
+
+
+class ScoreParts(TypedDict):
+    """What a score with prior is the sum of, by the names of `Recommendation`'s attributes."""
+
+    log_odds: float | None
+    log_likelihood: float | None
+    log_prior: float
+
+
+def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
+    """What a score with prior is the sum of.
+
+    Args:
+        readout: `verdict` or `likelihood`.
+        ranker_score: log-odds or log-probability, as the readout gives it.
+        prior: the item's `log_prior`.
+    """
+    return {
+        "log_odds": float(ranker_score) if readout == "verdict" else None,
+        "log_likelihood": float(ranker_score) if readout == "likelihood" else None,
+        "log_prior": float(prior),
+    }
+
+
+def _best(
+    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top: int
+) -> list[Recommendation]:
+    prior = log_prior(len(ranker_scores))
+    scores = ranker_scores + prior
     shares = posterior(scores)
     return [
         Recommendation(
             item_id=proposals[i].item_id,
             title=titles[proposals[i].item_id],
             score=float(scores[i]),
+            **score_parts(readout, ranker_scores[i], prior[i]),
             probability=float(shares[i]),
             source=proposals[i].source,
             because=[titles[item] for item in proposals[i].because],

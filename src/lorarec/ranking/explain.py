@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data import Dataset, Evidence
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.ranking.catalogue import history_of, whole_evidence, with_prior
+from lorarec.ranking.catalogue import history_of, log_prior, score_parts, whole_evidence
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.reason import can_reason, write_reason
 from lorarec.retrieval import Index
@@ -37,7 +37,8 @@ class Explanation:
     """A candidate's score, and what it rests on.
 
     Attributes:
-        score: log-odds or log-probability, as the ranker's readout gives it, with the prior of recommendations.
+        score: `log_odds` or `log_likelihood`, as the ranker's readout gives it, plus `log_prior`; all four as in
+            `lorarec.ranking.Recommendation`.
         probability: its share of the posterior over the candidates.
         candidates: how many there were.
         influences: of the latest items of the history, oldest first; those before them are not in the prompt.
@@ -48,6 +49,9 @@ class Explanation:
     item_id: str
     title: str
     score: float
+    log_odds: float | None
+    log_likelihood: float | None
+    log_prior: float
     probability: float
     candidates: int
     influences: list[Influence]
@@ -93,7 +97,9 @@ def explain(
         raise LorarecError(f"nothing of {dataset.name} is left to recommend to user {user}: the history has all items")
     evidence = whole_evidence(dataset) if ranker.evidence else None
     histories = shorter_histories(history, ranker.max_history)
-    scores = [with_prior(row) for row in _score(ranker, dataset, user, histories, candidates, evidence)]
+    ranker_scores = _score(ranker, dataset, user, histories, candidates, evidence)
+    prior = log_prior(len(candidates))
+    scores = [row + prior for row in ranker_scores]
     place = int(np.argmax(scores[0])) if item is None else candidates.index(item)
     shown = history[-ranker.max_history :]
     found = [
@@ -106,6 +112,7 @@ def explain(
         item_id=chosen,
         title=dataset.titles[chosen],
         score=float(scores[0][place]),
+        **score_parts(ranker.readout, ranker_scores[0][place], prior[place]),
         probability=float(posterior(scores[0])[place]),
         candidates=len(candidates),
         influences=found,

@@ -19,13 +19,18 @@ from lorarec.ranking.parts import Part
 from lorarec.ranking.ranker import Ranker
 from lorarec.retrieval import Index
 
+#: Column of lists, one value for each item -> attribute of `Recommendation`. Of `log_odds` and `log_likelihoods` one
+#: holds nulls, as the adapter's readout says.
+LISTS = {
+    "item_ids": "item_id",
+    "scores": "score",
+    "log_odds": "log_odds",
+    "log_likelihoods": "log_likelihood",
+    "log_priors": "log_prior",
+    "probabilities": "probability",
+}
 SCHEMA = pl.Schema(
-    {
-        USER: pl.String(),
-        "item_ids": pl.List(pl.String),
-        "scores": pl.List(pl.Float32),
-        "probabilities": pl.List(pl.Float32),
-    }
+    {USER: pl.String(), **{name: pl.List(pl.String if name == "item_ids" else pl.Float32) for name in LISTS}}
 )
 #: Users whose prompts are in memory at once.
 AT_ONCE = 1000
@@ -81,6 +86,7 @@ class Scorer:
             "index": self._index.record.get("fingerprint"),
             "top": job.top,
             "pool": job.pool,
+            "columns": list(SCHEMA),
         }
 
     def identity(self) -> dict[str, Any]:
@@ -99,11 +105,7 @@ class Scorer:
         found = recommend_each(
             self._ranker, self._index, self._titles, users, histories, job.top, job.pool, evidence=self._evidence
         )
-        columns = {
-            "item_ids": [[item.item_id for item in items] for items in found],
-            "scores": [[item.score for item in items] for items in found],
-            "probabilities": [[item.probability for item in items] for items in found],
-        }
+        columns = {name: [[getattr(item, one) for item in items] for items in found] for name, one in LISTS.items()}
         return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)
 
     def write(self, part: Part, out: Path) -> None:
