@@ -12,6 +12,7 @@ from rich.progress import track
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModel, AutoTokenizer
 
+from lorarec.artefacts import new_file
 from lorarec.errors import LorarecError
 
 NEIGHBOURS = 12
@@ -82,7 +83,8 @@ def relate(titles: Sequence[str], encoder: str | Path | None, file: Path) -> Rel
                 "by_meaning": _neighbours(vectors, lambda rows: rows @ vectors.T, len(titles)),
                 "vectors": vectors,
             }
-        np.savez(file, **parts)
+        with new_file(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **parts)
     with np.load(file) as saved:
         neighbours = tuple(saved[name] for name in ("by_words", "by_meaning") if name in saved)
         return Relations(words, saved.get("vectors"), neighbours)

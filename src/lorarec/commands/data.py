@@ -19,6 +19,7 @@ from lorarec.data.sources import read_amazon, read_movielens, read_table
 from lorarec.data.sources.table import Columns
 from lorarec.data.splits import draw_split
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import DATASET
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
 _progress = Console(stderr=True)
@@ -75,7 +76,7 @@ def import_movielens(
 
     Example: lorarec import movielens ml-latest-small.zip --k-core 5 --out data/movies
     """
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, DATASET)
     with _progress.status(f"reading {path}"):
         source = read_movielens(path)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
@@ -101,7 +102,7 @@ def import_amazon(
 
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, DATASET)
     source = read_amazon(reviews, meta, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
@@ -139,7 +140,7 @@ def import_table(
     Example: lorarec import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
     --title product_name --out data/shop
     """
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, DATASET)
     columns = Columns(user, item, time, rating, title)
     with _progress.status(f"reading {interactions}"):
         source = read_table(

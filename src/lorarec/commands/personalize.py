@@ -9,11 +9,14 @@ import typer
 from rich.console import Console
 
 from lorarec.adapters import read_adapter
+from lorarec.artefacts import read_json
 from lorarec.backbone.load import EMBEDDED, Backbone
 from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
 from lorarec.conventional import MODELS
 from lorarec.data import Dataset, load_split
 from lorarec.evaluation import (
+    ClickEvaluation,
+    Evaluation,
     click_table,
     evaluation_table,
     report_choice,
@@ -23,7 +26,8 @@ from lorarec.evaluation import (
     told_of_test,
 )
 from lorarec.evaluation.evaluate import tested_settings
-from lorarec.personal import ChooseOptions, PersonalizeOptions, choose_by_user, export_user
+from lorarec.evaluation.report import METRICS
+from lorarec.personal import ChooseOptions, Chosen, PersonalizeOptions, choose_by_user, export_user
 from lorarec.personal import personalize as train_personal
 from lorarec.personal.options import Retrieval
 from lorarec.personal.split_users import TITLES
@@ -118,6 +122,7 @@ def train(
     PersonalizeOptions.build(**options)  # bad options are refused before anything heavy is loaded
     data = Dataset.load(dataset)
     model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    reports: list[ClickEvaluation] = []
     result = train_personal(
         model,
         data,
@@ -126,10 +131,11 @@ def train(
         shared=shared or (),
         resume=resume,
         overwrite=overwrite,
-        progress=not as_json,
+        progress=True,
+        report=lambda made: reports.append(report_clicks(made)),
         **options,
     )
-    evaluation = report_clicks(result)
+    (evaluation,) = reports
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "test": result.record["test"]}))
         return
@@ -194,12 +200,18 @@ def choose(
     for folder in (general, specific):
         if warning := split_warning(read_adapter(folder, model), data, split):
             Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    told = not as_json
-    choose_by_user(model, [general, specific], data, split, out, crm=crm, overwrite=overwrite, progress=told, **options)
     adapters = {"general": general, "specific": specific}
-    evaluation, lean = report_choice(model, data, split, out, adapters, setting, limit=limit, seed=seed, progress=told)
+    reports: list[tuple[Evaluation, dict[str, Any]]] = []
+
+    def report(made: Chosen) -> None:
+        sample: dict[str, Any] = {"limit": limit, "seed": seed, "progress": True}
+        reports.append(report_choice(model, data, split, made.folder, adapters, setting, **sample))
+
+    how: dict[str, Any] = {"crm": crm, "overwrite": overwrite, "progress": True, "report": report}
+    choose_by_user(model, [general, specific], data, split, out, **how, **options)
+    ((evaluation, lean),) = reports
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "leaning": lean}))
+        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "leaning": lean}))
         return
     console = Console()
     console.print(evaluation_table(evaluation, setting))

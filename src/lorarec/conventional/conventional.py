@@ -16,6 +16,7 @@ from lorarec.conventional.fields import Batch, Encoder
 from lorarec.conventional.registry import build
 from lorarec.data.clicks import ClickLog
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import RECOMMENDER
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
 #: Key of the vectors by which histories are retrieved, among the weights.
@@ -63,7 +64,7 @@ class Conventional:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, RECOMMENDER) as folder:
             state = self.model.state_dict()
             if self.encoder.embeddings is not None:
                 state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)

@@ -13,6 +13,7 @@ from lorarec.adapters.prompting import prompt_settings
 from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
 from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
 from lorarec.mixing.grid import grid_weights
 from lorarec.mixing.objectives import CANDIDATES, Entropy
@@ -85,7 +86,7 @@ def mix(
             ranks with `factors`, weights off the simplex, or `out` exists.
     """
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, ADAPTER)
     _check_choices(method, scope, adapters, weights, prompts, validation, builder)
     read = [read_adapter(folder, backbone) for folder in adapters]
     bank = AdapterBank.stack(read)
@@ -108,7 +109,7 @@ def mix(
         "mix": settings | dict(record or {}),
         "versions": versions(),
     }
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, ADAPTER) as folder:
         save_adapter(merged, folder, backbone.id, meta)
         way = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}
         write_json(folder / TRACE, {"adapters": list(map(str, adapters)), **settings, **way})

@@ -1,6 +1,6 @@
 """Who gets how much of each finished adapter: a router over {general, specific, ...}, trained on validation cases."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import USER
 from lorarec.errors import LorarecError, refuse_unknown
+from lorarec.folder_kinds import CHOSEN
 from lorarec.mixing import CasePrompts, mix
 from lorarec.mixing.mix import made_of
 from lorarec.mixing.prompts import sampled
@@ -53,6 +54,7 @@ def choose_by_user(
     crm: str | Path = "din",
     overwrite: bool = False,
     progress: bool = False,
+    report: Callable[[Chosen], object] | None = None,
     **options: Any,
 ) -> Chosen:
     """Learn from validation cases who gets how much of each finished adapter; goes beyond RecLoRA (arXiv 2408.03533).
@@ -69,6 +71,8 @@ def choose_by_user(
             on the same training part, such as crm/ of an earlier `out`, or `titles`, which needs no ratings.
         overwrite: replace what is at `out`.
         progress: show progress bars.
+        report: is called with what was made before the folder is put in its place, so that the files that it writes
+            into `Chosen.folder` are there with all others or not at all.
         options: fields of `ChooseOptions`.
 
     Raises:
@@ -78,7 +82,7 @@ def choose_by_user(
     refuse_unknown(ChooseOptions, options)
     chosen = ChooseOptions(**options)
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, CHOSEN)
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     read = [read_adapter(folder, backbone) for folder in adapters]
@@ -103,7 +107,7 @@ def choose_by_user(
     }
     torch.manual_seed(chosen.seed)
     settings: dict[str, Any] = {"combine": chosen.combine, "trainable": False, "record": record}
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, CHOSEN) as folder:
         with PersonalLora(backbone, bank, fitted.representation.shape[1], **settings) as personal:
             trace = tune_chooser(personal, fitted, held_out, prompts.builder, chosen, progress)
             weights = user_weights(personal, users)
@@ -124,6 +128,8 @@ def choose_by_user(
             "versions": versions(),
         }
         write_json(folder / RECORD, record)
+        if report is not None:
+            report(Chosen(folder, users, record))
     return Chosen(out, users, record)
 
 

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import get_cosine_schedule_with_warmup
 
+from lorarec.artefacts import new_file
 from lorarec.errors import LorarecError
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
@@ -118,9 +119,8 @@ def _seed(*stream: int) -> int:
 
 
 def _keep(parts: dict[str, Any], loss: float, state: Path) -> None:
-    temporary = state.with_suffix(".tmp")
-    torch.save({name: part.state_dict() for name, part in parts.items()} | {"loss": loss}, temporary)
-    temporary.rename(state)
+    with new_file(state) as temporary:
+        torch.save({name: part.state_dict() for name, part in parts.items()} | {"loss": loss}, temporary)
 
 
 def _restore(parts: dict[str, Any], state: Path) -> float:

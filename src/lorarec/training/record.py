@@ -10,6 +10,7 @@ from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
+from lorarec.folder_kinds import ADAPTER
 from lorarec.training.options import TrainOptions
 from lorarec.training.stream import MicroBatches
 from lorarec.training.trainer import AdapterTrainer
@@ -78,7 +79,7 @@ def write_adapter(out: Path, staged: Path, record: dict[str, Any], overwrite: bo
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, ADAPTER) as folder:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():

@@ -13,6 +13,7 @@ from lorarec.artefacts import refuse_existing, versions
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
 from lorarec.prompts import PromptBuilder
 from lorarec.training.cases import Cases
 from lorarec.training.checkpoints import Checkpoints
@@ -63,7 +64,7 @@ def train(
     """
     chosen = TrainOptions.build(**options)
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
