@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from lorarec.artefacts import new_file, new_folder, read_json, remove_folder, write_json, write_text
@@ -23,6 +22,7 @@ from lorarec.data import Dataset
 from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
 from lorarec.locks import only_writer, tidy_inside
+from lorarec.progress import Progress
 from lorarec.prompts import PromptBuilder
 
 #: Steps between checkpoints.
@@ -168,16 +168,8 @@ def _train(
     optimizer = torch.optim.AdamW(_parameter_groups(model), lr=options.learning_rate, betas=(0.9, 0.98))
     step, tokens = _resume(model, optimizer, work)
     every = max(1, options.steps // options.snapshots)
-    columns = (
-        TextColumn("Step"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     model.train()
-    with Progress(*columns) as progress, open(work / "log.jsonl", "a", encoding="utf-8") as log:
-        bar = progress.add_task("", total=options.steps, completed=step)
+    with Progress("Building", options.steps, step) as progress, open(work / "log.jsonl", "a", encoding="utf-8") as log:
         while step < options.steps:
             task, batch = draw(options.seed, step, step / options.steps, catalogues, builders)
             loss = add_gradient(model, batch)
@@ -192,7 +184,7 @@ def _train(
             row = {"step": step, "task": task, "loss": mean, "accuracy": accuracy, "tokens": tokens}
             log.write(json.dumps({**row, "norm": round(norm.item(), 3)}) + "\n")
             log.flush()
-            progress.update(bar, completed=step, description=f"{task} {mean:.3f}")
+            progress.update(step, f"loss {mean:.3f} ({task})")
             if step % every == 0:  # before the checkpoint, after which a run goes on without this snapshot
                 _snapshot(model, tokenizer, work / "snapshots" / f"{step:06d}")
             if step % CHECKPOINT_EVERY == 0 or step == options.steps:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from rich.progress import track
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModel, AutoTokenizer
 
 from lorarec.artefacts import new_file
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 
 NEIGHBOURS = 12
 
@@ -32,7 +32,7 @@ def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) ->
         raise LorarecError(f"encoder {encoder} cannot be loaded: {str(error).splitlines()[0]}") from error
     order = np.argsort([len(text) for text in texts])
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
-    for start in track(range(0, len(texts), batch), "Encoding titles", transient=True):
+    for start in track(range(0, len(texts), batch), "Encoding titles"):
         rows = order[start : start + batch]
         inputs = tokenizer([texts[i] for i in rows], padding=True, truncation=True, max_length=48, return_tensors="pt")
         weights = inputs["attention_mask"][..., None].float()
@@ -99,7 +99,7 @@ def _neighbours(rows, similarity, count: int) -> np.ndarray:  # type: ignore[no-
     """For each row the `NEIGHBOURS` most similar others, -1 where similarity is below a tenth; (count, NEIGHBOURS)."""
     result = np.full((count, NEIGHBOURS), -1, np.int32)
     kept = min(NEIGHBOURS, count - 1)
-    for start in track(range(0, count, 1024), "Relating titles", transient=True):
+    for start in track(range(0, count, 1024), "Relating titles"):
         scores = np.asarray(similarity(rows[start : start + 1024]), np.float32)
         own = np.arange(start, start + len(scores))
         scores[np.arange(len(scores)), own] = -1

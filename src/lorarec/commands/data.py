@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from lorarec.artefacts import refuse_existing
 from lorarec.commands.figures import print_figures
@@ -20,9 +19,9 @@ from lorarec.data.sources.table import Columns
 from lorarec.data.splits import draw_split
 from lorarec.errors import LorarecError
 from lorarec.folder_kinds import DATASET
+from lorarec.progress import Progress
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
-_progress = Console(stderr=True)
 
 
 class Overlap(StrEnum):  # typer takes no list of literals
@@ -77,7 +76,7 @@ def import_movielens(
     Example: lorarec import movielens ml-latest-small.zip --k-core 5 --out data/movies
     """
     refuse_existing(out, overwrite, DATASET)
-    with _progress.status(f"reading {path}"):
+    with Progress(f"Reading {path}"):
         source = read_movielens(path)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
@@ -142,7 +141,7 @@ def import_table(
     """
     refuse_existing(out, overwrite, DATASET)
     columns = Columns(user, item, time, rating, title)
-    with _progress.status(f"reading {interactions}"):
+    with Progress(f"Reading {interactions}"):
         source = read_table(
             interactions, items, columns=columns, separator=separator, header=not no_header, licence=licence
         )
@@ -223,7 +222,7 @@ def _finish(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    with _progress.status("assembling the dataset"):
+    with Progress("Assembling the dataset"):
         dataset = assemble(
             source,
             name=name,

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -17,6 +16,7 @@ from lorarec.conventional.registry import build
 from lorarec.data.clicks import ClickLog
 from lorarec.errors import LorarecError
 from lorarec.folder_kinds import RECOMMENDER
+from lorarec.progress import track
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
 #: Key of the vectors by which histories are retrieved, among the weights.
@@ -116,5 +116,5 @@ def read_events(
     if len(events) == 0:
         raise LorarecError("no events to score: give at least one")
     parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
-    shown = track(parts, title, disable=not progress, transient=True)
+    shown = track(parts, title, progress)
     return np.concatenate([read(batch_of(part)).numpy() for part in shown])

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import polars as pl
-from rich.console import Console
-from rich.progress import wrap_file
 
 from lorarec.errors import LorarecError
+from lorarec.progress import track_reading
 
 _BLOCK_BYTES = 32 << 20
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -21,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 @contextmanager
 def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
-    """The bytes of a plain or gzipped file, told apart by content; with `progress` a bar on stderr shows the reading.
+    """The bytes of a plain or gzipped file, told apart by content; with `progress` stderr shows the reading.
 
     Raises:
         LorarecError: the file cannot be read, or its gzip stream is truncated or damaged.
@@ -31,15 +30,7 @@ def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
         with open(path, "rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            bar = wrap_file(
-                raw,
-                total=path.stat().st_size,
-                description=f"reading {path.name}",
-                console=Console(stderr=True),
-                transient=True,
-                disable=not progress,
-            )
-            with bar as shown:
+            with track_reading(raw, path, progress) as shown:
                 yield gzip.GzipFile(fileobj=shown) if zipped else shown  # type: ignore[misc]
     except EOFError as error:
         raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error

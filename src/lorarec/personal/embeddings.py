@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.progress import track
 from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 from lorarec.scoring import token_batches, trunk
 
 
@@ -57,7 +57,7 @@ def mean_states(
     model = backbone.model
     means = np.empty((len(ids), trunk(model).config.hidden_size), np.float32)
     batches = list(token_batches(list(map(len, ids)), token_budget))
-    for batch in track(batches, "Reading titles", disable=not progress, transient=True):
+    for batch in track(batches, "Reading titles", progress):
         width = len(ids[batch[0]])
         tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in batch], device=model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from lorarec.adapters import FACTORS
 from lorarec.errors import LorarecError, refuse_out_of_range
@@ -16,6 +15,7 @@ from lorarec.personal.model import PersonalLora
 from lorarec.personal.router import Router
 from lorarec.personal.score import user_scores
 from lorarec.personal.tune import MAX_NORM, add_gradient
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 from lorarec.training.losses import listwise
@@ -129,7 +129,7 @@ def tune_chooser(
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
         personal.train()
         trained = 0.0
-        for batch in track(batches, f"Choosing, epoch {epoch}", disable=not progress, transient=True):
+        for batch in track(batches, f"Choosing, epoch {epoch}", progress):
             told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
             trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
             torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)

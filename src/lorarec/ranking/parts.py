@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
-from rich.console import Console
-from rich.progress import Progress
 
 from lorarec.artefacts import read_json, refuse_existing, remove_folder, replace_folder, versions, write_json
 from lorarec.data.columns import USER
@@ -16,6 +14,7 @@ from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
 from lorarec.folder_kinds import RANKING
 from lorarec.locks import only_writer, tidy_inside
+from lorarec.progress import Progress
 
 RECORD = "rank.json"
 
@@ -126,10 +125,9 @@ def _fill(engine: Engine, parts: Sequence[Part], out: Path, record: dict[str, An
         _begin(out, record)
         tidy_inside(out)
         left = missing(parts, out)
-        with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
-            task = bar.add_task("Ranking users", total=users, completed=users - sum(len(part.users) for part in left))
+        with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
             for count in engine.run(left, out) if left else ():
-                bar.advance(task, count)
+                shown.advance(count)
         if lost := missing(parts, out):
             raise LorarecError(
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
