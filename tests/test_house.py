@@ -30,7 +30,7 @@ ORDER = (
     "commands",
     "cli",
 )
-FREE = ("errors", "artefacts", "disk", "folder_kinds", "locks", "progress", "ray_cluster")
+FREE = ("errors", "artefacts", "disk", "folder_kinds", "lazy", "locks", "progress", "ray_cluster")
 ROOT = Path(lorarec.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

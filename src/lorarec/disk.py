@@ -40,7 +40,7 @@ def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = Fal
             path /= Path(name).relative_to(temporary)
         elif isinstance(name, str) and Path(name) != path:
             about = f"{name}: {about}"
-        raise LorarecError(f"cannot write {path}: {about}") from error
+        raise LorarecError(f"cannot write to {path}: {about}") from error
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -19,8 +19,9 @@ from lorarec.mixing import CasePrompts, mix
 from lorarec.mixing.mix import made_of
 from lorarec.mixing.prompts import sampled
 from lorarec.personal.model import PersonalLora
-from lorarec.personal.split_users import TITLES, fit_on_training_part, split_users
-from lorarec.personal.tune_chooser import Cases, ChooseOptions, tune_chooser
+from lorarec.personal.options import TITLES, ChooseOptions
+from lorarec.personal.split_users import fit_on_training_part, split_users
+from lorarec.personal.tune_chooser import Cases, tune_chooser
 from lorarec.personal.users import PERSONAL, REPRESENTATION, USERS, user_weights
 from lorarec.prompts import true_places
 
