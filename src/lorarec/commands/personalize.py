@@ -159,8 +159,8 @@ def choose(
         str,
         typer.Option(
             help=f"Conventional recommender that tells users apart ({', '.join(RECOMMENDERS)}), the folder of a "
-            f"trained one, such as crm/ of an earlier OUT, or {TITLES}: the titles of their histories, where there are no "
-            "ratings."
+            f"trained one, such as crm/ of an earlier OUT, or {TITLES}: the titles of their histories, where "
+            "there are no ratings."
         ),
     ] = "din",
     setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Whose test cases are ranked.")] = "warm",
@@ -198,9 +198,9 @@ def choose(
     options = {name: value for name, value in context.params.items() if name in names}
     ChooseOptions(**options)  # bad options are refused before anything heavy is loaded
     refuse_existing(out, overwrite, CHOSEN)
-    require_adapters([general, specific])
     _refuse_unknown(crm, (*RECOMMENDERS, TITLES))
     data = Dataset.load(dataset)
+    require_adapters([general, specific])
     split = load_split(data)
     from lorarec.adapters import read_adapter
     from lorarec.evaluation import evaluation_table, report_choice, split_warning, told_of_leaning
