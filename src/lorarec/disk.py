@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorarec.errors import LorarecError
+from lorarec.locks import TEMPORARY
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 #: Of torch, C++ streams and SQLite, which do not say why.
-_UNWRITABLE_PHRASES = ("PytorchStreamWriter failed", "iostream error", "database or disk is full")
+_UNWRITABLE_PHRASES = ("PytorchStreamWriter failed", "iostream error", "unexpected pos", "database or disk is full")
 
 
 @contextmanager
@@ -28,8 +29,10 @@ def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = Fal
     """
     try:
         yield
-    except LorarecError:
-        raise
+    except LorarecError as error:
+        if temporary is None or str(temporary) not in str(error):
+            raise
+        raise LorarecError(str(error).replace(str(temporary), str(path))) from error
     except Exception as error:
         reason = disk_reason(error)
         if reason is None and (only_disk or not isinstance(error, OSError)):
@@ -38,7 +41,7 @@ def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = Fal
         about = reason or getattr(error, "strerror", None) or error
         if isinstance(name, str) and temporary is not None and Path(name).is_relative_to(temporary):
             path /= Path(name).relative_to(temporary)
-        elif isinstance(name, str) and Path(name) != path:
+        elif isinstance(name, str) and Path(name) != path and Path(name).suffix != TEMPORARY:
             about = f"{name}: {about}"
         raise LorarecError(f"cannot write to {path}: {about}") from error
 
