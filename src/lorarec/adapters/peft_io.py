@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -168,9 +168,19 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
         **({key: adapter.config[key] for key in LAYER_CHOICE if key in adapter.config} or _by_name(adapter)),
     )
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config.save_pretrained(str(folder))
+    save_config(config, folder)
     if meta is not None:
         write_json(folder / META, meta)
+
+
+def save_config(config: PeftConfig, folder: Path) -> None:
+    """Write `adapter_config.json`; what PEFT holds as a set is sorted, so that equal adapters are equal files."""
+    config.save_pretrained(str(folder))
+    settings = read_json(folder / CONFIG)
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(settings.get(name), list):
+            settings[name].sort()
+    write_json(folder / CONFIG, settings)
 
 
 def _by_name(adapter: Adapter) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from lorarec.adapters.peft_io import save_config
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
@@ -51,7 +52,7 @@ class ScoringModel(PeftModel):
         )
         config = self.peft_config[ADAPTER]
         config.inference_mode = True
-        config.save_pretrained(str(folder))
+        save_config(config, folder)
         config.inference_mode = False
 
 
