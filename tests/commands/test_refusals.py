@@ -1,13 +1,10 @@
 """Refusals come before anything heavy is loaded, whatever the verb."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import lorarec
 from lorarec.data.sample import load_sample
@@ -98,10 +95,3 @@ def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
         assert (code, loaded) == (2, []), (words, said)
         assert "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "taken"]
-
-
-@pytest.mark.parametrize("package", ["lorarec", "lorarec.training", "lorarec.personal", "lorarec.experiments"])
-def test_packages_have_every_name_that_they_list(package: str) -> None:
-    module = importlib.import_module(package)
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert not hasattr(module, "nothing")

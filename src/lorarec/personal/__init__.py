@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lorarec.personal.chooser import Chosen, choose_by_user
     from lorarec.personal.embeddings import title_embeddings
     from lorarec.personal.few2many import Personalized, personalize
-    from lorarec.personal.meta_loras import meta_loras
+    from lorarec.personal.meta_bank import meta_loras
     from lorarec.personal.model import PersonalLora
     from lorarec.personal.options import TARGETS, ChooseOptions, PersonalizeOptions
     from lorarec.personal.pasts import Past
@@ -43,7 +43,7 @@ _HOMES = {
     "Personalized": "lorarec.personal.few2many",
     "personalize": "lorarec.personal.few2many",
     "TARGETS": "lorarec.personal.options",
-    "meta_loras": "lorarec.personal.meta_loras",
+    "meta_loras": "lorarec.personal.meta_bank",
     "PersonalLora": "lorarec.personal.model",
     "PersonalizeOptions": "lorarec.personal.options",
     "Past": "lorarec.personal.pasts",

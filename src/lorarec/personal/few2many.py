@@ -23,7 +23,7 @@ from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.fallback import counts_of_test
-from lorarec.personal.meta_loras import meta_loras
+from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
 from lorarec.personal.pictures import user_weights_picture
