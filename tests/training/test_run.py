@@ -55,6 +55,8 @@ def test_record(shared, pairs, first) -> None:
     training = record["training"]
     due = list(range(2, training["steps"] + 1, 2))
     assert [each["step"] for each in training["evaluations"]] == sorted({*due, training["steps"]})
+    for each in training["evaluations"]:  # the same order in a resumed run
+        assert list(each) == ["step", *sorted(each.keys() - {"step"})]
     assert training["validation"]["ndcg@1"] == max(each["ndcg@1"] for each in training["evaluations"])
     config = json.loads((first / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["peft_type"]) == (shared.id, "LORA")

@@ -53,10 +53,10 @@ def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
 
 def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
     """How far the run went and the validation figures of every evaluation."""
-    history = trainer.state.log_history
+    history = trainer.state.log_history  # of a resumed run its entries come back with their keys in another order
     evaluations = [
         {"step": entry["step"]}
-        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
         for entry in history
         if "eval_ndcg@1" in entry
     ]
