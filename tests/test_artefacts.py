@@ -176,9 +176,9 @@ def test_texts_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / 'a "b"'
     with new_folder(out) as folder:
         write_json(folder / "box.json", {"path": str(folder / "things")})
-        (folder / "report.md").write_text(f"See {folder}.")
+        (folder / "report.md").write_text(f"See {folder}, {str(folder).replace('_', chr(92) + '_')}.")
     assert read_json(out / "box.json") == {"path": str(out / "things")}
-    assert (out / "report.md").read_text() == f"See {out}."
+    assert (out / "report.md").read_text() == f"See {out}, {str(out).replace('_', chr(92) + '_')}."
 
 
 def _killed(work: Callable[[], object]) -> None:

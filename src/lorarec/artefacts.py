@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -173,7 +174,7 @@ def remove_folder(folder: Path) -> None:
 
 def _rename_in_texts(temporary: Path, out: Path) -> None:
     old, new = str(temporary), str(out)
-    pairs = {old: new, json.dumps(old)[1:-1]: json.dumps(new)[1:-1]}
+    pairs = {written(old): written(new) for written in (str, _in_json, _in_markdown)}
     for path in temporary.rglob("*"):
         if path.suffix not in (".json", ".md"):
             continue
@@ -182,6 +183,14 @@ def _rename_in_texts(temporary: Path, out: Path) -> None:
             text = text.replace(one, other)
         if text != before:
             path.write_text(text, encoding="utf-8")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([|*_])", r"\\\1", text)
 
 
 def write_text(path: str | Path, text: str) -> None:
