@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers.utils.logging
-from huggingface_hub.utils import are_progress_bars_disabled
 from typer.testing import CliRunner
 
 import lorarec
@@ -135,11 +133,3 @@ def test_reader_that_stops_early_gets_no_traceback() -> None:
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr == ""
-
-
-def test_bars_of_weights_go_and_bars_of_downloads_stay() -> None:
-    transformers.utils.logging.enable_progress_bar()
-    cli._quieten_transformers()
-    assert not transformers.utils.logging.is_progress_bar_enabled()
-    assert not are_progress_bars_disabled()
-    transformers.utils.logging.enable_progress_bar()

@@ -3,10 +3,10 @@
 The names below are the whole face of the library. They are loaded on first use, so that `import lorarec` is fast.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lorarec.errors import LorarecError
+from lorarec.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
@@ -48,11 +48,5 @@ _HOMES = {
     "train": "lorarec.training",
 }
 
-# Hidden from type checkers: to them a module with `__getattr__` has every name there is.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = getattr(import_module(_HOMES[name]), name)
-        return globals()[name]
+    __getattr__ = lazy_attributes(__name__, _HOMES)

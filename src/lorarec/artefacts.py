@@ -1,109 +1,196 @@
 """Artefacts on disk: written whole or not at all, identified by content, and what made them."""
 
-import fcntl
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lorarec.disk import disk_errors, exchange, sync, sync_folder
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import FolderKind
+from lorarec.locks import ASIDE, only_writer, temporary_sibling, tidy
 
 #: Packages that decide what comes out.
 PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
-#: How the name of a file ends that is being written, or whose writer was killed.
-TEMPORARY = ".tmp"
 
 
-def refuse_existing(out: str | Path, overwrite: bool = False) -> None:
+def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> None:
     """Refuse to write where something is, before the long work that `new_folder` would refuse to keep.
 
+    Args:
+        kind: of the folder that may be overwritten.
+
     Raises:
-        LorarecError: `out` is a file or a folder that is not empty, and is not to be replaced.
+        LorarecError: `out` is a file, or a folder that is not empty and is not to be replaced, is of another kind or
+            holds files that lorarec does not write.
     """
     out = Path(out)
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+    tidy(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
         raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    if kind is None or not out.is_dir() or not (out / kind.marker).is_file():
+        what = f"no {kind.name} folder of lorarec's (it has no {kind.marker})" if kind else "not lorarec's"
+        raise LorarecError(f"{out} is {what} and is not overwritten: choose another --out, or remove it yourself")
+    if (foreign := kind.foreign_file(out)) is not None:
+        raise LorarecError(
+            f"{out} holds {foreign}, which lorarec did not write, and is not overwritten: move that file away, or "
+            "choose another --out"
+        )
 
 
 @contextmanager
-def new_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `out` that becomes `out` when the block ends without an error.
 
+    The former folder stays until the new one is whole and on the disk; then the two change places in one step. Text and
+    JSON files that name the temporary folder name `out` in the end. What killed runs left beside `out` is removed.
+
     Args:
-        out: the folder to make. Its parents are created.
-        overwrite: replace an existing folder; without it an existing, non-empty `out` is an error.
+        out: the folder to make. Its parents are created; of a symbolic link the folder that it leads to is made.
+        overwrite: replace an existing folder of this kind; without it an existing, non-empty `out` is an error, even
+            one that appears while the block runs.
+        kind: of the folder; needed to overwrite.
 
     Raises:
-        LorarecError: `out` exists, or its disk cannot be written to.
+        LorarecError: `out` exists and is not to be replaced (see `refuse_existing`), or the disk cannot be written to.
     """
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, kind)
+    place = Path(os.path.realpath(out))
+    with disk_errors(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = temporary_sibling(place, is_folder=True)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise LorarecError(f"cannot write to {out.parent}: {error.strerror}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        temporary.rename(out)
-    except OSError as error:
-        raise LorarecError(f"cannot write {out}: {error.strerror or error}") from error
+        with disk_errors(out, temporary):
+            yield temporary
+            _rename_in_texts(temporary, out)
+            temporary.chmod(0o755)
+            replace_folder(temporary, out, kind if overwrite else None)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
 
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that becomes `path` when the block ends without an error.
 
-    Of several writers of one path each has a sibling of its own, and the last one's file stays.
+    Of several writers of one path each has a sibling of its own, and the last one's file stays. What killed runs left
+    of the same file is removed.
 
     Raises:
         LorarecError: the disk cannot be written to.
     """
     path = Path(path)
-    temporary = None
+    temporary = lock = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.rename(path)
-    except OSError as error:
-        raise LorarecError(f"cannot write {path}: {error.strerror or error}") from error
+        with disk_errors(path):
+            tidy(path)
+            temporary, lock = temporary_sibling(path, is_folder=False)
+        with disk_errors(path, temporary):
+            yield temporary
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.rename(path)
+            sync(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
-@contextmanager
-def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
-    """Yield whether this process alone has a lock, which ends with the block or the process.
+def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> None:
+    """Rename a folder that is whole to `out`, once it is on the disk, and remove the former `out`.
+
+    The rename itself refuses a folder that is not empty, so what appears at the last moment is safe as well. A former
+    folder that may be replaced changes places with the new one in one step, or, where the disk cannot do that, is moved
+    aside first, and put back by the next run after a kill in between.
 
     Args:
-        path: a file that stands for the lock; it is made with its folder, and stays.
-        wait: for another process to end; without it the answer is no when one has the lock.
+        made: beside `out`, on the same disk.
+        kind: of the folder that may be overwritten.
+
+    Raises:
+        LorarecError: `out` exists and is not to be replaced.
+        OSError: the disk cannot be written to.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    place = Path(os.path.realpath(out))
+    sync_folder(made)
+    try:
+        made.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if kind is None:
+            told = f"{out} appeared while it was being made: choose another --out or pass --overwrite"
+            raise LorarecError(told) from None
+        refuse_existing(out, True, kind)
+        _change_places(made, place)
+    sync(place.parent)
+
+
+def _change_places(made: Path, place: Path) -> None:
+    former, lock = temporary_sibling(place, is_folder=True)
+    os.close(lock)
+    if exchange(made, place):
+        made.rename(former)
+    else:
+        shutil.rmtree(former, ignore_errors=True)
+        former = former.with_suffix(ASIDE)
+        with only_writer(place):  # so that no other process puts it back meanwhile
+            place.rename(former)
+            try:
+                made.rename(place)
+            except OSError:
+                former.rename(place)
+                raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a kill in the middle leaves no half of it under its name."""
+    tidy(folder)
+    aside, lock = temporary_sibling(folder, is_folder=True)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        aside.rmdir()
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _rename_in_texts(temporary: Path, out: Path) -> None:
+    old, new = str(temporary), str(out)
+    pairs = {written(old): written(new) for written in (str, _in_json, _in_markdown)}
+    for path in temporary.rglob("*"):
+        if path.suffix not in (".json", ".md"):
+            continue
+        before = text = path.read_text(encoding="utf-8")
+        for one, other in pairs.items():
+            text = text.replace(one, other)
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([|*_])", r"\\\1", text)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -125,7 +212,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        LorarecError: the file is missing or is not JSON.
+        LorarecError: the file is missing, is not JSON, or is nested too deep.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -133,6 +220,8 @@ def read_json(path: str | Path) -> Any:
         raise LorarecError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise LorarecError(f"{path} is not readable JSON: {error}") from error
+    except RecursionError:
+        raise LorarecError(f"{path} is not readable JSON: it is nested too deep") from None
 
 
 def file_fingerprint(*paths: str | Path) -> str:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from lorarec import LorarecError, __version__
+from lorarec.disk import disk_reason
 
 # verb -> (module in lorarec.commands, name in it, line of `lorarec --help`), by panel of the help page. The modules
 # are imported when their verb is called: the libraries behind most of them take seconds to load.
@@ -90,7 +91,6 @@ def _load(verb: str) -> Any:
     module, name = _VERBS[verb]
     found: typer.Typer | Callable[..., Any] = getattr(import_module(f"lorarec.commands.{module}"), name)
     if module != "data":  # only these verbs load a model
-        _quieten_transformers()
         _keep_freed_memory()
     holder = typer.Typer()
     if isinstance(found, typer.Typer):
@@ -98,15 +98,6 @@ def _load(verb: str) -> Any:
     else:
         holder.command(verb)(found)
     return get_group(holder).commands[verb]
-
-
-def _quieten_transformers() -> None:
-    """No bar for the loading of weights; bars of downloads stay."""
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # turns off those of downloads as well
-    enable_progress_bars()
 
 
 def _keep_freed_memory() -> None:
@@ -140,7 +131,9 @@ def main() -> None:
         app()
     except LorarecError as error:
         sys.exit(_tell(str(error)))
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            sys.exit(_tell(f"{error.filename}: {error.strerror}"))
+        if (reason := disk_reason(error)) is None:
             raise
-        sys.exit(_tell(f"{error.filename}: {error.strerror}"))
+        sys.exit(_tell(f"cannot write: {reason}"))

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lorarec.commands import demo
+import lorarec.demo
+from lorarec.commands.demo import demo_app
 from lorarec.errors import LorarecError
 
 
@@ -14,25 +15,25 @@ from lorarec.errors import LorarecError
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was run instead of the demos."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(demo, "run_demo", lambda *words: calls.append(("mixing", *words)))
-    monkeypatch.setattr(demo, "run_personal_demo", lambda *words: calls.append(("personal", *words)))
+    monkeypatch.setattr(lorarec.demo, "run_demo", lambda *words: calls.append(("mixing", *words)))
+    monkeypatch.setattr(lorarec.demo, "run_personal_demo", lambda *words: calls.append(("personal", *words)))
     return calls
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ("mixing", Path("demo-output"), demo.FULL, 42, False)),
-        (["--quick", "--out", "here", "--overwrite"], ("mixing", Path("here"), demo.QUICK, 42, True)),
+        ([], ("mixing", Path("demo-output"), lorarec.demo.FULL, 42, False)),
+        (["--quick", "--out", "here", "--overwrite"], ("mixing", Path("here"), lorarec.demo.QUICK, 42, True)),
         (["personal", "--quick", "--seed", "7"], ("personal", Path("demo-personal-output"), True, 7, False)),
     ],
 )
 def test_one_demo_is_run(ran: list[tuple[Any, ...]], words: list[str], expected: tuple[Any, ...]) -> None:
-    assert CliRunner().invoke(demo.demo_app, words).exit_code == 0
+    assert CliRunner().invoke(demo_app, words).exit_code == 0
     assert ran == [expected]
 
 
 def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]) -> None:
-    result = CliRunner().invoke(demo.demo_app, ["--quick", "personal"])
+    result = CliRunner().invoke(demo_app, ["--quick", "personal"])
     assert isinstance(result.exception, LorarecError)
     assert ran == []

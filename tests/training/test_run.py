@@ -7,6 +7,7 @@ import torch
 
 from lorarec.adapters import read_adapter
 from lorarec.errors import LorarecError
+from lorarec.locks import only_writer
 from lorarec.prompts import PromptBuilder
 from lorarec.ranking import Ranker
 from lorarec.scoring import score_batch
@@ -56,6 +57,8 @@ def test_record(shared, pairs, first) -> None:
     training = record["training"]
     due = list(range(2, training["steps"] + 1, 2))
     assert [each["step"] for each in training["evaluations"]] == sorted({*due, training["steps"]})
+    for each in training["evaluations"]:  # the same order in a resumed run
+        assert list(each) == ["step", *sorted(each.keys() - {"step"})]
     assert training["validation"]["ndcg@1"] == max(each["ndcg@1"] for each in training["evaluations"])
     config = json.loads((first / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["peft_type"]) == (shared.id, "LORA")
@@ -110,8 +113,35 @@ def test_out_exists(shared, pair, tmp_path) -> None:
     with pytest.raises(LorarecError, match="adapter exists already"):
         train(shared, [pair], out, **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
-    train(shared, [pair], out, overwrite=True, **QUICK)
-    assert not (out / "kept.txt").exists()
+    with pytest.raises(LorarecError, match="adapter is no adapter folder"):
+        train(shared, [pair], out, overwrite=True, **QUICK)
+    assert (out / "kept.txt").read_text() == "mine"
+    (out / "kept.txt").unlink()
+    train(shared, [pair], out, seed=1, **QUICK)
+    before = (out / "adapter_model.safetensors").read_bytes()
+    train(shared, [pair], out, seed=2, overwrite=True, **QUICK)
+    assert (out / "adapter_model.safetensors").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_the_same_training_writes_the_same_bytes(shared, pair, tmp_path) -> None:
+    one, other = (train(shared, [pair], tmp_path / name, seed=3, **QUICK) for name in ("one", "other"))
+    for name in ("adapter_config.json", "adapter_model.safetensors", "lorarec.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert read_adapter(one).fingerprint == read_adapter(other).fingerprint
+    # In another process a set would be in another order.
+    targets = json.loads((one / "adapter_config.json").read_text())["target_modules"]
+    assert len(targets) == 14
+    assert targets == sorted(targets)
+
+
+def test_two_runs_do_not_share_a_folder(shared, pair, tmp_path) -> None:
+    folder = tmp_path / "adapter.checkpoints"
+    folder.mkdir()
+    busy = pytest.raises(LorarecError, match=r"another run is writing to .*adapter\.checkpoints")
+    with only_writer(folder), busy:
+        train(shared, [pair], tmp_path / "adapter", overwrite=True, **QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter.checkpoints"]
 
 
 def test_adapter_of_another_backbone(backbones, pair, first, tmp_path) -> None:

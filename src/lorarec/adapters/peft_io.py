@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -15,7 +15,7 @@ from lorarec.adapters.files import read_bounded_json, require_regular
 from lorarec.adapters.layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
 from lorarec.adapters.peft_config import check_config, layer_ranks_and_scales
 from lorarec.adapters.record import META, read_record
-from lorarec.artefacts import file_fingerprint, write_json
+from lorarec.artefacts import file_fingerprint, read_json, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 
@@ -195,9 +195,8 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
         fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out", False)),
         **_layer_choice(adapter),
     )
-    sort_targets(config)
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    config.save_pretrained(str(folder))
+    save_config(config, folder)
     if meta is not None:
         write_json(folder / META, meta)
 
@@ -207,13 +206,17 @@ def _layer_choice(adapter: Adapter) -> dict[str, Any]:
     choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
     if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
         return choice
-    return {"target_modules": list(adapter.tensors)}
+    return {"target_modules": sorted(adapter.tensors)}
 
 
-def sort_targets(config: LoraConfig) -> None:
-    """Give PEFT's set of target modules an order, so that the same adapter has the same bytes."""
-    if isinstance(config.target_modules, set):
-        config.target_modules = sorted(config.target_modules)
+def save_config(config: PeftConfig, folder: Path) -> None:
+    """Write `adapter_config.json`; what PEFT holds as a set is sorted, so that equal adapters are equal files."""
+    config.save_pretrained(str(folder))
+    settings = read_json(folder / CONFIG)
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(settings.get(name), list):
+            settings[name].sort()
+    write_json(folder / CONFIG, settings)
 
 
 def _load(folder: Path, limit: int) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """The recipe of the embedded backbone: `lorarec backbone build`."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from lorarec.artefacts import new_folder, read_json, write_json
+from lorarec.artefacts import new_file, new_folder, read_json, remove_folder, write_json, write_text
 from lorarec.backbone.architecture import new_model
 from lorarec.backbone.curriculum import draw
 from lorarec.backbone.episodes import Catalogue
@@ -21,7 +19,10 @@ from lorarec.backbone.loss import add_gradient
 from lorarec.backbone.relations import encode_texts, relate
 from lorarec.backbone.vocabulary import train_vocabulary
 from lorarec.data import Dataset
+from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
+from lorarec.locks import only_writer, tidy_inside
+from lorarec.progress import Progress
 from lorarec.prompts import PromptBuilder
 
 #: Steps between checkpoints.
@@ -61,14 +62,24 @@ def build_backbone(
             without it titles are related by shared words alone.
 
     Raises:
-        LorarecError: `out` exists, a work folder of another build is in the way, or the encoder cannot be loaded.
+        LorarecError: `out` exists, a work folder of another build is in the way or another run writes to it, the
+            encoder cannot be loaded, or the disk cannot be written to.
     """
     options = options or BuildOptions()
     out = Path(out)
     if out.exists():
         raise LorarecError(f"{out} exists already: choose another --out")
     work = out.with_name(out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
+    with disk_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
+    with only_writer(work), disk_errors(work, only_disk=True):
+        return _build(datasets, out, encoder, options, work)
+
+
+def _build(
+    datasets: Sequence[Dataset], out: Path, encoder: str | Path | None, options: BuildOptions, work: Path
+) -> Path:
+    tidy_inside(work)
     plan = {
         "datasets": {dataset.name: dataset.fingerprint for dataset in datasets},
         "encoder": Path(encoder).name if encoder else None,
@@ -157,16 +168,8 @@ def _train(
     optimizer = torch.optim.AdamW(_parameter_groups(model), lr=options.learning_rate, betas=(0.9, 0.98))
     step, tokens = _resume(model, optimizer, work)
     every = max(1, options.steps // options.snapshots)
-    columns = (
-        TextColumn("Step"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     model.train()
-    with Progress(*columns) as progress, open(work / "log.jsonl", "a", encoding="utf-8") as log:
-        bar = progress.add_task("", total=options.steps, completed=step)
+    with Progress("Building", options.steps, step) as progress, open(work / "log.jsonl", "a", encoding="utf-8") as log:
         while step < options.steps:
             task, batch = draw(options.seed, step, step / options.steps, catalogues, builders)
             loss = add_gradient(model, batch)
@@ -181,12 +184,11 @@ def _train(
             row = {"step": step, "task": task, "loss": mean, "accuracy": accuracy, "tokens": tokens}
             log.write(json.dumps({**row, "norm": round(norm.item(), 3)}) + "\n")
             log.flush()
-            progress.update(bar, completed=step, description=f"{task} {mean:.3f}")
+            progress.update(step, f"loss {mean:.3f} ({task})")
+            if step % every == 0:  # before the checkpoint, after which a run goes on without this snapshot
+                _snapshot(model, tokenizer, work / "snapshots" / f"{step:06d}")
             if step % CHECKPOINT_EVERY == 0 or step == options.steps:
                 _checkpoint(model, optimizer, step, tokens, work)
-            if step % every == 0:
-                model.save_pretrained(work / "snapshots" / f"{step:06d}")
-                tokenizer.save_pretrained(work / "snapshots" / f"{step:06d}")
     return tokens
 
 
@@ -202,11 +204,18 @@ def _parameter_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
 
 
+def _snapshot(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    if folder.exists():  # of a run that was killed before the checkpoint of this step
+        return
+    with new_folder(folder) as made:
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+
+
 def _checkpoint(model: Any, optimizer: torch.optim.Optimizer, step: int, tokens: int, work: Path) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "tokens": tokens}
-    temporary = work / "state.tmp"
-    torch.save(state, temporary)
-    temporary.rename(work / "state.pt")
+    with new_file(work / "state.pt") as temporary:
+        torch.save(state, temporary)
 
 
 def _resume(model: Any, optimizer: torch.optim.Optimizer, work: Path) -> tuple[int, int]:
@@ -214,11 +223,11 @@ def _resume(model: Any, optimizer: torch.optim.Optimizer, work: Path) -> tuple[i
     log = work / "log.jsonl"
     if not (work / "state.pt").exists():
         log.unlink(missing_ok=True)
-        shutil.rmtree(work / "snapshots", ignore_errors=True)
+        remove_folder(work / "snapshots")
         return 0, 0
     state = torch.load(work / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     lines = [line for line in log.read_text().splitlines() if line.endswith("}")][: state["step"]]
-    log.write_text("".join(line + "\n" for line in lines))
+    write_text(log, "".join(line + "\n" for line in lines))
     return state["step"], state["tokens"]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from rich.progress import track
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModel, AutoTokenizer
 
+from lorarec.artefacts import new_file
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 
 NEIGHBOURS = 12
 
@@ -31,7 +32,7 @@ def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) ->
         raise LorarecError(f"encoder {encoder} cannot be loaded: {str(error).splitlines()[0]}") from error
     order = np.argsort([len(text) for text in texts])
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
-    for start in track(range(0, len(texts), batch), "Encoding titles", transient=True):
+    for start in track(range(0, len(texts), batch), "Encoding titles"):
         rows = order[start : start + batch]
         inputs = tokenizer(
             [texts[i] for i in rows],
@@ -89,7 +90,8 @@ def relate(titles: Sequence[str], encoder: str | Path | None, file: Path) -> Rel
                 "by_meaning": _neighbours(vectors, lambda rows: rows @ vectors.T, len(titles)),
                 "vectors": vectors,
             }
-        np.savez(file, **parts)
+        with new_file(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **parts)
     with np.load(file) as saved:
         neighbours = tuple(saved[name] for name in ("by_words", "by_meaning") if name in saved)
         return Relations(words, saved.get("vectors"), neighbours)
@@ -104,7 +106,7 @@ def _neighbours(rows, similarity, count: int) -> np.ndarray:  # type: ignore[no-
     """For each row the `NEIGHBOURS` most similar others, -1 where similarity is below a tenth; (count, NEIGHBOURS)."""
     result = np.full((count, NEIGHBOURS), -1, np.int32)
     kept = min(NEIGHBOURS, count - 1)
-    for start in track(range(0, count, 1024), "Relating titles", transient=True):
+    for start in track(range(0, count, 1024), "Relating titles"):
         scores = np.asarray(similarity(rows[start : start + 1024]), np.float32)
         own = np.arange(start, start + len(scores))
         scores[np.arange(len(scores)), own] = -1

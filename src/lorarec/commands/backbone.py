@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lorarec.commands.options import quieten_transformers
+from lorarec.errors import LorarecError
+
 backbone_app = typer.Typer(help="Build a small backbone from item texts.", no_args_is_help=True)
 
 
@@ -30,11 +33,16 @@ def build(
 
     Interrupted? Run the same command again: it continues from its last checkpoint.
     """
-    from lorarec.backbone.build import BuildOptions, build_backbone
     from lorarec.data import Dataset
 
+    if out.exists():
+        raise LorarecError(f"{out} exists already: choose another --out")
+    if encoder is not None and not encoder.is_dir():
+        raise LorarecError(f"encoder {encoder} does not exist: give a sentence encoder's folder")
+    domains = [Dataset.load(path) for path in datasets]
+    quieten_transformers()
+    from lorarec.backbone.build import BuildOptions, build_backbone
+
     started = time.monotonic()
-    folder = build_backbone(
-        [Dataset.load(path) for path in datasets], out, encoder, BuildOptions(steps=steps, seed=seed)
-    )
+    folder = build_backbone(domains, out, encoder, BuildOptions(steps=steps, seed=seed))
     typer.echo(f"{folder} built in {(time.monotonic() - started) / 60:.1f} minutes; use it with --backbone {folder}")

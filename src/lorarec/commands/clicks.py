@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lorarec.evaluation import click_table, read_predictions, write_click_report
-from lorarec.evaluation import evaluate_clicks as evaluate_rows
-from lorarec.evaluation.predictions import predictions_file
+from lorarec.artefacts import refuse_existing
+from lorarec.errors import LorarecError
+from lorarec.folder_kinds import CLICK_EVALUATION
 
 
 def evaluate_clicks(
@@ -34,6 +34,14 @@ def evaluate_clicks(
 
     Example: lorarec evaluate-clicks personal/predictions.parquet --compare DIN --out reports/clicks
     """
+    if not predictions.exists():
+        raise LorarecError(f"{predictions} does not exist: give a Parquet file of predictions")
+    if out is not None:
+        refuse_existing(out, overwrite, CLICK_EVALUATION)
+    from lorarec.evaluation import click_table, read_predictions, write_click_report
+    from lorarec.evaluation import evaluate_clicks as evaluate_rows
+    from lorarec.evaluation.predictions import predictions_file
+
     file = predictions_file(predictions)
     labels, rows = read_predictions(file)
     evaluation = evaluate_rows(labels, rows, compare or list(rows)[-1], seed)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from lorarec.artefacts import refuse_existing
 from lorarec.commands.figures import print_figures
@@ -22,9 +21,10 @@ from lorarec.data.sources.table import Columns
 from lorarec.data.splits import draw_split
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Quote, TableOptions
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import DATASET
+from lorarec.progress import Progress
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
-_progress = Console(stderr=True)
 COLUMNS, OPTIONS = Columns(), TableOptions()
 
 
@@ -90,8 +90,8 @@ def import_movielens(
 
     Example: lorarec import movielens ml-latest-small.zip --k-core 5 --out data/movies
     """
-    refuse_existing(out, overwrite)
-    with _progress.status(f"reading {path}"):
+    refuse_existing(out, overwrite, DATASET)
+    with Progress(f"Reading {path}"):
         source = read_movielens(path)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
@@ -117,7 +117,7 @@ def import_amazon(
 
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, DATASET)
     with _flags():
         source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
@@ -206,9 +206,9 @@ def import_table(
     Example: lorarec import table user_artists.dat --items artists.dat --user userID --item artistID --items-id id
     --title name --order file --out data/artists
     """
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, DATASET)
     columns = Columns(user, item, time, rating, title, items_id)
-    with _flags(), _progress.status(f"reading {interactions}"):
+    with _flags(), Progress(f"Reading {interactions}"):
         options = TableOptions(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
         source = read_table(interactions, items, columns=columns, options=options, licence=licence)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
@@ -307,7 +307,7 @@ def _finish(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    with _progress.status("assembling the dataset"):
+    with Progress("Assembling the dataset"):
         dataset = assemble(
             source,
             name=name,

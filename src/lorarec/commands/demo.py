@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lorarec.demo import FULL, QUICK, run_demo, run_personal_demo
+from lorarec.artefacts import refuse_existing
+from lorarec.commands.options import quieten_transformers
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import DEMO, PERSONALIZED
 
 Quick = Annotated[bool, typer.Option("--quick", help="A fraction of the work, to see that all parts run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -30,6 +32,10 @@ def demo(
     adapters for every user.
     """
     if context.invoked_subcommand is None:
+        refuse_existing(out, overwrite, DEMO)
+        quieten_transformers()
+        from lorarec.demo import FULL, QUICK, run_demo
+
         run_demo(out, QUICK if quick else FULL, seed, overwrite)
     elif any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
         raise LorarecError("options of `demo personal` go behind it, as in: lorarec demo personal --quick")
@@ -48,4 +54,8 @@ def personal(
 
     Runs offline on two cores in less than ten minutes and compares both with one adapter for all users.
     """
+    refuse_existing(out, overwrite, PERSONALIZED)
+    quieten_transformers()
+    from lorarec.demo import run_personal_demo
+
     run_personal_demo(out, quick, seed, overwrite)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import Device, Dtype, Quantization, TrustRemoteCode, load_backbone
 
 
 def doctor(
@@ -28,12 +28,11 @@ def doctor(
 
     Example: lorarec doctor Qwen/Qwen2.5-0.5B-Instruct
     """
-    from lorarec.backbone import Backbone
     from lorarec.errors import LorarecError
     from lorarec.prompts import READOUTS, PromptBuilder
     from lorarec.scoring import check_scoring
 
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code, check=False)
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code, check=False)
     found = check_scoring(model.model)
     readouts = {}
     for readout in READOUTS:

@@ -7,11 +7,20 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Engine, Quantization, TrustRemoteCode, running
+from lorarec.artefacts import refuse_existing
+from lorarec.commands.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Engine,
+    Quantization,
+    TrustRemoteCode,
+    require_adapters,
+    running,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.evaluation import evaluate as evaluate_rows
-from lorarec.evaluation import evaluation_table, ranker_rows, split_warning
+from lorarec.folder_kinds import EVALUATION
 
 
 def evaluate(
@@ -49,17 +58,23 @@ def evaluate(
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
     """
-    console, progress = Console(), Console(stderr=True)
+    console, told = Console(), Console(stderr=True)
+    named = _named(adapter or [])
+    require_adapters(named.values())
+    if out is not None:
+        refuse_existing(out, overwrite, EVALUATION)
     data = Dataset.load(dataset)
     split = load_split(data)
-    named = _named(adapter or [])
+    from lorarec.evaluation import evaluate as evaluate_rows
+    from lorarec.evaluation import evaluation_table, ranker_rows, split_warning
+
     options = (backbone, dtype, device, quantization, trust_remote_code)
     with running(engine, *options, adapters=list(named.values())) as (model, vllm):
-        rows = ranker_rows(model, data, split, named, readout, progress.is_terminal, generation, vllm)
+        rows = ranker_rows(model, data, split, named, readout, True, generation, vllm)
         for row in rows.values():
             warning = row.adapter and split_warning(row.adapter, data, split)
             if warning:
-                progress.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+                told.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         evaluation = evaluate_rows(
             data,
             split,

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from lorarec.commands.options import Address, needing_ray
+from lorarec.commands.options import Address, needing_ray, quieten_transformers
 from lorarec.errors import LorarecError
-from lorarec.experiments import Processes, Workers, fill
+from lorarec.experiments.keys import read_table
 
 
 def experiment(
@@ -64,9 +64,12 @@ def experiment(
       lorarec experiment recipes/figures4-5.yaml --out figures
     """
     console, told = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
-    bars = console.is_terminal and workers == 1 and not as_json
     if address and engine != "ray":
         raise LorarecError("--address is of the ray engine: add --engine ray")
+    read_table(recipe)  # refuses what is no recipe before anything heavy is loaded
+    quieten_transformers()
+    from lorarec.experiments import Processes, Workers, fill
+
     with ExitStack() as stack:
         doing: Workers = Processes(workers)
         if engine == "ray":
@@ -75,7 +78,7 @@ def experiment(
                 from lorarec.ray_cluster import cluster
             stack.enter_context(cluster(address))
             doing = RayTasks(workers)
-        filled = fill(recipe, out, workers=doing, console=told, progress=bars)
+        filled = fill(recipe, out, workers=doing, console=told, progress=workers == 1)
     if as_json:
         typer.echo(json.dumps(filled.figures, indent=2, ensure_ascii=False))
     else:

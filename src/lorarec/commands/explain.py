@@ -7,8 +7,18 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    load_backbone,
+    require_adapters,
+    require_index,
+)
 from lorarec.data import Dataset
+from lorarec.data.history import history_of
 
 
 def explain(
@@ -35,15 +45,17 @@ def explain(
 
     Example: lorarec explain data/shop --user u42 --item i7 --adapter adapters/mixed
     """
-    from lorarec.backbone import Backbone
+    require_adapters([] if adapter is None else [adapter])
+    require_index(index)
+    data = Dataset.load(dataset)
+    history_of(data, user)
     from lorarec.ranking import Ranker
     from lorarec.ranking import explain as explain_item
     from lorarec.ranking.tables import explanation_table
     from lorarec.retrieval import Index
 
-    data = Dataset.load(dataset)
     loaded = None if index is None else Index.load(index, data)
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
     with Ranker(model, adapter) as ranker:
         found = explain_item(ranker, data, user, item, pool, loaded)
     if as_json:

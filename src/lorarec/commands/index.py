@@ -32,12 +32,15 @@ def index(
     """
     from lorarec.artefacts import refuse_existing
     from lorarec.data import Dataset
+    from lorarec.folder_kinds import INDEX
+
+    refuse_existing(out, overwrite, INDEX)
+    begin = time.perf_counter()
+    data = Dataset.load(dataset)
     from lorarec.retrieval import Index
     from lorarec.sequential import NextItemOptions
 
-    refuse_existing(out, overwrite)
-    begin = time.perf_counter()
-    made = Index.build(Dataset.load(dataset), NextItemOptions(epochs=epochs, width=width, seed=seed), progress=True)
+    made = Index.build(data, NextItemOptions(epochs=epochs, width=width, seed=seed), progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

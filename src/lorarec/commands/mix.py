@@ -8,12 +8,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorarec.backbone.load import Backbone
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.artefacts import refuse_existing
+from lorarec.commands.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    load_backbone,
+    require_adapters,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.mixing import CasePrompts
-from lorarec.mixing import mix as mix_adapters
+from lorarec.folder_kinds import ADAPTER
+from lorarec.progress import Progress
 
 
 def mix(
@@ -52,12 +60,17 @@ def mix(
     given = _parsed(weights)
     if method != "fixed" and dataset is None:
         raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    require_adapters(adapters)
+    refuse_existing(out, overwrite, ADAPTER)
+    data = None if method == "fixed" or dataset is None else Dataset.load(dataset)
+    split = None if data is None else load_split(data)
+    from lorarec.mixing import CasePrompts
+    from lorarec.mixing import mix as mix_adapters
+
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
     found: dict[str, Any] = {}
     record: dict[str, Any] = {}
-    if method != "fixed" and dataset is not None:
-        data = Dataset.load(dataset)
-        split = load_split(data)
+    if data is not None and split is not None:
         made = CasePrompts(model, adapters)
         found["builder"] = made.builder
         record = {"dataset": data.name, "dataset_fingerprint": data.fingerprint, "seed": seed}
@@ -66,20 +79,21 @@ def mix(
         else:
             found["prompts"] = made.unlabelled(data, split, setting, prompts, seed)
             record["setting"] = setting
-    result = mix_adapters(
-        model,
-        adapters,
-        out=out,
-        method=method,
-        combine=combine,
-        scope=scope,
-        weights=given,
-        objective=objective,
-        rank=rank,
-        record=record,
-        overwrite=overwrite,
-        **found,
-    )
+    with Progress(f"Mixing by {method}"):
+        result = mix_adapters(
+            model,
+            adapters,
+            out=out,
+            method=method,
+            combine=combine,
+            scope=scope,
+            weights=given,
+            objective=objective,
+            rank=rank,
+            record=record,
+            overwrite=overwrite,
+            **found,
+        )
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "weights": result.weights, "stopped": result.trace.stopped}))
         return

@@ -1,6 +1,6 @@
 """Options that several verbs share: of the backbone, and of the engine that it or the work runs in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lorarec.errors import LorarecError
+
+EMBEDDED = "embedded"
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
@@ -28,6 +30,51 @@ Engine = Annotated[
     typer.Option(help="What runs the backbone; vllm is installed in an environment of its own, see README.md."),
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it.")]
+
+
+def require_adapters(folders: Iterable[str | Path]) -> None:
+    """Refuse folders that are not there, before the libraries that read adapters are loaded.
+
+    Raises:
+        LorarecError: naming the first.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
+
+
+def require_index(folder: Path | None) -> None:
+    """Refuse a folder that is no index, before the libraries that read one are loaded.
+
+    Raises:
+        LorarecError: naming it.
+    """
+    if folder is not None and not (folder / "index.json").is_file():
+        raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
+
+
+def quieten_transformers() -> None:
+    """No bar for the loading of weights; bars of downloads stay."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # turns off those of downloads as well
+    enable_progress_bars()
+
+
+def load_backbone(
+    backbone: str,
+    dtype: str = "auto",
+    device: str | None = None,
+    quantization: str | None = None,
+    trust_remote_code: bool = False,
+    check: bool = True,
+) -> "Backbone":
+    """As `Backbone.load`, without a bar for its weights."""
+    quieten_transformers()
+    from lorarec.backbone import Backbone
+
+    return Backbone.load(backbone, dtype, device, quantization, trust_remote_code, check)
 
 
 @contextmanager
@@ -58,19 +105,19 @@ def running(
     Raises:
         LorarecError: the backbone or an adapter is unusable, vLLM is missing, or an option that it does not take.
     """
-    from lorarec.adapters import read_adapter
-    from lorarec.backbone import Backbone
-    from lorarec.ranking import VllmEngine
-    from lorarec.ranking.vllm_start import require_vllm
-
+    require_adapters(adapters)
     if engine == "torch":
-        yield Backbone.load(backbone, dtype, device, quantization, trust_remote_code), None
+        yield load_backbone(backbone, dtype, device, quantization, trust_remote_code), None
         return
     for option, value in (("device", device), ("quantization", quantization)):
         if value is not None:
             raise LorarecError(f"--{option} is for --engine torch: vLLM takes the device it is installed for")
+    from lorarec.adapters import read_adapter
+    from lorarec.ranking import VllmEngine
+    from lorarec.ranking.vllm_start import require_vllm
+
     require_vllm()
-    model = Backbone.load(backbone, dtype, "cpu", None, trust_remote_code, check=False)
+    model = load_backbone(backbone, dtype, "cpu", None, trust_remote_code, check=False)
     read = [read_adapter(adapter, model) for adapter in adapters]
     # vLLM has weights of its own; the layers' shapes are enough to check adapters.
     model.model.to("meta")  # type: ignore[arg-type]

@@ -1,34 +1,36 @@
 """`lorarec personalize`: adapters that a router mixes for every user, and a user's own as a plain PEFT folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from lorarec.adapters import read_adapter
-from lorarec.backbone.load import EMBEDDED, Backbone
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
-from lorarec.conventional import MODELS
-from lorarec.data import Dataset, load_split
-from lorarec.evaluation import (
-    click_table,
-    evaluation_table,
-    report_choice,
-    report_clicks,
-    split_warning,
-    told_of_leaning,
-    told_of_test,
+from lorarec.artefacts import read_json, refuse_existing
+from lorarec.commands.options import (
+    EMBEDDED,
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    load_backbone,
+    require_adapters,
 )
-from lorarec.evaluation.evaluate import tested_settings
-from lorarec.personal import ChooseOptions, PersonalizeOptions, choose_by_user, export_user
-from lorarec.personal import personalize as train_personal
-from lorarec.personal.options import Retrieval
-from lorarec.personal.split_users import TITLES
-from lorarec.personal.users import trained_with
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER, CHOSEN, PERSONALIZED
+from lorarec.personal.options import TITLES, ChooseOptions, PersonalizeOptions, Retrieval
 
+if TYPE_CHECKING:
+    from lorarec.evaluation import ClickEvaluation, Evaluation
+    from lorarec.personal import Chosen
+
+#: The keys of `lorarec.conventional.MODELS`, whose import takes seconds.
+RECOMMENDERS = ("deepfm", "autoint", "dcnv2", "gru4rec", "caser", "sasrec", "din", "sim")
 DEFAULT, CHOICE = PersonalizeOptions(), ChooseOptions()
 
 personalize_app = typer.Typer(help="Train adapters that are mixed for every user; export a user's own.")
@@ -47,8 +49,8 @@ def train(
     crm: Annotated[
         str,
         typer.Option(
-            help=f"Conventional recommender to train ({', '.join(MODELS)}), or the folder of a trained one, such as "
-            "crm/ of an earlier OUT."
+            help=f"Conventional recommender to train ({', '.join(RECOMMENDERS)}), or the folder of a trained one, such "
+            "as crm/ of an earlier OUT."
         ),
     ] = "din",
     samples: Annotated[int, typer.Option(help="Training events for the language model.")] = DEFAULT.samples,
@@ -116,8 +118,14 @@ def train(
     options: dict[str, Any] = {name: value for name, value in context.params.items() if name in names}
     options["targets"] = tuple(name.strip() for name in targets.split(","))
     PersonalizeOptions.build(**options)  # bad options are refused before anything heavy is loaded
+    refuse_existing(out, overwrite, PERSONALIZED)
+    _refuse_unknown(crm, RECOMMENDERS)
     data = Dataset.load(dataset)
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    from lorarec.evaluation import click_table, report_clicks, told_of_test
+    from lorarec.personal import personalize as train_personal
+
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
+    reports: list[ClickEvaluation] = []
     result = train_personal(
         model,
         data,
@@ -126,10 +134,11 @@ def train(
         shared=shared or (),
         resume=resume,
         overwrite=overwrite,
-        progress=not as_json,
+        progress=True,
+        report=lambda made: reports.append(report_clicks(made)),
         **options,
     )
-    evaluation = report_clicks(result)
+    (evaluation,) = reports
     if as_json:
         typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "test": result.record["test"]}))
         return
@@ -149,8 +158,9 @@ def choose(
     crm: Annotated[
         str,
         typer.Option(
-            help=f"Conventional recommender that tells users apart ({', '.join(MODELS)}), the folder of a trained one, "
-            f"such as crm/ of an earlier OUT, or {TITLES}: the titles of their histories, where there are no ratings."
+            help=f"Conventional recommender that tells users apart ({', '.join(RECOMMENDERS)}), the folder of a "
+            f"trained one, such as crm/ of an earlier OUT, or {TITLES}: the titles of their histories, where "
+            "there are no ratings."
         ),
     ] = "din",
     setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Whose test cases are ranked.")] = "warm",
@@ -187,19 +197,34 @@ def choose(
     names = {field.name for field in fields(ChooseOptions)}
     options = {name: value for name, value in context.params.items() if name in names}
     ChooseOptions(**options)  # bad options are refused before anything heavy is loaded
+    refuse_existing(out, overwrite, CHOSEN)
+    _refuse_unknown(crm, (*RECOMMENDERS, TITLES))
     data = Dataset.load(dataset)
+    require_adapters([general, specific])
     split = load_split(data)
+    from lorarec.adapters import read_adapter
+    from lorarec.evaluation import evaluation_table, report_choice, split_warning, told_of_leaning
+    from lorarec.evaluation.evaluate import tested_settings
+    from lorarec.evaluation.report import METRICS
+    from lorarec.personal import choose_by_user
+
     tested_settings(data, split, [setting])
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
     for folder in (general, specific):
         if warning := split_warning(read_adapter(folder, model), data, split):
             Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-    told = not as_json
-    choose_by_user(model, [general, specific], data, split, out, crm=crm, overwrite=overwrite, progress=told, **options)
     adapters = {"general": general, "specific": specific}
-    evaluation, lean = report_choice(model, data, split, out, adapters, setting, limit=limit, seed=seed, progress=told)
+    reports: list[tuple[Evaluation, dict[str, Any]]] = []
+
+    def report(made: "Chosen") -> None:
+        sample: dict[str, Any] = {"limit": limit, "seed": seed, "progress": True}
+        reports.append(report_choice(model, data, split, made.folder, adapters, setting, **sample))
+
+    how: dict[str, Any] = {"crm": crm, "overwrite": overwrite, "progress": True, "report": report}
+    choose_by_user(model, [general, specific], data, split, out, **how, **options)
+    ((evaluation, lean),) = reports
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "leaning": lean}))
+        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "leaning": lean}))
         return
     console = Console()
     console.print(evaluation_table(evaluation, setting))
@@ -227,7 +252,18 @@ def export(
 
     Example: lorarec personalize export personal --user 42 --out adapters/user-42
     """
-    model = Backbone.load(backbone or trained_with(folder), dtype, device, trust_remote_code=trust_remote_code)
+    refuse_existing(out, overwrite, ADAPTER)
+    if not folder.is_dir():
+        raise LorarecError(f"{folder} does not exist: give what `lorarec personalize train` wrote")
+    from lorarec.personal import export_user
+    from lorarec.personal.users import trained_with
+
+    model = load_backbone(backbone or trained_with(folder), dtype, device, trust_remote_code=trust_remote_code)
     routed = export_user(folder, user, out, model, overwrite)
     mean = "" if routed else " (no history to choose by, so it is the router's mean mixture)"
     typer.echo(f"Adapter of user {user}{mean} written to {out}")
+
+
+def _refuse_unknown(crm: str, names: Sequence[str]) -> None:
+    if crm not in names and not Path(crm).is_dir():
+        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(names)}")

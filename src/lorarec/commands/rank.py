@@ -5,10 +5,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
+import polars as pl
 import typer
 
-from lorarec.commands.options import Address, BackboneId, Device, Dtype, Quantization, TrustRemoteCode, needing_ray
+from lorarec.artefacts import refuse_existing
+from lorarec.commands.options import (
+    EMBEDDED,
+    Address,
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    needing_ray,
+    quieten_transformers,
+    require_adapters,
+    require_index,
+)
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import RANKING
 
 
 def rank(
@@ -60,16 +76,15 @@ def rank(
     """
     if engine == "torch" and (workers or address):
         raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
-    import polars as pl
-    from rich.console import Console
-
-    from lorarec.backbone.load import EMBEDDED
-    from lorarec.data import Dataset
-    from lorarec.ranking.parts import Engine, refuse_stranger, score_population
+    if overwrite or not (out / RANKING.marker).is_file():
+        refuse_existing(out, overwrite, RANKING)
+    require_adapters([] if adapter is None else [adapter])
+    require_index(index)
+    data = Dataset.load(dataset)
+    quieten_transformers()
+    from lorarec.ranking.parts import Engine, score_population
     from lorarec.ranking.population import Job, TorchEngine, population
 
-    refuse_stranger(out, overwrite)
-    data = Dataset.load(dataset)
     asked = population(data, users)
     if backbone != EMBEDDED and Path(backbone).is_dir():
         backbone = str(Path(backbone).resolve())
@@ -96,9 +111,7 @@ def rank(
             chosen = RayEngine(job, workers or 1)
         else:
             chosen = TorchEngine(job, data)
-        figures = score_population(
-            chosen, asked, out, part_size, overwrite, names, progress=Console(stderr=True).is_terminal
-        )
+        figures = score_population(chosen, asked, out, part_size, overwrite, names, progress=True)
     nothing_left = pl.scan_parquet(out / "part-*.parquet").filter(pl.col("item_ids").list.len() == 0)
     figures["users_with_nothing_left"] = nothing_left.select(pl.len()).collect().item()
     if as_json:

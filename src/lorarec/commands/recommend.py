@@ -7,8 +7,19 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Engine, Quantization, TrustRemoteCode, running
+from lorarec.commands.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Engine,
+    Quantization,
+    TrustRemoteCode,
+    require_adapters,
+    require_index,
+    running,
+)
 from lorarec.data import Dataset
+from lorarec.data.history import history_of
 from lorarec.errors import LorarecError
 
 
@@ -43,14 +54,17 @@ def recommend(
 
     Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop --deny withdrawn.txt
     """
+    require_adapters([] if adapter is None else [adapter])
+    require_index(index)
+    data = Dataset.load(dataset)
+    history_of(data, user)
+    only = None if allow is None else _item_ids(allow, data)
+    refused = [item for path in (deny, out_of_stock) if path for item in _item_ids(path, data)]
     from lorarec.ranking import Ranker
     from lorarec.ranking import recommend as recommend_items
     from lorarec.ranking.tables import recommendation_table
     from lorarec.retrieval import Index
 
-    data = Dataset.load(dataset)
-    only = None if allow is None else _item_ids(allow, data)
-    refused = [item for path in (deny, out_of_stock) if path for item in _item_ids(path, data)]
     loaded = None if index is None else Index.load(index, data)
     options = (backbone, dtype, device, quantization, trust_remote_code)
     with (

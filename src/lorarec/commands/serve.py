@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.commands.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    load_backbone,
+    require_index,
+)
 from lorarec.errors import LorarecError
 
 
@@ -72,22 +80,25 @@ def serve(
 
       LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/lorarec
     """
+    from lorarec.data import Dataset
+
+    data = Dataset.load(dataset)
+    require_index(index)
+    if not adapters.is_dir():
+        raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
     try:
         from lorarec.serving.run import listen, require_key
         from lorarec.serving.run import serve as run_service
         from lorarec.serving.service import Service, ServiceOptions
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
-    from lorarec.backbone import Backbone
-    from lorarec.data import Dataset
     from lorarec.retrieval import Index
 
     key = os.environ.get("LORAREC_API_KEY")
     require_key(host, key)
-    data = Dataset.load(dataset)
     made = None if index is None else Index.load(index, data)
     bound = listen(host, port)
-    model = Backbone.load(backbone, dtype, device, quantization, trust_remote_code)
+    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
     options = ServiceOptions(combine, load or None, token_budget, wait_ms / 1000, queue, pool)
     service = Service(model, data, adapters, _url(db or f"{dataset.resolve()}.db"), options, made)
     names = ", ".join(service.shelf.loaded) or "no adapter"

@@ -9,13 +9,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorarec.artefacts import read_json
-from lorarec.backbone.load import EMBEDDED, Backbone
-from lorarec.commands.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode
+from lorarec.artefacts import read_json, refuse_existing
+from lorarec.commands.options import (
+    EMBEDDED,
+    BackboneId,
+    Device,
+    Dtype,
+    Quantization,
+    TrustRemoteCode,
+    load_backbone,
+    require_adapters,
+)
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
 from lorarec.training import TrainOptions, read_recipe
-from lorarec.training import train as train_adapter
 from lorarec.training.options import Balance, Loss, NegativeSampling, Precision, Readout
 
 #: What may be said besides the fields of `TrainOptions`, and what holds where nobody says anything.
@@ -109,16 +117,21 @@ def train(
     options = TrainOptions.build(**chosen)  # bad options are refused before anything heavy is loaded
     if not run["out"] or not run["datasets"]:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
+    refuse_existing(run["out"], overwrite, ADAPTER)
+    require_adapters([run["from"]] if run["from"] else [])
+    pairs = _load(run["datasets"], run["few_shot"], options.seed)
+    from lorarec.training import train as train_adapter
+
     # Under a launcher every process moves its own copy to its own device.
     device = "cpu" if "WORLD_SIZE" in os.environ else run["device"]
     folder = train_adapter(
-        Backbone.load(run["backbone"], run["dtype"], device, run["quantization"], trust_remote_code),
-        _load(run["datasets"], run["few_shot"], options.seed),
+        load_backbone(run["backbone"], run["dtype"], device, run["quantization"], trust_remote_code),
+        pairs,
         run["out"],
         start_from=run["from"],
         resume=resume,
         overwrite=overwrite,
-        progress=not as_json,
+        progress=True,
         **chosen,
     )
     if os.environ.get("RANK", "0") == "0":

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +15,8 @@ from lorarec.conventional.fields import Batch, Encoder
 from lorarec.conventional.registry import build
 from lorarec.data.clicks import ClickLog
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import RECOMMENDER
+from lorarec.progress import track
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
 #: Key of the vectors by which histories are retrieved, among the weights.
@@ -63,7 +64,7 @@ class Conventional:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, RECOMMENDER) as folder:
             state = self.model.state_dict()
             if self.encoder.embeddings is not None:
                 state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)
@@ -115,5 +116,5 @@ def read_events(
     if len(events) == 0:
         raise LorarecError("no events to score: give at least one")
     parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
-    shown = track(parts, title, disable=not progress, transient=True)
+    shown = track(parts, title, progress)
     return np.concatenate([read(batch_of(part)).numpy() for part in shown])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -17,6 +16,7 @@ from lorarec.conventional.registry import build
 from lorarec.data.clicks import PARTS, TRAIN, VALID, ClickLog
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.metrics.clicks import auc
+from lorarec.progress import track
 from lorarec.training.best import BestEpoch
 
 
@@ -131,7 +131,7 @@ def train(
         order = np.random.default_rng([options.seed, epoch]).permutation(events)
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
         model.train()
-        for batch in track(batches, f"{title}, epoch {epoch + 1}", disable=not progress, transient=True):
+        for batch in track(batches, f"{title}, epoch {epoch + 1}", progress):
             loss = binary_cross_entropy_with_logits(model(batch_of(batch)), torch.tensor(log.label[batch]).float())
             optimizer.zero_grad()
             loss.backward()

@@ -15,6 +15,7 @@ from lorarec.artefacts import new_folder, read_json, write_json
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.content_hash import content_hash
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import DATASET
 
 INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64, RATING: pl.Float32})
 
@@ -109,7 +110,7 @@ class Dataset:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, DATASET) as folder:
             self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
             self.items.write_parquet(folder / "items.parquet", compression="zstd")
             if self.users is not None:

@@ -1,61 +1,51 @@
 """Opening what users hand in: plain or gzipped lines and tables, with errors that name the file and the line."""
 
 import ast
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import polars as pl
-from rich.console import Console
-from rich.progress import wrap_file
 
+from lorarec.data.archives import gunzip, gzip_errors
 from lorarec.errors import LorarecError
+from lorarec.progress import track_reading
 
 _BLOCK_BYTES = 32 << 20
+_LONGEST_LINE = 64 << 20
 
 
 @contextmanager
 def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
-    """The bytes of a plain or gzipped file, told apart by content; with `progress` a bar on stderr shows the reading.
+    """The bytes of a plain or gzipped file, told apart by content; with `progress` stderr shows the reading.
 
     Raises:
-        LorarecError: the file cannot be read, or its gzip stream is truncated or damaged.
+        LorarecError: the file cannot be read, its gzip stream is truncated or damaged, or far too much comes out of it.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            bar = wrap_file(
-                raw,
-                total=path.stat().st_size,
-                description=f"reading {path.name}",
-                console=Console(stderr=True),
-                transient=True,
-                disable=not progress,
-            )
-            with bar as shown:
-                yield gzip.GzipFile(fileobj=shown) if zipped else shown  # type: ignore[misc]
-    except EOFError as error:
-        raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise LorarecError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
-    except OSError as error:
-        raise LorarecError(f"cannot read {path}: {error.strerror or error}") from error
+    with gzip_errors(path), open(path, "rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        with track_reading(raw, path, progress) as shown:
+            yield gunzip(shown, path) if zipped else shown
 
 
 def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Blocks of whole lines with the number of their first line, counted from 1."""
+    """Blocks of whole lines with the number of their first line, counted from 1.
+
+    Raises:
+        LorarecError: a line is longer than `_LONGEST_LINE`; see `opened` as well.
+    """
     number, rest = 1, b""
     with opened(path, progress) as stream:
         while block := stream.read(_BLOCK_BYTES):
             head, newline, tail = block.rpartition(b"\n")
             if not newline:
                 rest += tail
+                if len(rest) > _LONGEST_LINE:
+                    raise LorarecError(f"{path}: line {number} is longer than {_LONGEST_LINE >> 20} MiB: is it text?")
                 continue
             yield number, rest + head + newline
             number += head.count(b"\n") + 1
@@ -67,7 +57,7 @@ def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int,
 def first_line(path: str | Path) -> str:
     """The first line without its end."""
     with opened(path) as stream:
-        return stream.readline().decode("utf-8", errors="replace").rstrip("\r\n")
+        return stream.readline(_LONGEST_LINE).decode("utf-8", errors="replace").rstrip("\r\n")
 
 
 def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,6 +76,8 @@ def parse_record(line: bytes, where: str) -> dict[str, Any]:
     """One object from JSON or from a Python literal; nothing is ever evaluated."""
     try:
         value = json.loads(line)
+    except RecursionError:
+        raise LorarecError(f"{where} is nested too deep: mend or remove it") from None
     except ValueError:
         try:
             value = ast.literal_eval(line.decode("utf-8", errors="replace").strip())

@@ -10,6 +10,7 @@ from lorarec.artefacts import new_folder, read_json, write_json
 from lorarec.data.content_hash import content_hash
 from lorarec.data.dataset import read_parquet
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import SPLIT
 
 WARM, NEW_ITEM = "warm", "new-item"
 
@@ -42,7 +43,7 @@ class Split:
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write the split folder, whole or not at all: train, valid and test-SETTING as Parquet, and split.json."""
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, SPLIT) as folder:
             self.train.write_parquet(folder / "train.parquet", compression="zstd")
             self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
             for setting, cases in self.test.items():

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 
 def title_vectors(titles: Sequence[str]) -> csr_matrix:
@@ -11,6 +10,8 @@ def title_vectors(titles: Sequence[str]) -> csr_matrix:
 
     scikit-learn's defaults: words of two and more characters, smooth idf.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes seconds to load
+
     try:
         return TfidfVectorizer().fit_transform(titles).tocsr()
     except ValueError:  # "empty vocabulary": titles of single characters

@@ -11,12 +11,14 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.data.sample import GENERAL_DOMAINS, SPECIFIC_DOMAIN, load_sample
 from lorarec.evaluation import Evaluation, evaluate, evaluation_table, ranker_rows, write_report
+from lorarec.folder_kinds import DEMO
 from lorarec.mixing import CasePrompts, mix
 from lorarec.ranking import Ranker, recommend
 from lorarec.ranking.tables import recommendation_table
 from lorarec.training import train
 
 SETTINGS = ("warm", "new-item")
+ADAPTERS = "adapters"
 #: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
 TRAINING: dict[str, Any] = {
     **{"epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0, "eval_users": 0},
@@ -51,12 +53,19 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
+    with new_folder(out, overwrite, DEMO) as made:
+        evaluation = _fill(made, size, seed)
     console = Console()
-    adapters = out / "adapters"
-    with new_folder(out, overwrite):
-        pass
+    console.print(f"Report: {out / 'report.md'}")
+    told = f"To try them in a page: lorarec serve {out / 'dataset'} --adapters {out / ADAPTERS}"
+    console.print(told, soft_wrap=True)
+    return evaluation
+
+
+def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
+    console = Console()
     console.rule("1. Data: MovieLens, cut by genre into domains without common films")
-    specific = load_sample(SPECIFIC_DOMAIN).save(out / "dataset")
+    specific = load_sample(SPECIFIC_DOMAIN).save(made / "dataset")
     split = leave_one_out(specific, seed=seed)
     general = [_with_split(domain, seed) for domain in GENERAL_DOMAINS]
     for dataset in (specific, *(dataset for dataset, _ in general)):
@@ -65,13 +74,15 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     backbone = Backbone.load()
     options: dict[str, Any] = {**TRAINING, "samples": size.cases, "seed": seed}
     console.rule("2. General adapter: " + ", ".join(GENERAL_DOMAINS))
-    pair = [train(backbone, general, adapters / "general", progress=True, **options)]
+    pair = [train(backbone, general, made / ADAPTERS / "general", progress=True, **options)]
     console.rule(f"3. Specific adapter: {SPECIFIC_DOMAIN}")
-    pair.append(train(backbone, [(specific, split)], adapters / "specific", progress=True, **options))
+    pair.append(train(backbone, [(specific, split)], made / ADAPTERS / "specific", progress=True, **options))
     console.rule("4. Mixtures: grid on validation, entropy on unlabelled prompts")
-    cases = CasePrompts(backbone, pair)
+    cases, adapters = CasePrompts(backbone, pair), made / ADAPTERS
     validation = cases.validation(specific, split, size.prompts, seed)
-    grid = mix(backbone, pair, out=adapters / "grid", method="grid", validation=validation, builder=cases.builder)
+    grid = mix(
+        backbone, pair, out=made / ADAPTERS / "grid", method="grid", validation=validation, builder=cases.builder
+    )
     _tell_weights(console, "grid", grid.weights)
     parts = []
     for setting in SETTINGS:
@@ -83,15 +94,13 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
         rows = ranker_rows(backbone, specific, split, compared)
         parts.append(evaluate(specific, split, rows, settings=[setting], limit=size.users, seed=seed))
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
-    write_report(evaluation, out)
+    write_report(evaluation, made)
     console.rule("5. Results")
     for setting in SETTINGS:
         console.print(evaluation_table(evaluation, setting))
     user = split.test["warm"]["user_id"][0]
     with Ranker(backbone, grid.folder) as ranker:
         console.print(recommendation_table(recommend(ranker, specific, user), f"Ten films for user {user}"))
-    console.print(f"Report: {out / 'report.md'}")
-    console.print(f"To try them in a page: lorarec serve {out / 'dataset'} --adapters {adapters}", soft_wrap=True)
     return evaluation
 
 

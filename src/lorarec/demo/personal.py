@@ -11,7 +11,8 @@ from lorarec.backbone import Backbone
 from lorarec.data.columns import USER
 from lorarec.data.sample import load_whole_sample
 from lorarec.evaluation import ClickEvaluation, click_table, report_clicks, told_of_test
-from lorarec.personal import export_user, personalize
+from lorarec.folder_kinds import PERSONALIZED
+from lorarec.personal import Personalized, export_user, personalize
 
 #: Few samples and passes, for minutes on two cores.
 FULL: dict[str, Any] = {
@@ -37,7 +38,7 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
         LorarecError: `out` exists or cannot be written to.
     """
     console = Console()
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, PERSONALIZED)
     data, options = load_whole_sample(), FULL
     if quick:
         kept = data.interactions[USER].unique(maintain_order=True).gather_every(QUICK_ONE_IN)
@@ -48,15 +49,23 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
     console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(data.name, **counts))
     console.rule(f"2. DIN on all training ratings, adapters on {options['samples']:,} of them")
     backbone = Backbone.load()
-    result = personalize(
-        backbone, data, out, shared=["similar"], seed=seed, overwrite=overwrite, progress=True, **options
-    )
-    evaluation = report_clicks(result)
+    evaluations = []
+
+    def report(made: Personalized) -> None:
+        evaluations.append(report_clicks(made))
+        for user in _exported(made):
+            export_user(made.folder, user, made.folder / "users" / user, backbone)
+
+    how: dict[str, Any] = {"shared": ["similar"], "seed": seed, "overwrite": overwrite, "progress": True}
+    result = personalize(backbone, data, out, **how, report=report, **options)
     console.rule("3. Results on later ratings")
-    console.print(click_table(evaluation, data.name))
+    console.print(click_table(evaluations[0], data.name))
     console.print(told_of_test(result.record))
-    for user in result.predictions[USER].unique(maintain_order=True)[:EXPORTED]:
-        export_user(out, user, out / "users" / user, backbone)
+    for user in _exported(result):
         console.print(f"Adapter of user {user}: {out / 'users' / user}")
     console.print(f"Report: {out / 'report.md'}")
-    return evaluation
+    return evaluations[0]
+
+
+def _exported(result: Personalized) -> list[str]:
+    return result.predictions[USER].unique(maintain_order=True)[:EXPORTED].to_list()

@@ -11,6 +11,7 @@ from lorarec.artefacts import file_fingerprint, new_folder, versions, write_json
 from lorarec.evaluation.clicks import COLUMNS, ClickEvaluation, evaluate_clicks
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Figure
+from lorarec.folder_kinds import CLICK_EVALUATION
 from lorarec.personal import Personalized
 from lorarec.personal.few2many import DRAWN, LABEL, RECLORA, WEIGHTS
 
@@ -45,7 +46,7 @@ def write_click_report(evaluation: ClickEvaluation, predictions: Path, out: Path
         f"- predictions: {predictions} ({file_fingerprint(predictions)})",
         _versions(versions()),
     ]
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, CLICK_EVALUATION) as folder:
         write_json(folder / METRICS, evaluation.as_dict())
         write_text(folder / REPORT, _markdown(evaluation, f"Clicks of {predictions.name}", facts))
 

@@ -17,6 +17,7 @@ from lorarec.evaluation.baselines import INFORMED, baseline_rows
 from lorarec.evaluation.measure import case_values, figures_of, ranks_of, shown_to_rows
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation, RowResult, Scorer, SettingResult
+from lorarec.folder_kinds import EVALUATION
 from lorarec.metrics import ndcg
 
 
@@ -71,7 +72,7 @@ def evaluate(
         "versions": versions(),
     }
     console = Console(stderr=True, quiet=not progress, highlight=False)
-    with new_folder(out, overwrite) if out is not None else nullcontext() as folder:
+    with new_folder(out, overwrite, EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
             results[setting] = _evaluate_setting(setting, cases, everything, compare_with, seed, console)

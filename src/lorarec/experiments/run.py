@@ -15,6 +15,7 @@ from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.workers import Processes, Workers
+from lorarec.progress import Progress
 from lorarec.systems import SEEDLESS
 
 
@@ -36,7 +37,7 @@ def run_experiment(
         workers: where rows are fitted and how many side by side: one process here without it, `Processes`, or
             `RayTasks` of `lorarec.experiments.on_ray`.
         console: is told of each row that is done.
-        progress: bars of the rows' own work.
+        progress: show how far each row is, in place of how many are done.
 
     Raises:
         LorarecError: unusable data, or `out` belongs to another experiment.
@@ -91,11 +92,13 @@ def _side_by_side(
         running: dict[Future[str | None], Job] = {
             pool.submit(workers.do, run_in_process, recipe, out, job, workers.threads, progress): job for job in missing
         }
-        for count, future in enumerate(as_completed(running), 1):
-            job, why = running[future], future.result()
-            if why is not None:
-                failed[job] = why
-            console.print(f"[{count}/{len(missing)}] {job.name}: {_told(out, job, why)}", markup=False)
+        with Progress("Rows of the table", len(missing), shown=not (progress or console.quiet)) as shown:
+            for count, future in enumerate(as_completed(running), 1):
+                job, why = running[future], future.result()
+                if why is not None:
+                    failed[job] = why
+                console.print(f"[{count}/{len(missing)}] {job.name}: {_told(out, job, why)}", markup=False)
+                shown.advance()
     finally:
         pool.shutdown(cancel_futures=True)
     return failed

@@ -11,6 +11,7 @@ from lorarec.adapters import FACTORS, AdapterBank, install
 from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import EFFECT_OF_PROMPTS, WEIGHTS_BY_SETTING
 from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
 from lorarec.mixing.grid import ndcg_at_points
 from lorarec.mixing.objectives import CANDIDATES, Entropy
@@ -46,7 +47,7 @@ def where_weight_goes(
     bank = AdapterBank.from_folders(adapters, backbone)
     entropy = Entropy(objective, builder)
     found: dict[str, dict[str, Any]] = {}
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, WEIGHTS_BY_SETTING) as folder:
         with evaluation_mode(backbone.model), install(backbone.model, bank, combine) as mixed:
             for setting, examples in prompts.items():
                 weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
@@ -97,7 +98,7 @@ def effect_of_prompts(
     entropy = Entropy(objective, builder)
     generators = [np.random.default_rng(seed) for seed in seeds]
     draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, EFFECT_OF_PROMPTS) as folder:
         with evaluation_mode(backbone.model), install(backbone.model, bank, combine) as mixed:
             chosen = [
                 choose_by_entropy(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]

@@ -14,6 +14,7 @@ from lorarec.adapters.prompting import prompt_settings, recorded_settings, write
 from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
 from lorarec.mixing.choose import choose_by_entropy, evaluation_mode
 from lorarec.mixing.grid import grid_weights
 from lorarec.mixing.objectives import CANDIDATES, Entropy
@@ -88,7 +89,7 @@ def mix(
             ranks with `factors`, weights off the simplex, or `out` exists.
     """
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, ADAPTER)
     _check_choices(method, scope, adapters, weights, prompts, validation, builder)
     read = [read_adapter(folder, backbone) for folder in adapters]
     for adapter in read:
@@ -114,7 +115,7 @@ def mix(
         "mix": settings | dict(record or {}),
         "versions": versions(),
     }
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, ADAPTER) as folder:
         save_adapter(merged, folder, backbone.id, meta)
         write_template(folder, agreed_settings(read).get("template"))
         way = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}

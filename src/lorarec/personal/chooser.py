@@ -1,6 +1,6 @@
 """Who gets how much of each finished adapter: a router over {general, specific, ...}, trained on validation cases."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.data.columns import USER
 from lorarec.errors import LorarecError, refuse_unknown
+from lorarec.folder_kinds import CHOSEN
 from lorarec.mixing import CasePrompts, mix
 from lorarec.mixing.mix import agreed_settings, made_of
 from lorarec.mixing.prompts import sampled
 from lorarec.personal.model import PersonalLora
-from lorarec.personal.split_users import TITLES, fit_on_training_part, split_users
-from lorarec.personal.tune_chooser import Cases, ChooseOptions, tune_chooser
+from lorarec.personal.options import TITLES, ChooseOptions
+from lorarec.personal.split_users import fit_on_training_part, split_users
+from lorarec.personal.tune_chooser import Cases, tune_chooser
 from lorarec.personal.users import PERSONAL, REPRESENTATION, USERS, user_weights
 from lorarec.prompts import true_places
 
@@ -54,6 +56,7 @@ def choose_by_user(
     crm: str | Path = "din",
     overwrite: bool = False,
     progress: bool = False,
+    report: Callable[[Chosen], object] | None = None,
     **options: Any,
 ) -> Chosen:
     """Learn from validation cases who gets how much of each finished adapter; goes beyond RecLoRA (arXiv 2408.03533).
@@ -70,6 +73,8 @@ def choose_by_user(
             on the same training part, such as crm/ of an earlier `out`, or `titles`, which needs no ratings.
         overwrite: replace what is at `out`.
         progress: show progress bars.
+        report: is called with what was made before the folder is put in its place, so that the files that it writes
+            into `Chosen.folder` are there with all others or not at all.
         options: fields of `ChooseOptions`.
 
     Raises:
@@ -79,7 +84,7 @@ def choose_by_user(
     refuse_unknown(ChooseOptions, options)
     chosen = ChooseOptions(**options)
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, CHOSEN)
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     read = [read_adapter(folder, backbone) for folder in adapters]
@@ -110,7 +115,7 @@ def choose_by_user(
         "record": record,
         "template": template,
     }
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, CHOSEN) as folder:
         with PersonalLora(backbone, bank, fitted.representation.shape[1], **settings) as personal:
             trace = tune_chooser(personal, fitted, held_out, prompts.builder, chosen, progress)
             weights = user_weights(personal, users)
@@ -132,6 +137,8 @@ def choose_by_user(
         }
         write_json(folder / RECORD, record)
         write_template(folder, template)
+        if report is not None:
+            report(Chosen(folder, users, record))
     return Chosen(out, users, record)
 
 

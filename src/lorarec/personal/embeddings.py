@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.progress import track
 from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 from lorarec.prompts import TextEncoder
 from lorarec.scoring import pad_rows, plan_for, token_batches
 
@@ -59,7 +59,7 @@ def mean_states(
     model, trunk = backbone.model, plan_for(backbone.model).trunk
     means = np.empty((len(ids), model.config.get_text_config(decoder=True).hidden_size), np.float32)
     batches = list(token_batches(list(map(len, ids)), token_budget))
-    for batch in track(batches, "Reading titles", disable=not progress, transient=True):
+    for batch in track(batches, "Reading titles", progress):
         tokens = pad_rows([ids[i] for i in batch], model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)
         mask = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]

@@ -1,7 +1,7 @@
 """Few2Many of RecLoRA: a conventional recommender on all clicks, then personal LoRA on a few of them."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from lorarec.data import Dataset
 from lorarec.data.clicks import TEST, VALID, ClickLog, click_log
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import PERSONALIZED
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.fallback import counts_of_test
-from lorarec.personal.meta_loras import meta_loras
+from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
 from lorarec.personal.pictures import user_weights_picture
@@ -92,6 +93,7 @@ def personalize(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    report: Callable[[Personalized], object] | None = None,
     **options: Any,
 ) -> Personalized:
     """Train a conventional recommender on all training clicks, and a personal LoRA that it routes on a few of them.
@@ -114,6 +116,8 @@ def personalize(
         resume: go on where an interrupted run stopped; the weights end up as those of an uninterrupted run.
         overwrite: replace what is at `out`.
         progress: show progress bars.
+        report: is called with what was made before the folder is put in its place, so that the files that it writes
+            into `Personalized.folder` are there with all others or not at all.
         options: fields of `PersonalizeOptions`.
 
     Raises:
@@ -122,7 +126,7 @@ def personalize(
     """
     chosen = PersonalizeOptions.build(**options)
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, PERSONALIZED)
     for how in shared:
         if how not in RETRIEVALS:
             raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
@@ -167,7 +171,7 @@ def personalize(
         predictions = _events(log, test).with_columns(**columns)
         record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder, test)}
         record["blend"] = {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses}
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, PERSONALIZED) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
             users = user_representations(recommender)
@@ -175,6 +179,8 @@ def personalize(
             _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
             predictions.write_parquet(folder / PREDICTIONS)
             write_json(folder / RECORD, record)
+            if report is not None:
+                report(Personalized(folder, predictions, record))
     stages.remove()
     return Personalized(out, predictions, record)
 

@@ -15,6 +15,7 @@ from lorarec.adapters import FACTORS, AdapterBank, install, save_adapter
 from lorarec.adapters.prompting import write_template
 from lorarec.artefacts import new_folder, versions, write_json
 from lorarec.backbone.load import Backbone
+from lorarec.folder_kinds import ADAPTER, ROUTER
 from lorarec.mixing.choose import evaluation_mode
 from lorarec.mixing.entropy import frozen
 from lorarec.personal.router import Router
@@ -115,7 +116,7 @@ class PersonalLora(nn.Module):
         meta = self._made_with() | self.record
         listed = {name: w.tolist() for name, w in weights.items()}
         meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, ADAPTER) as folder:
             save_adapter(bank.merge(weights, self.combine), folder, self.backbone.id, meta)
             write_template(folder, self.template)
 
@@ -139,7 +140,7 @@ class PersonalLora(nn.Module):
             "layers": {name: {"scale": v.scale.tolist(), "ranks": v.ranks} for name, v in bank.layers.items()},
             "record": self.record,
         }
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, ROUTER) as folder:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
             write_json(folder / SETTINGS, self._made_with() | {"personal": settings})

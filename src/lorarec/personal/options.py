@@ -3,10 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from lorarec.adapters import FACTORS
 from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
-from lorarec.personal.meta_loras import TARGETS
 
+#: What RecLoRA adapts.
+TARGETS = ("q_proj", "v_proj")
+#: In place of a conventional recommender: users are told apart by the titles of their histories.
+TITLES = "titles"
 Retrieval = Literal["similar", "recent"]
 RETRIEVALS = get_args(Retrieval)
 
@@ -60,7 +62,7 @@ class PersonalizeOptions:
     rank: int = 8
     alpha: float = 16
     targets: tuple[str, ...] = TARGETS
-    combine: str = FACTORS
+    combine: str = "factors"
     temperature: float = 1.0
     lr: float = 1e-3
     warmup: float = 0.05
@@ -95,3 +97,47 @@ class PersonalizeOptions:
     def as_dict(self) -> dict[str, Any]:
         """Plain values by option name, as JSON keeps them."""
         return asdict(self) | {"targets": list(self.targets)}
+
+
+@dataclass(frozen=True)
+class ChooseOptions:
+    """How the router over finished adapters is trained.
+
+    Attributes:
+        cases: validation cases, drawn at random; all where there are fewer.
+        held_out: share of them that decides which epoch is kept, and is not trained on.
+        epochs: at most so many passes over the others.
+        patience: epochs without a lower loss on the held-out cases after which it stops.
+        batch_size: cases per step.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW.
+        combine: `factors` or `deltas`.
+        positive_from: a rating of at least this is a click to the conventional recommender.
+        stars: the highest rating of the scale.
+        token_budget: tokens, padding included, in one forward pass.
+        seed: of everything random.
+
+    Raises:
+        LorarecError: an option out of range.
+    """
+
+    cases: int = 1000
+    held_out: float = 0.25
+    epochs: int = 10
+    patience: int = 3
+    batch_size: int = 32
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    combine: str = "factors"
+    positive_from: float = 4.0
+    stars: float = 5.0
+    token_budget: int = 8192
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        at_least_one = ("epochs", "patience", "batch_size", "token_budget")
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr", "stars"))
+        if self.cases < 2:
+            raise LorarecError(f"option cases must be at least 2, some to train on and some held out, got {self.cases}")
+        if not 0 < self.held_out < 1:
+            raise LorarecError(f"option held_out must be between 0 and 1, got {self.held_out}")

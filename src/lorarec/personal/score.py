@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from rich.progress import track
 from scipy.special import expit
 
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.rows import Rows
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_batches
 
@@ -56,7 +56,7 @@ def user_scores(
     """
     found = [np.empty(0, np.float32)] * len(examples)
     batches = list(token_batches([example.length for example in examples], token_budget))
-    for batch in track(batches, "Scoring", disable=not progress, transient=True):
+    for batch in track(batches, "Scoring", progress):
         personal.set_weights(weights(batch).to(personal.backbone.model.device))
         scores = score_batch(personal.backbone.model, [examples[row] for row in batch], builder)
         for row, values in zip(batch, scores, strict=True):

@@ -14,13 +14,13 @@ from lorarec.data.columns import HISTORY, ITEM, RATING, TITLE, USER
 from lorarec.errors import LorarecError
 from lorarec.personal.embeddings import title_embeddings
 from lorarec.personal.few2many import given_recommender
+from lorarec.personal.options import TITLES
 from lorarec.personal.users import REPRESENTATION, user_representations
 
 EVENTS, VECTOR = "events", "vector"
 #: Deviations up to here are those of numbers that are the same for all.
 ALIKE = 1e-6
 #: In place of a conventional recommender: the mean embedding of the titles in a user's training history.
-TITLES = "titles"
 
 
 def training_part(dataset: Dataset, split: Split) -> Dataset:

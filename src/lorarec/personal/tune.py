@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import get_cosine_schedule_with_warmup
 
+from lorarec.artefacts import new_file
 from lorarec.errors import LorarecError
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.options import PersonalizeOptions
 from lorarec.personal.rows import Rows
+from lorarec.progress import Progress
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_batches
 
@@ -59,8 +60,7 @@ def tune(
         return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
 
     personal.train()
-    with Progress(disable=not progress) as shown:
-        bar = shown.add_task(title, total=steps, completed=schedule.last_epoch)
+    with Progress(title, steps, schedule.last_epoch, progress) as shown:
         for step in range(schedule.last_epoch, steps):
             torch.manual_seed(_seed(options.seed, DROPOUT, step))
             batch = _batch(len(rows), step, per_epoch, options)
@@ -74,7 +74,7 @@ def tune(
             schedule.step()
             if (step + 1) % options.checkpoint_every == 0:
                 _keep(parts, loss, state)
-            shown.update(bar, completed=step + 1, description=f"{title}, loss {loss:.3f}")
+            shown.update(step + 1, f"loss {loss:.3f}")
     personal.eval()
     return loss
 
@@ -118,9 +118,8 @@ def _seed(*stream: int) -> int:
 
 
 def _keep(parts: dict[str, Any], loss: float, state: Path) -> None:
-    temporary = state.with_suffix(".tmp")
-    torch.save({name: part.state_dict() for name, part in parts.items()} | {"loss": loss}, temporary)
-    temporary.rename(state)
+    with new_file(state) as temporary:
+        torch.save({name: part.state_dict() for name, part in parts.items()} | {"loss": loss}, temporary)
 
 
 def _restore(parts: dict[str, Any], state: Path) -> float:

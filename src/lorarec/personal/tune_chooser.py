@@ -6,66 +6,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
-from lorarec.adapters import FACTORS
-from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.errors import LorarecError
 from lorarec.mixing import simplex_grid
 from lorarec.mixing.batches import at_points
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.options import ChooseOptions
 from lorarec.personal.router import Router
 from lorarec.personal.score import user_scores
 from lorarec.personal.tune import MAX_NORM, add_gradient
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 from lorarec.training.losses import listwise
 
 #: The constant mixtures tried keep this distance from the simplex's corners, where a softmax has no gradient.
 LEAST_WEIGHT = 0.02
-
-
-@dataclass(frozen=True)
-class ChooseOptions:
-    """How the router over finished adapters is trained.
-
-    Attributes:
-        cases: validation cases, drawn at random; all where there are fewer.
-        held_out: share of them that decides which epoch is kept, and is not trained on.
-        epochs: at most so many passes over the others.
-        patience: epochs without a lower loss on the held-out cases after which it stops.
-        batch_size: cases per step.
-        lr: learning rate of AdamW.
-        weight_decay: of AdamW.
-        combine: `factors` or `deltas`.
-        positive_from: a rating of at least this is a click to the conventional recommender.
-        stars: the highest rating of the scale.
-        token_budget: tokens, padding included, in one forward pass.
-        seed: of everything random.
-
-    Raises:
-        LorarecError: an option out of range.
-    """
-
-    cases: int = 1000
-    held_out: float = 0.25
-    epochs: int = 10
-    patience: int = 3
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    combine: str = FACTORS
-    positive_from: float = 4.0
-    stars: float = 5.0
-    token_budget: int = 8192
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        at_least_one = ("epochs", "patience", "batch_size", "token_budget")
-        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr", "stars"))
-        if self.cases < 2:
-            raise LorarecError(f"option cases must be at least 2, some to train on and some held out, got {self.cases}")
-        if not 0 < self.held_out < 1:
-            raise LorarecError(f"option held_out must be between 0 and 1, got {self.held_out}")
 
 
 @dataclass(frozen=True)
@@ -129,7 +85,7 @@ def tune_chooser(
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
         personal.train()
         trained = 0.0
-        for batch in track(batches, f"Choosing, epoch {epoch}", disable=not progress, transient=True):
+        for batch in track(batches, f"Choosing, epoch {epoch}", progress):
             told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
             trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
             torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)

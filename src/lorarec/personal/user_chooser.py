@@ -24,10 +24,11 @@ from lorarec.data import Dataset, load_split
 from lorarec.data.dataset import read_parquet
 from lorarec.errors import LorarecError
 from lorarec.personal.chooser import CRM, RECORD, VECTORS
+from lorarec.personal.options import TITLES
 from lorarec.personal.pasts import Past, RatedPasts, TitledPasts
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
-from lorarec.personal.split_users import TITLES, Standard, fit_on_training_part
+from lorarec.personal.split_users import Standard, fit_on_training_part
 from lorarec.personal.users import PERSONAL
 
 AGAIN = "run `lorarec personalize choose` again"

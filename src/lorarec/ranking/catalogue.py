@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from lorarec.data import Dataset, Evidence, histories_of
-from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, USER
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.data.history import history_of
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranker
 from lorarec.retrieval import Index, Proposal
@@ -204,19 +205,6 @@ def _best(
         )
         for i in np.argsort(-scores, kind="stable")[:top]
     ]
-
-
-def history_of(dataset: Dataset, user: str) -> list[str]:
-    """All that a user chose, item ids in time order.
-
-    Raises:
-        LorarecError: no such user.
-    """
-    history = dataset.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
-    if not history:
-        known = ", ".join(dataset.interactions[USER].unique(maintain_order=True).head(3).to_list())
-        raise LorarecError(f"user {user} is not in dataset {dataset.name}: its users are like {known}")
-    return history
 
 
 def whole_evidence(dataset: Dataset) -> Evidence:

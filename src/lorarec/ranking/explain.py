@@ -8,8 +8,9 @@ import polars as pl
 
 from lorarec.data import Dataset, Evidence
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.data.history import history_of
 from lorarec.errors import LorarecError
-from lorarec.ranking.catalogue import history_of, log_prior, score_parts, whole_evidence
+from lorarec.ranking.catalogue import log_prior, score_parts, whole_evidence
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.reason import can_reason, write_reason
 from lorarec.retrieval import Index

@@ -1,19 +1,20 @@
 """A folder of Parquet parts, one row per user, that a killed run leaves fit to go on with; whatever engine fills it."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
-from rich.console import Console
-from rich.progress import Progress
 
-from lorarec.artefacts import TEMPORARY, read_json, refuse_existing, versions, write_json
+from lorarec.artefacts import read_json, refuse_existing, remove_folder, replace_folder, versions, write_json
 from lorarec.data.columns import USER
 from lorarec.data.content_hash import content_hash
+from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import RANKING
+from lorarec.locks import only_writer, tidy_inside
+from lorarec.progress import Progress
 
 RECORD = "rank.json"
 
@@ -62,10 +63,11 @@ def refuse_stranger(out: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something else, before models are loaded.
 
     Raises:
-        LorarecError: it is not empty, was not begun by `score_population`, and is not to be replaced.
+        LorarecError: it is not empty and was not begun by `score_population`, or holds other files beside its parts
+            and is to be overwritten.
     """
-    if not (out / RECORD).is_file():
-        refuse_existing(out, overwrite)
+    if overwrite or not (out / RECORD).is_file():
+        refuse_existing(out, overwrite, RANKING)
 
 
 def score_population(
@@ -82,14 +84,16 @@ def score_population(
     Args:
         users: from `population`.
         out: a new or empty folder, or one that was begun with the same data and options.
+        overwrite: replace a folder that was begun with whatever. What is there stays until all parts are made; they are
+            written to OUT.work meanwhile, where an interrupted run goes on.
         names: what the record tells beside fingerprints and options.
 
     Returns:
         Counts of users and parts, and of the parts that were there already.
 
     Raises:
-        LorarecError: the folder was begun with other data or options or cannot be written to, or parts are missing in
-            the end.
+        LorarecError: the folder was begun with other data or options or cannot be written to, another run writes to
+            it, or parts are missing in the end.
     """
     out, parts = Path(out), cut(users, part_size)
     refuse_stranger(out, overwrite)
@@ -101,32 +105,50 @@ def score_population(
         **(names or {}),
         "versions": versions(),
     }
-    if overwrite and out.exists():
-        shutil.rmtree(out)
-    _begin(out, record)
-    left = missing(parts, out)
-    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
-        task = bar.add_task("Ranking users", total=len(users), completed=len(users) - sum(len(p.users) for p in left))
-        for count in engine.run(left, out) if left else ():
-            bar.advance(task, count)
-    if lost := missing(parts, out):
-        raise LorarecError(
-            f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
-            "if workers run on other machines, --out must be a folder that all of them share"
-        )
-    for path in out.glob(f".*{TEMPORARY}"):  # of writers that were killed
-        path.unlink(missing_ok=True)
-    write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
-    return {"users": len(users), "parts": len(parts), "parts_before": len(parts) - len(left)}
+    if not (overwrite and (out / RECORD).is_file()):
+        return _fill(engine, parts, out, record, progress)
+    work = out.with_name(f"{out.name}.work")
+    if not _goes_on(work, made_of):
+        remove_folder(work)
+    counts = _fill(engine, parts, work, record, progress)
+    with only_writer(work):
+        replace_folder(work, out, RANKING)
+    return counts
+
+
+def _fill(engine: Engine, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
+    """Make the parts that a folder lacks; returns as `score_population` does."""
+    users = sum(len(part.users) for part in parts)
+    with disk_errors(out.parent):
+        out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        _begin(out, record)
+        tidy_inside(out)
+        left = missing(parts, out)
+        with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
+            for count in engine.run(left, out) if left else ():
+                shown.advance(count)
+        if lost := missing(parts, out):
+            raise LorarecError(
+                f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
+                "if workers run on other machines, --out must be a folder that all of them share"
+            )
+        tidy_inside(out)  # after workers that were killed
+        write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
+    return {"users": users, "parts": len(parts), "parts_before": len(parts) - len(left)}
+
+
+def _goes_on(out: Path, made_of: dict[str, Any]) -> bool:
+    """Whether a folder was begun with the same data and options."""
+    try:
+        return bool(read_json(out / RECORD)["made_of"] == made_of)
+    except (LorarecError, KeyError, TypeError):
+        return False
 
 
 def _begin(out: Path, record: dict[str, Any]) -> None:
-    """Make the folder with its record, or check that it was begun with the same."""
+    """Give a folder its record, or check that it was begun with the same."""
     if not (out / RECORD).is_file():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LorarecError(f"cannot write to {out.parent}: {error.strerror}") from error
         write_json(out / RECORD, {**record, "complete": False})
         return
     begun = read_json(out / RECORD)

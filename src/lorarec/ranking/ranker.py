@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from rich.progress import track
 
 from lorarec.adapters import Adapter, fold, read_adapter
 from lorarec.adapters.peft_io import check_backbone
@@ -15,6 +14,7 @@ from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone import Backbone
 from lorarec.data import Evidence
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder, case_examples
 from lorarec.ranking.generate import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
@@ -136,7 +136,7 @@ class Ranker:
         """Let the model write a list of titles for every example; see `generate_titles`."""
         if self.engine is not None:
             return self.engine.write(examples, self.builder, self._adapters(examples), count, constrained, progress)
-        shown = track(examples, "Writing", disable=not progress, transient=True)
+        shown = track(examples, "Writing", progress)
         return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in shown]
 
     def _adapters(self, examples: Sequence[Example]) -> list[Adapter | None]:

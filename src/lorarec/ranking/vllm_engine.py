@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from rich.progress import track
 
 from lorarec.adapters import Adapter
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.generate import TitleList
 from lorarec.ranking.vllm_start import first_line, start_vllm
@@ -72,7 +72,7 @@ class VllmEngine:
         read = self._verdicts if builder.readout == "verdict" else self._likelihoods
         requests = [self._request(adapter) for adapter in adapters]
         results: list[np.ndarray] = []
-        for group in track(list(_groups(len(examples))), "Scoring", disable=not progress, transient=True):
+        for group in track(list(_groups(len(examples))), "Scoring", progress):
             pairs = [(example, branch) for example in examples[group] for branch in example.branches]
             counts = [len(example.branches) for example in examples[group]]
             asked = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
@@ -98,7 +98,7 @@ class VllmEngine:
         """
         requests = [self._request(adapter) for adapter in adapters]
         results: list[list[int | None]] = []
-        for group in track(list(_groups(len(examples))), "Writing", disable=not progress, transient=True):
+        for group in track(list(_groups(len(examples))), "Writing", progress):
             lists = [TitleList(builder, example, count, constrained) for example in examples[group]]
             self._require_room(max(len(each.ids) + each.ahead for each in lists))
             while unfinished := [i for i, each in enumerate(lists) if not each.done]:

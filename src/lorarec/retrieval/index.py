@@ -17,6 +17,7 @@ from lorarec.data import Dataset, histories_of
 from lorarec.data.columns import HISTORY, ITEM
 from lorarec.data.title_vectors import title_vectors
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import INDEX
 from lorarec.retrieval.fusion import fuse, take_turns
 from lorarec.retrieval.learnt import Learnt, learn
 from lorarec.retrieval.sources import Popular, Source, recent
@@ -169,7 +170,7 @@ class Index:
         del arrays["chosen.data"]  # ones
         if self.learnt:
             arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.learnt.arrays().items()}
-        with new_folder(out, overwrite) as folder:
+        with new_folder(out, overwrite, INDEX) as folder:
             save_file(arrays, folder / ARRAYS)
             write_json(folder / RECORD, {**self.record, "fingerprint": file_fingerprint(folder / ARRAYS)})
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
+from lorarec.progress import track
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring.plan import PREFIX, TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
@@ -173,7 +173,7 @@ def score(
     model.eval()
     in_tree = plan_for(model).kind == TREE
     batches = list(token_batches([example.length for example in examples], token_budget))
-    for indices in track(batches, "Scoring", disable=not progress, transient=True):
+    for indices in track(batches, "Scoring", progress):
         chosen = [examples[i] for i in indices]
         if in_tree and chosen[0].length > token_budget:
             scores = [_score_chunked(model, chosen[0], builder, token_budget)]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import nn
 
 from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.progress import track
 from lorarec.sequential.model import PADDING, ItemIds, NextItem
 from lorarec.sequential.registry import SEQUENCES
 from lorarec.training.best import BestEpoch
@@ -109,7 +109,7 @@ def train_next_item(
     torch.manual_seed(options.seed)
     optimizers = _optimizers(model, options.lr)
     best = BestEpoch(model, options.patience)
-    for _ in track(range(options.epochs), "Learning the next item", disable=not progress, transient=True):
+    for _ in track(range(options.epochs), "Learning the next item", progress):
         model.train()
         pieces = list(_pieces(histories, options, model.sequence.causal, generator))
         for places in by_length([len(piece) for piece in pieces], options.batch, generator):

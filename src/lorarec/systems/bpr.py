@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from rich.progress import track
 from torch import nn
 from torch.nn.functional import logsigmoid
 
 from lorarec.data.columns import USER
 from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.progress import track
 from lorarec.systems.material import Material
 from lorarec.systems.options import takes
 from lorarec.systems.vectors import Vectors
@@ -86,7 +86,7 @@ def bpr(material: Material, **options: float) -> Vectors:
     model = Factors(len(histories), items, chosen.width)
     optimizer = torch.optim.SparseAdam(list(model.parameters()), chosen.lr)
     best = BestEpoch(model, chosen.patience)
-    for _ in track(range(chosen.epochs), "BPR-MF", disable=not material.progress, transient=True):
+    for _ in track(range(chosen.epochs), "BPR-MF", material.progress):
         order = generator.permutation(len(pairs))
         others = not_chosen(pairs[order, 0], items, taken, generator)
         triples = torch.from_numpy(np.column_stack([pairs[order], others]))

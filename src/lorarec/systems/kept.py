@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorarec.artefacts import locked, new_folder, versions, write_json
+from lorarec.artefacts import new_folder, versions, write_json
 from lorarec.errors import LorarecError
+from lorarec.locks import locked
 from lorarec.systems.material import Material
 
 WEIGHTS, RECORD = "model.safetensors", "made_of.json"

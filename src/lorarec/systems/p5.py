@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from rich.progress import track
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import refuse_out_of_range
+from lorarec.progress import track
 from lorarec.sequential import by_length, next_items
 from lorarec.systems.bpr import chose_everything, not_chosen
 from lorarec.systems.material import Material, places
@@ -162,7 +162,7 @@ def p5(material: Material, **options: Any) -> Answers:
     scorer = Answers(material, model, prompts, chosen)
     histories = places(material.split.train[HISTORY], scorer.number)
     best = BestEpoch(model, chosen.patience)
-    for _ in track(range(chosen.epochs), "P5", disable=not material.progress, transient=True):
+    for _ in track(range(chosen.epochs), "P5", material.progress):
         model.train()
         asked = list(tasks(histories, prompts, chosen, generator))
         for part in by_length([len(prompt.tokens) for prompt, _ in asked], chosen.batch, generator):

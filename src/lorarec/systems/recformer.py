@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch.nn.functional import cross_entropy, normalize
 
 from lorarec.data import Dataset
+from lorarec.progress import track
 from lorarec.sequential import by_length, next_items
 from lorarec.systems.item_words import ItemWords, item_words
 from lorarec.systems.material import Material
@@ -52,7 +52,7 @@ def pretrain(material: Material, options: RecformerOptions) -> Encoder:
     words = _words([dataset for dataset, _ in material.general], material, encoder, options)
     _, histories = general_log(material)
     optimizer = torch.optim.Adam(encoder.parameters(), options.pretrain_lr)
-    bar = track(range(options.pretrain_epochs), "Pre-training", disable=not material.progress, transient=True)
+    bar = track(range(options.pretrain_epochs), "Pre-training", material.progress)
     for _ in bar:
         for items, follows in _batches(histories, 1, options, generator):
             text = words.texts(items, options.length)
@@ -84,7 +84,7 @@ def fine_tune(material: Material, reader: Reader) -> None:
         best = BestEpoch(reader, options.patience)
         if figures:
             best.ends(max(figures))
-        bar = track(range(options.epochs), f"Stage {stage}", disable=not material.progress, transient=True)
+        bar = track(range(options.epochs), f"Stage {stage}", material.progress)
         for _ in bar:
             if stage == 1:
                 reader.encode_items()

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from sklearn.cluster import MiniBatchKMeans
 from torch import nn
 from torch.nn.functional import normalize, pad
 
 from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.progress import track
 from lorarec.sequential import PADDING, Items, Loss, NextItem, named_beside
 from lorarec.systems.material import Material
 from lorarec.systems.options import takes
@@ -109,7 +109,7 @@ def quantise(texts: torch.Tensor, digits: int, codes: int, seed: int, progress: 
     if digits > texts.shape[1]:
         raise LorarecError(f"option digits must be at most {texts.shape[1]}, the width of the backbone, got {digits}")
     means = MiniBatchKMeans(min(codes, len(texts)), random_state=seed, n_init=1)
-    parts = track(_parts(texts, digits).numpy(), "Finding codes", disable=not progress, transient=True)
+    parts = track(_parts(texts, digits).numpy(), "Finding codes", progress)
     return torch.from_numpy(np.stack([means.fit(part).cluster_centers_ for part in parts]).astype(np.float32))
 
 

@@ -1,16 +1,17 @@
 """The folder of checkpoints beside an unfinished adapter: what run it belongs to and where it can go on."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from transformers.trainer_callback import TrainerState
 
-from lorarec.artefacts import read_json, write_json
+from lorarec.artefacts import read_json, remove_folder, write_json
+from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
+from lorarec.locks import only_writer
 
 RUN = "run.json"
 STATE = "trainer_state.json"
@@ -55,26 +56,31 @@ class Checkpoints:
             state: the main process does the work, after every process has looked at what was there.
 
         Raises:
-            LorarecError: the disk cannot be written to.
+            LorarecError: the disk cannot be written to, or another run writes to the folder.
         """
         state.wait_for_everyone()
         if state.is_main_process:
             self._start(resume)
         state.wait_for_everyone()
-        try:
+        with ExitStack() as stack:
+            if state.is_main_process:
+                stack.enter_context(only_writer(self.folder))
+                stack.callback(self._drop_if_empty)
+            stack.enter_context(disk_errors(self.folder, only_disk=True))
             yield
-        finally:
-            if state.is_main_process and self.latest() is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, resume: bool) -> None:
-        try:
-            if not resume:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        with disk_errors(self.folder.parent):
+            if self.folder.exists():
+                with only_writer(self.folder):
+                    if not resume:
+                        remove_folder(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LorarecError(f"cannot write to {self.folder.parent}: {error.strerror}") from error
         write_json(self.folder / RUN, self.identity)
+
+    def _drop_if_empty(self) -> None:
+        if self.latest() is None:
+            remove_folder(self.folder)
 
     def latest(self) -> str | None:
         """The newest whole checkpoint. Its state file is written last, so a killed run leaves it missing or cut."""
@@ -83,7 +89,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Delete the folder: the adapter is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from lorarec.adapters import Adapter, read_adapter
 from lorarec.adapters.layers import linear_layers
 from lorarec.adapters.peft_config import ALPHA, R
-from lorarec.adapters.peft_io import sort_targets
+from lorarec.adapters.peft_io import save_config
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
@@ -58,9 +58,8 @@ class ScoringModel(PeftModel):
             metadata={"format": "pt"},
         )
         config: Any = self.peft_config[ADAPTER]
-        sort_targets(config)
         config.inference_mode = True
-        config.save_pretrained(str(folder))
+        save_config(config, folder)
         config.inference_mode = False
 
 

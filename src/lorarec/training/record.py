@@ -14,6 +14,7 @@ from lorarec.artefacts import new_folder, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
 from lorarec.prompts import TemplateText
 from lorarec.training.options import TrainOptions
 from lorarec.training.stream import MicroBatches
@@ -66,10 +67,10 @@ def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
 
 def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
     """How far the run went and the validation figures of every evaluation."""
-    history = trainer.state.log_history
+    history = trainer.state.log_history  # of a resumed run its entries come back with their keys in another order
     evaluations = [
         {"step": entry["step"]}
-        | {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
         for entry in history
         if "eval_ndcg@1" in entry
     ]
@@ -105,7 +106,7 @@ def write_adapter(
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
     elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
         logger.warning("adapter %s is still as the one that it started from: train for more steps", out)
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, ADAPTER) as folder:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():

@@ -14,6 +14,8 @@ from lorarec.artefacts import refuse_existing, versions
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
+from lorarec.folder_kinds import ADAPTER
+from lorarec.progress import Progress
 from lorarec.prompts import PromptBuilder, read_template
 from lorarec.training.cases import Cases
 from lorarec.training.checkpoints import Checkpoints
@@ -52,7 +54,7 @@ def train(
         resume: go on from the last checkpoint of an interrupted run, if there is one; the weights end up as those
             of an uninterrupted run.
         overwrite: replace what is at `out`.
-        progress: show a progress bar.
+        progress: show on standard error how far it is.
         options: fields of `TrainOptions`.
 
     Returns:
@@ -64,7 +66,7 @@ def train(
     """
     chosen = TrainOptions.build(**options)
     out = Path(out)
-    refuse_existing(out, overwrite)
+    refuse_existing(out, overwrite, ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
@@ -84,9 +86,10 @@ def train(
     validation = Validation(pairs, builder, chosen)
     arguments = _arguments(backbone, chosen, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
-    with adapted(backbone, builder, chosen, start_from) as model, checkpoints.open(resume, state):
+    shown = Progress("Training", batches.steps, shown=progress and state.is_main_process)
+    with adapted(backbone, builder, chosen, start_from) as model, checkpoints.open(resume, state), shown:
         checked = validation if len(validation) else None
-        trainer = AdapterTrainer(model, arguments, batches, checked, chosen, progress, checkpoints.folder / LOGS)
+        trainer = AdapterTrainer(model, arguments, batches, checked, chosen, shown, checkpoints.folder / LOGS)
         trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:

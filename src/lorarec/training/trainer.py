@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
+from lorarec.progress import Progress
 from lorarec.training.losses import listwise, next_token, pointwise
 from lorarec.training.model import ScoringModel
 from lorarec.training.options import TrainOptions
@@ -35,11 +35,11 @@ class AdapterTrainer(Trainer):
         batches: MicroBatches,
         validation: Validation | None,
         options: TrainOptions,
-        progress: bool,
+        progress: Progress,
         logs: Path,
     ) -> None:
         main = arguments.process_index == 0
-        callbacks: list[TrainerCallback] = [ProgressBar()] if progress and main else []
+        callbacks: list[TrainerCallback] = [ProgressCallback(progress)] if main else []
         if main and is_tensorboard_available():
             from torch.utils.tensorboard import SummaryWriter
 
@@ -103,22 +103,20 @@ class AdapterTrainer(Trainer):
         """Nothing to store: see the class."""
 
 
-class ProgressBar(TrainerCallback):
-    """One bar over the optimiser steps of the run, with the latest loss and NDCG@1."""
+class ProgressCallback(TrainerCallback):
+    """Shows the optimiser steps of the run, with the latest loss and NDCG@1."""
 
-    def __init__(self) -> None:
-        columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"))
-        self.bar = Progress(TextColumn("Training"), BarColumn(), *columns)
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
         self.figures: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
-        self.bar.start()
+        self.progress.resume(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.bar.update(self.task, completed=state.global_step)
+        self.progress.update(state.global_step)
 
     def on_log(
         self,
@@ -130,12 +128,7 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         shown = {"loss": "loss", "eval_ndcg@1": "NDCG@1"}
         self.figures |= {shown[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in shown}
-        self.bar.update(self.task, figures="  ".join(f"{name} {value}" for name, value in self.figures.items()))
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.bar.stop()
+        self.progress.update(state.global_step, ", ".join(f"{name} {value}" for name, value in self.figures.items()))
 
 
 def _only(batch: list[dict[str, Any]]) -> dict[str, Any]:

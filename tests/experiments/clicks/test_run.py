@@ -13,13 +13,14 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from lorarec.artefacts import locked, read_json
+from lorarec.artefacts import read_json
 from lorarec.commands.experiment import experiment
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.experiments.clicks import ClicksRecipe, read_clicks, run_clicks
 from lorarec.experiments.clicks.rows import main_row
 from lorarec.experiments.clicks.work import do_row
+from lorarec.locks import locked
 from lorarec.metrics.clicks import auc, delong_test
 
 

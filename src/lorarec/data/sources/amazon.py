@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from lorarec.data.archives import check_gzip
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
@@ -65,6 +66,7 @@ def _reviews(path: Path, progress: bool) -> pl.DataFrame:
 
 def _ratings_only(path: Path) -> pl.DataFrame:
     fields = first_line(path).split(",")
+    check_gzip(path)  # polars unpacks whatever it is given
     header = any(field in names for field in fields for names in _FIELDS.values())
     lazy = pl.scan_csv(path, has_header=header, infer_schema=False)
     names = column_names(lazy, path)

@@ -1,11 +1,11 @@
 """MovieLens as GroupLens publishes it: 100K (u.data), 1M and 10M (.dat), 20M, 25M, 32M and latest (CSV)."""
 
-import tempfile
 import zipfile
 from pathlib import Path
 
 import polars as pl
 
+from lorarec.data.archives import unzipped
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_interactions
@@ -28,19 +28,15 @@ def read_movielens(path: str | Path) -> Source:
     Items get `genres` as readable text; users of 100K and 1M get gender, age, occupation and zip code as published.
 
     Raises:
-        LorarecError: not a MovieLens folder, or a malformed file.
+        LorarecError: not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
     """
     path = Path(path)
-    if not zipfile.is_zipfile(path):
+    if not path.is_file():
         return _read_folder(path, path.name)
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = {name for names in _FILES.values() for name in names}
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if Path(member.filename).name in wanted:
-                    member.filename = Path(member.filename).name
-                    archive.extract(member, folder)
-        return _read_folder(Path(folder), path.stem)
+    if not zipfile.is_zipfile(path):
+        raise LorarecError(f"{path} is no zip file, or a truncated one: give the published zip or its unpacked folder")
+    with unzipped(path, {name for names in _FILES.values() for name in names}) as folder:
+        return _read_folder(folder, path.stem)
 
 
 def _read_folder(folder: Path, name: str) -> Source:

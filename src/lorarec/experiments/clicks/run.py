@@ -16,6 +16,7 @@ from lorarec.experiments.clicks.work import ROWS, do_row, record
 from lorarec.experiments.folder import claim
 from lorarec.experiments.ground import named_dataset
 from lorarec.experiments.workers import Processes, Workers
+from lorarec.progress import Progress
 
 SETTINGS = "settings.json"
 
@@ -41,7 +42,7 @@ def run_clicks(
     Args:
         workers: as of `lorarec.experiments.fill`.
         console: is told of each row that is done.
-        progress: bars of the rows' own work.
+        progress: show how far each row is, in place of how many are done.
 
     Returns:
         What tables.json holds (see `tables_of`).
@@ -60,13 +61,17 @@ def run_clicks(
     def done(row: Row) -> str | None:
         if record(out, row.name).exists():
             console.print(f"{row.name}: done before", markup=False)
+            shown.advance()
             return None
         why = workers.do(do_row, recipe, out, row, workers.threads, progress)
         console.print(f"{row.name}: {_told(out, row, why)}", markup=False)
+        shown.advance()
         return why
 
-    with ThreadPoolExecutor(workers.count) as pool:
-        told = dict(zip(recipe.every_row, pool.map(done, recipe.every_row.values()), strict=True))
+    rows = recipe.every_row
+    shown = Progress("Rows of the tables", len(rows), shown=not (progress or console.quiet))
+    with ThreadPoolExecutor(workers.count) as pool, shown:
+        told = dict(zip(rows, pool.map(done, rows.values()), strict=True))
     tables = tables_of(recipe, out, settings, {name: why for name, why in told.items() if why is not None})
     _write(out, tables, recipe)
     return tables

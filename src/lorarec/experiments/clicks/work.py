@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorarec.artefacts import locked, new_file, write_json
+from lorarec.artefacts import new_file, write_json
 from lorarec.backbone.load import Backbone
 from lorarec.conventional import MODELS, Conventional, FitOptions, fit
 from lorarec.data import Dataset
@@ -20,6 +20,7 @@ from lorarec.experiments.clicks.recipe import ClicksRecipe
 from lorarec.experiments.clicks.rows import CTR_BERT, Row
 from lorarec.experiments.ground import named_dataset
 from lorarec.experiments.own_process import alone
+from lorarec.locks import locked
 from lorarec.metrics.clicks import auc
 from lorarec.personal import PersonalizeOptions, fit_two_towers, personalize, title_embeddings
 from lorarec.personal.few2many import LABEL, RECLORA

@@ -11,9 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from lorarec.adapters import AdapterBank, Layer
 from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.errors import LorarecError
-
-#: What RecLoRA adapts.
-TARGETS = ("q_proj", "v_proj")
+from lorarec.personal.options import TARGETS
 
 
 def meta_loras(

@@ -1,0 +1,96 @@
+"""The kinds of folders that lorarec writes and what is in them, so that they can be told from a user's own."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FolderKind:
+    """One kind of folder.
+
+    Attributes:
+        name: in messages.
+        marker: the file by which a folder of this kind is known.
+        others: patterns of the paths of all other files below the folder; `*` matches slashes too.
+    """
+
+    name: str
+    marker: str
+    others: tuple[str, ...] = ()
+
+    def under(self, folder: str) -> tuple[str, ...]:
+        """Patterns of its files where it lies inside a folder of another kind."""
+        return tuple(f"{folder}/{pattern}" for pattern in (self.marker, *self.others))
+
+    def foreign_file(self, folder: Path) -> str | None:
+        """The relative path of a file below a folder that lorarec does not write into this kind; None without one."""
+        patterns = (self.marker, *self.others)
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+        names = (path.relative_to(folder).as_posix() for path in paths)
+        return next((name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)), None)
+
+
+SPLIT = FolderKind("split", "split.json", ("train.parquet", "valid.parquet", "test-*.parquet"))
+DATASET = FolderKind(
+    "dataset", "dataset.json", ("interactions.parquet", "items.parquet", "users.parquet", *SPLIT.under("split"))
+)
+SAMPLE = FolderKind("sample", "ratings.parquet", ("movies.parquet", "LICENSE.txt"))
+ADAPTER = FolderKind(
+    "adapter",
+    "lorarec.json",
+    (
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "template.j2",
+        "tensorboard/events.out.tfevents.*",
+        "mix_trace.json",
+        "weights.png",
+        "ndcg.png",
+        "entropy.png",
+        "entropy_by_lambda.png",
+    ),
+)
+WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))
+EFFECT_OF_PROMPTS = FolderKind("analysis", "effect_of_prompts.json", ("effect_of_prompts.png",))
+RECOMMENDER = FolderKind("recommender", "conventional.json", ("model.safetensors",))
+ROUTER = FolderKind("router", "personal.json", ("personal.safetensors", "template.j2"))
+CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
+EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
+PERSONALIZED = FolderKind(
+    "personalize",
+    "personalize.json",
+    (
+        "users.parquet",
+        "predictions.parquet",
+        "weights.png",
+        "metrics.json",
+        "report.md",
+        *RECOMMENDER.under("crm"),
+        *ROUTER.under("personal"),
+        *ROUTER.under("shared-*"),
+        *ADAPTER.under("users/*"),
+    ),
+)
+CHOSEN = FolderKind(
+    "personalize choose",
+    "choose.json",
+    (
+        "template.j2",
+        "users.parquet",
+        "titles.parquet",
+        "metrics.json",
+        "report.md",
+        "ndcg.png",
+        "leaning.json",
+        "leaning.png",
+        *ADAPTER.under("constant"),
+        *RECOMMENDER.under("crm"),
+        *ROUTER.under("personal"),
+    ),
+)
+INDEX = FolderKind("index", "index.json", ("index.safetensors",))
+RANKING = FolderKind("rank", "rank.json", ("part-*.parquet",))
+DEMO = FolderKind(
+    "demo", "metrics.json", ("report.md", "ndcg.png", *DATASET.under("dataset"), *ADAPTER.under("adapters/*"))
+)

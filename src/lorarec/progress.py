@@ -1,0 +1,142 @@
+"""Progress of long work on standard error: a bar at a terminal, and a line every half minute everywhere else."""
+
+import io
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+T = TypeVar("T")
+#: Seconds between two lines.
+INTERVAL = 30.0
+
+
+class Progress:
+    """How far a piece of work is; a context manager.
+
+    Example:
+        with Progress("Training", total=steps) as progress:
+            for step in range(steps):
+                progress.update(step + 1, f"loss {loss:.3f}")
+
+    Args:
+        title: what is done.
+        total: how much there is to do; None where nobody knows.
+        done: how much of it was done before, as by an interrupted run.
+        shown: whether anything is shown at all.
+        unit: of `total`, as in "MB".
+    """
+
+    def __init__(
+        self, title: str, total: float | None = None, done: float = 0, shown: bool = True, unit: str = ""
+    ) -> None:
+        self._title, self._total, self._shown, self._unit = title, total, shown, unit
+        self._before = self._done = done
+        self._figures = ""
+        self._bar: Bar | None = None
+        self._ended = threading.Event()
+
+    def update(self, done: float, figures: str = "") -> None:
+        """Tell how much is done in all, and what else is worth knowing, such as the loss."""
+        self._done, self._figures = done, figures or self._figures
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, figures=self._figures)
+
+    def resume(self, done: float) -> None:
+        """Tell how much an interrupted run had done, which says nothing about the time left."""
+        self._before, self._begun = done, time.monotonic()
+        self.update(done)
+
+    def advance(self, count: float = 1) -> None:
+        """Tell that so much more is done."""
+        self.update(self._done + count)
+
+    def line(self) -> str:
+        """What a log is told: the work, how far it is, its figures, and the time left or spent."""
+        seconds = time.monotonic() - self._begun
+        unit = f" {self._unit}" if self._unit else ""
+        if not self._total:
+            counted = f"{self._done:,.0f}{unit}, " if self._done else ""
+            return f"{self._title}: {counted}{self._figures}{self._figures and ', '}{_clock(seconds)} so far"
+        parts = [f"{self._done:,.0f} of {self._total:,.0f}{unit} ({self._done / self._total:.0%})"]
+        if self._figures:
+            parts.append(self._figures)
+        if (fresh := self._done - self._before) > 0:
+            parts.append(f"{_clock(seconds / fresh * (self._total - self._done))} left")
+        return f"{self._title}: {', '.join(parts)}"
+
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        console = Console(stderr=True)
+        if not self._shown:
+            return self
+        if console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=console,
+                transient=True,
+            )
+            self._bar.add_task(self._title, total=self._total, completed=int(self._done), figures="")
+            self._bar.start()
+        else:
+            threading.Thread(target=self._print_lines, name=f"progress of {self._title}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _print_lines(self) -> None:
+        while not self._ended.wait(INTERVAL):
+            print(self.line(), file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], title: str, shown: bool = True) -> Iterator[T]:
+    """The items, one after the other, while it is shown how many of them are done."""
+    with Progress(title, len(items) if isinstance(items, Sized) else None, shown=shown) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+@contextmanager
+def track_reading(stream: BinaryIO, path: Path, shown: bool = True) -> Iterator[BinaryIO]:
+    """The bytes of an open file, while it is shown how many of them are read."""
+    with Progress(f"Reading {path.name}", path.stat().st_size / 1e6, shown=shown, unit="MB") as progress:
+        yield io.BufferedReader(_Counted(stream, progress))
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, stream: BinaryIO, progress: Progress) -> None:
+        self._stream, self._progress = stream, progress
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        found = self._stream.read(len(buffer))
+        buffer[: len(found)] = found
+        self._progress.advance(len(found) / 1e6)
+        return len(found)
+
+
+def _clock(seconds: float) -> str:
+    """As in 0:45, 12:30 or 3:02:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,97 @@
+"""Refusals come before anything heavy is loaded, whatever the verb."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lorarec
+from lorarec.data.sample import load_sample
+
+#: What takes seconds to import.
+HEAVY = ("torch", "transformers", "peft", "sklearn", "ray", "vllm", "fastapi")
+REFUSED = [
+    ["train", "--nope"],
+    ["train", "nowhere", "--out", "new"],
+    ["train", "films", "--out", "taken"],
+    ["train", "films", "--out", "taken", "--overwrite"],
+    ["train", "films", "--out", "new", "--lr", "-1"],
+    ["train", "films", "--out", "new", "--loss", "best"],
+    ["train", "films", "--out", "new", "--from", "nowhere"],
+    ["train", "films", "--out", "new", "--recipe", "none.yaml"],
+    ["mix", "nowhere", "taken", "--out", "new"],
+    ["mix", "taken", "taken", "--out", "taken"],
+    ["mix", "taken", "taken", "--dataset", "nowhere", "--out", "new"],
+    ["mix", "taken", "taken", "--method", "luck", "--out", "new"],
+    ["evaluate", "nowhere"],
+    ["evaluate", "films", "--out", "taken"],
+    ["evaluate", "films", "--adapter", "nowhere"],
+    ["evaluate", "films", "--limit", "0"],
+    ["evaluate-clicks", "nowhere"],
+    ["experiment", "none.yaml", "--out", "new"],
+    ["experiment", "none.yaml", "--out", "new", "--workers", "0"],
+    ["personalize", "train", "nowhere", "--out", "new"],
+    ["personalize", "train", "films", "--out", "taken"],
+    ["personalize", "train", "films", "--out", "new", "--epochs", "0"],
+    ["personalize", "train", "films", "--out", "new", "--crm", "oracle"],
+    ["personalize", "choose", "films", "nowhere", "taken", "--out", "new"],
+    ["personalize", "choose", "films", "taken", "taken", "--out", "taken"],
+    ["personalize", "export", "nowhere", "--user", "1", "--out", "new"],
+    ["backbone", "build", "nowhere", "--out", "new"],
+    ["backbone", "build", "films", "--out", "taken"],
+    ["index", "nowhere", "--out", "new"],
+    ["index", "films", "--out", "taken"],
+    ["index", "films", "--out", "new", "--epochs", "-1"],
+    ["recommend", "nowhere", "--user", "1"],
+    ["recommend", "films", "--user", "nobody"],
+    ["recommend", "films", "--user", "1", "--index", "taken"],
+    ["explain", "films", "--user", "nobody"],
+    ["explain", "films", "--user", "1", "--adapter", "nowhere"],
+    ["rank", "nowhere", "--out", "new"],
+    ["rank", "films", "--out", "taken"],
+    ["rank", "films", "--out", "taken", "--overwrite"],
+    ["rank", "films", "--out", "new", "--top", "0"],
+    ["serve", "nowhere", "--adapters", "taken"],
+    ["serve", "films", "--adapters", "nowhere"],
+    ["serve", "films", "--adapters", "taken", "--port", "-1"],
+    ["demo", "--out", "taken"],
+    ["demo", "personal", "--out", "taken", "--overwrite"],
+    ["import", "table", "none.csv", "--out", "new"],
+    ["import", "sample", "comedy", "--out", "taken", "--overwrite"],
+    ["describe", "nowhere"],
+    ["split", "nowhere"],
+]
+#: One process takes them all, one after the other, and tells what each of them said and loaded.
+SCRIPT = f"""
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from lorarec.cli import main
+told = []
+for words in json.load(sys.stdin):
+    sys.argv, said = ["lorarec", *words], StringIO()
+    code = None
+    with redirect_stderr(said), redirect_stdout(StringIO()):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    told.append([code, said.getvalue(), [name for name in {HEAVY!r} if name in sys.modules]])
+print(json.dumps(told))
+"""
+
+
+def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
+    load_sample("comedy").save(tmp_path / "films")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").touch()
+    environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1]), "COLUMNS": "200"}
+    command = [sys.executable, "-c", SCRIPT]
+    asked = {"input": json.dumps(REFUSED), "capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
+    done = subprocess.run(command, check=False, **asked)
+    assert done.returncode == 0, done.stderr
+    for words, (code, said, loaded) in zip(REFUSED, json.loads(done.stdout), strict=True):
+        assert (code, loaded) == (2, []), (words, said)
+        assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["films", "taken"]
