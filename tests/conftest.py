@@ -39,6 +39,14 @@ _COLOURS = ["red", "green", "blue", "black", "white", "small", "big", "old"]
 _THINGS = ["lamp", "chair", "table", "brush"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests and the processes that they start leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE over a few words; knows yes and no."""
