@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import lorarec
 from lorarec import cli
 
-VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone"]
+VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone", "doctor"]
 VERBS += [
     "evaluate",
     "evaluate-clicks",

@@ -14,8 +14,9 @@ import pytest
 
 from lorarec.data import archives
 from lorarec.data.archives import check_gzip, unzipped
-from lorarec.data.reading import line_blocks, parse_record, scan_table
+from lorarec.data.reading import line_blocks, parse_record
 from lorarec.data.sources import read_amazon, read_movielens
+from lorarec.data.tables import open_table
 from lorarec.errors import LorarecError
 
 RATINGS = "userId,movieId,rating,timestamp\n" + "".join(f"{n % 7},{n % 11},4.0,{10**9 + n}\n" for n in range(2000))
@@ -124,7 +125,7 @@ def test_members_that_lie_about_their_size_are_refused(tmp_path: Path) -> None:
 
 
 def _readers() -> list[Callable[[Path], object]]:
-    return [lambda path: list(line_blocks(path)), scan_table, read_amazon, check_gzip]
+    return [lambda path: list(line_blocks(path)), open_table, read_amazon, check_gzip]
 
 
 @pytest.mark.parametrize("reader", _readers(), ids=["lines", "table", "amazon", "check"])
@@ -160,7 +161,7 @@ def test_damaged_gzip_is_named(tmp_path: Path, damage: str) -> None:
         content[places[damage]] ^= 0xFF
     path = tmp_path / "log.csv.gz"
     path.write_bytes(content)
-    for reader in (check_gzip, scan_table, lambda path: list(line_blocks(path))):
+    for reader in (check_gzip, open_table, lambda path: list(line_blocks(path))):
         with pytest.raises(LorarecError, match=r"log\.csv\.gz is a (damaged|truncated) gzip file"):
             reader(path)
 

@@ -58,8 +58,12 @@ def test_an_existing_folder_is_kept_unless_overwritten(dataset: Dataset, tmp_pat
     with pytest.raises(LorarecError, match="exists already"):
         dataset.save(tmp_path / "toy")
     assert [path.name for path in (tmp_path / "toy").iterdir()] == ["precious"]
-    dataset.save(tmp_path / "toy", overwrite=True)
-    assert not (tmp_path / "toy" / "precious").exists()
+    with pytest.raises(LorarecError, match=r"toy is no dataset folder of lorarec's .* and is not overwritten"):
+        dataset.save(tmp_path / "toy", overwrite=True)
+    assert (tmp_path / "toy" / "precious").read_text() == "mine"
+    dataset.save(tmp_path / "other")
+    dataset.save(tmp_path / "other", overwrite=True)
+    assert Dataset.load(tmp_path / "other").fingerprint == dataset.fingerprint
 
 
 def test_a_disk_that_cannot_be_written_is_one_line_and_leaves_nothing(dataset: Dataset, tmp_path: Path) -> None:

@@ -217,11 +217,14 @@ def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, 
     def never(cases: pl.DataFrame) -> list[np.ndarray]:
         raise AssertionError("scored")
 
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "precious").touch()
+    evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", **QUIET)
     _refused(dataset, split, "report exists already", never, out=tmp_path / "report")
+    (tmp_path / "report" / "report.md").write_text("old")
     evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
-    assert not (tmp_path / "report" / "precious").exists()
+    assert (tmp_path / "report" / "report.md").read_text() != "old"
+    (tmp_path / "report" / "precious").touch()
+    with pytest.raises(LorarecError, match="report holds precious, which lorarec did not write"):
+        evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
 
 
 def test_a_failed_evaluation_leaves_nothing(dataset: Dataset, split: Split, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts import READOUTS, Template
 from lorarec.prompts import sandbox as module
 from lorarec.prompts.sandbox import LimitedTemplate
-from lorarec.prompts.template import BUNDLED, SOURCE_LIMIT, TemplateText, read_template
+from lorarec.prompts.template import BUNDLED, SOURCE_LIMIT, Literal, TemplateText, read_template
 
 LISTS = {"history": ["a", "b", "c"], "notes": ["new", ""]}
 
@@ -139,7 +139,7 @@ def test_files_are_read_once_and_compared_by_text(tmp_path) -> None:
     read = read_template(tmp_path / "own.j2")
     assert read == TemplateText("elsewhere", "{{ candidate }}?")
     (tmp_path / "own.j2").unlink()
-    assert Template("verdict", read).pieces(0, 0).suffix == "?"
+    assert Template("verdict", read).pieces(0, 0).suffix == (Literal("?"),)
     assert read_template("click") == "click"
     (tmp_path / "binary.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(LorarecError, match=r"binary\.j2 cannot be read: it is not UTF-8"):

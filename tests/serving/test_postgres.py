@@ -1,6 +1,7 @@
 """Histories in a real PostgreSQL server, through its restart; skipped where there is none."""
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
@@ -50,7 +51,8 @@ class Server:
         """Send a signal to the server and to all processes that it began."""
         main = (self._data / "postmaster.pid").read_text().split()[0]
         for process in [main, *Path(f"/proc/{main}/task/{main}/children").read_text().split()]:
-            os.kill(int(process), number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(int(process), number)
 
     def execute(self, *statements: str) -> list[Any]:
         """Run statements outside of transactions; gives the rows of the last one."""

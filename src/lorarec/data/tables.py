@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from lorarec.data.archives import check_gzip
 from lorarec.data.delimited import Dialect, read_delimited, read_layout
 from lorarec.data.reading import opened, records, table_errors
 from lorarec.errors import LorarecError
@@ -161,6 +162,7 @@ def open_table(path: str | Path, options: TableOptions | None = None) -> Table:
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if suffix not in (*_SEPARATORS, *_JSON, *_PARQUET, *_TEXT):
         raise LorarecError(f"{path}: its name does not tell its form: end it on one of {', '.join(_NAMED)}")
+    check_gzip(path)  # polars unpacks whatever it is given
     head = _head(path)
     if suffix in _PARQUET or head.startswith(b"PAR1"):
         return _lazy_table(path, pl.scan_parquet(path, glob=False))
