@@ -48,6 +48,26 @@ def test_any_plan(any_backbone: Backbone, tmp_path: Path, write_adapter: Callabl
 
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_activations_beyond_the_budget_are_recomputed(
+    any_backbone: Backbone, tmp_path: Path, write_adapter: Callable[..., Path], readout: str
+) -> None:
+    """Gradients of weights per row do not depend on the budget."""
+    adapters = [read_adapter(write_adapter(any_backbone.model, tmp_path / str(seed), seed)) for seed in (1, 2)]
+    builder = PromptBuilder(any_backbone.tokenizer, readout)
+    examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in (1, 3)]
+    gradients = []
+    with install(any_backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
+        for budget in (100_000, 150):
+            weights = torch.tensor([[0.9, 0.1], [0.2, 0.8]], requires_grad=True)
+            mixed.set_weights(weights)
+            scores = score_batch(any_backbone.model, examples, builder, budget)
+            torch.stack([each.logsumexp(0) for each in scores]).sum().backward()
+            gradients.append(weights.grad)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    assert gradients[0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
 def test_a_model_that_flattens_rows(
     opt: Backbone, tmp_path: Path, write_adapter: Callable[..., Path], readout: str
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
@@ -33,7 +34,8 @@ def score_batch(
         model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
         examples: prompts with their branches.
         builder: what built them; says the readout.
-        token_budget: padded tokens in one forward pass of a batch of branches.
+        token_budget: padded tokens in one forward pass of a batch of branches; with gradients, activations are kept
+            for as many.
 
     Returns:
         One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
@@ -58,10 +60,13 @@ def branch_scores(
         batch = pack(examples, model.device)
         return read_scores(model, tree_pass(model, batch.input_ids, batch.tree), examples, readout, yes_no)
     cached = plan.kind == PREFIX and not (torch.is_grad_enabled() or model.training)
-    branch_states = _states_from_prefix if cached else _states_of_rows
+    recompute = torch.is_grad_enabled() and sum(map(_tokens_of_rows, examples)) > token_budget
     scores = []
     for row, example in enumerate(examples):
-        hidden = branch_states(model, example, row, token_budget)
+        if cached:
+            hidden = _states_from_prefix(model, example, row, token_budget)
+        else:
+            hidden = _states_of_rows(model, example, row, token_budget, recompute)
         # One token stands in for the prompt: its hidden state predicts every branch's first token.
         stand_in = [Example([PROMPT], example.branches)]
         scores += read_scores(model, hidden, stand_in, readout, yes_no)
@@ -125,17 +130,30 @@ def _states_from_prefix(model: Any, example: Example, row: int, token_budget: in
     return torch.cat(states)[None]
 
 
-def _states_of_rows(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
-    """The same with a prompt before every branch."""
+def _tokens_of_rows(example: Example) -> int:
+    return len(example.branches) * len(example.prompt) + sum(map(len, example.branches))
+
+
+def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, recompute: bool) -> torch.Tensor:
+    """The same with a prompt before every branch.
+
+    Args:
+        recompute: compute each pass again in the backward pass, so that memory holds the activations of one.
+    """
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        with rows_of(model, [row] * len(ids)):
+            # Padding stands on the right, where no token before it can see it.
+            hidden: torch.Tensor = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
     start = len(example.prompt)
     states: list[torch.Tensor] = []
     lengths = [start + len(branch) for branch in example.branches]
     found: list[torch.Tensor | None] = [None] * len(lengths)
     for places in token_batches(lengths, token_budget):
         ids = pad_rows([example.prompt + example.branches[place] for place in places], model.device)
-        with rows_of(model, [row] * len(places)):
-            # Padding stands on the right, where no token before it can see it.
-            hidden = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = checkpoint(read, ids, use_reentrant=False) if recompute else read(ids)
         if not states:
             states.append(hidden[0, start - 1 : start])
         for place, of_row in zip(places, hidden, strict=True):
