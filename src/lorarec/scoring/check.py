@@ -16,7 +16,7 @@ from lorarec.artefacts import versions, write_json
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example
 from lorarec.scoring.plan import model_name, plan_for
-from lorarec.scoring.score import branch_scores
+from lorarec.scoring.score import TOKEN_BUDGET, branch_scores
 
 #: Tokens of the four candidates.
 BRANCHES = (1, 7, 3, 5)
@@ -72,7 +72,7 @@ class ScoringCheck:
 
 @torch.no_grad()
 def check_scoring(model: Any) -> ScoringCheck:
-    """Score random candidates at once, reversed, and one by one, by both readouts.
+    """Score random candidates at once, in chunks, in the reverse order, and one by one, by both readouts.
 
     The prompt is longer than the model's smallest attention window, where its positions reach that far.
 
@@ -101,8 +101,9 @@ def check_scoring(model: Any) -> ScoringCheck:
             (found - expected[order]).abs().max()
             for readout, expected in alone.items()
             for order in (list(range(len(BRANCHES))), list(range(len(BRANCHES)))[::-1])
+            for budget in (TOKEN_BUDGET, length + max(BRANCHES))
             for found in branch_scores(
-                model, [Example(example.prompt, [example.branches[i] for i in order])], readout, (yes, no)
+                model, [Example(example.prompt, [example.branches[i] for i in order])], readout, (yes, no), budget
             )
         ]
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:

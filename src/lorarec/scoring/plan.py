@@ -112,16 +112,17 @@ def _choose(model: Any) -> ScoringPlan:
     trunk = _trunk(model)
     if refusal := REFUSED.get(model.config.model_type) or _not_causal(config, trunk):
         raise LorarecError(f"{model_name(model)} cannot be scored: {refusal}")
-    arguments = inspect.signature(trunk.forward).parameters
+    arguments = inspect.signature(_forward_class(trunk).forward).parameters
     state = next((name for name in STATES if name in arguments), "")
     recurrent = _recurrent(model, config, trunk)
     only_rows = ONLY_ROWS.get(config.model_type, "") or _positions_from_padding(trunk)
     no_tree = only_rows or recurrent or _why_no_tree(config, trunk, arguments)
     no_prefix = only_rows or ("" if state else "it takes no cached state")
     kind = TREE if not no_tree else PREFIX if not no_prefix else ROWS
+    reasons = [no_tree, no_prefix] if kind == ROWS else [no_tree]
     return ScoringPlan(
         kind,
-        "; ".join(dict.fromkeys(text for text in (no_tree, no_prefix) if text)),
+        "; ".join(dict.fromkeys(filter(None, reasons))),
         trunk,
         state,
         takes_positions="position_ids" in arguments,
@@ -148,9 +149,14 @@ def _trunk(model: Any) -> nn.Module:
     return trunk
 
 
+def _forward_class(trunk: nn.Module) -> Any:
+    """The class whose `forward` a trunk has: its own, or that of which a wrapper's class or the user's is made."""
+    return next(each for each in type(trunk).__mro__ if "forward" in vars(each))
+
+
 def _not_causal(config: Any, trunk: nn.Module) -> str:
     """Why tokens of the model see later ones, in words, or nothing."""
-    makes_both = hasattr(sys.modules[type(trunk).__module__], "create_bidirectional_mask")
+    makes_both = hasattr(sys.modules[_forward_class(trunk).__module__], "create_bidirectional_mask")
     if makes_both and not getattr(config, "is_decoder", True):
         return "it is an encoder, whose tokens see later ones: its configuration has is_decoder=false"
     if getattr(config, "is_causal", True) is False or getattr(config, "causal", True) is False:
@@ -185,7 +191,7 @@ def _why_no_tree(config: Any, trunk: nn.Module, arguments: Mapping[str, Any]) ->
         return "its local attention goes by places in the sequence"
     if "position_ids" not in arguments:
         return "it takes no position ids"
-    if not hasattr(sys.modules[type(trunk).__module__], "create_causal_mask"):
+    if not hasattr(sys.modules[_forward_class(trunk).__module__], "create_causal_mask"):
         return "it does not make its masks through transformers' mask interface"
     if config._attn_implementation not in MASKED:
         return f"{config._attn_implementation} attention takes no tree mask"

@@ -34,8 +34,8 @@ def score_batch(
         model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
         examples: prompts with their branches.
         builder: what built them; says the readout.
-        token_budget: padded tokens in one forward pass of a batch of branches; with gradients, activations are kept
-            for as many.
+        token_budget: padded tokens in one forward pass: a prompt whose branches exceed it alone is read once, and its
+            branches go on from the cached prompt in chunks. With gradients, activations are kept for as many.
 
     Returns:
         One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
@@ -56,6 +56,8 @@ def branch_scores(
     """As `score_batch`, of a readout and the token ids of yes and no."""
     plan = plan_for(model)
     check_length(model, examples)
+    if plan.kind == TREE and len(examples) == 1 and examples[0].length > token_budget and not torch.is_grad_enabled():
+        return [_score_chunked(model, examples[0], readout, yes_no, token_budget)]
     if plan.kind == TREE:
         batch = pack(examples, model.device)
         return read_scores(model, tree_pass(model, batch.input_ids, batch.tree), examples, readout, yes_no)
@@ -177,8 +179,7 @@ def score(
 ) -> list[np.ndarray]:
     """Score many prompts, longest first, in batches of at most `token_budget` padded tokens.
 
-    Results do not depend on the budget (up to float rounding): a prompt whose branches exceed it alone is read once
-    and its branches are scored in chunks on the cached prompt.
+    Results do not depend on the budget (up to float rounding).
 
     Returns:
         One (candidates,) float32 array per example, in the order given.
@@ -189,15 +190,10 @@ def score(
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
     was_training = model.training
     model.eval()
-    in_tree = plan_for(model).kind == TREE
     batches = list(token_batches([example.length for example in examples], token_budget))
     for indices in track(batches, "Scoring", progress):
         chosen = [examples[i] for i in indices]
-        if in_tree and chosen[0].length > token_budget:
-            scores = [_score_chunked(model, chosen[0], builder, token_budget)]
-        else:
-            scores = score_batch(model, chosen, builder, token_budget)
-        for index, values in zip(indices, scores, strict=True):
+        for index, values in zip(indices, score_batch(model, chosen, builder, token_budget), strict=True):
             results[index] = values.float().cpu().numpy()
     model.train(was_training)
     return results
@@ -213,9 +209,8 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _score_chunked(model: Any, example: Example, builder: PromptBuilder, budget: int) -> torch.Tensor:
+def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:
     """Score one prompt's branches chunk by chunk on the prompt's cached keys and values."""
-    check_length(model, [example])
     # Without a configuration the cache keeps all keys, also those that a window of the last token no longer shows.
     cache = DynamicCache()
     prompt = pack([Example(example.prompt, [])], model.device)
@@ -226,7 +221,7 @@ def _score_chunked(model: Any, example: Example, builder: PromptBuilder, budget:
         hidden = tree_pass(model, whole.input_ids[:, len(example.prompt) :], whole.tree, cache)
         cache.crop(-sum(map(len, branches)))
         stand_in = [Example([PROMPT], branches)]
-        scores += read_scores(model, torch.cat([prefix, hidden], 1), stand_in, builder.readout, builder.yes_no)
+        scores += read_scores(model, torch.cat([prefix, hidden], 1), stand_in, readout, yes_no)
     return torch.cat(scores)
 
 
