@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import Device, Dtype, Quantization, TrustRemoteCode, load_backbone
+from lorarec.commands.options import Device, Dtype, Quantization, TrustRemoteCode, load_backbone, require_backbone
 
 
 def doctor(
@@ -28,6 +28,7 @@ def doctor(
 
     Example: lorarec doctor Qwen/Qwen2.5-0.5B-Instruct
     """
+    require_backbone(backbone)
     from lorarec.errors import LorarecError
     from lorarec.prompts import READOUTS, PromptBuilder
     from lorarec.scoring import check_scoring

@@ -43,6 +43,17 @@ def require_adapters(folders: Iterable[str | Path]) -> None:
             raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
 
 
+def require_backbone(name: str) -> None:
+    """Refuse a path that is not a folder, before the libraries that load models are.
+
+    Raises:
+        LorarecError: the name is of a path, not of a repository on the hub, and there is no such folder.
+    """
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    if is_path and not Path(name).is_dir():
+        raise LorarecError(f"backbone {name} is not a folder: give `embedded`, a folder or a hub id")
+
+
 def require_index(folder: Path | None) -> None:
     """Refuse a folder that is no index, before the libraries that read one are loaded.
 
@@ -71,6 +82,7 @@ def load_backbone(
     check: bool = True,
 ) -> "Backbone":
     """As `Backbone.load`, without a bar for its weights."""
+    require_backbone(backbone)
     quieten_transformers()
     from lorarec.backbone import Backbone
 

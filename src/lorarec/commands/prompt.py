@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lorarec.commands.options import BackboneId, TrustRemoteCode
+from lorarec.commands.options import (
+    BackboneId,
+    TrustRemoteCode,
+    require_adapters,
+    require_backbone,
+    require_index,
+)
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
@@ -42,12 +48,15 @@ def prompt(
 
     Example: lorarec prompt data/shop --user u42 --item i7 --backbone Qwen/Qwen3-0.6B --tokens
     """
+    data = Dataset.load(dataset)
+    require_adapters([] if adapter is None else [adapter])
+    require_index(index)
+    require_backbone(backbone)
     from lorarec.adapters import read_adapter
     from lorarec.backbone.load import load_tokenizer, source_of
     from lorarec.ranking.user_prompt import user_prompt
     from lorarec.retrieval import Index
 
-    data = Dataset.load(dataset)
     loaded = None if index is None else Index.load(index, data)
     chosen = None if adapter is None else read_adapter(adapter)
     try:
