@@ -116,7 +116,7 @@ def test_the_first_proposal_without_an_item(words: list[str]) -> None:
     [
         (["--user", "zoe"], "user zoe is not in dataset shop"),
         (["--item", "i99"], "item i99 is not in dataset shop"),
-        (["--backbone", "no/where/at/all"], "the tokenizer of backbone no/where/at/all cannot be loaded"),
+        (["--backbone", "no/where/at/all"], "backbone no/where/at/all is not a folder"),
     ],
 )
 def test_bad_input(words: list[str], options: list[str], message: str) -> None:
