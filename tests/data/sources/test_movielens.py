@@ -79,10 +79,11 @@ def test_folders_that_are_not_movielens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "file", "content", "message"),
     [
-        (_folder_100k, "u.data", "1\t10\t5\tnoon\n", r"u\.data: row 1 has timestamp 'noon'"),
+        (_folder_100k, "u.data", "1\t10\t5\tnoon\n", r"u\.data: line 1 has timestamp 'noon'"),
+        (_folder_100k, "u.data", "1\t10\t5\t881250949\n1\t10\t5\t881250950\t7\n", "line 2 has 5 fields, not 4"),
         (_folder_100k, "u.item", "10|Title only\n", r"u\.item: row 1 has 2 fields"),
         (_folder_1m, "ratings.dat", "1,10,5,978300760\n", r"ratings\.dat does not hold user, item, rating, timestamp"),
-        (_folder_1m, "ratings.dat", "1::10::5::978300760\n2::11::5\n", "row 2 has no timestamp"),
+        (_folder_1m, "ratings.dat", "1::10::5::978300760\n2::11::5\n", "line 2 has 3 fields, not 4"),
         (_folder_csv, "ratings.csv", "user,movieId,rating,timestamp\n1,1,1,1\n", r"ratings\.csv: no column userId"),
         (_folder_csv, "movies.csv", None, r"movies\.csv does not exist"),
         (_folder_1m, "movies.dat", None, r"movies\.dat: No such file"),

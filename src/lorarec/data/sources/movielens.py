@@ -1,6 +1,7 @@
 """MovieLens as GroupLens publishes it: 100K (u.data), 1M and 10M (.dat), 20M, 25M, 32M and latest (CSV)."""
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -9,8 +10,8 @@ from lorarec.data.archives import unzipped
 from lorarec.data.assemble import Source
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_interactions
-from lorarec.data.reading import collect, column_names, opened
-from lorarec.data.tables import open_table
+from lorarec.data.reading import opened
+from lorarec.data.tables import TableOptions, open_table
 from lorarec.errors import LorarecError
 
 LICENCE = "GroupLens MovieLens terms of use: see the README of the published folder"
@@ -47,12 +48,11 @@ def _read_folder(folder: Path, name: str) -> Source:
         raise LorarecError(f"{folder} has no {', '.join(_FILES)}: is it an unpacked MovieLens folder?")
     users = None
     if form == "u.data":
-        interactions = _ratings(folder / form, separator="\t", places=(0, 1, 2, 3))
+        interactions = _ratings(folder / form, separator="\t")
         items = _items_100k(folder)
         users = _users(folder / "u.user", "|", (USER, "age", "gender", "occupation", "zip_code"))
     elif form == "ratings.dat":
-        # With ":" as the separator the fields of "::" are every second column; ratings hold no other colon.
-        interactions = _ratings(folder / form, separator=":", places=(0, 2, 4, 6))
+        interactions = _ratings(folder / form, separator="::")
         items = read_movies_dat(folder / "movies.dat")
         users = _users(folder / "users.dat", "::", (USER, "gender", "age", "occupation", "zip_code"))
     else:
@@ -67,28 +67,28 @@ def readable_genres(items: pl.DataFrame) -> pl.DataFrame:
     return items.with_columns(pl.when(~unknown).then(genres).alias("genres"))
 
 
-def _ratings(path: Path, separator: str, places: tuple[int, ...]) -> pl.DataFrame:
-    lazy = pl.scan_csv(path, separator=separator, has_header=False, infer_schema=False, quote_char=None)
-    names = column_names(lazy, path)
-    if len(names) <= places[-1]:
+def _ratings(path: Path, separator: str) -> pl.DataFrame:
+    table = open_table(path, TableOptions(separator=separator, header=False, quote="none"))
+    if len(table.names) != len(_RATING_COLUMNS):
         raise LorarecError(f"{path} does not hold user, item, rating, timestamp on every line")
-    chosen = [pl.col(names[place]).alias(column) for place, column in zip(places, _RATING_COLUMNS, strict=True)]
-    return clean_interactions(collect(lazy.select(chosen), path), path)
+    rows, place = table.read(dict(zip(_RATING_COLUMNS, table.names, strict=True)))
+    return clean_interactions(rows, path, place=place)
 
 
 def _csv(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     columns = {"userId": USER, "movieId": ITEM, "rating": RATING, "timestamp": TIME}
-    ratings = _named(folder / "ratings.csv", columns)
-    movies = _named(folder / "movies.csv", {"movieId": ITEM, "title": TITLE, "genres": "genres"})
-    return clean_interactions(ratings, folder / "ratings.csv"), movies
+    rows, place = _named(folder / "ratings.csv", columns)
+    ratings = clean_interactions(rows, folder / "ratings.csv", place=place)
+    movies, _ = _named(folder / "movies.csv", {"movieId": ITEM, "title": TITLE, "genres": "genres"})
+    return ratings, movies
 
 
-def _named(path: Path, columns: dict[str, str]) -> pl.DataFrame:
+def _named(path: Path, columns: dict[str, str]) -> tuple[pl.DataFrame, Callable[[int], str]]:
     table = open_table(path)
     missing = columns.keys() - set(table.names)
     if missing:
         raise LorarecError(f"{path}: no column {', '.join(sorted(missing))}")
-    return table.read({new: old for old, new in columns.items()})[0]
+    return table.read({new: old for old, new in columns.items()})
 
 
 def read_movies_dat(path: Path) -> pl.DataFrame:
