@@ -15,7 +15,7 @@ _narrow: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], bool]] = WeakKeyDict
 
 
 class _TrunkOutput(dict[str, Any]):
-    """What a trunk returns, with hidden states alone: every other field is None."""
+    """The output of a trunk that holds hidden states alone; every other field is None."""
 
     def __init__(self, hidden: torch.Tensor) -> None:
         super().__init__(last_hidden_state=hidden)
@@ -29,7 +29,7 @@ class _TrunkOutput(dict[str, Any]):
 
 @contextmanager
 def _calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let a module do something else when it is called."""
+    """Replace the `forward` of a module within the block."""
     own = module.__dict__.get("forward")
     module.forward = forward  # type: ignore[method-assign]
     try:

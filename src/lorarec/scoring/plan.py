@@ -1,4 +1,4 @@
-"""Which way of scoring many candidates at once gives a model the scores of one candidate at a time."""
+"""The scoring plan of a model: how it scores many candidates at once exactly as it scores one at a time."""
 
 import inspect
 import sys
@@ -11,21 +11,22 @@ from torch import nn
 
 from lorarec.errors import LorarecError
 
-#: A prompt and its candidates as one sequence under a tree mask; the prompt's cached state copied for a batch of
-#: candidates; every candidate as a sequence of its own.
-TREE, PREFIX, ROWS = PLANS = ("tree", "prefix", "rows")
+#: `tree`: a prompt and its candidates are one sequence under a tree mask. `prefix`: the prompt is read once and its
+#: cached state is copied for a batch of candidates. `rows`: every candidate is a sequence with a prompt of its own.
+TREE, PREFIX, ROWS = "tree", "prefix", "rows"
 
 #: Layer types of transformers in which tokens meet by masked attention alone, or not at all.
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp", "dense", "sparse"}
 #: Attention implementations that take a mask of any pattern.
 MASKED = ("sdpa", "eager")
-#: What transformers calls the state that a model returns and takes back.
+#: The arguments by which models of transformers take back the cached state that they return.
 STATES = ("past_key_values", "cache_params", "state")
-#: Rotary embeddings whose frequencies change with the length of the sequence, beyond that of pre-training.
+#: Kinds of rotary embeddings whose frequencies depend on the length of the sequence once it exceeds that of
+#: pre-training.
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-#: Recurrent models that go on from a cached state with several tokens at once; others ignore the state unless they are
-#: given a single token (Mamba's selective scan starts from zero).
-CONTINUES = {
+#: Recurrent models that continue from a cached state with several tokens at once. Others ignore the state unless they
+#: are given a single token: the selective scan of Mamba starts from zero.
+READS_SEVERAL_TOKENS = {
     "bailing_hybrid",
     "bamba",
     "deepseek_v4",
@@ -44,14 +45,14 @@ CONTINUES = {
     "qwen3_next",
     "zamba2",
 }
-#: Model types that take neither a tree nor a copied state.
+#: Model types that take neither a tree mask nor a copied state, and why.
 ONLY_ROWS = {
     "blt": "its bytes are grouped into patches",
     "recurrent_gemma": "its layers keep their state to themselves",
     "rwkv": "it mixes up the rows of a batch of single tokens",
     "xlstm": "its cached state is of a fixed number of rows",
 }
-#: Model types whose scores of a candidate are not defined, or cannot be had, by any plan.
+#: Model types for which no plan is exact, and why.
 REFUSED = {
     "cpmant": "its tokens see later ones",
     "prophetnet": "its head reads other states than the last hidden ones",
@@ -66,13 +67,13 @@ class ScoringPlan:
 
     Attributes:
         kind: `tree`, `prefix` or `rows`.
-        reason: what rules the kinds before it out, in words; empty for `tree`.
-        trunk: the module that makes, of token ids, the hidden states that the model's head reads.
-        state: the argument by which the trunk takes its cached state back.
-        takes_positions: whether the trunk takes the places of tokens in the sequence, counted from 0.
-        single_tokens: whether the trunk goes on from a cached state with one token at a time only.
-        windows: sizes of its sliding and chunked attention windows, smallest first.
-        max_positions: the longest sequence that the model is defined on, or None.
+        reason: Why no faster plan is exact for the model; empty for `tree`.
+        trunk: The module that turns token ids into the hidden states that the model's head reads.
+        state: Name of the argument by which the trunk takes back its cached state; empty if it takes none.
+        takes_positions: Whether the trunk takes position ids.
+        single_tokens: Whether the trunk continues from a cached state only with one token at a time.
+        windows: Sizes in tokens of its sliding and chunked attention windows, smallest first.
+        max_positions: Length in tokens of the longest sequence that the model is defined on, or None.
     """
 
     kind: str
@@ -126,19 +127,19 @@ def _choose(model: Any) -> ScoringPlan:
         trunk,
         state,
         takes_positions="position_ids" in arguments,
-        single_tokens=bool(recurrent) and config.model_type not in CONTINUES,
+        single_tokens=bool(recurrent) and config.model_type not in READS_SEVERAL_TOKENS,
         windows=_windows(config),
         max_positions=_max_positions(model, config),
     )
 
 
 def model_name(model: Any) -> str:
-    """What messages call a model."""
+    """Class and model type, by which messages name a model."""
     return f"{type(model).__name__} ({model.config.model_type})"
 
 
 def _trunk(model: Any) -> nn.Module:
-    """The causal LM without its head. Decoders of encoder-decoder families are wrapped once more."""
+    """The model without its head. Classes of encoder-decoder families wrap their decoder once more."""
     base = model.base_model
     if base is model:
         base = getattr(model, "model", model)
@@ -150,12 +151,12 @@ def _trunk(model: Any) -> nn.Module:
 
 
 def _forward_class(trunk: nn.Module) -> Any:
-    """The class whose `forward` a trunk has: its own, or that of which a wrapper's class or the user's is made."""
+    """The class that defines the trunk's `forward`; wrappers such as FSDP derive classes from it."""
     return next(each for each in type(trunk).__mro__ if "forward" in vars(each))
 
 
 def _not_causal(config: Any, trunk: nn.Module) -> str:
-    """Why tokens of the model see later ones, in words, or nothing."""
+    """Why tokens of the model see later ones; empty if they do not."""
     makes_both = hasattr(sys.modules[_forward_class(trunk).__module__], "create_bidirectional_mask")
     if makes_both and not getattr(config, "is_decoder", True):
         return "it is an encoder, whose tokens see later ones: its configuration has is_decoder=false"
@@ -165,14 +166,14 @@ def _not_causal(config: Any, trunk: nn.Module) -> str:
 
 
 def _positions_from_padding(trunk: nn.Module) -> str:
-    """Whether positions are counted as RoBERTa does, in words, or nothing."""
+    """Why the position of a token cannot be told from its index alone, as in RoBERTa; empty if it can."""
     if any(hasattr(module, "create_position_ids_from_input_ids") for module in trunk.modules()):
         return "its positions are counted over the tokens that are not padding"
     return ""
 
 
 def _recurrent(model: Any, config: Any, trunk: nn.Module) -> str:
-    """What of the model carries a state from token to token, in words, or nothing."""
+    """Which layers carry a state from token to token; empty if none do."""
     others = set(getattr(config, "layer_types", None) or ()) - ATTENTION
     if others:
         return f"it has layers of type {', '.join(sorted(others))}"
@@ -184,11 +185,11 @@ def _recurrent(model: Any, config: Any, trunk: nn.Module) -> str:
 
 
 def _why_no_tree(config: Any, trunk: nn.Module, arguments: Mapping[str, Any]) -> str:
-    """Why a tree mask is not exact for a model whose tokens meet by attention, in words, or nothing."""
+    """Why a tree mask is not exact for a model of attention layers; empty if it is."""
     if getattr(config, "alibi", False):
         return "its attention is biased by the distance in the sequence (ALiBi)"
     if "local" in getattr(config, "attention_layers", ()):
-        return "its local attention goes by places in the sequence"
+        return "its local attention depends on the index of a token, not on its position"
     if "position_ids" not in arguments:
         return "it takes no position ids"
     if not hasattr(sys.modules[_forward_class(trunk).__module__], "create_causal_mask"):
@@ -207,9 +208,9 @@ def _windows(config: Any) -> tuple[int, ...]:
 def _max_positions(model: Any, config: Any) -> int | None:
     """The longest sequence that a model is defined on.
 
-    A table of positions has an end. Rotary embeddings of some kinds turn otherwise for every token once a sequence is
-    longer than those of pre-training, so that beyond it a score would depend on the length of the other candidates.
-    Sparse attention that keeps the `index_topk` best tokens breaks ties by the length of the pass beyond as many.
+    Learned positions end with their table. Rotary embeddings of some kinds change for every token once a sequence is
+    longer than those of pre-training, so a score would depend on the length of the other candidates. Sparse attention
+    that keeps the `index_topk` best tokens breaks ties by the length of the pass once a sequence has more tokens.
     """
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "index_topk")]
     rope = getattr(config, "rope_parameters", None) or {}

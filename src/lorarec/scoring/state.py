@@ -37,7 +37,7 @@ def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
 
 
 class SequenceState:
-    """What a model keeps of the tokens that it has read.
+    """The state that a model caches of the tokens that it has read.
 
     Args:
         model: a Hugging Face causal LM whose plan has a state, in evaluation mode.
