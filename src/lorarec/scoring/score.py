@@ -53,7 +53,7 @@ def branch_scores(
     yes_no: tuple[int, int],
     token_budget: int = TOKEN_BUDGET,
 ) -> list[torch.Tensor]:
-    """As `score_batch`, of a readout and the token ids of yes and no."""
+    """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
     plan = plan_for(model)
     check_length(model, examples)
     if plan.kind == TREE and len(examples) == 1 and examples[0].length > token_budget and not torch.is_grad_enabled():
@@ -137,7 +137,7 @@ def _tokens_of_rows(example: Example) -> int:
 
 
 def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, recompute: bool) -> torch.Tensor:
-    """The same with a prompt before every branch.
+    """As `_states_from_prefix`, from sequences that each hold the prompt and one branch.
 
     Args:
         recompute: compute each pass again in the backward pass, so that memory holds the activations of one.
