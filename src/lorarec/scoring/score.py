@@ -122,7 +122,7 @@ def _states_from_prefix(model: Any, example: Example, row: int, token_budget: in
     state = SequenceState(model)
     with rows_of(model, [row]):
         last = state.read(torch.tensor([example.prompt], device=model.device))[0, -1:]
-    states: list[torch.Tensor] = [last] + [last] * len(example.branches)
+    states = [last] * (1 + len(example.branches))
     for places in token_batches([len(example.prompt) + len(branch) for branch in example.branches], token_budget):
         ids = pad_rows([example.branches[place] for place in places], model.device)
         with rows_of(model, [row] * len(places)):
@@ -150,17 +150,15 @@ def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, r
         return hidden
 
     start = len(example.prompt)
-    states: list[torch.Tensor] = []
     lengths = [start + len(branch) for branch in example.branches]
-    found: list[torch.Tensor | None] = [None] * len(lengths)
+    states = [torch.empty(0)] * (1 + len(lengths))
     for places in token_batches(lengths, token_budget):
         ids = pad_rows([example.prompt + example.branches[place] for place in places], model.device)
         hidden = checkpoint(read, ids, use_reentrant=False) if recompute else read(ids)
-        if not states:
-            states.append(hidden[0, start - 1 : start])
+        states[0] = hidden[0, start - 1 : start]
         for place, of_row in zip(places, hidden, strict=True):
-            found[place] = of_row[start : lengths[place]]
-    return torch.cat([*states, *(each for each in found if each is not None)])[None]
+            states[1 + place] = of_row[start : lengths[place]]
+    return torch.cat(states)[None]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
