@@ -100,3 +100,12 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path: Path, monke
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LORAREC_CACHE", str(tmp_path / "file"))
     assert require_exact(build("llama", VOCABULARY), "0123").exact
+
+
+def test_another_configuration_of_the_same_weights_is_measured_anew(cache: Path) -> None:
+    model = build("mistral", VOCABULARY)
+    require_exact(model, "0123")
+    other = build("mistral", VOCABULARY)
+    other.config.sliding_window = 24
+    require_exact(other, "0123")
+    assert len(list(cache.iterdir())) == 2

@@ -1,6 +1,7 @@
 """One pass over a tree gives the scores of one candidate at a time."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorarec.backbone import Backbone
-from lorarec.prompts import PromptBuilder
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import posterior, score, score_batch
 
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green guide to a new white table", "brush"]
@@ -80,6 +82,24 @@ def test_thousand_candidates_on_a_cached_prompt(tiny_backbone: Backbone) -> None
     chunked = score(tiny_backbone.model, [example], builder, token_budget=512)[0]
     few = score(tiny_backbone.model, [builder.example(TITLES, titles[500:510])], builder)[0]
     np.testing.assert_allclose(chunked[500:510], few, atol=1e-4)
+
+
+def test_threads_share_a_model(any_backbone: Backbone) -> None:
+    """Parts of the model are replaced for a moment, which another thread must not meet."""
+    builder = PromptBuilder(any_backbone.tokenizer)
+    examples = [builder.example(TITLES[: 1 + n % 4], TITLES) for n in range(40)]
+    expected = [score(any_backbone.model, [example], builder)[0] for example in examples]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda example: score(any_backbone.model, [example], builder)[0], examples))
+    np.testing.assert_allclose(np.stack(found), np.stack(expected), atol=1e-4)
+
+
+def test_a_model_in_training_mode_stays_so_when_scoring_fails(tiny_backbone: Backbone) -> None:
+    builder = PromptBuilder(tiny_backbone.tokenizer)
+    tiny_backbone.model.train()
+    with pytest.raises(LorarecError, match="is defined on 512 tokens"):
+        score(tiny_backbone.model, [Example([1] * 600, [[2]])], builder)
+    assert tiny_backbone.model.training
 
 
 def test_posterior_is_a_distribution() -> None:

@@ -16,15 +16,16 @@ from lorarec.artefacts import versions, write_json
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example
 from lorarec.scoring.plan import model_name, plan_for
-from lorarec.scoring.score import TOKEN_BUDGET, branch_scores
+from lorarec.scoring.score import TOKEN_BUDGET, branch_scores, rows_scores
 
 #: Tokens of the four candidates.
 BRANCHES = (1, 7, 3, 5)
 #: Tokens of the prompt of a model without attention windows, and those by which others exceed the smallest window.
 PROMPT_TOKENS, BEYOND_WINDOW = 48, 16
-#: Differences that rounding explains: this many units in the last place of the largest logit, and never less than
-#: LEAST_TOLERANCE in log-odds.
-UNITS, LEAST_TOLERANCE = 4, 1e-3
+#: Differences below it are never taken for more than rounding.
+LEAST_TOLERANCE = 1e-3
+#: How much larger a difference may be than that of the same passes in a batch, which is rounding alone.
+MARGIN = 4
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def check_scoring(model: Any) -> ScoringCheck:
     yes, no = (int(token) for token in draws.choice(vocabulary, 2, replace=False))
     try:
         alone, largest = _one_by_one(model, example, (yes, no))
+        in_batch = rows_scores(model, example, (yes, no))
         differences = [
             (found - expected[order]).abs().max()
             for readout, expected in alone.items()
@@ -109,7 +111,8 @@ def check_scoring(model: Any) -> ScoringCheck:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
         cause = " ".join(str(error).split())[:200]
         raise LorarecError(f"{model_name(model)} cannot be scored: {type(error).__name__}: {cause}") from error
-    unit = torch.finfo(model.dtype).eps
+    unit = torch.finfo(model.dtype).eps * largest
+    rounding = max(float((in_batch[readout] - expected).abs().max()) for readout, expected in alone.items())
     return ScoringCheck(
         model_name(model),
         plan.kind,
@@ -119,7 +122,8 @@ def check_scoring(model: Any) -> ScoringCheck:
         plan.max_positions,
         # NaN compares with nothing, so it has to be told apart.
         difference=float(torch.stack(differences).nan_to_num(float("inf")).max()),
-        tolerance=max(LEAST_TOLERANCE, UNITS * unit * largest),
+        # A batch of a model that is not causal differs by more than rounding, which must not count as such.
+        tolerance=max(LEAST_TOLERANCE, 2 * unit, MARGIN * min(rounding, unit)),
     )
 
 
@@ -151,7 +155,8 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
     plan = plan_for(model)
     config = model.config.get_text_config(decoder=True)
     made_with = [fingerprint, versions(), model.device.type, str(model.dtype), plan.kind, config._attn_implementation]
-    key = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()[:32]
+    settings = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    key = hashlib.sha256(json.dumps([made_with, settings], sort_keys=True, default=str).encode()).hexdigest()[:32]
     kept = cache_folder() / "scoring" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         known = ScoringCheck(**json.loads(kept.read_text(encoding="utf-8")))

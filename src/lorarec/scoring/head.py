@@ -50,11 +50,12 @@ def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = No
     Args:
         tokens: ids of the tokens asked for; where the head allows it, no others are computed.
     """
-    if tokens is None:
-        return _run_head(model, hidden)
-    if not _takes_tokens(model, hidden, tokens):
-        return _run_head(model, hidden)[:, list(tokens)]
-    return _run_head(model, hidden, tokens)
+    with plan_for(model).lock:
+        if tokens is None:
+            return _run_head(model, hidden)
+        if not _takes_tokens(model, hidden, tokens):
+            return _run_head(model, hidden)[:, list(tokens)]
+        return _run_head(model, hidden, tokens)
 
 
 def _run_head(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = None) -> torch.Tensor:

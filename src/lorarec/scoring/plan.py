@@ -3,7 +3,9 @@
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,27 +26,10 @@ STATES = ("past_key_values", "cache_params", "state")
 #: Kinds of rotary embeddings whose frequencies depend on the length of the sequence once it exceeds that of
 #: pre-training.
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-#: Recurrent models that continue from a cached state with several tokens at once. Others ignore the state unless they
-#: are given a single token: the selective scan of Mamba starts from zero.
-READS_SEVERAL_TOKENS = {
-    "bailing_hybrid",
-    "bamba",
-    "deepseek_v4",
-    "falcon_h1",
-    "granitemoehybrid",
-    "kimi_linear",
-    "lfm2",
-    "lfm2_moe",
-    "lfm3",
-    "mamba2",
-    "minimax",
-    "nemotron_h",
-    "olmo_hybrid",
-    "qwen3_5_moe_text",
-    "qwen3_5_text",
-    "qwen3_next",
-    "zamba2",
-}
+#: Model types with layers that carry a state which continue from it with several tokens at once. Others are given one
+#: token at a time: Mamba ignores the state for several, and Mamba 2 and gated delta rules compute whole chunks of 64 to
+#: 256 tokens for them.
+READS_SEVERAL_TOKENS = {"deepseek_v4", "lfm2", "lfm2_moe", "lfm3"}
 #: Model types that take neither a tree mask nor a copied state, and why.
 ONLY_ROWS = {
     "blt": "its bytes are grouped into patches",
@@ -74,6 +59,7 @@ class ScoringPlan:
         single_tokens: Whether the trunk continues from a cached state only with one token at a time.
         windows: Sizes in tokens of its sliding and chunked attention windows, smallest first.
         max_positions: Length in tokens of the longest sequence that the model is defined on, or None.
+        lock: Held while the model is used, since parts of it are replaced for a moment.
     """
 
     kind: str
@@ -84,6 +70,7 @@ class ScoringPlan:
     single_tokens: bool
     windows: tuple[int, ...]
     max_positions: int | None
+    lock: AbstractContextManager[Any] = field(default_factory=RLock, compare=False)
 
 
 _plans: WeakKeyDictionary[nn.Module, ScoringPlan] = WeakKeyDictionary()

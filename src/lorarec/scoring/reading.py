@@ -31,24 +31,25 @@ class PromptReader:
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        self._model = model
-        kind = plan_for(model).kind
+        self._model, self._lock, kind = model, plan_for(model).lock, plan_for(model).kind
         cached = kind == PREFIX and not (torch.is_grad_enabled() or model.training)
         rows = range(len(prompts))
         self._readers: list[_BatchReader | _StateReader | _WholeReader]
-        if kind == TREE:
-            self._readers = [_BatchReader(model, prompts)]
-        elif cached:
-            self._readers = [_StateReader(model, prompts[row], row) for row in rows]
-        else:
-            self._readers = [_WholeReader(model, prompts[row], row) for row in rows]
-        self.logits = logits(model, torch.cat([reader.last for reader in self._readers]))
+        with self._lock:
+            if kind == TREE:
+                self._readers = [_BatchReader(model, prompts)]
+            elif cached:
+                self._readers = [_StateReader(model, prompts[row], row) for row in rows]
+            else:
+                self._readers = [_WholeReader(model, prompts[row], row) for row in rows]
+            self.logits = logits(model, torch.cat([reader.last for reader in self._readers]))
 
     def extend(self, ids: torch.Tensor) -> None:
         """Append tokens (prompts, tokens), as many to each prompt."""
         parts = [ids] if len(self._readers) == 1 else ids.split(1)
-        last = [reader.extend(part) for reader, part in zip(self._readers, parts, strict=True)]
-        self.logits = logits(self._model, torch.cat(last))
+        with self._lock:
+            last = [reader.extend(part) for reader, part in zip(self._readers, parts, strict=True)]
+            self.logits = logits(self._model, torch.cat(last))
 
 
 class _BatchReader:

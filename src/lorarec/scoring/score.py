@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
 from lorarec.progress import track
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import READOUTS, Example, PromptBuilder
 from lorarec.scoring.plan import PREFIX, TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, rows_of
@@ -56,6 +56,14 @@ def branch_scores(
     """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
     plan = plan_for(model)
     check_length(model, examples)
+    with plan.lock:
+        return _branch_scores(model, examples, readout, yes_no, token_budget)
+
+
+def _branch_scores(
+    model: Any, examples: Sequence[Example], readout: str, yes_no: tuple[int, int], token_budget: int
+) -> list[torch.Tensor]:
+    plan = plan_for(model)
     if plan.kind == TREE and len(examples) == 1 and examples[0].length > token_budget and not torch.is_grad_enabled():
         return [_score_chunked(model, examples[0], readout, yes_no, token_budget)]
     if plan.kind == TREE:
@@ -73,6 +81,13 @@ def branch_scores(
         stand_in = [Example([PROMPT], example.branches)]
         scores += read_scores(model, hidden, stand_in, readout, yes_no)
     return scores
+
+
+def rows_scores(model: Any, example: Example, yes_no: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Scores of the branches by readout, from one batch of sequences that each hold the prompt and one branch."""
+    hidden = _states_of_rows(model, example, 0, TOKEN_BUDGET, recompute=False)
+    stand_in = [Example([PROMPT], example.branches)]
+    return {readout: read_scores(model, hidden, stand_in, readout, yes_no)[0] for readout in READOUTS}
 
 
 def check_length(model: Any, examples: Sequence[Example]) -> None:
@@ -186,14 +201,16 @@ def score(
         LorarecError: as for `score_batch`.
     """
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
+    batches = list(token_batches([example.length for example in examples], token_budget))
     was_training = model.training
     model.eval()
-    batches = list(token_batches([example.length for example in examples], token_budget))
-    for indices in track(batches, "Scoring", progress):
-        chosen = [examples[i] for i in indices]
-        for index, values in zip(indices, score_batch(model, chosen, builder, token_budget), strict=True):
-            results[index] = values.float().cpu().numpy()
-    model.train(was_training)
+    try:
+        for indices in track(batches, "Scoring", progress):
+            chosen = [examples[i] for i in indices]
+            for index, values in zip(indices, score_batch(model, chosen, builder, token_budget), strict=True):
+                results[index] = values.float().cpu().numpy()
+    finally:
+        model.train(was_training)
     return results
 
 
