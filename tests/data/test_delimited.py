@@ -109,6 +109,8 @@ def test_quotes_in_tab_separated_text_are_characters(tmp_path: Path, name: str, 
         (["1,Low", '2,"Heroes', "3,Lodger"], "line 3: a quoted field opens and does not end properly by line 4"),
         (["1,Low", '2,"Heroes', '3,"Lodger"', "4,x"], "line 3: a quoted field opens and does not end"),
         (['1,"Weird Al" Yankovic', "2,Low"], "line 2: a quoted field does not end where its quotes end"),
+        (["1,Low", '2,""Heroes""'], "line 3: a quoted field does not end where its quotes end"),
+        (['"1"" ""x",Low', '""2"",","'], "line 3: a quoted field does not end where its quotes end"),
         (["1,Low", "", '2,"', "3,x", '4,"'], "line 4: a quoted field opens here and swallows the lines up to 6"),
         (
             ['1,"two\nlines"', '2,"Heroes', '3,Best"'],

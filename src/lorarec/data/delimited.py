@@ -1,6 +1,7 @@
 """Delimited text (CSV, TSV and the like): every line is checked against the header before values are read."""
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -145,8 +146,9 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
     if quoted:
         in_quotes = f"{dialect.quote}[^{dialect.quote}]*{dialect.quote}"
         lines = lines.with_columns(bare=pl.col(_TEXT).str.replace_all(in_quotes, ""))
-        some_wrong, uneven = any_line(wrong, has_quote)
-        if uneven:
+        malformed = ~pl.col(_TEXT).str.contains(_well_formed(dialect))
+        some_wrong, unbalanced, some_malformed = any_line(wrong, has_quote, malformed)
+        if unbalanced or some_malformed:
             return None
     if not some_wrong:
         return _Lines([], quoted)
@@ -160,6 +162,16 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
         line, count, _ = faults.row(0)
         raise _other_width(path, layout.skipped + line + 1, count, len(layout.names))
     return _Lines(numbered.select("line").collect(engine="streaming")["line"].to_list(), quoted)
+
+
+def _well_formed(dialect: Dialect) -> str:
+    """A pattern of lines in which a field that begins with a quote ends with one; polars reads others without an error.
+
+    Quotes within a field that begins with another character belong to the text.
+    """
+    separator, quote = re.escape(dialect.separator), re.escape(dialect.quote or "")
+    field = f"(?:{quote}(?:[^{quote}]|{quote}{quote})*{quote}|[^{quote}{separator}][^{separator}]*)?"
+    return f"^{field}(?:{separator}{field})*$"
 
 
 def _read_plain(
