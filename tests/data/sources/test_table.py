@@ -52,6 +52,12 @@ def test_forms(tmp_path: Path, suffix: str) -> None:
     assert dataset.info["licence"] == "ours"
 
 
+@pytest.mark.parametrize("name", ["rating", "Rating", " RATING "])
+def test_ratings_are_found_without_regard_to_case_and_space(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp,{name}\nu,i,1,4\n")
+    assert read_table(tmp_path / "log.csv").interactions["rating"].to_list() == [4.0]
+
+
 def test_separator_and_no_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("ann;7;1400000000\nbob;7;1400000001\n")
     columns = Columns(user="column_1", item="column_2", time="column_3")

@@ -62,7 +62,7 @@ def read_table(
     wanted = {USER: columns.user, ITEM: columns.item}
     if options.order == "time":
         wanted[TIME] = columns.time
-    if columns.rating or RATING in (name.strip() for name in table.names):
+    if columns.rating or table.find(RATING):
         wanted[RATING] = columns.rating or RATING
     chosen = _found(table, wanted)
     title = table.find(columns.title) if items is None else None
