@@ -284,14 +284,25 @@ def _json_lines(path: Path) -> Table:
         return row_number(row)
 
     def find_fault() -> None:
-        try:
-            for _ in records(path):
-                pass
-        except LorarecError as error:
-            fault = str(error).removeprefix(f"{path}: ")
-            raise LorarecError(f"{path} cannot be read as a table: {fault}") from None
+        with opened(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip() and not _is_json_object(line.removeprefix(b"\xef\xbb\xbf")):
+                    raise LorarecError(
+                        f"{path} cannot be read as a table: line {number} is not a JSON object: mend or remove it "
+                        "(JSON has double quotes around text, and null where Python writes None or NaN)"
+                    )
 
     return _lazy_table(path, pl.scan_ndjson(path, infer_schema_length=None), place, find_fault)
+
+
+def _is_json_object(line: bytes) -> bool:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        return isinstance(json.loads(line, parse_constant=refuse), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json_array(path: Path) -> Table:
