@@ -78,6 +78,9 @@ def _log(**columns: list[object]) -> pl.DataFrame:
         ({"timestamp": [1.0, float("nan")]}, "row 2 has timestamp nan"),
         ({"user_id": ["a", None]}, "row 2 has no user_id"),
         ({"item_id": ["", "y"]}, "row 1 has no item_id"),
+        ({"item_id": ["x", " \t"]}, "row 2 has no item_id"),
+        ({"item_id": [5.0, 2.0**53]}, "row 2 has item_id 9007199254740992.0 as a number of type Float64, which rounds"),
+        ({"rating": [date(2023, 11, 14)] * 2}, "column rating is of type Date"),
         ({"rating": ["5", "five"]}, "row 2 has rating 'five'"),
     ],
 )

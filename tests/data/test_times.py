@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -197,6 +198,9 @@ def test_rows_of_a_large_log_are_positions() -> None:
         (["null", "nan"], {"bad_times": "drop"}, "row 1 has no timestamp"),
         ([45244.93, 45245.5], {}, "row 1 has timestamp 45244.93: a small number with a fraction"),
         (["1.5", "2"], {}, "row 1 has timestamp '1.5': a small number with a fraction"),
+        ([Decimal("1"), Decimal("1.5")], {}, r"row 2 has timestamp Decimal\('1.5'\): a small number with a fraction"),
+        ([638_355_968_000_000_000 + k for k in range(3)], {}, "as all times lies in no unit"),  # ticks of .NET
+        ([133_444_736_000_000_000 + k for k in range(3)], {}, "as all times lies in no unit"),  # ticks of Windows
         ([5 * 10**10], {}, "as all times lies in no unit that is read"),
         ([True], {}, "is of type Boolean, which is no time"),
         ([timedelta(1)], {}, "is of type Duration"),
@@ -208,6 +212,13 @@ def test_what_is_no_time_is_refused_in_one_line(values: list[object], options: d
     with pytest.raises(LorarecError, match=message) as caught:
         parse_times(pl.Series("timestamp", values), "log", **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_seconds_of_32_bits_floating_point_are_refused() -> None:
+    times = pl.Series("timestamp", [MOMENT, MOMENT + 1], dtype=pl.Float32)
+    with pytest.raises(LorarecError, match="row 1 has a timestamp of type Float32, which rounds such times to minutes"):
+        parse_times(times, "log")
+    assert parse_times(pl.Series([0.0, 1.0, 2.0], dtype=pl.Float32), "log").to_list() == [0, 1, 2]
 
 
 def test_places_of_rows_are_those_of_the_file() -> None:

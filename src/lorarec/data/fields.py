@@ -46,7 +46,7 @@ def clean_interactions(
     options: TableOptions | None = None,
     place: Callable[[int], str] = row_number,
 ) -> pl.DataFrame:
-    """Ids as text, timestamps as whole seconds, ratings as float32.
+    """Write ids as text, timestamps as whole seconds and ratings as float32.
 
     Args:
         raw: user_id, item_id, timestamp and perhaps rating, of any type.
@@ -58,13 +58,14 @@ def clean_interactions(
         A row for each row of `raw`; timestamps that `options` drop are null.
 
     Raises:
-        LorarecError: an id is missing or empty, or a timestamp or rating is not one; the row is named.
+        LorarecError: an id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
     """
     options = options or TableOptions()
     columns = []
     for name in (USER, ITEM):
         ids = clean_ids(raw[name], options.ids)
-        _refuse(ids.is_null() | (ids == ""), raw[name], where, place)
+        _refuse(ids.is_null() | (ids.str.strip_chars() == ""), raw[name], where, place)
+        _refuse_rounded(raw[name], where, place)
         columns.append(ids)
     times = parse_times(raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, place=place)
     columns.append(times)
@@ -101,6 +102,8 @@ def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
 
 
 def _ratings(ratings: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> pl.Series:
+    if ratings.dtype.is_temporal():
+        raise LorarecError(f"{where}: column {RATING} is of type {ratings.dtype}: name a column of numbers instead")
     found = ratings.cast(pl.Float32, strict=False)
     text = ratings
     if ratings.dtype == pl.String and found.null_count():
@@ -132,12 +135,29 @@ def _decimal_commas(text: pl.Series, decimal: Decimal | None, where: str | Path,
     return True
 
 
+def _refuse_rounded(ids: pl.Series, where: str | Path, place: Callable[[int], str]) -> None:
+    """Refuse floating point ids so large that neighbouring whole numbers have become the same number.
+
+    Raises:
+        LorarecError: there is one; the first is named.
+    """
+    if not ids.dtype.is_float():
+        return
+    rounded = (ids.abs() >= (2**24 if ids.dtype == pl.Float32 else 2**53)).fill_null(False)
+    if rounded.any():
+        row = int(rounded.arg_max() or 0)
+        raise LorarecError(
+            f"{where}: {place(row)} has {ids.name} {ids[row]!r} as a number of type {ids.dtype}, which rounds "
+            "numbers of this size, so that different ids become the same: write the column again from its source as text"
+        )
+
+
 def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, place: Callable[[int], str]) -> None:
     if not bad.any():
         return
     at = int(bad.arg_max() or 0)
     value, others = values[at], int(bad.sum()) - 1
-    missing = value is None or value == ""
+    missing = value is None or not str(value).strip()
     problem = f"has no {values.name}" if missing else f"has {values.name} {value!r}, which cannot be read"
     more = f" (and {others} more rows)" if others else ""
     raise LorarecError(f"{where}: {place(at)} {problem}{more}: mend or remove it")

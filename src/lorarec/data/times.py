@@ -11,12 +11,13 @@ from lorarec.data.tables import BadTimes, row_number
 from lorarec.errors import LorarecError
 
 #: Numbers since 1970: the unit, the first and the last number that is read in it, units per second. In each a number
-#: lies between 1973 and 2286; smaller numbers are positions.
+#: lies between 1973 and 2286; smaller numbers are positions. Nanoseconds begin in 1992, since smaller numbers of their
+#: size are ticks of 100 nanoseconds, which .NET counts from the year 1 (6.4e17 in 2023) and Windows from 1601 (1.3e17).
 _UNITS = (
     ("seconds", 10**8, 10**10 - 1, 1),
     ("milliseconds", 10**11, 10**13 - 1, 10**3),
     ("microseconds", 10**14, 10**16 - 1, 10**6),
-    ("nanoseconds", 10**17, 2**63 - 1, 10**9),
+    ("nanoseconds", 7 * 10**17, 2**63 - 1, 10**9),
 )
 _SMALL = 10**8
 #: Dates and moments whose digits are written as one number: their form, the first and the last such number.
@@ -28,6 +29,8 @@ _DIGITS = (
 #: What no interaction lies beyond, in seconds: 1901, and 2050. Between them, the largest 32-bit number is no moment.
 _EARLIEST, _LATEST, _LARGEST_INT32 = -2_177_452_800, 2_524_608_000, 2**31 - 1
 _DAY = 86_400
+#: The largest whole number up to which 32-bit floating point numbers have all whole numbers.
+_EXACT_FLOAT32 = 2**24
 _ISO_FORMS = (
     "%Y-%m-%d %H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f",
@@ -124,10 +127,16 @@ def _whole(values: pl.Series, times: pl.Series, where: str | Path, place: Callab
     """Numbers without their fractions, which only seconds may have.
 
     Raises:
-        LorarecError: small numbers have fractions: cut, positions and days would no longer tell what came first.
+        LorarecError: small numbers have fractions, or large ones are 32-bit floating point numbers: positions, days and
+            seconds that were rounded would no longer tell what came first.
     """
     numbers = values.cast(pl.Int64, strict=False)
-    if not values.dtype.is_float():
+    if values.dtype == pl.Float32 and (rounded := (values.abs() > _EXACT_FLOAT32).fill_null(False)).any():
+        raise LorarecError(
+            f"{where}: {place(int(rounded.arg_max() or 0))} has a {TIME} of type {values.dtype}, which rounds such "
+            "times to minutes: write the column again from its source as whole numbers or as Float64"
+        )
+    if not (values.dtype.is_float() or values.dtype.is_decimal()):
         return numbers
     cut = ((values.abs() < _SMALL) & (values != numbers)).fill_null(False)
     if cut.any():
