@@ -29,7 +29,7 @@ from lorarec.folder_kinds import RANKING
 
 def rank(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the parts; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option(help="Folder for the parts; an unfinished one is continued.")],
     adapter: Annotated[
         Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
     ] = None,
