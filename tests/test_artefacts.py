@@ -120,7 +120,7 @@ def test_what_appears_meanwhile_is_not_removed(tmp_path: Path, overwrite: bool) 
         out.mkdir()
         (out / "thesis.tex").write_text("of somebody else")
 
-    with pytest.raises(LorarecError, match=r"box (was created|is not a box folder)"), new_folder(out, overwrite, BOX):
+    with pytest.raises(LorarecError, match=r"box (was created|is no box folder)"), new_folder(out, overwrite, BOX):
         appear()
     assert (out / "thesis.tex").read_text() == "of somebody else"
     assert _names(tmp_path) == ["box"]
@@ -136,8 +136,8 @@ def test_a_file_that_appears_meanwhile_is_not_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        (["thesis.tex"], "is not a box folder"),
-        (["adapter_config.json"], "is not a box folder"),
+        (["thesis.tex"], "is no box folder"),
+        (["adapter_config.json"], "is no box folder"),
         (["box.json", "notes.txt"], "contains notes.txt"),
         (["box.json", ".hidden"], "contains .hidden"),
         (["box.json", "things/one/b.png"], "contains things/one/b.png"),
@@ -158,7 +158,7 @@ def test_only_what_lorarec_wrote_is_overwritten(tmp_path: Path, files: list[str]
 
 def test_a_file_is_not_overwritten_by_a_folder(tmp_path: Path) -> None:
     (tmp_path / "box").write_text("mine")
-    with pytest.raises(LorarecError, match="box is not a box folder"):
+    with pytest.raises(LorarecError, match="box is no box folder"):
         refuse_existing(tmp_path / "box", True, BOX)
 
 

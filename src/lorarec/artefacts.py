@@ -40,10 +40,10 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
     if not overwrite:
         raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
     if kind is None or not out.is_dir() or not (out / kind.marker).is_file():
-        what = f"a {kind.name} folder written by lorarec (it has no {kind.marker})" if kind else "written by lorarec"
-        raise LorarecError(
-            f"{out} is not {what}, so it is not overwritten: choose another --out, or remove it yourself"
+        what = (
+            f"no {kind.name} folder written by lorarec (it has no {kind.marker})" if kind else "not written by lorarec"
         )
+        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another --out, or remove it yourself")
     if (foreign := kind.foreign_file(out)) is not None:
         raise LorarecError(
             f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
