@@ -30,7 +30,7 @@ from lorarec.data import Dataset, Evidence, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
-from lorarec.ranking.catalogue import with_prior
+from lorarec.ranking.catalogue import log_prior
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import Nearest
 from lorarec.sequential import NextItemOptions
@@ -91,7 +91,7 @@ def reranked(
     asked = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
     scores = ranker.score_cases(asked, dataset.titles, evidence, progress=True)
     return [
-        [pool[place] for place in np.argsort(-with_prior(values), kind="stable")]
+        [pool[place] for place in np.argsort(-values - log_prior(len(values)), kind="stable")]
         for pool, values in zip(pools, scores, strict=True)
     ]
 

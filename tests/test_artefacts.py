@@ -120,7 +120,7 @@ def test_what_appears_meanwhile_is_not_removed(tmp_path: Path, overwrite: bool) 
         out.mkdir()
         (out / "thesis.tex").write_text("of somebody else")
 
-    with pytest.raises(LorarecError, match=r"box (appeared|is no box folder)"), new_folder(out, overwrite, BOX):
+    with pytest.raises(LorarecError, match=r"box (was created|is no box folder)"), new_folder(out, overwrite, BOX):
         appear()
     assert (out / "thesis.tex").read_text() == "of somebody else"
     assert _names(tmp_path) == ["box"]
@@ -128,7 +128,7 @@ def test_what_appears_meanwhile_is_not_removed(tmp_path: Path, overwrite: bool) 
 
 def test_a_file_that_appears_meanwhile_is_not_removed(tmp_path: Path) -> None:
     out = tmp_path / "box"
-    with pytest.raises(LorarecError, match="box appeared while"), new_folder(out):
+    with pytest.raises(LorarecError, match="box was created by another process"), new_folder(out):
         out.write_text("of somebody else")
     assert out.read_text() == "of somebody else"
 
@@ -136,12 +136,12 @@ def test_a_file_that_appears_meanwhile_is_not_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        (["thesis.tex"], "no box folder"),
-        (["adapter_config.json"], "no box folder"),
-        (["box.json", "notes.txt"], "holds notes.txt"),
-        (["box.json", ".hidden"], "holds .hidden"),
-        (["box.json", "things/one/b.png"], "holds things/one/b.png"),
-        (["box.json", "other/box.json"], "holds other/box.json"),
+        (["thesis.tex"], "is no box folder"),
+        (["adapter_config.json"], "is no box folder"),
+        (["box.json", "notes.txt"], "contains notes.txt"),
+        (["box.json", ".hidden"], "contains .hidden"),
+        (["box.json", "things/one/b.png"], "contains things/one/b.png"),
+        (["box.json", "other/box.json"], "contains other/box.json"),
     ],
 )
 def test_only_what_lorarec_wrote_is_overwritten(tmp_path: Path, files: list[str], named: str) -> None:

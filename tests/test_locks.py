@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.locks import locked, only_writer, temporary_sibling, tidy_inside
+from lorarec.locks import locked, only_writer, remove_leftovers_inside, temporary_sibling
 
 
 def test_a_lock_is_had_by_one(tmp_path: Path) -> None:
@@ -29,5 +29,5 @@ def test_only_files_without_a_writer_are_tidied(tmp_path: Path) -> None:
     living, _ = temporary_sibling(tmp_path / "part-1", is_folder=False)
     (tmp_path / ".part-2.abcdefgh.tmp").touch()
     (tmp_path / "part-3").touch()
-    tidy_inside(tmp_path)
+    remove_leftovers_inside(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "part-3"])

@@ -1,4 +1,4 @@
-"""Artefacts on disk: written whole or not at all, identified by content, and what made them."""
+"""Artefacts on disk: atomic writing of files and folders, fingerprints of contents, versions of packages."""
 
 import errno
 import hashlib
@@ -16,34 +16,37 @@ from typing import Any
 from lorarec.disk import disk_errors, exchange, sync, sync_folder
 from lorarec.errors import LorarecError
 from lorarec.folder_kinds import FolderKind
-from lorarec.locks import ASIDE, only_writer, temporary_sibling, tidy
+from lorarec.locks import ASIDE, only_writer, remove_leftovers, temporary_sibling
 
-#: Packages that decide what comes out.
+#: Packages whose versions are recorded because results depend on them.
 PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 
 
 def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> None:
-    """Refuse to write where something is, before the long work that `new_folder` would refuse to keep.
+    """Refuse an output folder that `new_folder` would refuse, before long work is done.
 
     Args:
-        kind: of the folder that may be overwritten.
+        overwrite: allow a folder of this kind that lorarec wrote.
+        kind: the kind of the folder to write; required to overwrite one.
 
     Raises:
-        LorarecError: `out` is a file, or a folder that is not empty and is not to be replaced, is of another kind or
-            holds files that lorarec does not write.
+        LorarecError: `out` is a file, or a folder that is not empty and must not be overwritten, is of another kind or
+            contains files that lorarec does not write.
     """
     out = Path(out)
-    tidy(out)
+    remove_leftovers(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
         raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
     if kind is None or not out.is_dir() or not (out / kind.marker).is_file():
-        what = f"no {kind.name} folder of lorarec's (it has no {kind.marker})" if kind else "not lorarec's"
-        raise LorarecError(f"{out} is {what} and is not overwritten: choose another --out, or remove it yourself")
+        what = (
+            f"no {kind.name} folder written by lorarec (it has no {kind.marker})" if kind else "not written by lorarec"
+        )
+        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another --out, or remove it yourself")
     if (foreign := kind.foreign_file(out)) is not None:
         raise LorarecError(
-            f"{out} holds {foreign}, which lorarec did not write, and is not overwritten: move that file away, or "
+            f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
             "choose another --out"
         )
 
@@ -52,24 +55,25 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
 def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `out` that becomes `out` when the block ends without an error.
 
-    The former folder stays until the new one is whole and on the disk; then the two change places in one step. Text and
-    JSON files that name the temporary folder name `out` in the end. What killed runs left beside `out` is removed.
+    An existing folder stays until the new one is complete and on the disk; then both are exchanged in one step. In
+    Markdown and JSON files the path of the temporary folder is replaced by `out`. Leftovers of killed runs beside `out`
+    are removed.
 
     Args:
-        out: the folder to make. Its parents are created; of a symbolic link the folder that it leads to is made.
+        out: the folder to make. Its parents are created; if it is a symbolic link, its target is made.
         overwrite: replace an existing folder of this kind; without it an existing, non-empty `out` is an error, even
             one that appears while the block runs.
-        kind: of the folder; needed to overwrite.
+        kind: the kind of the folder; required to overwrite one.
 
     Raises:
-        LorarecError: `out` exists and is not to be replaced (see `refuse_existing`), or the disk cannot be written to.
+        LorarecError: `out` exists and must not be replaced (see `refuse_existing`), or the disk cannot be written to.
     """
     out = Path(out)
     refuse_existing(out, overwrite, kind)
-    place = Path(os.path.realpath(out))
-    with disk_errors(place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary, lock = temporary_sibling(place, is_folder=True)
+    target = Path(os.path.realpath(out))
+    with disk_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = temporary_sibling(target, is_folder=True)
     try:
         with disk_errors(out, temporary):
             yield temporary
@@ -85,8 +89,8 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
 def new_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that becomes `path` when the block ends without an error.
 
-    Of several writers of one path each has a sibling of its own, and the last one's file stays. What killed runs left
-    of the same file is removed.
+    If several processes write the same path, each has its own temporary file and the last one to finish wins. Leftovers
+    of killed runs are removed.
 
     Raises:
         LorarecError: the disk cannot be written to.
@@ -95,7 +99,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     temporary = lock = None
     try:
         with disk_errors(path):
-            tidy(path)
+            remove_leftovers(path)
             temporary, lock = temporary_sibling(path, is_folder=False)
         with disk_errors(path, temporary):
             yield temporary
@@ -111,56 +115,57 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 
 def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> None:
-    """Rename a folder that is whole to `out`, once it is on the disk, and remove the former `out`.
+    """Flush a complete folder to the disk, rename it to `out`, and remove the previous `out`.
 
-    The rename itself refuses a folder that is not empty, so what appears at the last moment is safe as well. A former
-    folder that may be replaced changes places with the new one in one step, or, where the disk cannot do that, is moved
-    aside first, and put back by the next run after a kill in between.
+    The rename fails if `out` is not empty, so a folder that appears at the last moment is not lost either. A previous
+    folder that may be overwritten is exchanged with the new one in one step. On disks that cannot do so it is moved
+    aside first, and the next run restores it if the process is killed in between.
 
     Args:
-        made: beside `out`, on the same disk.
-        kind: of the folder that may be overwritten.
+        made: the complete folder, on the same disk as `out`.
+        out: the path that it gets.
+        kind: the kind of the previous folder, if it may be overwritten.
 
     Raises:
-        LorarecError: `out` exists and is not to be replaced.
+        LorarecError: `out` exists and must not be overwritten.
         OSError: the disk cannot be written to.
     """
-    place = Path(os.path.realpath(out))
+    target = Path(os.path.realpath(out))
     sync_folder(made)
     try:
-        made.rename(place)
+        made.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         if kind is None:
-            told = f"{out} appeared while it was being made: choose another --out or pass --overwrite"
-            raise LorarecError(told) from None
+            message = f"{out} was created by another process meanwhile: choose another --out or pass --overwrite"
+            raise LorarecError(message) from None
         refuse_existing(out, True, kind)
-        _change_places(made, place)
-    sync(place.parent)
+        _exchange_folders(made, target)
+    sync(target.parent)
 
 
-def _change_places(made: Path, place: Path) -> None:
-    former, lock = temporary_sibling(place, is_folder=True)
+def _exchange_folders(made: Path, target: Path) -> None:
+    former, lock = temporary_sibling(target, is_folder=True)
     os.close(lock)
-    if exchange(made, place):
+    if exchange(made, target):
         made.rename(former)
     else:
         shutil.rmtree(former, ignore_errors=True)
         former = former.with_suffix(ASIDE)
-        with only_writer(place):  # so that no other process puts it back meanwhile
-            place.rename(former)
+        with only_writer(target):  # so that no other process restores it meanwhile
+            target.rename(former)
             try:
-                made.rename(place)
+                made.rename(target)
             except OSError:
-                former.rename(place)
+                former.rename(target)
                 raise
     shutil.rmtree(former, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that a kill in the middle leaves no half of it under its name."""
-    tidy(folder)
+    """Remove a folder by renaming it first, so that a kill never leaves part of it under its name."""
+    remove_leftovers(folder)
     aside, lock = temporary_sibling(folder, is_folder=True)
     try:
         folder.rename(aside)
@@ -225,7 +230,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def file_fingerprint(*paths: str | Path) -> str:
-    """SHA-256 over the contents of the files in the order given, as the first 16 hexadecimal digits."""
+    """Return the first 16 hexadecimal digits of the SHA-256 over the contents of the files in the order given."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as stream:
@@ -234,7 +239,7 @@ def file_fingerprint(*paths: str | Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the figures; a package that is not installed is left out."""
+    """Return the versions of Python and of the installed packages in `PACKAGES`."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

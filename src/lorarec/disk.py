@@ -1,4 +1,4 @@
-"""What the disk can do and what it refuses: flushing, exchanging names, errors in one line."""
+"""Operations of the disk: one-line errors, exchanging two names, and flushing."""
 
 import ctypes
 import errno
@@ -12,20 +12,21 @@ from lorarec.errors import LorarecError
 from lorarec.locks import TEMPORARY
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-#: Of torch, C++ streams and SQLite, which do not say why.
+#: Error messages of torch, C++ streams and SQLite, which do not give the reason.
 _UNWRITABLE_PHRASES = ("PytorchStreamWriter failed", "iostream error", "unexpected pos", "database or disk is full")
 
 
 @contextmanager
 def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = False) -> Iterator[None]:
-    """Tell errors of the operating system, and what libraries make of them, in one line that names the path.
+    """Turn errors of writing into one line that names the path.
 
     Args:
-        temporary: what `path` is called meanwhile.
-        only_disk: leave other errors of the operating system, such as those of a network, as they are.
+        path: the file or folder that is written.
+        temporary: the name that it has until it is complete.
+        only_disk: do not change other errors of the operating system, such as those of a network.
 
     Raises:
-        LorarecError: in place of any `OSError`, and of other errors that come from a disk that cannot be written to.
+        LorarecError: instead of any `OSError` and of the errors that libraries raise if the disk cannot be written to.
     """
     try:
         yield
@@ -47,9 +48,9 @@ def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = Fal
 
 
 def disk_reason(error: BaseException) -> str | None:
-    """What an error says of a disk that cannot be written to: full, over its quota, read-only; None for other errors.
+    """Return why the disk cannot be written to (full, over quota, read-only) if that caused an error, otherwise None.
 
-    safetensors, polars, torch and SQLite have errors of their own in place of `OSError`.
+    Besides `OSError`, this recognises the errors of safetensors, polars, torch and SQLite.
     """
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -62,7 +63,7 @@ def disk_reason(error: BaseException) -> str | None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step, which Linux can on most of its disks; whether it could."""
+    """Exchange two paths atomically, which Linux supports on most file systems; return whether that succeeded."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
@@ -72,13 +73,14 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a folder and all that is in it is on the disk."""
+    """Flush a folder and everything in it to the disk."""
     for path in (*folder.rglob("*"), folder):
         if not path.is_symlink():
             sync(path)
 
 
 def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The kinds of folders that lorarec writes and what is in them, so that they can be told from a user's own."""
+"""The kinds of folders that lorarec writes and their files, so that a folder of the user's own is never overwritten."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,9 +10,9 @@ class FolderKind:
     """One kind of folder.
 
     Attributes:
-        name: in messages.
-        marker: the file by which a folder of this kind is known.
-        others: patterns of the paths of all other files below the folder; `*` matches slashes too.
+        name: its name in error messages.
+        marker: the file by which a folder of this kind is recognised.
+        others: patterns of the relative paths of all other files in the folder; `*` also matches slashes.
     """
 
     name: str
@@ -20,11 +20,11 @@ class FolderKind:
     others: tuple[str, ...] = ()
 
     def under(self, folder: str) -> tuple[str, ...]:
-        """Patterns of its files where it lies inside a folder of another kind."""
+        """Return the patterns of its files when it is a subfolder of a folder of another kind."""
         return tuple(f"{folder}/{pattern}" for pattern in (self.marker, *self.others))
 
     def foreign_file(self, folder: Path) -> str | None:
-        """The relative path of a file below a folder that lorarec does not write into this kind; None without one."""
+        """Return the relative path of the first file in a folder that lorarec does not write there, or None."""
         patterns = (self.marker, *self.others)
         paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
         names = (path.relative_to(folder).as_posix() for path in paths)

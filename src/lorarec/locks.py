@@ -1,6 +1,6 @@
-"""Who writes what: locks, names for what is not finished yet, and the removal of what killed runs left.
+"""Locks of files and folders, names of unfinished ones, and the removal of what killed processes left behind.
 
-Every lock belongs to an open file and so ends with the process, however that ends.
+Every lock belongs to an open file, so it is released when the process ends, even by a kill.
 """
 
 import fcntl
@@ -16,15 +16,15 @@ from typing import Any
 
 from lorarec.errors import LorarecError
 
-#: How the name of what is being written ends, or of what a killed run left.
+#: The suffix of files and folders that are being written, or were when their process was killed.
 TEMPORARY = ".tmp"
-#: How the name of a folder ends that is being replaced, where the disk cannot exchange two names in one step.
+#: The suffix of a folder that is being replaced, on disks that cannot exchange two names in one step.
 ASIDE = ".old"
 logger = logging.getLogger(__name__)
 
 
 def temporary_sibling(out: Path, is_folder: bool) -> tuple[Path, int]:
-    """A new temporary sibling, and a handle that locks it until it is closed or the process ends."""
+    """Make a temporary file or folder beside `out`; return its path and a descriptor that locks it until closed."""
     names: dict[str, Any] = {"prefix": f".{out.name}.", "suffix": TEMPORARY, "dir": out.parent}
     while True:
         if is_folder:
@@ -35,39 +35,39 @@ def temporary_sibling(out: Path, is_folder: bool) -> tuple[Path, int]:
                 continue
         else:
             handle, name = tempfile.mkstemp(**names)
-        if _lock(handle) and os.path.exists(name):  # else another process tidies it away: it was not locked yet
+        if _lock(handle) and os.path.exists(name):  # otherwise another process removed it before it was locked
             return Path(name), handle
         os.close(handle)
 
 
-def tidy(out: Path) -> None:
-    """Remove what killed writers of a file or folder left beside it, and put back a former folder that they moved.
+def remove_leftovers(out: Path) -> None:
+    """Remove what killed writers of a file or folder left beside it, and restore the previous folder if they moved it.
 
-    What a process still writes is locked by it and stays.
+    What a running process is writing is locked and stays.
     """
     out = Path(os.path.realpath(out))
     left = re.compile(rf"\.{re.escape(out.name)}\.\w{{8}}({re.escape(TEMPORARY)}|{re.escape(ASIDE)})")
     try:
         found = [entry.name for entry in os.scandir(out.parent) if left.fullmatch(entry.name)]
-    except OSError:  # there is no such folder, or it cannot be read: whoever writes into it will say so
+    except OSError:  # the folder is missing or unreadable, which writing into it will report
         return
     for name in sorted(found):
-        _tidy_one(out.parent / name, out)
+        _remove_leftover(out.parent / name, out)
 
 
-def tidy_inside(folder: Path) -> None:
-    """Remove what killed writers of any file left in a folder that is written file by file."""
+def remove_leftovers_inside(folder: Path) -> None:
+    """Remove what killed writers of any file left inside a folder that is written file by file."""
     for path in folder.glob(f".*.????????{TEMPORARY}"):
-        _tidy_one(path, folder / path.name[1 : -len(TEMPORARY) - 9])
+        _remove_leftover(path, folder / path.name[1 : -len(TEMPORARY) - 9])
 
 
 @contextmanager
 def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
-    """Yield whether this process alone has a lock, which ends with the block or the process.
+    """Lock a file until the block or the process ends; yield whether that succeeded.
 
     Args:
-        path: a file that stands for the lock; it is made with its folder, and stays.
-        wait: for another process to end; without it the answer is no when one has the lock.
+        path: the lock file, which is created together with its folder and is not removed.
+        wait: wait until no other process has the lock; otherwise yield False if one has it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,18 +85,18 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Lock a folder that is written file by file, until the block or the process ends.
 
     Raises:
-        LorarecError: another process has it.
+        LorarecError: another process has locked it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
         if not _lock(handle):
-            raise LorarecError(f"another run is writing to {folder}: let it end first, or choose another folder")
+            raise LorarecError(f"another run is writing to {folder}: wait until it ends, or choose another folder")
         yield
     finally:
         os.close(handle)
 
 
-def _tidy_one(path: Path, out: Path) -> None:
+def _remove_leftover(path: Path, out: Path) -> None:
     try:
         lock = os.open(path, os.O_RDONLY)
     except OSError:  # another process has removed it
@@ -105,13 +105,13 @@ def _tidy_one(path: Path, out: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.suffix == ASIDE and not out.exists():
             path.rename(out)
-            logger.warning("%s is back: an interrupted run had moved it to %s", out, path)
+            logger.warning("restored %s, which an interrupted run had moved to %s", out, path)
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-            logger.warning("removed %s, which an interrupted run left", path)
+            logger.warning("removed %s, which an interrupted run left behind", path)
         else:
             path.unlink(missing_ok=True)
-            logger.warning("removed %s, which an interrupted run left", path)
+            logger.warning("removed %s, which an interrupted run left behind", path)
     except OSError:  # locked by a process that still runs, or on a disk without locks
         return
     finally:
@@ -119,7 +119,7 @@ def _tidy_one(path: Path, out: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Whether this process alone has the file or folder; also where the disk knows no locks."""
+    """Try to lock a file or folder; return whether no other process has locked it, also on disks without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

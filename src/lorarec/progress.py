@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar at a terminal, and a line every half minute everywhere else."""
+"""Progress of long work on standard error: a bar on a terminal, otherwise a line every half minute."""
 
 import io
 import sys
@@ -15,12 +15,12 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 T = TypeVar("T")
-#: Seconds between two lines.
+#: Seconds between two lines where standard error is not a terminal.
 INTERVAL = 30.0
 
 
 class Progress:
-    """How far a piece of work is; a context manager.
+    """A context manager that shows the progress of a piece of work.
 
     Example:
         with Progress("Training", total=steps) as progress:
@@ -28,11 +28,11 @@ class Progress:
                 progress.update(step + 1, f"loss {loss:.3f}")
 
     Args:
-        title: what is done.
-        total: how much there is to do; None where nobody knows.
-        done: how much of it was done before, as by an interrupted run.
-        shown: whether anything is shown at all.
-        unit: of `total`, as in "MB".
+        title: the name of the work.
+        total: the amount of work; None if it is unknown.
+        done: the amount that was done before, such as by an interrupted run.
+        shown: whether to show anything.
+        unit: the unit of `total`, such as "MB".
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class Progress:
         self._ended = threading.Event()
 
     def update(self, done: float, figures: str = "") -> None:
-        """Tell how much is done in all, and what else is worth knowing, such as the loss."""
+        """Set the total amount that is done, and figures to show beside it, such as the loss."""
         self._done, self._figures = done, figures or self._figures
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, figures=self._figures)
 
     def resume(self, done: float) -> None:
-        """Tell how much an interrupted run had done, which says nothing about the time left."""
+        """Set the amount that an interrupted run had done, which is left out of the estimate of the time left."""
         self._before, self._begun = done, time.monotonic()
         self.update(done)
 
     def advance(self, count: float = 1) -> None:
-        """Tell that so much more is done."""
+        """Add to the amount that is done."""
         self.update(self._done + count)
 
     def line(self) -> str:
-        """What a log is told: the work, how far it is, its figures, and the time left or spent."""
+        """Return a line for logs: the title, the amount done, the figures, and the time left or spent."""
         seconds = time.monotonic() - self._begun
         unit = f" {self._unit}" if self._unit else ""
         if not self._total:
@@ -107,7 +107,7 @@ class Progress:
 
 
 def track(items: Iterable[T], title: str, shown: bool = True) -> Iterator[T]:
-    """The items, one after the other, while it is shown how many of them are done."""
+    """Yield the items and show how many of them are done."""
     with Progress(title, len(items) if isinstance(items, Sized) else None, shown=shown) as progress:
         for item in items:
             yield item
@@ -116,7 +116,7 @@ def track(items: Iterable[T], title: str, shown: bool = True) -> Iterator[T]:
 
 @contextmanager
 def track_reading(stream: BinaryIO, path: Path, shown: bool = True) -> Iterator[BinaryIO]:
-    """The bytes of an open file, while it is shown how many of them are read."""
+    """Yield a stream of the bytes of an open file, and show how many of them have been read."""
     with Progress(f"Reading {path.name}", path.stat().st_size / 1e6, shown=shown, unit="MB") as progress:
         yield io.BufferedReader(_Counted(stream, progress))
 
@@ -136,7 +136,7 @@ class _Counted(io.RawIOBase):
 
 
 def _clock(seconds: float) -> str:
-    """As in 0:45, 12:30 or 3:02:10."""
+    """Format a duration, as in 0:45, 12:30 or 3:02:10."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

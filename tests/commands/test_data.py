@@ -108,14 +108,14 @@ def test_sample_and_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
-        ("u,i,14.11.2023,T", [], r"line 2 has timestamp '14.11.2023', .* by --time-format \"%d.%m.%Y\""),
-        ("u,i,soon,T", ["--time-format", "%d.%m.%Y"], r"line 2 has timestamp 'soon', .*not of the form '%d.%m.%Y'"),
-        ("u,i,1,T", ["--time-format", "%d %Z"], r"--time-format '%d %Z': names of zones"),
+        ("u,i,14.11.2023,T", [], r"line 2 has timestamp '14.11.2023', .* such as --time-format \"%d.%m.%Y\""),
+        ("u,i,soon,T", ["--time-format", "%d.%m.%Y"], r"line 2 has timestamp 'soon', .*not have the format '%d.%m.%Y'"),
+        ("u,i,1,T", ["--time-format", "%d %Z"], r"--time-format '%d %Z': names of time zones"),
         ("u,i,,T", [], r"line 2 has no timestamp.*--bad-times drop.*--order file"),
-        ('u,i,1,"T\nu,i,2,V"', [], r"line 2: .*swallows the lines up to 3.*--quote none.*--quote double"),
+        ('u,i,1,"T\nu,i,2,V"', [], r"line 2: .*spans the lines up to 3.*--quote none.*--quote double"),
         ("u,i,1", [], r"line 2 has 3 fields, not 4"),
-        ("u,i,1,T", ["--separator", ";"], r"fields seem to be separated by ',': say --separator ','"),
-        ("u,i,1,T", ["--separator", ""], r"separator '' cannot divide fields"),
+        ("u,i,1,T", ["--separator", ";"], r"fields seem to be separated by ',': use --separator ','"),
+        ("u,i,1,T", ["--separator", ""], r"separator '' cannot separate fields"),
         ("u,i,1,T", ["--no-header"], "no column 'user_id'"),
         ("u,i,1,T", ["--time", "when"], "no column 'when' for timestamp: name the right one with --time.*--order file"),
     ],
@@ -179,5 +179,5 @@ def test_help_teaches_how_tables_are_read() -> None:
         "--decimal",
     ):
         assert option in told
-    for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet parts", "ISO 8601", "Titles such as NA"):
+    for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet files", "ISO 8601", "Titles such as NA"):
         assert words in told

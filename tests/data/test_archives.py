@@ -27,7 +27,7 @@ METHODS |= {"lzma": zipfile.ZIP_LZMA}
 
 @pytest.fixture(autouse=True)
 def _small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "FREE", 1 << 20)
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
 
 
 def _zip(method: int = zipfile.ZIP_DEFLATED, names: tuple[str, ...] = ("ml/ratings.csv", "ml/movies.csv")) -> bytearray:
@@ -66,7 +66,7 @@ def test_whole_zips_are_read(tmp_path: Path, method: str) -> None:
 def test_changed_bytes_are_found(tmp_path: Path, method: str) -> None:
     content = _zip(METHODS[method])
     content[60] ^= 0x55  # in the packed ratings
-    _refused(tmp_path / "ml.zip", content, "ml.zip is a damaged zip file .*: fetch it again")
+    _refused(tmp_path / "ml.zip", content, "ml.zip is a damaged zip file .*: download it again")
 
 
 def test_a_wrong_checksum_is_found(tmp_path: Path) -> None:
@@ -80,7 +80,11 @@ def test_truncated_zips_are_found(tmp_path: Path, cut: int) -> None:
 
 @pytest.mark.parametrize("flags", [0x1, 0x9, 0x41, 0x801, 0x2041])
 def test_encrypted_members_are_named(tmp_path: Path, flags: int) -> None:
-    _refused(tmp_path / "ml.zip", _patched(_zip(), 6, 8, flags), "ml.zip: ml/ratings.csv is encrypted: unpack it")
+    _refused(
+        tmp_path / "ml.zip",
+        _patched(_zip(), 6, 8, flags),
+        "ml.zip: ml/ratings.csv is encrypted: unpack the file yourself",
+    )
 
 
 @pytest.mark.parametrize("method", [1, 6, 9, 95, 97, 99, 255])
@@ -91,7 +95,7 @@ def test_unknown_methods_are_named(tmp_path: Path, method: int) -> None:
 @pytest.mark.parametrize("second", ["other/ratings.csv", "ratings.csv", "ml/backup/ratings.csv"])
 def test_names_that_occur_twice_are_refused(tmp_path: Path, second: str) -> None:
     content = _zip(names=("ml/ratings.csv", "ml/movies.csv", second))
-    _refused(tmp_path / "ml.zip", content, "holds ratings.csv twice")
+    _refused(tmp_path / "ml.zip", content, "contains ratings.csv twice")
 
 
 def test_folders_and_what_macos_adds_are_passed_over(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_an_existing_folder_is_kept_unless_overwritten(dataset: Dataset, tmp_pat
     with pytest.raises(LorarecError, match="exists already"):
         dataset.save(tmp_path / "toy")
     assert [path.name for path in (tmp_path / "toy").iterdir()] == ["precious"]
-    with pytest.raises(LorarecError, match=r"toy is no dataset folder of lorarec's .* and is not overwritten"):
+    with pytest.raises(LorarecError, match=r"toy is no dataset folder written by lorarec .*, so it is not overwritten"):
         dataset.save(tmp_path / "toy", overwrite=True)
     assert (tmp_path / "toy" / "precious").read_text() == "mine"
     dataset.save(tmp_path / "other")

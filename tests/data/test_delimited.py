@@ -104,19 +104,24 @@ def test_quotes_in_tab_separated_text_are_characters(tmp_path: Path, name: str, 
     [
         (
             ["1,Low", '2,"Heroes', "3,Lodger", '4,Best of 12"', "5,x"],
-            "line 3: a quoted field opens here and swallows the lines up to 5",
+            "line 3: a quoted field that opens here spans the lines up to 5",
         ),
-        (["1,Low", '2,"Heroes', "3,Lodger"], "line 3: a quoted field opens and does not end properly by line 4"),
-        (["1,Low", '2,"Heroes', '3,"Lodger"', "4,x"], "line 3: a quoted field opens and does not end"),
-        (['1,"Weird Al" Yankovic', "2,Low"], "line 2: a quoted field does not end where its quotes end"),
-        (["1,Low", "", '2,"', "3,x", '4,"'], "line 4: a quoted field opens here and swallows the lines up to 6"),
+        (["1,Low", '2,"Heroes', "3,Lodger"], "line 3: a quoted field that opens here is not closed properly by line 4"),
+        (["1,Low", '2,"Heroes', '3,"Lodger"', "4,x"], "line 3: a quoted field that opens here is not closed"),
+        (
+            ['1,"Weird Al" Yankovic', "2,Low"],
+            "line 2: a quoted field is not closed or has text after",
+        ),
+        (["1,Low", '2,""Heroes""'], "line 3: a quoted field is not closed or has text after"),
+        (['"1"" ""x",Low', '""2"",","'], "line 3: a quoted field is not closed or has text after"),
+        (["1,Low", "", '2,"', "3,x", '4,"'], "line 4: a quoted field that opens here spans the lines up to 6"),
         (
             ['1,"two\nlines"', '2,"Heroes', '3,Best"'],
-            "line 4: a quoted field opens here and swallows the lines up to 5",
+            "line 4: a quoted field that opens here spans the lines up to 5",
         ),
     ],
 )
-def test_fields_that_swallow_lines_are_named_by_the_line_where_they_open(
+def test_fields_that_span_rows_are_named_by_the_line_where_they_open(
     tmp_path: Path, lines: list[str], message: str
 ) -> None:
     path = _write(tmp_path / "items.csv", ["item_id,title", *lines])
@@ -126,11 +131,11 @@ def test_fields_that_swallow_lines_are_named_by_the_line_where_they_open(
     assert "\n" not in str(caught.value)
 
 
-def test_fields_that_hold_lines_on_purpose(tmp_path: Path) -> None:
+def test_fields_that_contain_lines_on_purpose(tmp_path: Path) -> None:
     plain = _write(tmp_path / "plain.csv", ["id,title,note", '1,A,"first\nsecond, third"', "2,B,", '3,C,"x"'])
     assert _read(plain).rows() == [("1", "A", "first\nsecond, third"), ("2", "B", None), ("3", "C", "x")]
     rows = _write(tmp_path / "rows.csv", ["id,title,note", '1,A,"first\n4,D,x\n"', "2,B,"])
-    with pytest.raises(LorarecError, match=r"line 2: .*swallows the lines up to 4"):
+    with pytest.raises(LorarecError, match=r"line 2: .*spans the lines up to 4"):
         _read(rows)
     assert _read(rows, quote="double")["note"].to_list() == ["first\n4,D,x\n", None]
 
@@ -204,7 +209,7 @@ def test_long_files_are_read_record_by_record_in_parts(tmp_path: Path, monkeypat
         ('a,b\n1,"x\ny"\n2,Mis\u00e9\n'.encode("latin-1"), "is not UTF-8 text"),
         ("Mis\u00e9,b\n1,2\n".encode("latin-1"), "is not UTF-8 text"),
         (b"\n\r\n", "is empty"),
-        (b'a,"b\n1,2\n', "line 1: a quoted field does not end"),
+        (b'a,"b\n1,2\n', "line 1: a quoted field is not closed"),
     ],
 )
 def test_damaged_text(tmp_path: Path, content: bytes, message: str) -> None:

@@ -78,6 +78,9 @@ def _log(**columns: list[object]) -> pl.DataFrame:
         ({"timestamp": [1.0, float("nan")]}, "row 2 has timestamp nan"),
         ({"user_id": ["a", None]}, "row 2 has no user_id"),
         ({"item_id": ["", "y"]}, "row 1 has no item_id"),
+        ({"item_id": ["x", " \t"]}, "row 2 has no item_id"),
+        ({"item_id": [5.0, 2.0**53]}, "row 2 has item_id 9007199254740992.0 as a number of type Float64, which rounds"),
+        ({"rating": [date(2023, 11, 14)] * 2}, "column rating has type Date"),
         ({"rating": ["5", "five"]}, "row 2 has rating 'five'"),
     ],
 )
@@ -130,7 +133,7 @@ def test_decimal_commas_of_ratings(ratings: list[object], decimal: str | None, r
         (
             ["1,234", "2"],
             None,
-            "row 1 has rating '1,234', whose comma may stand before a fraction or between thousands",
+            "row 1 has rating '1,234', whose comma may be a decimal comma or separate thousands",
         ),
         (["4,5", "3.5"], None, "row 1 has rating '4,5', which cannot be read"),
         (["4,5", "3"], "point", "row 1 has rating '4,5', which cannot be read"),

@@ -57,7 +57,7 @@ def test_truncated_and_damaged_gzip(tmp_path: Path, name: str) -> None:
     content = gzip.compress(("user_id,b\n" * ("csv" in name) + "\n".join(line % k for k in range(5000))).encode())
     path.write_bytes(content[:-300])
     for read in (lambda: open_table(path).read({"user": "user_id"}), lambda: list(line_blocks(path))):
-        with pytest.raises(LorarecError, match=f"{name} is a truncated gzip file: fetch it again"):
+        with pytest.raises(LorarecError, match=f"{name} is a truncated gzip file: download it again"):
             read()
     path.write_bytes(content[:40] + b"garbage" * 20 + content[200:])
     with pytest.raises(LorarecError, match="damaged gzip"):
@@ -71,7 +71,7 @@ def test_truncated_and_damaged_gzip(tmp_path: Path, name: str) -> None:
         ("log.csv", "a,b\n1,Mis\u00e9\n".encode("latin-1"), "is not UTF-8 text"),
         ("log.csv", b"a,b\n1,2\n1,2,3\n", "cannot be read as a table"),
         ("log.parquet", b"PAR1", "cannot be read as a table"),
-        ("log.xlsx", b"", r"does not tell its form: end it on one of \.csv"),
+        ("log.xlsx", b"", r"has an unknown suffix: rename it so that it ends in one of \.csv"),
         ("log.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read as a table"),
     ],
 )

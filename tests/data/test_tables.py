@@ -64,6 +64,15 @@ def test_a_separator_inside_of_titles_does_not_mislead(tmp_path: Path) -> None:
     assert open_table(path).read({"t": "title"})[0]["t"].to_list() == ["A, b", "C"]
 
 
+@pytest.mark.parametrize(
+    "line", ["{'user_id': 1}", '{"user_id": NaN}', '{"user_id": 1', '{"user_id": 1}{"user_id": 2}', "[1]"]
+)
+def test_lines_that_are_not_json_are_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'\ufeff{{"user_id": 1}}\n\n{line}\n', encoding="utf-8")
+    with pytest.raises(LorarecError, match=r"log\.jsonl cannot be read as a table: line 3 is not a JSON object"):
+        open_table(tmp_path / "log.jsonl").read({"user_id": "user_id"})
+
+
 @pytest.mark.parametrize("folders", [[""], ["day=1", "day=2"]])
 def test_folders_of_parquet_parts(tmp_path: Path, folders: list[str]) -> None:
     whole = pl.DataFrame(ROWS, schema=NAMES, orient="row")
@@ -136,7 +145,7 @@ def test_columns_of_several_values_are_refused_by_name_and_type(
     for path in tmp_path.iterdir():
         table = open_table(path)
         table.require_single_values(["user_id"])
-        with pytest.raises(LorarecError, match=f"column 'item_id' is of type {kind}") as caught:
+        with pytest.raises(LorarecError, match=f"column 'item_id' has type {kind}") as caught:
             table.require_single_values(["item_id"])
         assert "\n" not in str(caught.value)
 
@@ -149,11 +158,11 @@ def test_columns_of_several_values_are_refused_by_name_and_type(
         ("log.json", b'[{"a": 1}, {"a": }]', r"is not a JSON array: .* line 1 column 18"),
         ("log.json", b"[]", "is empty"),
         ("log.jsonl", b" \n", "is empty"),
-        ("log.csv", b"a,b\r1,2\r3,4\r", "ends its lines by carriage returns alone"),
+        ("log.csv", b"a,b\r1,2\r3,4\r", "ends its lines with carriage returns alone"),
         ("log.json", b"[" * 100_000, "is not a JSON array"),
-        ("log.jsonl", b'{"a": 1}\n\n{"a": 1\n', "cannot be read as a table: line 3 is neither"),
-        ("log.jsonl", b'{"a": 1}\n[2]\n', "cannot be read as a table: line 2 is neither"),
-        ("log.txt", b"abc\ndef\n", 'what separates its fields cannot be told: say it, as in separator=";"'),
+        ("log.jsonl", b'{"a": 1}\n\n{"a": 1\n', "cannot be read as a table: line 3 is not a JSON object"),
+        ("log.jsonl", b'{"a": 1}\n[2]\n', "cannot be read as a table: line 2 is not a JSON object"),
+        ("log.txt", b"abc\ndef\n", 'the separator of its fields cannot be detected: name it, as in separator=";"'),
         ("log.txt", b"", "is empty"),
         ("log.txt", b"a\tb\n1\t2\n3\n", "line 3 has 1 field, not 2"),
         ("log.pq", b"PAR1", "cannot be read as a table"),
@@ -171,7 +180,7 @@ def test_folders_that_hold_no_table(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="is a folder without Parquet files"):
         open_table(tmp_path)
     (tmp_path / "dataset.json").touch()
-    with pytest.raises(LorarecError, match="is a dataset folder already"):
+    with pytest.raises(LorarecError, match="is already a dataset folder"):
         open_table(tmp_path)
 
 

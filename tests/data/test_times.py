@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -49,6 +50,7 @@ EXACT: dict[str, tuple[Callable[[int], object], str | None]] = {
     "German": (_text("%d.%m.%Y %H:%M:%S"), "%d.%m.%Y %H:%M:%S"),
     "American": (_text("%m/%d/%Y %I:%M:%S %p"), "%m/%d/%Y %I:%M:%S %p"),
     "fractions by format": (_text("%d/%m/%Y %H:%M:%S.250"), "%d/%m/%Y %H:%M:%S.%f"),
+    "fractions after a comma by format": (_text("%d/%m/%Y %H:%M:%S,25"), "%d/%m/%Y %H:%M:%S,%f"),
     "offset by format": (_text("%d %b %Y %H:%M:%S %z", ZONE), "%d %b %Y %H:%M:%S %z"),
     "RFC 2822": (_text("%a, %d %b %Y %H:%M:%S GMT"), "%a, %d %b %Y %H:%M:%S GMT"),
 }
@@ -154,7 +156,7 @@ def test_one_far_time_does_not_change_the_unit_of_the_others() -> None:
 @pytest.mark.parametrize("bad_times", ["refuse", "drop", "keep"])
 def test_units_of_which_none_is_that_of_most(bad_times: str) -> None:
     times = pl.Series("timestamp", [MOMENT, MOMENT * 1000, MOMENT + 1, MOMENT * 1000 + 1])
-    with pytest.raises(LorarecError, match=r"row 2 has timestamp 1700000000000, in another unit than seconds .*row 4"):
+    with pytest.raises(LorarecError, match=r"row 2 has timestamp 1700000000000, which is not in seconds .*row 4"):
         parse_times(times, "log", bad_times=bad_times)  # type: ignore[arg-type]
 
 
@@ -188,20 +190,25 @@ def test_rows_of_a_large_log_are_positions() -> None:
             {},
             r"'11/14/2023', which cannot be read.*20231114, 2023-11-14, .*\"%m/%d/%Y\" \(11/14/2023\)",
         ),
-        (["14.11.2023", "31.02.2023"], {"time_format": "%d.%m.%Y"}, "row 2 has .*it is not of the form '%d.%m.%Y'"),
+        (["14.11.2023", "31.02.2023"], {"time_format": "%d.%m.%Y"}, "row 2 has .*not have the format '%d.%m.%Y'"),
+        (["05-11-14", "06-10-14"], {}, r"row 1 has timestamp '05-11-14', which cannot be read \(and 1 more rows\)"),
+        (["5/11/14"], {}, "row 1 has timestamp '5/11/14', which cannot be read"),
         (["14.11.2023"], {"time_format": "%d.%m.%Y %H"}, "time_format .* cannot be used"),
-        (["14.11.2023 10:00 CET"], {"time_format": "%d.%m.%Y %H:%M %Z"}, "names of zones are not read"),
+        (["14.11.2023 10:00 CET"], {"time_format": "%d.%m.%Y %H:%M %Z"}, "names of time zones are not supported"),
         ([20231114, 20231341, 20231115], {}, "row 2 has timestamp 20231341, which cannot be read"),
         (["NA", "5"], {}, "row 1 has no timestamp"),
         ([None, None], {}, r"row 1 has no timestamp \(and 1 more rows\).*order=\"file\""),
         (["null", "nan"], {"bad_times": "drop"}, "row 1 has no timestamp"),
         ([45244.93, 45245.5], {}, "row 1 has timestamp 45244.93: a small number with a fraction"),
         (["1.5", "2"], {}, "row 1 has timestamp '1.5': a small number with a fraction"),
-        ([5 * 10**10], {}, "as all times lies in no unit that is read"),
-        ([True], {}, "is of type Boolean, which is no time"),
-        ([timedelta(1)], {}, "is of type Duration"),
-        ([[1]], {}, "is of type List"),
-        ([b"1"], {}, "is of type Binary"),
+        ([Decimal("1"), Decimal("1.5")], {}, r"row 2 has timestamp Decimal\('1.5'\): a small number with a fraction"),
+        ([638_355_968_000_000_000 + k for k in range(3)], {}, "like all others is in no supported unit"),  # .NET
+        ([133_444_736_000_000_000 + k for k in range(3)], {}, "like all others is in no supported unit"),  # Windows
+        ([5 * 10**10], {}, "like all others is in no supported unit"),
+        ([True], {}, "has type Boolean, which is not a time"),
+        ([timedelta(1)], {}, "has type Duration"),
+        ([[1]], {}, "has type List"),
+        ([b"1"], {}, "has type Binary"),
     ],
 )
 def test_what_is_no_time_is_refused_in_one_line(values: list[object], options: dict[str, str], message: str) -> None:
@@ -210,9 +217,16 @@ def test_what_is_no_time_is_refused_in_one_line(values: list[object], options: d
     assert "\n" not in str(caught.value)
 
 
+def test_seconds_of_32_bits_floating_point_are_refused() -> None:
+    times = pl.Series("timestamp", [MOMENT, MOMENT + 1], dtype=pl.Float32)
+    with pytest.raises(LorarecError, match="row 1 has a timestamp of type Float32, which rounds such times to minutes"):
+        parse_times(times, "log")
+    assert parse_times(pl.Series([0.0, 1.0, 2.0], dtype=pl.Float32), "log").to_list() == [0, 1, 2]
+
+
 def test_places_of_rows_are_those_of_the_file() -> None:
     with pytest.raises(LorarecError, match="log: line 12 has timestamp 'x'"):
-        parse_times(pl.Series("timestamp", ["1", "x"]), "log", place=lambda row: f"line {row + 11}")
+        parse_times(pl.Series("timestamp", ["1", "x"]), "log", name_row=lambda row: f"line {row + 11}")
 
 
 def test_unread_and_far_times_are_dropped_alike() -> None:

@@ -223,7 +223,7 @@ def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, 
     evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
     assert (tmp_path / "report" / "report.md").read_text() != "old"
     (tmp_path / "report" / "precious").touch()
-    with pytest.raises(LorarecError, match="report holds precious, which lorarec did not write"):
+    with pytest.raises(LorarecError, match="report contains precious, which lorarec did not write"):
         evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
 
 

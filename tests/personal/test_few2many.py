@@ -246,7 +246,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose of deepfm"),
+        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose from deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
         ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
         ({"test_events": 0}, "option test_events must be at least 1, got 0"),

@@ -21,7 +21,7 @@ from lorarec.backbone.vocabulary import train_vocabulary
 from lorarec.data import Dataset
 from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
-from lorarec.locks import only_writer, tidy_inside
+from lorarec.locks import only_writer, remove_leftovers_inside
 from lorarec.progress import Progress
 from lorarec.prompts import PromptBuilder
 
@@ -79,7 +79,7 @@ def build_backbone(
 def _build(
     datasets: Sequence[Dataset], out: Path, encoder: str | Path | None, options: BuildOptions, work: Path
 ) -> Path:
-    tidy_inside(work)
+    remove_leftovers_inside(work)
     plan = {
         "datasets": {dataset.name: dataset.fingerprint for dataset in datasets},
         "encoder": Path(encoder).name if encoder else None,

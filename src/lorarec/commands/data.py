@@ -43,7 +43,8 @@ KCore = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Drop users and items with fewer interactions than this, again and again; what each round took is told.",
+        help="Drop users and items with fewer interactions than this, in rounds until none is left; the counts "
+        "of each round are reported.",
     ),
 ]
 KeepUntitled = Annotated[
@@ -62,8 +63,8 @@ By = Annotated[
 BadTimesOption = Annotated[
     BadTimes,
     typer.Option(
-        help="Rows whose time is missing, unreadable, or far from the others (0, year 9999, another unit): refuse "
-        "the table, drop and count them, or keep those that are only far."
+        help="What to do if times are missing, unreadable or far from the others (0, the year 9999, another unit): "
+        "refuse the log, drop and count these rows, or keep times that are only far from the others."
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
@@ -118,7 +119,7 @@ def import_amazon(
     Example: lorarec import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
     refuse_existing(out, overwrite, DATASET)
-    with _flags():
+    with _errors_with_flags():
         source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
 
@@ -128,8 +129,8 @@ def import_table(
     interactions: Annotated[
         Path,
         typer.Argument(
-            help="The log: .csv, .tsv, .json, .jsonl, .parquet, a folder of Parquet parts, or .txt, .dat, .inter and "
-            "the like, told by their content; text may be gzipped."
+            help="The log: .csv, .tsv, .json, .jsonl, .parquet, a folder of Parquet files, or text with another suffix "
+            "such as .txt, .dat or .inter, whose format is detected; text may be gzipped."
         ),
     ],
     out: Out,
@@ -139,50 +140,50 @@ def import_table(
     user: Annotated[str, typer.Option(help="Column of user ids.")] = COLUMNS.user,
     item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = COLUMNS.item,
     items_id: Annotated[
-        str | None, typer.Option(help="Column of item ids in --items, where it has another name there.")
+        str | None, typer.Option(help="Column of item ids in --items, if its name differs from --item.")
     ] = None,
     time: Annotated[
         str,
         typer.Option(
-            help="Column of times: seconds, milliseconds, microseconds or nanoseconds since 1970 (told by most of the "
-            "values), 20231114, ISO 8601 text (UTC if it names no zone), or positions (0, 1, 2)."
+            help="Column of times: seconds, milliseconds, microseconds or nanoseconds since 1970 (the unit that fits "
+            "most values is used), 20231114, ISO 8601 text (UTC if it names no zone), or positions (0, 1, 2)."
         ),
     ] = COLUMNS.time,
     rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` is taken if it is there.")] = None,
     title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
     time_format: Annotated[
-        str | None, typer.Option(help="Form of times in other text: %d.%m.%Y reads 14.11.2023, %m/%d/%Y 11/14/2023.")
+        str | None, typer.Option(help="Format of times in other text, as for strptime: %d.%m.%Y reads 14.11.2023.")
     ] = None,
     bad_times: BadTimesOption = OPTIONS.bad_times,
     order: Annotated[
-        Order, typer.Option(help="By the times, or by the rows of the file where the log has no times.")
+        Order, typer.Option(help="Order interactions by time or, for logs without times, by their place in the file.")
     ] = OPTIONS.order,
     separator: Annotated[
         str | None,
         typer.Option(
-            help="Between fields, one character or several (\\t for a tab); a comma for .csv, a tab for .tsv, told "
-            "by the content of other text."
+            help="The character, or several, between fields (\\t for a tab). Default: a comma for .csv, a tab for "
+            ".tsv, and detected from the content of other text."
         ),
     ] = None,
     quote: Annotated[
         Quote | None,
         typer.Option(
-            help="Around fields. Unset: none where tabs or several characters separate fields, else double, and a "
-            "field that swallows lines which look like rows is refused; double allows it."
+            help="The quotes around fields. Default: none if fields are separated by tabs or several characters, "
+            "otherwise double, but quoted fields that span lines which look like rows are refused; double allows them."
         ),
     ] = None,
     no_header: Annotated[
-        bool, typer.Option("--no-header", help="Text has no header; its columns are column_1, column_2, ...")
+        bool, typer.Option("--no-header", help="The text has no header; its columns are named column_1, column_2, ...")
     ] = False,
     decimal: Annotated[
         Decimal | None,
-        typer.Option(help="Before the fraction of a rating; unset takes a comma where it can mean nothing else."),
+        typer.Option(help="Decimal mark of ratings. Default: point, or comma if commas cannot separate thousands."),
     ] = None,
     ids: Annotated[
         Ids | None,
         typer.Option(
-            help="Take ids as written, without white space around them, or 12.0 and 012 as 12 too; unset takes them as "
-            "written and refuses two tables whose ids differ by that alone."
+            help="Keep ids as written, strip white space around them (trimmed), or also read 12.0 and 012 as 12 "
+            "(numbers). Default: as written, but tables are refused if some of their ids match only in the other ways."
         ),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
@@ -197,8 +198,8 @@ def import_table(
 ) -> None:
     """Import any table of interactions; name the columns by options.
 
-    Columns are found without regard to case and white space around their names. Titles such as NA, null and nan count
-    as missing. Faults are named by the line of the file.
+    Case and white space around the names of columns are ignored. Titles such as NA, null and nan count as missing.
+    Error messages name the line of the file.
 
     Example: lorarec import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
     --title product_name --out data/shop
@@ -208,7 +209,7 @@ def import_table(
     """
     refuse_existing(out, overwrite, DATASET)
     columns = Columns(user, item, time, rating, title, items_id)
-    with _flags(), Progress(f"Reading {interactions}"):
+    with _errors_with_flags(), Progress(f"Reading {interactions}"):
         options = TableOptions(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
         source = read_table(interactions, items, columns=columns, options=options, licence=licence)
     _finish(source, out, name, k_core, keep_untitled, keep_unseen, without, by, overwrite, as_json)
@@ -277,8 +278,8 @@ def split(
 
 
 @contextmanager
-def _flags() -> Iterator[None]:
-    """Name the fields of `TableOptions` in messages as the options of the command line."""
+def _errors_with_flags() -> Iterator[None]:
+    """Replace the fields of `TableOptions` in error messages by the options of the command line."""
     names = "|".join(TableOptions.__dataclass_fields__)
 
     def flag(found: re.Match[str]) -> str:

@@ -17,14 +17,14 @@ def doctor(
     trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell how a backbone is scored, and measure that its scores are exact.
+    """Show how a backbone is scored, and measure whether its scores are exact.
 
-    Four random candidates of unequal length are scored at once, in the reverse order, and one by one, on a prompt that
-    is longer than the model's smallest attention window. Every verb does so once for each new backbone; this one always
-    measures anew. A model that cannot be scored exactly ends with exit code 2.
+    Four random candidates of unequal length are scored at once, in reverse order, and one by one, on a prompt that is
+    longer than the model's smallest attention window. Every command does this once for each new backbone; this one
+    always repeats it. The exit code is 2 if the model cannot be scored exactly.
 
     The plans, fastest first: `tree` reads a prompt and all its candidates in one pass; `prefix` reads the prompt once
-    and goes on from its state with a batch of candidates; `rows` reads the prompt anew for each candidate.
+    and continues from its state with a batch of candidates; `rows` reads the prompt again for each candidate.
 
     Example: lorarec doctor Qwen/Qwen2.5-0.5B-Instruct
     """
@@ -42,7 +42,7 @@ def doctor(
             readouts[readout] = "yes"
         except LorarecError as error:
             readouts[readout] = str(error)
-    told = asdict(found) | {
+    report = asdict(found) | {
         "exact": found.exact,
         "backbone": backbone,
         "fingerprint": model.fingerprint,
@@ -53,16 +53,16 @@ def doctor(
         "readouts": readouts,
     }
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(report, indent=2))
     else:
         windows = ", ".join(map(str, found.windows)) or "none"
         rows = {
             "backbone": f"{backbone}, fingerprint {model.fingerprint}",
-            "model": f"{found.model}, {told['parameters']:,} parameters, {told['dtype']} on {told['device']}",
+            "model": f"{found.model}, {report['parameters']:,} parameters, {report['dtype']} on {report['device']}",
             "plan": found.plan + (f" ({found.reason})" if found.reason else ""),
             "attention windows": windows,
             "longest prompt": f"{found.max_positions} tokens" if found.max_positions else "no limit",
-            "chat template": "yes" if told["chat_template"] else "no",
+            "chat template": "yes" if report["chat_template"] else "no",
             **{f"readout {readout}": answer for readout, answer in readouts.items()},
             "largest difference": f"{found.difference:.2g} from one by one, on {found.prompt_tokens} tokens",
             "explained by rounding": f"up to {found.tolerance:.2g}",

@@ -58,7 +58,7 @@ def evaluate(
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
     """
-    console, told = Console(), Console(stderr=True)
+    console, stderr = Console(), Console(stderr=True)
     named = _named(adapter or [])
     require_adapters(named.values())
     if out is not None:
@@ -74,7 +74,7 @@ def evaluate(
         for row in rows.values():
             warning = row.adapter and split_warning(row.adapter, data, split)
             if warning:
-                told.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+                stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         evaluation = evaluate_rows(
             data,
             split,

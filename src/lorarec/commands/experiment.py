@@ -63,7 +63,7 @@ def experiment(
 
       lorarec experiment recipes/figures4-5.yaml --out figures
     """
-    console, told = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
+    console, stderr = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     if address and engine != "ray":
         raise LorarecError("--address is of the ray engine: add --engine ray")
     read_table(recipe)  # refuses what is no recipe before anything heavy is loaded
@@ -78,7 +78,7 @@ def experiment(
                 from lorarec.ray_cluster import cluster
             stack.enter_context(cluster(address))
             doing = RayTasks(workers)
-        filled = fill(recipe, out, workers=doing, console=told, progress=workers == 1)
+        filled = fill(recipe, out, workers=doing, console=stderr, progress=workers == 1)
     if as_json:
         typer.echo(json.dumps(filled.figures, indent=2, ensure_ascii=False))
     else:

@@ -33,10 +33,10 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster: auto or HOST:POR
 
 
 def require_adapters(folders: Iterable[str | Path]) -> None:
-    """Refuse folders that are not there, before the libraries that read adapters are loaded.
+    """Check that adapter folders exist, before the libraries that read them are loaded.
 
     Raises:
-        LorarecError: naming the first.
+        LorarecError: a folder does not exist.
     """
     for folder in folders:
         if not Path(folder).is_dir():
@@ -55,17 +55,17 @@ def require_backbone(name: str) -> None:
 
 
 def require_index(folder: Path | None) -> None:
-    """Refuse a folder that is no index, before the libraries that read one are loaded.
+    """Check that a folder is an index, before the libraries that read it are loaded.
 
     Raises:
-        LorarecError: naming it.
+        LorarecError: it is not an index.
     """
     if folder is not None and not (folder / "index.json").is_file():
         raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
 
 
 def quieten_transformers() -> None:
-    """No bar for the loading of weights; bars of downloads stay."""
+    """Turn off transformers' progress bar for loading weights, but not those of downloads."""
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -81,7 +81,7 @@ def load_backbone(
     trust_remote_code: bool = False,
     check: bool = True,
 ) -> "Backbone":
-    """As `Backbone.load`, without a bar for its weights."""
+    """Call `Backbone.load` without a progress bar for its weights."""
     require_backbone(backbone)
     quieten_transformers()
     from lorarec.backbone import Backbone

@@ -266,4 +266,4 @@ def export(
 
 def _refuse_unknown(crm: str, names: Sequence[str]) -> None:
     if crm not in names and not Path(crm).is_dir():
-        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(names)}")
+        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose from {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""`lorarec prompt`: what a model reads, word by word."""
+"""`lorarec prompt`: print the exact prompt of an item."""
 
 import json
 from dataclasses import asdict
@@ -22,10 +22,11 @@ def prompt(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     user: Annotated[str, typer.Option("--user", help="A user id of the dataset.")],
     item: Annotated[
-        str | None, typer.Option("--item", help="An item id; the first proposal of the index if not given.")
+        str | None, typer.Option("--item", help="An item id. Default: the first proposal of the index.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option("--adapter", help="PEFT folder whose prompts to show; default prompts without it.")
+        Path | None,
+        typer.Option("--adapter", help="PEFT folder whose prompts to show. Default: default prompts."),
     ] = None,
     backbone: BackboneId = "embedded",
     trust_remote_code: TrustRemoteCode = False,
@@ -36,15 +37,16 @@ def prompt(
         Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
     ] = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="List the tokens, one a line: number, id, token, and whether it controls.")
+        bool,
+        typer.Option("--tokens", help="List the tokens, one per line: number, id, token, and `control` if it is one."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the text, and every token with its id.")] = False,
 ) -> None:
     """Print the prompt that an item is scored with, exactly as the model reads it; no model is loaded.
 
     The prompt ends where the model answers: `verdict` compares yes with no there, `likelihood` reads the probability of
-    the title's own tokens. Control tokens, such as <|im_start|>, are written by the chat template alone; a title that
-    spells one is cut into plain tokens. On a terminal they are shown in reverse, and --tokens marks them.
+    the title's own tokens. Only the chat template writes control tokens, such as <|im_start|>; a title that spells one
+    is encoded as plain tokens. Terminals show control tokens in reverse colours, and --tokens marks them.
 
     Example: lorarec prompt data/shop --user u42 --item i7 --backbone Qwen/Qwen3-0.6B --tokens
     """
@@ -84,5 +86,5 @@ def prompt(
 
 
 def _safe(text: str) -> str:
-    """Text without characters that steer a terminal, which are written as escapes."""
+    """Escape the characters that control a terminal."""
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)

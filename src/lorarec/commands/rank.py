@@ -29,7 +29,7 @@ from lorarec.folder_kinds import RANKING
 
 def rank(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the parts; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option(help="Folder for the parts; an unfinished one is continued.")],
     adapter: Annotated[
         Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
     ] = None,
@@ -57,11 +57,11 @@ def rank(
 ) -> None:
     """Rank items for every user of a dataset, as `recommend` does for one, into a folder of Parquet files.
 
-    There is one row per user with user_id, item_ids (best first), and for each item its scores, log_odds,
-    log_likelihoods, log_priors and probabilities. score orders the items and is a sum: the adapter's log-odds of yes
-    against no, or under the readout likelihood its log-likelihood of the title (the other column is null), plus the
-    logarithm of a prior that falls as 1 / place in the index's order. probability is the softmax of the scores over the
-    pool. rank.json tells what made the rows.
+    There is one row per user with user_id, item_ids (best first), and lists of scores, log_odds, log_likelihoods,
+    log_priors and probabilities. Items are ordered by score, which is a sum: the adapter's log-odds of yes against no
+    or, with the readout likelihood, its log-likelihood of the title (the other column is null), plus the logarithm of a
+    prior proportional to 1 / place in the index's order. probability is the softmax of the scores over the pool.
+    rank.json records the data, models and options.
 
     Users are cut into parts in the order of their ids. Run the same command again after an interruption: only the
     missing parts are made. A folder that was begun with other data or options is refused.

@@ -47,10 +47,10 @@ def recommend(
 ) -> None:
     """Recommend items a user has not had yet: a cheap stage proposes, the adapter ranks.
 
-    Each line says which of the user's items it rests on. With --json, score orders the items and is a sum: log_odds of
-    yes against no, or under the readout likelihood log_likelihood of the title (the other is null), plus log_prior, the
-    logarithm of a prior that falls as 1 / place in the index's order. probability is the softmax of the scores over the
-    pool.
+    Each line says which of the user's items it rests on. With --json, items are ordered by score, which is a sum: the
+    log_odds of yes against no or, with the readout likelihood, the log_likelihood of the title (the other is null),
+    plus log_prior, the logarithm of a prior proportional to 1 / place in the index's order. probability is the softmax
+    of the scores over the pool.
 
     Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop --deny withdrawn.txt
     """

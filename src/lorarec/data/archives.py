@@ -1,4 +1,4 @@
-"""Unpacking what users hand in: damage is told in one line, and how much comes out is limited."""
+"""Unpacking of gzip and zip files from users, with one-line errors for damaged files and a limit on the output."""
 
 import gzip
 import io
@@ -15,25 +15,25 @@ from typing import IO, BinaryIO
 from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
 
-#: Whatever its size, a file may unpack to so many bytes;
-FREE = 256 << 20
-#: beyond that to so many times its own size. Logs of interactions reach 5 to 30, nested bombs a thousand and more.
+#: A file of any size may unpack to this many bytes.
+FREE_BYTES = 256 << 20
+#: A larger output may be this many times the file's size. Logs of interactions reach 5 to 30, zip bombs 1,000 and more.
 MAX_RATIO = 200
 _BLOCK_BYTES = 1 << 20
 
 
 def gunzip(raw: BinaryIO, path: Path) -> BinaryIO:
-    """The unpacked bytes of an open gzip file, read as they are asked for.
+    """Return a stream of the unpacked bytes of an open gzip file.
 
     Raises:
-        LorarecError: while reading, more bytes than `FREE` and `MAX_RATIO` allow.
+        LorarecError: while reading, if it unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
     """
     return io.BufferedReader(_Limited(gzip.GzipFile(fileobj=raw), path), _BLOCK_BYTES)
 
 
 @contextmanager
 def gzip_errors(path: Path) -> Iterator[None]:
-    """Tell errors of reading a file that may be gzipped.
+    """Turn errors of reading a file that may be gzipped into one line that names the file.
 
     Raises:
         LorarecError: the file cannot be read, or its gzip stream is truncated or damaged.
@@ -41,18 +41,18 @@ def gzip_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
+        raise LorarecError(f"{path} is a truncated gzip file: download it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise LorarecError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+        raise LorarecError(f"{path} is a damaged gzip file ({error}): download it again") from error
     except OSError as error:
         raise LorarecError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def check_gzip(path: Path) -> None:
-    """Unpack a gzip file to nowhere, before a reader without limits does; other files pass.
+    """Check a gzip file by reading all of it, for readers that have no limit of their own; other files are not read.
 
     Raises:
-        LorarecError: it is truncated or damaged, or unpacks to more than `FREE` and `MAX_RATIO` allow.
+        LorarecError: the file is truncated or damaged, or unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
     """
     with gzip_errors(path), path.open("rb") as raw:
         if raw.read(2) == b"\x1f\x8b":
@@ -64,11 +64,11 @@ def check_gzip(path: Path) -> None:
 
 @contextmanager
 def unzipped(path: Path, wanted: Collection[str]) -> Iterator[Path]:
-    """A temporary folder with the members of a zip file that have one of these names, whatever folder they are in.
+    """Yield a temporary folder with those members of a zip file, in any of its folders, that have one of these names.
 
     Raises:
-        LorarecError: a member is damaged, encrypted, packed by an unknown method or there twice, all of them are larger
-            than `FREE` and `MAX_RATIO` allow, or the temporary folder cannot be written to.
+        LorarecError: a member is damaged, encrypted, compressed by an unknown method or occurs twice, the members
+            unpack to more than `FREE_BYTES` and `MAX_RATIO` allow, or the temporary folder cannot be written to.
     """
     with tempfile.TemporaryDirectory() as folder:
         with _zip_errors(path), zipfile.ZipFile(path) as archive:
@@ -76,34 +76,34 @@ def unzipped(path: Path, wanted: Collection[str]) -> Iterator[Path]:
             for member in members:
                 if member.flag_bits & 1:
                     raise LorarecError(
-                        f"{path}: {member.filename} is encrypted: unpack it yourself, then give the folder"
+                        f"{path}: {member.filename} is encrypted: unpack the file yourself and give the folder"
                     )
             _extract(archive, members, path, Path(folder))
         yield Path(folder)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
-    """The last part of its path; none of folders and of what macOS adds."""
+    """Return the file name of a member, or "" for folders and for the metadata that macOS adds."""
     *parents, name = member.filename.split("/")
     return "" if "__MACOSX" in parents else name
 
 
 def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
-    left = max(FREE, MAX_RATIO * path.stat().st_size)
+    left = _allowed_bytes(path)
     for member in members:
         target = folder / _name(member)
         if target.exists():
-            raise LorarecError(f"{path} holds {target.name} twice: unpack it, then give the right folder")
+            raise LorarecError(f"{path} contains {target.name} twice: unpack it and give the right folder")
         with archive.open(member) as stream, disk_errors(target), target.open("wb") as out:
             for block in _blocks(stream, path):
                 left -= len(block)
                 if left < 0:
-                    raise LorarecError(_bomb(path))
+                    raise _too_large(path)
                 out.write(block)
 
 
 def _blocks(stream: IO[bytes], path: Path) -> Iterator[bytes]:
-    """Its errors are told here, so that they are not taken for those of the disk that is written to."""
+    """Yield the bytes of a member. Its errors are handled here, so that they do not look like those of the output."""
     while True:
         with _zip_errors(path):
             block = stream.read(_BLOCK_BYTES)
@@ -120,20 +120,27 @@ def _zip_errors(path: Path) -> Iterator[None]:
         raise
     except NotImplementedError as error:
         raise LorarecError(
-            f"{path} cannot be unpacked ({error}): unpack it by other means, then give the folder"
+            f"{path} cannot be unpacked ({error}): unpack it by other means and give the folder"
         ) from error
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error, OSError) as error:
-        raise LorarecError(f"{path} is a damaged zip file ({error}): fetch it again") from error
+        raise LorarecError(f"{path} is a damaged zip file ({error}): download it again") from error
 
 
-def _bomb(path: Path) -> str:
-    return f"{path} unpacks to more than {FREE >> 20} MiB and {MAX_RATIO} times its own size: is it an attack?"
+def _allowed_bytes(path: Path) -> int:
+    return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+
+
+def _too_large(path: Path) -> LorarecError:
+    return LorarecError(
+        f"{path} unpacks to more than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times its own size, as a zip bomb does: "
+        "unpack it yourself if you trust it"
+    )
 
 
 class _Limited(io.RawIOBase):
     def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
         self._stream, self._path = stream, path
-        self._left = max(FREE, MAX_RATIO * path.stat().st_size)
+        self._left = _allowed_bytes(path)
 
     def readable(self) -> bool:
         return True
@@ -142,6 +149,6 @@ class _Limited(io.RawIOBase):
         found = self._stream.read(len(buffer))
         self._left -= len(found)
         if self._left < 0:
-            raise LorarecError(_bomb(self._path))
+            raise _too_large(self._path)
         buffer[: len(found)] = found
         return len(found)

@@ -154,4 +154,4 @@ def _check_ratings(rows: pl.DataFrame, name: str, stars: float) -> None:
     at = int((~rated).arg_max() or 0)
     user, item, rating = rows.select(USER, ITEM, RATING).row(at)
     problem = "is not rated" if rating is None else f"has the rating {rating}, outside 0 to {stars:g}"
-    raise LorarecError(f"{name}: item {item} of user {user} {problem}: mend or remove it, or name the scale's top")
+    raise LorarecError(f"{name}: item {item} of user {user} {problem}: fix or remove it, or name the scale's top")

@@ -1,6 +1,7 @@
-"""Delimited text (CSV, TSV and the like): every line is checked against the header before values are read."""
+"""Reading of delimited text (CSV, TSV and similar); every row must have as many fields as the header."""
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from lorarec.errors import LorarecError
 if TYPE_CHECKING:
     from _csv import Reader
 
-#: Stands for separators of several bytes, which the csv module does not take.
+#: Replaces separators of several bytes, which the csv module does not support.
 _ONE_BYTE = "\x1f"
 _ROWS_AT_ONCE = 100_000
 _TEXT = "text"
 _NOT_UTF8 = "is not UTF-8 text: convert it, for example with iconv"
-_NO_QUOTES = 'where quotes are ordinary characters, say quote="none"'
+_NO_QUOTES = 'if quotes are ordinary characters in this file, use quote="none"'
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Dialect:
     """How lines are divided into fields.
 
     Attributes:
-        separator: what stands between fields, one character or several.
-        quote: the character around quoted fields, doubled inside of them; None where quotes are ordinary characters.
-        multiline: whether a quoted field may hold lines that look like rows of the table.
-        header: whether the first line names the columns.
+        separator: the character, or several, between fields.
+        quote: the character around quoted fields, doubled inside them; None if quotes are ordinary characters.
+        multiline: whether a quoted field may contain lines that look like rows of the table.
+        header: whether the first line contains the column names.
     """
 
     separator: str
@@ -49,11 +50,11 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of a delimited file and where its rows begin.
+    """The columns of a delimited file and where its rows begin.
 
     Attributes:
-        names: of the columns: the fields of the header, or column_1, column_2, ...
-        skipped: lines before the first row: blank ones and the header.
+        names: the column names: the fields of the header, or column_1, column_2, ...
+        skipped: the number of lines before the first row: blank lines and the header.
     """
 
     names: list[str]
@@ -61,7 +62,7 @@ class Layout:
 
 
 def read_layout(path: Path, dialect: Dialect) -> Layout:
-    """Look at the first line that is not blank.
+    """Read the columns from the first line that is not blank.
 
     Raises:
         LorarecError: the file is empty, is not UTF-8 text, or its header cannot be read.
@@ -75,11 +76,13 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
         else:
             raise LorarecError(f"{path} is empty")
     if b"\r" in line.rstrip(b"\r\n"):
-        raise LorarecError(f"{path} ends its lines by carriage returns alone: convert them to line feeds")
+        raise LorarecError(f"{path} ends its lines with carriage returns alone: convert them to line feeds")
     try:
-        text = line.decode("utf-8-sig") if dialect.one_byte else _with_one_byte(line.decode("utf-8-sig"), dialect, path)
+        text = line.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise LorarecError(f"{path} {_NOT_UTF8}") from None
+    if not dialect.one_byte:
+        text = _replace_separator(text, dialect, path)
     fields = _next_record(_records(iter([text]), dialect), number, dialect, path) or []
     if dialect.header:
         return Layout(fields, number + 1)
@@ -89,20 +92,21 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
 def read_delimited(
     path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
 ) -> tuple[pl.DataFrame, Callable[[int], int]]:
-    """Read columns as text; empty fields are null or empty text, blank lines are passed over.
+    """Read columns as text. Empty fields are null or empty text; blank lines are skipped.
 
-    Files each of whose lines is a row are left to polars. Where quoted fields hold line ends, or quotes are not
-    balanced, Python's csv module reads record by record.
+    Polars reads files in which each line is a row. If quoted fields contain line ends, or quotes are unbalanced,
+    Python's csv module reads the file record by record.
 
     Args:
-        columns: places of the wanted columns in a row, each once.
+        columns: the indices of the wanted columns, without repetitions.
 
     Returns:
-        Columns named by their places, and from the number of a row (from 0) to that of its line (from 1).
+        A frame whose columns are named by their indices, and a function from the number of a row (from 0) to the number
+        of its line (from 1).
 
     Raises:
-        LorarecError: a row has more or fewer fields than the header, a quoted field swallows rows or does not end, or
-            the file is damaged. The line is named.
+        LorarecError: a row has more or fewer fields than the header, a quoted field spans lines that look like rows or
+            is not closed, or the file is damaged. The message names the line.
     """
     with table_errors(path):
         lines = _check_lines(path, dialect, layout)
@@ -119,14 +123,14 @@ def read_delimited(
 
 
 class _Lines(NamedTuple):
-    """What is known of the lines after the header: which are blank, from 0, and whether any has a quote."""
+    """The numbers of blank lines, counted from 0 after the header, and whether any line has a quote."""
 
     blank: list[int]
     quoted: bool
 
 
 def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
-    """Check that each line is a row or blank; None where records have to be told apart one by one.
+    """Check that each line is a row or blank; return None if the csv module has to find where each record ends.
 
     Raises:
         LorarecError: a line has more or fewer fields than the header.
@@ -145,8 +149,9 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
     if quoted:
         in_quotes = f"{dialect.quote}[^{dialect.quote}]*{dialect.quote}"
         lines = lines.with_columns(bare=pl.col(_TEXT).str.replace_all(in_quotes, ""))
-        some_wrong, uneven = any_line(wrong, has_quote)
-        if uneven:
+        malformed = ~pl.col(_TEXT).str.contains(_well_formed(dialect))
+        some_wrong, unbalanced, some_malformed = any_line(wrong, has_quote, malformed)
+        if unbalanced or some_malformed:
             return None
     if not some_wrong:
         return _Lines([], quoted)
@@ -154,7 +159,7 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
     numbered = lines.with_row_index("line").filter(wrong).select("line", fields.alias("fields"), is_blank)
     faults = numbered.filter(~pl.col("blank")).head(1).collect(engine="streaming")
     if not faults.is_empty():
-        # In a quoted field that is not where a field begins, separators count after all.
+        # Quotes inside a field do not protect separators, so a line with quotes may have the right width after all.
         if quoted:
             return None
         line, count, _ = faults.row(0)
@@ -162,11 +167,21 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
     return _Lines(numbered.select("line").collect(engine="streaming")["line"].to_list(), quoted)
 
 
+def _well_formed(dialect: Dialect) -> str:
+    """A pattern of lines in which a field that begins with a quote ends with one; polars reads others without an error.
+
+    Quotes within a field that begins with another character belong to the text.
+    """
+    separator, quote = re.escape(dialect.separator), re.escape(dialect.quote or "")
+    field = f"(?:{quote}(?:[^{quote}]|{quote}{quote})*{quote}|[^{quote}{separator}][^{separator}]*)?"
+    return f"^{field}(?:{separator}{field})*$"
+
+
 def _read_plain(
     path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int], lines: _Lines
 ) -> pl.DataFrame | None:
-    """The rows of a file each of whose lines is a row or blank; None where quotes turn out to be no plain ones."""
-    places = [str(place) for place in range(len(layout.names))]
+    """Read a file in which each line is a row or blank; return None if polars cannot read its quotes."""
+    names = [str(index) for index in range(len(layout.names))]
     if dialect.one_byte:
         rows = pl.scan_csv(
             path,
@@ -174,17 +189,17 @@ def _read_plain(
             quote_char=dialect.quote,
             has_header=False,
             skip_lines=layout.skipped,
-            schema=dict.fromkeys(places, pl.String),
+            schema=dict.fromkeys(names, pl.String),
             missing_columns="insert",  # the first line may be blank
             glob=False,
         )
     else:
-        split = pl.col(_TEXT).str.split_exact(dialect.separator, len(places) - 1).struct.rename_fields(places)
+        split = pl.col(_TEXT).str.split_exact(dialect.separator, len(names) - 1).struct.rename_fields(names)
         rows = pl.scan_lines(path, name=_TEXT, glob=False).slice(layout.skipped).select(split).unnest(_TEXT)
-    wanted = rows.select(str(place) for place in columns)
+    wanted = rows.select(str(index) for index in columns)
     try:
         if lines.quoted:
-            # Of rows that are too long only a reader of all columns complains.
+            # Polars only reports rows that are too long when it reads all columns.
             rows.select(pl.all().null_count()).collect(engine="streaming")
         if not lines.blank:
             return wanted.collect(engine="streaming")
@@ -199,11 +214,11 @@ def _read_plain(
 def _read_records(
     path: Path, dialect: Dialect, layout: Layout, columns: Sequence[int]
 ) -> tuple[pl.DataFrame, Callable[[int], int]]:
-    width, names = len(layout.names), [str(place) for place in columns]
+    width, names = len(layout.names), [str(index) for index in columns]
     frames = [pl.DataFrame(schema=dict.fromkeys(names, pl.String))]
     rows, numbers = list[list[str]](), list[int]()
 
-    def put_aside() -> None:
+    def move_rows_to_frames() -> None:
         values = zip(*rows, strict=True)
         frames.append(pl.DataFrame(dict(zip(names, values, strict=True)), schema=dict.fromkeys(names, pl.String)))
         rows.clear()
@@ -215,29 +230,29 @@ def _read_records(
             line, before = before + 1, layout.skipped + reader.line_num
             if len(record) == width:
                 if before > line and not dialect.multiline:
-                    _refuse_swallowed(record, line, dialect, path)
-                rows.append([record[place] for place in columns])
+                    _refuse_spanned_rows(record, line, dialect, path)
+                rows.append([record[index] for index in columns])
                 numbers.append(line)
             elif len(record) > 1 or "".join(record).strip():
                 raise _other_width(path, line, len(record), width)
             if len(rows) == _ROWS_AT_ONCE:
-                put_aside()
+                move_rows_to_frames()
     if rows:
-        put_aside()
+        move_rows_to_frames()
     return pl.concat(frames), numbers.__getitem__
 
 
 def _text_lines(stream: BinaryIO, dialect: Dialect, path: Path) -> Iterator[str]:
-    """Lines as text, with separators that the csv module takes."""
+    """Return lines as text, with separators that the csv module supports."""
     lines = TextIOWrapper(stream, encoding="utf-8-sig", newline="\n")
     if dialect.one_byte:
         return lines
-    return (_with_one_byte(line, dialect, path) for line in lines)
+    return (_replace_separator(line, dialect, path) for line in lines)
 
 
-def _with_one_byte(line: str, dialect: Dialect, path: Path) -> str:
+def _replace_separator(line: str, dialect: Dialect, path: Path) -> str:
     if _ONE_BYTE in line:
-        raise LorarecError(f"{path} holds the control character U+001F: remove it, or use another separator")
+        raise LorarecError(f"{path} contains the control character U+001F: remove it, or use another separator")
     return line.replace(dialect.separator, _ONE_BYTE)
 
 
@@ -250,10 +265,10 @@ def _records(lines: Iterator[str], dialect: Dialect) -> "Reader":
 
 
 def _next_record(reader: "Reader", skipped: int, dialect: Dialect, path: Path) -> list[str] | None:
-    """The next record, with the separators that quoted fields hold; None behind the last one.
+    """Return the next record with its original separators, or None after the last one.
 
     Args:
-        skipped: lines before those of the reader.
+        skipped: the number of lines in the file before those of the reader.
     """
     first = skipped + reader.line_num + 1
     try:
@@ -263,34 +278,34 @@ def _next_record(reader: "Reader", skipped: int, dialect: Dialect, path: Path) -
     except csv.Error as error:
         last = skipped + reader.line_num
         if last > first:
-            fault = f"a quoted field opens and does not end properly by line {last}"
+            fault = f"a quoted field that opens here is not closed properly by line {last}"
         else:
-            fault = f"a quoted field does not end where its quotes end ({error})"
-        raise LorarecError(f"{path}: line {first}: {fault}: {_NO_QUOTES}, otherwise mend the line") from None
+            fault = f"a quoted field is not closed or has text after its closing quote ({error})"
+        raise LorarecError(f"{path}: line {first}: {fault}: {_NO_QUOTES}, otherwise fix the line") from None
     if record is None or dialect.one_byte:
         return record
     return [value.replace(_ONE_BYTE, dialect.separator) for value in record]
 
 
-def _refuse_swallowed(record: list[str], line: int, dialect: Dialect, path: Path) -> None:
-    """Refuse a field that holds a line with as many separators as a row has."""
+def _refuse_spanned_rows(record: list[str], line: int, dialect: Dialect, path: Path) -> None:
+    """Refuse a field that contains a line with as many separators as a row."""
     style = "double" if dialect.quote == '"' else "single"
     for number, value in enumerate(record):
         if "\n" not in value:
             continue
-        swallowed = value.split("\n")[1:]
-        counts = [text.count(dialect.separator) for text in swallowed]
-        counts[-1] += len(record) - 1 - number  # the separators behind the field are on its last line
+        spanned = value.split("\n")[1:]
+        counts = [text.count(dialect.separator) for text in spanned]
+        counts[-1] += len(record) - 1 - number  # the separators after the field are on its last line
         if max(counts) >= len(record) - 1:
             raise LorarecError(
-                f"{path}: line {line}: a quoted field opens here and swallows the lines up to {line + len(swallowed)}, "
-                f'which look like rows: {_NO_QUOTES}, or quote="{style}" where the field is meant to hold them'
+                f"{path}: line {line}: a quoted field that opens here spans the lines up to {line + len(spanned)}, "
+                f'which look like rows: {_NO_QUOTES}; if the field should contain them, use quote="{style}"'
             )
-        line += len(swallowed)
+        line += len(spanned)
 
 
 def _other_width(path: Path, line: int, fields: int, width: int) -> LorarecError:
     return LorarecError(
-        f"{path} cannot be read as a table: line {line} has {fields} field{'s' * (fields != 1)}, not {width} as the "
-        "first line: mend or remove it"
+        f"{path} cannot be read as a table: line {line} has {fields} field{'s' * (fields != 1)}, not {width} like the "
+        "first line: fix or remove it"
     )

@@ -1,4 +1,4 @@
-"""From the text of raw columns to clean values; what cannot be used is named by its row."""
+"""Cleaning of raw columns: ids, titles, times and ratings; errors name the row of a value that cannot be used."""
 
 import html
 import re
@@ -14,7 +14,7 @@ from lorarec.data.tables import Decimal, Ids, TableOptions, row_number
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
-_PLACES_NAMED = 5
+_ROWS_NAMED = 5
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
@@ -35,7 +35,7 @@ def clean_title(text: str | None) -> str | None:
 
 
 def clean_titles(titles: pl.Series) -> pl.Series:
-    """`clean_title` of every entry; null where an entry stands for a missing title, such as NA or null."""
+    """Apply `clean_title` to every entry; entries that represent a missing title, such as NA or null, become null."""
     cleaned = [clean_title(text) for text in without_missing(titles.cast(pl.String)).to_list()]
     return pl.Series(titles.name, cleaned, pl.String)
 
@@ -44,48 +44,51 @@ def clean_interactions(
     raw: pl.DataFrame,
     where: str | Path,
     options: TableOptions | None = None,
-    place: Callable[[int], str] = row_number,
+    name_row: Callable[[int], str] = row_number,
 ) -> pl.DataFrame:
-    """Ids as text, timestamps as whole seconds, ratings as float32.
+    """Write ids as text, timestamps as whole seconds and ratings as float32.
 
     Args:
-        raw: user_id, item_id, timestamp and perhaps rating, of any type.
-        where: the file, for messages.
-        options: what the values mean.
-        place: from the number of a row to words for its place, for messages.
+        raw: the columns user_id, item_id, timestamp and optionally rating, of any type.
+        where: the name of the file, for error messages.
+        options: how values are interpreted.
+        name_row: returns how error messages name a row ("line 7"), given its number from 0.
 
     Returns:
-        A row for each row of `raw`; timestamps that `options` drop are null.
+        One row for each row of `raw`. Timestamps that are dropped because of `options.bad_times` are null.
 
     Raises:
-        LorarecError: an id is missing or empty, or a timestamp or rating is not one; the row is named.
+        LorarecError: an id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
     """
     options = options or TableOptions()
     columns = []
     for name in (USER, ITEM):
         ids = clean_ids(raw[name], options.ids)
-        _refuse(ids.is_null() | (ids == ""), raw[name], where, place)
+        _refuse(ids.is_null() | (ids.str.strip_chars() == ""), raw[name], where, name_row)
+        _refuse_rounded(raw[name], where, name_row)
         columns.append(ids)
-    times = parse_times(raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, place=place)
+    times = parse_times(
+        raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, name_row=name_row
+    )
     columns.append(times)
     if RATING in raw.columns:
-        columns.append(_ratings(raw[RATING], options.decimal, where, place))
+        columns.append(_ratings(raw[RATING], options.decimal, where, name_row))
     return pl.DataFrame(columns)
 
 
 def without_bad_times(
-    rows: pl.DataFrame, options: TableOptions, place: Callable[[int], str] = row_number
+    rows: pl.DataFrame, options: TableOptions, name_row: Callable[[int], str] = row_number
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The rows of `clean_interactions` whose times were not dropped, and a report of those that were, if any may be."""
+    """Remove the rows of `clean_interactions` whose times were dropped, and return the rest with a report of them."""
     if options.bad_times != "drop":
         return rows, {}
     bad = rows[TIME].is_null()
-    first = [place(row) for row in bad.arg_true().head(_PLACES_NAMED).to_list()]
+    first = [name_row(row) for row in bad.arg_true().head(_ROWS_NAMED).to_list()]
     return rows.filter(~bad), {"rows_with_bad_times_dropped": int(bad.sum()), "first_of_them": first}
 
 
 def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
-    """Ids as text: as they are written, without white space around them, or also in the simplest form of a number.
+    """Convert ids to text: as they are written, stripped of white space, or with numbers also in their simplest form.
 
     >>> clean_ids(pl.Series([" 12.0", "012", "a7"]), "numbers").to_list()
     ['12', '12', 'a7']
@@ -100,22 +103,28 @@ def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
     return text
 
 
-def _ratings(ratings: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> pl.Series:
+def _ratings(
+    ratings: pl.Series, decimal: Decimal | None, where: str | Path, name_row: Callable[[int], str]
+) -> pl.Series:
+    if ratings.dtype.is_temporal():
+        raise LorarecError(f"{where}: column {RATING} has type {ratings.dtype}: name a column of numbers instead")
     found = ratings.cast(pl.Float32, strict=False)
     text = ratings
     if ratings.dtype == pl.String and found.null_count():
         text = without_missing(ratings)
-        point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, place) else text
+        point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, name_row) else text
         found = point.cast(pl.Float32, strict=False)
-    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, place)
+    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, name_row)
     return found.fill_nan(None)
 
 
-def _decimal_commas(text: pl.Series, decimal: Decimal | None, where: str | Path, place: Callable[[int], str]) -> bool:
-    """Whether ratings have commas before their fractions.
+def _decimal_commas(
+    text: pl.Series, decimal: Decimal | None, where: str | Path, name_row: Callable[[int], str]
+) -> bool:
+    """Return whether ratings have decimal commas.
 
     Raises:
-        LorarecError: nobody said so, and the commas may stand between thousands.
+        LorarecError: `decimal` is None and all commas could also be thousands separators.
     """
     if decimal is not None:
         return decimal == "comma"
@@ -126,18 +135,35 @@ def _decimal_commas(text: pl.Series, decimal: Decimal | None, where: str | Path,
     if (thousands == with_comma).all():
         row = int(with_comma.arg_max() or 0)
         raise LorarecError(
-            f"{where}: {place(row)} has {RATING} {text[row]!r}, whose comma may stand before a fraction or between "
-            'thousands: say decimal="comma" where it stands before a fraction, otherwise take the commas out'
+            f"{where}: {name_row(row)} has {RATING} {text[row]!r}, whose comma may be a decimal comma or separate "
+            'thousands: use decimal="comma" if it is a decimal comma, otherwise remove the commas'
         )
     return True
 
 
-def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, place: Callable[[int], str]) -> None:
+def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], str]) -> None:
+    """Refuse floating point ids so large that their type cannot represent all integers.
+
+    Raises:
+        LorarecError: there is one; the first is named.
+    """
+    if not ids.dtype.is_float():
+        return
+    rounded = (ids.abs() >= (2**24 if ids.dtype == pl.Float32 else 2**53)).fill_null(False)
+    if rounded.any():
+        row = int(rounded.arg_max() or 0)
+        raise LorarecError(
+            f"{where}: {name_row(row)} has {ids.name} {ids[row]!r} as a number of type {ids.dtype}, which rounds "
+            "numbers of this size, so that different ids become one: write the column again from its source as text"
+        )
+
+
+def _refuse(bad: pl.Series, values: pl.Series, where: str | Path, name_row: Callable[[int], str]) -> None:
     if not bad.any():
         return
     at = int(bad.arg_max() or 0)
     value, others = values[at], int(bad.sum()) - 1
-    missing = value is None or value == ""
+    missing = value is None or not str(value).strip()
     problem = f"has no {values.name}" if missing else f"has {values.name} {value!r}, which cannot be read"
     more = f" (and {others} more rows)" if others else ""
-    raise LorarecError(f"{where}: {place(at)} {problem}{more}: mend or remove it")
+    raise LorarecError(f"{where}: {name_row(at)} {problem}{more}: fix or remove it")

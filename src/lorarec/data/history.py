@@ -1,4 +1,4 @@
-"""What one user chose."""
+"""The history of one user."""
 
 import polars as pl
 
@@ -8,10 +8,10 @@ from lorarec.errors import LorarecError
 
 
 def history_of(dataset: Dataset, user: str) -> list[str]:
-    """All that a user chose, item ids in time order.
+    """Return the ids of all items that a user chose, in time order.
 
     Raises:
-        LorarecError: no such user.
+        LorarecError: the dataset has no such user.
     """
     history = dataset.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
     if not history:

@@ -1,4 +1,4 @@
-"""Opening what users hand in: plain or gzipped lines and tables, with errors that name the file and the line."""
+"""Reading of plain and gzipped files from users, with errors that name the file and the line."""
 
 import ast
 import json
@@ -19,10 +19,11 @@ _LONGEST_LINE = 64 << 20
 
 @contextmanager
 def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
-    """The bytes of a plain or gzipped file, told apart by content; with `progress` stderr shows the reading.
+    """Yield the unpacked bytes of a file, which may be gzipped whatever its name; `progress` is shown on stderr.
 
     Raises:
-        LorarecError: the file cannot be read, its gzip stream is truncated or damaged, or far too much comes out of it.
+        LorarecError: the file cannot be read, its gzip stream is truncated or damaged, or it unpacks to more than
+            `lorarec.data.archives` allows.
     """
     path = Path(path)
     with gzip_errors(path), open(path, "rb") as raw:
@@ -77,14 +78,14 @@ def parse_record(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except RecursionError:
-        raise LorarecError(f"{where} is nested too deep: mend or remove it") from None
+        raise LorarecError(f"{where} is nested too deep: fix or remove it") from None
     except ValueError:
         try:
             value = ast.literal_eval(line.decode("utf-8", errors="replace").strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             value = None
     if not isinstance(value, dict):
-        raise LorarecError(f"{where} is neither a JSON object nor a Python literal of one: mend or remove it")
+        raise LorarecError(f"{where} is neither a JSON object nor a Python literal of one: fix or remove it")
     return value
 
 
@@ -137,7 +138,7 @@ def table_errors(path: str | Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         if "unexpected end of file" in reason:
-            raise LorarecError(f"{path} is a truncated gzip file: fetch it again") from error
+            raise LorarecError(f"{path} is a truncated gzip file: download it again") from error
         if "utf-8" in reason or "utf8" in reason:
             raise LorarecError(f"{path} is not UTF-8 text: convert it, for example with iconv") from error
         raise LorarecError(f"{path} cannot be read as a table: {reason}") from error

@@ -1,9 +1,10 @@
-"""Tables as users hand them in: delimited text, JSON or Parquet, told apart by name and content."""
+"""Reading of tables from users: delimited text, JSON or Parquet, recognised by file name and content."""
 
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +26,13 @@ _QUOTES: dict[Quote, str | None] = {"none": None, "double": '"', "single": "'"}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet", ".pq")
-#: Suffixes of files whose separator is told by their content, RecBole's among them; files without a suffix as well.
+#: Suffixes of text files, RecBole's among them, whose separator is detected from their content.
 _TEXT = (".txt", ".dat", ".data", ".psv", ".inter", ".item", ".user", "")
 _NAMED = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".dat", ".inter")
-#: In the order in which they are tried: one that is part of another comes after it.
+#: Separators in the order in which they are tried; one that is part of another comes after it.
 _GUESSES = ("::", "||", "\t", "|", ";", ",", " ")
 _SNIFFED_BYTES = 1 << 16
-#: The headers of RecBole's files name the type of each column as well.
+#: In RecBole's files the header also gives the type of each column.
 _TYPED = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")
 
 
@@ -40,21 +41,22 @@ class TableOptions:
     r"""How tables are read and what their values mean.
 
     Attributes:
-        separator: between the fields of text, one character or several; `\t` may be written with a backslash. None is
-            a comma for .csv, a tab for .tsv, and told by the content of files with other names.
-        header: whether the first line of text names the columns; without it they are column_1, column_2, ...
-        quote: the character around quoted fields. None is "none" where tabs or several characters separate fields, and
-            otherwise "double", but then a quoted field that holds lines which look like rows is refused.
-        time_format: form of times that are text, as in "%d.%m.%Y %H:%M" (the codes of `datetime.strptime`).
-        bad_times: what is done with rows whose time is missing, unreadable, or far from the others: "refuse" the table,
-            "drop" the rows, or "keep" those that are only far away.
-        order: "file" takes the order of the rows in place of a time.
-        decimal: what stands before the fraction of a rating; None takes a comma where it can mean nothing else.
-        ids: "trimmed" ignores white space around ids, "numbers" also reads 12.0 and 012 as 12. None takes ids as they
-            are written, and refuses two tables whose ids only match in one of these ways.
+        separator: the character, or several, between the fields of text; a tab may be written as `\t`. If None, it is a
+            comma for .csv and a tab for .tsv, and is detected from the content of other text files.
+        header: whether the first line of text contains the column names; otherwise they are column_1, column_2, ...
+        quote: the character around quoted fields. If None, there are no quotes if fields are separated by tabs or
+            several characters, and otherwise double ones, but a quoted field that spans lines which look like rows is
+            refused.
+        time_format: the format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y %H:%M".
+        bad_times: what to do with rows whose time is missing, unreadable or far from the others: "refuse" the table,
+            "drop" the rows, or "keep" times that are far from the others and refuse the rest.
+        order: "file" uses the order of the rows in place of times.
+        decimal: the decimal mark of ratings. If None, it is a point, or a comma if commas cannot separate thousands.
+        ids: "trimmed" strips white space around ids; "numbers" also reads 12.0 and 012 as 12. If None, ids stay as they
+            are written, and two tables are refused if some of their ids match only in one of these ways.
 
     Raises:
-        LorarecError: the separator is empty or holds a quote or a line end.
+        LorarecError: the separator is empty or contains a quote or a line end.
     """
 
     separator: str | None = None
@@ -74,10 +76,10 @@ class TableOptions:
             try:
                 separator = codecs.decode(separator.encode("latin-1", "backslashreplace"), "unicode_escape")
             except UnicodeDecodeError:
-                raise LorarecError(f"separator {self.separator!r} is no character: write \\t for a tab") from None
+                raise LorarecError(f"separator {self.separator!r} is not a valid escape: write \\t for a tab") from None
         if not separator or any(character in separator for character in "\n\r\"'\0"):
             raise LorarecError(
-                f"separator {self.separator!r} cannot divide fields: give one character or several, such as "
+                f"separator {self.separator!r} cannot separate fields: give one character or several, such as "
                 "; or \\t or ::, without quotes or line ends"
             )
         object.__setattr__(self, "separator", separator)
@@ -89,8 +91,8 @@ class Table:
 
     Attributes:
         path: the file or folder.
-        names: of its columns.
-        types: of its columns; all are text in delimited files.
+        names: the names of its columns.
+        types: the types of its columns; all are text in delimited files.
     """
 
     path: Path
@@ -99,7 +101,7 @@ class Table:
     _read: Callable[[Sequence[int]], tuple[pl.DataFrame, Callable[[int], str]]]
 
     def find(self, wanted: str) -> str | None:
-        """The column of a name; a name that differs only in case, white space or a byte order mark counts as well.
+        """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
 
         Raises:
             LorarecError: several columns have such a name.
@@ -118,41 +120,41 @@ class Table:
             columns: new name -> name of a column.
 
         Returns:
-            The columns in the order given, and a function from the number of a row (from 0) to words for its place in
-            the file: "line 7" as an editor numbers lines, or "row 7" where there are none.
+            The columns in the order given, and a function that names a row in error messages, given its number from 0:
+            "line 7" as in a text editor, or "row 7" for files without lines.
 
         Raises:
             LorarecError: the table is empty or damaged, or a row does not fit the header.
         """
-        frame, place = self._read([self.names.index(name) for name in columns.values()])
+        frame, name_row = self._read([self.names.index(name) for name in columns.values()])
         frame.columns = list(columns)
-        return frame, place
+        return frame, name_row
 
     def require_single_values(self, columns: Iterable[str]) -> None:
         """Check that columns hold one value in each row.
 
         Raises:
-            LorarecError: a column holds lists or structures; its type is named.
+            LorarecError: a column contains lists or structures.
         """
         for name in columns:
             kind = self.types[self.names.index(name)]
             if kind.is_nested():
                 raise LorarecError(
-                    f"{self.path}: column {name!r} is of type {kind}, several values in a row: "
-                    "write one value into each row (explode lists, unnest structures)"
+                    f"{self.path}: column {name!r} has type {kind}, so a row has several values: write the file with "
+                    "one value in each row (explode lists, unnest structures)"
                 )
 
 
 def row_number(row: int) -> str:
-    """Words for the place of a row of a table that has no lines."""
+    """Name a row of a table without lines in error messages, given its number from 0."""
     return f"row {row + 1}"
 
 
 def open_table(path: str | Path, options: TableOptions | None = None) -> Table:
-    """Look at a table's form and columns: a file, gzipped or not, or a folder of Parquet parts.
+    """Detect the format and columns of a table: a file, which may be gzipped, or a folder of Parquet files.
 
     Raises:
-        LorarecError: there is no such file, its form is not known, or it is empty or damaged.
+        LorarecError: there is no such file, its format is unknown, or it is empty or damaged.
     """
     path, options = Path(path), options or TableOptions()
     if path.is_dir():
@@ -161,8 +163,8 @@ def open_table(path: str | Path, options: TableOptions | None = None) -> Table:
         raise LorarecError(f"{path} does not exist or is not a file")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if suffix not in (*_SEPARATORS, *_JSON, *_PARQUET, *_TEXT):
-        raise LorarecError(f"{path}: its name does not tell its form: end it on one of {', '.join(_NAMED)}")
-    check_gzip(path)  # polars unpacks whatever it is given
+        raise LorarecError(f"{path} has an unknown suffix: rename it so that it ends in one of {', '.join(_NAMED)}")
+    check_gzip(path)  # polars unpacks gzip files without a limit
     head = _head(path)
     if suffix in _PARQUET or head.startswith(b"PAR1"):
         return _lazy_table(path, pl.scan_parquet(path, glob=False))
@@ -192,10 +194,10 @@ def _dialect(path: Path, suffix: str, head: bytes, options: TableOptions) -> Dia
 
 
 def _guessed_separator(path: Path, head: bytes) -> str:
-    """The first of the usual separators of which all lines have the same number.
+    """Return the first of the usual separators that occurs equally often in all lines, or else in the first line.
 
     Raises:
-        LorarecError: there is none.
+        LorarecError: the first line contains none of them.
     """
     text = head.decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
@@ -207,10 +209,10 @@ def _guessed_separator(path: Path, head: bytes) -> str:
             counts = {line.count(separator) for line in each}
             if len(counts) == 1 and counts != {0}:
                 return separator
-    # Rows that are cut or too long are told of by their line, when they are read by the header's separator.
+    # Some row is too short or too long: reading with the header's separator will report its line.
     found = [separator for separator in _GUESSES if separator in lines[0]]
     if not found:
-        raise LorarecError(f'{path}: what separates its fields cannot be told: say it, as in separator=";"')
+        raise LorarecError(f'{path}: the separator of its fields cannot be detected: name it, as in separator=";"')
     return found[0]
 
 
@@ -221,77 +223,88 @@ def _delimited(path: Path, dialect: Dialect) -> Table:
     if all(typed):
         names = [match[1] for match in typed if match]
 
-    def read(places: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        unique = list(dict.fromkeys(places))
+    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
+        unique = list(dict.fromkeys(indices))
         frame, line = read_delimited(path, dialect, layout, unique)
-        chosen = [frame[str(place)].alias(str(number)) for number, place in enumerate(places)]
+        chosen = [frame[str(index)].alias(str(number)) for number, index in enumerate(indices)]
         return pl.DataFrame(chosen), lambda row: f"line {line(row)}"
 
     return Table(path, names, [pl.String()] * len(names), read)
 
 
 def _lazy_table(
-    path: Path, lazy: pl.LazyFrame, place: Callable[[int], str] = row_number, remedy: Callable[[], None] | None = None
+    path: Path,
+    lazy: pl.LazyFrame,
+    name_row: Callable[[int], str] = row_number,
+    explain_fault: Callable[[], None] | None = None,
 ) -> Table:
-    """A table that polars scans.
+    """Return a table that polars scans.
 
     Args:
-        remedy: called when it cannot be read, to say more exactly why.
+        explain_fault: called if polars cannot read the table, to raise an error that names the line.
     """
 
-    def attempt(plan: pl.LazyFrame) -> pl.DataFrame:
-        try:
-            return plan.collect(engine="streaming")
-        except pl.exceptions.PolarsError:
-            if remedy is not None:
-                remedy()
-            raise
+    @contextmanager
+    def scan_errors() -> Iterator[None]:
+        with table_errors(path):
+            try:
+                yield
+            except pl.exceptions.PolarsError:
+                if explain_fault is not None:
+                    explain_fault()
+                raise
 
-    def read(places: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        # Some writers store text without saying that it is text.
+    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
+        # Some writers store text as Binary, without the logical type of text.
         chosen = [
             (pl.nth(each).cast(pl.String) if types[each] == pl.Binary else pl.nth(each)).alias(str(number))
-            for number, each in enumerate(places)
+            for number, each in enumerate(indices)
         ]
-        with table_errors(path):
-            return attempt(lazy.select(chosen)), place
+        with scan_errors():
+            return lazy.select(chosen).collect(engine="streaming"), name_row
 
-    with table_errors(path):
-        try:
-            schema = lazy.collect_schema()
-        except pl.exceptions.PolarsError:
-            if remedy is not None:
-                remedy()
-            raise
+    with scan_errors():
+        schema = lazy.collect_schema()
     types = schema.dtypes()
     return Table(path, schema.names(), types, read)
 
 
 def _parquet_folder(path: Path) -> Table:
     if (path / "dataset.json").is_file():
-        raise LorarecError(f"{path} is a dataset folder already: use it as it is")
+        raise LorarecError(f"{path} is already a dataset folder: use it without importing it")
     parts = sorted(part for suffix in _PARQUET for part in path.rglob(f"*{suffix}") if part.is_file())
     if not parts:
-        raise LorarecError(f"{path} is a folder without Parquet files: name a file, or a folder of Parquet parts")
+        raise LorarecError(f"{path} is a folder without Parquet files: name a file or a folder of Parquet files")
     return _lazy_table(path, pl.scan_parquet(parts, glob=False, hive_partitioning=False))
 
 
 def _json_lines(path: Path) -> Table:
-    def place(row: int) -> str:
+    def name_row(row: int) -> str:
         for number, (line, _) in enumerate(records(path)):
             if number == row:
                 return f"line {line}"
         return row_number(row)
 
-    def find_fault() -> None:
-        try:
-            for _ in records(path):
-                pass
-        except LorarecError as error:
-            fault = str(error).removeprefix(f"{path}: ")
-            raise LorarecError(f"{path} cannot be read as a table: {fault}") from None
+    def name_faulty_line() -> None:
+        with opened(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip() and not _is_json_object(line.removeprefix(b"\xef\xbb\xbf")):
+                    raise LorarecError(
+                        f"{path} cannot be read as a table: line {number} is not a JSON object: fix or remove it "
+                        "(JSON has double quotes around text, and null where Python writes None or NaN)"
+                    )
 
-    return _lazy_table(path, pl.scan_ndjson(path, infer_schema_length=None), place, find_fault)
+    return _lazy_table(path, pl.scan_ndjson(path, infer_schema_length=None), name_row, name_faulty_line)
+
+
+def _is_json_object(line: bytes) -> bool:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        return isinstance(json.loads(line, parse_constant=refuse), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json_array(path: Path) -> Table:
@@ -305,7 +318,7 @@ def _json_array(path: Path) -> Table:
         raise LorarecError(f"{path} is not a JSON array: {error}") from None
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise LorarecError(f"{path}: {row_number(number)} of the array is not a JSON object: mend or remove it")
+            raise LorarecError(f"{path}: {row_number(number)} of the array is not a JSON object: fix or remove it")
     if not rows:
         raise LorarecError(f"{path} is empty")
     with table_errors(path):

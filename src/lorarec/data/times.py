@@ -1,5 +1,6 @@
-"""From the times of a log, in whatever unit or form, to whole seconds."""
+"""Parsing of timestamps: numbers in any unit, dates and text become whole seconds."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,23 +12,26 @@ from lorarec.data.tables import BadTimes, row_number
 from lorarec.errors import LorarecError
 
 #: Numbers since 1970: the unit, the first and the last number that is read in it, units per second. In each a number
-#: lies between 1973 and 2286; smaller numbers are positions.
+#: lies between 1973 and 2286; smaller numbers are positions. Nanoseconds begin in 1992, since smaller numbers of their
+#: size are ticks of 100 nanoseconds, which .NET counts from the year 1 (6.4e17 in 2023) and Windows from 1601 (1.3e17).
 _UNITS = (
     ("seconds", 10**8, 10**10 - 1, 1),
     ("milliseconds", 10**11, 10**13 - 1, 10**3),
     ("microseconds", 10**14, 10**16 - 1, 10**6),
-    ("nanoseconds", 10**17, 2**63 - 1, 10**9),
+    ("nanoseconds", 7 * 10**17, 2**63 - 1, 10**9),
 )
 _SMALL = 10**8
-#: Dates and moments whose digits are written as one number: their form, the first and the last such number.
+#: Dates and times written as the digits of one number: the format, the smallest and the largest such number.
 _DIGITS = (
     ("%Y%m%d", 19000101, 21001231),
     ("%Y%m%d%H%M", 190001010000, 210012312359),
     ("%Y%m%d%H%M%S", 19000101000000, 21001231235959),
 )
-#: What no interaction lies beyond, in seconds: 1901, and 2050. Between them, the largest 32-bit number is no moment.
+#: The range of plausible times, 1901 to 2050, in seconds; within it the largest 32-bit integer stands for no time.
 _EARLIEST, _LATEST, _LARGEST_INT32 = -2_177_452_800, 2_524_608_000, 2**31 - 1
 _DAY = 86_400
+#: The largest whole number up to which 32-bit floating point numbers have all whole numbers.
+_EXACT_FLOAT32 = 2**24
 _ISO_FORMS = (
     "%Y-%m-%d %H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f",
@@ -38,10 +42,9 @@ _ISO_FORMS = (
     "%Y%m%d %H%M%S",
 )
 _READ = (
-    "times are read as numbers of seconds, milliseconds, microseconds or nanoseconds since 1970, as positions (0, 1, "
-    "2), as 20231114, 2023-11-14, 2023-11-14 22:13:20, 2023-11-14T22:13:20.5Z, 2023-11-14 22:13:20 UTC or "
-    '2023-11-14T22:13:20+01:00, and in other forms by time_format="%d.%m.%Y" (14.11.2023) or '
-    'time_format="%m/%d/%Y" (11/14/2023)'
+    "supported are seconds, milliseconds, microseconds or nanoseconds since 1970, positions (0, 1, 2), 20231114, "
+    "2023-11-14, 2023-11-14 22:13:20, 2023-11-14T22:13:20.5Z, 2023-11-14 22:13:20 UTC and 2023-11-14T22:13:20+01:00; "
+    'other formats need an option such as time_format="%d.%m.%Y" (14.11.2023) or time_format="%m/%d/%Y" (11/14/2023)'
 )
 _NAMED = 3
 
@@ -52,52 +55,53 @@ def parse_times(
     *,
     time_format: str | None = None,
     bad_times: BadTimes = "refuse",
-    place: Callable[[int], str] = row_number,
+    name_row: Callable[[int], str] = row_number,
 ) -> pl.Series:
-    """Whole seconds from numbers, dates and moments, or text of ISO 8601 (UTC if it names no zone).
+    """Convert numbers, dates, datetimes or ISO 8601 text (UTC if it names no zone) to whole seconds since 1970.
 
-    What numbers count is told for the whole column by most of them: seconds, milliseconds, microseconds or nanoseconds
-    since 1970, the digits of dates (20231114), or positions, which pass unchanged. Times in another unit than most, or
-    that no interaction has where the others lie (0, 1970-01-01, negative numbers, the year 9999, 2147483647), are bad.
+    One unit is chosen for the whole column, the one that fits most of its numbers: seconds, milliseconds, microseconds
+    or nanoseconds since 1970, dates written as digits (20231114), or positions, which stay unchanged. A time is bad if
+    it is in another unit than most, or is a placeholder far from the others (0, 1970-01-01, a negative number, the year
+    9999, 2147483647).
 
     Args:
-        times: of any type.
-        where: the file, for messages.
-        time_format: the form of text in another one than ISO 8601.
+        times: a column of numbers, dates, datetimes or text.
+        where: the name of the file, for error messages.
+        time_format: the `datetime.strptime` format of text that is not ISO 8601.
         bad_times: see `TableOptions`.
-        place: from the number of a row to words for its place, for messages.
+        name_row: returns how error messages name a row ("line 7"), given its number from 0.
 
     Returns:
-        Seconds, null where times are dropped.
+        Int64 seconds (or positions), null for the times that are dropped.
 
     Raises:
-        LorarecError: a time is missing, cannot be read or is bad; its row and value are named.
+        LorarecError: a time is missing, cannot be read or is bad; the message names its row and value.
     """
     if times.dtype.base_type() not in (pl.Date, pl.Datetime, pl.String, pl.Categorical, pl.Enum) and not (
         times.dtype.is_numeric() or times.dtype == pl.Null
     ):
-        raise LorarecError(f"{where}: column {TIME} is of type {times.dtype}, which is no time: {_READ}")
-    seconds, far, unit = _seconds(times, time_format, where, place)
+        raise LorarecError(f"{where}: column {TIME} has type {times.dtype}, which is not a time: {_READ}")
+    seconds, far, unit = _seconds(times, time_format, where, name_row)
     unread = seconds.is_null()
     if unread.any() and (bad_times != "drop" or unread.all()):
-        _refuse_unread(unread, times, time_format, where, place)
-    # Where there is no most of them, nothing says which ones are bad.
+        _refuse_unread(unread, times, time_format, where, name_row)
+    # If no unit has a majority, it is unknown which times are the bad ones.
     if far.any() and (bad_times == "refuse" or far.sum() * 2 >= seconds.count()):
-        _refuse_far(far, times, unit, where, place)
+        _refuse_far(far, times, unit, where, name_row)
     return (seconds.zip_with(~far, pl.Series([None], dtype=pl.Int64)) if bad_times == "drop" else seconds).alias(TIME)
 
 
 def _seconds(
-    times: pl.Series, time_format: str | None, where: str | Path, place: Callable[[int], str]
+    times: pl.Series, time_format: str | None, where: str | Path, name_row: Callable[[int], str]
 ) -> tuple[pl.Series, pl.Series, str]:
-    """Seconds (null where a time cannot be read), whether each is far from the others, and what was read."""
+    """Return seconds (null where a time cannot be read), whether each is far from the others, and the unit in words."""
     if times.dtype.base_type() in (pl.Date, pl.Datetime):
         return _calendar(times.dt.epoch("s").cast(pl.Int64), "dates")
     if times.dtype.is_numeric() and time_format is None:
-        return _from_numbers(_whole(times, times, where, place))
+        return _from_numbers(_whole(times, times, where, name_row))
     text = times.cast(pl.String)
     if time_format is not None:
-        return _calendar(_by_format(without_missing(text), time_format), f"times of the form {time_format}")
+        return _calendar(_by_format(without_missing(text), time_format), f"times with the format {time_format}")
     numbers = text.cast(pl.Int64, strict=False)
     if not numbers.null_count():
         return _from_numbers(numbers)
@@ -105,7 +109,7 @@ def _seconds(
     numbers = text.cast(pl.Int64, strict=False)
     if numbers.null_count() > text.null_count():
         floats = text.str.replace(r"^(-?\d+),(\d+)$", "${1}.$2").cast(pl.Float64, strict=False)
-        rounded = _whole(floats, times, where, place)
+        rounded = _whole(floats, times, where, name_row)
         numbers = numbers.zip_with(numbers.is_not_null(), rounded)
     is_number = numbers.is_not_null()
     if numbers.null_count() == text.null_count():
@@ -114,37 +118,48 @@ def _seconds(
     if not is_number.any():
         return dates, far_dates, words
     seconds, far, unit = _from_numbers(numbers)
-    # One of the two forms is the column's own; times of the other are as suspect as those of another unit.
+    # The column mixes numbers and dates: those that are in the minority are treated like times in another unit.
     as_numbers = is_number.sum() * 2 > len(text) - text.null_count()
     far = (far | dates.is_not_null()) if as_numbers else (far_dates | is_number)
     return seconds.zip_with(is_number, dates), far, unit if as_numbers else words
 
 
-def _whole(values: pl.Series, times: pl.Series, where: str | Path, place: Callable[[int], str]) -> pl.Series:
-    """Numbers without their fractions, which only seconds may have.
+def _whole(values: pl.Series, times: pl.Series, where: str | Path, name_row: Callable[[int], str]) -> pl.Series:
+    """Truncate numbers to whole ones; only times in seconds or finer units may have fractions.
 
     Raises:
-        LorarecError: small numbers have fractions: cut, positions and days would no longer tell what came first.
+        LorarecError: a small number has a fraction, or a large one is a 32-bit floating point number: the order of
+            positions, days or seconds would be lost by rounding.
     """
     numbers = values.cast(pl.Int64, strict=False)
-    if not values.dtype.is_float():
+    if values.dtype == pl.Float32 and (rounded := (values.abs() > _EXACT_FLOAT32).fill_null(False)).any():
+        raise LorarecError(
+            f"{where}: {name_row(int(rounded.arg_max() or 0))} has a {TIME} of type {values.dtype}, which rounds such "
+            "times to minutes: write the column again from its source, as integers or Float64"
+        )
+    if not (values.dtype.is_float() or values.dtype.is_decimal()):
         return numbers
     cut = ((values.abs() < _SMALL) & (values != numbers)).fill_null(False)
     if cut.any():
         row = int(cut.arg_max() or 0)
         raise LorarecError(
-            f"{where}: {place(row)} has {TIME} {times[row]!r}: a small number with a fraction is neither seconds since "
-            "1970 nor a position: convert the column (days of a spreadsheet: to dates)"
+            f"{where}: {name_row(row)} has {TIME} {times[row]!r}: a small number with a fraction is neither seconds "
+            "since 1970 nor a position: convert the column to one of them (days of a spreadsheet to dates)"
         )
     return numbers
 
 
 def _by_format(text: pl.Series, form: str) -> pl.Series:
     if "%Z" in form:
-        raise LorarecError(f"time_format {form!r}: names of zones are not read: use %z, or write UTC itself into it")
+        raise LorarecError(
+            f"time_format {form!r}: names of time zones are not supported: use %z, or write UTC in place of %Z"
+        )
     try:
-        # What Python calls %f is a fraction of any length, which has the point in its name here.
-        found = text.str.to_datetime(form.replace(".%f", "%.f"), strict=False, time_unit="us")
+        with warnings.catch_warnings():
+            # Python's %f is a fraction of any length; here that is %.f after a point, and %f are nanoseconds, which are
+            # right as well where seconds are all that is wanted.
+            warnings.simplefilter("ignore", pl.exceptions.ChronoFormatWarning)
+            found = text.str.to_datetime(form.replace(".%f", "%.f"), strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise LorarecError(f"time_format {form!r} cannot be used: {str(error).splitlines()[0]}") from None
     return found.dt.epoch("s").cast(pl.Int64)
@@ -157,15 +172,17 @@ def _iso_seconds(text: pl.Series) -> pl.Series:
     value = value.str.replace(r":(\d\d),(\d+)", ":$1.$2")
     value = value.str.replace(r"(:\d\d(?:\.\d+)?|\d{6})\s*([+-]\d\d)(?::?(\d\d))?$", "${1}${2}:${3}")
     value = value.str.replace(r"([+-]\d\d):$", "${1}:00")
-    frame = pl.DataFrame({"text": text}).select(value.alias("text"))
+    # It is unknown which part of 05-11-14 is the year, so years must have four digits.
+    has_full_year = pl.col("text").str.contains(r"^\d{4}")
+    frame = pl.DataFrame({"text": text}).select(pl.when(has_full_year).then(value).alias("text"))
     forms = [pl.col("text").str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s") for form in _ISO_FORMS]
     return frame.select(pl.coalesce(each.cast(pl.Int64) for each in forms)).to_series()
 
 
 def _calendar(seconds: pl.Series, words: str) -> tuple[pl.Series, pl.Series, str]:
-    """Dates and moments: far are those that stand for no date where most of the others lie elsewhere."""
+    """Return dates and datetimes with whether each is a placeholder, such as 1970-01-01, unlike most others."""
     middle = seconds.median()
-    if not isinstance(middle, float):  # none could be read
+    if not isinstance(middle, float):  # all are null
         return seconds, pl.repeat(False, len(seconds), eager=True), words
     far = pl.repeat(False, len(seconds), eager=True)
     if middle < _LATEST:
@@ -178,7 +195,7 @@ def _calendar(seconds: pl.Series, words: str) -> tuple[pl.Series, pl.Series, str
 
 
 def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
-    """Seconds or positions from whole numbers, by the unit of most of them."""
+    """Return seconds or positions from integers, by the unit of most of them; otherwise as `_seconds`."""
     least, most = numbers.min(), numbers.max()
     none = pl.repeat(False, len(numbers), eager=True)
     if not isinstance(least, int) or not isinstance(most, int):
@@ -194,7 +211,7 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
     counts["positions"] = int(numbers.is_between(-_SMALL, _SMALL, closed="none").sum())
     unit = max(counts, key=lambda name: counts[name])
     if unit == "positions":
-        # The rows of a large log may be numbered beyond what is small otherwise.
+        # Positions in a large log may exceed what otherwise counts as a small number.
         far = none if most <= 10 * len(numbers) else numbers >= _SMALL
         if (numbers < 0).sum() * 2 < len(numbers):
             far |= numbers < 0
@@ -210,13 +227,13 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
 
 
 def _digits(numbers: pl.Series, form: str) -> pl.Series | None:
-    """Seconds of dates written as numbers; None where most of the numbers are no dates."""
+    """Return the seconds of dates written as digits; None if most of the numbers are not dates."""
     found = numbers.cast(pl.String).str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s").cast(pl.Int64)
     return found if found.count() * 2 > numbers.count() else None
 
 
 def _refuse_unread(
-    unread: pl.Series, times: pl.Series, form: str | None, where: str | Path, place: Callable[[int], str]
+    unread: pl.Series, times: pl.Series, form: str | None, where: str | Path, name_row: Callable[[int], str]
 ) -> None:
     row = int(unread.arg_max() or 0)
     value, others = times[row], int(unread.sum()) - 1
@@ -224,27 +241,29 @@ def _refuse_unread(
     more = f" (and {others} more rows)" if others else ""
     if missing:
         raise LorarecError(
-            f'{where}: {place(row)} has no {TIME}{more}: mend or remove it, leave such rows out by bad_times="drop", '
-            'or take the order of the rows by order="file"'
+            f"{where}: {name_row(row)} has no {TIME}{more}: fix or remove the row, drop all such rows with "
+            'bad_times="drop", or use the order of the rows instead of times with order="file"'
         )
-    wanted = f"it is not of the form {form!r}" if form else _READ
+    wanted = f"it does not have the format {form!r}" if form else _READ
     raise LorarecError(
-        f"{where}: {place(row)} has {TIME} {value!r}, which cannot be read{more}: mend or remove it; {wanted}"
+        f"{where}: {name_row(row)} has {TIME} {value!r}, which cannot be read{more}: fix or remove the row; {wanted}"
     )
 
 
-def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, place: Callable[[int], str]) -> None:
+def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, name_row: Callable[[int], str]) -> None:
     rows = far.arg_true().to_list()
     value = times[rows[0]]
     shown = repr(value) if isinstance(value, str | int | float) else str(value)
-    found = f"{where}: {place(rows[0])} has {TIME} {shown}"
+    found = f"{where}: {name_row(rows[0])} has {TIME} {shown}"
     if far.all():
-        raise LorarecError(f"{found}, as all times lies in no unit that is read: {_READ}")
-    named = ", ".join([*(place(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])
+        raise LorarecError(f"{found}, which like all others is in no supported unit: {_READ}")
+    named = ", ".join([*(name_row(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])
     more = f" (and {len(rows) - 1} more rows: {named})" if named else ""
     if len(rows) * 2 >= times.count():
-        raise LorarecError(f"{found}, in another unit than {unit}{more}; no unit is that of most: write all in one")
+        raise LorarecError(
+            f"{found}, which is not in {unit}{more}; no unit fits most of the times: convert all to the same unit"
+        )
     raise LorarecError(
-        f"{found}, far from the others, most of which are {unit}{more}: mend or remove it, leave such rows out by "
-        'bad_times="drop", or take them for what they say by bad_times="keep"'
+        f"{found}, far from the others, most of which are {unit}{more}: fix or remove the row, drop all such rows with "
+        'bad_times="drop", or keep these times as they are with bad_times="keep"'
     )

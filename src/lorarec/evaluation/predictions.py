@@ -42,7 +42,7 @@ def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def _check(path: Path, column: pl.Series, right: pl.Expr, problem: str) -> None:
     """Every value of the column is right, and none is missing."""
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-        raise LorarecError(f"{path}: column {column.name} holds {column.dtype}, not numbers: mend or remove it")
+        raise LorarecError(f"{path}: column {column.name} holds {column.dtype}, not numbers: fix or remove it")
     numbers = column.cast(pl.Float64)
     fine = numbers.to_frame().select(right.fill_null(value=False)).to_series()
     if not fine.all():

@@ -194,7 +194,7 @@ def given_recommender(crm: str | Path, log: ClickLog) -> Conventional | None:
     if str(crm) in MODELS:
         return None
     if not Path(crm).is_dir():
-        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose of {', '.join(MODELS)}")
+        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose from {', '.join(MODELS)}")
     return Conventional.load(crm, log)
 
 

@@ -21,12 +21,12 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        score: what orders the items: the ranker's score plus `log_prior`. It is the logarithm of a posterior up to a
-            constant that is the same for all items of the pool, so scores compare within one recommendation only.
-        log_odds: the ranker's score under the readout `verdict`: log-odds of yes against no; None under `likelihood`.
-        log_likelihood: the ranker's score under the readout `likelihood`: log-probability of the title given the
-            prompt; None under `verdict`.
-        log_prior: what the index adds, see `log_prior`.
+        score: the ranker's score plus `log_prior`, by which items are ordered. It is the logarithm of a posterior up to
+            a constant that is the same for all items of the pool, so scores of different pools cannot be compared.
+        log_odds: the ranker's score with the readout `verdict`, the log-odds of yes against no; otherwise None.
+        log_likelihood: the ranker's score with the readout `likelihood`, the log-probability of the title given the
+            prompt; otherwise None.
+        log_prior: the item's prior from its place in the index's order, see the function `log_prior`.
         probability: its share of the posterior over the candidate pool, the softmax of the pool's scores.
         source: what ranked it highest, see `lorarec.retrieval.Proposal`.
         because: titles of the history that the proposal rests on, strongest first.
@@ -151,21 +151,16 @@ def recommend_each(
 
 
 def log_prior(count: int) -> np.ndarray:
-    """Logarithm of the index's prior of its first `count` proposals, as (count,) float32 up to a constant.
+    """Return the logarithm of the prior of the index's first `count` proposals, (count,) float32, up to a constant.
 
-    The prior falls as 1 / place. A ranker learned to tell the right item from drawn ones, most of which are unlikely.
-    In a pool all are likely; how likely each is, from who chose what with what, is in the order of the index.
+    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to tell the right item from random
+    ones, most of which are unlikely; in a pool all items are likely, and the order of the index says how likely.
     """
     return -np.log1p(np.arange(count, dtype=np.float32))
 
 
-def with_prior(scores: np.ndarray) -> np.ndarray:
-    """A ranker's scores (pool,) of proposals in the index's order, plus `log_prior`."""
-    return scores + log_prior(len(scores))
-
-
 class ScoreParts(TypedDict):
-    """What a score with prior is the sum of, by the names of `Recommendation`'s attributes."""
+    """The terms of a score, named as the attributes of `Recommendation`."""
 
     log_odds: float | None
     log_likelihood: float | None
@@ -173,11 +168,11 @@ class ScoreParts(TypedDict):
 
 
 def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
-    """What a score with prior is the sum of.
+    """Return the terms of a score.
 
     Args:
         readout: `verdict` or `likelihood`.
-        ranker_score: log-odds or log-probability, as the readout gives it.
+        ranker_score: the log-odds or log-probability, depending on the readout.
         prior: the item's `log_prior`.
     """
     return {

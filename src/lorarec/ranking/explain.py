@@ -113,7 +113,7 @@ def explain(
 def compared_items(
     dataset: Dataset, user: str, item: str | None, pool: int, index: Index | None
 ) -> tuple[list[str], list[str]]:
-    """A user's history, and the items that an item is compared with, itself among them; arguments as for `explain`.
+    """Return a user's history and the candidates of `explain`, including the item itself; arguments as for `explain`.
 
     Raises:
         LorarecError: an unknown user or item, an item of the user's own history, or nothing left to recommend.

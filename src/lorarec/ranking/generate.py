@@ -89,7 +89,7 @@ class TitleList:
 
 
 def _line_start(builder: PromptBuilder, prompt: list[int]) -> list[int]:
-    """Ids of the prompt's last line."""
+    """Return the token ids of the prompt's last line."""
     for place in range(len(prompt) - 1, -1, -1):
         _, found, after = str(builder.tokenizer.decode(prompt[place])).rpartition("\n")
         if found:

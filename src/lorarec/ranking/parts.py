@@ -13,7 +13,7 @@ from lorarec.data.content_hash import content_hash
 from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
 from lorarec.folder_kinds import RANKING
-from lorarec.locks import only_writer, tidy_inside
+from lorarec.locks import only_writer, remove_leftovers_inside
 from lorarec.progress import Progress
 
 RECORD = "rank.json"
@@ -84,8 +84,8 @@ def score_population(
     Args:
         users: from `population`.
         out: a new or empty folder, or one that was begun with the same data and options.
-        overwrite: replace a folder that was begun with whatever. What is there stays until all parts are made; they are
-            written to OUT.work meanwhile, where an interrupted run goes on.
+        overwrite: replace a folder that was begun with any data or options. Its parts stay until all new parts are
+            made, which are written to OUT.work until then; an interrupted run resumes there.
         names: what the record tells beside fingerprints and options.
 
     Returns:
@@ -108,7 +108,7 @@ def score_population(
     if not (overwrite and (out / RECORD).is_file()):
         return _fill(engine, parts, out, record, progress)
     work = out.with_name(f"{out.name}.work")
-    if not _goes_on(work, made_of):
+    if not _can_resume(work, made_of):
         remove_folder(work)
     counts = _fill(engine, parts, work, record, progress)
     with only_writer(work):
@@ -117,13 +117,13 @@ def score_population(
 
 
 def _fill(engine: Engine, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
-    """Make the parts that a folder lacks; returns as `score_population` does."""
+    """Make the parts that are missing in a folder; return the counts of `score_population`."""
     users = sum(len(part.users) for part in parts)
     with disk_errors(out.parent):
         out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
         _begin(out, record)
-        tidy_inside(out)
+        remove_leftovers_inside(out)
         left = missing(parts, out)
         with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
             for count in engine.run(left, out) if left else ():
@@ -133,13 +133,13 @@ def _fill(engine: Engine, parts: Sequence[Part], out: Path, record: dict[str, An
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
                 "if workers run on other machines, --out must be a folder that all of them share"
             )
-        tidy_inside(out)  # after workers that were killed
+        remove_leftovers_inside(out)  # of workers that were killed
         write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
     return {"users": users, "parts": len(parts), "parts_before": len(parts) - len(left)}
 
 
-def _goes_on(out: Path, made_of: dict[str, Any]) -> bool:
-    """Whether a folder was begun with the same data and options."""
+def _can_resume(out: Path, made_of: dict[str, Any]) -> bool:
+    """Return whether a folder was begun with the same data and options."""
     try:
         return bool(read_json(out / RECORD)["made_of"] == made_of)
     except (LorarecError, KeyError, TypeError):

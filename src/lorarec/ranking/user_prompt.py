@@ -1,4 +1,4 @@
-"""The prompt that a user's candidates are scored with, as the model reads it."""
+"""The exact prompt with which an item is scored for a user."""
 
 from dataclasses import dataclass
 
@@ -17,15 +17,15 @@ from lorarec.retrieval import Index
 
 @dataclass(frozen=True)
 class UserPrompt:
-    """A prompt and the branch of one candidate behind it.
+    """A prompt followed by the branch of one candidate.
 
     Attributes:
-        readout: how scores are read behind it: `verdict` or `likelihood`.
+        readout: how scores are read: `verdict` or `likelihood`.
         template: a file or the name of a bundled template.
-        chat: whether the tokenizer's chat template stands around it.
-        text: in parts, each with whether it is of control tokens.
-        tokens: all of them; those of the branch are the last `branch_tokens`.
-        answers: the tokens whose log-odds `verdict` reads next; none in `likelihood`.
+        chat: whether the prompt is in the tokenizer's chat template.
+        text: the text in parts, each with whether it consists of control tokens.
+        tokens: all tokens; the last `branch_tokens` of them are the branch.
+        answers: the tokens for yes and no, whose log-odds `verdict` reads next; empty for `likelihood`.
     """
 
     user_id: str
@@ -52,9 +52,9 @@ def user_prompt(
     """Build the prompt that `recommend` and `explain` score an item with.
 
     Args:
-        tokenizer: of the backbone.
-        adapter: says how it was prompted in training; defaults without.
-        item: an item id outside the user's history; the first one that the index proposes when None.
+        tokenizer: the tokenizer of the backbone.
+        adapter: the adapter whose prompt settings are used; if None, the defaults.
+        item: an item id outside the user's history; if None, the first item that the index proposes.
         pool, index: as for `explain`.
 
     Raises:

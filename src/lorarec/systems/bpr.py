@@ -80,7 +80,7 @@ def bpr(material: Material, **options: float) -> Vectors:
     taken = np.unique(pairs[:, 0] * items + pairs[:, 1])
     pairs = pairs[~chose_everything(len(histories), items, taken)[pairs[:, 0]]]
     if not len(pairs):
-        raise LorarecError(f"{material.dataset.name}: every user chose every item: BPR-MF has nothing to tell apart")
+        raise LorarecError(f"{material.dataset.name}: every user chose every item, so BPR-MF has no negatives")
     torch.manual_seed(material.seed)
     generator = np.random.default_rng(material.seed)
     model = Factors(len(histories), items, chosen.width)
@@ -101,7 +101,7 @@ def bpr(material: Material, **options: float) -> Vectors:
 
 
 def chose_everything(users: int, items: int, taken: np.ndarray) -> np.ndarray:
-    """(users,) whether there is no item that the user did not choose.
+    """Return whether each user chose every item, (users,).
 
     Args:
         taken: user * items + item of every choice, each once.
@@ -124,7 +124,7 @@ def not_chosen(users: np.ndarray, items: int, taken: np.ndarray, generator: np.r
         if not len(again):
             return drawn
         drawn[again] = generator.integers(0, items, len(again))
-    for place in again:  # of users who chose most items: drawing again would take long
+    for place in again:  # users who chose most items, for whom drawing again would take too long
         first, last = np.searchsorted(taken, [users[place] * items, (users[place] + 1) * items])
         left = np.setdiff1d(np.arange(items), taken[first:last] - users[place] * items, assume_unique=True)
         drawn[place] = generator.choice(left)

@@ -37,8 +37,8 @@ class Source:
     """The training part of one dataset as arrays.
 
     Negatives are drawn from the items that occur in training or validation, so that items held out as new are
-    never seen, not even as wrong answers. Users who leave fewer of them than `negatives` are set aside: they are no
-    cases, but their choices count for the others.
+    never seen, not even as wrong answers. Users who leave fewer of them than `negatives` are set aside:
+    they give no cases, but their interactions still count in the cases of others.
 
     Attributes:
         name: of the dataset.

@@ -137,7 +137,7 @@ def target_layers(model: Any, targets: str) -> list[str]:
 
 
 def _is_fused(model: Any, name: str) -> bool:
-    """Whether PEFT takes the last part of a layer's name for the fused parameters of this model's experts."""
+    """Return whether PEFT would apply this target name to the fused parameters of the model's experts."""
     config = LoraConfig(target_modules=[name])
     try:
         convert_peft_config_for_transformers(config, model, None)
@@ -166,7 +166,10 @@ def _fresh_config(model: Any, options: TrainOptions, layers: Sequence[str]) -> L
 
 
 def _continued_config(start: Adapter, options: TrainOptions) -> LoraConfig:
-    """The rank, alpha and layers of an adapter, with no pattern of its own: PEFT matches those without a time limit."""
+    """Return a configuration with the ranks, alphas and layers of an adapter.
+
+    Its own patterns are not passed on, since PEFT matches regular expressions without a time limit.
+    """
     r, rslora = start.config.get("r", R), bool(start.config.get("use_rslora"))
     # PEFT takes the first pattern that fits the end of a name.
     names = sorted(start.tensors, key=len, reverse=True)
@@ -186,7 +189,7 @@ def _continued_config(start: Adapter, options: TrainOptions) -> LoraConfig:
 
 @torch.no_grad()
 def _fill(modules: dict[str, Any], start: Adapter) -> None:
-    """Give the fresh adapter the weights of a finished one."""
+    """Copy the weights of a finished adapter into the new one."""
     for name, (a, b) in start.tensors.items():
         modules[name].lora_A[ADAPTER].weight.copy_(a)
         modules[name].lora_B[ADAPTER].weight.copy_(b)

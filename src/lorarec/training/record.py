@@ -105,7 +105,7 @@ def write_adapter(
     if trained.is_zero:
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
     elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
-        logger.warning("adapter %s is still as the one that it started from: train for more steps", out)
+        logger.warning("adapter %s equals the one that it started from: train for more steps", out)
     with new_folder(out, overwrite, ADAPTER) as folder:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(staged / "final" / name, folder / name)

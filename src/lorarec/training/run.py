@@ -54,7 +54,7 @@ def train(
         resume: go on from the last checkpoint of an interrupted run, if there is one; the weights end up as those
             of an uninterrupted run.
         overwrite: replace what is at `out`.
-        progress: show on standard error how far it is.
+        progress: show the progress on standard error.
         options: fields of `TrainOptions`.
 
     Returns:
@@ -101,7 +101,7 @@ def train(
 
 
 def warmup_steps(share: float, steps: int) -> int:
-    """Optimiser steps of warm-up, from rate 0 on: never all of them, so that a run of one step has its peak rate."""
+    """Return the number of warm-up steps; it is less than all, so that a run of one step has a rate above zero."""
     return min(math.ceil(share * steps), steps - 1)
 
 

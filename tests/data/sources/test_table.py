@@ -52,6 +52,12 @@ def test_forms(tmp_path: Path, suffix: str) -> None:
     assert dataset.info["licence"] == "ours"
 
 
+@pytest.mark.parametrize("name", ["rating", "Rating", " RATING "])
+def test_ratings_are_found_without_regard_to_case_and_space(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp,{name}\nu,i,1,4\n")
+    assert read_table(tmp_path / "log.csv").interactions["rating"].to_list() == [4.0]
+
+
 def test_separator_and_no_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("ann;7;1400000000\nbob;7;1400000001\n")
     columns = Columns(user="column_1", item="column_2", time="column_3")
@@ -139,7 +145,9 @@ def test_ids_that_match_but_for_how_they_are_written(
         items="item_id,title\n" + "".join(f"{item},{name}\n" for item, name in zip(of_items, "AB", strict=True)),
     )
     one, other = next((a, b) for a, b in zip(of_log, of_items, strict=True) if a != b)
-    message = f"log.csv has item_id '{one}' and .*items.csv has '{other}': . of 2 ids differ by .*say ids=\"{how}\""
+    message = (
+        f"log.csv has item_id '{one}' and .*items.csv has '{other}': . of 2 ids differ only in .*use ids=\"{how}\""
+    )
     with pytest.raises(LorarecError, match=message):
         read_table(log, items)
     dataset = assemble(read_table(log, items, options=TableOptions(ids=how)))
@@ -151,7 +159,9 @@ def test_ids_that_match_but_for_how_they_are_written(
 def test_ids_of_numbers_that_became_floats_in_parquet(tmp_path: Path) -> None:
     LOG.with_columns(pl.col("sku").cast(pl.Float64)).write_parquet(tmp_path / "log.parquet")
     CATALOGUE.write_parquet(tmp_path / "items.parquet")
-    with pytest.raises(LorarecError, match=r"has item_id '7.0' and .*has '7': 2 of 2 ids differ by how the number"):
+    with pytest.raises(
+        LorarecError, match=r"has item_id '7.0' and .*has '7': 2 of 2 ids differ only in the notation of the number"
+    ):
         read_table(tmp_path / "log.parquet", tmp_path / "items.parquet", columns=NAMES)
 
 
@@ -166,7 +176,7 @@ def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path, suffix:
         {"user_id": ["b", "a", "b", "a"], "item_id": ["x", "y", "z", "x"], "title": ["X", "Y", "Z", "X"]}
     )
     path = _write(log, tmp_path / f"log{suffix}")
-    with pytest.raises(LorarecError, match=r"no column 'timestamp' for timestamp.*say order=\"file\""):
+    with pytest.raises(LorarecError, match=r"no column 'timestamp' for timestamp.*use order=\"file\""):
         read_table(path)
     dataset = assemble(read_table(path, options=TableOptions(order="file")))
     rows = dataset.interactions.select("user_id", "item_id", "timestamp").rows()
@@ -188,11 +198,11 @@ def test_rows_with_bad_times_are_counted_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "columns", "hint"),
     [
-        ("user_id;item_id;timestamp\nu;i;1\n", Columns(), r"fields seem to be separated by ';': say separator=';'"),
-        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", Columns(), r"say separator='\\t'"),
-        ("1,2,978300760\n3,4,978300761\n", Columns(), "the first line seems to hold values: say header=False"),
-        ("'user_id','item_id','timestamp'\n'u','i','1'\n", Columns(), 'the names are in quotes: say quote="single"'),
-        ("user_id,item_id,when\nu,i,1\n", Columns(), 'say order="file"'),
+        ("user_id;item_id;timestamp\nu;i;1\n", Columns(), r"fields seem to be separated by ';': use separator=';'"),
+        ("user_id\titem_id\ttimestamp\nu\ti\t1\n", Columns(), r"use separator='\\t'"),
+        ("1,2,978300760\n3,4,978300761\n", Columns(), "the first line seems to contain values: use header=False"),
+        ("'user_id','item_id','timestamp'\n'u','i','1'\n", Columns(), 'the names are in quotes: use quote="single"'),
+        ("user_id,item_id,when\nu,i,1\n", Columns(), 'use order="file"'),
     ],
 )
 def test_hints_at_why_a_column_is_not_found(tmp_path: Path, text: str, columns: Columns, hint: str) -> None:
@@ -206,11 +216,11 @@ def test_lists_and_structures_are_no_values(tmp_path: Path, column: str) -> None
     row: dict[str, object] = {"user_id": "u", "item_id": "i", "timestamp": 1, "rating": 1.0, "title": "T"}
     for value, kind in (([1], "List"), ({"a": 1}, "Struct")):
         pl.DataFrame([{**row, column: value}]).write_parquet(tmp_path / "log.parquet")
-        with pytest.raises(LorarecError, match=f"column '{column}' is of type {kind}"):
+        with pytest.raises(LorarecError, match=f"column '{column}' has type {kind}"):
             read_table(tmp_path / "log.parquet")
         if column in ("item_id", "title"):
             pl.DataFrame([row]).drop("title").write_parquet(tmp_path / "plain.parquet")
-            with pytest.raises(LorarecError, match=f"log.parquet: column '{column}' is of type {kind}"):
+            with pytest.raises(LorarecError, match=f"log.parquet: column '{column}' has type {kind}"):
                 read_table(tmp_path / "plain.parquet", tmp_path / "log.parquet")
 
 

@@ -1,4 +1,4 @@
-"""Any table of interactions, with or without a table of items; the user names the columns."""
+"""Import of any table of interactions, with or without a table of items; the user names the columns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,15 @@ from lorarec.errors import LorarecError
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns are called in the user's tables.
+    """The names of the columns in the user's tables.
 
     Attributes:
-        user: user id.
-        item: item id, in both tables.
-        time: moment or position.
-        rating: None takes a column `rating` if there is one.
-        title: item title, in the table of items, or beside the interactions if there is no such table.
-        items_id: item id in the table of items, where it is called otherwise there; None for `item`.
+        user: the column of user ids.
+        item: the column of item ids, in both tables.
+        time: the column of times or positions.
+        rating: the column of ratings; if None, a column `rating` is used if there is one.
+        title: the column of item titles, in the table of items or, without such a table, in that of interactions.
+        items_id: the column of item ids in the table of items; if None, it is `item` as well.
     """
 
     user: str = USER
@@ -46,12 +46,13 @@ def read_table(
     """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
-        interactions: the log, a file or a folder of Parquet parts.
-        items: a table of items, of the same forms, or MovieLens's `movies.dat`. Its other columns come along as text.
-        columns: what the columns are called.
-        options: how the tables are read and what their values mean; the separator is that of both, the rest of the
-            log alone but for quotes, header and ids.
-        licence: terms of use to record.
+        interactions: the log, a file or a folder of Parquet files.
+        items: a table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are kept as
+            text.
+        columns: the names of the columns.
+        options: how the tables are read and their values are interpreted; separator, header, quote and ids apply to
+            both tables, the others to the log only.
+        licence: the terms of use to record.
 
     Raises:
         LorarecError: a file or column is missing, or a value cannot be read.
@@ -62,22 +63,22 @@ def read_table(
     wanted = {USER: columns.user, ITEM: columns.item}
     if options.order == "time":
         wanted[TIME] = columns.time
-    if columns.rating or RATING in (name.strip() for name in table.names):
+    if columns.rating or table.find(RATING):
         wanted[RATING] = columns.rating or RATING
     chosen = _found(table, wanted)
     title = table.find(columns.title) if items is None else None
     titles = {TITLE: title} if title else {}
     table.require_single_values([*chosen.values(), *titles.values()])
-    raw, place = table.read(chosen | titles)
+    raw, name_row = table.read(chosen | titles)
     if raw.is_empty():
         raise LorarecError(f"{path} has no rows")
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
-    rows, report = without_bad_times(clean_interactions(raw, path, options, place), options, place)
+    rows, report = without_bad_times(clean_interactions(raw, path, options, name_row), options, name_row)
     if items is not None:
         item_table = _items(Path(items), columns, options)
         if options.ids is None:
-            _refuse_ids_alike(rows[ITEM], path, item_table[ITEM], Path(items))
+            _refuse_similar_ids(rows[ITEM], path, item_table[ITEM], Path(items))
     elif titles:
         named = pl.DataFrame([clean_ids(raw[ITEM], options.ids), raw[TITLE].cast(pl.String)])
         item_table = named.unique(maintain_order=True)
@@ -102,7 +103,7 @@ def _items(path: Path, columns: Columns, options: TableOptions) -> pl.DataFrame:
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
-    """Text of a column; lists are joined by commas; what has no plain text is left out."""
+    """Convert a column to text, with lists joined by commas; return None for other nested types."""
     if column.dtype.base_type() == pl.List:
         if column.dtype.inner.is_nested():  # type: ignore[attr-defined]
             return None
@@ -110,16 +111,16 @@ def _as_text(column: pl.Series) -> pl.Series | None:
     return None if column.dtype.is_nested() else column.cast(pl.String)
 
 
-def _refuse_ids_alike(log: pl.Series, log_path: Path, items: pl.Series, items_path: Path) -> None:
-    """Refuse tables some of whose item ids only match when their white space or their way to write numbers is ignored.
+def _refuse_similar_ids(log: pl.Series, log_path: Path, items: pl.Series, items_path: Path) -> None:
+    """Refuse tables if some of their item ids match only without white space or as numbers.
 
     Raises:
-        LorarecError: there are such ids; one of each table is named.
+        LorarecError: there are such ids; the message gives an example from each table.
     """
     names = log.unique().sort()
     apart = names.filter(~names.is_in(items.implode()))
     known = pl.DataFrame({"id": items.unique(maintain_order=True)})
-    ways: dict[Ids, str] = {"trimmed": "white space", "numbers": "how the number is written"}
+    ways: dict[Ids, str] = {"trimmed": "white space", "numbers": "the notation of the number"}
     for how, difference in ways.items():
         alike = pl.DataFrame({"id": apart, "key": clean_ids(apart, how)}).join(
             known.with_columns(clean_ids(known["id"], how).alias("key")), on="key", maintain_order="left"
@@ -128,16 +129,16 @@ def _refuse_ids_alike(log: pl.Series, log_path: Path, items: pl.Series, items_pa
             one, _, other = alike.row(0)
             raise LorarecError(
                 f"{log_path} has {ITEM} {one!r} and {items_path} has {other!r}: {alike['id'].n_unique()} of "
-                f'{len(names)} ids differ by {difference} alone: say ids="{how}" where they are the same items, '
-                'ids="as-written" where they are not'
+                f'{len(names)} ids differ only in {difference}: use ids="{how}" if they are the same items, and '
+                'ids="as-written" if not'
             )
 
 
 def _found(table: Table, wanted: dict[str, str], item_option: str = "--item") -> dict[str, str]:
-    """The table's own names of columns.
+    """Find the columns of a table: meaning -> name in the table.
 
     Raises:
-        LorarecError: a column is not there.
+        LorarecError: a column is missing.
     """
     options = {USER: "--user", ITEM: item_option, TIME: "--time", RATING: "--rating", TITLE: "--title"}
     chosen = {}
@@ -153,16 +154,16 @@ def _found(table: Table, wanted: dict[str, str], item_option: str = "--item") ->
 
 
 def _hint(table: Table, meaning: str) -> str:
-    """What may be the reason that a column is not found."""
+    """Return a likely reason why a column was not found, for the end of the error message."""
     names = table.names
     for quote, word in (('"', "double"), ("'", "single")):
         if any(name.startswith(quote) and name.endswith(quote) for name in names):
-            return f'; the names are in quotes: say quote="{word}"'
+            return f'; the names are in quotes: use quote="{word}"'
     other = next((each for each in (";", "\t", "|", ",") if len(names) == 1 and each in names[0]), None)
     if other:
-        return f"; fields seem to be separated by {other!r}: say separator={other!r}"
+        return f"; fields seem to be separated by {other!r}: use separator={other!r}"
     if any(name[:1].isdigit() for name in names):
-        return "; the first line seems to hold values: say header=False, then columns are column_1, column_2, ..."
+        return "; the first line seems to contain values: use header=False, then columns are column_1, column_2, ..."
     if meaning == TIME:
-        return '; a log without times can be read in the order of its rows: say order="file"'
+        return '; a log without times can be read in the order of its rows: use order="file"'
     return ""
