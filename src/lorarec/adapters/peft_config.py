@@ -119,10 +119,10 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
         LorarecError: a pattern is no regular expression of the simple kind, or matching takes too long.
     """
     deadline = time.monotonic() + PATTERN_SECONDS
-    ranks = _compiled(path, "rank_pattern", config)
-    alphas = _compiled(path, "alpha_pattern", config)
     found = {}
     try:
+        ranks = _compiled(path, "rank_pattern", config, deadline)
+        alphas = _compiled(path, "alpha_pattern", config, deadline)
         for name in layers:
             rank = _first(ranks, name, deadline, config.get("r", R))
             alpha = _first(alphas, name, deadline, config.get("lora_alpha", ALPHA))
@@ -135,9 +135,17 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
     return found
 
 
-def _compiled(path: Path, field: str, config: dict[str, Any]) -> list[tuple[Any, Any]]:
+def _compiled(path: Path, field: str, config: dict[str, Any], deadline: float) -> list[tuple[Any, Any]]:
+    """The keys of a pattern, compiled, with their values.
+
+    Raises:
+        LorarecError: a key is not a simple regular expression.
+        TimeoutError: the deadline has passed.
+    """
     patterns = []
     for key, value in (config.get(field) or {}).items():
+        if time.monotonic() > deadline:
+            raise TimeoutError
         if len(key) > PATTERN_LENGTH or not PATTERN.fullmatch(key):
             raise LorarecError(f"{path}: {field} has the key {shown(key)}, which is no simple pattern: name the layers")
         try:
