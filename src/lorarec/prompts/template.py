@@ -31,10 +31,11 @@ CLICK = "click"
 REASON = "reason"
 BUNDLED = (*READOUTS, CLICK, REASON)
 
-#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process.
-_SECRET = secrets.randbits(64)
+#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process. Its letters are of both
+#: cases, so that filters which change the case of a title are noticed.
+_SECRET = f"Mark{secrets.randbits(64)}"
 _MARK = re.compile(rf"\x00{_SECRET}:([hcxt])(\d+)\x00")
-_BROKEN_MARK = f"\x00{str(_SECRET)[:6]}"
+_BROKEN_MARK = re.compile(f"{_SECRET}|{_SECRET[::-1]}", re.IGNORECASE)
 _HISTORY, _CANDIDATE, _SCORED, _TEXT = "h", "c", "x", "t"
 
 
@@ -147,9 +148,9 @@ class Template:
     ) -> Pieces:
         texts: list[str] = []
         text = self._template.render(
-            history=[_mark(_HISTORY, i) for i in range(history)],
-            candidates=[_mark(_CANDIDATE, i) for i in range(candidates)],
-            candidate=_mark(_SCORED, 0),
+            history=[_UnknownTitle(_HISTORY, i) for i in range(history)],
+            candidates=[_UnknownTitle(_CANDIDATE, i) for i in range(candidates)],
+            candidate=_UnknownTitle(_SCORED, 0),
             stars=stars,
             profile=profile,
             notes=notes,
@@ -160,7 +161,7 @@ class Template:
         before, *after = text.split(_mark(_SCORED, 0))
         if len(after) != 1:
             raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
-        if _BROKEN_MARK in "".join([*texts, *_MARK.split(text)[::3]]):
+        if _BROKEN_MARK.search("".join([*texts, *_MARK.split(text)[::3]])):
             raise LorarecError(f"template {self.name} changes a title: write titles without filters")
         return self._framed(_cut(before, texts), _cut(after[0], texts))
 
@@ -186,12 +187,27 @@ class Template:
         return _pieces(message, [*_stripped(after, "\n"), Literal(closing.removesuffix(" "))], answer)
 
 
+class _UnknownTitle:
+    """Stands for a title while a template is rendered; it can be written and joined, but has no items or length."""
+
+    def __init__(self, role: str, number: int) -> None:
+        self._text = _mark(role, number)
+
+    def __str__(self) -> str:
+        return self._text
+
+
 @jinja2.pass_context
 def _mark_text(context: Context, value: Any) -> Any:
-    """What an expression of a template gives, as a mark, so that the text itself stays out of the template's own."""
-    if not isinstance(value, str):
+    """Replace the text that an expression of a template gives by a mark, which keeps it apart from the template's text.
+
+    Numbers stay as they are. A list could hold text from data and is refused.
+    """
+    if value is None or isinstance(value, int | float | jinja2.Undefined):
         return value
-    parts = _MARK.split(value)
+    if not isinstance(value, str | _UnknownTitle):
+        raise TypeError(f"an expression gives a {type(value).__name__}: write each of its items")
+    parts = _MARK.split(str(value))
     marked = []
     for text, role, number in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
         if text:
