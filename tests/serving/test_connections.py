@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -161,6 +162,24 @@ def test_bodies_that_lie_about_their_length(small: Any) -> None:
         both.sendall(POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         assert both.recv(1000).split()[1] in (b"400", b"422")
     assert httpx2.get(f"{small.url}/healthz").status_code == 200
+
+
+def test_no_part_of_a_body_is_a_request(small: Any) -> None:
+    """Bodies of refused requests are skipped by their length, and two lengths are refused."""
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    refused = POST.replace(b"/v1/rank", b"/livez")
+    chunked, length = b"Transfer-Encoding: chunked\r\n", b"Content-Length: %d\r\n" % len(hidden)
+    for head, body, statuses in (
+        (refused + length, hidden, [b"405", b"200"]),
+        (refused + chunked, b"%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden), [b"405", b"200"]),
+        (POST + chunked + length, b"0\r\n\r\n" + hidden, [b"400"]),
+        (POST + length + chunked, b"0\r\n\r\n" + hidden, [b"400"]),
+    ):
+        with connect(small.url) as connection:
+            connection.sendall(head + b"\r\n" + body + last)
+            answers = connection.makefile("rb").read()
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == statuses
 
 
 def test_made_up_requests_fill_no_log(small: Any) -> None:
