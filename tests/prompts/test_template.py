@@ -112,10 +112,10 @@ def test_own_templates_write_control_tokens(tokenizer_of: Tokenizers, tmp_path: 
     ],
 )
 def test_bad_templates(tokenizer_of: Tokenizers, tmp_path: Path, source: str, message: str) -> None:
-    (tmp_path / "bad.j2").write_text(source)
+    path, tokenizer, data = tmp_path / "bad.j2", tokenizer_of("gpt-2"), (["lamp"], ["lamp"], ["</s>"], "</s>")
+    path.write_text(source)
     with pytest.raises(LorarecError, match=message):
-        builder = PromptBuilder(tokenizer_of("gpt-2"), "likelihood", tmp_path / "bad.j2")
-        builder.example(["lamp"], ["lamp"], ["</s>"], "</s>")
+        PromptBuilder(tokenizer, "likelihood", path).example(*data)
 
 
 def test_a_file_that_is_no_text(tokenizer_of: Tokenizers, tmp_path: Path) -> None:
