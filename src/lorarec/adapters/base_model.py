@@ -37,16 +37,16 @@ def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Back
                 f"adapter {folder} belongs to base model {shown(name)}, not to {backbone.id}: if they are the same "
                 f"model, write {backbone.id} as base_model_name_or_path in its adapter_config.json"
             )
-        asked = "adapter %s was trained on %s, and whether that is %s is unknown: make sure that it is"
-        logger.warning(asked, folder, shown(name), backbone.id)
+        message = "adapter %s names the base model %s, which may be another one than %s: make sure that it is the same"
+        logger.warning(message, folder, shown(name), backbone.id)
         return
     revision = revision or config.get("revision")
     loaded = getattr(backbone.model.config, "_commit_hash", None) or next((each for _, each in known if each), None)
     if loaded is not None and revision not in (None, "main", loaded):
-        asked = (
+        message = (
             "adapter %s was trained on revision %s of %s, but %s is loaded: make sure that their weights are the same"
         )
-        logger.warning(asked, folder, shown(revision), shown(name), loaded)
+        logger.warning(message, folder, shown(revision), shown(name), loaded)
 
 
 def _hub_name(name: str) -> tuple[str, str | None]:

@@ -14,9 +14,9 @@ from lorarec.adapters.mixed_linear import MixedLinear
 from lorarec.adapters.peft_io import Adapter
 from lorarec.errors import LorarecError
 
-#: The share of an update, in the Frobenius norm, that may be lost in rounding. Half of a bfloat16's last place is 1/512
-#: of a weight, so updates of a fiftieth of the weights are still within it.
-LOST = 0.1
+#: The largest share of an update, in the Frobenius norm, that rounding may take. Rounding to bfloat16 changes weights
+#: by 1/600 (root mean square), so updates of a sixtieth of the weights or more are within it.
+MAX_ROUNDING_LOSS = 0.1
 
 
 class MixedModel:
@@ -94,9 +94,9 @@ class Folded:
 def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     """Add `scale * B A` to the weights of each adapted layer, so that the adapter costs nothing at inference.
 
-    Where the weights cannot hold the sum the adapter stays beside the layer: in quantised layers, and where rounding to
-    the weights' type would take more than `LOST` of the update, as bfloat16 does with updates that are small beside the
-    weights, or would overflow, as float16 does beyond 65,504.
+    In layers whose weights cannot hold the sum the adapter stays beside the weights. These are quantised layers, and
+    layers where rounding to the weights' type would take more than `MAX_ROUNDING_LOSS` of the update, as in bfloat16 if
+    the update is small compared with the weights, or would overflow, as in float16 beyond 65,504.
 
     Args:
         reversible: keep the original weights in memory for `undo`; without it they are freed layer by layer.
@@ -120,7 +120,7 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
 
 
 def _sum(layer: Any, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor | None:
-    """The weights with the update in them, or None if their type cannot hold it."""
+    """The sum of the weights and the update, or None if the weights' type cannot hold it."""
     original = layer.weight.detach()
     precise = torch.promote_types(original.dtype, torch.float32)
     delta = scale * (b.to(original.device, precise) @ a.to(original.device, precise))
@@ -130,7 +130,7 @@ def _sum(layer: Any, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Te
     if original.dtype == precise:
         return folded
     lost = (folded.to(precise) - wanted).norm() / delta.norm()
-    return None if lost > LOST or (not lost.isfinite() and delta.any()) else folded
+    return None if lost > MAX_ROUNDING_LOSS or (not lost.isfinite() and delta.any()) else folded
 
 
 def _beside(model: Any, adapter: Adapter, names: Sequence[str]) -> MixedModel:

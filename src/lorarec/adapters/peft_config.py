@@ -1,4 +1,4 @@
-"""`adapter_config.json` of PEFT: what a plain LoRA may say in it, and the rank and scale it gives each layer."""
+"""PEFT's `adapter_config.json`: the settings that a plain LoRA may have, and the rank and scale of each layer."""
 
 import math
 import re
@@ -23,18 +23,18 @@ PLAIN = {
 }
 #: Initialisations that leave the backbone's own weights as they are.
 INITIALISATIONS = ("gaussian", "eva", "orthogonal", "mica")
-R, ALPHA = 8, 8  # PEFT's own where the file says nothing
-MOST = 10**6  # of a rank or alpha
-#: Seconds that all patterns of a file may take; those that PEFT writes take a tenth for the largest models.
+R, ALPHA = 8, 8  # PEFT's defaults
+MOST = 10**6  # the largest rank or alpha
+#: Seconds in which all patterns of a file must be compiled and matched; those that PEFT writes take a fraction of it.
 PATTERN_SECONDS = 5.0
 PATTERN_LENGTH = 500
-#: What the keys of rank_pattern and alpha_pattern consist of: names and simple regular expressions. Counts, back
+#: What the keys of rank_pattern and alpha_pattern may consist of: names and simple regular expressions. Counts, back
 #: references, look-around and recursion are left out, since they may take any memory.
 PATTERN = re.compile(r"(?:[\w./*+?|)^$-]|\((?!\?)|\(\?:|\\[.dwDW-]|\[\^?[\w.-]+\])+")
 
 
 def check_config(path: Path, config: Any) -> None:
-    """Refuse what is not the configuration of a plain LoRA.
+    """Refuse a configuration that is not that of a plain LoRA.
 
     Raises:
         LorarecError: naming the file, the setting and what is wrong with it.
@@ -113,10 +113,10 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
     As in PEFT, the first key of a pattern that matches the end of a layer's name decides.
 
     Args:
-        config: one that `check_config` let pass.
+        config: a configuration that `check_config` accepts.
 
     Raises:
-        LorarecError: a pattern is no regular expression of the simple kind, or matching takes too long.
+        LorarecError: a pattern is not a simple regular expression, or the patterns take too long.
     """
     deadline = time.monotonic() + PATTERN_SECONDS
     found = {}

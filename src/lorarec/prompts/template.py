@@ -78,11 +78,11 @@ class Pieces:
 
 @dataclass(frozen=True)
 class TemplateText:
-    """A template of one's own that was read already; two with the same text are equal.
+    """The text of a custom template; two with the same text are equal.
 
     Attributes:
-        name: what messages call it.
-        text: Jinja2.
+        name: its name in messages.
+        text: its Jinja2 source.
     """
 
     name: str = field(compare=False)
@@ -90,7 +90,7 @@ class TemplateText:
 
 
 def read_template(path: str | Path) -> str | TemplateText:
-    """A template as `Template` takes it: a bundled one's name as it is, else the content of the file.
+    """Read a template for `Template`: the content of a file, or the name of a bundled template as it is.
 
     Raises:
         LorarecError: the file is missing, unreadable, no UTF-8 text, or too long.
@@ -112,8 +112,8 @@ class Template:
 
     Args:
         readout: `verdict` or `likelihood` (see `lorarec.scoring`).
-        path: a Jinja2 file of the user's own, its text, or the name of a bundled template; that of the readout when
-            None. What it may hold is limited (see `lorarec.prompts.sandbox`).
+        path: a Jinja2 file, its text, or the name of a bundled template; the readout's bundled template if None. A
+            template may hold a few constructs only (see `lorarec.prompts.sandbox`).
         chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
 
     Raises:
@@ -127,12 +127,12 @@ class Template:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
-        own = path if isinstance(path, TemplateText) else read_template(path or readout)
-        self.name = own.name if isinstance(own, TemplateText) else own
+        template = path if isinstance(path, TemplateText) else read_template(path or readout)
+        self.name = template.name if isinstance(template, TemplateText) else template
         self.chat = chat
         self._frame = None if chat is None else chat_frame(chat)
         bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
-        self.source = own.text if isinstance(own, TemplateText) else bundled.read_text(encoding="utf-8")
+        self.source = template.text if isinstance(template, TemplateText) else bundled.read_text(encoding="utf-8")
         self._template = LimitedTemplate(self.name, self.source, finalize=_mark_text)
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
@@ -234,7 +234,7 @@ def _cut(rendered: str, texts: list[str]) -> list[Piece]:
 
 
 def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[Piece]:
-    """Without some characters at the end, if the template itself wrote them."""
+    """The pieces without these characters at their end, if the template itself wrote them."""
     if not pieces or not isinstance(pieces[-1], Literal):
         return pieces
     text = pieces[-1].text
@@ -243,7 +243,7 @@ def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[
 
 
 def _pieces(before: list[Piece], after: list[Piece], answer: str = "") -> Pieces:
-    """Joins neighbouring text of templates; a branch ends at least with its line."""
+    """Join neighbouring literals; an empty suffix becomes the end of the candidate's line."""
     ends = [piece for piece in _joined(after) if not isinstance(piece, Title)]
     return Pieces(tuple(_joined(before)), tuple(ends) or (Literal("\n"),), answer)
 

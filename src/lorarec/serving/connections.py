@@ -1,4 +1,4 @@
-"""HTTP connections that a silent or slow client cannot keep, and never more than there are file descriptors for."""
+"""HTTP connections with deadlines for silent and slow clients, and a limit on their number."""
 
 import asyncio
 import resource
