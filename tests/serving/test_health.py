@@ -181,7 +181,9 @@ def test_a_thread_that_hangs_is_told(service: Service, play: Any, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(*hangs[thread], lambda *_: release.wait())
             asked = asyncio.ensure_future(client.post("/v1/rank", json=GIVEN))
-            await asyncio.sleep(0.6)
+            async with asyncio.timeout(20):
+                while service.alive:
+                    await asyncio.sleep(0.01)
         for path, status in (("/livez", 503), ("/readyz", 503), ("/healthz", 503), ("/v1/items", 200)):
             assert (await client.get(path)).status_code == status
         assert (await client.get("/livez")).json() == {"status": "stuck"}
