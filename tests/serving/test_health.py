@@ -20,6 +20,7 @@ from sqlalchemy import event
 import lorarec
 from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
+from lorarec.serving.health import DatabaseState
 from lorarec.serving.histories import Event, Histories, Unusable
 from lorarec.serving.service import Service
 
@@ -146,6 +147,29 @@ def test_a_full_disk(tmp_path: Path, shop: Any) -> None:
         histories.close()
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_the_result_of_a_slow_check_reaches_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come every few seconds, and each check of a locked database fails after three."""
+    monkeypatch.setattr("lorarec.serving.health.FRESH_SECONDS", 0.1)
+    faults: list[Unusable | None] = [Unusable("it is locked"), None, None]
+
+    class Slow:
+        def check(self) -> None:
+            time.sleep(0.3)
+            if fault := faults.pop(0):
+                raise fault
+
+    async def scenario() -> list[str]:
+        state, told = DatabaseState(Slow()), []  # type: ignore[arg-type]
+        for _ in range(3):
+            told.append(await state.now())
+            assert state._check is not None
+            await asyncio.wait([state._check])
+        state.close()
+        return told
+
+    assert asyncio.run(scenario()) == ["ok", "unusable", "ok"]
 
 
 def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callable[..., Service], play: Any) -> None:

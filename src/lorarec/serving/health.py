@@ -69,6 +69,9 @@ class DatabaseState:
     async def now(self) -> str:
         """`ok`, `unreachable` or `unusable`."""
         loop = asyncio.get_running_loop()
+        if self._check is not None and self._check.done():
+            # A check that took long may have ended since it was last asked for.
+            self._known = self._check.result()
         fresh = self._known == OK and loop.time() - self._began < FRESH_SECONDS
         if self._check is None or (self._check.done() and not fresh):
             self._began = loop.time()
