@@ -102,12 +102,17 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
         reversible: keep the original weights in memory for `undo`; without it they are freed layer by layer.
 
     Raises:
-        LorarecError: the model lacks a layer, or keeps it in 8-bit floats.
+        LorarecError: the model lacks a layer, keeps it in 8-bit floats, or an update is NaN or infinite. A model that
+            is folded reversibly keeps its weights then.
     """
     layers = _find(model, {name: (a.shape[1], b.shape[0]) for name, (a, b) in adapter.tensors.items()})
     originals, beside = {}, []
     for name, layer in layers.items():
-        folded = _sum(layer, *adapter.tensors[name], adapter.scales[name]) if is_foldable(layer) else None
+        try:
+            folded = _sum(name, layer, adapter) if is_foldable(layer) else None
+        except LorarecError:
+            Folded(originals, MixedModel(model, {})).undo()
+            raise
         if folded is None:
             beside.append(name)
             continue
@@ -119,11 +124,13 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     return Folded(originals, _beside(model, adapter, beside))
 
 
-def _sum(layer: Any, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor | None:
+def _sum(name: str, layer: Any, adapter: Adapter) -> torch.Tensor | None:
     """The sum of the weights and the update, or None if the weights' type cannot hold it."""
-    original = layer.weight.detach()
+    (a, b), scale, original = adapter.tensors[name], adapter.scales[name], layer.weight.detach()
     precise = torch.promote_types(original.dtype, torch.float32)
     delta = scale * (b.to(original.device, precise) @ a.to(original.device, precise))
+    if not delta.sum().isfinite():
+        raise LorarecError(f"the adapter's update of {name} is NaN or infinite: train it at a lower rate")
     delta = delta.T if isinstance(layer, Conv1D) else delta
     wanted = original.to(precise) + delta
     folded = wanted.to(original.dtype)
