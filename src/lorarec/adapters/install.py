@@ -106,7 +106,8 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
             is folded reversibly keeps its weights then.
     """
     layers = _find(model, {name: (a.shape[1], b.shape[0]) for name, (a, b) in adapter.tensors.items()})
-    originals, beside = {}, []
+    originals: dict[nn.Module, nn.Parameter] = {}
+    beside = []
     for name, layer in layers.items():
         try:
             folded = _sum(name, layer, adapter) if is_foldable(layer) else None
