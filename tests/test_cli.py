@@ -91,6 +91,17 @@ def test_message_of_several_lines_becomes_one(
     assert capsys.readouterr().err == "error: first second\n"
 
 
+def test_messages_hold_no_commands_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise lorarec.LorarecError("layer \x1b]0;title\x07\x1b[2J of \udc80 café ☃")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert _main(monkeypatch) == 2
+    assert capsys.readouterr().err == "error: layer \\x1b]0;title\\x07\\x1b[2J of \\udc80 café ☃\n"
+
+
 def test_file_of_the_system_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise PermissionError(13, "Permission denied", "log.csv")

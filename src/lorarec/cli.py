@@ -117,6 +117,8 @@ def _tell(message: str) -> int:
     from rich.console import Console
 
     line = " ".join(f"error: {message}".splitlines())
+    # Names in files may hold anything: commands to the terminal, or halves of surrogate pairs, which cannot be printed.
+    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
     Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     return 2
 

@@ -107,3 +107,14 @@ def test_a_recorded_fingerprint_decides_alone(named, qwen2, as_backbone, caplog)
     (folder / "lorarec.json").write_text(json.dumps(record))
     assert read_adapter(folder, backbone).tensors
     assert not caplog.records
+
+
+@pytest.mark.parametrize("base", ["models--a--" * 40_000, "/models--" * 40_000 + "snapshots/", "a/" + "b" * 50_000])
+def test_a_long_name_is_read_in_linear_time(base, named, qwen2, as_backbone) -> None:
+    """Forty thousand parts would take days in cubic time; names of the hub longer than a path are no error."""
+    folder = named(base)
+    if base.startswith("a/"):
+        with pytest.raises(LorarecError, match="belongs to base model 'a/b"):
+            read_adapter(folder, as_backbone(qwen2, "Qwen/Qwen2.5-0.5B"))
+    else:
+        assert read_adapter(folder, as_backbone(qwen2, "Qwen/Qwen2.5-0.5B")).tensors

@@ -59,6 +59,18 @@ def test_what_float16_cannot_hold_stays_beside(qwen2) -> None:
     assert isinstance(model.get_submodule(LAYER), MixedLinear)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_updates_that_are_no_numbers_are_refused(dtype, qwen2) -> None:
+    """Finite factors with an infinite product; layers that were folded before get their weights back."""
+    model, (a, b) = qwen2.to(dtype), adapter_of(1.0).tensors[LAYER]
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    last = LAYER.replace("layers.0", "layers.1")
+    adapter = Adapter({LAYER: (a, b), last: (a * 1e25, b * 1e25)}, {LAYER: 1.0, last: 1.0})
+    with pytest.raises(LorarecError, match=f"update of {last} is NaN or infinite"):
+        fold(model, adapter)
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+
+
 def test_zero_updates_change_nothing(qwen2) -> None:
     model = qwen2.bfloat16()
     weight = model.get_submodule(LAYER).weight.clone()

@@ -164,3 +164,10 @@ def test_patterns_that_backtrack_forever(pattern: str, folder: Path, monkeypatch
     configure(folder, rank_pattern={pattern: 5})
     with pytest.raises(LorarecError, match=r"take more than 0\.1 s to match"):
         read_adapter(folder)
+
+
+def test_many_patterns_that_take_long_to_compile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peft_config, "PATTERN_SECONDS", 0.1)
+    configure(folder, rank_pattern={"a|" * 240 + str(number): 5 for number in range(400)})
+    with pytest.raises(LorarecError, match=r"take more than 0\.1 s to match"):
+        read_adapter(folder)

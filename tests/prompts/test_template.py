@@ -98,14 +98,24 @@ def test_own_templates_write_control_tokens(tokenizer_of: Tokenizers, tmp_path: 
     ("source", "message"),
     [
         ("{{ history | join | upper }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | lower }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | capitalize }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | reverse }} {{ candidate }}", "changes a title"),
+        ("{{ (history | join)[1:] }} {{ candidate }}", "changes a title"),
+        ("{{ (history | first | default('a'))[1:] }} {{ candidate }}", "cannot be rendered"),
+        ("{% if candidate | length > 9 %}long{% endif %} {{ candidate }}", "cannot be rendered"),
+        ("{{ history }} {{ candidate }}", "cannot be rendered: an expression gives a list"),
+        ("{{ stars }} {{ candidate }}", "cannot be rendered: an expression gives a tuple"),
+        ("{{ [profile, 'a'] }} {{ candidate }}", "cannot be rendered: an expression gives a list"),
         ("{{ candidate }} {{ history | join }}", "holds a title after"),
         ("{{ candidate }}{{ profile + 1 }}", "cannot be rendered"),
     ],
 )
 def test_bad_templates(tokenizer_of: Tokenizers, tmp_path: Path, source: str, message: str) -> None:
-    (tmp_path / "bad.j2").write_text(source)
+    path, tokenizer, data = tmp_path / "bad.j2", tokenizer_of("gpt-2"), (["lamp"], ["lamp"], ["</s>"], "</s>")
+    path.write_text(source)
     with pytest.raises(LorarecError, match=message):
-        PromptBuilder(tokenizer_of("gpt-2"), "likelihood", tmp_path / "bad.j2").example(["lamp"], ["lamp"])
+        PromptBuilder(tokenizer, "likelihood", path).example(*data)
 
 
 def test_a_file_that_is_no_text(tokenizer_of: Tokenizers, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import event
 import lorarec
 from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
+from lorarec.serving.health import DatabaseState
 from lorarec.serving.histories import Event, Histories, Unusable
 from lorarec.serving.service import Service
 
@@ -148,6 +149,29 @@ def test_a_full_disk(tmp_path: Path, shop: Any) -> None:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def test_the_result_of_a_slow_check_reaches_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come every few seconds, and each check of a locked database fails after three."""
+    monkeypatch.setattr("lorarec.serving.health.FRESH_SECONDS", 0.1)
+    faults: list[Unusable | None] = [Unusable("it is locked"), None, None]
+
+    class Slow:
+        def check(self) -> None:
+            time.sleep(0.3)
+            if fault := faults.pop(0):
+                raise fault
+
+    async def scenario() -> list[str]:
+        state, told = DatabaseState(Slow()), []  # type: ignore[arg-type]
+        for _ in range(3):
+            told.append(await state.now())
+            assert state._check is not None
+            await asyncio.wait([state._check])
+        state.close()
+        return told
+
+    assert asyncio.run(scenario()) == ["ok", "unusable", "ok"]
+
+
 def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callable[..., Service], play: Any) -> None:
     """Also for one that no deadline of a driver frees: calls are given up, and the queue stays free."""
     service = make_service(queue=20)
@@ -181,7 +205,9 @@ def test_a_thread_that_hangs_is_told(service: Service, play: Any, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(*hangs[thread], lambda *_: release.wait())
             asked = asyncio.ensure_future(client.post("/v1/rank", json=GIVEN))
-            await asyncio.sleep(0.6)
+            async with asyncio.timeout(20):
+                while service.alive:
+                    await asyncio.sleep(0.01)
         for path, status in (("/livez", 503), ("/readyz", 503), ("/healthz", 503), ("/v1/items", 200)):
             assert (await client.get(path)).status_code == status
         assert (await client.get("/livez")).json() == {"status": "stuck"}

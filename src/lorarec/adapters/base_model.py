@@ -1,6 +1,7 @@
 """Whether an adapter made elsewhere belongs to a backbone, by the base model that `adapter_config.json` names."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,17 @@ from lorarec.errors import LorarecError
 
 logger = logging.getLogger(__name__)
 
-#: A model's folder in the hub's cache, and a hub id (one without an owner may as well be a folder's name).
-SNAPSHOT = re.compile(r".*models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)")
+#: A hub id with its owner. A name without an owner may as well be that of a folder.
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Backbone) -> None:
     """Refuse an adapter whose `base_model_name_or_path` is clearly another model.
 
-    Two names are of the same model if they agree but for case, or in their last parts, since folders and mirrors are
-    mostly called as the model is. Two hub ids that do not are of different models. A folder that is called otherwise
-    may hold the same model, and another revision the same weights: there a warning asks the user to make sure. Nothing
-    is said of an adapter that names no model.
+    Two names mean the same model if their last parts are equal, in whatever case, since folders and mirrors usually
+    have the name of the model. Two hub ids with different last parts mean different models. A folder with another name
+    may hold the same model, and another revision may have the same weights: in these two cases a warning asks the user
+    to make sure. An adapter that names no model passes.
 
     Raises:
         LorarecError: the adapter is of another model.
@@ -37,23 +37,28 @@ def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Back
                 f"adapter {folder} belongs to base model {shown(name)}, not to {backbone.id}: if they are the same "
                 f"model, write {backbone.id} as base_model_name_or_path in its adapter_config.json"
             )
-        asked = "adapter %s was trained on %s, and whether that is %s is unknown: make sure that it is"
-        logger.warning(asked, folder, shown(name), backbone.id)
+        message = "adapter %s names the base model %s, which may be another one than %s: make sure that it is the same"
+        logger.warning(message, folder, shown(name), backbone.id)
         return
     revision = revision or config.get("revision")
     loaded = getattr(backbone.model.config, "_commit_hash", None) or next((each for _, each in known if each), None)
     if loaded is not None and revision not in (None, "main", loaded):
-        asked = (
+        message = (
             "adapter %s was trained on revision %s of %s, but %s is loaded: make sure that their weights are the same"
         )
-        logger.warning(asked, folder, shown(revision), shown(name), loaded)
+        logger.warning(message, folder, shown(revision), shown(name), loaded)
 
 
 def _hub_name(name: str) -> tuple[str, str | None]:
-    """The hub id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name."""
+    """The hub id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name.
+
+    The cache keeps the model OWNER/NAME in folders models--OWNER--NAME/snapshots/REVISION.
+    """
     name = name.rstrip("/")
-    if match := SNAPSHOT.fullmatch(name):
-        return f"{match['owner']}/{match['name']}", match["revision"]
+    *_, cached, snapshots, revision = ("", "", *name.split("/"))
+    if cached.startswith("models--") and snapshots == "snapshots":
+        owner, _, model = cached.removeprefix("models--").partition("--")
+        return (f"{owner}/{model}" if model else owner), revision
     return (EMBEDDED if name == str(embedded_folder()) else name), None
 
 
@@ -62,5 +67,6 @@ def _last(name: str) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name is of the hub or `embedded`, and not of a folder."""
-    return name == EMBEDDED or (HUB_ID.fullmatch(name) is not None and not Path(name).exists())
+    """Whether a name is a hub id or `embedded`, and not the path of a folder."""
+    # Unlike Path.exists, os.path.exists does not raise for a name that is too long.
+    return name == EMBEDDED or (HUB_ID.fullmatch(name) is not None and not os.path.exists(name))

@@ -9,14 +9,15 @@ from typing import Any
 
 from lorarec.errors import LorarecError
 
-#: Bytes of one JSON file; the largest that lorarec writes, weights by layer of many adapters, is far below.
+#: Limit on the bytes of a JSON file; the largest that lorarec writes, weights by layer, are far smaller.
 JSON_LIMIT = 16 << 20
 
 
 def require_regular(path: Path, limit: int) -> None:
-    """Refuse what is no regular file of at most `limit` bytes, without opening it: a FIFO or a device may never end.
+    """Refuse a path that is not a regular file of at most `limit` bytes.
 
-    Symbolic links are followed, since the hub's cache consists of them.
+    The file is not opened, since a FIFO or a device may block or never end. Symbolic links are followed, since the
+    hub's cache consists of them.
 
     Raises:
         LorarecError: naming the file.
@@ -41,7 +42,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     require_regular(path, limit)
     try:
-        # Files of /proc call themselves empty, and some wait for more to read.
+        # Files of /proc have size 0 whatever they hold, and reading some of them blocks.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
@@ -52,7 +53,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_bounded_json(path: Path) -> Any:
-    """What a JSON file of at most `JSON_LIMIT` bytes holds.
+    """The parsed content of a JSON file of at most `JSON_LIMIT` bytes.
 
     Raises:
         LorarecError: the file is missing, unreadable, too large, too deep or not JSON.
@@ -66,5 +67,5 @@ def read_bounded_json(path: Path) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value from a file as an error message shows it: never more than some words of it."""
+    """A shortened representation of a value from a file, for an error message."""
     return reprlib.repr(value)

@@ -14,9 +14,9 @@ from lorarec.adapters.mixed_linear import MixedLinear
 from lorarec.adapters.peft_io import Adapter
 from lorarec.errors import LorarecError
 
-#: The share of an update, in the Frobenius norm, that may be lost in rounding. Half of a bfloat16's last place is 1/512
-#: of a weight, so updates of a fiftieth of the weights are still within it.
-LOST = 0.1
+#: The largest share of an update, in the Frobenius norm, that rounding may take. Rounding to bfloat16 changes weights
+#: by 1/600 (root mean square), so updates of a sixtieth of the weights or more are within it.
+MAX_ROUNDING_LOSS = 0.1
 
 
 class MixedModel:
@@ -94,20 +94,26 @@ class Folded:
 def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     """Add `scale * B A` to the weights of each adapted layer, so that the adapter costs nothing at inference.
 
-    Where the weights cannot hold the sum the adapter stays beside the layer: in quantised layers, and where rounding to
-    the weights' type would take more than `LOST` of the update, as bfloat16 does with updates that are small beside the
-    weights, or would overflow, as float16 does beyond 65,504.
+    In layers whose weights cannot hold the sum the adapter stays beside the weights. These are quantised layers, and
+    layers where rounding to the weights' type would take more than `MAX_ROUNDING_LOSS` of the update, as in bfloat16 if
+    the update is small compared with the weights, or would overflow, as in float16 beyond 65,504.
 
     Args:
         reversible: keep the original weights in memory for `undo`; without it they are freed layer by layer.
 
     Raises:
-        LorarecError: the model lacks a layer, or keeps it in 8-bit floats.
+        LorarecError: the model lacks a layer, keeps it in 8-bit floats, or an update is NaN or infinite. A model that
+            is folded reversibly keeps its weights then.
     """
     layers = _find(model, {name: (a.shape[1], b.shape[0]) for name, (a, b) in adapter.tensors.items()})
-    originals, beside = {}, []
+    originals: dict[nn.Module, nn.Parameter] = {}
+    beside = []
     for name, layer in layers.items():
-        folded = _sum(layer, *adapter.tensors[name], adapter.scales[name]) if is_foldable(layer) else None
+        try:
+            folded = _sum(name, layer, adapter) if is_foldable(layer) else None
+        except LorarecError:
+            Folded(originals, MixedModel(model, {})).undo()
+            raise
         if folded is None:
             beside.append(name)
             continue
@@ -119,18 +125,20 @@ def fold(model: Any, adapter: Adapter, reversible: bool = True) -> Folded:
     return Folded(originals, _beside(model, adapter, beside))
 
 
-def _sum(layer: Any, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor | None:
-    """The weights with the update in them, or None if their type cannot hold it."""
-    original = layer.weight.detach()
+def _sum(name: str, layer: Any, adapter: Adapter) -> torch.Tensor | None:
+    """The sum of the weights and the update, or None if the weights' type cannot hold it."""
+    (a, b), scale, original = adapter.tensors[name], adapter.scales[name], layer.weight.detach()
     precise = torch.promote_types(original.dtype, torch.float32)
     delta = scale * (b.to(original.device, precise) @ a.to(original.device, precise))
+    if not delta.sum().isfinite():
+        raise LorarecError(f"the adapter's update of {name} is NaN or infinite: train it at a lower rate")
     delta = delta.T if isinstance(layer, Conv1D) else delta
     wanted = original.to(precise) + delta
     folded = wanted.to(original.dtype)
     if original.dtype == precise:
         return folded
     lost = (folded.to(precise) - wanted).norm() / delta.norm()
-    return None if lost > LOST or (not lost.isfinite() and delta.any()) else folded
+    return None if lost > MAX_ROUNDING_LOSS or (not lost.isfinite() and delta.any()) else folded
 
 
 def _beside(model: Any, adapter: Adapter, names: Sequence[str]) -> MixedModel:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-#: In which a layer can hold and compute an adapter's update.
+#: Dtypes in which a layer can hold and compute an adapter's update.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -30,8 +30,8 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 def is_foldable(layer: nn.Module) -> bool:
     """Whether a layer is x W^T + b with W as it is stored, so that an update may be added to W.
 
-    Quantised layers are not, nor subclasses of `nn.Linear`, which may compute something else, nor weights that only
-    look like floats (torchao's).
+    Quantised layers are not, and neither are subclasses of `nn.Linear`, which may compute something else, and layers
+    whose weights only look like floats (torchao's).
     """
     weight: Any = layer.weight
     return type(layer) in (nn.Linear, Conv1D) and type(weight.data) is torch.Tensor and weight.dtype in DTYPES

@@ -1,4 +1,4 @@
-"""`adapter_config.json` of PEFT: what a plain LoRA may say in it, and the rank and scale it gives each layer."""
+"""PEFT's `adapter_config.json`: the settings that a plain LoRA may have, and the rank and scale of each layer."""
 
 import math
 import re
@@ -23,18 +23,18 @@ PLAIN = {
 }
 #: Initialisations that leave the backbone's own weights as they are.
 INITIALISATIONS = ("gaussian", "eva", "orthogonal", "mica")
-R, ALPHA = 8, 8  # PEFT's own where the file says nothing
-MOST = 10**6  # of a rank or alpha
-#: Seconds that all patterns of a file may take; those that PEFT writes take a tenth for the largest models.
+R, ALPHA = 8, 8  # PEFT's defaults
+MOST = 10**6  # the largest rank or alpha
+#: Seconds in which all patterns of a file must be compiled and matched; those that PEFT writes take a fraction of it.
 PATTERN_SECONDS = 5.0
 PATTERN_LENGTH = 500
-#: What the keys of rank_pattern and alpha_pattern consist of: names and simple regular expressions. Counts, back
+#: What the keys of rank_pattern and alpha_pattern may consist of: names and simple regular expressions. Counts, back
 #: references, look-around and recursion are left out, since they may take any memory.
 PATTERN = re.compile(r"(?:[\w./*+?|)^$-]|\((?!\?)|\(\?:|\\[.dwDW-]|\[\^?[\w.-]+\])+")
 
 
 def check_config(path: Path, config: Any) -> None:
-    """Refuse what is not the configuration of a plain LoRA.
+    """Refuse a configuration that is not that of a plain LoRA.
 
     Raises:
         LorarecError: naming the file, the setting and what is wrong with it.
@@ -113,16 +113,16 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
     As in PEFT, the first key of a pattern that matches the end of a layer's name decides.
 
     Args:
-        config: one that `check_config` let pass.
+        config: a configuration that `check_config` accepts.
 
     Raises:
-        LorarecError: a pattern is no regular expression of the simple kind, or matching takes too long.
+        LorarecError: a pattern is not a simple regular expression, or the patterns take too long.
     """
     deadline = time.monotonic() + PATTERN_SECONDS
-    ranks = _compiled(path, "rank_pattern", config)
-    alphas = _compiled(path, "alpha_pattern", config)
     found = {}
     try:
+        ranks = _compiled(path, "rank_pattern", config, deadline)
+        alphas = _compiled(path, "alpha_pattern", config, deadline)
         for name in layers:
             rank = _first(ranks, name, deadline, config.get("r", R))
             alpha = _first(alphas, name, deadline, config.get("lora_alpha", ALPHA))
@@ -135,9 +135,17 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
     return found
 
 
-def _compiled(path: Path, field: str, config: dict[str, Any]) -> list[tuple[Any, Any]]:
+def _compiled(path: Path, field: str, config: dict[str, Any], deadline: float) -> list[tuple[Any, Any]]:
+    """The keys of a pattern, compiled, with their values.
+
+    Raises:
+        LorarecError: a key is not a simple regular expression.
+        TimeoutError: the deadline has passed.
+    """
     patterns = []
     for key, value in (config.get(field) or {}).items():
+        if time.monotonic() > deadline:
+            raise TimeoutError
         if len(key) > PATTERN_LENGTH or not PATTERN.fullmatch(key):
             raise LorarecError(f"{path}: {field} has the key {shown(key)}, which is no simple pattern: name the layers")
         try:

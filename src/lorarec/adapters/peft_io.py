@@ -25,9 +25,9 @@ KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weig
 
 #: Settings that say which layers are adapted.
 LAYER_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-#: Bytes of an adapter's weights: rank 64 on all layers of a model of 70B parameters, in float32, has 3.3 GB.
+#: Limit on the bytes of an adapter's weights; rank 64 on all layers of a model of 70B parameters has 3.3 GB in float32.
 WEIGHTS_LIMIT = 4 << 30
-#: Bytes of the header of a safetensors file: 16 MiB name a hundred thousand tensors.
+#: Limit on the bytes of a safetensors header; 16 MiB hold the names of a hundred thousand tensors.
 HEADER_LIMIT = 16 << 20
 
 
@@ -56,7 +56,7 @@ class Adapter:
 
     @property
     def is_zero(self) -> bool:
-        """Whether it leaves the backbone as it is: in each layer A or B is zero everywhere."""
+        """Whether the adapter changes nothing, because A or B is zero in every layer."""
         return all(not a.any() or not b.any() for a, b in self.tensors.values())
 
     @property
@@ -131,7 +131,8 @@ def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tens
 def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     """Refuse an adapter of another backbone.
 
-    The fingerprint in its `lorarec.json` decides; without one the base model that it names (see `check_base_model`).
+    The fingerprint in its `lorarec.json` decides, or without one the base model that it names (see
+    `check_base_model`).
     Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
 
     Raises:
@@ -202,7 +203,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
 
 
 def _layer_choice(adapter: Adapter) -> dict[str, Any]:
-    """Which layers are adapted: as it was said, or all names where patterns said it, which PEFT matches unlimited."""
+    """PEFT's settings for the choice of layers. Patterns, which PEFT matches without a time limit, become names."""
     choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
     if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
         return choice
@@ -210,7 +211,7 @@ def _layer_choice(adapter: Adapter) -> dict[str, Any]:
 
 
 def save_config(config: PeftConfig, folder: Path) -> None:
-    """Write `adapter_config.json`; what PEFT holds as a set is sorted, so that equal adapters are equal files."""
+    """Write `adapter_config.json`, with sets in sorted order, so that equal adapters give equal files."""
     config.save_pretrained(str(folder))
     settings = read_json(folder / CONFIG)
     for name in ("target_modules", "exclude_modules"):

@@ -12,7 +12,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts.sandbox import SOURCE_LIMIT
 from lorarec.prompts.template import BUNDLED, TemplateText
 
-#: The file beside an adapter that holds a template of one's own.
+#: The file beside an adapter that holds its custom template.
 TEMPLATE = "template.j2"
 #: What `Ranker` and the choosers of weights prompt with when an adapter does not say.
 DEFAULTS: dict[str, Any] = {
@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
 def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
     """Readout, template (None for the bundled one), length limits and evidence; defaults for what is missing.
 
-    A template is the name of a bundled one, or what a file in the adapter's folder says (`TemplateText`).
+    A template is the name of a bundled one, or the content of a file in the adapter's folder (`TemplateText`).
 
     Raises:
         LorarecError: the adapter names a template that is not in its folder.
@@ -42,10 +42,10 @@ def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
 
 
 def _own_template(folder: Path | None, recorded: str) -> TemplateText:
-    """The file in the folder that has the recorded name; older versions recorded where it was in training."""
+    """The file in the folder that has the recorded name; older versions recorded the path that training read."""
     name = Path(recorded).name
     inside = Path("" if folder is None else folder, name)
-    # Unlike Path's, os.path.isfile says no of a name that cannot be one.
+    # Unlike Path.is_file, os.path.isfile does not raise for a name that is not a valid path.
     if folder is None or not os.path.isfile(inside) or inside.resolve().parent != folder.resolve():
         raise LorarecError(
             f"adapter {folder} was trained with the template {shown(recorded)}, which is not in its folder: "
@@ -58,12 +58,12 @@ def _own_template(folder: Path | None, recorded: str) -> TemplateText:
 
 
 def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as `lorarec.json` has them: a template of one's own is the file that `write_template` writes."""
+    """Settings as `lorarec.json` stores them: a custom template is the file that `write_template` writes."""
     return {key: TEMPLATE if isinstance(value, TemplateText) else value for key, value in settings.items()}
 
 
 def write_template(folder: Path, template: str | TemplateText | None) -> None:
-    """Keep a template of one's own beside the adapter that is prompted with it."""
+    """Write a custom template into the folder of the adapter that is prompted with it."""
     if isinstance(template, TemplateText):
         write_text(folder / TEMPLATE, template.text)
 

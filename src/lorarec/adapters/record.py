@@ -1,4 +1,4 @@
-"""`lorarec.json` beside an adapter: how it was trained and mixed; refused when read if it could not be used later."""
+"""`lorarec.json` beside an adapter: how it was trained and mixed. Records that cannot be used are refused when read."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts.template import READOUTS
 
 META = "lorarec.json"
-#: No length or number of items in a record is larger.
+#: The largest length or number of items that a record may hold.
 MOST = 10**6
 
 Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
@@ -77,7 +77,7 @@ PARTS: Mapping[str, Checks] = {
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The `lorarec.json` of an adapter's folder, None where there is none.
+    """The `lorarec.json` of an adapter's folder, or None if there is none.
 
     Raises:
         LorarecError: it is not JSON, or `check_record` refuses it.

@@ -1,4 +1,4 @@
-"""Fingerprints of a backbone's weights, whatever way they came: by hub id or folder, in one file or several."""
+"""Fingerprints of a backbone's weights, which are the same for a hub id and a folder, for one file and several."""
 
 import hashlib
 import json
@@ -14,11 +14,11 @@ from transformers.utils import cached_file
 from lorarec.artefacts import file_fingerprint, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-#: What of a configuration entered the fingerprints of earlier versions.
+#: Fields of a configuration that are part of the fingerprints of earlier versions.
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
-#: Up to so many bytes all weights are read.
+#: All weights are read if they have at most this many bytes.
 WHOLE = 1 << 28
-#: Of larger models each tensor gives so many spans of so many bytes, evenly spread.
+#: Of each tensor of a larger model SPANS evenly spread spans of SPAN bytes are read.
 SPANS, SPAN = 256, 256
 
 
@@ -26,9 +26,9 @@ def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
     """16 hexadecimal digits of a model's weights as they are stored: names, types, shapes and values.
 
     The precision, quantisation and device that a model is loaded with change nothing, nor do the number of files and
-    their metadata. Up to 256 MiB every value counts. Of a larger model each tensor gives 64 KiB in 256 evenly spread
-    spans: training changes nearly all values of the tensors that it touches, so fine-tunes of one model differ, and a
-    model of 7B parameters takes less than a second. A change by hand of a few rows between the spans goes unnoticed.
+    their metadata. In models of up to 256 MiB every value counts. Of each tensor of a larger model 64 KiB are read, in
+    256 evenly spread spans, which takes less than a second for 7B parameters. Training changes nearly all values of the
+    tensors that it touches, so fine-tunes of one model differ. A change of a few rows between the spans goes unnoticed.
 
     Args:
         source: the folder or hub id that the model was loaded from. A model without safetensors files there is
@@ -42,7 +42,7 @@ def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
 
 
 def fingerprint_of_files(source: str) -> str | None:
-    """What adapters of earlier versions know a backbone by whose files in a folder have less than 256 MiB."""
+    """The fingerprint of earlier versions for folders with less than 256 MiB of files; None for other sources."""
     files = _all_files(source)
     if not files or sum(file.stat().st_size for file in files) >= WHOLE:
         return None
@@ -50,7 +50,7 @@ def fingerprint_of_files(source: str) -> str | None:
 
 
 def fingerprint_of_first_rows(model: PreTrainedModel, source: str) -> str:
-    """What adapters of earlier versions know other backbones by: the same for models with the same first embeddings."""
+    """The fingerprint of earlier versions for other sources; models with the same first embeddings share it."""
     config = model.config.get_text_config()
     digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
     for file in _all_files(source):
@@ -66,7 +66,7 @@ def _all_files(source: str) -> list[Path]:
 
 
 def weight_files(source: str) -> list[Path]:
-    """The safetensors files that transformers loads from a folder, or from its cache for a hub id; maybe none."""
+    """The safetensors files, if any, that transformers loads from a folder, or from its cache for a hub id."""
     folder = Path(source)
     if not folder.is_dir():
         try:
@@ -82,7 +82,7 @@ def weight_files(source: str) -> list[Path]:
 
 
 def _stored(files: Iterable[Path]) -> Iterable[bytes]:
-    """What is digested of tensors in files, in the order of their names."""
+    """The bytes of stored tensors that enter the digest, in the order of the tensors' names."""
     tensors: dict[str, tuple[Path, int, int, bytes]] = {}
     for file in files:
         with file.open("rb") as stream:
@@ -108,14 +108,14 @@ def _stored(files: Iterable[Path]) -> Iterable[bytes]:
 
 
 def _spans(size: int) -> list[tuple[int, int]]:
-    """(start, length) of the bytes that stand for a tensor of so many bytes: all of a small one."""
+    """(start, length) of the spans that are read of a tensor of `size` bytes; a small one is read whole."""
     if size <= SPANS * SPAN:
         return [(0, size)]
     return [((size - SPAN) * number // (SPANS - 1), SPAN) for number in range(SPANS)]
 
 
 def _in_memory(model: PreTrainedModel) -> Iterable[bytes]:
-    """What is digested of a model's parameters: SPANS * SPAN evenly spread values of each as float32."""
+    """The bytes of parameters that enter the digest: at most SPANS * SPAN evenly spread values of each, as float32."""
     for name, parameter in sorted(model.named_parameters()):
         yield json.dumps([name, list(parameter.shape)]).encode()
         flat = parameter.detach().flatten()

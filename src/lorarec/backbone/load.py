@@ -108,17 +108,17 @@ class Backbone:
         return backbone
 
     def token_limit(self, wanted: int) -> int:
-        """`wanted` tokens of a prompt plus branch, or as many as the model is defined on if these are fewer."""
+        """`wanted` tokens of a prompt plus branch, or the number of the model's positions if that is smaller."""
         return min(wanted, plan_for(self.model).max_positions or wanted)
 
     def has_fingerprint(self, fingerprint: str) -> bool:
-        """Whether a recorded fingerprint is of this backbone's weights; those of earlier versions still are."""
+        """Whether a recorded fingerprint, maybe by an earlier version, is that of this backbone's weights."""
         if fingerprint == self.fingerprint or fingerprint == fingerprint_of_files(source_of(self.id)):
             return True
         if fingerprint != fingerprint_of_first_rows(self.model, source_of(self.id)):
             return False
         logger.warning(
-            "the fingerprint %s was made by an earlier version from few weights: make sure that it is of %s",
+            "the fingerprint %s was made by an earlier version from few weights: make sure that it is that of %s",
             fingerprint,
             self.id,
         )

@@ -7,7 +7,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
 
 #: What RecLoRA adapts.
 TARGETS = ("q_proj", "v_proj")
-#: In place of a conventional recommender: users are told apart by the titles of their histories.
+#: In place of a conventional recommender: users are represented by the titles of their histories.
 TITLES = "titles"
 Retrieval = Literal["similar", "recent"]
 RETRIEVALS = get_args(Retrieval)

@@ -37,7 +37,7 @@ class Example:
 
 
 class _End(NamedTuple):
-    """How a prompt goes on: the place of what follows, and a space that belongs to its first token."""
+    """The end of a prompt: the place of what follows, and a space that belongs to the first token of that."""
 
     place: Place = "start"
     lead: str = ""

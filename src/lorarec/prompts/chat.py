@@ -7,13 +7,13 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
 
-#: The date of every prompt: some templates write today's, which would make a prompt of tomorrow another one.
-#: It is the one that Llama 3's template falls back to, a Friday, as the strftime directives that templates use.
+#: The date in every prompt, by strftime directive. Some templates write today's date, with which a prompt would change
+#: from day to day. This is the date that Llama 3's template falls back to, a Friday.
 DATE = {
     "%-d": "26", "%-m": "7", "%A": "Friday", "%B": "July", "%F": "2024-07-26", "%H": "12", "%I": "12", "%M": "00",
     "%S": "00", "%Y": "2024", "%a": "Fri", "%b": "Jul", "%d": "26", "%j": "208", "%m": "07", "%p": "PM", "%y": "24",
 }  # fmt: skip
-#: Switches of templates that make a model think before it answers, and the value that says it must not.
+#: Switches of templates that make a model think before it answers, and the values that turn this off.
 THINKING_OFF: dict[str, Any] = {"enable_thinking": False, "thinking": False, "thinking_budget": 0}
 _EFFORT = "reasoning_effort"
 #: An open tag at the end of a prompt, behind which the model would think.
@@ -42,10 +42,10 @@ def name_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _rest_of_opening(tokenizer: PreTrainedTokenizerBase, opened: str) -> str:
-    """What stands between the generation prompt and an answer without thoughts.
+    """The text between the generation prompt and an answer without thoughts.
 
-    The template itself shows it where it writes an answered conversation that begins as the question does; templates
-    that leave thoughts out of answered conversations do not, so their open tag is closed here.
+    It is read from an answered conversation, if the template renders that with the same beginning. Templates that leave
+    thoughts out of answered conversations do not show it, so the tag that they leave open is closed here.
     """
     try:
         answered = _render(tokenizer, [_turn("user", _MESSAGE), _turn("assistant", _ANSWER)], generate=False)
@@ -82,7 +82,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any
                 add_generation_prompt=generate,
                 **_thinking_off(template),
             )
-        except Exception as error:  # a template is code of others: it raises whatever it likes
+        except Exception as error:  # a template is foreign code, which may raise anything
             reasons.append((str(error).strip() or repr(error)).splitlines()[0])
             continue
         if _MESSAGE in str(text):

@@ -14,15 +14,15 @@ from transformers import PreTrainedTokenizerBase
 Place = Literal["start", "section", "inside"]
 #: Texts that stand before a piece while a tokenizer of Python encodes it, so that it is not the start of a text.
 _ANCHORS = ("\n", "-")
-#: Signs of scripts that few vocabularies have (cuneiform, hieroglyphs, runes): where one is unknown, it shows how.
-_UNHEARD_OF = "\U00012000 \U00013000 \u16a0"
+#: Characters of scripts that few vocabularies have (cuneiform, hieroglyphs, runes), to find the token of unknown text.
+_RARE = "\U00012000 \U00013000 \u16a0"
 
 
 class TextEncoder:
     """Encodes a prompt piece by piece, each as the tokenizer would encode it at its place in the whole text.
 
     A control token is any special token and any token that was added to the vocabulary, such as `<|im_start|>` or
-    `<think>`. Added runs of spaces or line breaks are none, nor is a token that unknown words become.
+    `<think>`. Added runs of spaces or line breaks are not, and neither is the token that unknown words become.
 
     Attributes:
         control: ids of the control tokens.
@@ -33,7 +33,7 @@ class TextEncoder:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._backend = backend if isinstance(backend, Tokenizer) and _can_be_serialised(backend) else None
         added = _added_tokens(tokenizer)
-        if tokenizer.unk_token_id in self._unguarded(_UNHEARD_OF, "start"):
+        if tokenizer.unk_token_id in self._unguarded(_RARE, "start"):
             added.pop(str(tokenizer.unk_token), None)
         self.control = frozenset(added.values())
         self._pattern = _pattern(tokenizer, added)
@@ -63,7 +63,7 @@ class TextEncoder:
         return "section" if any(match.end() == len(text) for match in self._pattern.finditer(text)) else "inside"
 
     def _unguarded(self, text: str, place: Place) -> list[int]:
-        """Ids without the pass over added tokens, in the place's context."""
+        """Ids of text at a place, without the pass that recognises added tokens."""
         if self._backend:
             return list(self._pipelines[place].encode(text, add_special_tokens=False).ids)
         for anchor in _ANCHORS if place == "inside" else ():
@@ -73,7 +73,7 @@ class TextEncoder:
         return self._call(text)
 
     def _split_normalised(self, text: str, place: Place) -> list[int]:
-        """Split behind normalisation, which may have written the control token."""
+        """Split the normalised text, since normalisation may have written the control token."""
         normalizer = self._pipelines[place].normalizer
         return self._split(normalizer.normalize_str(text) if normalizer else text, place, self._cut_by_offset)
 
@@ -150,7 +150,7 @@ def _pattern(tokenizer: PreTrainedTokenizerBase, added: dict[str, int]) -> re.Pa
 
 
 def _can_be_serialised(backend: Tokenizer) -> bool:
-    """Not so with a normalizer or pre-tokenizer that is written in Python."""
+    """Whether a tokenizer can be serialised; not if its normalizer or pre-tokenizer is written in Python."""
     try:
         _components(backend)
     except Exception:  # the bindings raise plain Exceptions
@@ -183,7 +183,7 @@ def _without_added_tokens(backend: Tokenizer, place: Place, normalised: bool = F
 
 
 def _at(component: dict[str, Any] | None, place: Place) -> dict[str, Any] | None:
-    """A serialised component without what it does only at the ends of a text, where the place is no such end."""
+    """A serialised component, without what it does only at the ends of a text if the place is not such an end."""
     if component is None:
         return None
     component = dict(component)

@@ -1,8 +1,8 @@
 """Jinja2 templates that come from anywhere, rendered under limits of size and time.
 
-Jinja2's own sandbox keeps a template from Python's objects, not from using up memory and time. So a template is made of
-few constructs here, none of which lets a text grow with more than the lists it is given, and is interrupted between
-the steps of its loops.
+Jinja2's own sandbox keeps a template from Python's objects, not from using up memory and time. So a template may
+use a few constructs only, none of which lets its text grow faster than the lists it is given, and the limits are
+checked between the steps of its loops.
 """
 
 import time
@@ -15,13 +15,13 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from lorarec.errors import LorarecError
 
-#: Characters of a template, and of what it renders to.
+#: Limits on the characters of a template, and of the text that it renders to.
 SOURCE_LIMIT, TEXT_LIMIT = 1 << 16, 1 << 20
-#: Seconds that rendering may take.
+#: Limit on the seconds of rendering.
 SECONDS = 2.0
-#: Constructs of a template, and how deep they may be nested.
+#: Limits on the number of a template's constructs, and on the depth of their nesting.
 CONSTRUCTS, DEPTH = 1000, 40
-#: Characters of a filter's argument, such as the separator of join.
+#: Limit on the characters of a filter's argument, such as the separator of join.
 ARGUMENT = 100
 
 CONSTRUCTS_ALLOWED = (
@@ -34,7 +34,7 @@ FILTERS = frozenset(
 )
 TESTS = frozenset(("defined", "even", "in", "none", "odd", "undefined"))
 LOOP = frozenset(("first", "index", "index0", "last", "length", "revindex", "revindex0"))
-#: A name whose value is the empty text: put out at each step of a loop, it gives the caller a turn.
+#: A name whose value is the empty text. It is written at each step of a loop, after which the caller checks the limits.
 TURN = "__turn"
 #: What rendering an expression over values of the wrong kind raises.
 WRONG = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)

@@ -31,10 +31,11 @@ CLICK = "click"
 REASON = "reason"
 BUNDLED = (*READOUTS, CLICK, REASON)
 
-#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process.
-_SECRET = secrets.randbits(64)
+#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process. Its letters are of both
+#: cases, so that filters which change the case of a title are noticed.
+_SECRET = f"Mark{secrets.randbits(64)}"
 _MARK = re.compile(rf"\x00{_SECRET}:([hcxt])(\d+)\x00")
-_BROKEN_MARK = f"\x00{str(_SECRET)[:6]}"
+_BROKEN_MARK = re.compile(f"{_SECRET}|{_SECRET[::-1]}", re.IGNORECASE)
 _HISTORY, _CANDIDATE, _SCORED, _TEXT = "h", "c", "x", "t"
 
 
@@ -77,11 +78,11 @@ class Pieces:
 
 @dataclass(frozen=True)
 class TemplateText:
-    """A template of one's own that was read already; two with the same text are equal.
+    """The text of a custom template; two with the same text are equal.
 
     Attributes:
-        name: what messages call it.
-        text: Jinja2.
+        name: its name in messages.
+        text: its Jinja2 source.
     """
 
     name: str = field(compare=False)
@@ -89,7 +90,7 @@ class TemplateText:
 
 
 def read_template(path: str | Path) -> str | TemplateText:
-    """A template as `Template` takes it: a bundled one's name as it is, else the content of the file.
+    """Read a template for `Template`: the content of a file, or the name of a bundled template as it is.
 
     Raises:
         LorarecError: the file is missing, unreadable, no UTF-8 text, or too long.
@@ -111,8 +112,8 @@ class Template:
 
     Args:
         readout: `verdict` or `likelihood` (see `lorarec.scoring`).
-        path: a Jinja2 file of the user's own, its text, or the name of a bundled template; that of the readout when
-            None. What it may hold is limited (see `lorarec.prompts.sandbox`).
+        path: a Jinja2 file, its text, or the name of a bundled template; the readout's bundled template if None. A
+            template may hold a few constructs only (see `lorarec.prompts.sandbox`).
         chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
 
     Raises:
@@ -126,12 +127,12 @@ class Template:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
-        own = path if isinstance(path, TemplateText) else read_template(path or readout)
-        self.name = own.name if isinstance(own, TemplateText) else own
+        template = path if isinstance(path, TemplateText) else read_template(path or readout)
+        self.name = template.name if isinstance(template, TemplateText) else template
         self.chat = chat
         self._frame = None if chat is None else chat_frame(chat)
         bundled = resources.files("lorarec.prompts") / "templates" / f"{self.name}.j2"
-        self.source = own.text if isinstance(own, TemplateText) else bundled.read_text(encoding="utf-8")
+        self.source = template.text if isinstance(template, TemplateText) else bundled.read_text(encoding="utf-8")
         self._template = LimitedTemplate(self.name, self.source, finalize=_mark_text)
         self.pieces = lru_cache(maxsize=512)(self._pieces)
 
@@ -147,9 +148,9 @@ class Template:
     ) -> Pieces:
         texts: list[str] = []
         text = self._template.render(
-            history=[_mark(_HISTORY, i) for i in range(history)],
-            candidates=[_mark(_CANDIDATE, i) for i in range(candidates)],
-            candidate=_mark(_SCORED, 0),
+            history=[_UnknownTitle(_HISTORY, i) for i in range(history)],
+            candidates=[_UnknownTitle(_CANDIDATE, i) for i in range(candidates)],
+            candidate=_UnknownTitle(_SCORED, 0),
             stars=stars,
             profile=profile,
             notes=notes,
@@ -160,7 +161,7 @@ class Template:
         before, *after = text.split(_mark(_SCORED, 0))
         if len(after) != 1:
             raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
-        if _BROKEN_MARK in "".join([*texts, *_MARK.split(text)[::3]]):
+        if _BROKEN_MARK.search("".join([*texts, *_MARK.split(text)[::3]])):
             raise LorarecError(f"template {self.name} changes a title: write titles without filters")
         return self._framed(_cut(before, texts), _cut(after[0], texts))
 
@@ -186,12 +187,27 @@ class Template:
         return _pieces(message, [*_stripped(after, "\n"), Literal(closing.removesuffix(" "))], answer)
 
 
+class _UnknownTitle:
+    """Stands for a title while a template is rendered; it can be written and joined, but has no items or length."""
+
+    def __init__(self, role: str, number: int) -> None:
+        self._text = _mark(role, number)
+
+    def __str__(self) -> str:
+        return self._text
+
+
 @jinja2.pass_context
 def _mark_text(context: Context, value: Any) -> Any:
-    """What an expression of a template gives, as a mark, so that the text itself stays out of the template's own."""
-    if not isinstance(value, str):
+    """Replace the text that an expression of a template gives by a mark, which keeps it apart from the template's text.
+
+    Numbers stay as they are. A list could hold text from data and is refused.
+    """
+    if value is None or isinstance(value, int | float | jinja2.Undefined):
         return value
-    parts = _MARK.split(value)
+    if not isinstance(value, str | _UnknownTitle):
+        raise TypeError(f"an expression gives a {type(value).__name__}: write each of its items")
+    parts = _MARK.split(str(value))
     marked = []
     for text, role, number in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
         if text:
@@ -218,7 +234,7 @@ def _cut(rendered: str, texts: list[str]) -> list[Piece]:
 
 
 def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[Piece]:
-    """Without some characters at the end, if the template itself wrote them."""
+    """The pieces without these characters at their end, if the template itself wrote them."""
     if not pieces or not isinstance(pieces[-1], Literal):
         return pieces
     text = pieces[-1].text
@@ -227,7 +243,7 @@ def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[
 
 
 def _pieces(before: list[Piece], after: list[Piece], answer: str = "") -> Pieces:
-    """Joins neighbouring text of templates; a branch ends at least with its line."""
+    """Join neighbouring literals; an empty suffix becomes the end of the candidate's line."""
     ends = [piece for piece in _joined(after) if not isinstance(piece, Title)]
     return Pieces(tuple(_joined(before)), tuple(ends) or (Literal("\n"),), answer)
 

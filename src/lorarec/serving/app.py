@@ -55,7 +55,7 @@ _LOG = logging.getLogger(__name__)
 _DESCRIPTIONS: dict[int | str, str] = {
     400: "The body cannot be read",
     401: "No key or a wrong one",
-    403: "Without a key: a web page of another origin asks",
+    403: "The service has no key, and a web page of another origin sends the request",
     404: "No such user or adapter",
     408: "The body did not arrive in time",
     413: "The body is too large",
@@ -163,7 +163,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     @app.head("/livez", include_in_schema=False)
     @app.get("/livez", responses={503: {"model": Liveness, "description": _DESCRIPTIONS["livez"]}})
     async def live(response: Response) -> Liveness:
-        """Whether the threads that answer requests do, whatever the database does: restart the service if not."""
+        """Whether the threads that answer requests work, whatever the database does: restart the service if not."""
         response.status_code = 200 if service.alive else 503
         return Liveness(status="ok" if service.alive else "stuck")
 
@@ -172,9 +172,9 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     @app.get("/healthz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
     @app.get("/readyz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
     async def ready(response: Response) -> Health:
-        """Whether any request can be answered: the service lives, and its database can be read and written.
+        """Whether any request can be answered: the service is alive, and its database can be read and written.
 
-        The two paths are the same. They answer at once: a database that takes its time is told by a later answer.
+        The two paths are the same. They answer at once; a later answer has the result of a slow check.
         """
         database, is_live = await service.database.now(), service.alive
         is_ready = is_live and database == OK
@@ -243,8 +243,8 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     async def database(_: Request, error: SQLAlchemyError) -> Response:
         _LOG.warning("the database cannot be used: %s", str(error).splitlines()[0])
-        told = unreachable()
-        return JSONResponse(told.body, told.status, told.headers)
+        problem = unreachable()
+        return JSONResponse(problem.body, problem.status, problem.headers)
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

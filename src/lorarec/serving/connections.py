@@ -1,4 +1,4 @@
-"""HTTP connections that a silent or slow client cannot keep, and never more than there are file descriptors for."""
+"""HTTP connections with deadlines for silent and slow clients, and a limit on their number."""
 
 import asyncio
 import resource
@@ -58,7 +58,10 @@ class ServerConfig(uvicorn.Config):
 
 
 class _Http(h11.Connection):
-    """HTTP/1.1 without bodies of very many chunks."""
+    """HTTP/1.1 that refuses bodies of very many chunks, and bodies whose length is given in two ways.
+
+    A proxy in front of the service could read the other length, and take a part of the body for a request.
+    """
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD)
@@ -68,6 +71,8 @@ class _Http(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = 0
+            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
         elif isinstance(event, h11.Data) and event.chunk_end:
             self._chunks += 1
             if self._chunks > MAX_CHUNKS:

@@ -1,4 +1,4 @@
-"""Connections to the database of the histories, and calls of it: none waits for ever."""
+"""Connections to the database of the histories and calls to it, each with a deadline."""
 
 import asyncio
 import os
@@ -47,18 +47,18 @@ class _Deadline(PsycopgConnection[Any]):
             return super().wait(gen, interval, self.seconds if timeout is None else timeout)
         except OperationalError:
             if time.monotonic() >= ends:
-                self.pgconn.finish()  # what state it is in nobody knows
+                self.pgconn.finish()  # its state is unknown
             raise
 
 
-class _PatientDeadline(_Deadline):
+class _StartDeadline(_Deadline):
     seconds = START_SECONDS
 
 
 def open_engine(url: str) -> Engine:
     """Connections for the calls of requests, each statement of which ends in `ANSWER_SECONDS`.
 
-    Those of SQLite neither create the file nor go on with one that has been removed or replaced.
+    Connections to SQLite do not create its file, and are not used again once it was removed or replaced.
 
     Raises:
         LorarecError: no such kind of database, or a driver is missing.
@@ -93,7 +93,7 @@ def open_start_engine(url: str) -> Engine:
     Raises:
         LorarecError: as `open_engine`.
     """
-    engine = _engine(url, START_SECONDS, _PatientDeadline, poolclass=NullPool)
+    engine = _engine(url, START_SECONDS, _StartDeadline, poolclass=NullPool)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
@@ -159,7 +159,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 class DatabaseCalls:
-    """Runs calls of the database in threads of their own, so that nothing else waits when it does not answer.
+    """Runs calls to the database in threads of their own, so that nothing else waits when it does not answer.
 
     Args:
         limit: calls that run or wait at once; those beyond are refused.
@@ -195,5 +195,5 @@ class DatabaseCalls:
 
 
 def unreachable() -> Problem:
-    """What a request gets whose call of the database failed."""
+    """The answer to a request whose call to the database failed."""
     return Problem(503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1)

@@ -69,7 +69,7 @@ class Guard:
             if re.sub(r":\d*$", "", host) not in LOCAL:
                 raise Problem(421, "this service has no API key and answers to localhost only: set LORAREC_API_KEY")
             if not is_open and _of_another_origin(headers, host):
-                raise Problem(403, "this service has no API key and answers no other web page: set LORAREC_API_KEY")
+                raise Problem(403, "this service has no API key and refuses other web pages: set LORAREC_API_KEY")
         elif not is_open:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._key):
@@ -143,13 +143,13 @@ def check_json(body: bytes) -> None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    told = False
+    is_sent = False
 
     async def replay() -> Message:
-        nonlocal told
-        if told:
+        nonlocal is_sent
+        if is_sent:
             return await receive()
-        told = True
+        is_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay

@@ -1,4 +1,4 @@
-"""Whether the service lives and whether it is ready, told at once whatever hangs."""
+"""Checks of whether the service is alive and ready, which answer at once even where something hangs."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ OK, UNREACHABLE, UNUSABLE = "ok", "unreachable", "unusable"
 WAIT_SECONDS = 0.05
 #: Seconds for which the result of a check holds, if it was good.
 FRESH_SECONDS = 0.5
-#: Seconds after which a check without an answer tells that the database does not answer.
+#: Seconds after which a database whose check has no result counts as unreachable.
 SLOW_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -22,10 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class WatchedThread(ThreadPoolExecutor):
-    """One thread for work in order, which tells for how long it has been busy with the same piece.
+    """An executor with one thread, which counts as stuck when one call takes too long.
 
     Args:
-        seconds: of one piece, after which the thread counts as stuck.
+        seconds: the longest that a call may take.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -34,7 +34,7 @@ class WatchedThread(ThreadPoolExecutor):
         self._began: float | None = None
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Any:
-        """As of any executor."""
+        """Schedule a call, as any executor does, and note when it begins."""
 
         def watched() -> T:
             self._began = time.monotonic()
@@ -47,13 +47,13 @@ class WatchedThread(ThreadPoolExecutor):
 
     @property
     def stuck(self) -> bool:
-        """Whether the same piece of work has taken too long."""
+        """Whether the call that runs now has taken too long."""
         began = self._began
         return began is not None and time.monotonic() - began > self._seconds
 
 
 class DatabaseState:
-    """What is known of the database: checked in a thread of its own when somebody asks, and never waited for long.
+    """The latest result of a check of the database, which runs in a thread of its own when it is asked for.
 
     Args:
         histories: what is checked.
@@ -69,6 +69,9 @@ class DatabaseState:
     async def now(self) -> str:
         """`ok`, `unreachable` or `unusable`."""
         loop = asyncio.get_running_loop()
+        if self._check is not None and self._check.done():
+            # A check that took long may have ended since it was last asked for.
+            self._known = self._check.result()
         fresh = self._known == OK and loop.time() - self._began < FRESH_SECONDS
         if self._check is None or (self._check.done() and not fresh):
             self._began = loop.time()

@@ -16,7 +16,7 @@ from lorarec.serving.database import open_engine, open_start_engine
 from lorarec.serving.schema import EVENTS, PROBE, SOURCE, upgrade
 
 _CHUNK = 10_000
-#: How long a database that had no room for events counts as full, unless it takes later ones.
+#: Seconds for which a database that had no room for events counts as full, unless it stores later ones.
 FULL_SECONDS = 10.0
 
 

@@ -1,4 +1,4 @@
-"""What the service writes to its log: never the same message without end."""
+"""The log of the service, with a limit on the rate of each kind of message."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ _MOST_KINDS = 1000
 
 
 class RateLimit(logging.Filter):
-    """Lets each kind of message through a few times in a period, then tells how many were left out.
+    """Lets a few messages of each kind through in a period, and adds to the next one how many were left out.
 
     Messages are of one kind if their logger, level and first line before formatting are alike.
 

@@ -30,12 +30,12 @@ from lorarec.serving.problems import Problem
 Kind = Literal["adapter", "personal"]
 ADAPTER: Kind = "adapter"
 PERSONAL: Kind = "personal"
-#: Bytes that an adapter's weights may have at least; else no more than the backbone has.
-SMALL = 1 << 26
-#: Items of the history with which an adapter is tried.
-MOST_SHOWN = 100
-#: Characters of an error that a client is told.
-TOLD = 1000
+#: An adapter's weights may have this many bytes, or as many as the backbone's if these have more.
+MIN_LIMIT = 1 << 26
+#: Limit on the history of the request with which an adapter is tried.
+TRIAL_HISTORY = 100
+#: Limit on the characters of an error message that a client gets.
+MAX_MESSAGE = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Shelf:
 
     def _kind(self, name: str) -> Kind | None:
         marks: dict[str, Kind] = {CONFIG: ADAPTER, RECORD: PERSONAL}
-        # Unlike Path's, these say no where a path cannot be looked at.
+        # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
         return next((kind for mark, kind in marks.items() if os.path.isfile(self.folder / name / mark)), None)
 
     def read(self, name: str) -> Loaded:
@@ -92,7 +92,8 @@ class Shelf:
         if listed[name] == PERSONAL:
             chooser = UserChooser.load(self.folder / name, self._engine.backbone, self._dataset)
             return Loaded(name, chooser.adapters, chooser.settings, chooser.fingerprint, chooser)
-        adapter = read_adapter(self.folder / name, limit=max(SMALL, self._engine.backbone.model.get_memory_footprint()))
+        limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
+        adapter = read_adapter(self.folder / name, limit=limit)
         # Copies: what safetensors reads is backed by the file, which may be cut short or rewritten later.
         tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
         return Loaded(name, (replace(adapter, tensors=tensors),), prompt_settings(adapter), adapter.fingerprint)
@@ -121,10 +122,10 @@ class Shelf:
         except LorarecError:
             if names is not None:
                 raise
-            rows = self._those_that_go_together(rows)
+            rows = self._install_compatible(rows)
         self._publish({one.name: one for one in rows})
 
-    def _those_that_go_together(self, rows: Mapping[Loaded, Row]) -> dict[Loaded, Row]:
+    def _install_compatible(self, rows: Mapping[Loaded, Row]) -> dict[Loaded, Row]:
         """Install adapters one by one, and leave out with a warning each that cannot be."""
         kept: dict[Loaded, Row] = {}
         for one, row in rows.items():
@@ -140,17 +141,17 @@ class Shelf:
         """A request of two titles for an adapter, prompted as its record says.
 
         Raises:
-            LorarecError: no prompt can be built so.
+            LorarecError: no prompt can be built with the settings of its record.
         """
         settings = one.settings
         keys = ("readout", "template", "max_tokens", "max_title_tokens")
         builder = PromptBuilder(self._tokenizer, *(settings[key] for key in keys))
         titles = list(islice(self._dataset.titles.values(), 2))
-        example = builder.example([titles[0]] * min(settings["max_history"], MOST_SHOWN), titles)
+        example = builder.example([titles[0]] * min(settings["max_history"], TRIAL_HISTORY), titles)
         return Row(example, builder, Mixture({one: 1.0}, {one: one.chooser.weights(None)} if one.chooser else {}))
 
     def _install(self, loaded: Sequence[Loaded], new: Mapping[Loaded, Row]) -> None:
-        """Put more adapters into the model, and take them out again if scores are no numbers.
+        """Put more adapters into the model, and take them out again if their scores are NaN or infinite.
 
         Args:
             loaded: those that are in it.
@@ -186,7 +187,7 @@ class Shelf:
                 await batcher.call(lambda: self._install(before, {new: trial}))
             except (LorarecError, OSError) as error:
                 kept = "; the version in memory stays in use" if name in self.loaded else ""
-                raise Problem(422, f"adapter {name} cannot be loaded: {self._told(error)}{kept}", "name") from error
+                raise Problem(422, f"adapter {name} cannot be loaded: {self._message(error)}{kept}", "name") from error
             replaced = name in self.loaded
             self._publish(self.loaded | {name: new})
             if replaced:
@@ -246,9 +247,9 @@ class Shelf:
         """Whether these very versions are still the ones that new requests get."""
         return all(self.loaded.get(one.name) is one for one in mixture)
 
-    def _told(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         """An error's message, with names of files but no paths to them."""
-        message = str(error)[:TOLD].replace(f"{self.folder}{os.sep}", "")
+        message = str(error)[:MAX_MESSAGE].replace(f"{self.folder}{os.sep}", "")
         return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
 
     def _publish(self, loaded: dict[str, Loaded]) -> None:
