@@ -71,14 +71,14 @@ def _ratings(path: Path, separator: str) -> pl.DataFrame:
     table = open_table(path, TableOptions(separator=separator, header=False, quote="none"))
     if len(table.names) != len(_RATING_COLUMNS):
         raise LorarecError(f"{path} does not hold user, item, rating, timestamp on every line")
-    rows, place = table.read(dict(zip(_RATING_COLUMNS, table.names, strict=True)))
-    return clean_interactions(rows, path, place=place)
+    rows, name_row = table.read(dict(zip(_RATING_COLUMNS, table.names, strict=True)))
+    return clean_interactions(rows, path, name_row=name_row)
 
 
 def _csv(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     columns = {"userId": USER, "movieId": ITEM, "rating": RATING, "timestamp": TIME}
-    rows, place = _named(folder / "ratings.csv", columns)
-    ratings = clean_interactions(rows, folder / "ratings.csv", place=place)
+    rows, name_row = _named(folder / "ratings.csv", columns)
+    ratings = clean_interactions(rows, folder / "ratings.csv", name_row=name_row)
     movies, _ = _named(folder / "movies.csv", {"movieId": ITEM, "title": TITLE, "genres": "genres"})
     return ratings, movies
 
