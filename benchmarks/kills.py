@@ -30,6 +30,8 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = os.environ["POLARS_MAX_THREADS"] = "1"
 
+import polars as pl
+
 import lorarec.commands.data
 import lorarec.demo
 import lorarec.experiments.kinds
@@ -37,6 +39,8 @@ import lorarec.personal.chooser
 import lorarec.training.run
 from lorarec.backbone import build
 from lorarec.cli import main as command_line
+from lorarec.data import Dataset
+from lorarec.data.sample import load_sample
 from lorarec.locks import ASIDE, TEMPORARY
 
 LOADED = (lorarec.commands.data, lorarec.demo, lorarec.experiments.kinds, lorarec.personal.chooser, build)
@@ -98,7 +102,7 @@ VERBS = {
     "split": Verb("split shop --negatives 4", out="shop/split", quick=True),
     "describe": Verb("describe shop --plot OUT", out="plot.png", overwrites=False, quick=True),
     "train": Verb(f"train shop --out OUT {TRAINING}", resumes=True),
-    "mix fixed": Verb("mix general specific --method fixed --weights 0.3,0.7 --out OUT", other="--rank 1", quick=True),
+    "mix fixed": Verb("mix general specific --method fixed --weights 0.3,0.7 --out OUT", other="--rank 1"),
     "mix entropy": Verb("mix general specific --dataset shop --prompts 4 --out OUT"),
     "mix grid": Verb("mix general specific --method grid --dataset shop --cases 4 --out OUT"),
     "evaluate": Verb("evaluate shop --adapter general --setting warm --limit 4 --out OUT"),
@@ -143,7 +147,6 @@ def forked(
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        build.CHECKPOINT_EVERY = 2
         sys.argv = ["lorarec", *words]
         code = 70
         try:
@@ -259,12 +262,23 @@ class Trial:
 
 
 def load() -> None:
-    """Load what any command line loads, and keep the garbage collector from it."""
+    """Load what any command line loads, keep the garbage collector from it, and cut the work of the longest verbs."""
+    build.CHECKPOINT_EVERY = 2
+    lorarec.demo.mixing.load_sample = _few_users
+    lorarec.demo.QUICK = lorarec.demo.DemoSize(cases=8, users=2, prompts=2)
+    lorarec.demo.personal.QUICK |= {"samples": 8, "max_title_tokens": 8}
+    lorarec.demo.personal.QUICK_ONE_IN = 200
     sys.argv = ["lorarec", "split", "--help"]
     with redirect_stdout(io.StringIO()), suppress(SystemExit):
         command_line()
     gc.collect()
     gc.freeze()
+
+
+def _few_users(domain: str) -> Dataset:
+    dataset = load_sample(domain)
+    users = dataset.interactions["user_id"].unique().sort().head(40).to_list()
+    return dataset.subset(dataset.interactions.filter(pl.col("user_id").is_in(users)), filter_note="40 users")
 
 
 def prepare(base: Path, names: Sequence[str]) -> None:
@@ -311,7 +325,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--verbs", help="some of the verbs, with commas between them")
-    parser.add_argument("--quick", action="store_true", help="the quick verbs alone, four kills each")
+    parser.add_argument("--quick", action="store_true", help="the quick verbs alone, three kills each")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     names = (
@@ -333,7 +347,7 @@ def main() -> None:
                 Trial(name, given.out / "base", work, overwrite),
                 random.Random(f"{given.seed} {name} {overwrite}"),
             )
-            kills = 4 if given.quick else min(given.kills, VERBS[name].most)
+            kills = 3 if given.quick else min(given.kills, VERBS[name].most)
             killed, faults = 0, []
             for n in range(kills):
                 early, why = trial.kill(rng, by_event=n % 2 == 0 or given.quick)
