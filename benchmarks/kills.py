@@ -352,6 +352,7 @@ def main() -> None:
             for n in range(kills):
                 early, why = trial.kill(rng, by_event=n % 2 == 0 or given.quick)
                 killed += early
+                print(f"{name}: {n + 1} of {kills}, {killed} before the end", file=sys.stderr, flush=True)
                 if why:
                     faults.append(why)
                     print("   ", why[:1500], flush=True)
