@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import lorarec.demo
 from lorarec.commands.demo import demo_app
+from lorarec.demo import run_personal_demo
 from lorarec.errors import LorarecError
 
 
@@ -37,3 +38,14 @@ def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]
     result = CliRunner().invoke(demo_app, ["--quick", "personal"])
     assert isinstance(result.exception, LorarecError)
     assert ran == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_personal_demo_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+    def begin(*_: object) -> None:
+        raise LookupError("training begins")
+
+    monkeypatch.setattr("lorarec.personal.few2many.title_embeddings", begin)
+    (tmp_path / "out.checkpoints").mkdir()  # what a killed run leaves
+    with pytest.raises(LookupError, match="training begins"):
+        run_personal_demo(tmp_path / "out", quick=True, overwrite=overwrite)

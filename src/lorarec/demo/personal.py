@@ -32,10 +32,11 @@ EXPORTED = 2
 def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite: bool = False) -> ClickEvaluation:
     """Compare a conventional recommender, one adapter for all users and personal adapters on the bundled sample.
 
-    `out` gets what `personalize` writes, `metrics.json`, `report.md` and two users' own adapters.
+    `out` gets what `personalize` writes, `metrics.json`, `report.md` and two users' own adapters. A run that was
+    interrupted goes on where it stopped, or starts anew with `overwrite`.
 
     Raises:
-        LorarecError: `out` exists or cannot be written to.
+        LorarecError: `out` exists or cannot be written to, or the interrupted run had another seed or size.
     """
     console = Console()
     refuse_existing(out, overwrite, PERSONALIZED)
@@ -56,8 +57,8 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
         for user in _exported(made):
             export_user(made.folder, user, made.folder / "users" / user, backbone)
 
-    how: dict[str, Any] = {"shared": ["similar"], "seed": seed, "overwrite": overwrite, "progress": True}
-    result = personalize(backbone, data, out, **how, report=report, **options)
+    how: dict[str, Any] = {"shared": ["similar"], "seed": seed, "overwrite": overwrite, "resume": not overwrite}
+    result = personalize(backbone, data, out, **how, progress=True, report=report, **options)
     console.rule("3. Results on later ratings")
     console.print(click_table(evaluations[0], data.name))
     console.print(told_of_test(result.record))

@@ -7,6 +7,7 @@ import yaml
 
 from lorarec.artefacts import read_json, write_json, write_text
 from lorarec.errors import LorarecError
+from lorarec.locks import TEMPORARY
 
 EXPERIMENT, COPY = "experiment.json", "recipe.yaml"
 
@@ -31,12 +32,17 @@ def claim(out: Path, identity: dict[str, Any], recipe: dict[str, Any], record: s
                 f"{out} holds another experiment: {changed} was {before.get(changed)} and is now {identity[changed]}: "
                 "choose another --out"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(not _begun(path, record) for path in out.iterdir())):
         told = f"{out} exists already and is no experiment of this kind, without {record}"
         raise LorarecError(f"{told}: choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LorarecError(f"cannot write to {out}: {error.strerror}") from error
+    write_json(out / record, identity)  # first: a run that is killed here has to find the folder its own again
     write_text(out / COPY, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    write_json(out / record, identity)
+
+
+def _begun(path: Path, record: str) -> bool:
+    """Whether a file is a record that another run is writing, or was when it was killed."""
+    return path.name.startswith(f".{record}.") and path.suffix == TEMPORARY
