@@ -28,8 +28,8 @@ STATES = ("past_key_values", "cache_params", "state")
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 #: Model types with layers that carry a state which continue from it with several tokens at once. Others are given one
 #: token at a time: Mamba ignores the state for several, and Mamba 2 and gated delta rules compute whole chunks of 64 to
-#: 256 tokens for them.
-READS_SEVERAL_TOKENS = {"deepseek_v4", "lfm2", "lfm2_moe", "lfm3"}
+#: 256 tokens for them. Single tokens of Nemotron-H and Zamba 2 are rounded ten times as coarsely as sequences.
+READS_SEVERAL_TOKENS = {"deepseek_v4", "lfm2", "lfm2_moe", "lfm3", "nemotron_h", "zamba2"}
 #: Model types that take neither a tree mask nor a copied state, and why.
 ONLY_ROWS = {
     "blt": "its bytes are grouped into patches",
