@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lorarec.errors import LorarecError
 from lorarec.scoring import TREE, check_scoring, plan, require_exact
+from lorarec.scoring.check import cache_folder
 
 from .architectures import build
 
@@ -109,3 +110,12 @@ def test_another_configuration_of_the_same_weights_is_measured_anew(cache: Path)
     other.config.sliding_window = 24
     require_exact(other, "0123")
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LORAREC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache_folder().name.startswith("lorarec-")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cache_folder() == Path("/elsewhere/lorarec")

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,7 +173,12 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of lorarec."""
+    """The user's cache folder of lorarec; users without a home have one for each user id in the temporary folder."""
     if folder := os.environ.get("LORAREC_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorarec"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "lorarec"
+    try:
+        return Path.home() / ".cache" / "lorarec"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"lorarec-{os.getuid()}"
