@@ -68,6 +68,18 @@ def test_scores_that_are_not_finite_are_refused(value: float, cache: Path) -> No
         require_exact(model, "0123")
 
 
+def test_logits_that_overflow_are_refused(cache: Path) -> None:
+    """Finite weights in float16 whose largest logit is infinite: so is the tolerance, and nothing may hide in it."""
+    model = build("llama", VOCABULARY).half()
+    weight = model.get_output_embeddings().weight
+    with torch.no_grad():
+        weight.copy_(weight.float() * (6e4 / weight.float().abs().max()))
+    assert weight.isfinite().all()
+    assert not check_scoring(model).exact
+    with pytest.raises(LorarecError, match="cannot be scored exactly"):
+        require_exact(model, "0123")
+
+
 def test_a_pass_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     model = build("llama", VOCABULARY)
     monkeypatch.setattr(model.model.layers[0], "forward", lambda *_, **__: [][1])

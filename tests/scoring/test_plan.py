@@ -49,6 +49,7 @@ def test_windows(name: str, windows: tuple[int, ...]) -> None:
         ("bloom", None),
         ("mamba", None),
         ("mpt", 512),
+        ("whisper", 448),
     ],
 )
 def test_positions_end_where_the_model_is_no_longer_defined(name: str, limit: int | None) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class ScoringCheck:
     @property
     def exact(self) -> bool:
         """Whether all scores are finite and within the tolerance."""
-        return self.difference <= self.tolerance
+        return math.isfinite(self.difference) and self.difference <= self.tolerance
 
     def require(self) -> None:
         """Refuse a model whose scores are not exact.

@@ -199,7 +199,10 @@ def _max_positions(model: Any, config: Any) -> int | None:
     longer than those of pre-training, so a score would depend on the length of the other candidates. Sparse attention
     that keeps the `index_topk` best tokens breaks ties by the length of the pass once a sequence has more tokens.
     """
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "index_topk")]
+    limits = [
+        getattr(config, name, None)
+        for name in ("max_position_embeddings", "max_target_positions", "max_seq_len", "index_topk")
+    ]
     rope = getattr(config, "rope_parameters", None) or {}
     for each in (rope, *rope.values()):
         if isinstance(each, dict) and each.get("rope_type") in LENGTH_DEPENDENT_ROPE:
