@@ -1,4 +1,4 @@
-"""Whether a model's scores of many candidates at once are those of one candidate at a time, measured on the model."""
+"""Check, by measuring a model, that its scores of many candidates at once equal those of one candidate at a time."""
 
 import contextlib
 import hashlib
@@ -20,29 +20,30 @@ from lorarec.prompts import Example
 from lorarec.scoring.plan import model_name, plan_for
 from lorarec.scoring.score import TOKEN_BUDGET, branch_scores, rows_scores
 
-#: Tokens of the four candidates.
+#: Lengths in tokens of the four candidates.
 BRANCHES = (1, 7, 3, 5)
-#: Tokens of the prompt of a model without attention windows, and those by which others exceed the smallest window.
+#: Length in tokens of the prompt for a model without attention windows; for others the prompt exceeds the smallest
+#: window by BEYOND_WINDOW tokens.
 PROMPT_TOKENS, BEYOND_WINDOW = 48, 16
-#: Differences below it are never taken for more than rounding.
+#: Smallest tolerance, in log-odds or log-probabilities.
 LEAST_TOLERANCE = 1e-3
-#: How much larger a difference may be than that of the same passes in a batch, which is rounding alone.
+#: Largest ratio of a difference to that of the same sequences in a batch, where only rounding differs.
 MARGIN = 4
 
 
 @dataclass(frozen=True)
 class ScoringCheck:
-    """What was found when a model scored four candidates at once, in the reverse order, and one by one.
+    """Result of scoring four candidates at once, in the reverse order, and one by one.
 
     Attributes:
-        model: class and model type.
-        plan: kind of its scoring plan.
-        reason: why not a faster plan, in words.
-        prompt_tokens: length of the prompt.
-        windows: sizes of the model's attention windows.
-        max_positions: the longest sequence that the model is defined on, or None.
-        difference: the largest difference of log-odds or log-probabilities from one by one.
-        tolerance: the largest difference that rounding explains.
+        model: Class and model type.
+        plan: Kind of the model's scoring plan.
+        reason: Why no faster plan is exact for the model; empty for `tree`.
+        prompt_tokens: Length of the prompt in tokens.
+        windows: Sizes of the model's attention windows in tokens.
+        max_positions: Length in tokens of the longest sequence that the model is defined on, or None.
+        difference: Largest difference from scoring one by one, in log-odds or log-probabilities.
+        tolerance: Largest difference that rounding explains.
     """
 
     model: str
@@ -122,9 +123,9 @@ def check_scoring(model: Any) -> ScoringCheck:
         length,
         plan.windows,
         plan.max_positions,
-        # NaN compares with nothing, so it has to be told apart.
+        # Every comparison with NaN is false, so NaN has to become a difference.
         difference=float(torch.stack(differences).nan_to_num(float("inf")).max()),
-        # A batch of a model that is not causal differs by more than rounding, which must not count as such.
+        # In a model that is not causal, padding changes the scores of a batch: that difference is not rounding.
         tolerance=max(LEAST_TOLERANCE, 2 * unit, MARGIN * min(rounding, unit)),
     )
 
@@ -143,9 +144,9 @@ def _one_by_one(model: Any, example: Example, yes_no: tuple[int, int]) -> tuple[
 
 
 def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
-    """Check a model's scores unless that was done before with the same weights, libraries, device and precision.
+    """Check a model's scores unless the same weights, configuration, libraries, device and precision passed before.
 
-    What was found is kept in the user's cache folder (`LORAREC_CACHE`, else `lorarec` in `XDG_CACHE_HOME` or
+    The result is kept in the user's cache folder (`LORAREC_CACHE`, else `lorarec` in `XDG_CACHE_HOME` or
     `~/.cache`).
 
     Args:
@@ -166,7 +167,7 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
             return known
     found = check_scoring(model)
     found.require()
-    # Where the cache cannot be written to, the next process measures again.
+    # If the cache cannot be written, the next process measures again.
     with contextlib.suppress(OSError, LorarecError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, asdict(found))

@@ -1,4 +1,4 @@
-"""What a model would write next after prompts that grow token by token."""
+"""Next-token logits of prompts that are extended token by token."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from lorarec.scoring.tree import PADDING, PROMPT, TokenTree
 
 
 class PromptReader:
-    """Prompts of a batch and the distribution of their next tokens; differentiable if made with gradients on.
+    """Next-token logits of a batch of prompts; differentiable if it is made while gradients are enabled.
 
-    Prompts are read once and go on from the model's cached state, except where gradients are asked for of a model
-    whose cache has none.
+    Each prompt is read once and continues from the model's cached state. Models whose cached state has no gradients
+    read the whole sequence again if gradients are enabled.
 
     Args:
         model: a Hugging Face causal LM.

@@ -1,4 +1,4 @@
-"""Sequences that are read piece by piece: the model keeps the state of what it has read."""
+"""Sequences that are read in several passes, continuing from the state that the model caches."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ class RowModule(nn.Module):
     """A layer that may treat each row of a batch differently.
 
     Attributes:
-        row_index: (rows,) which of its settings each row of the input takes; the row's own number when None.
+        row_index: (rows,) index of the settings that each row of the input uses; None if row i uses settings i.
     """
 
     row_index: torch.Tensor | None = None
@@ -24,7 +24,7 @@ class RowModule(nn.Module):
 
 @contextmanager
 def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
-    """Within the block row i of the model's input stands for row `index[i]` of the batch that was given."""
+    """Let row i of the model's input use the settings of row `index[i]` of the batch within the block."""
     layers = [module for module in model.modules() if isinstance(module, RowModule)]
     chosen = torch.tensor(index, device=model.device)
     for layer in layers:
@@ -64,19 +64,21 @@ class SequenceState:
     def _read(self, ids: torch.Tensor) -> torch.Tensor:
         given = {} if self._state is None else {self._argument: self._state}
         if self._takes_positions:
-            # Not every model counts on from a cached state by itself.
+            # Not every model continues the positions of a cached state by itself.
             places = torch.arange(self._length, self._length + ids.shape[1], device=ids.device)
             given["position_ids"] = places.expand(len(ids), -1)
         output = self._trunk(input_ids=ids, use_cache=True, **given)
         self._state = getattr(output, self._argument, None)
         if self._state is None:
-            raise LorarecError(f"{type(self._trunk).__name__} returns no cached state, so it cannot be scored by it")
+            raise LorarecError(
+                f"{type(self._trunk).__name__} returns no cached state, so candidates cannot continue from it"
+            )
         self._length += ids.shape[1]
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
     def repeated(self, rows: int) -> Self:
-        """A copy of a state of one row, for a batch of `rows` sequences that go on from it."""
+        """Copy the state of one row for a batch of `rows` sequences that continue from it."""
         other = copy.copy(self)
         other._state = _repeated(copy.deepcopy(self._state), rows)
         return other

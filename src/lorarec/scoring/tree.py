@@ -30,7 +30,7 @@ class TokenTree:
     segment_ids: torch.Tensor
 
     def visible(self, queries: int, mask_function: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Which tokens each of the last `queries` tokens sees, boolean (rows, 1, queries, keys).
+        """Attention mask of the last `queries` tokens, boolean (rows, 1, queries, keys); true where a token is seen.
 
         A token sees what the layer's own mask shows at its position, of the prompt and of its own branch, up to
         itself. Every token sees itself, so that no softmax is over nothing.
@@ -63,7 +63,7 @@ _active: ContextVar[_Active | None] = ContextVar("tree", default=None)
 
 
 def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A mask function of transformers that gives way to the active tree's mask, if there is one."""
+    """Wrap a mask function of transformers: within `masked_by` it returns the mask of the tree."""
 
     @wraps(original)
     def mask(*args: Any, **options: Any) -> Any:
@@ -82,15 +82,15 @@ def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
     return mask
 
 
-# Models of transformers make the masks of all their layers by these two functions. Outside of `masked_by` they are
-# what they were.
+# Models of transformers create the masks of all their layers with these two functions. Outside of `masked_by` the
+# wrapped functions return what the original ones do.
 AttentionMaskInterface.register("sdpa", _with_trees(sdpa_mask))
 AttentionMaskInterface.register("eager", _with_trees(eager_mask))
 
 
 @contextmanager
 def masked_by(tree: TokenTree) -> Iterator[_Active]:
-    """Let the forward passes inside the block mask their attention by the tree, this thread's alone."""
+    """Mask the attention of this thread's forward passes within the block by a tree."""
     active = _Active(tree)
     token = _active.set(active)
     try:
