@@ -7,9 +7,9 @@ import torch
 from transformers import DynamicCache
 
 from lorarec.scoring.head import logits
-from lorarec.scoring.plan import PREFIX, TREE, plan_for
+from lorarec.scoring.plan import TREE, plan_for
 from lorarec.scoring.score import pad_rows, tree_pass
-from lorarec.scoring.state import SequenceState, rows_of
+from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
 from lorarec.scoring.tree import PADDING, PROMPT, TokenTree
 
 
@@ -32,13 +32,12 @@ class PromptReader:
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
         self._model, self._lock, kind = model, plan_for(model).lock, plan_for(model).kind
-        cached = kind == PREFIX and not (torch.is_grad_enabled() or model.training)
         rows = range(len(prompts))
         self._readers: list[_BatchReader | _StateReader | _WholeReader]
         with self._lock:
             if kind == TREE:
                 self._readers = [_BatchReader(model, prompts)]
-            elif cached:
+            elif continues_from_state(model):
                 self._readers = [_StateReader(model, prompts[row], row) for row in rows]
             else:
                 self._readers = [_WholeReader(model, prompts[row], row) for row in rows]

@@ -11,9 +11,9 @@ from transformers import DynamicCache
 from lorarec.errors import LorarecError
 from lorarec.progress import track
 from lorarec.prompts import READOUTS, Example, PromptBuilder
-from lorarec.scoring.plan import PREFIX, TREE, model_name, plan_for
+from lorarec.scoring.plan import TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
-from lorarec.scoring.state import SequenceState, rows_of
+from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
 from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
 
 #: Padded tokens of a forward pass.
@@ -69,7 +69,7 @@ def _branch_scores(
     if plan.kind == TREE:
         batch = pack(examples, model.device)
         return read_scores(model, tree_pass(model, batch.input_ids, batch.tree), examples, readout, yes_no)
-    cached = plan.kind == PREFIX and not (torch.is_grad_enabled() or model.training)
+    cached = continues_from_state(model)
     recompute = torch.is_grad_enabled() and sum(map(_tokens_of_rows, examples)) > token_budget
     scores = []
     for row, example in enumerate(examples):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lorarec.errors import LorarecError
-from lorarec.scoring.plan import plan_for
+from lorarec.scoring.plan import PREFIX, plan_for
 
 
 class RowModule(nn.Module):
@@ -34,6 +34,11 @@ def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.row_index = None
+
+
+def continues_from_state(model: Any) -> bool:
+    """Whether sequences can continue from the model's cached state now: the state has no gradients."""
+    return plan_for(model).kind == PREFIX and not (torch.is_grad_enabled() or model.training)
 
 
 class SequenceState:
