@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lorarec
-from lorarec import cli
+from lorarec.cli import entry as cli
 
 VERBS = ["import", "describe", "split", "train", "mix", "personalize", "backbone", "doctor"]
 VERBS += [
