@@ -41,10 +41,9 @@ from lorarec.cli.entry import main as command_line
 from lorarec.data import Dataset
 from lorarec.data.sample import load_sample
 from lorarec.io.locks import ASIDE, TEMPORARY
-from tools.embedded_backbone import build
 
 MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
-LOADED = (lorarec.cli.data, MOLOREC, lorarec.experiments.table_kinds, lorarec.personal.user_router_training, build)
+LOADED = (lorarec.cli.data, MOLOREC, lorarec.experiments.table_kinds, lorarec.personal.user_router_training)
 #: What differs from run to run.
 TIMES = ("hours", "seconds", "seconds_per_user", "peak_mib", "fit_seconds")
 WRITES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "ctypes.dlsym")
@@ -114,7 +113,6 @@ VERBS = {
     "personalize train": Verb(f"personalize train shop --out OUT {PERSONAL}", resumes=True),
     "personalize choose": Verb(f"personalize choose shop general specific {CHOICE} --out OUT"),
     "personalize export": Verb("personalize export personal --user u01 --out OUT", other=""),
-    "backbone build": Verb("backbone build shop --steps 6 --out OUT", overwrites=False),
     "demo": Verb("demo --quick --out OUT"),
     "demo personal": Verb("demo personal --quick --out OUT"),
 }
@@ -262,7 +260,6 @@ class Trial:
 
 def load() -> None:
     """Load what any command line loads, keep the garbage collector from it, and cut the work of the longest verbs."""
-    build.CHECKPOINT_EVERY = 2
     MOLOREC.load_sample = _few_users
     MOLOREC.QUICK = MOLOREC.DemoSize(cases=8, users=2, prompts=2)
     RECLORA.QUICK |= {"samples": 8, "max_title_tokens": 8}

@@ -10,17 +10,17 @@ import polars as pl
 import pytest
 import torch
 
-from lorarec.adapters import read_adapter
-from lorarec.adapters.origin import made_for, part_weights, trained_on
-from lorarec.artefacts import refuse_existing
 from lorarec.backbone import Backbone
-from lorarec.cli import main
-from lorarec.conventional import Conventional
-from lorarec.data import Dataset, Evidence, Split, load_split
-from lorarec.data.clicks import TEST, click_log
+from lorarec.cli.entry import main
+from lorarec.ctr import CTRModel
+from lorarec.data import Cooccurrence, Dataset, Split, load_split
+from lorarec.data.click_logs import TEST, click_log
 from lorarec.evaluation import evaluate_clicks, read_predictions
-from lorarec.folder_kinds import ADAPTER, CHOSEN, DATASET, INDEX, PERSONALIZED, RANKING, RECOMMENDER, SPLIT
-from lorarec.personal import Past, PersonalLora, UserChooser, export_user
+from lorarec.io.artefacts import refuse_existing
+from lorarec.io.folder_kinds import ADAPTER, CHOSEN, DATASET, INDEX, PERSONALIZED, RANKING, RECOMMENDER, SPLIT
+from lorarec.lora import read_adapter
+from lorarec.lora.provenance import made_for, part_weights, trained_on
+from lorarec.personal import PersonalLora, UserHistory, UserRouter, export_user
 from lorarec.ranking import Ranker
 from lorarec.retrieval import Index
 from lorarec.serving.histories import Event, Histories
@@ -71,7 +71,7 @@ class Written:
     def adapter(self, folder: Path) -> dict[str, Any]:
         """Scores of a few test cases, and what the adapter was made of."""
         adapter = read_adapter(folder, self.backbone)
-        evidence = Evidence(self.split.train, self.dataset.titles)
+        evidence = Cooccurrence(self.split.train, self.dataset.titles)
         with Ranker(self.backbone, adapter) as ranker:
             scores = ranker.score_cases(self.split.test["warm"].head(CASES), self.dataset.titles, evidence)
             told = {"readout": ranker.readout, "evidence": ranker.evidence, "max_history": ranker.max_history}
@@ -98,7 +98,7 @@ class Written:
 
     def recommender(self, folder: str) -> list[float]:
         """Probabilities of a click for the test events."""
-        found: list[float] = Conventional.load(self.home / folder, self.log).score(self.log.rows(TEST)).tolist()
+        found: list[float] = CTRModel.load(self.home / folder, self.log).score(self.log.rows(TEST)).tolist()
         return found
 
     def predictions(self) -> dict[str, dict[str, float]]:
@@ -121,9 +121,11 @@ class Written:
 
     def chooser(self, folder: str) -> dict[str, Any]:
         """Weights of the layers for users with histories, for a new user and for one without."""
-        chooser = UserChooser.load(self.home / folder, self.backbone, self.dataset)
-        pasts = {user: Past(user, items, range(len(items))) for user, items in self.histories.items() if user in USERS}
-        pasts["nobody"] = Past("nobody", ITEMS, range(len(ITEMS)))
+        chooser = UserRouter.load(self.home / folder, self.backbone, self.dataset)
+        pasts = {
+            user: UserHistory(user, items, range(len(items))) for user, items in self.histories.items() if user in USERS
+        }
+        pasts["nobody"] = UserHistory("nobody", ITEMS, range(len(ITEMS)))
         weights: dict[str, Any] = {user: chooser.weights(past).tolist() for user, past in pasts.items()}
         return weights | {
             "mean": chooser.weights(None).tolist(),

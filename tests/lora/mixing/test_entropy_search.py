@@ -63,7 +63,7 @@ def test_pair_search_on_known_curves(curve, lowest, mixed, builder, make_prompts
     def known(mixed, points, *_):
         return [[torch.tensor(curve(float(x)))] for x in points[:, 1]]
 
-    monkeypatch.setattr(entropy, "at_points", known)
+    monkeypatch.setattr(entropy, "score_at_weights", known)
     weights, trace = entropy.search_pair(mixed, make_prompts(builder), Entropy("candidates", builder), 8192)
     assert weights[1].item() == pytest.approx(lowest, abs=0.03)
     assert len(trace.steps) <= 12
