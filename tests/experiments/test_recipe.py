@@ -11,7 +11,7 @@ from lorarec.experiments import read_experiment
 from lorarec.experiments.recipe import table_name
 from lorarec.systems import SYSTEMS
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from lorarec.experiments.tune import tune
 from lorarec.metrics import ndcg
 from lorarec.systems import SYSTEMS, Material
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
 
 
