@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -183,4 +184,5 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "lorarec"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"lorarec-{os.getuid()}"
+        user = os.environ.get("USERNAME") if sys.platform == "win32" else os.getuid()
+        return Path(tempfile.gettempdir()) / f"lorarec-{user}"
