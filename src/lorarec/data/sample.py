@@ -9,14 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.artefacts import new_folder
-from lorarec.data.assemble import Source, assemble
+from lorarec.data.assembly import RawLog, assemble
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.reading import opened
 from lorarec.data.sources.movielens import read_movielens, readable_genres
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import SAMPLE
+from lorarec.io import SAMPLE, new_folder
 
 LICENCE = "MovieLens terms of use: research, no commercial use, redistribution under the same conditions"
 SPECIFIC_DOMAIN = "action"
@@ -104,7 +103,7 @@ def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _assembled(name: str, ratings: pl.DataFrame, movies: pl.DataFrame) -> Dataset:
-    source = Source(name, "MovieLens ml-latest-small (bundled)", LICENCE, ratings, readable_genres(movies))
+    source = RawLog(name, "MovieLens ml-latest-small (bundled)", LICENCE, ratings, readable_genres(movies))
     return assemble(source, k_core=_CORE)
 
 

@@ -12,11 +12,11 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.progress import Progress
+from lorarec.io import Progress
+from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token, pointwise
-from lorarec.training.model import ScoringModel
-from lorarec.training.options import TrainOptions
-from lorarec.training.stream import MicroBatches
+from lorarec.training.micro_batches import MicroBatches
+from lorarec.training.scoring_model import ScoringModel
 from lorarec.training.validation import Validation
 
 
@@ -35,7 +35,7 @@ class AdapterTrainer(Trainer):
         arguments: TrainingArguments,
         batches: MicroBatches,
         validation: Validation | None,
-        options: TrainOptions,
+        options: TrainingConfig,
         progress: Progress,
         logs: Path,
     ) -> None:
