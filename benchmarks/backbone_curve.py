@@ -29,7 +29,7 @@ from lorarec.recommenders import baseline_scorers
 from lorarec.training import train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
-#: As recipes/embedded.yaml, for a general adapter.
+#: As recipes/train/embedded.yaml, for a general adapter.
 TRAINING: dict[str, Any] = {
     **{"epochs": 1, "batch_size": 16, "lr": 1e-3, "dropout": 0, "eval_users": 0, "balance": "equal"},
     **{"negatives": 11, "max_title_tokens": 16},

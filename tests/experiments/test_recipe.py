@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments import SYSTEMS, read_experiment
 from lorarec.experiments.recipe import table_name
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
 @pytest.mark.parametrize(

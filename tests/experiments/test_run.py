@@ -34,7 +34,7 @@ from lorarec.io.artefacts import read_json, write_json
 from lorarec.metrics import ndcg
 from lorarec.recommenders import TrainingData
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
 
 

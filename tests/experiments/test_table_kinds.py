@@ -9,7 +9,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments import KINDS, run_recipe
 from lorarec.experiments.recipe_keys import read_table
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
 def test_the_key_table_says_which() -> None:

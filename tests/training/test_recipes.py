@@ -14,10 +14,10 @@ LAUNCHERS = ("fsdp.yaml", "deepspeed.yaml")
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipes_hold_options_of_train(name: str) -> None:
     fields = set(TrainingConfig().as_dict())
-    recipe = read_recipe(RECIPES / name, fields | {"backbone", "dtype"})
+    recipe = read_recipe(RECIPES / "train" / name, fields | {"backbone", "dtype"})
     TrainingConfig.build(**{name: value for name, value in recipe.items() if name in fields})
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_accelerate_reads_its_configurations(name: str) -> None:
-    assert ClusterConfig.from_yaml_file(str(RECIPES / name)).num_processes == 8
+    assert ClusterConfig.from_yaml_file(str(RECIPES / "accelerate" / name)).num_processes == 8

@@ -55,13 +55,13 @@ def experiment(
 
     Examples:
 
-      lorarec experiment recipes/sample.yaml --out tables/sample --workers 2
+      lorarec experiment recipes/tables/sample.yaml --out tables/sample --workers 2
 
-      lorarec experiment recipes/tables1-2-beauty.yaml --out /share/beauty --engine ray --address auto --workers 16
+      lorarec experiment recipes/tables/tables1-2-toys.yaml --out /share/toys --engine ray --address auto --workers 16
 
-      lorarec experiment recipes/reclora-sample.yaml --out tables/reclora-sample --workers 2
+      lorarec experiment recipes/tables/reclora-sample.yaml --out tables/reclora-sample --workers 2
 
-      lorarec experiment recipes/figures4-5.yaml --out figures
+      lorarec experiment recipes/tables/figures4-5.yaml --out figures
     """
     console, stderr = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     if address and engine != "ray":

@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments import ClicksRecipe, read_clicks
 from lorarec.experiments.click_tables.rows import ANALYSES, MAIN
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes" / "tables"
 
 
 @pytest.mark.parametrize("name", ["reclora-ml-100k", "reclora-ml-1m"])

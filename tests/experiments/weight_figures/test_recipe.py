@@ -9,7 +9,7 @@ import pytest
 from lorarec.errors import LorarecError
 from lorarec.experiments import read_weights
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes" / "tables"
 
 
 def test_the_bundled_recipe_is_usable() -> None:
