@@ -44,7 +44,7 @@ def test_closing_restores_the_backbone_bit_by_bit(
 def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone)
     text = "A user chose, in this order:\n- red lamp\nWould the user choose this next? Answer yes or no.\n- "
-    written = ranker.score([text], [TITLES])[0]
+    written = ranker.score_prompts([text], [TITLES])[0]
     built = ranker.score_titles([["red lamp"]], [TITLES])[0]
     assert written.shape == built.shape == (4,)
     # The two differ at most in how the words between titles are cut into tokens.
@@ -60,7 +60,7 @@ def test_only_the_latest_history_is_shown(tiny_backbone: Backbone) -> None:
 def test_bad_input(tiny_backbone: Backbone, tmp_path: Path) -> None:
     ranker = Ranker(tiny_backbone)
     with pytest.raises(LorarecError, match="2 prompts but 1 candidate sets"):
-        ranker.score(["a", "b"], [TITLES])
+        ranker.score_prompts(["a", "b"], [TITLES])
     with pytest.raises(LorarecError, match="does not exist"):
         Ranker(tiny_backbone, tmp_path / "none")
     with pytest.raises(LorarecError, match="unknown readout"):

@@ -39,7 +39,7 @@ def dataset() -> Dataset:
 
 
 def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
-    found = recommend(Ranker(tiny_backbone), dataset, "a", top=10)
+    found = recommend(Ranker(tiny_backbone), dataset, "a", top_k=10)
     by_item = {item.item_id: item for item in found}
     assert not set(by_item) & {"0", "1", "2"}
     assert by_item["3"].source == "together"
@@ -81,7 +81,7 @@ def test_a_score_is_what_the_ranker_gives_plus_the_log_of_the_prior(
 
 
 def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
-    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top=2)) == 2
+    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top_k=2)) == 2
 
 
 def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Backbone) -> None:

@@ -97,7 +97,7 @@ class AdapterBank:
                     "use combine=deltas"
                 )
 
-    def merge(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
+    def to_adapter(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
         """Merge the bank into one adapter.
 
         `factors`: A = sum_k w_k A_k, B = sum_k w_k B_k, delta = s B A (MoLoRec, arXiv 2502.08271, eqs. 6-8).

@@ -105,7 +105,7 @@ def mix(
             backbone, bank, method, combine, scope, prompts or (), validation, builder, objective, token_budget
         )
     per_layer = dict(zip(bank.layers, chosen, strict=True)) if scope == "layer" else None
-    merged = bank.merge(chosen if per_layer is None else per_layer, combine, rank)
+    merged = bank.to_adapter(chosen if per_layer is None else per_layer, combine, rank)
     listed = chosen.tolist() if per_layer is None else {name: row.tolist() for name, row in per_layer.items()}
     settings = {"method": method, "combine": combine, "scope": scope, "rank": rank, "weights": listed}
     if method == "entropy":

@@ -8,7 +8,7 @@ from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population
 from .population_parts import Executor as Executor
-from .population_parts import score_population as score_population
+from .population_parts import recommend_all as recommend_all
 from .prompt_view import user_prompt as user_prompt
 from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor

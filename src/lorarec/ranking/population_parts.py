@@ -70,14 +70,14 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something else, before models are loaded.
 
     Raises:
-        LorarecError: it is not empty and was not begun by `score_population`, or holds other files beside its parts
+        LorarecError: it is not empty and was not begun by `recommend_all`, or holds other files beside its parts
             and is to be overwritten.
     """
     if overwrite or not (out / RECORD).is_file():
         refuse_existing(out, overwrite, RANKING)
 
 
-def score_population(
+def recommend_all(
     engine: Executor,
     users: Sequence[str],
     out: str | Path,
@@ -124,7 +124,7 @@ def score_population(
 
 
 def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
-    """Make the parts that are missing in a folder; return the counts of `score_population`."""
+    """Make the parts that are missing in a folder; return the counts of `recommend_all`."""
     users = sum(len(part.users) for part in parts)
     with disk_errors(out.parent):
         out.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class Ranker:
         """`verdict` or `likelihood`."""
         return self.builder.readout
 
-    def score(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    def score_prompts(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Score candidate titles for prompts written out in full, up to where a candidate's title begins.
 
         Prompts are plain text, as titles are: what spells a control token is none. With a backbone that has a chat
@@ -100,7 +100,7 @@ class Ranker:
     def score_titles(
         self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], progress: bool = False
     ) -> list[np.ndarray]:
-        """Score candidate titles for histories of titles, oldest first; returns and raises as `score` does."""
+        """Score candidate titles for histories of titles, oldest first; returns and raises as `score_prompts` does."""
         _same_length(histories, candidates)
         pairs = zip(histories, candidates, strict=True)
         examples = [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
@@ -130,12 +130,12 @@ class Ranker:
         told = evidence if self.evidence else None
         return case_examples(cases, titles, self.builder, self.max_history, told)
 
-    def write(
+    def generate(
         self, examples: Sequence[Example], count: int = 5, constrained: bool = False, progress: bool = False
     ) -> list[list[int | None]]:
         """Let the model write a list of titles for every example; see `generate_titles`."""
         if self.engine is not None:
-            return self.engine.write(examples, self.builder, self._adapters(examples), count, constrained, progress)
+            return self.engine.generate(examples, self.builder, self._adapters(examples), count, constrained, progress)
         shown = track(examples, "Writing", progress)
         return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in shown]
 
@@ -143,7 +143,7 @@ class Ranker:
         return [self._adapter] * len(examples)
 
     def score_examples(self, examples: Sequence[Example], progress: bool = False) -> list[np.ndarray]:
-        """Score what `examples` made; returns as `score` does."""
+        """Score what `examples` made; returns as `score_prompts` does."""
         if self.engine is not None:
             return self.engine.score(examples, self.builder, self._adapters(examples), progress)
         return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
@@ -151,7 +151,7 @@ class Ranker:
     def close(self) -> None:
         """Put the backbone's own weights back."""
         if self._folded is not None:
-            self._folded.undo()
+            self._folded.unmerge()
             self._folded = None
 
     def __enter__(self) -> Self:

@@ -45,7 +45,7 @@ def recommend(
     ranker: Ranker,
     dataset: Dataset,
     user: str,
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     index: Index | None = None,
     allow: Collection[str] | None = None,
@@ -56,7 +56,7 @@ def recommend(
     Args:
         user: a user id of the dataset.
         index: of the dataset; made on the spot, without a next-item model, when None.
-        top, pool, allow, deny: see `recommend_next`.
+        top_k, pool, allow, deny: see `recommend_next`.
 
     Raises:
         LorarecError: an unknown user, nothing left to recommend, or a readout that lists its candidates in the prompt
@@ -65,7 +65,7 @@ def recommend(
     history = history_of(dataset, user)
     index = index or Index.build(dataset)
     evidence = whole_evidence(dataset) if ranker.evidence else None
-    found = recommend_next(ranker, index, dataset.titles, history, top, pool, allow, deny, user, evidence)
+    found = recommend_next(ranker, index, dataset.titles, history, top_k, pool, allow, deny, user, evidence)
     if not found:
         raise LorarecError(
             f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied or "
@@ -79,7 +79,7 @@ def recommend_next(
     index: Index,
     titles: dict[str, str],
     history: Sequence[str],
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     allow: Collection[str] | None = None,
     deny: Collection[str] = (),
@@ -91,21 +91,21 @@ def recommend_next(
     Args:
         titles: item id -> title, of the index's catalogue.
         history: item ids in time order; may be empty, and those that the catalogue does not know are passed over.
-        top: how many.
+        top_k: how many.
         pool: candidates that the index hands to the ranker.
         allow, deny: the only items that may be recommended, and those that must not; see `Index.blocked`.
         user: whose own choices the evidence leaves out.
         evidence: for an adapter that reads it.
 
     Returns:
-        At most `top` recommendations, best first; none where everything is in the history, denied or not allowed.
+        At most `top_k` recommendations, best first; none where everything is in the history, denied or not allowed.
 
     Raises:
         LorarecError: the adapter reads evidence and there is none, or a readout that lists its candidates in the prompt
             with too large a pool.
     """
     blocked = index.blocked(allow, deny)
-    return recommend_each(ranker, index, titles, [user], [history], top, pool, blocked, evidence)[0]
+    return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence)[0]
 
 
 def recommend_each(
@@ -114,7 +114,7 @@ def recommend_each(
     titles: dict[str, str],
     users: Sequence[str],
     histories: Sequence[Sequence[str]],
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     blocked: np.ndarray | None = None,
     evidence: Cooccurrence | None = None,
@@ -144,7 +144,7 @@ def recommend_each(
     )
     found: list[list[Recommendation]] = [[] for _ in users]
     for row, scores in zip(asked, ranker.score_cases(cases, titles, evidence), strict=True):
-        found[row] = _best(pools[row], scores, ranker.readout, titles, top)
+        found[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
     return found
 
 
@@ -181,7 +181,7 @@ def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
 
 
 def _best(
-    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top: int
+    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top_k: int
 ) -> list[Recommendation]:
     prior = log_prior(len(ranker_scores))
     scores = ranker_scores + prior
@@ -196,7 +196,7 @@ def _best(
             source=proposals[i].source,
             because=[titles[item] for item in proposals[i].because],
         )
-        for i in np.argsort(-scores, kind="stable")[:top]
+        for i in np.argsort(-scores, kind="stable")[:top_k]
     ]
 
 

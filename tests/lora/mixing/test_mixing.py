@@ -89,11 +89,11 @@ def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone,
 def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
     examples, targets = arguments["grid"]["validation"]
     result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
-    merged = AdapterBank.from_folders(pair).merge(torch.tensor(result.weights), "factors")
+    merged = AdapterBank.from_folders(pair).to_adapter(torch.tensor(result.weights), "factors")
     folded = merge(tiny_backbone.model, merged)
     with torch.no_grad():
         scores = score_batch(tiny_backbone.model, examples, builder)
-    folded.undo()
+    folded.unmerge()
     right = [int(each.argmax() == target) for each, target in zip(scores, targets, strict=True)]
     (chosen,) = [step for step in result.trace.steps if step["weights"] == pytest.approx(result.weights)]
     assert sum(right) / len(right) == pytest.approx(chosen["ndcg@1"])
