@@ -83,7 +83,7 @@ def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
     with_peft.set_adapter("both")
     expected = logits(with_peft, token_ids)
     plain = with_peft.unload()
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     for rank in (None, 8):
         out = tmp_path / f"rank{rank}"
         out.mkdir()
@@ -99,7 +99,7 @@ def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
 
 def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tmp_path):
     folders = [make_adapter("qwen2", seed, target_modules=[name]) for seed, name in enumerate(("q_proj", "down_proj"))]
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     with pytest.raises(LorarecError, match="equal rank"):
         bank.require("factors")
     merged = bank.to_adapter(torch.tensor([0.5, 0.5]), "deltas")
@@ -113,7 +113,7 @@ def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tm
 
 def test_weights_per_layer(make_adapter):
     folders = [make_adapter("qwen2", 1), make_adapter("qwen2", 2)]
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     first, *others = bank.layers
     weights = dict.fromkeys(bank.layers, torch.tensor([0.0, 1.0])) | {first: torch.tensor([1.0, 0.0])}
     merged = bank.to_adapter(weights, "factors")
@@ -123,20 +123,20 @@ def test_weights_per_layer(make_adapter):
 
 
 def test_factors_needs_equal_ranks(make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("qwen2", 1), make_adapter("qwen2", 2, r=4)])
+    bank = AdapterBank.load([make_adapter("qwen2", 1), make_adapter("qwen2", 2, r=4)])
     with pytest.raises(LorarecError, match="ranks 3, 4 in adapter1, adapter2: use combine=deltas"):
         bank.to_adapter(torch.tensor([0.5, 0.5]), "factors")
 
 
 def test_factors_needs_equal_scales(make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("qwen2", 1), make_adapter("qwen2", 2, lora_alpha=3)])
+    bank = AdapterBank.load([make_adapter("qwen2", 1), make_adapter("qwen2", 2, lora_alpha=3)])
     with pytest.raises(LorarecError, match="has 2, 1 in adapter1, adapter2: use combine=deltas"):
         bank.require("factors")
 
 
 def test_unknown_rule(make_adapter):
     with pytest.raises(LorarecError, match="unknown rule 'linear'"):
-        AdapterBank.from_folders([make_adapter("qwen2", 1)]).require("linear")
+        AdapterBank.load([make_adapter("qwen2", 1)]).require("linear")
 
 
 def test_layers_of_different_sizes():

@@ -21,7 +21,7 @@ def random_layer(adapters: int, rank: int, width: int, height: int) -> StackedLa
 
 
 def mixture(model, folders, combine, weights):
-    mixed = inject(model, AdapterBank.from_folders(folders), combine)
+    mixed = inject(model, AdapterBank.load(folders), combine)
     mixed.set_weights(weights)
     return mixed
 
@@ -48,7 +48,7 @@ def test_folded_equals_unfolded_and_undo_is_exact(combine, model, folders, token
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with mixture(model, folders, combine, weights):
         expected = logits(model, token_ids)
-    folded = merge(model, AdapterBank.from_folders(folders).to_adapter(weights, combine))
+    folded = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
     torch.testing.assert_close(logits(model, token_ids), expected, rtol=1e-5, atol=1e-5)
     folded.unmerge()
     after = model.state_dict()
@@ -155,7 +155,7 @@ def test_an_expert_has_no_weights_per_row():
 
 
 def test_model_without_the_layers(qwen2, make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("gpt2", 1)])
+    bank = AdapterBank.load([make_adapter("gpt2", 1)])
     with pytest.raises(LorarecError, match="no linear layer"):
         inject(qwen2, bank, "factors")
     with pytest.raises(LorarecError, match="no linear layer"):

@@ -31,7 +31,7 @@ class PersonalLora(nn.Module):
             scores = score_batch(backbone.model, examples, builder)
 
     Args:
-        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.from_folders`).
+        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
         width: size of the representations that the router reads: (batch, width) floats.
         combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: of the router's softmax; the paper's are 1 to 15.

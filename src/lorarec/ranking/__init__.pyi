@@ -10,6 +10,7 @@ from .population import read_population as read_population
 from .population_parts import Executor as Executor
 from .population_parts import recommend_all as recommend_all
 from .prompt_view import user_prompt as user_prompt
+from .ranker import Ranked as Ranked
 from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor
 from .recommendation import Recommendation as Recommendation
