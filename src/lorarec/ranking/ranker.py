@@ -131,12 +131,7 @@ class Ranker:
         Raises:
             LorarecError: There are no candidates, a title is empty, `top_k` is below 1, or the prompt is too long.
         """
-        if top_k is not None and top_k < 1:
-            raise LorarecError(f"top_k must be at least 1, got {top_k}")
-        scores = self.score_titles([history], [candidates])[0]
-        probabilities = posterior(scores)
-        order = np.argsort(-scores, kind="stable")[:top_k].tolist()
-        return [Ranked(i, candidates[i], float(scores[i]), float(probabilities[i])) for i in order]
+        return best_first(self.score_titles([history], [candidates])[0], candidates, top_k)
 
     def score_prompts(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Score candidate titles for prompts that are written out in full.
@@ -258,6 +253,19 @@ class Ranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def best_first(scores: np.ndarray, titles: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+    """Order candidates by their scores (candidates,); equal scores stay in the order given.
+
+    Raises:
+        LorarecError: `top_k` is below 1.
+    """
+    if top_k is not None and top_k < 1:
+        raise LorarecError(f"top_k must be at least 1, got {top_k}")
+    probabilities = posterior(scores)
+    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+    return [Ranked(i, titles[i], float(scores[i]), float(probabilities[i])) for i in order]
 
 
 def _same_length(prompts: Sequence[Any], candidates: Sequence[Any]) -> None:
