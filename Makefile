@@ -30,6 +30,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
