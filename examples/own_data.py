@@ -1,6 +1,6 @@
 """From two CSV files to an evaluated mixture: import, train, mix, evaluate.
 
-    python examples/own_data.py
+Run it with `python examples/own_data.py`.
 
 The files are made from the bundled film ratings. Put the names of your own files and columns in their place.
 """

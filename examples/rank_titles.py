@@ -1,6 +1,6 @@
 """Rank titles for a history, first with the backbone alone and then with an adapter trained in half a minute.
 
-    python examples/rank_titles.py
+Run it with `python examples/rank_titles.py`.
 """
 
 from lorarec import Backbone, Ranker, TrainingConfig, train

@@ -1,6 +1,6 @@
 """Recommend from a whole catalogue: make an index, recommend to a user, and show what each recommendation rests on.
 
-    python examples/whole_catalogue.py
+Run it with `python examples/whole_catalogue.py`.
 """
 
 from lorarec import Backbone, Index, Ranker, TrainingConfig, explain, recommend, train
