@@ -19,12 +19,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 
-from lorarec.adapters import read_adapter
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Evidence, load_split
-from lorarec.evaluation import RankerRow, baseline_rows
+from lorarec.data import Cooccurrence, Dataset, load_split
+from lorarec.evaluation import AdapterScorer
+from lorarec.lora import read_adapter
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
+from lorarec.recommenders import baseline_scorers
 from lorarec.training import train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
@@ -52,11 +53,11 @@ def main() -> None:
     general = [Dataset.load(folder) for folder in arguments.general]
     targets = [Dataset.load(folder) for folder in arguments.targets]
     sampled = {d.name: load_split(d).valid.sample(arguments.users, seed=0, shuffle=True) for d in targets}
-    evidence = {dataset.name: Evidence(load_split(dataset).train, dataset.titles) for dataset in targets}
+    evidence = {dataset.name: Cooccurrence(load_split(dataset).train, dataset.titles) for dataset in targets}
     rows: list[dict[str, object]] = []
     for dataset in targets:
         cases = sampled[dataset.name]
-        for name, scorer in baseline_rows(dataset, load_split(dataset), 0).items():
+        for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
             rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer(cases), cases)})
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
@@ -70,7 +71,7 @@ def main() -> None:
                     cases = sampled[dataset.name]
                     told = None if adapter is None else evidence[dataset.name]
                     options = {"max_title_tokens": TRAINING["max_title_tokens"]}
-                    row = RankerRow(backbone, dataset.titles, adapter, told, **options)
+                    row = AdapterScorer(backbone, dataset.titles, adapter, told, **options)
                     figure = ndcg_at_1(row(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
                     print(rows[-1], flush=True)

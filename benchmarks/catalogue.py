@@ -26,14 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Evidence, Split, histories_of, load_split
+from lorarec.data import Cooccurrence, Dataset, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
-from lorarec.ranking.catalogue import log_prior
+from lorarec.ranking.recommendation import log_prior
+from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
-from lorarec.retrieval.nearest import Nearest
-from lorarec.sequential import NextItemOptions
+from lorarec.retrieval.nearest import NearestVectors
 
 PER_USER, WORDS_PER_TITLE, VOCABULARY = 10, 8, 50_000
 
@@ -65,7 +65,7 @@ def quality(dataset: Dataset, epochs: int, arguments: argparse.Namespace) -> Non
     """Tables of the sources, the mix and the whole."""
     split = load_split(dataset)
     begin = time.perf_counter()
-    index = Index.build(dataset, NextItemOptions(epochs=epochs), split.train, progress=True)
+    index = Index.build(dataset, NextItemConfig(epochs=epochs), split.train, progress=True)
     print(f"{dataset.name}: index of {len(index.items):,} items in {time.perf_counter() - begin:.0f} s", flush=True)
     with Ranker(Backbone.load(arguments.backbone), arguments.adapter) as ranker:
         for setting in split.test:
@@ -87,7 +87,7 @@ def reranked(
     ranker: Ranker, dataset: Dataset, split: Split, cases: pl.DataFrame, pools: list[list[str]]
 ) -> list[list[str]]:
     """The pools in the order that `recommend` gives them."""
-    evidence = Evidence(split.train, dataset.titles) if ranker.evidence else None
+    evidence = Cooccurrence(split.train, dataset.titles) if ranker.evidence else None
     asked = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
     scores = ranker.score_cases(asked, dataset.titles, evidence, progress=True)
     return [
@@ -151,7 +151,7 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
     with timed("build without next-item model"):
         Index.build(dataset)
     with timed(f"build with a next-item model of {epochs} epochs"):
-        index = Index.build(dataset, NextItemOptions(epochs=epochs))
+        index = Index.build(dataset, NextItemConfig(epochs=epochs))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "index"
         with timed("save"):
@@ -171,7 +171,7 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
 def share_found(index: Index, histories: list[list[str]], pool: int) -> float:
     """Of the items with the truly largest inner products, those that the inverted file finds."""
     found = [set(index.rank("next", history, pool)) for history in histories]
-    index.learnt.nearest = Nearest(index.learnt.nearest.vectors)
+    index.learnt.nearest = NearestVectors(index.learnt.nearest.vectors)
     exact = [set(index.rank("next", history, pool)) for history in histories]
     return float(np.mean([len(a & b) / len(b) for a, b in zip(found, exact, strict=True)]))
 

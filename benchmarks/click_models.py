@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorarec.conventional import MODELS, FitOptions, fit
+from lorarec.ctr import MODELS, CTRConfig, fit
 from lorarec.data import Dataset
-from lorarec.data.clicks import ClickLog, click_log
+from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.data.columns import RATING
 from lorarec.data.sample import load_sample
-from lorarec.metrics.clicks import auc, auc_interval, log_loss
+from lorarec.metrics.classification import auc, auc_interval, log_loss
 
 #: Of RecBole's best trial of DeepFM and AutoInt; DCNv2's has two layers of 256.
 RECBOLE_NETWORK = {"layers": (256, 256, 256)}
@@ -39,7 +39,7 @@ def recbole_log(dataset: Dataset, seed: int) -> ClickLog:
     return replace(log, part=np.maximum(tenth - 7, 0).astype(log.part.dtype))
 
 
-def row(name: str, log: ClickLog, options: FitOptions, architecture: Mapping[str, Any]) -> str:
+def row(name: str, log: ClickLog, options: CTRConfig, architecture: Mapping[str, Any]) -> str:
     """Train one model and describe it in a line of the table."""
     start = time.perf_counter()
     found = fit(name, log, options, architecture=architecture, progress=True)
@@ -57,12 +57,12 @@ def main() -> None:
     parser.add_argument("dataset", nargs="?")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--positive-from", type=float, default=4.0)
-    parser.add_argument("--epochs", type=int, default=FitOptions.epochs)
-    parser.add_argument("--seed", type=int, default=FitOptions.seed)
+    parser.add_argument("--epochs", type=int, default=CTRConfig.epochs)
+    parser.add_argument("--seed", type=int, default=CTRConfig.seed)
     parser.add_argument("--as-recbole", action="store_true", help="RecBole's division and networks; see above")
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset) if arguments.dataset else load_sample()
-    options, architecture = FitOptions(epochs=arguments.epochs, seed=arguments.seed), {}
+    options, architecture = CTRConfig(epochs=arguments.epochs, seed=arguments.seed), {}
     if arguments.as_recbole:
         log = recbole_log(dataset, arguments.seed)
         options, architecture = replace(options, batch_size=2048, lr=5e-3, max_history=1), RECBOLE_NETWORK

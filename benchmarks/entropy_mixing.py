@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-from lorarec.adapters import AdapterBank, Layer, MixedModel, install
-from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.backbone.load import Backbone, embedded_folder
 from lorarec.data import leave_one_out
 from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.data.sample import load_sample
-from lorarec.mixing.entropy import descend, entropy_and_gradient, frozen, search_pair
-from lorarec.mixing.objectives import Entropy
+from lorarec.lora import AdapterBank, MixedModel, StackedLayer, inject
+from lorarec.lora.entropy_search import descend, entropy_and_gradient, frozen, search_pair
+from lorarec.lora.objectives import Entropy
+from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.prompts import Example, PromptBuilder
 
 TOKENS, TITLES, RANK = 3, 5, 16
@@ -56,7 +56,7 @@ def random_bank(model: Any) -> AdapterBank:
     for name, layer in linear_layers(model).items():
         width, height = dimensions(layer) or (0, 0)
         a, b = torch.randn(2, RANK, width) / width, torch.randn(2, height, RANK) / RANK
-        layers[name] = Layer(a, b, torch.full((2,), 2.0), (RANK, RANK))
+        layers[name] = StackedLayer(a, b, torch.full((2,), 2.0), (RANK, RANK))
     return AdapterBank(layers, 2, {}, ("general", "specific"))
 
 
@@ -97,7 +97,7 @@ def compare(name: str, model: Any, tokenizer: Any, count: int, released: int, bu
     mean = {key: sum(map(Entropy(key, builders[key]).length, prompts[key])) // count for key in builders}
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(f"\n{name}: {parameters:.1f}M parameters, {count} prompts, answers of {answer} tokens, mean length {mean}")
-    with install(model, random_bank(model), "deltas") as mixed, frozen(model):
+    with inject(model, random_bank(model), "deltas") as mixed, frozen(model):
         names = list(mixed.layers)
         logits = torch.zeros(len(names), 2, device=model.device, requires_grad=True)
         released_pass(mixed, logits, prompts["tokens"][:1], TOKENS + 1)

@@ -15,11 +15,12 @@ import polars as pl
 import torch
 from rich.console import Console
 
-from lorarec.data import Dataset, Evidence, Split, load_split
+from lorarec.data import Cooccurrence, Dataset, Split, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
-from lorarec.data.evidence import LEVELS, NEW
-from lorarec.evaluation import TitleSimilarity, evaluate, evaluation_table
+from lorarec.data.cooccurrence import LEVELS, NEW
+from lorarec.evaluation import evaluate, evaluation_table
 from lorarec.prompts import true_places
+from lorarec.recommenders import TitleSimilarity
 
 WORDS = (*LEVELS.values(), NEW, *(f"{NEW}, {word}" for word in LEVELS.values()))
 MAX_HISTORY, HIDDEN = 10, 0.1  # as in training
@@ -29,7 +30,7 @@ PARTS = {"by hand: titles": slice(0, 1), "by hand: evidence": slice(1, None), "b
 def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[pl.DataFrame], torch.Tensor]:
     """Cases with equally many candidates -> (cases, candidates, 1 + words); a share of the candidates is called new."""
     rng = np.random.default_rng(0)
-    titles, evidence = TitleSimilarity(dataset, MAX_HISTORY), Evidence(split.train, dataset.titles)
+    titles, evidence = TitleSimilarity(dataset, MAX_HISTORY), Cooccurrence(split.train, dataset.titles)
 
     def read(cases: pl.DataFrame) -> torch.Tensor:
         rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()

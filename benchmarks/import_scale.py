@@ -18,7 +18,7 @@ import polars as pl
 
 IMPORT = """
 import sys
-from lorarec.data.assemble import assemble
+from lorarec.data.assembly import assemble
 from lorarec.data.sources import read_table
 log, items, out, k_core = sys.argv[1:]
 assemble(read_table(log, items), k_core=int(k_core)).save(out)

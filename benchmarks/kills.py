@@ -32,18 +32,18 @@ os.environ["OMP_NUM_THREADS"] = os.environ["POLARS_MAX_THREADS"] = "1"
 
 import polars as pl
 
-import lorarec.commands.data
-import lorarec.demo
-import lorarec.experiments.kinds
-import lorarec.personal.chooser
+import lorarec.cli.data
+import lorarec.experiments.table_kinds
+import lorarec.personal.user_router_training
 import lorarec.training.run
-from lorarec.backbone import build
-from lorarec.cli import main as command_line
+from lorarec.cli.demo import load_example
+from lorarec.cli.entry import main as command_line
 from lorarec.data import Dataset
 from lorarec.data.sample import load_sample
-from lorarec.locks import ASIDE, TEMPORARY
+from lorarec.io.locks import ASIDE, TEMPORARY
 
-LOADED = (lorarec.commands.data, lorarec.demo, lorarec.experiments.kinds, lorarec.personal.chooser, build)
+MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
+LOADED = (lorarec.cli.data, MOLOREC, lorarec.experiments.table_kinds, lorarec.personal.user_router_training)
 #: What differs from run to run.
 TIMES = ("hours", "seconds", "seconds_per_user", "peak_mib", "fit_seconds")
 WRITES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "ctypes.dlsym")
@@ -113,7 +113,6 @@ VERBS = {
     "personalize train": Verb(f"personalize train shop --out OUT {PERSONAL}", resumes=True),
     "personalize choose": Verb(f"personalize choose shop general specific {CHOICE} --out OUT"),
     "personalize export": Verb("personalize export personal --user u01 --out OUT", other=""),
-    "backbone build": Verb("backbone build shop --steps 6 --out OUT", overwrites=False),
     "demo": Verb("demo --quick --out OUT"),
     "demo personal": Verb("demo personal --quick --out OUT"),
 }
@@ -261,11 +260,10 @@ class Trial:
 
 def load() -> None:
     """Load what any command line loads, keep the garbage collector from it, and cut the work of the longest verbs."""
-    build.CHECKPOINT_EVERY = 2
-    lorarec.demo.mixing.load_sample = _few_users
-    lorarec.demo.QUICK = lorarec.demo.DemoSize(cases=8, users=2, prompts=2)
-    lorarec.demo.personal.QUICK |= {"samples": 8, "max_title_tokens": 8}
-    lorarec.demo.personal.QUICK_ONE_IN = 200
+    MOLOREC.load_sample = _few_users
+    MOLOREC.QUICK = MOLOREC.DemoSize(cases=8, users=2, prompts=2)
+    RECLORA.QUICK |= {"samples": 8, "max_title_tokens": 8}
+    RECLORA.QUICK_ONE_IN = 200
     sys.argv = ["lorarec", "split", "--help"]
     with redirect_stdout(io.StringIO()), suppress(SystemExit):
         command_line()

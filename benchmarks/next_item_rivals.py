@@ -25,18 +25,18 @@ import torch
 
 from lorarec.data import Dataset, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY
-from lorarec.evaluation.evaluate import sampled_users
+from lorarec.evaluation.evaluator import sampled_users
+from lorarec.experiments import SYSTEMS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.sequential import NextItem, NextItemOptions, fit_next_item
-from lorarec.systems import SYSTEMS, Material
-from lorarec.systems.material import places
-from lorarec.systems.next_item import next_item_scorer
+from lorarec.recommenders import NextItemConfig, NextItemModel, TrainingData, fit_next_item
+from lorarec.recommenders.sequential.next_item import next_item_scorer
+from lorarec.recommenders.training_data import places
 
 EVERYTHING = 10**9
 
 
-def write_log(material: Material, cases: pl.DataFrame, path: Path) -> None:
+def write_log(material: TrainingData, cases: pl.DataFrame, path: Path) -> None:
     """Training histories, the histories of the cases and their candidates as item numbers.
 
     Users of the cases come first in training under the same number, so that BPR knows them. Candidates that training
@@ -79,11 +79,13 @@ def rival(python: str, log: Path, cases: pl.DataFrame, options: dict[str, Any]) 
     }
 
 
-def own_sasrec(material: Material, cases: pl.DataFrame, negatives: int, options: dict[str, Any]) -> dict[str, float]:
-    chosen = NextItemOptions(negatives=negatives, patience=EVERYTHING, **options)
+def own_sasrec(
+    material: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]
+) -> dict[str, float]:
+    chosen = NextItemConfig(negatives=negatives, patience=EVERYTHING, **options)
     ends: list[float] = [time.perf_counter()]
 
-    def look(_: NextItem) -> float:
+    def look(_: NextItemModel) -> float:
         """Takes the time; later epochs are better, so the last is kept."""
         ends.append(time.perf_counter())
         return len(ends)
@@ -94,7 +96,7 @@ def own_sasrec(material: Material, cases: pl.DataFrame, negatives: int, options:
     return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **figures(scores, cases)}
 
 
-def own_bpr(material: Material, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
+def own_bpr(material: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
     scorer = SYSTEMS["bpr-mf"](material, patience=EVERYTHING, **options)
     learned = sum(map(len, material.histories))
@@ -121,7 +123,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, arguments.rounds + 1):
-            material = Material(dataset, split, seed=seed)
+            material = TrainingData(dataset, split, seed=seed)
             log = Path(folder) / "log.npz"
             write_log(material, cases, log)
             own = shared | {"seed": seed}

@@ -22,16 +22,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import polars as pl
 import ray
 
-from lorarec.adapters import read_adapter
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.sample import load_sample
+from lorarec.lora import read_adapter
 from lorarec.ranking import Ranker
-from lorarec.ranking.catalogue import whole_evidence
-from lorarec.ranking.parts import Engine, cut
-from lorarec.ranking.population import Job, Scorer, TorchEngine, population
-from lorarec.ranking.ray_engine import RayEngine
+from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
+from lorarec.ranking.population_parts import Executor, split_into_parts
+from lorarec.ranking.ray_executor import RayExecutor
+from lorarec.ranking.recommendation import whole_evidence
 from lorarec.retrieval import Index
 
 
@@ -46,26 +46,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         folder = arguments.dataset or load_sample().save(Path(home) / "sample").folder
         dataset = Dataset.load(folder)
-        job = Job(
+        job = PopulationConfig(
             folder.resolve(),
             arguments.adapter and arguments.adapter.resolve(),
             arguments.index and arguments.index.resolve(),
         )
-        everyone = population(dataset)
+        everyone = read_population(dataset)
         users = everyone[:: max(1, len(everyone) // arguments.users)][: arguments.users]
         cost(job, dataset, users)
-        parts = cut(users, arguments.part_size)
-        alone = speed("one process", TorchEngine(job, dataset), parts, Path(home) / "torch", 1)
+        parts = split_into_parts(users, arguments.part_size)
+        alone = speed("one process", LocalExecutor(job, dataset), parts, Path(home) / "torch", 1)
         for workers in (1, 2):
             ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
             found = speed(
-                f"ray, workers: {workers}", RayEngine(job, workers), parts, Path(home) / str(workers), workers
+                f"ray, workers: {workers}", RayExecutor(job, workers), parts, Path(home) / str(workers), workers
             )
             ray.shutdown()
             print(f"    {found / alone:.2f}x of one process", flush=True)
 
 
-def cost(job: Job, dataset: Dataset, users: list[str]) -> None:
+def cost(job: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
     index = Index.load(job.index, dataset) if job.index else Index.build(dataset)
     ranker = Ranker(Backbone.load(job.backbone), job.adapter and read_adapter(job.adapter))
@@ -85,7 +85,7 @@ def cost(job: Job, dataset: Dataset, users: list[str]) -> None:
         f"{1e3 * propose:.1f} ms, prompt {1e3 * build:.1f} ms, scoring {1e3 * (whole - build):.0f} ms; "
         f"{sum(example.length for example in examples) / len(users):.0f} tokens"
     )
-    rows = Scorer(job, dataset).rank(users)
+    rows = PopulationScorer(job, dataset).rank(users)
     few = rows.head(len(users) // 5)
     with tempfile.TemporaryDirectory() as folder:
         sizes = []
@@ -99,7 +99,7 @@ def cost(job: Job, dataset: Dataset, users: list[str]) -> None:
     )
 
 
-def speed(name: str, engine: Engine, parts: list, out: Path, workers: int) -> float:
+def speed(name: str, engine: Executor, parts: list, out: Path, workers: int) -> float:
     """Print and return users per second."""
     out.mkdir()
     begin = time.perf_counter()

@@ -33,10 +33,10 @@ import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.sample import load_sample
+from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Ranker
 
 MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.7}, {"general": 0.6, "specific": 0.4}]

@@ -26,10 +26,10 @@ from lorarec.data import leave_one_out
 from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.training.cases import Cases
-from lorarec.training.model import adapted
-from lorarec.training.options import TrainOptions
-from lorarec.training.stream import MicroBatches
+from lorarec.training.cases import TrainingCases
+from lorarec.training.config import TrainingConfig
+from lorarec.training.micro_batches import MicroBatches
+from lorarec.training.scoring_model import adapted
 from lorarec.training.trainer import AdapterTrainer
 
 IGNORED = -100
@@ -95,7 +95,7 @@ def arguments(folder: str, batch: int, parts: int, device: str, bf16: bool) -> T
 
 
 def run_lorarec(
-    backbone: Backbone, builder: PromptBuilder, batches: MicroBatches, options: TrainOptions, settings: dict[str, Any]
+    backbone: Backbone, builder: PromptBuilder, batches: MicroBatches, options: TrainingConfig, settings: dict[str, Any]
 ) -> float:
     """Samples per second of lorarec's own trainer."""
     clock = Clock()
@@ -108,7 +108,7 @@ def run_lorarec(
 
 
 def run_plain(
-    backbone: Backbone, examples: list[Example], parts: int, options: TrainOptions, settings: dict[str, Any]
+    backbone: Backbone, examples: list[Example], parts: int, options: TrainingConfig, settings: dict[str, Any]
 ) -> float:
     """Samples per second of PEFT and the Trainer, used plainly."""
 
@@ -147,7 +147,7 @@ def run_plain(
 def measure(name: str, cli: argparse.Namespace) -> dict[str, Any]:
     """Both loops on one backbone."""
     backbone = make_backbone(name, cli.device, cli.dtype)
-    options = TrainOptions(
+    options = TrainingConfig(
         readout="likelihood",
         loss="next-token",
         batch_size=cli.batch_size,
@@ -158,7 +158,7 @@ def measure(name: str, cli: argparse.Namespace) -> dict[str, Any]:
     )
     dataset = load_sample()
     builder = PromptBuilder(backbone.tokenizer, "likelihood")
-    batches = MicroBatches(Cases([(dataset, leave_one_out(dataset))], options), builder, options)
+    batches = MicroBatches(TrainingCases([(dataset, leave_one_out(dataset))], options), builder, options)
     examples = [example for step in range(batches.steps) for example, _ in batches.examples_of_step(step)]
     settings = {"device": cli.device, "bf16": cli.dtype == "bfloat16"}
     speeds: dict[str, list[float]] = {"plain": [], "lorarec": []}

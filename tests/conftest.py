@@ -29,10 +29,10 @@ from transformers import (
     RecurrentGemmaForCausalLM,
 )
 
-from lorarec.artefacts import write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.io.artefacts import write_json
 
 WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
 _COLOURS = ["red", "green", "blue", "black", "white", "small", "big", "old"]
@@ -148,7 +148,7 @@ def datasets_folder() -> Path:
 def ray_cluster() -> Iterator[None]:
     """A cluster on this machine; Ray gives its processes 30 seconds to start, so a crowded one gets several tries."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'lorarec[ray]'")
-    from lorarec.ray_cluster import cluster
+    from lorarec.io.ray_cluster import cluster
 
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("RAY_worker_niceness", "0")  # other tests must not starve the workers

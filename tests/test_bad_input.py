@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 import torch
 
-from lorarec import cli
-from lorarec.adapters import Adapter, save_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.backbone import Backbone
+from lorarec.cli import entry as cli
 from lorarec.data import Dataset, load_split
+from lorarec.lora import Adapter, save_adapter
+from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.retrieval import Index
 
 LOG = "user,item,time\n" + "".join(f"u{n // 4},i{n * 7 % 40},{n}\n" for n in range(80))

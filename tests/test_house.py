@@ -9,28 +9,25 @@ import lorarec
 
 # A folder imports from itself and from those before it; those of FREE are free to all.
 ORDER = (
-    "data",
+    "io",
     "metrics",
+    "data",
     "prompts",
     "scoring",
     "backbone",
-    "adapters",
+    "lora",
     "training",
-    "mixing",
-    "conventional",
-    "personal",
-    "sequential",
+    "recommenders",
     "retrieval",
     "ranking",
     "evaluation",
-    "systems",
+    "ctr",
+    "personal",
     "experiments",
     "serving",
-    "demo",
-    "commands",
     "cli",
 )
-FREE = ("errors", "artefacts", "disk", "folder_kinds", "lazy", "locks", "progress", "ray_cluster")
+FREE = ("errors",)
 ROOT = Path(lorarec.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

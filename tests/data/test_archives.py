@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lorarec.data import archives
+from lorarec.data import archives, read_amazon, read_movielens
 from lorarec.data.archives import check_gzip, unzipped
 from lorarec.data.reading import line_blocks, parse_record
-from lorarec.data.sources import read_amazon, read_movielens
 from lorarec.data.tables import open_table
 from lorarec.errors import LorarecError
 

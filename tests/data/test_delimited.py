@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorarec.data import delimited
-from lorarec.data.tables import Quote, TableOptions, open_table
+from lorarec.data.tables import Quote, TableFormat, open_table
 from lorarec.errors import LorarecError
 
 QUOTES = {"double": '"', "single": "'"}
@@ -18,7 +18,7 @@ CHARACTERS = st.characters(exclude_characters="\0\r\x1f\ufeff", exclude_categori
 
 
 def _read(path: Path, **options: object) -> pl.DataFrame:
-    table = open_table(path, TableOptions(**options))  # type: ignore[arg-type]
+    table = open_table(path, TableFormat(**options))  # type: ignore[arg-type]
     frame = table.read({name: name for name in table.names})[0]
     return frame.select(pl.when(pl.all() != "").then(pl.all()))
 
@@ -161,7 +161,7 @@ def test_ragged_and_truncated_rows_name_their_line(
     with pytest.raises(
         LorarecError, match=rf"log\.csv cannot be read as a table: line {line} has {fields} fields?, not 3"
     ):
-        open_table(path, TableOptions(separator)).read({"a": "a"})  # the fault need not be in a wanted column
+        open_table(path, TableFormat(separator)).read({"a": "a"})  # the fault need not be in a wanted column
 
 
 def test_quotes_within_fields_do_not_hide_that_a_row_is_too_long(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lorarec.data.fields import clean_ids, clean_interactions, clean_title, clean_titles
-from lorarec.data.tables import TableOptions
+from lorarec.data.tables import TableFormat
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
@@ -123,7 +123,7 @@ def test_words_for_missing_values(text: str) -> None:
     ],
 )
 def test_decimal_commas_of_ratings(ratings: list[object], decimal: str | None, read: list[float | None]) -> None:
-    options = TableOptions(decimal=decimal)  # type: ignore[arg-type]
+    options = TableFormat(decimal=decimal)  # type: ignore[arg-type]
     assert clean_interactions(_log(rating=ratings), "log", options)["rating"].to_list() == read
 
 
@@ -143,7 +143,7 @@ def test_decimal_commas_of_ratings(ratings: list[object], decimal: str | None, r
 )
 def test_ratings_that_may_mean_two_things(ratings: list[str], decimal: str | None, message: str) -> None:
     with pytest.raises(LorarecError, match=message):
-        clean_interactions(_log(rating=ratings), "log", TableOptions(decimal=decimal))  # type: ignore[arg-type]
+        clean_interactions(_log(rating=ratings), "log", TableFormat(decimal=decimal))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lorarec.data.assemble import assemble
-from lorarec.data.describe import describe
+from lorarec.data import read_movielens, read_table
+from lorarec.data.assembly import assemble
+from lorarec.data.description import describe
 from lorarec.data.filters import k_core
-from lorarec.data.sources import read_movielens, read_table
 
 FOLDER = Path(os.environ.get("LORAREC_DATASETS", ""))
 pytestmark = pytest.mark.skipif(not os.environ.get("LORAREC_DATASETS"), reason="LORAREC_DATASETS is not set")

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data.tables import TableOptions, open_table
+from lorarec.data.tables import TableFormat, open_table
 from lorarec.errors import LorarecError
 
 ROWS = [("u1", "i1", "1"), ("u2", "i2", "2"), ("u3", "i3", "3")]
@@ -90,10 +90,10 @@ def test_folders_of_parquet_parts(tmp_path: Path, folders: list[str]) -> None:
     [("\\t", "\t"), ("\t", "\t"), ("::", "::"), ("||", "||"), ("\\x01", "\x01"), ("\u00a6", "\u00a6"), (";", ";")],
 )
 def test_separators_as_they_are_typed(tmp_path: Path, written: str, meant: str) -> None:
-    assert TableOptions(separator=written).separator == meant
+    assert TableFormat(separator=written).separator == meant
     path = tmp_path / "log.csv"
     path.write_text(_text(meant))
-    assert open_table(path, TableOptions(separator=written)).read({"t": "timestamp"})[0]["t"].to_list() == [
+    assert open_table(path, TableFormat(separator=written)).read({"t": "timestamp"})[0]["t"].to_list() == [
         "1",
         "2",
         "3",
@@ -103,7 +103,7 @@ def test_separators_as_they_are_typed(tmp_path: Path, written: str, meant: str) 
 @pytest.mark.parametrize("separator", ["", "\n", "\\n", '"', "a'b", "\\", "\\q\n", "\0"])
 def test_separators_that_cannot_be(separator: str) -> None:
     with pytest.raises(LorarecError, match="separator"):
-        TableOptions(separator=separator)
+        TableFormat(separator=separator)
 
 
 @pytest.mark.parametrize("name", [" item_id", "item_id  ", "Item_ID", "\ufeffitem_id", "ITEM_ID\u00a0"])

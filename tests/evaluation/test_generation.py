@@ -6,14 +6,14 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.evaluation import evaluate, ranker_rows
-from lorarec.evaluation.generation import GenerationRow
+from lorarec.evaluation import adapter_scorers, evaluate
+from lorarec.evaluation.generation import GenerationScorer
 from lorarec.ranking import Ranker, generate_titles
 
 
 def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
     cases = split.test["warm"].head(2)
-    row = GenerationRow(tiny_backbone, dataset.titles, count=3, constrained=True)
+    row = GenerationScorer(tiny_backbone, dataset.titles, count=3, constrained=True)
     with Ranker(tiny_backbone, readout="likelihood") as ranker:
         for place, example in zip(row(cases), ranker.examples(cases, dataset.titles), strict=True):
             listed = generate_titles(tiny_backbone, ranker.builder, example, 3, constrained=True)
@@ -27,7 +27,7 @@ def test_what_is_not_named_has_no_place_and_earns_nothing(
     tiny_backbone: Backbone, dataset: Dataset, split: Split
 ) -> None:
     """A random model writes no title exactly."""
-    rows = ranker_rows(tiny_backbone, dataset, split, {}, generation="free")
+    rows = adapter_scorers(tiny_backbone, dataset, split, {}, generation="free")
     found = (
         evaluate(dataset, split, rows, settings=["warm"], limit=2, progress=False).settings["warm"].rows["zero-shot"]
     )
@@ -56,6 +56,6 @@ def test_lost_places_count(dataset: Dataset, split: Split) -> None:
 
 def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
     with pytest.raises(LorarecError, match="choose one of free, constrained"):
-        ranker_rows(tiny_backbone, dataset, split, {}, generation="sampled")
+        adapter_scorers(tiny_backbone, dataset, split, {}, generation="sampled")
     with pytest.raises(LorarecError, match="leave out readout=verdict"):
-        ranker_rows(tiny_backbone, dataset, split, {}, readout="verdict", generation="free")
+        adapter_scorers(tiny_backbone, dataset, split, {}, readout="verdict", generation="free")

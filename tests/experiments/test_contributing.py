@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lorarec.data import Dataset, load_split
 from lorarec.evaluation import evaluate
-from lorarec.systems import Material
+from lorarec.recommenders import TrainingData
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
@@ -15,6 +15,6 @@ def test_the_example_of_a_system_is_fitted_and_evaluated(dataset_folder: Path) -
     exec(code, named)
     dataset = Dataset.load(dataset_folder)
     split = load_split(dataset)
-    row = named["SYSTEMS"]["co-chosen"](Material(dataset, split), damping=2.0)
+    row = named["SYSTEMS"]["co-chosen"](TrainingData(dataset, split), damping=2.0)
     found = evaluate(dataset, split, {"co-chosen": row}, settings=["warm"], progress=False).settings["warm"].rows
     assert found["co-chosen"].figures["ndcg@3"].mean > 2 * found["random"].figures["ndcg@3"].mean

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.experiments import read_experiment
+from lorarec.experiments import SYSTEMS, read_experiment
 from lorarec.experiments.recipe import table_name
-from lorarec.systems import SYSTEMS
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 

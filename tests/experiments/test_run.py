@@ -18,21 +18,21 @@ import typer
 from typer.testing import CliRunner
 
 import lorarec
-from lorarec.artefacts import read_json, write_json
-from lorarec.commands.experiment import experiment
+from lorarec.cli.experiment import experiment
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
-from lorarec.experiments import Recipe, Row, read_experiment, run_experiment
-from lorarec.experiments.ground import Ground
+from lorarec.experiments import SYSTEMS, Recipe, RowConfig, read_experiment, run_experiment
+from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.job import ROWS, Job, read_ranks, run
 from lorarec.experiments.recipe import BASELINES
 from lorarec.experiments.report import markdown
 from lorarec.experiments.run import row_jobs
 from lorarec.experiments.table import Table, filled_table
 from lorarec.experiments.tune import tune
+from lorarec.io.artefacts import read_json, write_json
 from lorarec.metrics import ndcg
-from lorarec.systems import SYSTEMS, Material
+from lorarec.recommenders import TrainingData
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
@@ -46,7 +46,7 @@ def _command(*words: object) -> Any:
 
 def _table(recipe: Recipe, out: Path) -> Table:
     """The table of a recipe without trials, all jobs done in this process."""
-    ground = Ground.load(recipe)
+    ground = ExperimentData.load(recipe)
     (out / ROWS).mkdir(parents=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     rows = row_jobs(recipe)
@@ -66,7 +66,7 @@ def test_a_seed_that_failed_is_told_and_one_that_was_not_needed_is_not(
 ) -> None:
     rows = {"bpr-mf": {"options": QUICK}, "zero-shot": {}}
     recipe = read_experiment(write_recipe(rows=rows, seeds=[1, 2], users=5, backbone="embedded"))
-    ground, failed = Ground.load(recipe), Job("bpr-mf", 2)
+    ground, failed = ExperimentData.load(recipe), Job("bpr-mf", 2)
     (tmp_path / ROWS).mkdir()
     done = [job for job in row_jobs(recipe) if job != failed]
     for job in done:
@@ -125,7 +125,7 @@ def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> No
     recipe = read_experiment(RECIPES / "sample.yaml")
     small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2, "longest": 2, "prefixes": 1, "pretrain_epochs": 1}
     rows = {
-        name: Row(row.system, {key: small.get(key, value) for key, value in row.options.items()})
+        name: RowConfig(row.system, {key: small.get(key, value) for key, value in row.options.items()})
         for name, row in recipe.rows.items()
     }
     # The two smallest domains, in place of all four.
@@ -142,7 +142,7 @@ def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_pa
     table = _table(recipe, tmp_path / "out")
     dataset = Dataset.load(recipe.dataset)
     split = load_split(dataset)
-    row = SYSTEMS["bpr-mf"](Material(dataset, split, seed=1), **QUICK)
+    row = SYSTEMS["bpr-mf"](TrainingData(dataset, split, seed=1), **QUICK)
     wanted = evaluate(dataset, split, {"bpr-mf": row}, compare_with="tf-idf", progress=False)
     for setting, result in wanted.settings.items():
         found = table.evaluation.settings[setting]
@@ -189,7 +189,7 @@ def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path],
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     tried = {"lr": [1e-4, 1e-2, 3e-2], "width": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))
-    ground = Ground.load(recipe)
+    ground = ExperimentData.load(recipe)
 
     def trials(name: str, split: Split) -> list[dict[str, Any]]:
         material = replace(ground, split=split).material(recipe, None, 1, tmp_path, False)
@@ -207,9 +207,9 @@ def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp
 
 
 def test_trials_go_on_where_they_were_stopped(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    row = Row("bpr-mf", QUICK, {"lr": [1e-4, 1e-2, 3e-2]})
+    row = RowConfig("bpr-mf", QUICK, {"lr": [1e-4, 1e-2, 3e-2]})
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
-    material = Ground.load(recipe).material(recipe, None, 1, tmp_path, False)
+    material = ExperimentData.load(recipe).material(recipe, None, 1, tmp_path, False)
     kept = tmp_path / "kept.json"
     whole, best = tune(row, 3, material, kept)
     assert best is not None
@@ -235,7 +235,7 @@ def test_the_best_trial_is_the_row_with_the_first_seed(
     row = {"system": system, "options": {"epochs": 2}, "tune": {"lr": [1e-3, 1e-2, 3e-2]}}
     keys = {"general": ["sample:drama"], "backbone": "embedded", "users": 20}
     recipe = read_experiment(write_recipe(rows={"tuned": row}, trials=3, seeds=[4, 1], **keys))
-    ground, (first, _) = Ground.load(recipe), row_jobs(recipe)
+    ground, (first, _) = ExperimentData.load(recipe), row_jobs(recipe)
     (tmp_path / ROWS).mkdir()
     run(recipe, ground, tmp_path, replace(first, tunes=True), progress=False)
     assert first.done(recipe, tmp_path)
@@ -250,7 +250,7 @@ def test_the_best_trial_is_the_row_with_the_first_seed(
 
 def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = read_experiment(write_recipe(settings=["warm", "new-item"]))
-    assert Ground.load(recipe).material(recipe, None, 1, tmp_path, False).split.test == {}
+    assert ExperimentData.load(recipe).material(recipe, None, 1, tmp_path, False).split.test == {}
 
 
 def test_a_folder_of_something_else_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -268,4 +268,4 @@ def test_ranks_of_other_candidates_are_refused(write_recipe: Callable[..., Path]
     record["settings"]["warm"]["candidates"] = "0" * 16
     job.record(out).write_text(json.dumps(record))
     with pytest.raises(LorarecError, match="bpr-mf-seed1 ranked other candidate sets of warm"):
-        filled_table(recipe, Ground.load(recipe), out, [job], {})
+        filled_table(recipe, ExperimentData.load(recipe), out, [job], {})

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorarec.metrics.clicks import log_loss
+from lorarec.metrics.classification import log_loss
 from lorarec.personal.blend import blended, choose_blend
 
 PROBABILITIES = st.lists(st.floats(0, 1), min_size=8, max_size=8).map(np.array)

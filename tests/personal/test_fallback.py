@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lorarec.conventional.fields import Encoder
+from lorarec.ctr.features import FeatureEncoder
 from lorarec.data import Dataset
-from lorarec.data.clicks import ClickLog, click_log
+from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.personal.fallback import counts_of_test, falls_back
 
 #: Films of the end: of no known field, with a known genre, with a known year.
@@ -35,7 +35,7 @@ def _falls(log: ClickLog, user: str) -> dict[str, bool]:
     """By film, for the events of a user after training."""
     events = np.flatnonzero((log.users.gather(log.user) == user).to_numpy() & (log.time >= 100))
     films = log.dataset.items["item_id"].gather(log.item[events])
-    return dict(zip(films, falls_back(Encoder(log, 10), events).tolist(), strict=True))
+    return dict(zip(films, falls_back(FeatureEncoder(log, 10), events).tolist(), strict=True))
 
 
 def test_unseen_items_fall_back_unless_a_field_is_known(log: ClickLog) -> None:
@@ -53,9 +53,9 @@ def test_users_without_history_fall_back(log: ClickLog) -> None:
 
 def test_counts(log: ClickLog) -> None:
     test = log.rows("test")
-    found = counts_of_test(Encoder(log, 10), test)
+    found = counts_of_test(FeatureEncoder(log, 10), test)
     assert found["events"] == len(test)
     assert found["without_history"] == 4
-    assert found["fell_back"] == int(falls_back(Encoder(log, 10), test).sum()) == 5
+    assert found["fell_back"] == int(falls_back(FeatureEncoder(log, 10), test).sum()) == 5
     assert found["unseen_users"] == 8
     assert found["unseen_items"] == int(log.dataset.items["item_id"].gather(log.item[test]).is_in(NEW).sum())

@@ -13,24 +13,26 @@ from safetensors.torch import load_file
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from lorarec.conventional import Conventional, FitOptions, fit
+from lorarec.backbone import title_embeddings
+from lorarec.ctr import CTRConfig, CTRModel, fit
 from lorarec.data import Dataset
-from lorarec.data.clicks import click_log
+from lorarec.data.click_logs import click_log
 from lorarec.errors import LorarecError
 from lorarec.personal import (
-    PersonalizeOptions,
+    PersonalizationConfig,
     PersonalLora,
     export_user,
     few2many,
     meta_loras,
     personalize,
-    title_embeddings,
-    tune,
 )
-from lorarec.personal.pictures import user_weights_picture
-from lorarec.personal.rows import RowReader
-from lorarec.personal.score import probabilities
-from lorarec.personal.users import user_weights
+from lorarec.personal import (
+    tuning as tune,
+)
+from lorarec.personal.event_rows import EventReader
+from lorarec.personal.plots import plot_user_weights
+from lorarec.personal.scoring import probabilities
+from lorarec.personal.user_adapters import user_weights
 from lorarec.scoring import score_batch
 
 TINY: dict[str, Any] = {"samples": 40, "size": 3, "rank": 2, "alpha": 4, "epochs": 2, "batch_size": 8, "lr": 1e-2}
@@ -40,14 +42,14 @@ TINY: dict[str, Any] = {"samples": 40, "size": 3, "rank": 2, "alpha": 4, "epochs
 def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained conventional recommender."""
     folder = tmp_path_factory.mktemp("crm") / "din"
-    fit("din", click_log(taste), FitOptions(epochs=2, batch_size=32)).save(folder)
+    fit("din", click_log(taste), CTRConfig(epochs=2, batch_size=32)).save(folder)
     return folder
 
 
-def row_reader(backbone, recommender: Conventional, options: PersonalizeOptions) -> RowReader:
+def row_reader(backbone, recommender: CTRModel, options: PersonalizationConfig) -> EventReader:
     """A reader that retrieves by titles, as `personalize` does."""
     titles = recommender.encoder.log.dataset.items["title"].to_list()
-    return RowReader(backbone, recommender, options, title_embeddings(backbone, titles))
+    return EventReader(backbone, recommender, options, title_embeddings(backbone, titles))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -89,7 +91,7 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, cr
         drawn.append(result.predictions.select("user_id", "item_id", "timestamp", "label"))
         assert result.record["test"]["events"] == len(result.predictions) == 20
         np.testing.assert_allclose(
-            result.predictions["DIN"], Conventional.load(crm, log).score(log.few_shot(20, part="test"))
+            result.predictions["DIN"], CTRModel.load(crm, log).score(log.few_shot(20, part="test"))
         )
     assert drawn[0].equals(drawn[1])
 
@@ -97,7 +99,7 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, cr
 def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
     personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
     log = click_log(taste)
-    assert Conventional.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
+    assert CTRModel.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
 
 
 def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
@@ -106,7 +108,7 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
         options = {**TINY, "id_history": 2, "id_retrieval": how}
         found[how] = personalize(tiny_backbone, taste, tmp_path / how, crm="din", **options)
         log = click_log(taste)
-        again = Conventional.load(tmp_path / how / "crm", log)
+        again = CTRModel.load(tmp_path / how / "crm", log)
         assert again.record["history"] == how
         stored = found[how].predictions["DIN"].to_numpy()
         np.testing.assert_array_equal(again.score(log.rows("test")).astype(np.float64), stored)
@@ -153,8 +155,8 @@ def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
 
 def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
     log = click_log(taste)
-    options = PersonalizeOptions(**{**TINY, "epochs": 40})
-    reader = row_reader(tiny_backbone, Conventional.load(crm, log), options)
+    options = PersonalizationConfig(**{**TINY, "epochs": 40})
+    reader = row_reader(tiny_backbone, CTRModel.load(crm, log), options)
     rows = reader.read(log.few_shot(40), "similar")
     torch.manual_seed(0)
     bank = meta_loras(tiny_backbone.model, 3, 2, 4)
@@ -167,7 +169,7 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
 def tuned(tiny_backbone, taste, crm, tmp_path):
     """A folder that `personalize` wrote, and the reader of its rows."""
     personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
-    reader = row_reader(tiny_backbone, Conventional.load(crm, click_log(taste)), PersonalizeOptions(**TINY))
+    reader = row_reader(tiny_backbone, CTRModel.load(crm, click_log(taste)), PersonalizationConfig(**TINY))
     return tmp_path / "out", reader
 
 
@@ -233,7 +235,7 @@ def test_weights_of_every_user_are_on_the_simplex_and_drawn(tuned, tiny_backbone
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
     assert (folder / "weights.png").read_bytes().startswith(b"\x89PNG")
     for few in (weights[:1], weights[:, :, :1]):  # nothing varies
-        user_weights_picture(tmp_path / "few.png", few, np.zeros(len(few)), layers)
+        plot_user_weights(tmp_path / "few.png", few, np.zeros(len(few)), layers)
         assert (tmp_path / "few.png").stat().st_size > 1000
 
 
@@ -304,10 +306,10 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
 
 def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, crm, tmp_path):
     found = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
-    recommender = Conventional.load(tmp_path / "out" / "crm", click_log(taste))
+    recommender = CTRModel.load(tmp_path / "out" / "crm", click_log(taste))
     log = recommender.encoder.log
     judged = log.rows("valid")
-    reader = row_reader(tiny_backbone, recommender, PersonalizeOptions(**TINY))
+    reader = row_reader(tiny_backbone, recommender, PersonalizationConfig(**TINY))
     with PersonalLora.load(tmp_path / "out" / "personal", tiny_backbone) as personal:
         own = probabilities(personal, reader.read(judged, "similar"), reader.builder)
     log_odds = np.stack([logit(recommender.score(judged).astype(np.float64)), logit(own)])

@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from lorarec.adapters import AdapterBank, MixedLinear
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.lora import AdapterBank, MixedLinear
 from lorarec.personal import PersonalLora, meta_loras
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import score_batch

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lorarec.errors import LorarecError
 from lorarec.prompts import READOUTS, Template
 from lorarec.prompts import sandbox as module
-from lorarec.prompts.sandbox import LimitedTemplate
-from lorarec.prompts.template import BUNDLED, SOURCE_LIMIT, Literal, TemplateText, read_template
+from lorarec.prompts.sandbox import SOURCE_LIMIT, LimitedTemplate
+from lorarec.prompts.templating import BUNDLED, Literal, TemplateText, read_template
 
 LISTS = {"history": ["a", "b", "c"], "notes": ["new", ""]}
 

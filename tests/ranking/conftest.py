@@ -8,15 +8,17 @@ import pytest
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
-from lorarec.ranking.population import Job, Scorer, population
+from lorarec.ranking.population import PopulationConfig, PopulationScorer, read_population
+from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
-from lorarec.sequential import NextItemOptions
 
 COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
 
 
 @pytest.fixture(scope="session")
-def job(backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(
+    backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> PopulationConfig:
     """160 users with five of 32 items each, and user `all`, who has had everything."""
     home = tmp_path_factory.mktemp("population")
     titles = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
@@ -25,19 +27,19 @@ def job(backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_fact
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
-    Index.build(dataset, NextItemOptions(epochs=1, width=8)).save(home / "index")
+    Index.build(dataset, NextItemConfig(epochs=1, width=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
     adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
-    return Job(home / "shop", adapter, home / "index", str(backbone_folder), top=5, pool=20)
+    return PopulationConfig(home / "shop", adapter, home / "index", str(backbone_folder), top=5, pool=20)
 
 
 @pytest.fixture(scope="session")
-def shop(job: Job) -> Dataset:
+def shop(job: PopulationConfig) -> Dataset:
     """The dataset of the job."""
     return Dataset.load(job.dataset)
 
 
 @pytest.fixture(scope="session")
-def expected(job: Job, shop: Dataset) -> pl.DataFrame:
+def expected(job: PopulationConfig, shop: Dataset) -> pl.DataFrame:
     """The rows of all users, made in one go."""
-    return Scorer(job, shop).rank(population(shop))
+    return PopulationScorer(job, shop).rank(read_population(shop))

@@ -21,14 +21,14 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, recommend
-from lorarec.ranking.parts import Part, cut, score_population
-from lorarec.ranking.population import Job, TorchEngine, population
+from lorarec.ranking.population import LocalExecutor, PopulationConfig, read_population
+from lorarec.ranking.population_parts import Part, score_population, split_into_parts
 from lorarec.retrieval import Index
 
 
 @pytest.fixture(scope="module")
-def engine(job: Job, shop: Dataset) -> TorchEngine:
-    return TorchEngine(job, shop)
+def engine(job: PopulationConfig, shop: Dataset) -> LocalExecutor:
+    return LocalExecutor(job, shop)
 
 
 def _read(out: Path) -> pl.DataFrame:
@@ -36,9 +36,9 @@ def _read(out: Path) -> pl.DataFrame:
 
 
 def test_parts_hold_what_recommend_gives_each_user(
-    engine: TorchEngine, job: Job, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    engine: LocalExecutor, job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
-    users = population(shop)
+    users = read_population(shop)
     assert score_population(engine, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
     found = _read(tmp_path / "out")
     assert found["user_id"].to_list() == users
@@ -63,7 +63,7 @@ def test_parts_hold_what_recommend_gives_each_user(
 
 
 def test_killed_run_goes_on_with_the_missing_parts(
-    engine: TorchEngine, job: Job, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    engine: LocalExecutor, job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     words = ["rank", job.dataset, "--adapter", job.adapter, "--index", job.index, "--backbone", job.backbone]
@@ -80,7 +80,7 @@ def test_killed_run_goes_on_with_the_missing_parts(
     (out / ".part-000160.parquet.a1b2c3d4.tmp").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert not json.loads((out / "rank.json").read_text())["complete"]
-    figures = score_population(engine, population(shop), out, part_size=1)
+    figures = score_population(engine, read_population(shop), out, part_size=1)
     assert figures == {"users": 161, "parts": 161, "parts_before": len(before)}
     assert 3 <= len(before) < 161
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -89,9 +89,9 @@ def test_killed_run_goes_on_with_the_missing_parts(
 
 
 def test_damaged_and_foreign_parts_are_made_again(
-    engine: TorchEngine, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
+    engine: LocalExecutor, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
 ) -> None:
-    out, users = tmp_path / "out", population(shop)
+    out, users = tmp_path / "out", read_population(shop)
     score_population(engine, users, out, 50)
     whole = (out / "part-000001.parquet").read_bytes()
     (out / "part-000000.parquet").write_bytes(whole)
@@ -101,14 +101,16 @@ def test_damaged_and_foreign_parts_are_made_again(
     assert score_population(engine, users, out, 50)["parts_before"] == 4
 
 
-def test_folder_of_another_run_is_refused(job: Job, engine: TorchEngine, shop: Dataset, tmp_path: Path) -> None:
-    out, users = tmp_path / "out", population(shop)[:4]
+def test_folder_of_another_run_is_refused(
+    job: PopulationConfig, engine: LocalExecutor, shop: Dataset, tmp_path: Path
+) -> None:
+    out, users = tmp_path / "out", read_population(shop)[:4]
     score_population(engine, users, out, 2)
     with pytest.raises(LorarecError, match=r"out was begun with another part_size \(2, not 3\): choose"):
         score_population(engine, users, out, 3)
     with pytest.raises(LorarecError, match=r"begun with another users \(\w{16}, not \w{16}\): choose"):
         score_population(engine, users[:3], out, 2)
-    bare = TorchEngine(replace(job, adapter=None, top=3), shop)
+    bare = LocalExecutor(replace(job, adapter=None, top=3), shop)
     with pytest.raises(LorarecError, match=r"another adapter \(\w{16}, not None\), top \(5, not 3\): choose"):
         score_population(bare, users, out, 2)
     score_population(bare, users[:3], out, 2, overwrite=True)
@@ -121,7 +123,7 @@ def test_folder_of_another_run_is_refused(job: Job, engine: TorchEngine, shop: D
         score_population(engine, users, out, 2)
 
 
-class _Elsewhere(TorchEngine):
+class _Elsewhere(LocalExecutor):
     """A worker on another machine, where the path of the folder is another folder."""
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
@@ -129,14 +131,14 @@ class _Elsewhere(TorchEngine):
         return super().run(parts, out.parent / "elsewhere")
 
 
-def test_folder_that_is_not_shared(job: Job, shop: Dataset, tmp_path: Path) -> None:
+def test_folder_that_is_not_shared(job: PopulationConfig, shop: Dataset, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"2 parts are missing in .*out, the first is part-000000\.parquet.*share"):
-        score_population(_Elsewhere(job, shop), population(shop)[:4], tmp_path / "out", 2)
+        score_population(_Elsewhere(job, shop), read_population(shop)[:4], tmp_path / "out", 2)
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 9))
 def test_every_user_is_in_one_part(users: list[str], size: int) -> None:
-    parts = cut(users, size)
+    parts = split_into_parts(users, size)
     assert [user for part in parts for user in part.users] == users
     assert [part.number for part in parts] == list(range(len(parts)))
     assert all(len(part.users) == size for part in parts[:-1])
@@ -145,9 +147,9 @@ def test_every_user_is_in_one_part(users: list[str], size: int) -> None:
 
 def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("age,user_id\n30,u002\n,u001\n31,u002\n")
-    assert population(shop, tmp_path / "users.csv") == ["u001", "u002"]
+    assert read_population(shop, tmp_path / "users.csv") == ["u001", "u002"]
     pl.DataFrame({"user_id": ["u002"]}).write_parquet(tmp_path / "users.parquet")
-    assert population(shop, tmp_path / "users.parquet") == ["u002"]
+    assert read_population(shop, tmp_path / "users.parquet") == ["u002"]
 
 
 @pytest.mark.parametrize(
@@ -162,4 +164,4 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
 def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "users.csv").write_text(text)
     with pytest.raises(LorarecError, match=told):
-        population(shop, tmp_path / "users.csv")
+        read_population(shop, tmp_path / "users.csv")

@@ -19,18 +19,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorarec
-from lorarec.adapters import Adapter, read_adapter
-from lorarec.adapters.layers import dimensions, linear_layers
-from lorarec.adapters.peft_io import save_adapter
 from lorarec.backbone import Backbone
-from lorarec.commands.options import running
+from lorarec.cli.options import running
 from lorarec.data import Dataset, leave_one_out
 from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
-from lorarec.mixing import mix
+from lorarec.lora import Adapter, mix, read_adapter
+from lorarec.lora.peft_folder import save_adapter
+from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.prompts import Example
 from lorarec.ranking import Ranker, VllmEngine
-from lorarec.ranking.generate import TitleList
+from lorarec.ranking.generation import TitleList
 
 HERE = importlib.util.find_spec("vllm") is not None
 ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
@@ -175,7 +174,7 @@ def test_lists_are_those_of_greedy_torch(
             super().__init__(*arguments)
             written.append(self)
 
-    monkeypatch.setattr("lorarec.ranking.generate.TitleList", Recorded)
+    monkeypatch.setattr("lorarec.ranking.generation.TitleList", Recorded)
     monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
     asked = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:

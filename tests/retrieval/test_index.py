@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorarec.artefacts import read_json, write_json
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.io.artefacts import read_json, write_json
+from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index, nearest
-from lorarec.sequential import NextItemOptions
 
-OPTIONS = NextItemOptions(epochs=15, width=16, depth=1, batch=16, lr=1e-2)
+OPTIONS = NextItemConfig(epochs=15, width=16, depth=1, batch=16, lr=1e-2)
 ITEMS = [f"i{k:02}" for k in range(44)]
 IDS = st.lists(st.sampled_from([*ITEMS, "stranger"]))
 
@@ -74,7 +74,7 @@ def test_without_a_known_history_popularity_remains(index: Index) -> None:
 
 def test_only_the_histories_given_are_learned_from(shop: Dataset) -> None:
     train = pl.DataFrame({"user_id": ["a", "b"], "history": [["i00", "i01"], ["i00", "i02", "i02"]]})
-    found = Index.build(shop, NextItemOptions(epochs=1, width=8), train)
+    found = Index.build(shop, NextItemConfig(epochs=1, width=8), train)
     assert found.record["counts"] == {"items": 44, "users": 2, "interactions": 5}
     assert found.rank("together", ["i00"], 10) == ["i01", "i02"]
     assert set(found.rank("next", ["i00"], 10)) == {"i01", "i02"}
@@ -82,7 +82,7 @@ def test_only_the_histories_given_are_learned_from(shop: Dataset) -> None:
 
 
 @pytest.mark.parametrize("options", [None, OPTIONS])
-def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemOptions | None) -> None:
+def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemConfig | None) -> None:
     made = Index.build(shop, options)
     made.save(tmp_path / "index")
     assert {path.name for path in (tmp_path / "index").iterdir()} == {"index.json", "index.safetensors"}

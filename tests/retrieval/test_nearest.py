@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorarec.retrieval import nearest
-from lorarec.retrieval.nearest import Nearest, best, cells
+from lorarec.retrieval.nearest import NearestVectors, best, cells
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 40))
@@ -29,7 +29,9 @@ def _drawn(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("count", [1, 10, 500])
 def test_exact_search(count: int) -> None:
     vectors, query, blocked = _drawn(300)
-    assert Nearest(vectors).search(query, count, blocked).tolist() == _brute_force(vectors, query, count, blocked)
+    assert NearestVectors(vectors).search(query, count, blocked).tolist() == _brute_force(
+        vectors, query, count, blocked
+    )
 
 
 class TestInvertedFile:
@@ -45,12 +47,12 @@ class TestInvertedFile:
         centres = cells(vectors)
         assert centres is not None
         assert centres.shape == (44, 16)
-        found = Nearest(vectors, centres, probes=44).search(query, 50, blocked)
+        found = NearestVectors(vectors, centres, probes=44).search(query, 50, blocked)
         assert found.tolist() == _brute_force(vectors, query, 50, blocked)
 
     def test_some_cells_find_most_and_nothing_blocked(self) -> None:
         vectors, query, blocked = _drawn(2000)
-        found = Nearest(vectors, cells(vectors), probes=22).search(query, 50, blocked)
+        found = NearestVectors(vectors, cells(vectors), probes=22).search(query, 50, blocked)
         assert len(set(found.tolist()) & set(_brute_force(vectors, query, 50, blocked))) >= 40
         assert not blocked[found].any()
 
@@ -58,7 +60,7 @@ class TestInvertedFile:
         vectors, query, _ = _drawn(2000)
         blocked = np.ones(2000, bool)
         blocked[::100] = False
-        found = Nearest(vectors, cells(vectors), probes=1).search(query, 50, blocked)
+        found = NearestVectors(vectors, cells(vectors), probes=1).search(query, 50, blocked)
         assert found.tolist() == _brute_force(vectors, query, 50, blocked)
 
     def test_without_faiss_the_search_is_exact(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,5 +68,5 @@ class TestInvertedFile:
         centres = cells(vectors)
         monkeypatch.setattr(nearest, "_faiss", lambda: None)
         assert cells(vectors) is None
-        found = Nearest(vectors, centres, probes=1).search(query, 50, blocked)
+        found = NearestVectors(vectors, centres, probes=1).search(query, 50, blocked)
         assert found.tolist() == _brute_force(vectors, query, 50, blocked)

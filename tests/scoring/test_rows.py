@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from lorarec.adapters import AdapterBank, install, read_adapter
 from lorarec.backbone import Backbone
+from lorarec.lora import AdapterBank, inject, read_adapter
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import score_batch
 
@@ -31,7 +31,7 @@ def mixtures_equal_one_prompt_at_a_time(
     builder = PromptBuilder(backbone.tokenizer, readout)
     examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in (1, 3, 2)]
     weights = torch.tensor([[1.0, 0.0], [0.2, 0.8], [0.5, 0.5]])
-    with install(backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
+    with inject(backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
         for gradients in (False, True):
             with torch.set_grad_enabled(gradients):
                 mixed.set_weights(weights)
@@ -56,7 +56,7 @@ def test_activations_beyond_the_budget_are_recomputed(
     builder = PromptBuilder(any_backbone.tokenizer, readout)
     examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in (1, 3)]
     gradients = []
-    with install(any_backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
+    with inject(any_backbone.model, AdapterBank.stack(adapters), "deltas") as mixed:
         for budget in (100_000, 150):
             weights = torch.tensor([[0.9, 0.1], [0.2, 0.8]], requires_grad=True)
             mixed.set_weights(weights)

@@ -26,15 +26,15 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
 import lorarec
-from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
-from lorarec.personal import choose_by_user
+from lorarec.lora import AdapterBank, read_adapter
+from lorarec.personal import train_user_router
 from lorarec.ranking import Ranker
-from lorarec.ranking.catalogue import whole_evidence
+from lorarec.ranking.recommendation import whole_evidence
 from lorarec.serving.app import create_app
 from lorarec.serving.run import Server, listen
-from lorarec.serving.service import Service, ServiceOptions
+from lorarec.serving.service import Service, ServiceConfig
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 COLOURS = ["red", "green", "blue", "black", "white"]
@@ -66,7 +66,7 @@ def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
     ) -> None:
         adapters = [folder.parent / name for name in parts]
         quick = {"crm": "titles", "epochs": 1, "cases": 4}
-        choose_by_user(backbone, adapters, dataset, split, folder, **quick | options)
+        train_user_router(backbone, adapters, dataset, split, folder, **quick | options)
         stir(folder, 0)
 
     return write
@@ -154,7 +154,7 @@ def make_service(offline: Offline, tiny_backbone: Backbone, adapters: Path, tmp_
     """A service with other options than usual."""
 
     def make(**options: Any) -> Service:
-        chosen = ServiceOptions(**{"wait": 0.05, **options})
+        chosen = ServiceConfig(**{"wait": 0.05, **options})
         return Service(tiny_backbone, offline.dataset, adapters, f"sqlite:///{tmp_path / 'histories.db'}", chosen)
 
     return make
@@ -338,7 +338,7 @@ def make_page_service(
     def make(**options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))
         database = f"sqlite:///{tmp_path_factory.mktemp('histories') / 'page.db'}"
-        return Service(model, dataset, folder / "adapters", database, ServiceOptions(**options))
+        return Service(model, dataset, folder / "adapters", database, ServiceConfig(**options))
 
     return make
 

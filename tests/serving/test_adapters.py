@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lorarec.adapters.peft_io import CONFIG
+from lorarec.lora.peft_folder import CONFIG
 from lorarec.serving.service import Service
 
 CANDIDATES = ["x02", "x05", "x29"]
@@ -290,7 +290,7 @@ def test_folders_that_cannot_be_used_break_nothing(
     play: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lorarec.adapters.peft_config.PATTERN_SECONDS", 0.5)
+    monkeypatch.setattr("lorarec.lora.peft_config.PATTERN_SECONDS", 0.5)
     monkeypatch.setattr("lorarec.prompts.sandbox.SECONDS", 0.5)
     (adapters.parent / "secret.txt").write_text("{{ candidate }} S3CRET")
     for kind, change in HOSTILE.items():

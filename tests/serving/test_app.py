@@ -11,7 +11,7 @@ import pytest
 
 from lorarec.errors import LorarecError
 from lorarec.serving import requests
-from lorarec.serving.guard import MAX_BODY
+from lorarec.serving.middleware import MAX_BODY
 from lorarec.serving.requests import MAX_CANDIDATES, MAX_HISTORY
 from lorarec.serving.service import Service
 

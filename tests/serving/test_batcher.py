@@ -10,14 +10,14 @@ import pytest
 
 from lorarec.prompts import Example
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.engine import Row
+from lorarec.serving.engine import ScoringRequest
+from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.problems import Problem
 
 
-def row(tokens: int) -> Row:
+def row(tokens: int) -> ScoringRequest:
     """The scorer below answers with the prompt's length."""
-    return Row(Example([0] * (tokens - 1), [[0]]), builder=None)  # type: ignore[arg-type]
+    return ScoringRequest(Example([0] * (tokens - 1), [[0]]), builder=None)  # type: ignore[arg-type]
 
 
 class Scorer:
@@ -27,7 +27,7 @@ class Scorer:
         self.batches: list[list[int]] = []
         self.may = threading.Event()
 
-    def __call__(self, rows: Sequence[Row]) -> list[np.ndarray]:
+    def __call__(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
         self.may.wait(10)
         self.batches.append([row.example.length for row in rows])
         if any(row.example.length == 13 for row in rows):
@@ -140,7 +140,7 @@ def test_no_more_than_the_limit_is_admitted() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()
         with batcher.admitted(), batcher.admitted():
-            with pytest.raises(Problem) as refused, batcher.admitted():
+            with pytest.raises(ApiError) as refused, batcher.admitted():
                 pass
             assert refused.value.status == 429
             assert int(refused.value.headers["Retry-After"]) >= 1

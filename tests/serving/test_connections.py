@@ -17,8 +17,8 @@ import httpx2
 import pytest
 
 from lorarec.serving.connections import MAX_CHUNKS, ConnectionLimits
-from lorarec.serving.guard import MAX_BODY, Guard
 from lorarec.serving.logs import RateLimit
+from lorarec.serving.middleware import MAX_BODY, AuthMiddleware
 from lorarec.serving.run import Server, listen
 from lorarec.serving.service import Service
 
@@ -262,7 +262,7 @@ def test_a_body_that_trickles_is_ended_with_an_answer() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/rank", "headers": [(b"host", b"localhost")]}
-    asyncio.run(Guard(application, None, body_seconds=0.2)(scope, receive, send))
+    asyncio.run(AuthMiddleware(application, None, body_seconds=0.2)(scope, receive, send))
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
 

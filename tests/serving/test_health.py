@@ -21,7 +21,7 @@ import lorarec
 from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
 from lorarec.serving.health import DatabaseState
-from lorarec.serving.histories import Event, Histories, Unusable
+from lorarec.serving.histories import DatabaseUnusable, Event, Histories
 from lorarec.serving.service import Service
 
 STORED = {"user_id": "u01", "candidates": ["x01"], "adapter": "general"}
@@ -139,7 +139,7 @@ def test_a_full_disk(tmp_path: Path, shop: Any) -> None:
         with (folder / "other").open("wb") as other, suppress(OSError):
             while True:
                 os.write(other.fileno(), b"\1" * 4096)
-        with pytest.raises(Unusable, match=r"full|disk I/O error"):
+        with pytest.raises(DatabaseUnusable, match=r"full|disk I/O error"):
             histories.check()
         (folder / "other").unlink()
         histories.check()
@@ -152,7 +152,7 @@ def test_a_full_disk(tmp_path: Path, shop: Any) -> None:
 def test_the_result_of_a_slow_check_reaches_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come every few seconds, and each check of a locked database fails after three."""
     monkeypatch.setattr("lorarec.serving.health.FRESH_SECONDS", 0.1)
-    faults: list[Unusable | None] = [Unusable("it is locked"), None, None]
+    faults: list[DatabaseUnusable | None] = [DatabaseUnusable("it is locked"), None, None]
 
     class Slow:
         def check(self) -> None:

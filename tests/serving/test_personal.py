@@ -14,16 +14,16 @@ import polars as pl
 import pytest
 import torch
 
-from lorarec.adapters.prompting import prompt_settings
-from lorarec.artefacts import read_json, write_json
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
-from lorarec.personal import Past, PersonalLora, UserChooser
-from lorarec.personal.score import user_scores
+from lorarec.io.artefacts import read_json, write_json
+from lorarec.lora.prompt_record import prompt_settings
+from lorarec.personal import PersonalLora, UserHistory, UserRouter
+from lorarec.personal.scoring import user_scores
 from lorarec.prompts import PromptBuilder, case_examples
-from lorarec.ranking.catalogue import whole_evidence
-from lorarec.serving.service import Service, ServiceOptions
+from lorarec.ranking.recommendation import whole_evidence
+from lorarec.serving.service import Service, ServiceConfig
 
 EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}}
 LISTED = {"readout": "likelihood", "options": {}}
@@ -37,11 +37,11 @@ class Ground:
         self.backbone = backbone
         self.dataset = dataset
         self.folder = folder
-        self.chooser = UserChooser.load(folder / "chosen", backbone, dataset)
+        self.chooser = UserRouter.load(folder / "chosen", backbone, dataset)
 
-    def past(self, user: str) -> Past:
+    def past(self, user: str) -> UserHistory:
         rows = self.dataset.interactions.filter(user_id=user)
-        return Past(user, rows["item_id"].to_list(), rows["timestamp"].to_list())
+        return UserHistory(user, rows["item_id"].to_list(), rows["timestamp"].to_list())
 
     def scores(
         self, weights: torch.Tensor, user: str | None, history: Sequence[str], candidates: Sequence[str]
@@ -95,7 +95,7 @@ def make_service(ground: Ground, adapters: Path, tmp_path: Path) -> Callable[...
     def make(**options: Any) -> Service:
         backbone = replace(ground.backbone, model=copy.deepcopy(ground.backbone.model))
         database = f"sqlite:///{tmp_path / 'histories.db'}"
-        return Service(backbone, ground.dataset, adapters, database, ServiceOptions(**{"wait": 0.05, **options}))
+        return Service(backbone, ground.dataset, adapters, database, ServiceConfig(**{"wait": 0.05, **options}))
 
     return make
 
@@ -185,7 +185,7 @@ def test_events_change_the_weights_of_their_user_alone(
         events = [{"user_id": "u03", "item_id": item, "timestamp": 900} for item in ("x07", "x08")]
         await client.post("/v1/events", json={"events": events})
         past = ground.past("u03")
-        after = Past("u03", [*past.items, "x07", "x08"], [*past.times, 900, 900])
+        after = UserHistory("u03", [*past.items, "x07", "x08"], [*past.times, 900, 900])
         own = ground.chooser.weights(after)
         assert (own - ground.chooser.weights(past)).abs().max() > 1e-3
         scores, answer = await rank(client, body())
@@ -195,7 +195,7 @@ def test_events_change_the_weights_of_their_user_alone(
         torch.testing.assert_close(other, ground.chooser.weights(ground.past("u04")))
         await client.post("/v1/events", json={"events": [{"user_id": "new", "item_id": "x03", "timestamp": 5}]})
         _, answer = await rank(client, body(user_id="new"))
-        torch.testing.assert_close(told(answer), ground.chooser.weights(Past("new", ["x03"], [5])))
+        torch.testing.assert_close(told(answer), ground.chooser.weights(UserHistory("new", ["x03"], [5])))
 
     play(service, scenario)
 
@@ -244,7 +244,7 @@ def test_list_load_reload_and_unload(
         reloaded = (await client.post("/v1/adapters", json={"name": "chosen"})).json()
         assert reloaded["fingerprint"] != loaded["fingerprint"]
         _, answer = await rank(client, body())
-        own = UserChooser.load(adapters / "chosen", ground.backbone, ground.dataset).weights(ground.past("u03"))
+        own = UserRouter.load(adapters / "chosen", ground.backbone, ground.dataset).weights(ground.past("u03"))
         torch.testing.assert_close(told(answer), own)
         for name in ("general", "specific"):
             await client.delete(f"/v1/adapters/{name}")

@@ -149,7 +149,7 @@ def test_a_score_is_told_by_its_parts(
             for item in [answer["candidate"]] if path == "/v1/explain" else answer["ranking"]:
                 assert (item["log_prior"], item[other]) == (0, None)
                 assert item["score"] == item[own]
-        described = (await client.get("/openapi.json")).json()["components"]["schemas"]["Ranked"]["properties"]
+        described = (await client.get("/openapi.json")).json()["components"]["schemas"]["RankedItem"]["properties"]
         assert "`log_odds` or `log_likelihood` plus `log_prior`" in described["score"]["description"]
         assert {"log_odds", "log_likelihood", "log_prior"} <= set(described)
 

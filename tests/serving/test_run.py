@@ -17,8 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec import cli
 from lorarec.backbone import Backbone
+from lorarec.cli import entry as cli
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.serving.histories import Histories

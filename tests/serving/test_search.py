@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lorarec.mixing import mix
-from lorarec.serving.search import Search
+from lorarec.lora import mix
+from lorarec.serving.search import TextSearch
 from lorarec.serving.service import Service
 
 FILMS = ["Amélie", "The Matrix", "Matrix Reloaded, The", "Star Wars", "Wars of the Stars, a Matrix", "ÅNGSTRÖM", "100%"]
@@ -31,16 +31,16 @@ FILMS = ["Amélie", "The Matrix", "Matrix Reloaded, The", "Star Wars", "Wars of 
     ],
 )
 def test_all_words_whatever_their_case_and_accents(query: str, found: list[str]) -> None:
-    assert [FILMS[place] for place in Search(FILMS).places(query, 10)] == found
+    assert [FILMS[place] for place in TextSearch(FILMS).places(query, 10)] == found
 
 
 @example(["\U0001e030"], "", 1)  # a letter of Unicode 15, which not every Python knows
 @given(st.lists(st.text(), max_size=8), st.text(max_size=4), st.integers(1, 9))
 def test_any_text_finds_at_most_the_limit_and_a_text_finds_itself(texts: list[str], query: str, limit: int) -> None:
-    found = Search(texts).places(query, limit)
+    found = TextSearch(texts).places(query, limit)
     assert len(found) == len(set(found)) <= min(limit, len(texts))
     for place, text in enumerate(texts):
-        assert place in Search(texts).places(text, len(texts))
+        assert place in TextSearch(texts).places(text, len(texts))
 
 
 def test_items_users_and_histories(service: Service, play: Any) -> None:

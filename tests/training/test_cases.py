@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorarec.data import Dataset, Evidence, leave_one_out
+from lorarec.data import Cooccurrence, Dataset, leave_one_out
 from lorarec.errors import LorarecError
-from lorarec.training.cases import Cases
-from lorarec.training.options import TrainOptions
+from lorarec.training.cases import TrainingCases
+from lorarec.training.config import TrainingConfig
 
 
 def build(pairs, **options):
-    return Cases(pairs, TrainOptions.build(**{"negatives": 5, "max_history": 3} | options))
+    return TrainingCases(pairs, TrainingConfig.build(**{"negatives": 5, "max_history": 3} | options))
 
 
 def test_every_prefix_once_per_epoch(pair) -> None:
@@ -61,7 +61,9 @@ def test_negatives_by_popularity(items: int) -> None:
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames("skewed", log, catalogue)
     split = leave_one_out(dataset, new_items=0, negatives=3)
-    source = Cases([(dataset, split)], TrainOptions(negatives=1, negative_sampling="popularity", samples=1)).sources[0]
+    source = TrainingCases(
+        [(dataset, split)], TrainingConfig(negatives=1, negative_sampling="popularity", samples=1)
+    ).sources[0]
     counts = Counter(item for history in split.train["history"].to_list() for item in history)
     shares = np.array([counts[title.replace("item ", "i")] + 1 for title in source.titles], dtype=float)
     expected, drawn = np.zeros(len(shares)), np.zeros(len(shares))
@@ -136,7 +138,7 @@ def test_more_candidates_than_items(pair) -> None:
 def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> None:
     dataset, split = pair
     titles = {title: item for item, title in dataset.titles.items()}
-    evidence = Evidence(split.train, dataset.titles)
+    evidence = Cooccurrence(split.train, dataset.titles)
     owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
     told = build([pair], new_items=0, max_history=100)
     for index in range(len(told)):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lorarec.adapters import AdapterBank, read_adapter
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Ranker
 from lorarec.training import train
-from lorarec.training.model import target_layers
+from lorarec.training.scoring_model import target_layers
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 FEW = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}

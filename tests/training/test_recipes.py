@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
-from lorarec.training import TrainOptions, read_recipe
+from lorarec.training import TrainingConfig, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 #: Recipes of `lorarec train`; the others are of tables or launchers.
@@ -13,9 +13,9 @@ LAUNCHERS = ("fsdp.yaml", "deepspeed.yaml")
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipes_hold_options_of_train(name: str) -> None:
-    fields = set(TrainOptions().as_dict())
+    fields = set(TrainingConfig().as_dict())
     recipe = read_recipe(RECIPES / "train" / name, fields | {"backbone", "dtype"})
-    TrainOptions.build(**{name: value for name, value in recipe.items() if name in fields})
+    TrainingConfig.build(**{name: value for name, value in recipe.items() if name in fields})
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -5,13 +5,13 @@ import os
 import pytest
 import torch
 
-from lorarec.adapters import read_adapter
 from lorarec.errors import LorarecError
-from lorarec.locks import only_writer
+from lorarec.io.locks import only_writer
+from lorarec.lora import read_adapter
 from lorarec.prompts import PromptBuilder
 from lorarec.ranking import Ranker
 from lorarec.scoring import score_batch
-from lorarec.training import TrainOptions, train
+from lorarec.training import TrainingConfig, train
 from lorarec.training.run import warmup_steps
 from lorarec.training.validation import Validation
 
@@ -201,11 +201,11 @@ def test_dataset_alone_uses_its_stored_split(shared, pair, tmp_path) -> None:
 def test_validation_is_a_seeded_sample_of_every_dataset(shared, pairs) -> None:
     sources = [pairs("shop"), pairs("store")]
     builder = PromptBuilder(shared.tokenizer)
-    validation = Validation(sources, builder, TrainOptions(eval_users=11))
+    validation = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert len(validation) == 11
-    again = Validation(sources, builder, TrainOptions(eval_users=11))
+    again = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert again.examples == validation.examples
-    alone = Validation(sources, builder, TrainOptions(eval_users=11, token_budget=1))
+    alone = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
     figures = [
         each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, alone)
     ]

@@ -1,5 +1,5 @@
-"""A Hugging Face causal LM; the embedded default and the recipe that made it."""
+"""Language models: change here where causal language models are loaded from and how their weights are identified."""
 
-from lorarec.backbone.load import EMBEDDED, Backbone
+import lazy_loader
 
-__all__ = ["EMBEDDED", "Backbone"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from lorarec.artefacts import file_fingerprint, read_json
+from lorarec.io import file_fingerprint, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Fields of a configuration that are part of the fingerprints of earlier versions.

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
+from lorarec.io import disk_errors
 
 #: A file of any size may unpack to this many bytes.
 FREE_BYTES = 256 << 20

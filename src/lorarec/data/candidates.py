@@ -13,7 +13,7 @@ _EXACT_BELOW_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Interacted:
+class InteractionLookup:
     """Which users touched which items of a catalogue, as sorted integer keys user * n_items + item."""
 
     keys: np.ndarray
@@ -77,7 +77,7 @@ def _without_candidates(no_cases: pl.DataFrame) -> pl.DataFrame:
 
 def _encode(
     cases: pl.DataFrame, interactions: pl.DataFrame, catalogue: pl.Series
-) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, Interacted]:
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, InteractionLookup]:
     item_codes = pl.DataFrame({ITEM: catalogue}).with_row_index("item")
     user_codes = cases.select(pl.col(USER).unique().sort()).with_row_index("user")
     pairs = interactions.select(USER, ITEM).join(user_codes, on=USER).join(item_codes, on=ITEM)
@@ -85,11 +85,11 @@ def _encode(
     coded = cases.join(user_codes, on=USER, maintain_order="left")
     coded = coded.join(item_codes, left_on=TARGET, right_on=ITEM, maintain_order="left")
     users, targets = coded["user"].to_numpy().astype(np.int64), coded["item"].to_numpy().astype(np.int64)
-    return coded.drop("user", "item"), users, targets, Interacted(np.unique(keys), catalogue.len())
+    return coded.drop("user", "item"), users, targets, InteractionLookup(np.unique(keys), catalogue.len())
 
 
 def _draw(
-    users: np.ndarray, untouched: np.ndarray, touched: Interacted, negatives: int, rng: np.random.Generator
+    users: np.ndarray, untouched: np.ndarray, touched: InteractionLookup, negatives: int, rng: np.random.Generator
 ) -> np.ndarray:
     """(cases, negatives) item codes, distinct within a row and untouched by the row's user."""
     drawn = np.empty((len(users), negatives), dtype=np.int64)

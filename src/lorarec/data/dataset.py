@@ -11,11 +11,10 @@ from typing import Any, Self
 
 import polars as pl
 
-from lorarec.artefacts import new_folder, read_json, write_json
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.content_hash import content_hash
+from lorarec.data.hashing import content_hash
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import DATASET
+from lorarec.io import DATASET, new_folder, read_json, write_json
 
 INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64, RATING: pl.Float32})
 

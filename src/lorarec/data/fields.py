@@ -10,7 +10,7 @@ import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.missing import without_missing
-from lorarec.data.tables import Decimal, Ids, TableOptions, row_number
+from lorarec.data.tables import Decimal, Ids, TableFormat, row_number
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 
@@ -43,7 +43,7 @@ def clean_titles(titles: pl.Series) -> pl.Series:
 def clean_interactions(
     raw: pl.DataFrame,
     where: str | Path,
-    options: TableOptions | None = None,
+    options: TableFormat | None = None,
     name_row: Callable[[int], str] = row_number,
 ) -> pl.DataFrame:
     """Write ids as text, timestamps as whole seconds and ratings as float32.
@@ -60,7 +60,7 @@ def clean_interactions(
     Raises:
         LorarecError: an id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
     """
-    options = options or TableOptions()
+    options = options or TableFormat()
     columns = []
     for name in (USER, ITEM):
         ids = clean_ids(raw[name], options.ids)
@@ -77,7 +77,7 @@ def clean_interactions(
 
 
 def without_bad_times(
-    rows: pl.DataFrame, options: TableOptions, name_row: Callable[[int], str] = row_number
+    rows: pl.DataFrame, options: TableFormat, name_row: Callable[[int], str] = row_number
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Remove the rows of `clean_interactions` whose times were dropped, and return the rest with a report of them."""
     if options.bad_times != "drop":

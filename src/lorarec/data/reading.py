@@ -11,7 +11,7 @@ import polars as pl
 
 from lorarec.data.archives import gunzip, gzip_errors
 from lorarec.errors import LorarecError
-from lorarec.progress import track_reading
+from lorarec.io import track_reading
 
 _BLOCK_BYTES = 32 << 20
 _LONGEST_LINE = 64 << 20

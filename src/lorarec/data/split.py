@@ -6,11 +6,10 @@ from typing import Any, Self
 
 import polars as pl
 
-from lorarec.artefacts import new_folder, read_json, write_json
-from lorarec.data.content_hash import content_hash
 from lorarec.data.dataset import read_parquet
+from lorarec.data.hashing import content_hash
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import SPLIT
+from lorarec.io import SPLIT, new_folder, read_json, write_json
 
 WARM, NEW_ITEM = "warm", "new-item"
 

@@ -37,7 +37,7 @@ _TYPED = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")
 
 
 @dataclass(frozen=True)
-class TableOptions:
+class TableFormat:
     r"""How tables are read and what their values mean.
 
     Attributes:
@@ -150,13 +150,13 @@ def row_number(row: int) -> str:
     return f"row {row + 1}"
 
 
-def open_table(path: str | Path, options: TableOptions | None = None) -> Table:
+def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     """Detect the format and columns of a table: a file, which may be gzipped, or a folder of Parquet files.
 
     Raises:
         LorarecError: there is no such file, its format is unknown, or it is empty or damaged.
     """
-    path, options = Path(path), options or TableOptions()
+    path, options = Path(path), options or TableFormat()
     if path.is_dir():
         return _parquet_folder(path)
     if not path.is_file():
@@ -187,7 +187,7 @@ def _head(path: Path) -> bytes:
         return stream.read(_SNIFFED_BYTES)
 
 
-def _dialect(path: Path, suffix: str, head: bytes, options: TableOptions) -> Dialect:
+def _dialect(path: Path, suffix: str, head: bytes, options: TableFormat) -> Dialect:
     separator = options.separator or _SEPARATORS.get(suffix) or _guessed_separator(path, head)
     quote = options.quote or ("none" if separator == "\t" or len(separator) > 1 else "double")
     return Dialect(separator, _QUOTES[quote], multiline=options.quote is not None, header=options.header)

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lorarec.adapters import Adapter
-from lorarec.backbone.load import Backbone
-from lorarec.evaluation.ranker_row import RankerRow
+from lorarec.backbone import Backbone
+from lorarec.evaluation.adapter_scorer import AdapterScorer
+from lorarec.lora import Adapter
 from lorarec.ranking import Ranker
 
 
-class GenerationRow(RankerRow):
+class GenerationScorer(AdapterScorer):
     """Writes a list of titles greedily; a candidate stands where the list names it exactly.
 
     A title of the list that is no candidate loses its place, and a candidate that is not named has no place at all.
@@ -19,7 +19,7 @@ class GenerationRow(RankerRow):
     Args:
         count: titles to write.
         constrained: only candidates not listed yet can be written.
-        options: as `RankerRow` takes; the readout is always `likelihood`.
+        options: as `AdapterScorer` takes; the readout is always `likelihood`.
 
     Attributes:
         gives_places: tells `evaluate` that the row gives places, 1 first, infinite for none.

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lorarec.data.columns import ITEM, TIME, USER
-from lorarec.data.dataset import read_parquet
+from lorarec.data import ITEM, LABEL, TIME, USER, read_parquet
 from lorarec.errors import LorarecError
-from lorarec.personal.few2many import LABEL, PREDICTIONS
+
+#: Name of the file of predicted click probabilities that `personalize` writes into its folder.
+PREDICTIONS = "predictions.parquet"
 
 
 def predictions_file(path: Path) -> Path:

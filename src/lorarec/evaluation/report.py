@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorarec.artefacts import write_json, write_text
-from lorarec.data.splits import NEW_ITEM
-from lorarec.evaluation.picture import ndcg_picture
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, Figure, SettingResult
+from lorarec.data import NEW_ITEM
+from lorarec.evaluation.plot import plot_ndcg
+from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, MetricResult, SettingResult
+from lorarec.io import write_json, write_text
 
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
 NEW_ITEM_NOTE = (
@@ -21,7 +21,7 @@ COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mr
 def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ()) -> None:
     """Write the three files into a folder that exists; `more` are lines for the end of report.md."""
     write_json(folder / METRICS, evaluation.as_dict())
-    ndcg_picture(folder / PICTURE, evaluation)
+    plot_ndcg(folder / PICTURE, evaluation)
     write_text(folder / REPORT, markdown(evaluation) + "".join(f"{line}\n" for line in more))
 
 
@@ -67,7 +67,7 @@ def _table(result: SettingResult) -> list[str]:
     return lines
 
 
-def cell(figure: Figure, best: bool) -> str:
+def cell(figure: MetricResult, best: bool) -> str:
     """A figure with its interval and a star where it is significant; bold if it is the best of its column."""
     mean = f"**{figure.mean:.3f}**" if best else f"{figure.mean:.3f}"
     mark = "*" if figure.significant else ""

@@ -1,25 +1,18 @@
 """What an evaluation found, as values: figures with intervals, by setting and row."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
-
-#: Scores cases (user_id, history, candidates; item ids) with one array of scores per case, higher is better.
-#: A scorer may have an attribute `about`, one line for the report; it is read after scoring. One with a true attribute
-#: `gives_places` returns the candidates' places in place of scores: 1 first, infinite for none.
-Scorer = Callable[[pl.DataFrame], list[np.ndarray]]
 
 CUTOFFS = (1, 3, 5, 10)
-FIGURES = (*(f"ndcg@{k}" for k in CUTOFFS), *(f"hr@{k}" for k in CUTOFFS), "mrr")
+METRIC_NAMES = (*(f"ndcg@{k}" for k in CUTOFFS), *(f"hr@{k}" for k in CUTOFFS), "mrr")
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricResult:
     """Mean over cases, ends of its bootstrap interval, and p of the paired t-test against the compared row.
 
     `p` is None for the compared row itself.
@@ -43,14 +36,14 @@ class RowResult:
     Attributes:
         ranks: (cases,) rank of the true candidate, 1 is best; in the order of the cases. (seeds, cases) of a row that
             was fitted several times.
-        figures: by the names in `FIGURES`.
+        figures: by the names in `METRIC_NAMES`.
         seconds_per_user: wall time of scoring one case.
         about: what the row is.
     """
 
     name: str
     ranks: np.ndarray
-    figures: dict[str, Figure]
+    figures: dict[str, MetricResult]
     seconds_per_user: float
     about: str
 

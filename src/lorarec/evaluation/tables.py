@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorarec.errors import LorarecError
-from lorarec.evaluation.result import SIGNIFICANT, Evaluation, Figure
+from lorarec.evaluation.result import SIGNIFICANT, Evaluation, MetricResult
 
 
 def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
@@ -34,6 +34,6 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
     return table
 
 
-def _cell(figure: Figure, interval: bool) -> str:
+def _cell(figure: MetricResult, interval: bool) -> str:
     mark = "*" if figure.significant else " "
     return f"{figure.mean:.3f}{mark}" + (f" [{figure.low:.3f}, {figure.high:.3f}]" if interval else "")

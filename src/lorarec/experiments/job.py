@@ -1,6 +1,5 @@
 """One row fitted with one seed, or its options tuned: what a process of its own does, and the files it leaves."""
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -9,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 
-from lorarec.artefacts import new_file, read_json, versions, write_json
-from lorarec.data.columns import USER
-from lorarec.evaluation import baseline_rows
-from lorarec.evaluation.measure import ranks_of
-from lorarec.experiments.ground import Ground
-from lorarec.experiments.own_process import alone
+from lorarec.data import USER
+from lorarec.evaluation import target_ranks_of
+from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.recipe import BASELINES, Recipe, table_name
+from lorarec.experiments.subprocess_run import run_in_subprocess
+from lorarec.experiments.systems import SYSTEMS
 from lorarec.experiments.tune import Fit, tune
-from lorarec.systems import SYSTEMS
+from lorarec.io import new_file, read_json, versions, write_json
+from lorarec.recommenders import baseline_scorers
 
 ROWS, SHARED = "rows", "artefacts"
 SETTING, RANK = "setting", "rank"
@@ -65,11 +65,11 @@ def run_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: 
     Raises:
         LorarecError: whatever went wrong, in one line.
     """
-    with alone(threads):
-        run(recipe, Ground.load(recipe), out, job, progress)
+    with run_in_subprocess(threads):
+        run(recipe, ExperimentData.load(recipe), out, job, progress)
 
 
-def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> None:
+def run(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: bool) -> None:
     """Do the job and write its files, the record last.
 
     The best trial is what the row is with the trials' seed: fitted here, it is ranked as well.
@@ -87,10 +87,10 @@ def run(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> 
         _rank(recipe, ground, out, row, best, options, time.perf_counter())
 
 
-def _fitted(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool) -> tuple[Fit, dict[str, Any]]:
+def _fitted(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: bool) -> tuple[Fit, dict[str, Any]]:
     began = time.perf_counter()
     if job.row in BASELINES:
-        scorer = baseline_rows(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row]
+        scorer = baseline_scorers(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row]
         return Fit(scorer, time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
@@ -100,13 +100,15 @@ def _fitted(recipe: Recipe, ground: Ground, out: Path, job: Job, progress: bool)
     return Fit(scorer, time.perf_counter() - began), options
 
 
-def _rank(recipe: Recipe, ground: Ground, out: Path, job: Job, fit: Fit, options: dict[str, Any], began: float) -> None:
+def _rank(
+    recipe: Recipe, ground: ExperimentData, out: Path, job: Job, fit: Fit, options: dict[str, Any], began: float
+) -> None:
     """Rank the test cases of every setting and write the files of a row with one seed."""
     frames: list[pl.DataFrame] = []
     settings: dict[str, dict[str, Any]] = {}
     hashes = ground.candidates()
     for setting, cases in ground.cases.items():
-        ranks, seconds = ranks_of(job.row, fit.scorer, table_name(setting, job.share), cases)
+        ranks, seconds = target_ranks_of(job.row, fit.scorer, table_name(setting, job.share), cases)
         frames.append(
             pl.DataFrame({SETTING: [setting] * len(ranks), USER: cases[USER], RANK: ranks.astype(np.float64)})
         )
@@ -140,8 +142,13 @@ def _peak_mib(job: Job) -> float | None:
     """The largest resident memory of this process so far; None for baselines, which have none of their own."""
     if job.row in BASELINES:
         return None
-    # Linux hands what getrusage tells down from the process that started this one.
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    # On Linux, getrusage also counts the memory of the parent process from before this one was started.
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    import resource  # Windows does not have it
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

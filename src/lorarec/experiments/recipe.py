@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorarec.data.split import NEW_ITEM, WARM
+from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
-from lorarec.evaluation.baselines import INFORMED, RANDOM
-from lorarec.evaluation.result import FIGURES
-from lorarec.experiments.keys import (
+from lorarec.evaluation import METRIC_NAMES
+from lorarec.experiments.recipe_keys import (
     as_read,
     is_number,
     make_lists,
@@ -23,16 +22,16 @@ from lorarec.experiments.keys import (
     options_of,
     read_keys,
 )
-from lorarec.systems import SYSTEMS
-from lorarec.systems.options import refuse_options
+from lorarec.experiments.systems import SYSTEMS
+from lorarec.recommenders import INFORMED_BASELINES, RANDOM, refuse_options
 
-BASELINES = (RANDOM, *INFORMED)
+BASELINES = (RANDOM, *INFORMED_BASELINES)
 SETTINGS = (WARM, NEW_ITEM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
-class Row:
+class RowConfig:
     """One row: a system, its options, and the values among which trials choose.
 
     Attributes:
@@ -67,7 +66,7 @@ class Recipe:
     """
 
     dataset: str
-    rows: dict[str, Row]
+    rows: dict[str, RowConfig]
     general: list[str] = field(default_factory=list)
     split: dict[str, Any] | None = None
     settings: list[str] = field(default_factory=lambda: [WARM])
@@ -130,7 +129,7 @@ def check_domains(given: dict[str, Any]) -> None:
     need("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
 
 
-def _row(row: str, given: Any) -> Row:
+def _row(row: str, given: Any) -> RowConfig:
     where = f"key rows.{row}"
     given = {} if given is None else given
     if not _NAME.fullmatch(row) or row in BASELINES:
@@ -151,12 +150,12 @@ def _row(row: str, given: Any) -> Row:
             refuse_options(SYSTEMS[system], {**options, **tried})
         except LorarecError as error:
             raise LorarecError(f"{where}.{key}: {error}") from error
-    return Row(system, options, tune)
+    return RowConfig(system, options, tune)
 
 
 def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
     tables = [table_name(setting, share) for setting in SETTINGS for share in recipe.shares]
-    for level, known in ((1, names), (2, tables), (3, FIGURES)):
+    for level, known in ((1, names), (2, tables), (3, METRIC_NAMES)):
         for *place, found in _paths(recipe.paper, level):
             if found not in known:
                 where = ".".join(["paper", *place])

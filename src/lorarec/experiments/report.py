@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from lorarec.artefacts import write_json, write_text
-from lorarec.data.split import NEW_ITEM
-from lorarec.evaluation.picture import ndcg_picture
-from lorarec.evaluation.report import NEW_ITEM_NOTE, PICTURE, cell, plain
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT
+from lorarec.data import NEW_ITEM
+from lorarec.evaluation import LEVEL, NEW_ITEM_NOTE, PICTURE, SIGNIFICANT, cell, plain, plot_ndcg
 from lorarec.experiments.table import Table
+from lorarec.io import write_json, write_text
 
 COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 
 
 def write_table(table: Table, folder: Path) -> None:
     """Write the three files into a folder that exists, the JSON last."""
-    ndcg_picture(folder / PICTURE, table.evaluation)
+    plot_ndcg(folder / PICTURE, table.evaluation)
     write_text(folder / "table.md", markdown(table))
     write_json(folder / "table.json", table.as_dict())
 

@@ -7,16 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from lorarec.artefacts import read_json
-from lorarec.experiments.folder import claim
-from lorarec.experiments.ground import Ground
+from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.job import ROWS, Job, run, run_in_process
 from lorarec.experiments.recipe import BASELINES, Recipe
 from lorarec.experiments.report import write_table
+from lorarec.experiments.run_dir import init_run_dir
+from lorarec.experiments.systems import SEEDLESS
 from lorarec.experiments.table import Table, filled_table
-from lorarec.experiments.workers import Processes, Workers
-from lorarec.progress import Progress
-from lorarec.systems import SEEDLESS
+from lorarec.experiments.workers import ProcessWorkers, Workers
+from lorarec.io import Progress, read_json
 
 
 def run_experiment(
@@ -34,17 +33,17 @@ def run_experiment(
     another row of the recipe. A row that fails is left out of the table and named there.
 
     Args:
-        workers: where rows are fitted and how many side by side: one process here without it, `Processes`, or
-            `RayTasks` of `lorarec.experiments.on_ray`.
+        workers: where rows are fitted and how many side by side: one process here without it, `ProcessWorkers`, or
+            `RayWorkers` of `lorarec.experiments.ray_workers`.
         console: is told of each row that is done.
         progress: show how far each row is, in place of how many are done.
 
     Raises:
         LorarecError: unusable data, or `out` belongs to another experiment.
     """
-    out, console, workers = Path(out), console or Console(quiet=True), workers or Processes()
-    ground = Ground.load(recipe)
-    claim(out, ground.identity(recipe), recipe.as_dict())
+    out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
+    ground = ExperimentData.load(recipe)
+    init_run_dir(out, ground.identity(recipe), recipe.as_dict())
     (out / ROWS).mkdir(exist_ok=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     for job in baselines:

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
-from lorarec.artefacts import read_json, versions
-from lorarec.data.columns import USER
+from lorarec.data import USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation import Evaluation, RowResult, SettingResult
-from lorarec.evaluation.measure import case_values, figures_of
-from lorarec.evaluation.result import FIGURES
-from lorarec.experiments.ground import SEED, Ground
+from lorarec.evaluation import METRIC_NAMES, Evaluation, RowResult, SettingResult, metric_results, metrics_per_case
+from lorarec.experiments.experiment_data import SEED, ExperimentData
 from lorarec.experiments.job import Job, read_ranks
 from lorarec.experiments.recipe import Recipe, table_name
+from lorarec.io import read_json, versions
 
 BEST_OTHER = "the best other row by NDCG@1"
 
@@ -69,7 +68,9 @@ class Table:
         return {**found, "source": self.recipe.source, "failed": self.failed}
 
 
-def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Table:
+def filled_table(
+    recipe: Recipe, ground: ExperimentData, out: Path, jobs: Sequence[Job], failed: Mapping[Job, str]
+) -> Table:
     """The table from the files of the jobs that did not fail.
 
     Raises:
@@ -89,10 +90,10 @@ def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job],
                     raise LorarecError(f"row {job.name} ranked other candidate sets of {setting}: delete its files")
             name = table_name(setting, share)
             ranks = {row: np.stack([read_ranks(out, job, setting) for job in of]) for row, of in by_row.items()}
-            values = {row: np.mean([case_values(each) for each in of], axis=0) for row, of in ranks.items()}
+            values = {row: np.mean([metrics_per_case(each) for each in of], axis=0) for row, of in ranks.items()}
             others = {row: recipe.compare_with or best_other(row, values) for row in values}
             known = {row: other if other in values and other != row else None for row, other in others.items()}
-            figures = figures_of(values, known, SEED)
+            figures = metric_results(values, known, SEED)
             rows = {
                 row: RowResult(
                     row,
@@ -123,15 +124,15 @@ def filled_table(recipe: Recipe, ground: Ground, out: Path, jobs: Sequence[Job],
 
 
 def best_other(row: str, values: Mapping[str, np.ndarray]) -> str:
-    """The best row by NDCG@1 but for this one; values as `case_values` gives them."""
-    place = FIGURES.index("ndcg@1")
+    """The best row by NDCG@1 but for this one; values as `metrics_per_case` gives them."""
+    place = METRIC_NAMES.index("ndcg@1")
     return max((other for other in values if other != row), key=lambda other: values[other][:, place].mean())
 
 
 def hardware() -> dict[str, Any]:
     """Cores that this process may use, memory, and the GPU if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    memory = psutil.virtual_memory().total / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cores": cores, "memory_gib": round(memory, 1), "gpu": gpu}
 

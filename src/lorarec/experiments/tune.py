@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lorarec.artefacts import read_json, write_json
 from lorarec.errors import LorarecError
-from lorarec.evaluation import Scorer
-from lorarec.experiments.recipe import Row
-from lorarec.systems import SYSTEMS, Material
+from lorarec.experiments.recipe import RowConfig
+from lorarec.experiments.systems import SYSTEMS
+from lorarec.io import read_json, write_json
+from lorarec.recommenders import Scorer, TrainingData
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Fit:
     seconds: float
 
 
-def tune(row: Row, trials: int, material: Material, kept: Path) -> tuple[list[dict[str, Any]], Fit | None]:
+def tune(row: RowConfig, trials: int, material: TrainingData, kept: Path) -> tuple[list[dict[str, Any]], Fit | None]:
     """Fit a row with random combinations of the values to try, all different.
 
     Args:
@@ -64,7 +64,7 @@ def _worth(trial: dict[str, Any]) -> float:
     return -1 if trial["ndcg@10"] is None else trial["ndcg@10"]
 
 
-def _tried(options: dict[str, Any], system: str, material: Material) -> tuple[dict[str, Any], Fit | None]:
+def _tried(options: dict[str, Any], system: str, material: TrainingData) -> tuple[dict[str, Any], Fit | None]:
     began = time.perf_counter()
     try:
         fit = Fit(SYSTEMS[system](material, **options), time.perf_counter() - began)

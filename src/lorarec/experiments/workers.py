@@ -36,7 +36,7 @@ class Workers(Protocol):
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessWorkers:
     """Processes of this machine, which share the threads that torch would use."""
 
     count: int = 1

@@ -1,6 +1,5 @@
-"""Pure functions of scores: ranks, figures per case, intervals and tests."""
+"""Metrics of rankings and of click probabilities: add a metric, an interval or a test here, as a pure function."""
 
-from lorarec.metrics.ranking import hit_rate, ndcg, reciprocal_rank, target_ranks
-from lorarec.metrics.statistics import bootstrap_interval, paired_t_test
+import lazy_loader
 
-__all__ = ["bootstrap_interval", "hit_rate", "ndcg", "paired_t_test", "reciprocal_rank", "target_ranks"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
-from lorarec.metrics.clicks import EPSILON, log_loss
-from lorarec.mixing import simplex_grid
+from lorarec.lora import simplex_grid
+from lorarec.metrics import EPSILON, log_loss
 
 #: Validation events that choose the weights, and into how many steps the line between the two is divided.
 EVENTS, STEPS = 2000, 20

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from lorarec.conventional.fields import UNKNOWN, Encoder
-from lorarec.data.clicks import TRAIN
+from lorarec.ctr import UNKNOWN, FeatureEncoder
+from lorarec.data import TRAIN
 
 
-def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
+def falls_back(encoder: FeatureEncoder, events: np.ndarray) -> np.ndarray:
     """(events,) True where the router's mean weights are taken, since the recommender's representation of user and
     target lacks one of them.
 
@@ -21,7 +21,7 @@ def falls_back(encoder: Encoder, events: np.ndarray) -> np.ndarray:
     return without_history | ~np.any(known, axis=0)
 
 
-def counts_of_test(encoder: Encoder, test: np.ndarray) -> dict[str, int]:
+def counts_of_test(encoder: FeatureEncoder, test: np.ndarray) -> dict[str, int]:
     """The tested events, those that the training part says little about, and those that fall back."""
     log = encoder.log
     train = log.rows(TRAIN)

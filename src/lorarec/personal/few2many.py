@@ -11,32 +11,28 @@ import polars as pl
 import torch
 from accelerate import PartialState
 
-from lorarec.artefacts import new_folder, refuse_existing, versions, write_json
-from lorarec.backbone.load import Backbone
-from lorarec.conventional import MODELS, Conventional, FitOptions, fit
-from lorarec.data import Dataset
-from lorarec.data.clicks import TEST, VALID, ClickLog, click_log
-from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.backbone import Backbone, title_embeddings
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
+from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import PERSONALIZED
+from lorarec.evaluation import PREDICTIONS
+from lorarec.io import PERSONALIZED, new_folder, refuse_existing, versions, write_json
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
-from lorarec.personal.embeddings import title_embeddings
+from lorarec.personal.config import RETRIEVALS, PersonalizationConfig
+from lorarec.personal.event_rows import EventReader, EventRows
 from lorarec.personal.fallback import counts_of_test
 from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
-from lorarec.personal.options import RETRIEVALS, PersonalizeOptions
-from lorarec.personal.pictures import user_weights_picture
-from lorarec.personal.rows import RowReader, Rows
-from lorarec.personal.score import keep_mean_weights, probabilities
-from lorarec.personal.tune import tune
-from lorarec.personal.users import PERSONAL, USERS, user_representations, user_weights
+from lorarec.personal.plots import plot_user_weights
+from lorarec.personal.scoring import keep_mean_weights, probabilities
+from lorarec.personal.tuning import tune
+from lorarec.personal.user_adapters import PERSONAL, USERS, user_representations, user_weights
 from lorarec.prompts import CLICK
-from lorarec.training.checkpoints import Checkpoints
+from lorarec.training import Checkpoints
 
-CRM, PREDICTIONS, RECORD, WEIGHTS = "crm", "predictions.parquet", "personalize.json", "weights.png"
+CRM, RECORD, WEIGHTS = "crm", "personalize.json", "weights.png"
 DRAWN = 2000
-LABEL = "label"
 RECLORA = "RecLoRA"
 
 
@@ -109,7 +105,7 @@ def personalize(
     Args:
         dataset: every interaction rated, with timestamps that are comparable across users.
         out: the folder to make; OUT.checkpoints keeps finished stages and checkpoints meanwhile.
-        crm: the name of a conventional recommender to fit (see `lorarec.conventional.MODELS`), or the folder of one
+        crm: the name of a conventional recommender to fit (see `lorarec.ctr.MODELS`), or the folder of one
             that was trained on the same clicks.
         shared: train a single LoRA for all users on the same sample as well: prompts with `similar` history (ReLLa),
             with `recent` history (TALLRec), or one of each.
@@ -118,13 +114,13 @@ def personalize(
         progress: show progress bars.
         report: is called with what was made before the folder is put in its place, so that the files that it writes
             into `Personalized.folder` are there with all others or not at all.
-        options: fields of `PersonalizeOptions`.
+        options: fields of `PersonalizationConfig`.
 
     Raises:
         LorarecError: bad ratings or options, training, sample or test events labelled all alike, a recommender
             trained on other data, `out` exists, another run's checkpoints, or a loss that is not finite.
     """
-    chosen = PersonalizeOptions.build(**options)
+    chosen = PersonalizationConfig.build(**options)
     out = Path(out)
     refuse_existing(out, overwrite, PERSONALIZED)
     for how in shared:
@@ -152,11 +148,11 @@ def personalize(
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
             retrieved = embeddings if chosen.id_retrieval == "similar" else None
-            fitting = FitOptions(max_history=chosen.id_history, seed=chosen.seed)
+            fitting = CTRConfig(max_history=chosen.id_history, seed=chosen.seed)
             fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
-        recommender = Conventional.load(stages.folder / CRM, log)
-        reader = RowReader(backbone, recommender, chosen, embeddings)
+        recommender = CTRModel.load(stages.folder / CRM, log)
+        reader = EventReader(backbone, recommender, chosen, embeddings)
         first = recommender.record["model"].upper()
         columns = {first: recommender.score(test, progress).astype(np.float64)}
         told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
@@ -185,7 +181,7 @@ def personalize(
     return Personalized(out, predictions, record)
 
 
-def given_recommender(crm: str | Path, log: ClickLog) -> Conventional | None:
+def given_recommender(crm: str | Path, log: ClickLog) -> CTRModel | None:
     """The recommender in a folder, or None where `crm` is the name of one to be fitted.
 
     Raises:
@@ -195,15 +191,15 @@ def given_recommender(crm: str | Path, log: ClickLog) -> Conventional | None:
         return None
     if not Path(crm).is_dir():
         raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose from {', '.join(MODELS)}")
-    return Conventional.load(crm, log)
+    return CTRModel.load(crm, log)
 
 
 def _predict(
     backbone: Backbone,
-    reader: RowReader,
+    reader: EventReader,
     row: _Row,
-    few: Rows,
-    asked: Sequence[Rows],
+    few: EventRows,
+    asked: Sequence[EventRows],
     stages: Path,
     record: dict[str, Any],
     progress: bool,
@@ -233,7 +229,7 @@ def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log:
     clicked = np.bincount(log.user, log.label) / np.bincount(log.user)
     with PersonalLora.load(saved, backbone) as personal:
         weights = user_weights(personal, users[drawn])
-        user_weights_picture(path, weights, clicked[drawn], list(personal.bank.layers))
+        plot_user_weights(path, weights, clicked[drawn], list(personal.bank.layers))
 
 
 def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorarec.adapters import AdapterBank, Layer
-from lorarec.adapters.layers import dimensions, linear_layers
 from lorarec.errors import LorarecError
-from lorarec.personal.options import TARGETS
+from lorarec.lora import AdapterBank, StackedLayer, dimensions, linear_layers
+from lorarec.personal.config import TARGETS
 
 
 def meta_loras(
@@ -47,7 +46,7 @@ def meta_loras(
         for each in a:
             nn.init.kaiming_uniform_(each, math.sqrt(5))
         scale = torch.full((size,), alpha / rank)
-        layers[name] = Layer(a, torch.zeros(size, height, rank), scale, (rank,) * size)
+        layers[name] = StackedLayer(a, torch.zeros(size, height, rank), scale, (rank,) * size)
     transposed = any(isinstance(layer, Conv1D) for layer in found.values())
     config = {"target_modules": list(targets), "fan_in_fan_out": transposed}
     return AdapterBank(layers, size, config, tuple(f"meta-LoRA {number}" for number in range(1, size + 1)))

@@ -11,13 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lorarec.adapters import FACTORS, AdapterBank, install, save_adapter
-from lorarec.adapters.prompting import write_template
-from lorarec.artefacts import new_folder, versions, write_json
-from lorarec.backbone.load import Backbone
-from lorarec.folder_kinds import ADAPTER, ROUTER
-from lorarec.mixing.choose import evaluation_mode
-from lorarec.mixing.entropy import frozen
+from lorarec.backbone import Backbone
+from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
+from lorarec.lora import FACTORS, AdapterBank, evaluation_mode, frozen, inject, save_adapter, write_template
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 from lorarec.prompts import TemplateText
@@ -73,7 +69,7 @@ class PersonalLora(nn.Module):
         self._given = bank
         with ExitStack() as undo:
             undo.enter_context(frozen(backbone.model))
-            self.mixed = undo.enter_context(install(backbone.model, bank, combine, trainable))
+            self.mixed = undo.enter_context(inject(backbone.model, bank, combine, trainable))
             self._undo = undo.pop_all()
         layers = self.mixed.layers.values() if trainable else ()
         self.factors = nn.ParameterList(factor for layer in layers for factor in (layer.a, layer.b))

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 
-from lorarec.adapters import Adapter, AdapterBank, Layer, read_tensors
-from lorarec.adapters.prompting import prompt_settings
-from lorarec.adapters.record import check_record
-from lorarec.artefacts import read_json
-from lorarec.backbone.load import Backbone
+from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.io import read_json
+from lorarec.lora import Adapter, AdapterBank, StackedLayer, check_record, prompt_settings, read_tensors
 from lorarec.personal.router import Router
 from lorarec.prompts import TemplateText
 
@@ -20,7 +18,7 @@ OPTIONS = ("width", "combine", "temperature", "trainable", "record")
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedPersonalLora:
     """What `PersonalLora.save` wrote.
 
     Attributes:
@@ -36,7 +34,7 @@ class Saved:
     template: str | TemplateText | None
 
 
-def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
+def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
     """Read a folder that `PersonalLora.save` wrote.
 
     Raises:
@@ -69,18 +67,20 @@ def read_saved(folder: str | Path, backbone: Backbone) -> Saved:
         raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
     check_record(folder / SETTINGS, options["record"])
     template = prompt_settings(Adapter({}, {}, meta=options["record"], folder=folder))["template"]
-    return Saved(options, bank, router.eval(), template)
+    return SavedPersonalLora(options, bank, router.eval(), template)
 
 
 def _bank(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> AdapterBank:
     layers = {
-        name: Layer(state[f"bank.{name}.a"], state[f"bank.{name}.b"], torch.tensor(part["scale"]), tuple(part["ranks"]))
+        name: StackedLayer(
+            state[f"bank.{name}.a"], state[f"bank.{name}.b"], torch.tensor(part["scale"]), tuple(part["ranks"])
+        )
         for name, part in settings["layers"].items()
     }
     return AdapterBank(layers, len(settings["names"]), settings["config"], tuple(settings["names"]))
 
 
-def _fits(layer: Layer, size: int) -> bool:
+def _fits(layer: StackedLayer, size: int) -> bool:
     """Whether the tensors of a layer are of one bank of so many adapters."""
     a, b = layer.a, layer.b
     if not a.ndim == b.ndim == 3 or not a.shape[1] == b.shape[2] >= max(layer.ranks):

@@ -1,19 +1,5 @@
-"""The Ranker, generation, recommendation over a whole catalogue, and its explanation."""
+"""Ranking with a backbone and adapters: change here how candidates are ranked, recommended and explained."""
 
-from lorarec.ranking.catalogue import Recommendation, recommend, recommend_next
-from lorarec.ranking.explain import Explanation, Influence, explain
-from lorarec.ranking.generate import generate_titles
-from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.vllm_engine import VllmEngine
+import lazy_loader
 
-__all__ = [
-    "Explanation",
-    "Influence",
-    "Ranker",
-    "Recommendation",
-    "VllmEngine",
-    "explain",
-    "generate_titles",
-    "recommend",
-    "recommend_next",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

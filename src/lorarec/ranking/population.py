@@ -7,16 +7,14 @@ from typing import Any
 
 import polars as pl
 
-from lorarec.adapters import read_adapter
-from lorarec.artefacts import new_file
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, histories_of
-from lorarec.data.columns import HISTORY, USER
-from lorarec.data.tables import open_table
+from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
 from lorarec.errors import LorarecError
-from lorarec.ranking.catalogue import recommend_each, whole_evidence
-from lorarec.ranking.parts import Part
+from lorarec.io import new_file
+from lorarec.lora import read_adapter
+from lorarec.ranking.population_parts import Part
 from lorarec.ranking.ranker import Ranker
+from lorarec.ranking.recommendation import recommend_each, whole_evidence
 from lorarec.retrieval import Index
 
 #: Column of lists, one value for each item -> attribute of `Recommendation`. Of `log_odds` and `log_likelihoods` one
@@ -37,7 +35,7 @@ AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class Job:
+class PopulationConfig:
     """What users are scored with: paths and options alone, so that it can travel to workers that see the same paths.
 
     Attributes:
@@ -58,7 +56,7 @@ class Job:
     pool: int = 100
 
 
-class Scorer:
+class PopulationScorer:
     """Dataset, index and ranker, loaded once for many parts.
 
     Args:
@@ -68,7 +66,7 @@ class Scorer:
         LorarecError: something that the job names is missing, damaged, or does not belong to the rest.
     """
 
-    def __init__(self, job: Job, dataset: Dataset) -> None:
+    def __init__(self, job: PopulationConfig, dataset: Dataset) -> None:
         self._job, self._titles = job, dataset.titles
         adapter = read_adapter(job.adapter) if job.adapter else None
         index = Index.load(job.index, dataset) if job.index else None
@@ -115,11 +113,11 @@ class Scorer:
             rows.write_parquet(path, compression="zstd")
 
 
-class TorchEngine:
-    """Scores part after part in this process; raises as `Scorer` does."""
+class LocalExecutor:
+    """Scores part after part in this process; raises as `PopulationScorer` does."""
 
-    def __init__(self, job: Job, dataset: Dataset) -> None:
-        self._scorer = Scorer(job, dataset)
+    def __init__(self, job: PopulationConfig, dataset: Dataset) -> None:
+        self._scorer = PopulationScorer(job, dataset)
         self.identity = self._scorer.identity
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
@@ -129,7 +127,7 @@ class TorchEngine:
             yield len(part.users)
 
 
-def population(dataset: Dataset, path: str | Path | None = None) -> list[str]:
+def read_population(dataset: Dataset, path: str | Path | None = None) -> list[str]:
     """User ids in order, each once: all of a dataset, or those of a table's column user_id.
 
     Raises:

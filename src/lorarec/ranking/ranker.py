@@ -8,15 +8,13 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from lorarec.adapters import Adapter, fold, read_adapter
-from lorarec.adapters.peft_io import check_backbone
-from lorarec.adapters.prompting import prompt_settings
 from lorarec.backbone import Backbone
-from lorarec.data import Evidence
+from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
-from lorarec.progress import track
+from lorarec.io import track
+from lorarec.lora import Adapter, check_backbone, merge, prompt_settings, read_adapter
 from lorarec.prompts import Example, PromptBuilder, case_examples
-from lorarec.ranking.generate import generate_titles
+from lorarec.ranking.generation import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.scoring import score
 
@@ -38,7 +36,7 @@ class Ranker:
         engine: vLLM with this backbone in it; it scores, and `backbone` stays as it is. torch when None.
 
     Attributes:
-        evidence: whether the adapter was trained to read notes about candidates (see `lorarec.data.Evidence`).
+        evidence: whether the adapter was trained to read notes about candidates (see `lorarec.data.Cooccurrence`).
 
     Raises:
         LorarecError: the adapter is unusable or of another backbone, or the readout is unknown.
@@ -76,7 +74,7 @@ class Ranker:
         )
         self._adapter = chosen
         if chosen is not None and engine is None:
-            self._folded = fold(backbone.model, chosen)
+            self._folded = merge(backbone.model, chosen)
 
     @property
     def readout(self) -> str:
@@ -109,12 +107,14 @@ class Ranker:
         return self.score_examples(examples, progress)
 
     def score_cases(
-        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None, progress: bool = False
+        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None, progress: bool = False
     ) -> list[np.ndarray]:
         """Score rows of ids, one (candidates,) float32 array per row; arguments and errors as for `examples`."""
         return self.score_examples(self.examples(cases, titles, evidence), progress)
 
-    def examples(self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None) -> list[Example]:
+    def examples(
+        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None
+    ) -> list[Example]:
         """Prompts with their branches of rows of ids.
 
         Args:

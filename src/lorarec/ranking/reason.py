@@ -26,7 +26,7 @@ def write_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: st
         ranker: see `can_reason`.
         history: titles, oldest first, each with what it does to the recommended one's score.
         title: what is recommended.
-        note: what the prompt tells of it besides (see `lorarec.data.Evidence`).
+        note: what the prompt tells of it besides (see `lorarec.data.Cooccurrence`).
 
     Returns:
         At most `MAX_TOKENS` tokens as text.

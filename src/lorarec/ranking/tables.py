@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from lorarec.ranking.catalogue import Recommendation
-from lorarec.ranking.explain import Explanation
+from lorarec.ranking.explanation import Explanation
+from lorarec.ranking.recommendation import Recommendation
 
 REASONS = {
     "next": "often follows",

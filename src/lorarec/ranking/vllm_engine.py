@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from lorarec.adapters import Adapter
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.progress import track
+from lorarec.io import track
+from lorarec.lora import Adapter
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.ranking.generate import TitleList
+from lorarec.ranking.generation import TitleList
 from lorarec.ranking.vllm_start import first_line, start_vllm
 
 #: Examples asked for at once: enough to fill vLLM's batches, few enough that their answers fit in memory.

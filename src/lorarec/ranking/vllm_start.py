@@ -5,11 +5,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from lorarec.adapters import Adapter
-from lorarec.adapters.prompting import prompt_settings
-from lorarec.backbone import Backbone
-from lorarec.backbone.load import source_of, weights_dtype
+from lorarec.backbone import Backbone, source_of, weights_dtype
 from lorarec.errors import LorarecError
+from lorarec.lora import Adapter, prompt_settings
 
 #: Tokens beyond the longest prompt, for lists of titles.
 WRITTEN = 512

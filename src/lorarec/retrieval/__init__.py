@@ -1,5 +1,5 @@
-"""The first stage of recommendation: a few candidates for a history, out of a whole catalogue."""
+"""Retrieval of candidates from a whole catalogue: add a source of candidates to the index here."""
 
-from lorarec.retrieval.index import Index, Proposal
+import lazy_loader
 
-__all__ = ["Index", "Proposal"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,18 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from lorarec.artefacts import file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.data import Dataset, histories_of
-from lorarec.data.columns import HISTORY, ITEM
-from lorarec.data.title_vectors import title_vectors
+from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import INDEX
-from lorarec.retrieval.fusion import fuse, take_turns
-from lorarec.retrieval.learnt import Learnt, learn
-from lorarec.retrieval.sources import Popular, Source, recent
-from lorarec.retrieval.titles import Titles
-from lorarec.retrieval.together import Together
-from lorarec.sequential import NextItemOptions
+from lorarec.io import INDEX, file_fingerprint, new_folder, read_json, versions, write_json
+from lorarec.recommenders import NextItemConfig
+from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
+from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source
+from lorarec.retrieval.rank_fusion import fuse, take_turns
+from lorarec.retrieval.source import CandidateSource, PopularSource, recent
+from lorarec.retrieval.title_source import TitleSource
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
 KNOWN = "known"
@@ -73,7 +70,7 @@ class Index:
         items: Sequence[str],
         chosen: csr_matrix,
         words: csr_matrix,
-        learnt: Learnt | None,
+        learnt: NextItemSource | None,
         record: dict[str, Any],
     ) -> None:
         self.items = items
@@ -81,19 +78,19 @@ class Index:
         self.record = record
         self._chosen, self._words, self.learnt = chosen, words, learnt
         counts = np.bincount(chosen.indices, minlength=len(items))
-        self.sources: dict[str, Source] = {
+        self.sources: dict[str, CandidateSource] = {
             **({NEXT: learnt} if learnt else {}),
-            TOGETHER: Together(chosen),
-            TITLE: Titles(words, np.flatnonzero(counts)),
-            NEW: Titles(words, np.flatnonzero(counts == 0)),
-            POPULAR: Popular(counts),
+            TOGETHER: CooccurrenceSource(chosen),
+            TITLE: TitleSource(words, np.flatnonzero(counts)),
+            NEW: TitleSource(words, np.flatnonzero(counts == 0)),
+            POPULAR: PopularSource(counts),
         }
 
     @classmethod
     def build(
         cls,
         dataset: Dataset,
-        options: NextItemOptions | None = None,
+        options: NextItemConfig | None = None,
         histories: pl.DataFrame | None = None,
         progress: bool = False,
     ) -> Self:
@@ -116,7 +113,11 @@ class Index:
         chosen.sum_duplicates()
         chosen.data[:] = 1
         words = title_vectors(list(dataset.titles.values())).astype(np.float32)
-        learnt = learn(np.split(flat, ends[:-1]), len(items), options, progress) if options and options.epochs else None
+        learnt = (
+            fit_next_item_source(np.split(flat, ends[:-1]), len(items), options, progress)
+            if options and options.epochs
+            else None
+        )
         record = {
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
@@ -198,8 +199,8 @@ class Index:
                 raise LorarecError(f"{folder / ARRAYS} is not what {RECORD} says: make it again with `lorarec index`")
             arrays = load_file(folder / ARRAYS)
             chosen, words = (_matrix(name, arrays) for name in ("chosen", "words"))
-            options = record["options"] and NextItemOptions(**record["options"])
-            learnt = Learnt.read(_under("learnt.", arrays), len(items), options) if options else None
+            options = record["options"] and NextItemConfig(**record["options"])
+            learnt = NextItemSource.read(_under("learnt.", arrays), len(items), options) if options else None
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"index {folder} is damaged ({error}): make it again with `lorarec index`") from error
         return cls(items, chosen, words, learnt, record)

@@ -15,7 +15,7 @@ PROBES = 64
 SAMPLE = 64
 
 
-class Nearest:
+class NearestVectors:
     """Search among vectors.
 
     Args:

@@ -13,29 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from lorarec.adapters.origin import made_for
-from lorarec.serving.answering import layer_weights
-from lorarec.serving.answers import (
-    AdapterDetails,
-    Adapters,
-    AdapterState,
-    Explained,
-    Found,
-    Health,
-    Items,
-    Liveness,
-    Ranking,
-    Refusal,
-    Stored,
-    Users,
-)
+from lorarec.lora import made_for
 from lorarec.serving.database import unreachable
-from lorarec.serving.engine import Loaded
-from lorarec.serving.explaining import explain as explain_candidate
-from lorarec.serving.guard import Guard, Measure
+from lorarec.serving.engine import LoadedAdapter
+from lorarec.serving.errors import ApiError, ClientDisconnected
+from lorarec.serving.explanations import explain as explain_candidate
 from lorarec.serving.health import OK
+from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.page import add_page
-from lorarec.serving.problems import ClientGone, Problem
+from lorarec.serving.registry import ADAPTER, PERSONAL
 from lorarec.serving.requests import (
     AdapterName,
     EventsRequest,
@@ -46,8 +32,22 @@ from lorarec.serving.requests import (
     UserId,
     Words,
 )
+from lorarec.serving.responses import (
+    AdapterDetails,
+    AdaptersResponse,
+    AdapterState,
+    ErrorResponse,
+    EventsResponse,
+    ExplainResponse,
+    FoundItem,
+    Health,
+    ItemsResponse,
+    Liveness,
+    RankResponse,
+    UsersResponse,
+)
+from lorarec.serving.scores import layer_weights
 from lorarec.serving.service import Service
-from lorarec.serving.shelf import ADAPTER, PERSONAL
 
 T = TypeVar("T")
 
@@ -72,7 +72,9 @@ _EVERYWHERE = (400, 401, 403, 408, 413)
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Refusal, "description": _DESCRIPTIONS[status]} for status in (*_EVERYWHERE, *statuses)}
+    return {
+        status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]} for status in (*_EVERYWHERE, *statuses)
+    }
 
 
 def create_app(service: Service, key: str | None = None) -> FastAPI:
@@ -92,53 +94,53 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     app = FastAPI(
         title="lorarec", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, description=__doc__
     )
-    app.add_middleware(Guard, key=key)
-    app.add_middleware(Measure, metrics=service.metrics)
+    app.add_middleware(AuthMiddleware, key=key)
+    app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     _add_handlers(app)
     add_page(app)
 
     @app.post("/v1/rank", responses=_refusals(404, 422, 429, 503))
-    async def rank(request: Request, body: RankRequest) -> Ranking:
+    async def rank(request: Request, body: RankRequest) -> RankResponse:
         """Rank candidates for a stored user or a history."""
         return await _while_connected(request, service.rank(body))
 
     @app.post("/v1/recommend", responses=_refusals(404, 422, 429, 503))
-    async def recommend(request: Request, body: RecommendRequest) -> Ranking:
+    async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
         """Recommend items of the whole catalogue that the history does not have."""
         return await _while_connected(request, service.recommend(body))
 
     @app.post("/v1/explain", responses=_refusals(404, 422, 429, 503))
-    async def explain(request: Request, body: ExplainRequest) -> Explained:
+    async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
         """Tell what each item of the history adds to a candidate's score, by leaving it out."""
         return await _while_connected(request, explain_candidate(service, body))
 
     @app.post("/v1/events", responses=_refusals(422, 429, 503))
-    async def events(body: EventsRequest) -> Stored:
+    async def events(body: EventsRequest) -> EventsResponse:
         """Store interactions; the user's next answer reads them."""
         stored = await service.store(body)
-        return Stored(stored=stored, known=len(body.events) - stored)
+        return EventsResponse(stored=stored, known=len(body.events) - stored)
 
     @app.get("/v1/items", responses=_refusals(422, 429))
-    async def items(query: Words = "", limit: Limit = 10) -> Items:
+    async def items(query: Words = "", limit: Limit = 10) -> ItemsResponse:
         """Find items of the catalogue by words of their titles, best match first."""
         return _items(service, await service.find_items(query, limit))
 
     @app.get("/v1/users", responses=_refusals(422, 429))
-    async def users(query: Words = "", limit: Limit = 10) -> Users:
+    async def users(query: Words = "", limit: Limit = 10) -> UsersResponse:
         """Find users of the dataset by parts of their ids; those whom only events told of are not among them."""
-        return Users(users=await service.find_users(query, limit))
+        return UsersResponse(users=await service.find_users(query, limit))
 
     @app.get("/v1/history", responses=_refusals(404, 422, 429, 503))
-    async def history(user_id: UserId, limit: Limit = 10) -> Items:
+    async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:
         """List what a user chose, latest first."""
         return _items(service, await service.latest(user_id, limit))
 
     @app.get("/v1/adapters", responses=_refusals())
-    def adapters() -> Adapters:
+    def adapters() -> AdaptersResponse:
         """List the adapters in memory and those that can be loaded."""
         available = service.shelf.available()
         loaded = [_state(one, available) for one in service.shelf.loaded.values()]
-        return Adapters(loaded=loaded, available=list(available), kinds=available)
+        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available)
 
     @app.post("/v1/adapters", responses=_refusals(404, 422))
     async def load(body: AdapterName) -> AdapterState:
@@ -190,11 +192,11 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     return app
 
 
-def _items(service: Service, found: list[str]) -> Items:
-    return Items(items=[Found(item_id=item, title=service.prompting.title(item)) for item in found])
+def _items(service: Service, found: list[str]) -> ItemsResponse:
+    return ItemsResponse(items=[FoundItem(item_id=item, title=service.prompting.title(item)) for item in found])
 
 
-def _state(one: Loaded, available: Collection[str]) -> AdapterState:
+def _state(one: LoadedAdapter, available: Collection[str]) -> AdapterState:
     return AdapterState(
         name=one.name,
         kind=PERSONAL if one.chooser else ADAPTER,
@@ -213,7 +215,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone
+        raise ClientDisconnected
     finally:
         task.cancel()
         gone.cancel()
@@ -225,8 +227,8 @@ async def _disconnected(request: Request) -> None:
 
 
 def _add_handlers(app: FastAPI) -> None:
-    @app.exception_handler(Problem)
-    async def problem(_: Request, error: Problem) -> Response:
+    @app.exception_handler(ApiError)
+    async def problem(_: Request, error: ApiError) -> Response:
         return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -234,11 +236,11 @@ def _add_handlers(app: FastAPI) -> None:
         # Where a field has alternatives, the error that lies deepest is of the one that was meant.
         deepest = max(error.errors(), key=lambda found: len(_place(found["loc"])))
         field = ".".join(_place(deepest["loc"]))[:MAX_FIELD]  # a client can make up any
-        return JSONResponse(Problem(422, deepest["msg"], field or None).body, 422)
+        return JSONResponse(ApiError(422, deepest["msg"], field or None).body, 422)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return JSONResponse(Problem(error.status_code, error.detail).body, error.status_code, error.headers)
+        return JSONResponse(ApiError(error.status_code, error.detail).body, error.status_code, error.headers)
 
     @app.exception_handler(SQLAlchemyError)
     async def database(_: Request, error: SQLAlchemyError) -> Response:
@@ -248,10 +250,10 @@ def _add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:
-        return JSONResponse(Problem(500, "this should not have happened: the server's log tells more").body, 500)
+        return JSONResponse(ApiError(500, "this should not have happened: the server's log tells more").body, 500)
 
-    @app.exception_handler(ClientGone)
-    async def left(_: Request, error: ClientGone) -> Response:
+    @app.exception_handler(ClientDisconnected)
+    async def left(_: Request, error: ClientDisconnected) -> Response:
         return Response(status_code=499)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lorarec.serving.engine import Row
+from lorarec.serving.engine import ScoringRequest
+from lorarec.serving.errors import ApiError
 from lorarec.serving.health import WatchedThread
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.problems import Problem
 
 #: Seconds of one pass, or of a change of the adapters, after which the worker counts as stuck.
 STUCK_SECONDS = 300.0
@@ -22,7 +22,7 @@ STUCK_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class _Job:
-    row: Row
+    row: ScoringRequest
     scores: asyncio.Future[np.ndarray]
 
 
@@ -48,7 +48,7 @@ class Batcher:
 
     def __init__(
         self,
-        score: Callable[[Sequence[Row]], list[np.ndarray]],
+        score: Callable[[Sequence[ScoringRequest]], list[np.ndarray]],
         token_budget: int,
         wait: float,
         limit: int,
@@ -96,7 +96,7 @@ class Batcher:
         if self._inside >= self._limit:
             self._metrics.rejected.inc()
             seconds = max(1, math.ceil(self._inside * self._seconds_each))
-            raise Problem(429, f"{self._limit} requests are waiting: try again in {seconds} s", None, seconds)
+            raise ApiError(429, f"{self._limit} requests are waiting: try again in {seconds} s", None, seconds)
         self._inside += 1
         self._metrics.inside.set(self._inside)
         try:
@@ -105,7 +105,7 @@ class Batcher:
             self._inside -= 1
             self._metrics.inside.set(self._inside)
 
-    async def score(self, rows: Sequence[Row]) -> list[np.ndarray]:
+    async def score(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
         """Scores (candidates,) of each row; no call comes between rows, cancelling this drops them from the queue."""
         loop = asyncio.get_running_loop()
         jobs = [_Job(row, loop.create_future()) for row in rows]

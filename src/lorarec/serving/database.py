@@ -17,8 +17,8 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
 from lorarec.errors import LorarecError
+from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.problems import Problem
 
 #: Seconds in which a call must be done, from the view of the request that waits for it.
 CALL_SECONDS = 5.0
@@ -179,7 +179,7 @@ class DatabaseCalls:
         """
         if self._inside >= self._limit:
             self._metrics.rejected.inc()
-            raise Problem(429, f"{self._limit} requests wait for the database: try again in 1 s", None, 1)
+            raise ApiError(429, f"{self._limit} requests wait for the database: try again in 1 s", None, 1)
         self._inside += 1
         try:
             async with asyncio.timeout(CALL_SECONDS):
@@ -194,6 +194,6 @@ class DatabaseCalls:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def unreachable() -> Problem:
+def unreachable() -> ApiError:
     """The answer to a request whose call to the database failed."""
-    return Problem(503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1)
+    return ApiError(503, "the database cannot be reached: try again; events with an event_id are stored once", None, 1)

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorarec.adapters import Adapter, AdapterBank, MixedModel, check_backbone, install
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.personal import UserChooser
+from lorarec.lora import Adapter, AdapterBank, MixedModel, check_backbone, inject
+from lorarec.personal import UserRouter
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score, score_batch
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class LoadedAdapter:
     """One version of an adapter or of a user chooser, held in memory; a reload makes another.
 
     Attributes:
         parts: the adapters it consists of, independent of the files they came from; one if it is an adapter.
-        settings: how it must be prompted (`lorarec.adapters.prompting`).
+        settings: how it must be prompted (`lorarec.lora.prompt_record`).
         fingerprint: content hash of its files at the time of loading.
         chooser: mixes the parts for each user; None of an adapter.
     """
@@ -31,7 +31,7 @@ class Loaded:
     parts: tuple[Adapter, ...]
     settings: dict[str, Any]
     fingerprint: str
-    chooser: UserChooser | None = None
+    chooser: UserRouter | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Mixture:
         own: the weights (layers, K) of each chooser's parts for the request's user.
     """
 
-    shares: Mapping[Loaded, float] = field(default_factory=dict)
-    own: Mapping[Loaded, torch.Tensor] = field(default_factory=dict)
+    shares: Mapping[LoadedAdapter, float] = field(default_factory=dict)
+    own: Mapping[LoadedAdapter, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoringRequest:
     """One request as the model sees it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Row:
     mixture: Mixture = field(default_factory=Mixture)
 
 
-class Engine:
+class MultiAdapterEngine:
     """Scores rows of different adapters and mixtures in one pass of the backbone.
 
     Args:
@@ -73,12 +73,12 @@ class Engine:
     def __init__(self, backbone: Backbone, combine: str) -> None:
         self.backbone = backbone
         self.combine = combine
-        self._installed: tuple[Loaded, ...] = ()
+        self._installed: tuple[LoadedAdapter, ...] = ()
         self._stacked: list[Adapter] = []
-        self._places: dict[Loaded, list[int]] = {}
+        self._places: dict[LoadedAdapter, list[int]] = {}
         self._mixed = MixedModel(backbone.model, {})
 
-    def install(self, loaded: Sequence[Loaded]) -> None:
+    def install(self, loaded: Sequence[LoadedAdapter]) -> None:
         """Replace the adapters in the model.
 
         Raises:
@@ -95,7 +95,7 @@ class Engine:
             self._put(before)
             raise
 
-    def _check(self, one: Loaded) -> None:
+    def _check(self, one: LoadedAdapter) -> None:
         for part in one.parts:
             check_backbone(part, self.backbone)
         if one.chooser and one.chooser.combine != self.combine:
@@ -104,15 +104,15 @@ class Engine:
                 f"serve with --combine {one.chooser.combine}"
             )
 
-    def _put(self, loaded: Sequence[Loaded]) -> None:
+    def _put(self, loaded: Sequence[LoadedAdapter]) -> None:
         self._stacked = []
         self._places = {one: [_place(part, self._stacked) for part in one.parts] for one in loaded}
         if loaded:
-            self._mixed = install(self.backbone.model, AdapterBank.stack(self._stacked), self.combine)
+            self._mixed = inject(self.backbone.model, AdapterBank.stack(self._stacked), self.combine)
         self._installed = tuple(loaded)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> list[np.ndarray]:
+    def score(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
         """One (candidates,) float32 array per row: log-odds or log-probabilities, as the row's readout says.
 
         Rows share a pass if their readouts are alike.
@@ -125,7 +125,7 @@ class Engine:
                 found[place] = scores
         return found
 
-    def _pass(self, rows: Sequence[Row]) -> list[np.ndarray]:
+    def _pass(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
         self._mixed.set_weights(self._weights([row.mixture for row in rows]))
         model, examples, builder = self.backbone.model, [row.example for row in rows], rows[0].builder
         if len(rows) == 1:  # in chunks, if it is very long

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from lorarec.serving.histories import Histories, Unreachable, Unusable
+from lorarec.serving.histories import DatabaseUnreachable, DatabaseUnusable, Histories
 
 OK, UNREACHABLE, UNUSABLE = "ok", "unreachable", "unusable"
 #: Seconds that a question waits for the answer of a check; a healthy database needs a few milliseconds.
@@ -87,10 +87,10 @@ class DatabaseState:
     def _ask(self) -> str:
         try:
             self._histories.check()
-        except Unreachable as error:
+        except DatabaseUnreachable as error:
             _LOG.warning("the database cannot be reached: %s", error)
             return UNREACHABLE
-        except Unusable as error:
+        except DatabaseUnusable as error:
             _LOG.warning("the database cannot be used: %s", error)
             return UNUSABLE
         return OK

@@ -8,23 +8,22 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from lorarec.data import Dataset
-from lorarec.data.columns import ITEM, TIME, USER
+from lorarec.data import ITEM, TIME, USER, Dataset
 from lorarec.errors import LorarecError
-from lorarec.personal import Past
+from lorarec.personal import UserHistory
 from lorarec.serving.database import open_engine, open_start_engine
-from lorarec.serving.schema import EVENTS, PROBE, SOURCE, upgrade
+from lorarec.serving.migrations import EVENTS, PROBE, SOURCE, upgrade
 
 _CHUNK = 10_000
 #: Seconds for which a database that had no room for events counts as full, unless it stores later ones.
 FULL_SECONDS = 10.0
 
 
-class Unreachable(Exception):
+class DatabaseUnreachable(Exception):
     """The database does not answer."""
 
 
-class Unusable(Exception):
+class DatabaseUnusable(Exception):
     """The database answers, but not as the service needs it."""
 
 
@@ -104,7 +103,7 @@ class Histories:
         """
         return list(self.past(user, latest).items)
 
-    def past(self, user: str, latest: int) -> Past:
+    def past(self, user: str, latest: int) -> UserHistory:
         """The same with times.
 
         Raises:
@@ -118,7 +117,7 @@ class Histories:
         )
         with self._engine.connect() as connection:
             found = connection.execute(rows).tuples().all()[::-1]
-        return Past(user, [item for item, _ in found], [time for _, time in found])
+        return UserHistory(user, [item for item, _ in found], [time for _, time in found])
 
     def append(self, events: Sequence[Event]) -> int:
         """Store events, all or none, and return how many were new.
@@ -154,7 +153,7 @@ class Histories:
         try:
             connection = self._engine.connect()
         except SQLAlchemyError as error:
-            raise Unreachable(_first_line(error)) from error
+            raise DatabaseUnreachable(_first_line(error)) from error
         with connection:
             try:
                 connection.execute(select(EVENTS.c.id).limit(1))
@@ -162,10 +161,12 @@ class Histories:
                 connection.execute(insert(PROBE), {"moment": int(time.time())})
                 connection.rollback()
             except SQLAlchemyError as error:
-                raise (Unreachable if connection.invalidated else Unusable)(_first_line(error)) from error
+                raise (DatabaseUnreachable if connection.invalidated else DatabaseUnusable)(
+                    _first_line(error)
+                ) from error
         # One row may still fit where the latest events did not.
         if self._full_since is not None and time.monotonic() - self._full_since < FULL_SECONDS:
-            raise Unusable("it is full")
+            raise DatabaseUnusable("it is full")
 
     def close(self) -> None:
         """Close all connections."""

@@ -11,8 +11,8 @@ import uvicorn
 from lorarec.errors import LorarecError
 from lorarec.serving.app import create_app
 from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
-from lorarec.serving.guard import LOCAL
 from lorarec.serving.logs import configure_logging
+from lorarec.serving.middleware import LOCAL
 from lorarec.serving.service import STOP_SECONDS, Service
 
 #: Seconds that requests under way get to finish after SIGTERM or Ctrl+C.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 
-class Search:
+class TextSearch:
     """Texts that hold all words of a query, whatever their case and accents. Safe for many threads.
 
     Args:

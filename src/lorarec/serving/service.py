@@ -8,27 +8,26 @@ from typing import TypeVar
 
 import numpy as np
 
-from lorarec.adapters import FACTORS
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
-from lorarec.data.columns import ITEM, TITLE, USER
+from lorarec.data import ITEM, TITLE, USER, Dataset
 from lorarec.errors import LorarecError
-from lorarec.personal import Past
-from lorarec.ranking.catalogue import log_prior
+from lorarec.lora import FACTORS
+from lorarec.personal import UserHistory
+from lorarec.ranking import log_prior
 from lorarec.retrieval import Index
-from lorarec.serving.answering import ranking
-from lorarec.serving.answers import Ranking
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.database import DatabaseCalls
-from lorarec.serving.engine import Engine, Loaded, Mixture, Row
+from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
+from lorarec.serving.errors import ApiError
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.problems import Problem
-from lorarec.serving.prompting import Case, Prompting
+from lorarec.serving.registry import AdapterRegistry
+from lorarec.serving.request_prompts import RequestCase, RequestPrompts
 from lorarec.serving.requests import EventsRequest, RankRequest, RecommendRequest
-from lorarec.serving.search import Search
-from lorarec.serving.shelf import Shelf
+from lorarec.serving.responses import RankResponse
+from lorarec.serving.scores import ranking
+from lorarec.serving.search import TextSearch
 
 #: Seconds that the service gives its threads to end.
 STOP_SECONDS = 3.0
@@ -37,11 +36,11 @@ STUCK_SECONDS = 60.0
 #: The latest items of a stored history that are read: prompts show fewer, recommendations leave these out.
 MOST_STORED = 10_000
 
-Found = TypeVar("Found", list[str], Past)
+Found = TypeVar("Found", list[str], UserHistory)
 
 
 @dataclass(frozen=True)
-class ServiceOptions:
+class ServiceConfig:
     """How the service runs.
 
     Attributes:
@@ -87,28 +86,28 @@ class Service:
         dataset: Dataset,
         adapters: Path,
         database: str,
-        options: ServiceOptions | None = None,
+        options: ServiceConfig | None = None,
         index: Index | None = None,
     ) -> None:
-        options = options or ServiceOptions()
+        options = options or ServiceConfig()
         if not adapters.is_dir():
             raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
         self._dataset = dataset
         self._pool = options.pool
         self.metrics = Metrics()
-        self._engine = Engine(backbone, options.combine)
-        self.shelf = Shelf(adapters, self._engine, dataset, self.metrics)
+        self._engine = MultiAdapterEngine(backbone, options.combine)
+        self.shelf = AdapterRegistry(adapters, self._engine, dataset, self.metrics)
         self.shelf.open(options.load)
         self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
-        self.prompting = Prompting(backbone, dataset)
+        self.prompting = RequestPrompts(backbone, dataset)
         if any(one.settings["evidence"] for one in self.shelf.loaded.values()):
             self.prompting.evidence()
         # A tokenizer is for one thread at a time.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._index = index or Index.build(dataset)
-        self._titles = Search(dataset.items[TITLE])
+        self._titles = TextSearch(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
-        self._user_ids = Search(self._users)
+        self._user_ids = TextSearch(self._users)
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
@@ -132,7 +131,7 @@ class Service:
             return  # the model is in use
         self._engine.close()
 
-    async def rank(self, request: RankRequest) -> Ranking:
+    async def rank(self, request: RankRequest) -> RankResponse:
         """Put candidates in order.
 
         Raises:
@@ -143,8 +142,8 @@ class Service:
         with self.batcher.admitted():
             return ranking(case, *await self._scores(case, request), self.prompting)
 
-    async def recommend(self, request: RecommendRequest) -> Ranking:
-        """Put the best of what the index proposes in order; see `lorarec.ranking.catalogue.log_prior`.
+    async def recommend(self, request: RecommendRequest) -> RankResponse:
+        """Put the best of what the index proposes in order; see `lorarec.ranking.recommendation.log_prior`.
 
         Raises:
             Problem: as for `rank`.
@@ -153,7 +152,7 @@ class Service:
         with self.batcher.admitted():
             candidates = await asyncio.to_thread(self._propose, whose.history, request)
             if not candidates:
-                return Ranking(ranking=[], mixture={}, personal={})
+                return RankResponse(ranking=[], mixture={}, personal={})
             case = replace(whose, candidates=candidates)
             scores, mixture = await self._scores(case, request)
             found = ranking(case, scores, mixture, self.prompting, log_prior(len(scores)))
@@ -205,21 +204,21 @@ class Service:
         blocked = self._index.blocked(request.allow, request.deny)
         return [proposal.item_id for proposal in self._index.propose(history, self._pool, blocked)]
 
-    async def _history(self, request: RankRequest | RecommendRequest) -> Case:
+    async def _history(self, request: RankRequest | RecommendRequest) -> RequestCase:
         """Whose history a request speaks of, without candidates."""
         if request.history is not None:
-            return Case(None, self.prompting.ids(request.history, "history"), [])
+            return RequestCase(None, self.prompting.ids(request.history, "history"), [])
         assert request.user_id is not None
         past = await self._stored(self.histories.past, request.user_id, MOST_STORED)
-        return Case(request.user_id, past.items, [], past)
+        return RequestCase(request.user_id, past.items, [], past)
 
     async def _stored(self, read: Callable[[str, int], Found], user: str, latest: int) -> Found:
         found = await self._database_calls.run(read, user, latest)
         if not found:
-            raise Problem(404, f"user {user!r} has no history: store events, or send a history", "user_id")
+            raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return found
 
-    async def case(self, request: RankRequest) -> Case:
+    async def case(self, request: RankRequest) -> RequestCase:
         """The items that a request speaks of.
 
         Raises:
@@ -228,15 +227,15 @@ class Service:
         candidates = self.prompting.ids(request.candidates, "candidates")
         return replace(await self._history(request), candidates=candidates)
 
-    async def _scores(self, case: Case, request: RankRequest | RecommendRequest) -> tuple[np.ndarray, Mixture]:
+    async def _scores(self, case: RequestCase, request: RankRequest | RecommendRequest) -> tuple[np.ndarray, Mixture]:
         (scores,), mixture = await self.score(case, request.adapter, lambda *asked: [self.prompting.row(*asked)])
         return scores, mixture
 
     async def score(
         self,
-        case: Case,
+        case: RequestCase,
         adapter: str | dict[str, float] | None,
-        rows: Callable[[Case, Mixture], list[Row]],
+        rows: Callable[[RequestCase, Mixture], list[ScoringRequest]],
     ) -> tuple[list[np.ndarray], Mixture]:
         """Scores (candidates,) of the rows that are made of a case for the mixture a request wants, and that mixture.
 
@@ -244,7 +243,7 @@ class Service:
             Problem: an unknown adapter, or candidates that do not fit.
         """
 
-        def made(shares: dict[Loaded, float]) -> tuple[list[Row], Mixture]:
+        def made(shares: dict[LoadedAdapter, float]) -> tuple[list[ScoringRequest], Mixture]:
             mixture = self.prompting.mixture(case, shares)
             return rows(case, mixture), mixture
 
@@ -254,7 +253,7 @@ class Service:
             try:
                 ready, mixture = await loop.run_in_executor(self._prompt_thread, made, shares)
             except LorarecError as error:
-                raise Problem(422, str(error), "candidates") from error
+                raise ApiError(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile; from here on the queue keeps the order.
             if self.shelf.holds(shares):
                 return await self.batcher.score(ready), mixture

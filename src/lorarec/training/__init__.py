@@ -1,20 +1,5 @@
-"""Training of LoRA adapters: cases and negatives, losses, the trainer, checkpoints."""
+"""Training of LoRA adapters: add a loss, a way to draw training cases or a training option here."""
 
-from typing import TYPE_CHECKING
+import lazy_loader
 
-from lorarec.lazy import lazy_attributes
-
-if TYPE_CHECKING:
-    from lorarec.training.options import TrainOptions, read_recipe
-    from lorarec.training.run import train
-
-__all__ = ["TrainOptions", "read_recipe", "train"]
-
-_HOMES = {
-    "TrainOptions": "lorarec.training.options",
-    "read_recipe": "lorarec.training.options",
-    "train": "lorarec.training.run",
-}
-
-if not TYPE_CHECKING:
-    __getattr__ = lazy_attributes(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

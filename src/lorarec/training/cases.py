@@ -11,16 +11,15 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from lorarec.data import Dataset, Evidence, Split
-from lorarec.data.columns import CANDIDATES, HISTORY, TARGET, USER
+from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.training.options import TrainOptions
+from lorarec.training.config import TrainingConfig
 
 PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainingCase:
     """One training case as titles: the history in time order and the candidates, of which one is the next item.
 
     Attributes:
@@ -33,7 +32,7 @@ class Case:
     notes: list[str]
 
 
-class Source:
+class CaseSampler:
     """The training part of one dataset as arrays.
 
     Negatives are drawn from the items that occur in training or validation, so that items held out as new are
@@ -50,7 +49,7 @@ class Source:
         LorarecError: no user has two training interactions, or all who have leave fewer items than `negatives`.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, options: TrainOptions) -> None:
+    def __init__(self, dataset: Dataset, split: Split, options: TrainingConfig) -> None:
         self.name = dataset.name
         self.options = options
         histories = split.train[HISTORY]
@@ -62,7 +61,7 @@ class Source:
         self.ids = catalogue.to_list()
         self.titles = [dataset.titles[item] for item in self.ids]
         self.users = split.train[USER].to_list()
-        self.evidence = Evidence(split.train, dataset.titles) if options.evidence else None
+        self.evidence = Cooccurrence(split.train, dataset.titles) if options.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
         # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
@@ -101,7 +100,7 @@ class Source:
         chosen = order[np.arange(len(users)) - first_of_user < self.options.prefixes]
         return rng.permutation(self.positions[chosen])
 
-    def case(self, position: int, rng: np.random.Generator) -> Case:
+    def case(self, position: int, rng: np.random.Generator) -> TrainingCase:
         """The case whose target is at `position`, with candidates in random order."""
         user = int(np.searchsorted(self.starts, position, side="right")) - 1
         start, end = self.starts[user], self.starts[user + 1]
@@ -110,7 +109,9 @@ class Source:
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
         notes = self._notes(history.tolist(), candidates, target, self.users[user], rng)
-        return Case([self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes)
+        return TrainingCase(
+            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes
+        )
 
     def _notes(
         self, history: list[int], candidates: list[int], target: int, user: str, rng: np.random.Generator
@@ -141,16 +142,16 @@ class Source:
         return drawn
 
 
-class Cases:
+class TrainingCases:
     """The training cases of all datasets, epoch by epoch.
 
     Attributes:
         quotas: cases of each dataset in one epoch.
     """
 
-    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], options: TrainOptions) -> None:
+    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], options: TrainingConfig) -> None:
         self.options = options
-        self.sources = [Source(dataset, split, options) for dataset, split in datasets]
+        self.sources = [CaseSampler(dataset, split, options) for dataset, split in datasets]
         sizes = np.array([len(source) for source in self.sources])
         shares = sizes / sizes.sum() if options.balance == "size" else np.full(len(sizes), 1 / len(sizes))
         total = options.samples or int(sizes.sum())
@@ -163,7 +164,7 @@ class Cases:
         """Cases in one epoch."""
         return int(self.quotas.sum())
 
-    def case(self, epoch: int, index: int) -> Case:
+    def case(self, epoch: int, index: int) -> TrainingCase:
         """Case `index` of `epoch`; the same one whenever it is asked for."""
         source, position = self.epoch_order(epoch)[index]
         rng = np.random.default_rng([self.options.seed, NEGATIVES, epoch, index])

@@ -8,10 +8,8 @@ from typing import Any
 from accelerate import PartialState
 from transformers.trainer_callback import TrainerState
 
-from lorarec.artefacts import read_json, remove_folder, write_json
-from lorarec.disk import disk_errors
 from lorarec.errors import LorarecError
-from lorarec.locks import only_writer
+from lorarec.io import disk_errors, only_writer, read_json, remove_folder, write_json
 
 RUN = "run.json"
 STATE = "trainer_state.json"

@@ -7,17 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorarec.adapters.origin import trained_on
-from lorarec.adapters.peft_io import CONFIG, META, WEIGHTS, read_adapter, same_tensors
-from lorarec.adapters.prompting import recorded_settings, write_template
-from lorarec.artefacts import new_folder, write_json
-from lorarec.backbone.load import Backbone
+from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import ADAPTER
+from lorarec.io import ADAPTER, new_folder, write_json
+from lorarec.lora import (
+    CONFIG,
+    META,
+    WEIGHTS,
+    read_adapter,
+    recorded_settings,
+    same_tensors,
+    trained_on,
+    write_template,
+)
 from lorarec.prompts import TemplateText
-from lorarec.training.options import TrainOptions
-from lorarec.training.stream import MicroBatches
+from lorarec.training.config import TrainingConfig
+from lorarec.training.micro_batches import MicroBatches
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
@@ -29,7 +35,7 @@ logger = logging.getLogger(__name__)
 def identity(
     backbone: Backbone,
     pairs: Sequence[tuple[Dataset, Split]],
-    options: TrainOptions,
+    options: TrainingConfig,
     template: str | TemplateText | None,
     start_from: str | Path | None,
 ) -> dict[str, Any]:

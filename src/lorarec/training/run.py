@@ -10,19 +10,17 @@ from accelerate import PartialState
 from accelerate.utils import get_int_from_env
 from transformers import TrainingArguments
 
-from lorarec.artefacts import refuse_existing, versions
-from lorarec.backbone.load import Backbone
+from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.folder_kinds import ADAPTER
-from lorarec.progress import Progress
+from lorarec.io import ADAPTER, Progress, refuse_existing, versions
 from lorarec.prompts import PromptBuilder, read_template
-from lorarec.training.cases import Cases
+from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
-from lorarec.training.model import adapted
-from lorarec.training.options import TrainOptions
+from lorarec.training.config import TrainingConfig
+from lorarec.training.micro_batches import MicroBatches
 from lorarec.training.record import LOGS, identity, outcome, write_adapter
-from lorarec.training.stream import MicroBatches
+from lorarec.training.scoring_model import adapted
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
@@ -55,7 +53,7 @@ def train(
             of an uninterrupted run.
         overwrite: replace what is at `out`.
         progress: show the progress on standard error.
-        options: fields of `TrainOptions`.
+        options: fields of `TrainingConfig`.
 
     Returns:
         The adapter folder.
@@ -64,7 +62,7 @@ def train(
         LorarecError: an option is out of range, a dataset has no training cases or too few items, `out` exists,
             `start_from` belongs to another backbone, or the training diverged.
     """
-    chosen = TrainOptions.build(**options)
+    chosen = TrainingConfig.build(**options)
     out = Path(out)
     refuse_existing(out, overwrite, ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
@@ -82,7 +80,7 @@ def train(
         max_title_tokens=chosen.max_title_tokens,
     )
     processes = get_int_from_env(WORLD_SIZE, 1)
-    batches = MicroBatches(Cases(pairs, chosen), builder, chosen, processes)
+    batches = MicroBatches(TrainingCases(pairs, chosen), builder, chosen, processes)
     validation = Validation(pairs, builder, chosen)
     arguments = _arguments(backbone, chosen, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
@@ -106,7 +104,7 @@ def warmup_steps(share: float, steps: int) -> int:
 
 
 def _arguments(
-    backbone: Backbone, options: TrainOptions, batches: MicroBatches, validate: bool, folder: Path, processes: int
+    backbone: Backbone, options: TrainingConfig, batches: MicroBatches, validate: bool, folder: Path, processes: int
 ) -> TrainingArguments:
     every = options.eval_every or -(-batches.steps_per_epoch // 2)
     on_gpu = torch.cuda.is_available() and (processes > 1 or backbone.model.device.type == "cuda")

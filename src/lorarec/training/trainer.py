@@ -1,5 +1,6 @@
 """transformers' Trainer, told how to score, what to seed and what to validate on."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,15 @@ from typing import Any
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback, is_tensorboard_available
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.progress import Progress
+from lorarec.io import Progress
+from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token, pointwise
-from lorarec.training.model import ScoringModel
-from lorarec.training.options import TrainOptions
-from lorarec.training.stream import MicroBatches
+from lorarec.training.micro_batches import MicroBatches
+from lorarec.training.scoring_model import ScoringModel
 from lorarec.training.validation import Validation
 
 
@@ -34,13 +35,13 @@ class AdapterTrainer(Trainer):
         arguments: TrainingArguments,
         batches: MicroBatches,
         validation: Validation | None,
-        options: TrainOptions,
+        options: TrainingConfig,
         progress: Progress,
         logs: Path,
     ) -> None:
         main = arguments.process_index == 0
         callbacks: list[TrainerCallback] = [ProgressCallback(progress)] if main else []
-        if main and is_tensorboard_available():
+        if main and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             callbacks.append(TensorBoardCallback(SummaryWriter(str(logs))))

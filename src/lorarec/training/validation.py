@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from lorarec.data import Dataset, Evidence, Split
-from lorarec.metrics.ranking import ndcg, target_ranks
+from lorarec.data import Cooccurrence, Dataset, Split
+from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.scoring import token_batches
-from lorarec.training.options import TrainOptions
+from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
 
@@ -24,13 +24,13 @@ class Validation:
     """
 
     def __init__(
-        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, options: TrainOptions
+        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, options: TrainingConfig
     ) -> None:
         cases: list[tuple[Example, int]] = []
         for number, (dataset, split) in enumerate(datasets):
             share = (options.eval_users * (number + 1)) // len(datasets) - options.eval_users * number // len(datasets)
             rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
-            evidence = Evidence(split.train, dataset.titles) if options.evidence else None
+            evidence = Cooccurrence(split.train, dataset.titles) if options.evidence else None
             examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
             cases += zip(examples, true_places(rows), strict=True)
         cases.sort(key=lambda case: -case[0].length)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorarec.data.assemble import assemble
-from lorarec.data.sources import read_amazon
+from lorarec.data import read_amazon
+from lorarec.data.assembly import assemble
 from lorarec.errors import LorarecError
 
 USERS = ["A1YJEY40YUW4SE", "A3Z74TDRGD0HU"]

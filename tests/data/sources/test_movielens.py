@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data.assemble import assemble
-from lorarec.data.sources import read_movielens
+from lorarec.data import read_movielens
+from lorarec.data.assembly import assemble
 from lorarec.errors import LorarecError
 
 RATINGS = [("1", "10", 5.0, 978300760), ("1", "11", 3.5, 978300761), ("2", "10", 4.0, 978300762)]

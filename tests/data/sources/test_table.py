@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data.assemble import assemble
-from lorarec.data.sources import read_table
+from lorarec.data import read_table
+from lorarec.data.assembly import assemble
 from lorarec.data.sources.table import Columns
-from lorarec.data.tables import Ids, TableOptions
+from lorarec.data.tables import Ids, TableFormat
 from lorarec.errors import LorarecError
 
 LOG = pl.DataFrame(
@@ -61,7 +61,7 @@ def test_ratings_are_found_without_regard_to_case_and_space(tmp_path: Path, name
 def test_separator_and_no_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("ann;7;1400000000\nbob;7;1400000001\n")
     columns = Columns(user="column_1", item="column_2", time="column_3")
-    rows = read_table(tmp_path / "log.csv", columns=columns, options=TableOptions(";", header=False)).interactions
+    rows = read_table(tmp_path / "log.csv", columns=columns, options=TableFormat(";", header=False)).interactions
     assert rows.rows() == [("ann", "7", 1400000000), ("bob", "7", 1400000001)]
 
 
@@ -150,9 +150,9 @@ def test_ids_that_match_but_for_how_they_are_written(
     )
     with pytest.raises(LorarecError, match=message):
         read_table(log, items)
-    dataset = assemble(read_table(log, items, options=TableOptions(ids=how)))
+    dataset = assemble(read_table(log, items, options=TableFormat(ids=how)))
     assert list(dataset.titles.values()) == ["A", "B"]
-    kept = assemble(read_table(log, items, options=TableOptions(ids="as-written")), keep_untitled=True)
+    kept = assemble(read_table(log, items, options=TableFormat(ids="as-written")), keep_untitled=True)
     assert set(kept.titles) == set(of_log)
 
 
@@ -178,7 +178,7 @@ def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path, suffix:
     path = _write(log, tmp_path / f"log{suffix}")
     with pytest.raises(LorarecError, match=r"no column 'timestamp' for timestamp.*use order=\"file\""):
         read_table(path)
-    dataset = assemble(read_table(path, options=TableOptions(order="file")))
+    dataset = assemble(read_table(path, options=TableFormat(order="file")))
     rows = dataset.interactions.select("user_id", "item_id", "timestamp").rows()
     assert rows == [("a", "y", 1), ("a", "x", 3), ("b", "x", 0), ("b", "z", 2)]
 
@@ -188,7 +188,7 @@ def test_rows_with_bad_times_are_counted_and_named(tmp_path: Path) -> None:
     (log,) = _files(tmp_path, log=f"user_id,item_id,timestamp,title\nu,x,253402300799,T\n{rows}u,y,soon,T\nu,z,,T\n")
     with pytest.raises(LorarecError, match="line 12 has timestamp 'soon'"):
         read_table(log)
-    dataset = assemble(read_table(log, options=TableOptions(bad_times="drop")))
+    dataset = assemble(read_table(log, options=TableFormat(bad_times="drop")))
     report = dataset.info["import"]
     assert report["rows_with_bad_times_dropped"] == 3
     assert report["first_of_them"] == ["line 2", "line 12", "line 13"]

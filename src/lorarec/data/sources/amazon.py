@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 
 from lorarec.data.archives import check_gzip
-from lorarec.data.assemble import Source
+from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
 from lorarec.data.fields import clean_interactions, without_bad_times
 from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
-from lorarec.data.tables import BadTimes, TableOptions
+from lorarec.data.tables import BadTimes, TableFormat
 from lorarec.errors import LorarecError
 
 LICENCE = "no licence of its own; cite the publication named on the data's page"
@@ -32,14 +32,14 @@ def read_amazon(
     *,
     bad_times: BadTimes = "refuse",
     progress: bool = False,
-) -> Source:
+) -> RawLog:
     """Read reviews and, for titles, their metadata.
 
     Args:
         reviews: `reviews_*.json.gz` or ratings-only CSV (2014), `*.json.gz` or ratings-only CSV (2018), `*.jsonl.gz`
             or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
         meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
-        bad_times: see `TableOptions`.
+        bad_times: see `TableFormat`.
         progress: show bars on stderr.
 
     Raises:
@@ -48,14 +48,14 @@ def read_amazon(
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
     raw = _reviews(reviews, progress) if is_json else _ratings_only(reviews)
-    options = TableOptions(bad_times=bad_times)
+    options = TableFormat(bad_times=bad_times)
     rows, report = without_bad_times(clean_interactions(raw, reviews, options), options)
     del raw
     wanted = set(rows[ITEM].unique().to_list())
     no_items = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     items = _metadata(Path(meta), wanted, progress) if meta else no_items
     name = folder_name(re.sub(r"^reviews_|\.(json|jsonl|csv)(\.gz)?$", "", reviews.name))
-    return Source(name, f"Amazon reviews ({reviews.name})", LICENCE, rows, items, report=report)
+    return RawLog(name, f"Amazon reviews ({reviews.name})", LICENCE, rows, items, report=report)
 
 
 def _reviews(path: Path, progress: bool) -> pl.DataFrame:

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.data.archives import unzipped
-from lorarec.data.assemble import Source
+from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_interactions
 from lorarec.data.reading import opened
-from lorarec.data.tables import TableOptions, open_table
+from lorarec.data.tables import TableFormat, open_table
 from lorarec.errors import LorarecError
 
 LICENCE = "GroupLens MovieLens terms of use: see the README of the published folder"
@@ -23,7 +23,7 @@ _FILES = {
 }
 
 
-def read_movielens(path: str | Path) -> Source:
+def read_movielens(path: str | Path) -> RawLog:
     """Read a MovieLens folder or the zip it is published in.
 
     Items get `genres` as readable text; users of 100K and 1M get gender, age, occupation and zip code as published.
@@ -40,7 +40,7 @@ def read_movielens(path: str | Path) -> Source:
         return _read_folder(folder, path.stem)
 
 
-def _read_folder(folder: Path, name: str) -> Source:
+def _read_folder(folder: Path, name: str) -> RawLog:
     if not folder.exists():
         raise LorarecError(f"{folder} does not exist")
     form = next((form for form in _FILES if (folder / form).is_file()), None)
@@ -57,7 +57,7 @@ def _read_folder(folder: Path, name: str) -> Source:
         users = _users(folder / "users.dat", "::", (USER, "gender", "age", "occupation", "zip_code"))
     else:
         interactions, items = _csv(folder)
-    return Source(name, f"MovieLens ({name})", LICENCE, interactions, readable_genres(items), users)
+    return RawLog(name, f"MovieLens ({name})", LICENCE, interactions, readable_genres(items), users)
 
 
 def readable_genres(items: pl.DataFrame) -> pl.DataFrame:
@@ -68,7 +68,7 @@ def readable_genres(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _ratings(path: Path, separator: str) -> pl.DataFrame:
-    table = open_table(path, TableOptions(separator=separator, header=False, quote="none"))
+    table = open_table(path, TableFormat(separator=separator, header=False, quote="none"))
     if len(table.names) != len(_RATING_COLUMNS):
         raise LorarecError(f"{path} does not hold user, item, rating, timestamp on every line")
     rows, name_row = table.read(dict(zip(_RATING_COLUMNS, table.names, strict=True)))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.assemble import Source
+from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
 from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
-from lorarec.data.tables import Ids, Table, TableOptions, open_table
+from lorarec.data.tables import Ids, Table, TableFormat, open_table
 from lorarec.errors import LorarecError
 
 
@@ -40,9 +40,9 @@ def read_table(
     items: str | Path | None = None,
     *,
     columns: Columns | None = None,
-    options: TableOptions | None = None,
+    options: TableFormat | None = None,
     licence: str | None = None,
-) -> Source:
+) -> RawLog:
     """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
@@ -57,7 +57,7 @@ def read_table(
     Raises:
         LorarecError: a file or column is missing, or a value cannot be read.
     """
-    columns, options = columns or Columns(), options or TableOptions()
+    columns, options = columns or Columns(), options or TableFormat()
     path = Path(interactions)
     table = open_table(path, options)
     wanted = {USER: columns.user, ITEM: columns.item}
@@ -86,10 +86,10 @@ def read_table(
         item_table = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
     generic = path.name.split(".")[0] in ("interactions", "ratings")
     name = folder_name(path.absolute().parent.name if generic else path.name.split(".")[0])
-    return Source(name, f"table {path.name}", licence, rows, item_table, report=report)
+    return RawLog(name, f"table {path.name}", licence, rows, item_table, report=report)
 
 
-def _items(path: Path, columns: Columns, options: TableOptions) -> pl.DataFrame:
+def _items(path: Path, columns: Columns, options: TableFormat) -> pl.DataFrame:
     if path.name == "movies.dat":
         return readable_genres(read_movies_dat(path))
     table = open_table(path, options)

@@ -1,0 +1,144 @@
+"""The command line: its verbs, how errors are told, and which messages of the libraries are kept quiet."""
+
+import ctypes
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from lorarec import LorarecError, __version__
+from lorarec.io import disk_reason
+
+# verb -> (module in lorarec.cli, name in it, line of `lorarec --help`), by panel of the help page. The modules
+# are imported when their verb is called: the libraries behind most of them take seconds to load.
+_PANELS = {
+    "Data": {
+        "import": ("data", "import_app", "Turn an interaction log with item titles into a dataset folder."),
+        "describe": ("data", "describe", "Show what a dataset holds: counts, density, lengths, title coverage."),
+        "split": ("data", "split", "Divide a dataset and store its candidate sets."),
+    },
+    "Adapters": {
+        "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
+        "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
+        "personalize": (
+            "personalize",
+            "personalize_app",
+            "Train adapters that are mixed for every user; export a user's.",
+        ),
+        "doctor": ("doctor", "doctor", "Tell how a backbone is scored, and measure that its scores are exact."),
+    },
+    "Ranking": {
+        "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
+        "evaluate-clicks": (
+            "evaluate_clicks",
+            "evaluate_clicks",
+            "Compare columns of click probabilities for the same events.",
+        ),
+        "experiment": ("experiment", "experiment", "Fill a table from a recipe: every compared system, several seeds."),
+        "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
+        "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
+        "explain": ("explain", "explain", "Tell what a recommendation rests on, item by item, and why in words."),
+        "prompt": ("prompt", "prompt", "Print the prompt that an item is scored with, as the model reads it."),
+        "rank": ("rank", "rank", "Recommend items to every user, into Parquet files, on a Ray cluster if need be."),
+        "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
+        "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
+    },
+}
+_VERBS = {verb: (module, name) for verbs in _PANELS.values() for verb, (module, name, _) in verbs.items()}
+
+
+class _LazyGroup(TyperGroup):
+    """A group of placeholders; the one that is called is replaced by the real command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        verb, _, rest = super().resolve_command(ctx, args)
+        return verb, _load(verb) if verb else None, rest
+
+
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorarec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _lorarec(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Recommendation with language models and mixed LoRA adapters."""
+
+
+def _placeholder() -> None:
+    """Stands for a verb on the help page."""
+
+
+for _panel, _verbs in _PANELS.items():
+    for _verb, (_, _, _line) in _verbs.items():
+        app.command(_verb, help=_line, rich_help_panel=_panel)(_placeholder)
+
+
+def _load(verb: str) -> Any:
+    """The command of a verb, made from its function or its own group of verbs."""
+    module, name = _VERBS[verb]
+    found: typer.Typer | Callable[..., Any] = getattr(import_module(f"lorarec.cli.{module}"), name)
+    if module != "data":  # only these verbs load a model
+        _keep_freed_memory()
+    holder = typer.Typer()
+    if isinstance(found, typer.Typer):
+        holder.add_typer(found, name=verb)
+    else:
+        holder.command(verb)(found)
+    return get_group(holder).commands[verb]
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what a pass of the model frees for the next pass.
+
+    It would give it back to the system, which clears it anew for every pass: a seventh of the time of ranking on a CPU.
+    Whoever sets one of glibc's own MALLOC_ variables decides alone.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt, mmap_threshold, trim_threshold = ctypes.CDLL(None).mallopt, -3, -1
+    mallopt(mmap_threshold, 32 * 2**20)  # the most that glibc takes
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+def _tell(message: str) -> int:
+    from rich.console import Console
+
+    line = " ".join(f"error: {message}".splitlines())
+    # Names in files may hold anything: commands to the terminal, or halves of surrogate pairs, which cannot be printed.
+    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    return 2
+
+
+def main() -> None:
+    """Run the command line: exit code 2 with one line on bad input, 130 when interrupted, 1 when a pipe breaks."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except LorarecError as error:
+        sys.exit(_tell(str(error)))
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            sys.exit(_tell(f"{error.filename}: {error.strerror}"))
+        if (reason := disk_reason(error)) is None:
+            raise
+        sys.exit(_tell(f"cannot write: {reason}"))

@@ -1,0 +1,112 @@
+"""The verb `evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from lorarec.cli.options import (
+    BackboneId,
+    Device,
+    Dtype,
+    Engine,
+    Quantization,
+    TrustRemoteCode,
+    require_adapters,
+    running,
+)
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.io import EVALUATION, refuse_existing
+
+
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder; its stored split says who is tested on what.")],
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="A PEFT folder, or NAME=FOLDER; may be given several times.")
+    ] = None,
+    backbone: BackboneId = "embedded",
+    dtype: Dtype = "auto",
+    device: Device = None,
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
+    engine: Engine = "torch",
+    setting: Annotated[
+        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes what the split has.")
+    ] = "both",
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(help="The row that tests compare with; the best of popularity, item-knn and tf-idf.")
+    ] = None,
+    readout: Annotated[
+        Literal["verdict", "likelihood"] | None, typer.Option(help="Instead of what each adapter was trained with.")
+    ] = None,
+    generation: Annotated[
+        Literal["free", "constrained"] | None,
+        typer.Option(help="Let the model write a list of titles instead, as the papers do; constrained to candidates."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and ndcg.png.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample of users and of the intervals.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
+
+    Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
+    --setting warm --out reports/beauty
+    """
+    console, stderr = Console(), Console(stderr=True)
+    named = _named(adapter or [])
+    require_adapters(named.values())
+    if out is not None:
+        refuse_existing(out, overwrite, EVALUATION)
+    data = Dataset.load(dataset)
+    split = load_split(data)
+    from lorarec.evaluation import adapter_scorers, evaluation_table, split_warning
+    from lorarec.evaluation import evaluate as evaluate_rows
+
+    options = (backbone, dtype, device, quantization, trust_remote_code)
+    with running(engine, *options, adapters=list(named.values())) as (model, vllm):
+        rows = adapter_scorers(model, data, split, named, readout, True, generation, vllm)
+        for row in rows.values():
+            warning = row.adapter and split_warning(row.adapter, data, split)
+            if warning:
+                stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        evaluation = evaluate_rows(
+            data,
+            split,
+            rows,
+            settings=None if setting == "both" else [setting],
+            compare_with=compare,
+            out=out,
+            limit=limit,
+            seed=seed,
+            overwrite=overwrite,
+        )
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
+        return
+    for name in evaluation.settings:
+        console.print(evaluation_table(evaluation, name))
+    for name, row in rows.items():
+        if row.dropped:
+            console.print(f"{name}: {row.dropped:,} history items dropped, oldest first, to fit prompts", markup=False)
+    if out is not None:
+        console.print(f"Report written to {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(adapters: list[str]) -> dict[str, Path]:
+    """Row name -> folder; without NAME= the folder's own name."""
+    named: dict[str, Path] = {}
+    for text in adapters:
+        name, mark, folder = text.partition("=")
+        if not mark or Path(text).exists():
+            name, folder = Path(text).resolve().name, text
+        if not name or not folder:
+            raise LorarecError(f"--adapter {text} must be a folder or NAME=FOLDER")
+        if name in named:
+            raise LorarecError(f"two adapters are called {name}: tell them apart with --adapter NAME=FOLDER")
+        named[name] = Path(folder)
+    return named

@@ -1,0 +1,54 @@
+"""The verb `evaluate-clicks`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lorarec.errors import LorarecError
+from lorarec.io import CLICK_EVALUATION, refuse_existing
+
+
+def evaluate_clicks(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="Parquet file, or a folder that `lorarec personalize train` wrote: its predictions.parquet."
+        ),
+    ],
+    compare: Annotated[
+        str | None, typer.Option(help="The row that tests compare with; the last column if unset.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.md.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals and of the test of ECE.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Compare columns of click probabilities for the same events: AUC, LogLoss, ACC and ECE.
+
+    The file has a column `label`, 1 for a click and 0 for none, and for each row of the table a column of probabilities
+    with the row's name. user_id, item_id and timestamp may stand beside them.
+
+    Example: lorarec evaluate-clicks personal/predictions.parquet --compare DIN --out reports/clicks
+    """
+    if not predictions.exists():
+        raise LorarecError(f"{predictions} does not exist: give a Parquet file of predictions")
+    if out is not None:
+        refuse_existing(out, overwrite, CLICK_EVALUATION)
+    from lorarec.evaluation import click_table, predictions_file, read_predictions, write_click_report
+    from lorarec.evaluation import evaluate_clicks as evaluate_rows
+
+    file = predictions_file(predictions)
+    labels, rows = read_predictions(file)
+    evaluation = evaluate_rows(labels, rows, compare or list(rows)[-1], seed)
+    if out is not None:
+        write_click_report(evaluation, file, out, overwrite)
+    if as_json:
+        typer.echo(json.dumps(evaluation.as_dict(), indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(click_table(evaluation, file.name))
+    if out is not None:
+        console.print(f"Report written to {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)

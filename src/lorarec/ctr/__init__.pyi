@@ -1,0 +1,12 @@
+from .ctr_model import RECORD as RECORD
+from .ctr_model import WEIGHTS as WEIGHTS
+from .ctr_model import CTRModel as CTRModel
+from .features import UNKNOWN as UNKNOWN
+from .features import FeatureEncoder as FeatureEncoder
+from .network import CTRNetwork as CTRNetwork
+from .registry import MODELS as MODELS
+from .retriever import Retriever as Retriever
+from .trainer import CTRConfig as CTRConfig
+from .trainer import fit as fit
+from .two_towers import TwoTowers as TwoTowers
+from .two_towers import fit_two_towers as fit_two_towers

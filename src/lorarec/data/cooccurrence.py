@@ -1,0 +1,120 @@
+"""What other users' histories say about a candidate, in a word that a prompt can hold."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+
+from lorarec.data.columns import HISTORY, USER
+from lorarec.data.tfidf import title_vectors
+
+#: Share of the catalogue that was chosen most often together with the history, and the word for items in it.
+LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently", 0.1: "often", 0.3: "sometimes"}
+NEW, SILENT = "new", ""
+#: Users of a history's items who are asked at most, so that popular items cost no more than others.
+MOST_USERS = 4096
+#: Known items whose evidence a new one borrows.
+SIMILAR = 5
+
+
+class Cooccurrence:
+    """How often other users chose a candidate together with the items of a history, as one word.
+
+    For every item of the catalogue, pairs (user, item of the history) are counted whose user has the item as well. The
+    word tells the place of the candidate in the order of these counts, as a share of the catalogue. So it means the
+    same among a thousand items as among a million, and a model that learns in some domains to read it can read it in
+    others. Nothing is said beyond the first 30%. Items without any interaction are called new, and borrow the counts of
+    the known items with the most similar titles: the mean over five of them, weighed by the cosine of TF-IDF vectors.
+
+    Args:
+        train: user_id and history (item ids), one row per user: the training part of a split.
+        titles: item id -> title, of new items as well.
+    """
+
+    def __init__(self, train: pl.DataFrame, titles: Mapping[str, str]) -> None:
+        histories = train[HISTORY]
+        self._user = {user: row for row, user in enumerate(train[USER].to_list())}
+        flat = histories.explode().drop_nulls()
+        catalogue = flat.unique(maintain_order=True)
+        self._row = {item: row for row, item in enumerate(catalogue.to_list())}
+        items = flat.cast(pl.Enum(catalogue)).to_physical().to_numpy() if len(flat) else np.empty(0, np.int64)
+        users = np.repeat(np.arange(len(histories)), histories.list.len().fill_null(0).to_numpy())
+        self._items_of = csr_matrix((np.ones(len(users), np.int32), (users, items)), (len(histories), len(catalogue)))
+        self._items_of.sum_duplicates()
+        self._users_of = self._items_of.tocsc()
+        self._title_row = {item: row for row, item in enumerate(titles)}
+        self._words = title_vectors(list(titles.values()))
+        self._known = np.array([self._title_row[item] for item in self._row], np.int64)
+        self._known_words = self._words[self._known]
+        self._similar = lru_cache(maxsize=1 << 16)(self._most_similar)
+
+    def notes(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        user: str | None = None,
+        hidden: Sequence[bool] | None = None,
+    ) -> list[str]:
+        """One word for each candidate, empty where there is nothing to say.
+
+        Args:
+            history: item ids.
+            candidates: item ids.
+            user: whose history it is; the user's own choices do not count, since in training the target is one.
+            hidden: whether to call each candidate new, so that training meets new items.
+
+        Returns:
+            One of `LEVELS`' words or nothing for a known item, "new" and such a word or "new" alone for a new one.
+        """
+        own = -1 if user is None else self._user.get(user, -1)
+        counts = self._counts(history, own)
+        ordered = np.sort(counts[counts > 0])
+        found = []
+        for place, item in enumerate(candidates):
+            row = self._row.get(item)
+            if row is None or (hidden is not None and hidden[place]) or not self._chosen_by_others(row, own):
+                similar, weights = self._similar(item)
+                word = _word(float(counts[similar] @ weights), ordered, len(counts))
+                found.append(f"{NEW}, {word}" if word else NEW)
+            else:
+                found.append(_word(counts[row], ordered, len(counts)))
+        return found
+
+    def _most_similar(self, item: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the known items whose titles are most similar to that of another item, and weights that sum to 1."""
+        if item not in self._title_row or not len(self._known):
+            return np.empty(0, np.int64), np.empty(0)
+        cosines = (self._known_words @ self._words[self._title_row[item]].T).toarray()[:, 0]
+        cosines[self._known == self._title_row[item]] = 0
+        nearest = np.argsort(-cosines, kind="stable")[:SIMILAR]
+        total = cosines[nearest].sum()
+        return nearest, cosines[nearest] / total if total else np.zeros(len(nearest))
+
+    def _counts(self, history: Sequence[str], own: int) -> np.ndarray:
+        """(items,) how many pairs (user, item of the history) have a user who has the item; 0 for the history."""
+        rows = [self._row[item] for item in dict.fromkeys(history) if item in self._row]
+        users = self._users_of[:, rows].indices
+        users = users[users != own]
+        users = users[asked(len(users))]
+        counts = np.bincount(self._items_of[users].indices, minlength=self._items_of.shape[1])
+        counts[rows] = 0
+        return counts
+
+    def _chosen_by_others(self, row: int, own: int) -> bool:
+        users = self._users_of.indices[self._users_of.indptr[row] : self._users_of.indptr[row + 1]]
+        return len(users) > 1 or (len(users) == 1 and users[0] != own)
+
+
+def asked(users: int) -> slice:
+    """Which of so many users are asked what else they chose: at most `MOST_USERS`, evenly spread."""
+    return slice(None, None, -(-users // MOST_USERS) or 1)
+
+
+def _word(count: float, ordered: np.ndarray, items: int) -> str:
+    """The level of a count among the positive ones of the catalogue, in rising order."""
+    if count <= 0:
+        return SILENT
+    ahead = len(ordered) - np.searchsorted(ordered, count)
+    return next((word for share, word in LEVELS.items() if ahead <= share * items), SILENT)

@@ -1,0 +1,89 @@
+"""What a dataset looks like in figures and in a picture."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.data.dataset import Dataset
+from lorarec.io import new_file
+
+_EARLIEST_MOMENT = 10**8  # 1973; smaller timestamps are positions in a sequence
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Counts, density, lengths, title coverage and time span.
+
+    Returns:
+        name, fingerprint, source, licence, filters; users, items, interactions; density (share of all user-item pairs,
+        repeats counted once); interactions_per_user and interactions_per_item (mean, median, min, max);
+        users_below_three_interactions; title_coverage (share of items whose title is not merely their id);
+        time_span (first, last: ISO 8601 text in UTC, or whole numbers where timestamps are positions).
+    """
+    rows = dataset.interactions
+    per_user, per_item = _lengths(rows, USER), _lengths(rows, ITEM)
+    pairs = rows.select(pl.struct(USER, ITEM).n_unique()).item()
+    titled = (dataset.items[TITLE] != dataset.items[ITEM]).sum()
+    known = {key: dataset.info.get(key) for key in ("source", "licence", "filters")}
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        **known,
+        "users": len(per_user),
+        "items": dataset.items.height,
+        "interactions": rows.height,
+        "density": pairs / (len(per_user) * dataset.items.height),
+        "interactions_per_user": _summary(per_user),
+        "interactions_per_item": _summary(per_item),
+        "users_below_three_interactions": int((per_user < 3).sum()),
+        "title_coverage": titled / dataset.items.height,
+        "time_span": _time_span(rows[TIME]),
+    }
+
+
+def plot_lengths(dataset: Dataset, out: str | Path) -> None:
+    """Write a PNG: how many users have how many interactions, and how many items.
+
+    Raises:
+        LorarecError: the picture cannot be written.
+    """
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, column, who in zip(axes, (USER, ITEM), ("user", "item"), strict=True):
+        lengths = _lengths(dataset.interactions, column)
+        edges = np.unique(np.geomspace(lengths.min(), lengths.max() + 1, 30).round()) - 0.5
+        axis.hist(lengths, bins=edges, color="#3b6ea5")
+        axis.set(xscale="log", yscale="log", xlabel=f"interactions per {who}", ylabel=f"number of {who}s")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.axvline(np.median(lengths), color="#c44e52", linewidth=1, label=f"median {np.median(lengths):g}")
+        axis.legend(frameon=False)
+    figure.suptitle(f"{dataset.name}: {dataset.interactions.height:,} interactions")
+    with new_file(out) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def _lengths(rows: pl.DataFrame, column: str) -> np.ndarray:
+    return rows.group_by(column).len()["len"].to_numpy()
+
+
+def _summary(lengths: np.ndarray) -> dict[str, float]:
+    return {
+        "mean": float(lengths.mean()),
+        "median": float(np.median(lengths)),
+        "min": int(lengths.min()),
+        "max": int(lengths.max()),
+    }
+
+
+def _time_span(times: pl.Series) -> dict[str, str | int]:
+    first, last = int(times.min() or 0), int(times.max() or 0)  # type: ignore[arg-type]
+    if last < _EARLIEST_MOMENT:
+        return {"first": first, "last": last}
+    return {name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in (("first", first), ("last", last))}

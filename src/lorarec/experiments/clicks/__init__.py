@@ -1,6 +1,0 @@
-"""RecLoRA's tables (arXiv 2408.03533) from a recipe: every row on the same cut by global time and the same events."""
-
-from lorarec.experiments.clicks.recipe import ClicksRecipe, read_clicks
-from lorarec.experiments.clicks.run import run_clicks
-
-__all__ = ["ClicksRecipe", "read_clicks", "run_clicks"]

@@ -1,0 +1,253 @@
+"""Artefacts on disk: atomic writing of files and folders, fingerprints of contents, versions of packages."""
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lorarec.errors import LorarecError
+from lorarec.io.disk import disk_errors, exchange, sync, sync_folder
+from lorarec.io.folder_kinds import FolderKind
+from lorarec.io.locks import ASIDE, only_writer, remove_leftovers, temporary_sibling
+
+#: Packages whose versions are recorded because results depend on them.
+PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
+
+
+def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> None:
+    """Refuse an output folder that `new_folder` would refuse, before long work is done.
+
+    Args:
+        overwrite: allow a folder of this kind that lorarec wrote.
+        kind: the kind of the folder to write; required to overwrite one.
+
+    Raises:
+        LorarecError: `out` is a file, or a folder that is not empty and must not be overwritten, is of another kind or
+            contains files that lorarec does not write.
+    """
+    out = Path(out)
+    remove_leftovers(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
+    if kind is None or not out.is_dir() or not (out / kind.marker).is_file():
+        what = (
+            f"no {kind.name} folder written by lorarec (it has no {kind.marker})" if kind else "not written by lorarec"
+        )
+        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another --out, or remove it yourself")
+    if (foreign := kind.foreign_file(out)) is not None:
+        raise LorarecError(
+            f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
+            "choose another --out"
+        )
+
+
+@contextmanager
+def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None = None) -> Iterator[Path]:
+    """Yield a temporary sibling of `out` that becomes `out` when the block ends without an error.
+
+    An existing folder stays until the new one is complete and on the disk; then both are exchanged in one step. In
+    Markdown and JSON files the path of the temporary folder is replaced by `out`. Leftovers of killed runs beside `out`
+    are removed.
+
+    Args:
+        out: the folder to make. Its parents are created; if it is a symbolic link, its target is made.
+        overwrite: replace an existing folder of this kind; without it an existing, non-empty `out` is an error, even
+            one that appears while the block runs.
+        kind: the kind of the folder; required to overwrite one.
+
+    Raises:
+        LorarecError: `out` exists and must not be replaced (see `refuse_existing`), or the disk cannot be written to.
+    """
+    out = Path(out)
+    refuse_existing(out, overwrite, kind)
+    target = Path(os.path.realpath(out))
+    with disk_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = temporary_sibling(target, is_folder=True)
+    try:
+        with disk_errors(out, temporary):
+            yield temporary
+            _rename_in_texts(temporary, out)
+            temporary.chmod(0o755)
+            replace_folder(temporary, out, kind if overwrite else None)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that becomes `path` when the block ends without an error.
+
+    If several processes write the same path, each has its own temporary file and the last one to finish wins. Leftovers
+    of killed runs are removed.
+
+    Raises:
+        LorarecError: the disk cannot be written to.
+    """
+    path = Path(path)
+    temporary = lock = None
+    try:
+        with disk_errors(path):
+            remove_leftovers(path)
+            temporary, lock = temporary_sibling(path, is_folder=False)
+        with disk_errors(path, temporary):
+            yield temporary
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> None:
+    """Flush a complete folder to the disk, rename it to `out`, and remove the previous `out`.
+
+    The rename fails if `out` is not empty, so a folder that appears at the last moment is not lost either. A previous
+    folder that may be overwritten is exchanged with the new one in one step. On disks that cannot do so it is moved
+    aside first, and the next run restores it if the process is killed in between.
+
+    Args:
+        made: the complete folder, on the same disk as `out`.
+        out: the path that it gets.
+        kind: the kind of the previous folder, if it may be overwritten.
+
+    Raises:
+        LorarecError: `out` exists and must not be overwritten.
+        OSError: the disk cannot be written to.
+    """
+    target = Path(os.path.realpath(out))
+    sync_folder(made)
+    if sys.platform == "win32" and target.is_dir() and not any(target.iterdir()):
+        target.rmdir()  # Windows does not rename a folder to the name of another, even of an empty one
+    try:
+        made.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if kind is None:
+            message = f"{out} was created by another process meanwhile: choose another --out or pass --overwrite"
+            raise LorarecError(message) from None
+        refuse_existing(out, True, kind)
+        _exchange_folders(made, target)
+    sync(target.parent)
+
+
+def _exchange_folders(made: Path, target: Path) -> None:
+    former, lock = temporary_sibling(target, is_folder=True)
+    os.close(lock)
+    if exchange(made, target):
+        made.rename(former)
+    else:
+        shutil.rmtree(former, ignore_errors=True)
+        former = former.with_suffix(ASIDE)
+        with only_writer(target):  # so that no other process restores it meanwhile
+            target.rename(former)
+            try:
+                made.rename(target)
+            except OSError:
+                former.rename(target)
+                raise
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder by renaming it first, so that a kill never leaves part of it under its name."""
+    remove_leftovers(folder)
+    aside, lock = temporary_sibling(folder, is_folder=True)
+    aside.rmdir()  # only its name is needed, and Windows does not rename a folder to a name that is taken
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    else:
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _rename_in_texts(temporary: Path, out: Path) -> None:
+    old, new = str(temporary), str(out)
+    pairs = {written(old): written(new) for written in (str, _in_json, _in_markdown)}
+    for path in temporary.rglob("*"):
+        if path.suffix not in (".json", ".md"):
+            continue
+        before = text = path.read_text(encoding="utf-8")
+        for one, other in pairs.items():
+            text = text.replace(one, other)
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([|*_])", r"\\\1", text)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text through a temporary sibling, so that a reader never sees half of it.
+
+    Raises:
+        LorarecError: the disk cannot be written to.
+    """
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        LorarecError: the file is missing, is not JSON, or is nested too deep.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LorarecError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise LorarecError(f"{path} is not readable JSON: {error}") from error
+    except RecursionError:
+        raise LorarecError(f"{path} is not readable JSON: it is nested too deep") from None
+
+
+def file_fingerprint(*paths: str | Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 over the contents of the files in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages in `PACKAGES`."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # lorarec run from a source tree
+            continue
+    return found

@@ -1,0 +1,162 @@
+"""K adapters of one backbone, stacked layer by layer, and the two rules that merge them into one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, read_adapter
+from lorarec.lora.truncation import truncate_rank
+
+FACTORS, DELTAS = RULES = ("factors", "deltas")
+
+#: One weight per adapter, (K,), for the whole model or per layer name.
+Weights = torch.Tensor | Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StackedLayer:
+    """The stacked adapters of one linear layer.
+
+    Attributes:
+        a: (K, rank, in); zero rows where an adapter has a lower rank or leaves the layer alone.
+        b: (K, out, rank), zero columns likewise.
+        scale: (K,) alpha / rank of each.
+        ranks: each adapter's own rank, 0 where it leaves the layer alone.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: torch.Tensor
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AdapterBank:
+    """Stacked adapters by layer name.
+
+    Attributes:
+        layers: layer name -> its stack.
+        size: number K of adapters.
+        config: the choice of layers in PEFT's terms, when all adapters share one.
+        names: what to call the adapters in messages and pictures.
+    """
+
+    layers: dict[str, StackedLayer]
+    size: int
+    config: dict[str, Any]
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_folders(cls, folders: Sequence[str | Path], backbone: Backbone | None = None) -> "AdapterBank":
+        """Read PEFT folders and stack them.
+
+        Raises:
+            LorarecError: an adapter cannot be read or belongs to another backbone.
+        """
+        return cls.stack([read_adapter(folder, backbone) for folder in folders])
+
+    @classmethod
+    def stack(cls, adapters: Sequence[Adapter]) -> "AdapterBank":
+        """Stack adapters that adapt layers of the same backbone, in float32 unless all are in float64.
+
+        Raises:
+            LorarecError: no adapter, or two adapt the same layer with different sizes.
+        """
+        if not adapters:
+            raise LorarecError("a bank needs at least one adapter")
+        names = tuple(adapter.folder.name if adapter.folder else "adapter" for adapter in adapters)
+        if len(set(names)) < len(names):
+            names = tuple(f"{name} ({number})" for number, name in enumerate(names, start=1))
+        modules = {module: None for adapter in adapters for module in adapter.tensors}
+        layers = {module: _stack_layer(module, adapters) for module in modules}
+        return cls(layers, len(adapters), _shared_config(adapters), names)
+
+    def require(self, combine: str) -> None:
+        """Check that the rule `combine` is defined on this bank.
+
+        Raises:
+            LorarecError: unknown rule, or `factors` over unequal ranks, scales or layers.
+        """
+        if combine not in RULES:
+            raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(RULES)}")
+        for name, layer in self.layers.items() if combine == FACTORS else ():
+            if len(set(layer.ranks)) > 1:
+                raise LorarecError(
+                    f"combine=factors needs adapters of equal rank, but {name} has ranks "
+                    f"{', '.join(map(str, layer.ranks))} in {', '.join(self.names)}: use combine=deltas"
+                )
+            if len(set(layer.scale.tolist())) > 1:
+                raise LorarecError(
+                    f"combine=factors needs adapters of equal alpha / rank, but {name} has "
+                    f"{', '.join(f'{scale:g}' for scale in layer.scale.tolist())} in {', '.join(self.names)}: "
+                    "use combine=deltas"
+                )
+
+    def merge(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
+        """Merge the bank into one adapter.
+
+        `factors`: A = sum_k w_k A_k, B = sum_k w_k B_k, delta = s B A (MoLoRec, arXiv 2502.08271, eqs. 6-8).
+        `deltas`: delta = sum_k w_k s_k B_k A_k, held exactly at the sum of the ranks.
+
+        Args:
+            weights: (K,) for the whole model, or layer name -> (K,).
+            rank: cut the result to this rank by a singular value decomposition.
+
+        Raises:
+            LorarecError: the rule is not defined on this bank, or `rank` is below 1.
+        """
+        self.require(combine)
+        tensors, scales = {}, {}
+        for name, layer in self.layers.items():
+            weight = (weights if isinstance(weights, torch.Tensor) else weights[name]).to(layer.a)
+            tensors[name], scales[name] = (_factors if combine == FACTORS else _deltas)(layer, weight)
+        merged = Adapter(tensors, scales, self.config)
+        return merged if rank is None else truncate_rank(merged, rank)
+
+
+def _shared_config(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """What PEFT needs to find the layers again: the adapters' own choice if it is the same, else nothing of it."""
+    first = adapters[0]
+    config = {"fan_in_fan_out": first.config.get("fan_in_fan_out", False)}
+    if all(adapter.tensors.keys() == first.tensors.keys() for adapter in adapters):
+        config |= {key: first.config[key] for key in LAYER_CHOICE if first.config.get(key) is not None}
+    return config
+
+
+def _stack_layer(name: str, adapters: Sequence[Adapter]) -> StackedLayer:
+    pairs = [adapter.tensors.get(name) for adapter in adapters]
+    present = [pair for pair in pairs if pair is not None]
+    sizes = {(a.shape[1], b.shape[0]) for a, b in present}
+    if len(sizes) > 1:
+        raise LorarecError(f"the adapters belong to different backbones: {name} has different sizes in them")
+    width, height = sizes.pop()
+    rank = max(a.shape[0] for a, _ in present)
+    dtype = torch.float64 if all(a.dtype == torch.float64 for a, _ in present) else torch.float32
+    stacked_a = torch.zeros(len(adapters), rank, width, dtype=dtype)
+    stacked_b = torch.zeros(len(adapters), height, rank, dtype=dtype)
+    ranks = []
+    for index, pair in enumerate(pairs):
+        own = pair[0].shape[0] if pair is not None else 0
+        ranks.append(own)
+        if pair is not None:
+            stacked_a[index, :own] = pair[0]
+            stacked_b[index, :, :own] = pair[1]
+    scale = [adapter.scales.get(name, 0.0) for adapter in adapters]
+    return StackedLayer(stacked_a, stacked_b, torch.tensor(scale, dtype=dtype), tuple(ranks))
+
+
+def _factors(layer: StackedLayer, weight: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], float]:
+    a = torch.einsum("k,kri->ri", weight, layer.a)
+    b = torch.einsum("k,kor->or", weight, layer.b)
+    return (a, b), float(layer.scale[0])
+
+
+def _deltas(layer: StackedLayer, weight: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], float]:
+    a = torch.cat([weight[k] * layer.scale[k] * layer.a[k, :rank] for k, rank in enumerate(layer.ranks)])
+    b = torch.cat([layer.b[k, :, :rank] for k, rank in enumerate(layer.ranks)], dim=1)
+    return (a, b), 1.0

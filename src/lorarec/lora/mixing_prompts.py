@@ -1,0 +1,70 @@
+"""Prompts for choosing weights, from a dataset and its split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from lorarec.backbone import Backbone
+from lorarec.data import TARGET, Cooccurrence, Dataset, Split
+from lorarec.errors import LorarecError
+from lorarec.lora.peft_folder import read_adapter
+from lorarec.lora.prompt_record import prompt_settings, shared_settings
+from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
+
+
+class MixingPrompts:
+    """Builds prompts the way the adapters were trained to read them.
+
+    Args:
+        adapters: PEFT folders; their `lorarec.json` says readout, template and lengths.
+
+    Raises:
+        LorarecError: the adapters were trained on different prompts.
+    """
+
+    def __init__(self, backbone: Backbone, adapters: Sequence[str | Path]) -> None:
+        first = shared_settings({folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters})
+        self.max_history = first["max_history"]
+        self.evidence = first["evidence"]
+        self.builder = PromptBuilder(
+            backbone.tokenizer,
+            first["readout"],
+            first["template"],
+            backbone.token_limit(first["max_tokens"]),
+            first["max_title_tokens"],
+        )
+
+    def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:
+        """Prompts of `count` random test users of a setting, without their targets.
+
+        Raises:
+            LorarecError: the split has no such setting, or no cases in it.
+        """
+        if setting not in split.test:
+            raise LorarecError(f"dataset {dataset.name} has no setting {setting}: choose from {', '.join(split.test)}")
+        cases = split.test[setting].drop(TARGET)
+        if cases.is_empty():
+            raise LorarecError(f"setting {setting} of dataset {dataset.name} has no cases")
+        return self.examples(dataset, split, sample_cases(cases, count, seed))
+
+    def validation(self, dataset: Dataset, split: Split, count: int, seed: int) -> tuple[list[Example], list[int]]:
+        """Prompts of `count` random validation users and the index of each one's true candidate.
+
+        Raises:
+            LorarecError: the split has no validation cases.
+        """
+        if split.valid.is_empty():
+            raise LorarecError(f"dataset {dataset.name} has no validation cases")
+        cases = sample_cases(split.valid, count, seed)
+        return self.examples(dataset, split, cases), true_places(cases)
+
+    def examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
+        """Prompts of rows of a split (user_id, history, candidates); targets, if there are any, are not read."""
+        evidence = Cooccurrence(split.train, dataset.titles) if self.evidence else None
+        return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
+
+
+def sample_cases(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+    """`count` random cases, or all of them in random order where there are fewer."""
+    return cases.sample(min(count, len(cases)), shuffle=True, seed=seed)

@@ -1,0 +1,250 @@
+"""LoRA adapters in and out of plain PEFT folders (`adapter_config.json` and `adapter_model.safetensors`)."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.io import file_fingerprint, read_json, write_json
+from lorarec.lora.base_model import check_base_model
+from lorarec.lora.peft_config import check_config, layer_ranks_and_scales
+from lorarec.lora.record import META, read_record
+from lorarec.lora.safe_files import read_bounded_json, require_regular
+from lorarec.lora.target_layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+#: Settings that say which layers are adapted.
+LAYER_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+#: Limit on the bytes of an adapter's weights; rank 64 on all layers of a model of 70B parameters has 3.3 GB in float32.
+WEIGHTS_LIMIT = 4 << 30
+#: Limit on the bytes of a safetensors header; 16 MiB hold the names of a hundred thousand tensors.
+HEADER_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: for each adapted layer `h = W x + scale * B (A x)`.
+
+    Attributes:
+        tensors: layer name -> (A of shape (rank, in), B of shape (out, rank)).
+        scales: layer name -> alpha / rank (alpha / sqrt(rank) for rank-stabilised LoRA).
+        config: PEFT's settings, as read; what `save_adapter` keeps of them is the choice of layers.
+        meta: `lorarec.json`, or None for an adapter made elsewhere.
+        folder: where it was read from.
+    """
+
+    tensors: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    scales: dict[str, float]
+    config: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] | None = None
+    folder: Path | None = None
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Layer name -> rank."""
+        return {name: a.shape[0] for name, (a, _) in self.tensors.items()}
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the adapter changes nothing, because A or B is zero in every layer."""
+        return all(not a.any() or not b.any() for a, b in self.tensors.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Content hash of the two files of a PEFT folder.
+
+        Raises:
+            LorarecError: the adapter was never on disk.
+        """
+        if self.folder is None:
+            raise LorarecError("an adapter in memory has no fingerprint: save it first")
+        return file_fingerprint(self.folder / CONFIG, self.folder / WEIGHTS)
+
+
+def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
+    """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
+
+    Args:
+        backbone: check that the adapter belongs to this backbone (see `check_backbone`).
+        limit: bytes that the file of weights may have.
+
+    Raises:
+        LorarecError: a file is missing, corrupted or too large, the weights are pickled or not finite, the adapter is
+            no plain LoRA, its files contradict each other, its `lorarec.json` could not be used, or it belongs to
+            another backbone.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
+    config = read_bounded_json(folder / CONFIG)
+    check_config(folder / CONFIG, config)
+    tensors = _pairs(folder / WEIGHTS, _load(folder, limit))
+    settings = layer_ranks_and_scales(folder / CONFIG, config, tensors)
+    for name, (rank, _) in settings.items():
+        found = tensors[name][0].shape[0]
+        if found != rank:
+            raise LorarecError(
+                f"adapter {folder}: {name:.200} has rank {found} in {WEIGHTS}, but r is {rank} in {CONFIG}: "
+                "the two files do not belong together"
+            )
+    scales = {name: scale for name, (_, scale) in settings.items()}
+    adapter = Adapter(tensors, scales, config, read_record(folder), folder)
+    if backbone is not None:
+        check_backbone(adapter, backbone)
+    return adapter
+
+
+def same_tensors(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters have equal matrices on the same layers."""
+    return one.tensors.keys() == other.tensors.keys() and all(
+        torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
+    )
+
+
+def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tensor]:
+    """Read safetensors of at most `limit` bytes.
+
+    Raises:
+        LorarecError: the file is missing, no regular file, too large or corrupted.
+    """
+    require_regular(path, limit)
+    try:
+        with path.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+        if header <= HEADER_LIMIT:
+            return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LorarecError(f"{path} is corrupted: {str(error)[:200]}") from error
+    raise LorarecError(f"{path} is corrupted: its header is longer than {HEADER_LIMIT:,} bytes")
+
+
+def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
+    """Refuse an adapter of another backbone.
+
+    The fingerprint in its `lorarec.json` decides, or without one the base model that it names (see
+    `check_base_model`).
+    Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
+
+    Raises:
+        LorarecError: it belongs to another backbone, or adapts something that cannot be adapted in this one.
+    """
+    trained_on = (adapter.meta or {}).get("backbone") or {}
+    fingerprint = trained_on.get("fingerprint")
+    if fingerprint is None:
+        check_base_model(adapter.folder, adapter.config, backbone)
+    elif not backbone.has_fingerprint(fingerprint):
+        raise LorarecError(
+            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')!s:.100} ({fingerprint:.16}), "
+            f"not to {backbone.id} ({backbone.fingerprint})"
+        )
+    layers = linear_layers(backbone.model)
+    for name, (a, b) in adapter.tensors.items():
+        if name not in layers:
+            raise LorarecError(
+                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not offer"
+            )
+        if has_8_bit_floats(layers[name]):
+            raise LorarecError(
+                f"backbone {backbone.id} keeps {name:.200} in 8-bit floats, which no adapter can work with: "
+                "load the model that it was quantised from"
+            )
+        if (a.shape[1], b.shape[0]) != dimensions(layers[name]):
+            raise LorarecError(
+                f"adapter {adapter.folder} belongs to another backbone: {name} is {b.shape[0]} x {a.shape[1]} in it, "
+                f"{' x '.join(map(str, reversed(dimensions(layers[name]) or ())))} in {backbone.id}"
+            )
+
+
+def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: dict[str, Any] | None = None) -> None:
+    """Write a plain PEFT folder into the existing `folder`, in float32.
+
+    All layers get the largest rank (zero rows fill the others) and one scale, so that the folder needs no per-layer
+    patterns, which some servers do not read.
+
+    Args:
+        base_model: the backbone's hub id or path, for PEFT's own loaders.
+        meta: what goes into `lorarec.json`.
+    """
+    folder = Path(folder)
+    rank = max(adapter.ranks.values())
+    scale = max(adapter.scales.values())
+    state = {}
+    for name, (a, b) in adapter.tensors.items():
+        missing = rank - a.shape[0]
+        ratio = adapter.scales[name] / scale
+        a = torch.nn.functional.pad(a.detach().float(), (0, 0, 0, missing))
+        b = torch.nn.functional.pad(b.detach().float() * ratio, (0, missing))
+        state[f"{PREFIX}{name}.lora_A.weight"] = a.cpu().contiguous()
+        state[f"{PREFIX}{name}.lora_B.weight"] = b.cpu().contiguous()
+    alpha = scale * rank
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+        r=rank,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]
+        fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out", False)),
+        **_layer_choice(adapter),
+    )
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_config(config, folder)
+    if meta is not None:
+        write_json(folder / META, meta)
+
+
+def _layer_choice(adapter: Adapter) -> dict[str, Any]:
+    """PEFT's settings for the choice of layers. Patterns, which PEFT matches without a time limit, become names."""
+    choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
+    if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
+        return choice
+    return {"target_modules": sorted(adapter.tensors)}
+
+
+def save_config(config: PeftConfig, folder: Path) -> None:
+    """Write `adapter_config.json`, with sets in sorted order, so that equal adapters give equal files."""
+    config.save_pretrained(str(folder))
+    settings = read_json(folder / CONFIG)
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(settings.get(name), list):
+            settings[name].sort()
+    write_json(folder / CONFIG, settings)
+
+
+def _load(folder: Path, limit: int) -> dict[str, torch.Tensor]:
+    if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise LorarecError(f"{folder}/adapter_model.bin is a pickle, which can run code: save it as safetensors")
+    return read_tensors(folder / WEIGHTS, limit)
+
+
+def _pairs(path: Path, state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Layer name -> its A and B."""
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in state.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise LorarecError(f"{path} holds {key:.200}, which is no LoRA matrix of a linear layer")
+        if tensor.dtype not in DTYPES:
+            raise LorarecError(f"{path}: {key:.200} is {tensor.dtype}: save it in float32, bfloat16 or float16")
+        if tensor.ndim != 2 or not tensor.numel():
+            raise LorarecError(f"{path}: {key:.200} is no matrix: its shape is {tuple(tensor.shape)[:8]}")
+        if not tensor.isfinite().all():
+            raise LorarecError(f"{path}: {key:.200} holds NaN or infinite values")
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
+    for name, pair in sides.items():
+        if len(pair) < 2:
+            raise LorarecError(f"{path} holds only one of the two matrices of {name:.200}")
+        if pair["B"].shape[1] != pair["A"].shape[0]:
+            raise LorarecError(f"{path}: A and B of {name:.200} do not fit together")
+    if not sides:
+        raise LorarecError(f"{path} holds no LoRA matrices")
+    return {name: (pair["A"], pair["B"]) for name, pair in sides.items()}

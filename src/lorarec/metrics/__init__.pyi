@@ -1,0 +1,15 @@
+from .classification import EPSILON as EPSILON
+from .classification import accuracy as accuracy
+from .classification import auc as auc
+from .classification import auc_interval as auc_interval
+from .classification import calibration_error as calibration_error
+from .classification import calibration_interval as calibration_interval
+from .classification import calibration_test as calibration_test
+from .classification import delong_test as delong_test
+from .classification import log_loss as log_loss
+from .ranking import hit_rate as hit_rate
+from .ranking import ndcg as ndcg
+from .ranking import reciprocal_rank as reciprocal_rank
+from .ranking import target_ranks as target_ranks
+from .significance import bootstrap_interval as bootstrap_interval
+from .significance import paired_t_test as paired_t_test

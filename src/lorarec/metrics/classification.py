@@ -1,0 +1,216 @@
+"""Figures of predicted click probabilities: AUC, log loss, accuracy and calibration, with intervals and tests.
+
+Labels are 1 for a click and 0 for none. Every function raises a LorarecError for no events, unequal lengths or a NaN.
+"""
+
+import numpy as np
+from scipy import stats
+
+from lorarec.errors import LorarecError
+from lorarec.metrics.significance import check_interval, resampled_p_value
+
+#: Probabilities nearer to 0 or 1 count as this far from it in the log loss.
+EPSILON = 1e-7
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of (clicked, not clicked) pairs in the right order; a tie counts half.
+
+    Args:
+        scores: (events,) probabilities, or anything that grows with the chance of a click.
+        labels: (events,).
+
+    Raises:
+        LorarecError: labels all alike, of which no pair can be made.
+    """
+    scores, clicked = _two_classes(scores, labels)
+    positives = int(clicked.sum())
+    negatives = len(clicked) - positives
+    rank_sum = stats.rankdata(scores)[clicked].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood of every event in nats, (events,)."""
+    p, clicked = _probabilities(probabilities, labels)
+    p = p.clip(EPSILON, 1 - EPSILON)
+    return -np.where(clicked, np.log(p), np.log1p(-p))
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """1 where the likelier answer is the label, a probability of one half counting as a click, (events,)."""
+    p, clicked = _probabilities(probabilities, labels)
+    return ((p >= 0.5) == clicked).astype(np.float64)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: |mean probability - share of clicks| over equally wide bins, weighted by size.
+
+    (Guo et al. 2017, section 2.)
+    """
+    place, gap = _gaps(probabilities, labels, bins)
+    return float(np.abs(np.bincount(place, gap)).sum() / len(gap))
+
+
+def calibration_interval(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+    bins: int = 15,
+) -> tuple[float, float]:
+    """Basic bootstrap interval of the calibration error over events, cut at 0 (Davison and Hinkley 1997, section 5.2).
+
+    Noise alone makes gaps, so that resamples, with noise of their own, are worse calibrated than the events they are
+    drawn from. The basic interval turns the quantiles round the error and so takes that bias away, where the
+    percentile interval of a good model would lie above its error.
+
+    Args:
+        probabilities: (events,).
+        labels: (events,).
+        level: share of the resampled errors that decide the ends.
+        samples: number of resamples.
+        seed: of the resampling.
+        bins: as `calibration_error` takes them.
+
+    Raises:
+        LorarecError: what is no probability, or a level or number of samples out of range.
+    """
+    check_interval(level, samples)
+    found = _resampled_errors(probabilities, labels, samples, seed, bins)
+    tail = (1 - level) / 2
+    low, high = 2 * calibration_error(probabilities, labels, bins) - np.quantile(found, [1 - tail, tail])
+    return max(0.0, float(low)), max(0.0, float(high))
+
+
+def calibration_test(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, samples: int = 1000, seed: int = 0, bins: int = 15
+) -> float:
+    """Two-sided p-value that two models are equally well calibrated, by paired bootstrap over events.
+
+    Args:
+        first: (events,) probabilities of one model.
+        second: (events,) probabilities of another.
+        labels: (events,).
+        samples: number of resamples, each the same events for both models.
+        seed: of the resampling.
+        bins: as `calibration_error` takes them.
+
+    Returns:
+        p, at least 2 / (samples + 1); 1 where the two never differ.
+
+    Raises:
+        LorarecError: what is no probability, or no resamples.
+    """
+    errors = [_resampled_errors(each, labels, samples, seed, bins) for each in (first, second)]
+    return resampled_p_value(errors[0] - errors[1])
+
+
+def auc_interval(
+    scores: np.ndarray, labels: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the AUC over events; resamples whose labels are all alike are drawn again.
+
+    Args:
+        scores: (events,) as `auc` takes them.
+        labels: (events,).
+        level: share of the resampled AUCs inside the interval.
+        samples: number of resamples.
+        seed: of the resampling.
+
+    Raises:
+        LorarecError: labels all alike, or a level or number of samples out of range.
+    """
+    check_interval(level, samples)
+    scores, clicked = _two_classes(scores, labels)
+    # Equal scores share a group, so that one pass over the groups gives the AUC of any resample.
+    _, group = np.unique(scores, return_inverse=True)
+    count, events = int(group.max()) + 1, len(scores)
+    rng = np.random.default_rng(seed)
+    found: list[float] = []
+    while len(found) < samples:
+        drawn = rng.integers(events, size=events)
+        positive = np.bincount(group[drawn[clicked[drawn]]], minlength=count)
+        negative = np.bincount(group[drawn[~clicked[drawn]]], minlength=count)
+        pairs = float(positive.sum()) * float(negative.sum())
+        if pairs:
+            below = np.cumsum(negative) - negative
+            found.append(float((positive * (below + negative / 2)).sum()) / pairs)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
+    """Two-sided p-value that two AUCs on the same events are equal (DeLong et al. 1988; mid-ranks: Sun and Xu 2014).
+
+    Args:
+        first: (events,) scores of one model.
+        second: (events,) scores of another.
+        labels: (events,).
+
+    Returns:
+        p; 1 where the two rank the events alike.
+
+    Raises:
+        LorarecError: fewer than two events of either label.
+    """
+    above, below = zip(_placements(first, labels), _placements(second, labels), strict=True)
+    positive, negative = above[0] - above[1], below[0] - below[1]
+    if min(len(positive), len(negative)) < 2:
+        raise LorarecError("DeLong's test needs two events of either label: use more events")
+    variance = positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)
+    if variance == 0:
+        return 1.0 if positive.mean() == 0 else 0.0
+    return float(2 * stats.norm.sf(abs(positive.mean()) / np.sqrt(variance)))
+
+
+def _gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """The bin of each event, and its probability less its label."""
+    p, clicked = _probabilities(probabilities, labels)
+    return np.minimum((p * bins).astype(np.int64), bins - 1), p - clicked
+
+
+def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: int, seed: int, bins: int) -> np.ndarray:
+    """Calibration errors (samples,) of resamples of the events, which seed and number of events alone decide."""
+    place, gap = _gaps(probabilities, labels, bins)
+    rng = np.random.default_rng(seed)
+    found = np.empty(samples)
+    for sample in range(samples):
+        drawn = rng.integers(len(gap), size=len(gap))
+        found[sample] = np.abs(np.bincount(place[drawn], gap[drawn])).sum() / len(gap)
+    return found
+
+
+def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of negatives below each positive and of positives above each negative; either has the AUC as its mean."""
+    scores, clicked = _two_classes(scores, labels)
+    every, positive, negative = (stats.rankdata(part) for part in (scores, scores[clicked], scores[~clicked]))
+    return (every[clicked] - positive) / len(negative), 1 - (every[~clicked] - negative) / len(positive)
+
+
+def _two_classes(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, clicked = _events(scores, labels)
+    if clicked.all() or not clicked.any():
+        raise LorarecError("all labels are alike, so there is no AUC: use more events or another threshold")
+    return scores, clicked
+
+
+def _probabilities(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    p, clicked = _events(values, labels)
+    outside = (p < 0) | (p > 1)
+    if outside.any():
+        event = int(outside.argmax())
+        raise LorarecError(f"event {event}: {p[event]:g} is no probability")
+    return p, clicked
+
+
+def _events(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, clicked = np.asarray(scores, np.float64), np.asarray(labels) == 1
+    if scores.shape != clicked.shape:
+        raise LorarecError(f"scores of {len(scores)} events do not fit {len(clicked)} labels")
+    if len(scores) == 0:
+        raise LorarecError("no events: a figure needs at least one")
+    if np.isnan(scores).any():
+        raise LorarecError(f"event {int(np.isnan(scores).argmax())}: a score is NaN")
+    return scores, clicked

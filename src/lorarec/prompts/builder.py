@@ -1,0 +1,251 @@
+"""From titles to token ids: one prompt and its candidate branches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from lorarec.errors import LorarecError
+from lorarec.prompts.chat import name_of
+from lorarec.prompts.encode import Place, TextEncoder
+from lorarec.prompts.templating import REASON, Literal, Piece, Plain, Template, TemplateText, Title
+
+#: `yes_no` of prompts that ask for neither.
+NO_ANSWERS = (-1, -1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and its candidate branches as token ids.
+
+    Attributes:
+        prompt: ids of the shared prompt.
+        branches: ids of each candidate's branch: the title and what the template puts after it. `likelihood` reads
+            the probabilities of all of a branch's tokens, `verdict` the prediction after its last token.
+    """
+
+    prompt: list[int]
+    branches: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and all branches."""
+        return len(self.prompt) + sum(map(len, self.branches))
+
+
+class _End(NamedTuple):
+    """The end of a prompt: the place of what follows, and a space that belongs to the first token of that."""
+
+    place: Place = "start"
+    lead: str = ""
+
+
+class PromptBuilder:
+    """Builds `Example`s with one tokenizer and one template.
+
+    Titles, notes and whatever else comes from data are encoded as plain text: control tokens come from the template and
+    the chat template alone (see `lorarec.prompts.encode`).
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; its chat template is used when it has one.
+        readout: `verdict` (the prompt holds the history) or `likelihood` (and the candidate list).
+        template: a Jinja2 file, or the name of a bundled one, in place of the readout's own.
+        max_tokens: the longest prompt plus branch; the oldest history is dropped first to fit.
+        max_title_tokens: titles are cut to this many tokens.
+
+    Attributes:
+        yes_no: ids of the two answers of `verdict`; `NO_ANSWERS` in `likelihood` and for the template `reason`.
+        dropped: titles of histories that were left out so far, to keep within `max_tokens`.
+
+    Raises:
+        LorarecError: unknown readout, unusable template or chat template, or `verdict` with a tokenizer that has no
+            token of its own for yes and no.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        readout: str = "verdict",
+        template: str | Path | TemplateText | None = None,
+        max_tokens: int = 1024,
+        max_title_tokens: int = 32,
+    ) -> None:
+        chat = tokenizer if getattr(tokenizer, "chat_template", None) else None
+        self.tokenizer = tokenizer
+        self.readout = readout
+        self.template = Template(readout, template, chat)
+        self.encoder = TextEncoder(tokenizer)
+        self.max_tokens = max_tokens
+        self.max_title_tokens = max_title_tokens
+        self.dropped = 0
+        self._bos = [] if chat else [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
+        self._written = lru_cache(maxsize=1 << 16)(self._encode_written)
+        self._given = lru_cache(maxsize=1 << 20)(self._encode_given)
+        answered = readout == "verdict" and self.template.name != REASON
+        self.yes_no = self._answer_ids() if answered else NO_ANSWERS
+
+    def _encode_written(self, text: str, place: Place) -> tuple[int, ...]:
+        return tuple(self.encoder.template(text, place))
+
+    def _encode_given(self, text: str, place: Place, limit: int | None = None, line_end: str = "") -> tuple[int, ...]:
+        """Ids of text from data, cut to `limit` tokens, with the end of its line.
+
+        Some vocabularies have tokens for a line's last sign and its end, so the two are encoded together.
+        """
+        ids = self.encoder.plain(text, place)
+        if limit is not None and len(ids) > limit:
+            return (*ids[:limit], *self.encoder.plain(line_end, "inside"))
+        return tuple(self.encoder.plain(text + line_end, place) if line_end else ids)
+
+    def title(self, title: str) -> tuple[int, ...]:
+        """Ids of a title behind other text and a space."""
+        return self._given(f" {title}", "inside", self.max_title_tokens)
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """Ids of a template's text behind other text."""
+        return self._written(text, "inside")
+
+    def _answer_ids(self) -> tuple[int, int]:
+        """The first pair of words, as usual in a place like this one, that are one token each."""
+        pieces = self.template.pieces(0, 0)
+        _, (place, _) = self._encode(pieces.suffix, _End("inside"), last=True)
+        chat = self.template.chat is not None
+        lead = pieces.answer if chat or pieces.suffix[-1].text[-1].isspace() else " "
+        for space in (lead, "" if lead else " "):
+            for words in (("Yes", "No"), ("yes", "no")) if chat else (("yes", "no"), ("Yes", "No")):
+                yes, no = (self._given(space + word, place) for word in words)
+                if len(yes) == len(no) == 1 and yes != no and self.tokenizer.unk_token_id not in (*yes, *no):
+                    return yes[0], no[0]
+        became = [self.tokenizer.convert_ids_to_tokens([*self._given(lead + word, place)]) for word in ("yes", "no")]
+        yes_tokens, no_tokens = ("+".join(map(str, tokens)) or "nothing" for tokens in became)
+        raise LorarecError(
+            f"the readout verdict needs yes and no as a token each, but {name_of(self.tokenizer)} makes {yes_tokens} "
+            f"and {no_tokens} of them: use the readout likelihood"
+        )
+
+    def _encode(
+        self, pieces: Sequence[Piece], end: _End, titles: Mapping[str, Sequence[str]] | None = None, last: bool = False
+    ) -> tuple[list[int], _End]:
+        """Ids of pieces that go on behind others.
+
+        Args:
+            titles: the texts of `Title` pieces, by role.
+            last: whether nothing follows, so that a space at the end is no title's.
+        """
+        ids: list[int] = []
+        place, lead = end
+        line_end = ""
+        for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
+            if isinstance(piece, Title):
+                text, limit = (titles or {})[piece.role][piece.number], self.max_title_tokens
+            else:
+                text, limit = piece.text.removeprefix(line_end), None
+            text, line_end = lead + text, ""
+            # In most vocabularies a space before a word belongs to the word's token.
+            lead = " " if _leads(piece, following, last) and text.endswith(" ") else ""
+            text = text.removesuffix(lead)
+            if isinstance(piece, Literal):
+                ids += self._written(text, place) if text else ()
+                place = self.encoder.after(text, place)
+            else:
+                line_end = _line_end(text, following)
+                ids += self._given(text, place, limit, line_end)
+                place = "inside"
+        return ids, _End(place, lead)
+
+    def _branch(self, title: str, end: _End, suffix: tuple[Literal | Plain, ...]) -> list[int]:
+        pieces: list[Piece] = [Title("x", 0), *suffix]
+        return self._encode(pieces, end, {"x": [title]}, last=True)[0]
+
+    def example(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        stars: Sequence[str] = (),
+        profile: str = "",
+        notes: Sequence[str] = (),
+    ) -> Example:
+        """Build one example.
+
+        Args:
+            history: titles in time order, oldest first.
+            candidates: titles to score, at least one.
+            stars: what the user gave each title of the history, in words; nothing is said without.
+            profile: what is known of the user, in words.
+            notes: what is known of each candidate besides its title, in words; empty where there is nothing to say.
+
+        Raises:
+            LorarecError: no candidates, an empty title, or a prompt beyond `max_tokens` with no history at all.
+        """
+        if not candidates:
+            raise LorarecError("a prompt needs at least one candidate title")
+        if not all(candidates) or not all(history):
+            raise LorarecError("an empty title in a prompt: give every item a title")
+        kept, given = list(history), tuple(stars)
+        while True:
+            prompt, branches = self._assemble(kept, candidates, given, profile, tuple(notes))
+            over = len(prompt) + max(map(len, branches)) - self.max_tokens
+            if over <= 0:
+                return Example(prompt, branches)
+            if not kept:
+                raise LorarecError(
+                    f"the candidates alone need {over + self.max_tokens} tokens, more than the limit of "
+                    f"{self.max_tokens}: use fewer candidates, shorter titles or readout=verdict"
+                )
+            # At least one title goes each round; how many follows from what the dropped lines are worth.
+            drop = 0
+            while over > 0 and drop < len(kept):
+                over -= len(self.title(kept[drop])) + 2
+                drop += 1
+            kept, given = kept[drop:], given[drop:]
+            self.dropped += drop
+
+    def _assemble(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        stars: tuple[str, ...],
+        profile: str,
+        notes: tuple[str, ...],
+    ) -> tuple[list[int], list[list[int]]]:
+        listed = candidates if self.readout == "likelihood" else ()
+        # Where the prompt lists the candidates, notes stand there: a branch is then what the model would write.
+        in_list, in_branch = (notes, ()) if listed else ((), notes)
+        pieces = self.template.pieces(len(history), len(listed), stars, profile, in_list, "", bool(notes))
+        prompt, end = self._encode(pieces.prompt, _End(), {"h": history, "c": listed})
+        suffixes = [self.template.pieces(0, 0, note=note).suffix for note in in_branch or [""] * len(candidates)]
+        branches = [self._branch(title, end, suffix) for title, suffix in zip(candidates, suffixes, strict=True)]
+        return [*self._bos, *prompt], branches
+
+    def from_text(self, prompt: str, candidates: Sequence[str]) -> Example:
+        """Build an example from a prompt written out in full, up to where the candidate's title begins.
+
+        The prompt is plain text, as titles are; with a chat template it is the text of the user's message.
+
+        Raises:
+            LorarecError: no candidates, or the prompt and its longest branch exceed `max_tokens`.
+        """
+        if not candidates:
+            raise LorarecError("a prompt needs at least one candidate title")
+        pieces = self.template.written_out(prompt)
+        text, end = self._encode(pieces.prompt, _End())
+        ids = [*self._bos, *text]
+        branches = [self._branch(title, end, pieces.suffix) for title in candidates]
+        if len(ids) + max(map(len, branches)) > self.max_tokens:
+            raise LorarecError(f"a prompt of {len(ids)} tokens exceeds the limit of {self.max_tokens}: shorten it")
+        return Example(ids, branches)
+
+
+def _leads(piece: Piece, following: Piece | None, last: bool) -> bool:
+    """Whether a space at the end of a piece stands before text from data."""
+    return not isinstance(piece, Title) and (not last if following is None else not isinstance(following, Literal))
+
+
+def _line_end(text: str, following: Piece | None) -> str:
+    """A line break behind text from data that a template writes, if it is alone."""
+    if not isinstance(following, Literal) or not following.text.startswith("\n") or text[-1:].isspace():
+        return ""
+    return "" if following.text[1:2].isspace() else "\n"

@@ -1,0 +1,169 @@
+"""A folder of Parquet parts, one row per user, that a killed run leaves fit to go on with; whatever engine fills it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from lorarec.data import USER, content_hash
+from lorarec.errors import LorarecError
+from lorarec.io import (
+    RANKING,
+    Progress,
+    disk_errors,
+    only_writer,
+    read_json,
+    refuse_existing,
+    remove_folder,
+    remove_leftovers_inside,
+    replace_folder,
+    versions,
+    write_json,
+)
+
+RECORD = "rank.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Users whose rows share a file."""
+
+    number: int
+    users: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"part-{self.number:06}.parquet"
+
+
+class Executor(Protocol):
+    """Something that scores parts."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a user's row: fingerprints and options."""
+
+    def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
+        """Write the parts into a folder, in any order; yields the users of each as it is there."""
+
+
+def split_into_parts(users: Sequence[str], size: int) -> list[Part]:
+    """Parts of so many users each, in order; the last one may be smaller."""
+    return [Part(i, list(users[start : start + size])) for i, start in enumerate(range(0, len(users), size))]
+
+
+def missing(parts: Sequence[Part], out: Path) -> list[Part]:
+    """The parts that are not in the folder, one row per user, whole."""
+    return [part for part in parts if not _is_whole(part, out)]
+
+
+def _is_whole(part: Part, out: Path) -> bool:
+    try:
+        return pl.read_parquet(out / part.name, columns=[USER], glob=False)[USER].to_list() == part.users
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+
+
+def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something else, before models are loaded.
+
+    Raises:
+        LorarecError: it is not empty and was not begun by `score_population`, or holds other files beside its parts
+            and is to be overwritten.
+    """
+    if overwrite or not (out / RECORD).is_file():
+        refuse_existing(out, overwrite, RANKING)
+
+
+def score_population(
+    engine: Executor,
+    users: Sequence[str],
+    out: str | Path,
+    part_size: int = 1000,
+    overwrite: bool = False,
+    names: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> dict[str, int]:
+    """Write recommendations for users as Parquet parts and a record, or go on where an earlier run stopped.
+
+    Args:
+        users: from `read_population`.
+        out: a new or empty folder, or one that was begun with the same data and options.
+        overwrite: replace a folder that was begun with any data or options. Its parts stay until all new parts are
+            made, which are written to OUT.work until then; an interrupted run resumes there.
+        names: what the record tells beside fingerprints and options.
+
+    Returns:
+        Counts of users and parts, and of the parts that were there already.
+
+    Raises:
+        LorarecError: the folder was begun with other data or options or cannot be written to, another run writes to
+            it, or parts are missing in the end.
+    """
+    out, parts = Path(out), split_into_parts(users, part_size)
+    refuse_other_folder(out, overwrite)
+    users_hash = content_hash(pl.DataFrame({USER: users}, schema={USER: pl.String}))
+    made_of = {**engine.identity(), "users": users_hash, "part_size": part_size}
+    record = {
+        "made_of": made_of,
+        "counts": {"users": len(users), "parts": len(parts)},
+        **(names or {}),
+        "versions": versions(),
+    }
+    if not (overwrite and (out / RECORD).is_file()):
+        return _fill(engine, parts, out, record, progress)
+    work = out.with_name(f"{out.name}.work")
+    if not _can_resume(work, made_of):
+        remove_folder(work)
+    counts = _fill(engine, parts, work, record, progress)
+    with only_writer(work):
+        replace_folder(work, out, RANKING)
+    return counts
+
+
+def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
+    """Make the parts that are missing in a folder; return the counts of `score_population`."""
+    users = sum(len(part.users) for part in parts)
+    with disk_errors(out.parent):
+        out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        _begin(out, record)
+        remove_leftovers_inside(out)
+        left = missing(parts, out)
+        with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
+            for count in engine.run(left, out) if left else ():
+                shown.advance(count)
+        if lost := missing(parts, out):
+            raise LorarecError(
+                f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
+                "if workers run on other machines, --out must be a folder that all of them share"
+            )
+        remove_leftovers_inside(out)  # of workers that were killed
+        write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
+    return {"users": users, "parts": len(parts), "parts_before": len(parts) - len(left)}
+
+
+def _can_resume(out: Path, made_of: dict[str, Any]) -> bool:
+    """Return whether a folder was begun with the same data and options."""
+    try:
+        return bool(read_json(out / RECORD)["made_of"] == made_of)
+    except (LorarecError, KeyError, TypeError):
+        return False
+
+
+def _begin(out: Path, record: dict[str, Any]) -> None:
+    """Give a folder its record, or check that it was begun with the same."""
+    if not (out / RECORD).is_file():
+        write_json(out / RECORD, {**record, "complete": False})
+        return
+    begun = read_json(out / RECORD)
+    begun = begun.get("made_of") if isinstance(begun, dict) else None
+    if not isinstance(begun, dict):
+        raise LorarecError(f"{out / RECORD} does not say what {out} was made of: pass --overwrite")
+    other = [
+        f"{name} ({begun.get(name)}, not {now})" for name, now in record["made_of"].items() if begun.get(name) != now
+    ]
+    if other:
+        raise LorarecError(f"{out} was begun with another {', '.join(other)}: choose another --out or pass --overwrite")

@@ -1,0 +1,2 @@
+from .index import Index as Index
+from .index import Proposal as Proposal

@@ -1,0 +1,258 @@
+"""Scores of many candidates of a prompt, each as if it stood there alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+
+from lorarec.errors import LorarecError
+from lorarec.io import track
+from lorarec.prompts import READOUTS, Example, PromptBuilder
+from lorarec.scoring.plan import TREE, model_name, plan_for
+from lorarec.scoring.readout import read_scores
+from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
+from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
+
+#: Padded tokens of a forward pass.
+TOKEN_BUDGET = 8192
+
+
+def score_batch(
+    model: Any, examples: Sequence[Example], builder: PromptBuilder, token_budget: int = TOKEN_BUDGET
+) -> list[torch.Tensor]:
+    """Score all candidates of a batch of prompts; differentiable.
+
+    The scores are those of scoring the candidates one by one. Where attention is the only way tokens meet, that takes
+    one forward pass: a branch sees the prompt and itself, at the positions it would have alone. Other models read a
+    prompt once and its branches as a batch that goes on from its state, or, where gradients are asked for, every
+    candidate behind a prompt of its own (`plan_for` tells which).
+
+    Args:
+        model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
+        examples: prompts with their branches.
+        builder: what built them; says the readout.
+        token_budget: padded tokens in one forward pass: a prompt whose branches exceed it alone is read once, and its
+            branches go on from the cached prompt in chunks. With gradients, activations are kept for as many.
+
+    Returns:
+        One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
+
+    Raises:
+        LorarecError: no plan is exact for the model, or a prompt is longer than the model is defined on.
+    """
+    return branch_scores(model, examples, builder.readout, builder.yes_no, token_budget)
+
+
+def branch_scores(
+    model: Any,
+    examples: Sequence[Example],
+    readout: str,
+    yes_no: tuple[int, int],
+    token_budget: int = TOKEN_BUDGET,
+) -> list[torch.Tensor]:
+    """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
+    plan = plan_for(model)
+    check_length(model, examples)
+    with plan.lock:
+        return _branch_scores(model, examples, readout, yes_no, token_budget)
+
+
+def _branch_scores(
+    model: Any, examples: Sequence[Example], readout: str, yes_no: tuple[int, int], token_budget: int
+) -> list[torch.Tensor]:
+    plan = plan_for(model)
+    if plan.kind == TREE and len(examples) == 1 and examples[0].length > token_budget and not torch.is_grad_enabled():
+        return [_score_chunked(model, examples[0], readout, yes_no, token_budget)]
+    if plan.kind == TREE:
+        batch = pack(examples, model.device)
+        return read_scores(model, tree_pass(model, batch.input_ids, batch.tree), examples, readout, yes_no)
+    cached = continues_from_state(model)
+    recompute = torch.is_grad_enabled() and sum(map(_tokens_of_rows, examples)) > token_budget
+    scores = []
+    for row, example in enumerate(examples):
+        if cached:
+            hidden = _states_from_prefix(model, example, row, token_budget)
+        else:
+            hidden = _states_of_rows(model, example, row, token_budget, recompute)
+        # One token stands in for the prompt: its hidden state predicts every branch's first token.
+        stand_in = [Example([PROMPT], example.branches)]
+        scores += read_scores(model, hidden, stand_in, readout, yes_no)
+    return scores
+
+
+def rows_scores(model: Any, example: Example, yes_no: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Scores of the branches by readout, from one batch of sequences that each hold the prompt and one branch."""
+    hidden = _states_of_rows(model, example, 0, TOKEN_BUDGET, recompute=False)
+    stand_in = [Example([PROMPT], example.branches)]
+    return {readout: read_scores(model, hidden, stand_in, readout, yes_no)[0] for readout in READOUTS}
+
+
+def check_length(model: Any, examples: Sequence[Example]) -> None:
+    """Check that every prompt with its longest branch fits the model.
+
+    Raises:
+        LorarecError: one is longer than the positions that the model is defined on.
+    """
+    limit = plan_for(model).max_positions
+    longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
+    if limit is not None and longest > limit:
+        raise LorarecError(
+            f"{model_name(model)} is defined on {limit} tokens, and this prompt has {longest}: set max_tokens to "
+            f"{limit} or less"
+        )
+
+
+def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: DynamicCache | None = None) -> torch.Tensor:
+    """Hidden states (rows, tokens, d) of `input_ids` (rows, tokens), the last tokens of the tree.
+
+    Args:
+        cache: keys and values of the tree's tokens before them; those of `input_ids` are added.
+
+    Raises:
+        LorarecError: the model made no mask of the tree.
+    """
+    with masked_by(tree) as active:
+        hidden: torch.Tensor = (
+            plan_for(model)
+            .trunk(
+                input_ids=input_ids,
+                # All ones: positions that start anew are not to be taken for packed sequences.
+                attention_mask=torch.ones_like(tree.segment_ids),
+                position_ids=tree.position_ids[:, -input_ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            .last_hidden_state
+        )
+    if not active.used:
+        raise LorarecError(f"{type(model).__name__} does not mask its attention as asked, so it cannot be scored")
+    return hidden
+
+
+def _states_from_prefix(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
+    """Hidden states (1, 1 + branch tokens, d) of the prompt's last token and of all branches one after the other."""
+    state = SequenceState(model)
+    with rows_of(model, [row]):
+        last = state.read(torch.tensor([example.prompt], device=model.device))[0, -1:]
+    states = [last] * (1 + len(example.branches))
+    for places in token_batches([len(example.prompt) + len(branch) for branch in example.branches], token_budget):
+        ids = pad_rows([example.branches[place] for place in places], model.device)
+        with rows_of(model, [row] * len(places)):
+            hidden = state.repeated(len(places)).read(ids)
+        for place, of_branch in zip(places, hidden, strict=True):
+            states[1 + place] = of_branch[: len(example.branches[place])]
+    return torch.cat(states)[None]
+
+
+def _tokens_of_rows(example: Example) -> int:
+    return len(example.branches) * len(example.prompt) + sum(map(len, example.branches))
+
+
+def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, recompute: bool) -> torch.Tensor:
+    """As `_states_from_prefix`, from sequences that each hold the prompt and one branch.
+
+    Args:
+        recompute: compute each pass again in the backward pass, so that memory holds the activations of one.
+    """
+
+    def read(ids: torch.Tensor) -> torch.Tensor:
+        with rows_of(model, [row] * len(ids)):
+            # Padding stands on the right, where no token before it can see it.
+            hidden: torch.Tensor = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    start = len(example.prompt)
+    lengths = [start + len(branch) for branch in example.branches]
+    states = [torch.empty(0)] * (1 + len(lengths))
+    for places in token_batches(lengths, token_budget):
+        ids = pad_rows([example.prompt + example.branches[place] for place in places], model.device)
+        hidden = checkpoint(read, ids, use_reentrant=False) if recompute else read(ids)
+        states[0] = hidden[0, start - 1 : start]
+        for place, of_row in zip(places, hidden, strict=True):
+            states[1 + place] = of_row[start : lengths[place]]
+    return torch.cat(states)[None]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Token ids (rows, width), padded on the right with 0."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row] + [0] * (width - len(row)) for row in rows], device=device)
+
+
+@torch.no_grad()
+def score(
+    model: Any,
+    examples: Sequence[Example],
+    builder: PromptBuilder,
+    token_budget: int = TOKEN_BUDGET,
+    progress: bool = False,
+) -> list[np.ndarray]:
+    """Score many prompts, longest first, in batches of at most `token_budget` padded tokens.
+
+    Results do not depend on the budget (up to float rounding).
+
+    Returns:
+        One (candidates,) float32 array per example, in the order given.
+
+    Raises:
+        LorarecError: as for `score_batch`.
+    """
+    results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
+    batches = list(token_batches([example.length for example in examples], token_budget))
+    was_training = model.training
+    model.eval()
+    try:
+        for indices in track(batches, "Scoring", progress):
+            chosen = [examples[i] for i in indices]
+            for index, values in zip(indices, score_batch(model, chosen, builder, token_budget), strict=True):
+                results[index] = values.float().cpu().numpy()
+    finally:
+        model.train(was_training)
+    return results
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices, longest first, in batches of at most `budget` padded tokens; a longer row goes alone."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:
+    """Score one prompt's branches chunk by chunk on the prompt's cached keys and values."""
+    # Without a configuration the cache keeps all keys, also those that a window of the last token no longer shows.
+    cache = DynamicCache()
+    prompt = pack([Example(example.prompt, [])], model.device)
+    prefix = tree_pass(model, prompt.input_ids, prompt.tree, cache)[:, -1:]
+    scores = []
+    for branches in _chunks(example.branches, max(1, budget - len(example.prompt))):
+        whole = pack([Example(example.prompt, branches)], model.device)
+        hidden = tree_pass(model, whole.input_ids[:, len(example.prompt) :], whole.tree, cache)
+        cache.crop(-sum(map(len, branches)))
+        stand_in = [Example([PROMPT], branches)]
+        scores += read_scores(model, torch.cat([prefix, hidden], 1), stand_in, readout, yes_no)
+    return torch.cat(scores)
+
+
+def _chunks(branches: Sequence[list[int]], budget: int) -> Iterator[list[list[int]]]:
+    chunk: list[list[int]] = []
+    used = 0
+    for branch in branches:
+        if chunk and used + len(branch) > budget:
+            yield chunk
+            chunk, used = [], 0
+        chunk.append(branch)
+        used += len(branch)
+    yield chunk
+
+
+def posterior(scores: np.ndarray) -> np.ndarray:
+    """The exact distribution over a candidate set: softmax of its scores (candidates,)."""
+    shifted = np.exp(scores - scores.max())
+    return shifted / shifted.sum()

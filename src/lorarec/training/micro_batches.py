@@ -1,0 +1,92 @@
+"""A training run laid out as one list of micro-batches, each a pure function of its index."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+
+from lorarec.errors import LorarecError
+from lorarec.prompts import Example, PromptBuilder
+from lorarec.training.cases import TrainingCases
+from lorarec.training.config import TrainingConfig
+
+DROPOUT = 4  # a random stream apart from those of the cases
+SHARED = (4, 2, 1)  # a step has a multiple of this many parts, so that as many processes can share the same ones
+
+
+class MicroBatches(TorchDataset[dict[str, Any]]):
+    """All micro-batches of a run in the order of training.
+
+    Every optimiser step holds the same number of micro-batches, so that accumulation and processes may share them
+    out in any way; the cases of a step are sorted by length first, so that little of a pass is padding. Steps of an
+    epoch differ by one case at most. A micro-batch is a dict:
+
+        examples: prompts with their candidate branches (next-token: the true title's branch alone);
+        targets: index of the true branch of each example;
+        scale: factor of the summed loss under which the mean over the micro-batches of a step is the mean over its
+            cases (next-token: over its title tokens);
+        seed: of its dropout masks.
+
+    Attributes:
+        steps: optimiser steps of the run.
+        steps_per_epoch: of one epoch.
+        parts: micro-batches of a step: a multiple of `processes`, and with dropout of 4 where the batch allows.
+
+    Raises:
+        LorarecError: a step has fewer cases than there are processes.
+    """
+
+    def __init__(
+        self, cases: TrainingCases, builder: PromptBuilder, options: TrainingConfig, processes: int = 1
+    ) -> None:
+        self.cases = cases
+        self.builder = builder
+        self.options = options
+        self.steps_per_epoch = -(-len(cases) // options.batch_size)
+        self.steps = options.epochs * self.steps_per_epoch
+        self.examples_of_step = lru_cache(maxsize=2)(self._examples_of_step)
+        tokens = sum(example.length for example, _ in self.examples_of_step(0))
+        smallest = len(cases) // self.steps_per_epoch
+        if smallest < processes:
+            raise LorarecError(f"{processes} processes cannot share a step of {smallest} training cases: use fewer")
+        # Without dropout nothing but the order of float additions depends on how a step is cut.
+        unit = next(
+            unit
+            for shared in (SHARED if options.dropout else (1,))
+            if (unit := math.lcm(shared, processes)) <= smallest
+        )
+        self.parts = min(-(-tokens // (options.token_budget * unit)), smallest // unit) * unit
+
+    def __len__(self) -> int:
+        return self.steps * self.parts
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, part = divmod(index, self.parts)
+        examples = self.examples_of_step(step)
+        begin, end = (len(examples) * edge // self.parts for edge in (part, part + 1))
+        chosen = examples[begin:end]
+        whole = len(examples)
+        if self.options.loss == "next-token":
+            whole = sum(len(example.branches[0]) for example, _ in examples)
+        return {
+            "examples": [example for example, _ in chosen],
+            "targets": [target for _, target in chosen],
+            "scale": self.parts / whole,
+            "seed": int(np.random.SeedSequence([self.options.seed, DROPOUT, index]).generate_state(1)[0]),
+        }
+
+    def _examples_of_step(self, step: int) -> list[tuple[Example, int]]:
+        """(example, target) of the cases of a step, shortest first."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        begin, end = (len(self.cases) * edge // self.steps_per_epoch for edge in (place, place + 1))
+        examples = [self._example(epoch, index) for index in range(begin, end)]
+        return sorted(examples, key=lambda pair: pair[0].length)
+
+    def _example(self, epoch: int, index: int) -> tuple[Example, int]:
+        case = self.cases.case(epoch, index)
+        example, target = self.builder.example(case.history, case.candidates, notes=case.notes), case.target
+        if self.options.loss == "next-token":
+            example, target = Example(example.prompt, [example.branches[target]]), 0
+        return example, target

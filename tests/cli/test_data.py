@@ -1,0 +1,183 @@
+"""The verbs import, describe and split through the shell's eyes."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lorarec.cli.data import describe, import_app, split
+from lorarec.data import Dataset, Split
+from lorarec.errors import LorarecError
+
+app = typer.Typer()
+app.add_typer(import_app, name="import")
+app.command()(describe)
+app.command()(split)
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of 20 users with 4 of 50 items each, titles in it; the second ten users share ten items."""
+    items = [k if k < 40 else 40 + k % 10 for k in range(80)]
+    rows = [f"u{k // 4},i{item},{1_400_000_000 + k},Title {item}" for k, item in enumerate(items)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id,item_id,timestamp,title", *rows]))
+    return tmp_path / "log.csv"
+
+
+def test_import_describe_split(log: Path, tmp_path: Path) -> None:
+    assert "interactions" in _run("import", "table", log, "--out", tmp_path / "shop")
+    figures = json.loads(_run("describe", tmp_path / "shop", "--json", "--plot", tmp_path / "shop.png"))
+    assert (figures["users"], figures["items"], figures["interactions"]) == (20, 50, 80)
+    assert (tmp_path / "shop.png").is_file()
+    assert "title coverage" in _run("describe", tmp_path / "shop")
+    drawn = json.loads(
+        _run("split", tmp_path / "shop", "--new-items", "0.2", "--negatives", "9", "--seed", "3", "--json")
+    )
+    assert drawn["options"] == {"protocol": "leave-one-out", "new_items": 0.2, "negatives": 9, "seed": 3}
+    assert Split.load(tmp_path / "shop" / "split").fingerprint == drawn["fingerprint"]
+    with pytest.raises(LorarecError, match="exists already"):
+        _run("split", tmp_path / "shop")
+    assert "test warm" in _run(
+        "split", tmp_path / "shop", "--protocol", "global-time", "--negatives", "5", "--overwrite"
+    )
+
+
+def test_import_options(log: Path, tmp_path: Path) -> None:
+    info = json.loads(_run("import", "table", log, "--out", tmp_path / "one", "--name", "one", "--json"))
+    assert info["name"] == "one"
+    assert info["import"]["rows_read"] == 80
+    (tmp_path / "half.csv").write_text("\n".join(log.read_text().splitlines()[:41]))
+    _run("import", "table", tmp_path / "half.csv", "--out", tmp_path / "half")
+    words = (
+        "--without",
+        tmp_path / "half",
+        "--by",
+        "users",
+        "--by",
+        "interactions",
+        "--k-core",
+        "2",
+        "--keep-untitled",
+        "--overwrite",
+    )
+    info = json.loads(_run("import", "table", log, "--out", tmp_path / "one", *words, "--json"))
+    assert info["filters"][0].startswith("without the users of half")
+    assert info["filters"][1].startswith("without the interactions of half")
+    assert info["filters"][2] == "2-core"
+
+
+def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "precious").touch()
+    for words in (["movielens", tmp_path / "none"], ["amazon", tmp_path / "none"], ["table", tmp_path / "none.csv"]):
+        with pytest.raises(LorarecError, match="shop exists already: choose another --out or pass --overwrite"):
+            _run("import", *words, "--out", tmp_path / "shop")
+
+
+def test_a_failed_import_leaves_nothing(log: Path, tmp_path: Path) -> None:
+    log.write_text(log.read_text() + "\nu9,i9,yesterday,Title 9\n")
+    with pytest.raises(LorarecError, match=r"log\.csv: line 82 has timestamp 'yesterday'"):
+        _run("import", "table", log, "--out", tmp_path / "shop")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv"]
+
+
+def test_sample_and_help(tmp_path: Path) -> None:
+    info = json.loads(_run("import", "sample", "drama", "--out", tmp_path / "drama", "--json"))
+    assert Dataset.load(tmp_path / "drama").info == info
+    for verb in (
+        ["import"],
+        ["import", "table"],
+        ["import", "amazon"],
+        ["import", "movielens"],
+        ["split"],
+        ["describe"],
+    ):
+        assert "Usage" in _run(*verb, "--help")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("u,i,14.11.2023,T", [], r"line 2 has timestamp '14.11.2023', .* such as --time-format \"%d.%m.%Y\""),
+        ("u,i,soon,T", ["--time-format", "%d.%m.%Y"], r"line 2 has timestamp 'soon', .*not have the format '%d.%m.%Y'"),
+        ("u,i,1,T", ["--time-format", "%d %Z"], r"--time-format '%d %Z': names of time zones"),
+        ("u,i,,T", [], r"line 2 has no timestamp.*--bad-times drop.*--order file"),
+        ('u,i,1,"T\nu,i,2,V"', [], r"line 2: .*spans the lines up to 3.*--quote none.*--quote double"),
+        ("u,i,1", [], r"line 2 has 3 fields, not 4"),
+        ("u,i,1,T", ["--separator", ";"], r"fields seem to be separated by ',': use --separator ','"),
+        ("u,i,1,T", ["--separator", ""], r"separator '' cannot separate fields"),
+        ("u,i,1,T", ["--no-header"], "no column 'user_id'"),
+        ("u,i,1,T", ["--time", "when"], "no column 'when' for timestamp: name the right one with --time.*--order file"),
+    ],
+)
+def test_messages_name_the_line_and_the_options(tmp_path: Path, text: str, words: list[str], message: str) -> None:
+    (tmp_path / "log.csv").write_text(f"user_id,item_id,timestamp,title\n{text}\n")
+    with pytest.raises(LorarecError, match=message):
+        _run("import", "table", tmp_path / "log.csv", "--out", tmp_path / "shop", *words)
+    assert not (tmp_path / "shop").exists()
+
+
+def test_options_of_tables(tmp_path: Path) -> None:
+    rows = [f"u{k // 3}\t{k % 5}.0\t{1 + k // 3:02}.11.2023\t4,5" for k in range(15)] + ["u\t1.0\tnever\t1,0", ""]
+    (tmp_path / "log.txt").write_text("\n".join(["\ufeffUser\tartistID\tdate\tstars", *rows]))
+    (tmp_path / "artists.dat").write_text("id||name\n" + "".join(f'{k}||"Artist {k}\n' for k in range(5)))
+    pl.read_csv(tmp_path / "artists.dat", separator="|", quote_char=None).select("id", "name").write_parquet(
+        tmp_path / "artists.parquet"
+    )
+    columns = ["--user", "user", "--item", "artistID", "--items-id", "id", "--time", "date", "--rating", "stars"]
+    values = ["--time-format", "%d.%m.%Y", "--ids", "numbers", "--decimal", "comma", "--bad-times", "drop"]
+    words = [*columns, *values, "--title", "name", "--k-core", "3", "--json"]
+    info = json.loads(
+        _run("import", "table", tmp_path / "log.txt", "--items", tmp_path / "artists.parquet", *words, "--separator",
+             "\\t", "--quote", "none", "--out", tmp_path / "one")
+    )  # fmt: skip
+    assert info["counts"] == {"users": 5, "items": 5, "interactions": 15}
+    assert info["import"]["rows_with_bad_times_dropped"] == 1
+    dataset = Dataset.load(tmp_path / "one")
+    assert dataset.titles["3"] == '"Artist 3'
+    assert dataset.interactions["rating"].unique().to_list() == [4.5]
+
+
+def test_what_each_round_of_a_core_took_is_told(tmp_path: Path) -> None:
+    pairs = [(user, item) for user in "abc" for item in "xyz"] + [
+        ("d", "x"),
+        ("d", "w"),
+        ("e", "w"),
+        ("e", "x"),
+        ("e", "v"),
+    ]
+    text = "\n".join(f"{user},{item},1,{item}" for user, item in pairs)
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\n" + text)
+    told = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
+    assert "core round 1" in told
+    assert "users 1, items 2, interactions 4" in told
+    assert "core round 2" in told
+    assert "users 1, items 0, interactions 1" in told
+    assert "core round 3" not in told
+
+
+def test_help_teaches_how_tables_are_read() -> None:
+    told = " ".join(_run("import", "table", "--help").replace("\u2502", " ").split())
+    for option in (
+        "--time-format",
+        "--bad-times",
+        "--order",
+        "--separator",
+        "--quote",
+        "--items-id",
+        "--ids",
+        "--decimal",
+    ):
+        assert option in told
+    for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet files", "ISO 8601", "Titles such as NA"):
+        assert words in told

@@ -1,0 +1,79 @@
+"""The verb evaluate through the shell's eyes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lorarec.backbone import Backbone
+from lorarec.cli.evaluate import evaluate
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.io.artefacts import write_json
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+@pytest.fixture
+def adapter_folder(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Path:
+    """A random adapter of the tiny backbone."""
+    return write_adapter(tiny_backbone.model, tmp_path / "plug-in", 0)
+
+
+def _run(*words: object) -> tuple[str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout, result.stderr
+
+
+def test_tables_report_and_json(shop: Path, backbone_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    words = [shop, "--backbone", backbone_folder, "--adapter", adapter_folder, "--adapter", f"mine={adapter_folder}"]
+    told, progress = _run(*words, "--out", tmp_path / "report")
+    assert "shop, warm" in told
+    assert "shop, new-item" in told
+    assert str(tmp_path / "report" / "report.md") in told
+    assert "warm: plug-in NDCG@1" in progress
+    found = json.loads(
+        _run(*words, "--setting", "warm", "--limit", 6, "--compare", "mine", "--readout", "likelihood", "--json")[0]
+    )
+    assert list(found["settings"]) == ["warm"]
+    warm = found["settings"]["warm"]
+    assert (warm["cases"], warm["compare_with"]) == (6, "mine")
+    assert list(warm["rows"]) == ["random", "popularity", "item-knn", "tf-idf", "zero-shot", "plug-in", "mine"]
+    assert "readout likelihood" in warm["rows"]["plug-in"]["about"]
+    with pytest.raises(LorarecError, match="report exists already"):
+        _run(*words, "--out", tmp_path / "report")
+
+
+def test_adapter_of_another_split_is_warned_about(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
+    trained = {"name": "shop", "fingerprint": Dataset.load(shop).fingerprint, "split": "0123"}
+    write_json(adapter_folder / "lorarec.json", {"datasets": [trained]})
+    words = [shop, "--backbone", backbone_folder, "--adapter", adapter_folder, "--setting", "warm", "--limit", 2]
+    warnings = [line for line in _run(*words)[1].splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "was trained on another split of shop" in warnings[0]
+
+
+def test_adapter_of_another_backbone_is_an_error(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
+    write_json(adapter_folder / "lorarec.json", {"backbone": {"id": "big", "fingerprint": "0123"}})
+    with pytest.raises(LorarecError, match="belongs to backbone big"):
+        _run(shop, "--backbone", backbone_folder, "--adapter", adapter_folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adapter", "a=x", "--adapter", "a=y"], "two adapters are called a: tell them apart"),
+        (["--adapter", "a="], "--adapter a= must be a folder or NAME=FOLDER"),
+        (["--adapter", "nowhere"], "adapter nowhere does not exist"),
+        (["--compare", "nobody"], "no row nobody to compare with"),
+    ],
+)
+def test_bad_options(shop: Path, backbone_folder: Path, words: list[str], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run(shop, "--backbone", backbone_folder, *words)

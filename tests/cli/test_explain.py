@@ -1,0 +1,51 @@
+"""The verb explain through the shell's eyes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from transformers import AutoTokenizer
+from typer.testing import CliRunner, Result
+
+from lorarec.cli.explain import explain
+
+app = typer.Typer()
+app.command()(explain)
+
+
+@pytest.fixture
+def words(shop: Path, backbone_folder: Path) -> list[str]:
+    """Explains to user u03."""
+    return [str(shop), "--user", "u03", "--backbone", str(backbone_folder), "--pool", "5"]
+
+
+def _run(words: list[str]) -> Result:
+    result = CliRunner().invoke(app, words)
+    if result.exception:
+        raise result.exception
+    return result
+
+
+def test_table_and_json(words: list[str]) -> None:
+    shown, data = _run(words), _run([*words, "--json"])
+    found = json.loads(data.stdout)
+    assert len(found["influences"]) == 4
+    assert found["candidates"] == 5
+    for influence in found["influences"]:
+        assert f"{influence['title']} " in shown.stdout
+        assert f"{influence['score']:+.3f}" in shown.stdout
+    assert "needs a chat model" in shown.stderr
+    assert found["reason"] is None
+    assert json.loads(_run([*words, "--item", "i49", "--json"]).stdout)["title"] == "lamp 49"
+
+
+def test_a_chat_model_adds_its_reason(words: list[str], backbone_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(backbone_folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}\n"
+    tokenizer.save_pretrained(backbone_folder)
+    shown = _run(words)
+    reason = json.loads(_run([*words, "--json"]).stdout)["reason"]
+    assert reason
+    assert reason in shown.stdout
+    assert "needs a chat model" not in shown.stderr

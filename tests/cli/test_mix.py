@@ -1,0 +1,69 @@
+"""The verb mix through the shell's eyes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lorarec.backbone import Backbone
+from lorarec.cli.mix import mix
+from lorarec.errors import LorarecError
+from lorarec.lora import read_adapter
+
+app = typer.Typer()
+app.command()(mix)
+
+
+@pytest.fixture
+def pair(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> list[Path]:
+    """Two random adapters of the tiny backbone, without lorarec.json."""
+    names = ("general", "specific")
+    return [write_adapter(tiny_backbone.model, tmp_path / name, seed, r=2) for seed, name in enumerate(names)]
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed"
+    told = _run(*pair, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
+    assert "0.300" in told
+    assert "0.700" in told
+    assert set(read_adapter(out).ranks.values()) == {2}
+
+
+@pytest.mark.parametrize("method", ["grid", "entropy"])
+def test_weights_from_a_dataset(
+    method: str, pair: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path
+) -> None:
+    words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--prompts", 3, "--cases", 3]
+    words += ["--setting", "new-item", "--combine", "deltas", "--rank", 3]
+    told = [json.loads(_run(*pair, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
+    assert told[0]["weights"] == told[1]["weights"]
+    assert sum(told[0]["weights"]) == pytest.approx(1)
+    assert set(read_adapter(tmp_path / "0").ranks.values()) == {3}
+    recorded = json.loads((tmp_path / "0" / "lorarec.json").read_text())["mix"]
+    assert recorded["dataset"] == "shop"
+    assert recorded["seed"] == 42
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "fixed", "--weights", "0.3;0.7"], "must be numbers with commas"),
+        (["--method", "fixed", "--weights", "0.3,0.6"], "sum to 0.9"),
+        (["--method", "grid"], "--method grid needs --dataset"),
+        ([], "--method entropy needs --dataset"),
+    ],
+)
+def test_bad_words(words: list[str], message: str, pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run(*pair, "--out", tmp_path / "mixed", "--backbone", backbone_folder, *words)
+    assert not (tmp_path / "mixed").exists()

@@ -1,0 +1,127 @@
+"""The verb personalize through the shell's eyes."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from lorarec.backbone import Backbone
+from lorarec.cli import entry as cli
+from lorarec.cli.personalize import personalize_app
+from lorarec.data import Dataset, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.lora import read_adapter
+
+QUICK = ["--samples", "24", "--epochs", "1", "--size", "2", "--rank", "2", "--batch-size", "8"]
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    """A dataset folder of 12 users with 10 rated films each, and a new one with two of a single moment."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{k % 12:02}", f"i{k * 7 % 30:02}", k, float(rng.integers(1, 6))) for k in range(120)]
+    rows += [("new", "i01", 120, 5.0), ("new", "i02", 120, 2.0)]
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
+    interactions = pl.DataFrame(rows, schema=schema, orient="row")
+    Dataset.from_frames("films", interactions, items).save(tmp_path / "films")
+    return tmp_path / "films"
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(personalize_app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    run = ("train", rated, "--backbone", backbone_folder, *QUICK)
+    told = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
+    for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "ECE", "Of 13 test events", "mean weights"):
+        assert word in " ".join(told.split())
+    written = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert 0 <= written["rows"]["RecLoRA"]["auc"]["low"] <= written["rows"]["RecLoRA"]["auc"]["mean"] <= 1
+    report = (tmp_path / "one" / "report.md").read_text()
+    assert "| RecLoRA |" in report
+    assert "](weights.png)" in report
+    assert (tmp_path / "one" / "weights.png").is_file()
+    figures = json.loads(_run(*run, "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
+    assert figures["rows"]["DIN"] == written["rows"]["DIN"]
+    assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
+    assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
+    assert read_adapter(tmp_path / "u03").meta["user"] == "u03"
+    assert "router's mean mixture" in _run("export", tmp_path / "one", "--user", "new", "--out", tmp_path / "new")
+    with pytest.raises(LorarecError, match="one knows no user 'nobody'"):
+        _run("export", tmp_path / "one", "--user", "nobody", "--out", tmp_path / "nobody")
+    assert not (tmp_path / "nobody").exists()
+    with pytest.raises(LorarecError, match="was trained on other data"):
+        _run(*run, "--positive-from", "3", "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "three")
+    assert not list(tmp_path.glob("three*"))
+
+
+def test_users_choose_of_two_adapters(
+    rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
+    model, names = Backbone.load(backbone_folder).model, ("general", "specific")
+    pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
+    run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--crm", "titles")
+    figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
+    rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]
+    assert list(figures["settings"]["warm"]["rows"])[-5:] == rows
+    assert figures["settings"]["warm"]["cases"] == figures["leaning"]["users"] == 8
+    assert sum(part["users"] for part in figures["leaning"]["terciles"]) == 8
+    assert json.loads((tmp_path / "one" / "leaning.json").read_text()) == figures["leaning"]
+    assert "## Who leans on what" in (tmp_path / "one" / "report.md").read_text()
+    assert (tmp_path / "one" / "leaning.png").is_file()
+    told = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
+    for word in ("own mixture", "weight of general", "report: "):
+        assert word in told
+    _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
+    meta = read_adapter(tmp_path / "u03").meta
+    assert (meta["user"], meta["readout"]) == ("u03", "verdict")
+    with pytest.raises(LorarecError, match="one exists already"):
+        _run(*run, "--out", tmp_path / "one")
+    with pytest.raises(LorarecError, match="has no setting new-item: choose from warm"):
+        _run(*run, "--out", tmp_path / "new", "--setting", "new-item")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option held_out must be between 0 and 1"),
+        (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
+        (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
+        (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
+        (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
+        (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
+        (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),
+        (["train", "films", "--lr", "0", "--out", "new"], "option lr must be positive"),
+        (["train", "films", "--out", "films"], "films exists already"),
+        (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    rated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    culprit: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lorarec", "personalize", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    told = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2
+    assert len(told) == 1, told
+    assert culprit in told[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]

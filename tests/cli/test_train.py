@@ -1,0 +1,78 @@
+"""The verb train through the shell's eyes."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lorarec.cli.train import train
+from lorarec.data import Dataset, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.io.artefacts import read_json
+
+app = typer.Typer()
+app.command()(train)
+QUICK = ("--eval-users", "4", "--epochs", "1", "--rank", "2", "--batch-size", "8", "--negatives", "3")
+
+
+def _run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def home(tiny_backbone, tmp_path: Path) -> Path:
+    """A backbone folder `backbone` and a dataset folder `shop` of 12 users with 5 of 30 items each."""
+    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
+    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    rows = [
+        {"user_id": f"u{user}", "item_id": f"i{(user * 7 + k * 3) % 30}", "timestamp": k}
+        for user in range(12)
+        for k in range(5)
+    ]
+    items = pl.DataFrame(
+        {"item_id": [f"i{item}" for item in range(30)], "title": [f"lamp {item}" for item in range(30)]}
+    )
+    dataset = Dataset.from_frames("shop", pl.DataFrame(rows), items).save(tmp_path / "shop")
+    leave_one_out(dataset, new_items=0, negatives=5).save(tmp_path / "shop" / "split")
+    return tmp_path
+
+
+def test_options_win_over_the_recipe(home: Path) -> None:
+    (home / "recipe.yaml").write_text(
+        f"datasets: [{home}/shop]\nbackbone: {home}/backbone\nlr: 1e-3\nalpha: 7\nfew-shot: 0.5\n"
+    )
+    figures = json.loads(_run("--recipe", home / "recipe.yaml", "--alpha", "9", "--out", home / "a", *QUICK, "--json"))
+    record = read_json(home / "a" / "lorarec.json")
+    assert (record["options"]["lr"], record["options"]["alpha"], record["options"]["rank"]) == (1e-3, 9, 2)
+    assert figures["cases_per_epoch"] == 12
+    assert figures["users_set_aside"] == 0
+    assert figures["validation"]["ndcg@1"] == record["training"]["validation"]["ndcg@1"]
+
+
+def test_second_round_from_the_shell(home: Path) -> None:
+    common = (home / "shop", "--backbone", home / "backbone", *QUICK)
+    assert "validation ndcg@1" in _run(*common, "--out", home / "one")
+    _run(*common, "--out", home / "two", "--from", home / "one", "--resume")
+    assert read_json(home / "two" / "lorarec.json")["start_from"]["path"] == str(home / "one")
+
+
+def test_bad_input_is_one_line(home: Path) -> None:
+    (home / "bad.yaml").write_text("rnak: 3\n")
+    for words, message in [
+        ((home / "shop",), "--out"),
+        (("--out", home / "a"), "dataset"),
+        ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key rnak"),
+        ((home / "shop", "--out", home / "a", "--lr", "-1"), "lr"),
+        ((home / "none", "--out", home / "a", "--backbone", home / "backbone"), "none"),
+        ((home / "shop", "--out", home / "a", "--backbone", home / "backbone", "--few-shot", "7"), "few-shot"),
+    ]:
+        with pytest.raises(LorarecError, match=message) as caught:
+            _run(*words)
+        assert "\n" not in str(caught.value)
+        assert not (home / "a").exists()

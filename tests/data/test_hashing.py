@@ -1,0 +1,36 @@
+"""The fingerprint depends on what tables say and on nothing else."""
+
+import polars as pl
+import pytest
+
+from lorarec.data.hashing import content_hash
+
+TABLE = pl.DataFrame(
+    {"name": ["ab", "c", None], "count": [1, 2, 3], "share": [0.5, None, 1.0], "tags": [["x"], [], ["y", "z"]]}
+)
+
+
+def test_is_pinned_and_survives_a_change_of_chunks() -> None:
+    assert content_hash(TABLE) == "a53474db44d8c16d"
+    assert content_hash(pl.concat([TABLE[:1], TABLE[1:]], rechunk=False)) == content_hash(TABLE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        TABLE.with_columns(name=pl.Series(["a", "bc", None])),
+        TABLE.with_columns(name=pl.col("name").fill_null("")),
+        TABLE.with_columns(share=pl.col("share").fill_null(0)),
+        TABLE.with_columns(tags=pl.Series([["x"], ["y"], ["z"]])),
+        TABLE.with_columns(count=pl.Series([1, 2, 4])),
+        TABLE.reverse(),
+        TABLE.rename({"name": "title"}),
+        TABLE[:2],
+    ],
+)
+def test_changes_with_the_content(other: pl.DataFrame) -> None:
+    assert content_hash(other) != content_hash(TABLE)
+
+
+def test_tables_do_not_run_into_each_other() -> None:
+    assert content_hash(TABLE[:1], TABLE[1:]) != content_hash(TABLE[:2], TABLE[2:])

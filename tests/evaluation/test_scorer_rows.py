@@ -1,0 +1,131 @@
+"""Rows from a backbone and its adapters."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorarec.backbone import Backbone
+from lorarec.data import Cooccurrence, Dataset, Split, few_shot
+from lorarec.errors import LorarecError
+from lorarec.evaluation import AdapterScorer, adapter_scorers, evaluate, split_warning
+from lorarec.lora import read_adapter
+from lorarec.ranking import Ranker
+
+
+@pytest.fixture
+def make_adapter(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a random PEFT folder, with a lorarec.json when given."""
+    return lambda name, meta=None: write_adapter(tiny_backbone.model, tmp_path / name, len(name), meta)
+
+
+def test_rows_share_a_backbone_and_leave_it_as_it_was(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folders = {"one": make_adapter("one"), "three": make_adapter("three")}
+    rows = adapter_scorers(tiny_backbone, dataset, split, folders)
+    assert list(rows) == ["zero-shot", "one", "three"]
+    cases = split.test["warm"].head(4)
+    first = {name: np.stack(row(cases)) for name, row in rows.items()}
+    again = {name: np.stack(rows[name](cases)) for name in reversed(rows)}
+    for name in rows:
+        np.testing.assert_array_equal(first[name], again[name])
+    with Ranker(tiny_backbone, folders["one"]) as ranker:
+        np.testing.assert_array_equal(first["one"], np.stack(ranker.score_cases(cases, dataset.titles)))
+    assert not np.allclose(first["one"], first["three"])
+    assert not np.allclose(first["one"], first["zero-shot"])
+
+
+def test_evaluation_says_what_rows_are(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    rows = adapter_scorers(tiny_backbone, dataset, split, {"one": make_adapter("one")})
+    found = evaluate(dataset, split, rows, settings=["warm"], limit=4, progress=False).settings["warm"].rows
+    assert found["zero-shot"].about == "backbone tiny-qwen2 (qwen2), no adapter, readout verdict"
+    assert "/one (" in found["one"].about
+    assert found["one"].seconds_per_user > 0
+
+
+def test_zero_shot_is_prompted_as_the_first_adapter(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folder = make_adapter("listed", {"readout": "likelihood", "options": {"max_history": 1}})
+    rows = adapter_scorers(tiny_backbone, dataset, split, {"listed": folder})
+    cases = split.test["warm"].head(2)
+    found = rows["zero-shot"](cases)
+    with Ranker(tiny_backbone, readout="likelihood", max_history=1) as ranker:
+        np.testing.assert_array_equal(found, ranker.score_cases(cases, dataset.titles))
+    forced = adapter_scorers(tiny_backbone, dataset, split, {"listed": folder}, readout="verdict")
+    for row in forced.values():
+        row(cases)
+        assert "readout verdict" in row.about
+
+
+def test_dropped_history_is_counted(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
+    row = AdapterScorer(tiny_backbone, dataset.titles, max_tokens=80)
+    cases = split.test["warm"].head(3)
+    row(cases)
+    dropped = row.dropped
+    assert dropped > 0
+    assert f"; {dropped} history items dropped, oldest first" in row.about
+    row(cases)
+    assert row.dropped == 2 * dropped
+    assert f"; {dropped} history items" in row.about
+
+
+def test_bad_adapters_are_named_before_anything_is_scored(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    other = make_adapter("other", {"backbone": {"id": "big", "fingerprint": "0123"}})
+    with pytest.raises(LorarecError, match=r"other belongs to backbone big \(0123\)"):
+        adapter_scorers(tiny_backbone, dataset, split, {"other": other})
+    with pytest.raises(LorarecError, match="zero-shot is taken by the backbone alone"):
+        adapter_scorers(tiny_backbone, dataset, split, {"zero-shot": other})
+
+
+def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapter: Callable[..., Path]) -> None:
+    def warning(name: str, meta: dict | None) -> str | None:
+        return split_warning(read_adapter(make_adapter(name, meta)), dataset, split)
+
+    trained = {"name": "nouns", "fingerprint": dataset.fingerprint, "split": split.fingerprint}
+    assert warning("same", {"datasets": [trained]}) is None
+    assert warning("elsewhere", {"datasets": [trained | {"fingerprint": "x", "split": "y"}]}) is None
+    assert warning("plain", None) is None
+    told = warning("leaky", {"datasets": [trained, trained | {"split": "y"}]})
+    assert told is not None
+    assert "leaky" in told
+    assert f"another split of nouns (y, not {split.fingerprint})" in told
+    leaky = trained | {"split": "y"}
+    assert "another split" in str(warning("mixture", {"adapters": [{"datasets": [trained]}, {"datasets": [leaky]}]}))
+    assert "another split" in str(warning("second round", {"datasets": [], "start_from": {"datasets": [leaky]}}))
+    assert (
+        split_warning(read_adapter(make_adapter("few", {"datasets": [trained]})), dataset, few_shot(split, 0.5)) is None
+    )
+    unsaved = replace(read_adapter(make_adapter("m", {"datasets": [trained | {"split": "y"}]})), folder=None)
+    assert "in memory" in str(split_warning(unsaved, dataset, split))
+
+
+def test_rows_of_adapters_that_read_evidence(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
+) -> None:
+    folders = {"deaf": make_adapter("one"), "told": make_adapter("two", {"options": {"evidence": True}})}
+    cases = split.test["warm"].head(4)
+    rows = adapter_scorers(tiny_backbone, dataset, split, folders)
+    found = {name: np.stack(row(cases)) for name, row in rows.items()}
+    with Ranker(tiny_backbone, folders["told"]) as ranker:
+        with pytest.raises(LorarecError, match="reads evidence of other users: give it"):
+            ranker.score_cases(cases, dataset.titles)
+        expected = ranker.score_cases(cases, dataset.titles, Cooccurrence(split.train, dataset.titles))
+        np.testing.assert_array_equal(found["told"], np.stack(expected))
+        histories, candidates = (
+            [[dataset.titles[item] for item in items] for items in cases[name].to_list()]
+            for name in ("history", "candidates")
+        )
+        assert not np.allclose(found["told"], np.stack(ranker.score_titles(histories, candidates)))
+    alone = adapter_scorers(tiny_backbone, dataset, split, {"deaf": folders["deaf"]})
+    for name in ("zero-shot", "deaf"):
+        np.testing.assert_array_equal(found[name], np.stack(alone[name](cases)))
+    assert "told how often others" in rows["told"].about
+    assert "told how often others" not in rows["deaf"].about

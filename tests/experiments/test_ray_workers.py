@@ -1,0 +1,60 @@
+"""Rows on a real Ray cluster: the ranks of one process, and errors in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from typer.testing import CliRunner
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'lorarec[ray]'")
+
+from lorarec.cli.entry import app
+from lorarec.errors import LorarecError
+from lorarec.experiments import Recipe, read_experiment
+from lorarec.experiments.experiment_data import ExperimentData
+from lorarec.experiments.job import Job, run
+from lorarec.experiments.ray_workers import RayWorkers
+from lorarec.io.artefacts import read_json
+
+QUICK = {"epochs": 2, "width": 8, "batch": 64, "lr": 2e-2}
+
+
+def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:
+    """Of the first row, fitted in this process."""
+    job = Job(next(iter(recipe.rows)), 1)
+    (out / "rows").mkdir(parents=True)
+    run(recipe, ExperimentData.load(recipe), out, job, progress=False)
+    return pl.read_parquet(out / "rows" / f"{job.name}.parquet")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
+    write_recipe: Callable[..., Path], dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: dict[str, Any] = {"bpr-mf": {"options": QUICK}, "broken": {"system": "general"}}
+    # Paths of a recipe are relative to where the command is started, also in a task.
+    monkeypatch.chdir(dataset_folder.parent)
+    path = write_recipe(dataset=dataset_folder.name, rows=rows)
+    result = CliRunner().invoke(
+        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]
+    )
+    assert result.exit_code == 1
+    assert "broken-seed1: failed: circle: this system needs general: name it in the recipe" in result.output
+    found = pl.read_parquet(tmp_path / "out" / "rows" / "bpr-mf-seed1.parquet")
+    assert_frame_equal(found, _ranks(read_experiment(path), tmp_path / "here"))
+    assert read_json(tmp_path / "out" / "rows" / "bpr-mf-seed1.json")["peak_mib"] > 0
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_workers_are_refused() -> None:
+    with pytest.raises(LorarecError, match="--workers 1000: the cluster has room for"):
+        RayWorkers(1000)
+
+
+def test_an_address_is_of_the_ray_engine(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["experiment", str(write_recipe()), "--out", str(tmp_path), "--address", "auto"])
+    assert isinstance(result.exception, LorarecError)
+    assert str(result.exception) == "--address is of the ray engine: add --engine ray"

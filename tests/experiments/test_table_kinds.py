@@ -1,0 +1,32 @@
+"""One verb for all kinds of tables: which one a recipe asks for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lorarec.errors import LorarecError
+from lorarec.experiments import KINDS, run_recipe
+from lorarec.experiments.recipe_keys import read_table
+
+RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
+
+
+def test_the_key_table_says_which() -> None:
+    assert read_table(RECIPES / "tables1-2-toys.yaml") == "ranking"
+    assert read_table(RECIPES / "reclora-sample.yaml") == "clicks"
+    assert read_table(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on
+    assert read_table(RECIPES / "figures4-5.yaml") == "weights"
+
+
+def test_an_unknown_kind_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    path = write_recipe(table="clocks")
+    with pytest.raises(LorarecError) as error:
+        run_recipe(path, tmp_path / "out")
+    assert str(error.value) == f"recipe {path}, key table: must be one of {', '.join(KINDS)}, got 'clocks'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_key_of_another_kind_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match="has an unknown key trials: choose from analyses"):
+        run_recipe(write_recipe(table="clicks", trials=3, settings=None, rows=["din"]), tmp_path / "out")

@@ -1,0 +1,60 @@
+"""Random adapters for the tiny backbones, and prompts for them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorarec.lora import Adapter, save_adapter
+from lorarec.lora import entropy_search as entropy
+from lorarec.lora.target_layers import dimensions, linear_layers
+from lorarec.prompts import PromptBuilder
+
+TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green guide to a new white table", "brush"]
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """Descents end early, to be quick."""
+    monkeypatch.setattr(entropy, "MOST_STEPS", 8)
+
+
+@pytest.fixture
+def make_adapter(tmp_path):
+    """Write random adapters of a backbone with `lorarec.json`; returns the folder."""
+
+    def make(backbone, seed: int, size: float = 0.2, readout: str = "verdict", rank: int = 2) -> Path:
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for name, layer in linear_layers(backbone.model).items():
+            width, height = dimensions(layer)
+            a = size * torch.randn(rank, width, generator=generator)
+            tensors[name] = (a, size * torch.randn(height, rank, generator=generator))
+        meta = {"backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint}, "readout": readout}
+        meta |= {"options": {"max_history": 3, "lr": 1}}
+        folder = tmp_path / f"adapter{seed}"
+        folder.mkdir()
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, backbone.id, meta)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def pair(tiny_backbone, make_adapter):
+    return [make_adapter(tiny_backbone, 1), make_adapter(tiny_backbone, 2)]
+
+
+@pytest.fixture
+def builder(tiny_backbone):
+    return PromptBuilder(tiny_backbone.tokenizer)
+
+
+@pytest.fixture
+def make_prompts():
+    """Prompts with histories and candidate sets of different lengths."""
+
+    def make(builder, count: int = 6):
+        return [builder.example(TITLES[: i % 4], TITLES[i % 3 :][:4]) for i in range(count)]
+
+    return make

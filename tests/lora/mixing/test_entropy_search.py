@@ -1,0 +1,122 @@
+import inspect
+
+import pytest
+import torch
+
+from lorarec.errors import LorarecError
+from lorarec.lora import AdapterBank, inject
+from lorarec.lora import entropy_search as entropy
+from lorarec.lora import weight_choice as choose
+from lorarec.lora.mixture_batches import score_at_weights
+from lorarec.lora.objectives import Entropy
+from lorarec.lora.simplex import simplex_grid
+from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.prompts import Example
+
+
+@pytest.fixture
+def mixed(tiny_backbone, pair):
+    with inject(tiny_backbone.model, AdapterBank.from_folders(pair), "factors") as handle:
+        yield handle
+
+
+def mean_entropy(mixed, weights, prompts, objective):
+    mixed.set_weights(weights)
+    with torch.no_grad():
+        return objective(mixed.model, prompts).mean().item()
+
+
+def test_points_as_rows_equal_points_one_by_one(mixed, builder, make_prompts):
+    objective, prompts = Entropy("candidates", builder), make_prompts(builder)
+    points = simplex_grid(2, 4)
+    for budget in (10_000, 150, 1):
+        found = score_at_weights(mixed, points, prompts, objective, objective.length, budget)
+        for point, values in zip(points, found, strict=True):
+            assert torch.stack(values).mean().item() == pytest.approx(
+                mean_entropy(mixed, point, prompts, objective), abs=1e-5
+            )
+
+
+def test_pair_search_finds_the_lowest_point(tiny_backbone, make_adapter, builder, make_prompts):
+    objective, prompts = Entropy("candidates", builder), make_prompts(builder)
+    folders = [make_adapter(tiny_backbone, seed, size=0.06) for seed in (1, 2)]
+    with inject(tiny_backbone.model, AdapterBank.from_folders(folders), "factors") as mixed:
+        weights, trace = choose_by_entropy(mixed, 2, prompts, objective, "model")
+        lowest = min(mean_entropy(mixed, point, prompts, objective) for point in simplex_grid(2, 40))
+        assert mean_entropy(mixed, weights, prompts, objective) <= lowest + 1e-3
+    assert len(trace.steps) <= 9
+    assert weights.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("curve", "lowest"),
+    [
+        (lambda x: (x - 0.37) ** 2 + 1, 0.37),
+        (lambda x: 1 - x, 1.0),
+        (lambda x: x**2, 0.0),
+        (lambda x: -(x**2) + 0.9 * x, 1.0),
+        (lambda x: abs(x - 0.6) ** 1.5, 0.6),
+        (lambda x: 1.0, 0.5),
+    ],
+)
+def test_pair_search_on_known_curves(curve, lowest, mixed, builder, make_prompts, monkeypatch):
+    def known(mixed, points, *_):
+        return [[torch.tensor(curve(float(x)))] for x in points[:, 1]]
+
+    monkeypatch.setattr(entropy, "score_at_weights", known)
+    weights, trace = entropy.search_pair(mixed, make_prompts(builder), Entropy("candidates", builder), 8192)
+    assert weights[1].item() == pytest.approx(lowest, abs=0.03)
+    assert len(trace.steps) <= 12
+
+
+@pytest.mark.parametrize("scope", ["model", "layer"])
+def test_descent_lowers_the_entropy_and_stops(scope, tiny_backbone, make_adapter, builder, make_prompts):
+    folders = [make_adapter(tiny_backbone, seed) for seed in (1, 2, 3)]
+    objective, prompts = Entropy("candidates", builder), make_prompts(builder)
+    with inject(tiny_backbone.model, AdapterBank.from_folders(folders), "deltas") as mixed:
+        weights, trace = choose_by_entropy(mixed, 3, prompts, objective, scope)
+        entropies = [step["entropy"] for step in trace.steps]
+        assert trace.steps[0]["weights"] == pytest.approx([1 / 3] * 3)
+        assert min(entropies) < entropies[0]
+        chosen = dict(zip(mixed.layers, weights, strict=True)) if scope == "layer" else weights
+        assert mean_entropy(mixed, chosen, prompts, objective) == pytest.approx(min(entropies), abs=1e-5)
+    assert weights.shape == ((14, 3) if scope == "layer" else (3,))
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights.sum(-1)), atol=1e-6, rtol=0)
+    assert trace.stopped == "step limit"
+
+
+def test_descent_stops_on_a_plateau(mixed, builder, make_prompts):
+    certain = [Example(example.prompt, example.branches[:1]) for example in make_prompts(builder)]
+    _, trace = choose_by_entropy(mixed, 2, certain, Entropy("candidates", builder), "layer")
+    assert trace.stopped == "plateau"
+    assert len(trace.steps) == entropy.PATIENCE + 1
+
+
+def test_only_the_weights_move(mixed, builder, make_prompts):
+    before = {name: value.clone() for name, value in mixed.model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in mixed.model.parameters()]
+    choose_by_entropy(mixed, 2, make_prompts(builder), Entropy("candidates", builder), "layer")
+    assert all(torch.equal(before[name], value) for name, value in mixed.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in mixed.model.parameters())
+    assert flags == [parameter.requires_grad for parameter in mixed.model.parameters()]
+
+
+def test_gradient_does_not_depend_on_the_order_of_prompts_or_the_budget(mixed, builder, make_prompts):
+    objective, prompts, names = Entropy("candidates", builder), make_prompts(builder), list(mixed.layers)
+    found = []
+    for order, budget in ((prompts, 8192), (prompts[::-1], 120)):
+        logits = torch.zeros(len(names), 2, requires_grad=True)
+        value = entropy.entropy_and_gradient(mixed, names, logits, order, objective, budget)
+        found.append((torch.tensor(value), logits.grad))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def test_no_prompts(mixed, builder):
+    with pytest.raises(LorarecError, match="needs unlabelled prompts"):
+        choose_by_entropy(mixed, 2, [], Entropy("candidates", builder), "model")
+
+
+def test_labels_cannot_be_passed():
+    assert set(Example.__dataclass_fields__) == {"prompt", "branches"}
+    for function in (choose.choose_by_entropy, entropy.search_pair, entropy.descend, entropy.entropy_and_gradient):
+        assert not {"target", "targets", "labels", "validation"} & set(inspect.signature(function).parameters)

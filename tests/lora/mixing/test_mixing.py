@@ -1,0 +1,207 @@
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from lorarec.errors import LorarecError
+from lorarec.lora import AdapterBank, inject, merge, mix, read_adapter
+from lorarec.lora.prompt_record import prompt_settings
+from lorarec.scoring import score_batch
+
+PICTURES = {
+    ("fixed", "model"): {"weights.png"},
+    ("grid", "model"): {"weights.png", "ndcg.png"},
+    ("entropy", "model"): {"weights.png", "entropy.png", "entropy_by_lambda.png"},
+    ("entropy", "layer"): {"weights.png", "entropy.png"},
+}
+
+
+@pytest.fixture
+def arguments(builder, make_prompts):
+    prompts = make_prompts(builder)
+    return {
+        "fixed": {"weights": [0.3, 0.7]},
+        "grid": {"validation": (prompts, [i % len(p.branches) for i, p in enumerate(prompts)]), "builder": builder},
+        "entropy": {"prompts": prompts, "builder": builder},
+    }
+
+
+@pytest.mark.parametrize(("method", "scope"), PICTURES)
+@pytest.mark.parametrize("combine", ["factors", "deltas"])
+def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
+    method, scope, combine, tiny_backbone, pair, arguments, tmp_path
+):
+    model, ids = tiny_backbone.model, torch.arange(1, 25).view(2, 12)
+    out = tmp_path / "mixed"
+    result = mix(tiny_backbone, pair, out=out, method=method, scope=scope, combine=combine, **arguments[method])
+    with inject(model, AdapterBank.from_folders(pair), combine) as mixed, torch.no_grad():
+        listed = result.weights.items() if scope == "layer" else [(name, result.weights) for name in mixed.layers]
+        mixed.set_weights({name: torch.tensor(weights) for name, weights in listed})
+        expected = model(input_ids=ids).logits
+    with_peft = PeftModel.from_pretrained(model, out)
+    with torch.no_grad():
+        torch.testing.assert_close(with_peft(input_ids=ids).logits, expected, rtol=1e-5, atol=1e-5)
+    with_peft.unload()
+    assert with_peft.peft_config["default"].r == (2 if combine == "factors" else 4)
+    files = {path.name for path in out.iterdir()}
+    wanted = {"adapter_config.json", "adapter_model.safetensors", "lorarec.json", "mix_trace.json"}
+    assert files - {"README.md"} == wanted | PICTURES[method, scope]
+    assert all((out / name).stat().st_size > 3000 for name in PICTURES[method, scope])
+
+
+def test_what_is_recorded(tiny_backbone, pair, arguments, tmp_path):
+    out = tmp_path / "mixed"
+    result = mix(tiny_backbone, pair, out=out, record={"setting": "warm"}, **arguments["entropy"])
+    meta = json.loads((out / "lorarec.json").read_text())
+    assert meta["backbone"] == {"id": "tiny-qwen2", "fingerprint": "qwen2"}
+    assert [each["fingerprint"] for each in meta["adapters"]] == [read_adapter(folder).fingerprint for folder in pair]
+    assert meta["readout"] == "verdict"
+    assert meta["options"] == {
+        "template": None,
+        "max_tokens": 1024,
+        "max_title_tokens": 32,
+        "max_history": 3,
+        "evidence": False,
+    }
+    assert meta["mix"]["weights"] == result.weights
+    assert meta["mix"]["setting"] == "warm"
+    assert {"method", "combine", "scope", "objective", "prompts"} <= meta["mix"].keys()
+    assert "peft" in meta["versions"]
+    trace = json.loads((out / "mix_trace.json").read_text())
+    assert min(trace["steps"], key=lambda step: step["entropy"])["weights"] == pytest.approx(result.weights)
+    mix(tiny_backbone, [out, *pair], out=tmp_path / "again", combine="deltas", method="fixed", weights=[0.2, 0.3, 0.5])
+
+
+def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone, pair, builder, arguments, tmp_path):
+    result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
+    steps = result.trace.steps
+    best = max(step["ndcg@10"] for step in steps)
+    tied = [step["weights"] for step in steps if step["ndcg@10"] == best]
+    assert abs(result.weights[0] - 0.5) == pytest.approx(min(abs(weights[0] - 0.5) for weights in tied))
+    certain = [example for example in arguments["grid"]["validation"][0] if len(example.branches) == 4][:1]
+    one = [type(certain[0])(certain[0].prompt, certain[0].branches[:1])]
+    tie = mix(tiny_backbone, pair, out=tmp_path / "tie", method="grid", validation=(one, [0]), builder=builder)
+    assert tie.weights == pytest.approx([0.5, 0.5])
+
+
+def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
+    examples, targets = arguments["grid"]["validation"]
+    result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
+    merged = AdapterBank.from_folders(pair).merge(torch.tensor(result.weights), "factors")
+    folded = merge(tiny_backbone.model, merged)
+    with torch.no_grad():
+        scores = score_batch(tiny_backbone.model, examples, builder)
+    folded.undo()
+    right = [int(each.argmax() == target) for each, target in zip(scores, targets, strict=True)]
+    (chosen,) = [step for step in result.trace.steps if step["weights"] == pytest.approx(result.weights)]
+    assert sum(right) / len(right) == pytest.approx(chosen["ndcg@1"])
+
+
+def test_three_adapters_and_a_cut_to_rank(tiny_backbone, pair, make_adapter, builder, arguments, tmp_path):
+    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+    for method in ("grid", "entropy"):
+        out = tmp_path / method
+        result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
+        assert sum(result.weights) == pytest.approx(1)
+        assert set(read_adapter(out).ranks.values()) == {3}
+
+
+BAD = [
+    ({"weights": [0.5, 0.6]}, "sum to 1.1"),
+    ({"weights": [-0.5, 1.5]}, "negative"),
+    ({"weights": [float("nan"), 1]}, "finite"),
+    ({"weights": [1.0]}, "1 weights"),
+    ({}, "method=fixed needs weights"),
+    ({"weights": [0.5, 0.5], "scope": "layer"}, "scope=layer needs method=entropy"),
+    ({"weights": [0.5, 0.5], "combine": "linear"}, "unknown rule"),
+    ({"weights": [0.5, 0.5], "rank": 0}, "rank must be at least 1"),
+    ({"weights": [0.5, 0.5], "scope": "block"}, "unknown scope"),
+    ({"method": "guess"}, "unknown method"),
+    ({"method": "grid"}, "method=grid needs validation"),
+    ({"method": "entropy"}, "method=entropy needs prompts"),
+    ({"method": "entropy", "prompts": []}, "needs builder"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_arguments_write_nothing(options, message, tiny_backbone, pair, tmp_path):
+    with pytest.raises(LorarecError, match=message):
+        mix(tiny_backbone, pair, out=tmp_path / "mixed", **{"method": "fixed"} | options)
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter1", "adapter2"}
+
+
+def test_one_adapter(tiny_backbone, pair, tmp_path):
+    with pytest.raises(LorarecError, match="two or more adapters, got 1"):
+        mix(tiny_backbone, pair[:1], out=tmp_path / "mixed", method="fixed", weights=[1.0])
+
+
+def test_unequal_ranks_with_factors(tiny_backbone, pair, make_adapter, tmp_path):
+    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+    with pytest.raises(LorarecError, match="needs adapters of equal rank"):
+        mix(tiny_backbone, folders, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.25, 0.25])
+
+
+def test_adapter_of_another_backbone(tiny_backbone, pair, tmp_path):
+    tiny_backbone.fingerprint = "another"
+    with pytest.raises(LorarecError, match="belongs to backbone tiny-qwen2"):
+        mix(tiny_backbone, pair, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
+
+
+def test_folder_that_exists(tiny_backbone, pair, tmp_path):
+    out = tmp_path / "mixed"
+    options = {"out": out, "method": "fixed", "weights": [0.5, 0.5]}
+    mix(tiny_backbone, pair, **options)
+    with pytest.raises(LorarecError, match="mixed exists already"):
+        mix(tiny_backbone, pair, **options)
+    mix(tiny_backbone, pair, overwrite=True, **options | {"weights": [0.1, 0.9]})
+    assert json.loads((out / "mix_trace.json").read_text())["weights"] == [0.1, 0.9]
+
+
+def test_model_is_left_as_it_was(tiny_backbone, pair, arguments, tmp_path):
+    model = tiny_backbone.model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    options = arguments["grid"] | {"validation": (arguments["entropy"]["prompts"], [0])}
+    with pytest.raises(LorarecError, match="but 1 targets"):
+        mix(tiny_backbone, pair, out=tmp_path / "bad", method="grid", **options)
+    mix(tiny_backbone, pair, out=tmp_path / "mixed", scope="layer", **arguments["entropy"])
+    assert model.training
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_an_adapter_that_changes_nothing_is_told(tiny_backbone, pair, arguments, tmp_path, caplog):
+    mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed")
+    assert not caplog.records
+    path = pair[1] / "adapter_model.safetensors"
+    save_file({name: tensor * ("lora_A" in name) for name, tensor in load_file(path).items()}, path)
+    mix(tiny_backbone, pair, out=tmp_path / "again", **arguments["fixed"], method="fixed")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"adapter {pair[1]} changes nothing, since B is zero in all layers: leave it out"
+    ]
+
+
+def test_a_template_of_ones_own_goes_with_the_mixture(tiny_backbone, pair, arguments, tmp_path):
+    text = "{{ history | join(', ') }} then {{ candidate }}?"
+    for folder, name in zip(pair, ("here.j2", "there.j2"), strict=True):
+        meta = json.loads((folder / "lorarec.json").read_text())
+        meta["options"]["template"] = f"/home/someone/{name}"
+        (folder / name).write_text(text)
+        (folder / "lorarec.json").write_text(json.dumps(meta))
+    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    assert json.loads((out / "lorarec.json").read_text())["options"]["template"] == "template.j2"
+    assert prompt_settings(read_adapter(out))["template"].text == text
+    again = mix(tiny_backbone, [out, pair[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
+    assert prompt_settings(read_adapter(again))["template"].text == text
+
+
+def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, pair, arguments, tmp_path):
+    for folder in pair:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        settings = {"target_modules": r".*(a|a)+_proj|.*", "exclude_modules": "(x+)+y"}
+        (folder / "adapter_config.json").write_text(json.dumps(config | settings))
+    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(read_adapter(pair[0]).tensors)
+    assert config["exclude_modules"] is None

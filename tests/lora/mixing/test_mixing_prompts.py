@@ -1,0 +1,92 @@
+import polars as pl
+import pytest
+
+from lorarec.data import Cooccurrence, Dataset, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.io.artefacts import read_json, write_json
+from lorarec.lora import MixingPrompts
+from lorarec.prompts import case_examples
+
+
+@pytest.fixture
+def dataset():
+    interactions = [
+        {"user_id": f"u{user}", "item_id": f"i{(user * 3 + step * (1 + user % 4)) % 40:02}", "timestamp": step}
+        for user in range(20)
+        for step in range(6)
+    ]
+    items = [{"item_id": f"i{item:02}", "title": f"title {item}"} for item in range(40)]
+    return Dataset.from_frames("shop", pl.DataFrame(interactions), pl.DataFrame(items))
+
+
+@pytest.fixture
+def split(dataset):
+    return leave_one_out(dataset, new_items=0.2, negatives=5, seed=1)
+
+
+def test_prompts_are_built_as_the_adapters_were_trained(tiny_backbone, make_adapter):
+    folders = [make_adapter(tiny_backbone, seed, readout="likelihood") for seed in (1, 2)]
+    made = MixingPrompts(tiny_backbone, folders)
+    assert made.builder.readout == "likelihood"
+    assert made.max_history == 3
+
+
+def test_unlabelled_prompts_do_not_know_the_target(tiny_backbone, pair, dataset, split):
+    made = MixingPrompts(tiny_backbone, pair)
+    prompts = made.unlabelled(dataset, split, "warm", 5, seed=0)
+    assert len(prompts) == 5
+    assert all(len(prompt.branches) == 6 for prompt in prompts)
+    cases = split.test["warm"].with_columns(target=pl.lit("nobody"))
+    without = type(split)(split.train, split.valid, {"warm": cases}, split.info)
+    assert made.unlabelled(dataset, without, "warm", 5, seed=0) == prompts
+    assert made.unlabelled(dataset, split, "warm", 5, seed=1) != prompts
+    assert len(made.unlabelled(dataset, split, "new-item", 10_000, seed=0)) == len(split.test["new-item"])
+
+
+def test_validation_knows_it(tiny_backbone, pair, dataset, split):
+    made = MixingPrompts(tiny_backbone, pair)
+    examples, targets = made.validation(dataset, split, 10_000, seed=0)
+    assert len(examples) == len(targets) == len(split.valid)
+    target_titles = {
+        tuple(made.builder.example([], [dataset.titles[item]]).branches[0]) for item in split.valid["target"]
+    }
+    found = {tuple(example.branches[target]) for example, target in zip(examples, targets, strict=True)}
+    assert found == target_titles
+
+
+def test_adapters_trained_on_other_prompts(tiny_backbone, pair):
+    path = pair[1] / "lorarec.json"
+    write_json(path, read_json(path) | {"readout": "likelihood"})
+    with pytest.raises(LorarecError, match=r"another readout each \(verdict, likelihood\)"):
+        MixingPrompts(tiny_backbone, pair)
+
+
+def test_setting_that_is_not_there(tiny_backbone, pair, dataset):
+    split = leave_one_out(dataset, new_items=0, negatives=5)
+    with pytest.raises(LorarecError, match="no setting new-item: choose from warm"):
+        MixingPrompts(tiny_backbone, pair).unlabelled(dataset, split, "new-item", 5, seed=0)
+
+
+def test_no_cases(tiny_backbone, pair, dataset, split):
+    empty = type(split)(split.train, split.valid.clear(), {"warm": split.test["warm"].clear()}, split.info)
+    made = MixingPrompts(tiny_backbone, pair)
+    with pytest.raises(LorarecError, match="setting warm of dataset shop has no cases"):
+        made.unlabelled(dataset, empty, "warm", 5, seed=0)
+    with pytest.raises(LorarecError, match="no validation cases"):
+        made.validation(dataset, empty, 5, seed=0)
+
+
+def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset, split):
+    plain, _ = MixingPrompts(tiny_backbone, pair).validation(dataset, split, 5, seed=0)
+    path = pair[0] / "lorarec.json"
+    meta = read_json(path)
+    write_json(path, meta | {"options": meta["options"] | {"evidence": True}})
+    with pytest.raises(LorarecError, match=r"another evidence each \(True, False\)"):
+        MixingPrompts(tiny_backbone, pair)
+    made = MixingPrompts(tiny_backbone, pair[:1])
+    told, _ = made.validation(dataset, split, 5, seed=0)
+    cases = split.valid.sample(5, shuffle=True, seed=0)
+    assert told == case_examples(
+        cases, dataset.titles, made.builder, made.max_history, Cooccurrence(split.train, dataset.titles)
+    )
+    assert told != plain

@@ -1,0 +1,100 @@
+"""How an adapter is prompted: a template of its own is a file in its folder and nowhere else."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lorarec.errors import LorarecError
+from lorarec.lora import read_adapter
+from lorarec.lora.prompt_record import TEMPLATE, prompt_settings, recorded_settings, shared_settings, write_template
+from lorarec.prompts import TemplateText
+
+TEXT = "{{ history | join(', ') }} then {{ candidate }}"
+
+
+@pytest.fixture
+def folder(make_adapter) -> Path:
+    return make_adapter("qwen2", 1)
+
+
+def record_template(folder: Path, name: str) -> None:
+    (folder / "lorarec.json").write_text(json.dumps({"options": {"template": name}}))
+
+
+def settings(folder: Path) -> dict:
+    return prompt_settings(read_adapter(folder))
+
+
+@pytest.mark.parametrize("name", ["own.j2", "/home/someone/words/own.j2", "words/own.j2", "../own.j2"])
+def test_the_file_in_the_folder_is_read_whatever_path_was_recorded(name: str, folder: Path) -> None:
+    (folder.parent / "own.j2").write_text("another {{ candidate }}")
+    (folder / "own.j2").write_text(TEXT)
+    record_template(folder, name)
+    assert settings(folder)["template"] == TemplateText("own.j2", TEXT)
+
+
+@pytest.mark.parametrize("name", ["verdict", "click"])
+def test_bundled_names_stay_names(name: str, folder: Path) -> None:
+    (folder / name).write_text("{{ candidate }}")
+    record_template(folder, name)
+    assert settings(folder)["template"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../secret", "..", ".", "/", "", "gone.j2", "a\0b", "x" * 5000, "words"]
+)
+def test_no_path_leads_out_of_the_folder(name: str, folder: Path) -> None:
+    (folder.parent / "secret").write_text("SECRET {{ candidate }}")
+    (folder / "words").mkdir()
+    record_template(folder, name)
+    with pytest.raises(LorarecError, match="not in its folder: copy it there") as error:
+        settings(folder)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret", "own.j2", "/dev/zero", "../elsewhere/secret"])
+def test_no_link_leads_out_of_the_folder(target: str, folder: Path) -> None:
+    (folder.parent / "secret").write_text("SECRET {{ candidate }}")
+    (folder / "own.j2").symlink_to(target)
+    record_template(folder, "own.j2")
+    with pytest.raises(LorarecError, match="not in its folder"):
+        settings(folder)
+
+
+def test_files_that_are_no_templates(folder: Path) -> None:
+    record_template(folder, "own.j2")
+    (folder / "own.j2").write_bytes(b"\xff\xfe")
+    with pytest.raises(LorarecError, match="not UTF-8"):
+        settings(folder)
+    with (folder / "own.j2").open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(LorarecError, match="more than the limit"):
+        settings(folder)
+    (folder / "own.j2").unlink()
+    os.mkfifo(folder / "own.j2")
+    with pytest.raises(LorarecError, match="not in its folder"):
+        settings(folder)
+
+
+def test_a_template_is_written_where_it_is_read(folder: Path) -> None:
+    template = TemplateText("anything", TEXT)
+    recorded = recorded_settings({"template": template, "max_history": 3})
+    assert recorded == {"template": TEMPLATE, "max_history": 3}
+    write_template(folder, template)
+    (folder / "lorarec.json").write_text(json.dumps({"options": recorded}))
+    assert settings(folder)["template"] == template
+    write_template(folder, None)
+    write_template(folder, "click")
+    assert (folder / TEMPLATE).read_text() == TEXT
+
+
+def test_adapters_share_prompts_by_the_text_of_their_templates() -> None:
+    one, same, other = (
+        {"readout": "verdict", "evidence": False, "template": TemplateText(name, text)}
+        for name, text in [("a", TEXT), ("b", TEXT), ("c", "{{ candidate }}")]
+    )
+    assert shared_settings({"one": one, "same": same}) == one
+    with pytest.raises(LorarecError, match=r"another template each \(a, c\)"):
+        shared_settings({"one": one, "other": other})

@@ -1,0 +1,69 @@
+"""lorarec.json: what could not be used later is refused when it is read."""
+
+import json
+
+import pytest
+
+from lorarec.errors import LorarecError
+from lorarec.lora import read_adapter
+from lorarec.lora.prompt_record import prompt_settings
+from lorarec.lora.provenance import part_weights, trained_on
+
+
+@pytest.fixture
+def folder(make_adapter):
+    return make_adapter("qwen2", 1)
+
+
+WRONG = [
+    *({"options": {"max_history": value}} for value in ("many", 0, -1, 2.5, True, [3], 10**7, float("nan"))),
+    *({"options": {"max_tokens": value}} for value in ("1024", 0, {}, 1e3)),
+    *({"options": {"max_title_tokens": value}} for value in (-1, False, "long")),
+    *({"options": {"evidence": value}} for value in ("yes", 1, [])),
+    *({"options": {"template": value}} for value in (3, ["own.j2"], {"name": "own.j2"})),
+    *({"options": value} for value in ([], "none", 3)),
+    *({"readout": value} for value in ("guess", 3, ["verdict"], {})),
+    *({"backbone": value} for value in ("embedded", ["embedded"], {"id": 3}, {"fingerprint": 12})),
+    *({"datasets": value} for value in ("games", {"name": "games"}, ["games"], 3)),
+    *({"start_from": value} for value in ("general", ["general"], {"datasets": ["games"]})),
+    *({"adapters": value} for value in ("general", ["general"], [{"path": 3}], [{"datasets": 3}])),
+    *({"mix": value} for value in (["general"], {"weights": "even"}, {"weights": [None]}, {"weights": {"q": 1}})),
+    *({"mix": {"weights": value}} for value in ([float("nan")], [1e300], [True], {"q": ["1"]})),
+    *({"personal": value} for value in (3, {"names": "general"}, {"names": [1]})),
+    {"user": 42},
+]
+
+
+@pytest.mark.parametrize("record", WRONG, ids=json.dumps)
+def test_fields_of_the_wrong_kind(record, folder) -> None:
+    (folder / "lorarec.json").write_text(json.dumps(record))
+    with pytest.raises(LorarecError, match=r"lorarec\.json: [a-z_.0-9]+ must be .*, got") as error:
+        read_adapter(folder)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{", "[" * 10**6, '{"a":' * 10**5, "\xff", "1" * 10**5])
+def test_what_is_no_record(text: str, folder) -> None:
+    (folder / "lorarec.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(LorarecError, match=r"lorarec\.json"):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"readout": None, "options": None, "datasets": None, "start_from": None, "adapters": None, "mix": None},
+        {"options": {"max_history": None, "template": None}, "backbone": {}, "unknown": [1]},
+        {"adapters": [{}, {"path": None, "datasets": None}], "mix": {"weights": None, "names": None}},
+        {"adapters": [{"path": "a"}, {"path": "b"}], "mix": {"names": ["a", "a", "b"], "weights": [0.5, 0.5]}},
+        {"mix": {"weights": {"unknown.layer": [1]}}, "user": None},
+    ],
+)
+def test_what_is_missing_is_unset(record, folder) -> None:
+    (folder / "lorarec.json").write_text(json.dumps(record))
+    adapter = read_adapter(folder)
+    assert prompt_settings(adapter)["max_history"] == 10
+    assert trained_on(adapter) == []
+    assert part_weights(adapter, "one").keys() == adapter.tensors.keys()

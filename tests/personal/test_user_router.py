@@ -1,0 +1,215 @@
+"""A user chooser in memory: it gives what was learnt offline, for histories as they are now."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.io.artefacts import read_json, write_json
+from lorarec.lora import Adapter, save_adapter
+from lorarec.lora.target_layers import dimensions, linear_layers
+from lorarec.personal import PersonalLora, UserHistory, UserRouter, train_user_router
+
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 12, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """24 users with 4 to 9 rated things each, and its split; item i29 was met by one user alone, last."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(24):
+        things = [*rng.choice(29, 3 + user % 6, replace=False), 29 if user == 5 else 28 - user]
+        rows += [
+            (f"u{user:02}", f"i{thing:02}", 100 * at + user, 1.0 + (user + at) % 5) for at, thing in enumerate(things)
+        ]
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
+    folder = tmp_path_factory.mktemp("data") / "log"
+    found = Dataset.from_frames("log", pl.DataFrame(rows, schema=schema, orient="row"), items).save(folder)
+    leave_one_out(found, new_items=0, negatives=3).save(folder / "split")
+    return found
+
+
+def choose(backbone: Backbone, dataset: Dataset, folder: Path, crm: str) -> Path:
+    """A chooser over two random adapters, one of which leaves some layers alone; its router tells users apart."""
+    adapters = []
+    for seed, name in enumerate(("general", "specific")):
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for layer, linear in list(linear_layers(backbone.model).items())[: 14 - 3 * seed]:
+            width, height = dimensions(linear) or (0, 0)
+            a, b = (0.2 * torch.randn(size, generator=generator) for size in ((2, width), (height, 2)))
+            tensors[layer] = (a, b)
+        (folder / name).mkdir()
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", {"readout": "verdict"})
+        adapters.append(folder / name)
+    split = leave_one_out(dataset, new_items=0, negatives=3)
+    train_user_router(backbone, adapters, dataset, split, folder / "chosen", crm=crm, combine="deltas", **QUICK)
+    path = folder / "chosen" / "personal" / "personal.safetensors"
+    state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    state["router.out_weight"].normal_(0, 0.2, generator=generator)
+    save_file(state, path)
+    return folder / "chosen"
+
+
+@pytest.fixture(scope="module", params=["din", "titles"])
+def chosen(
+    request: pytest.FixtureRequest,
+    shared_backbone: Backbone,
+    dataset: Dataset,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Folders of choosers that tell users apart by their ratings, and by their titles."""
+    return choose(shared_backbone, dataset, tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def copied(shared_backbone: Backbone, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Gives copies of one folder, to be damaged."""
+    folder = choose(shared_backbone, dataset, tmp_path_factory.mktemp("whole"), "deepfm")
+    return lambda: Path(shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "chosen"))
+
+
+def past(dataset: Dataset, user: str, count: int) -> UserHistory:
+    """The first events of a user."""
+    rows = dataset.interactions.filter(user_id=user)[:count]
+    return UserHistory(user, rows["item_id"].to_list(), rows["timestamp"].to_list())
+
+
+def test_training_histories_give_the_weights_of_training(
+    chosen: Path, shared_backbone: Backbone, dataset: Dataset
+) -> None:
+    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    users = pl.read_parquet(chosen / "users.parquet")
+    with PersonalLora.load(chosen / "personal", shared_backbone) as personal, torch.no_grad():
+        expected = personal(torch.from_numpy(users["representation"].to_numpy().copy())).transpose(0, 1)
+        torch.testing.assert_close(chooser.weights(None), personal.router.mean)
+        assert (chooser.names, list(chooser.layers)) == (personal.bank.names, list(personal.bank.layers))
+    for user, events, weights in zip(users["user_id"], users["events"], expected, strict=True):
+        found = chooser.weights(past(dataset, user, events))
+        torch.testing.assert_close(found, weights, atol=1e-5, rtol=0)
+    assert expected.std(0).max() > 0.01
+
+
+def test_a_history_that_has_gone_on_is_read_anew(chosen: Path, shared_backbone: Backbone, dataset: Dataset) -> None:
+    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    before = past(dataset, "u05", 6)
+    after = UserHistory("u05", [*before.items, "i03"], [*before.times, 10**6])
+    assert (chooser.weights(before) - chooser.weights(after)).abs().max() > 1e-4
+    new = UserHistory("nobody", after.items, after.times)
+    weights = chooser.weights(new)
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    by_titles = read_json(chosen / "choose.json")["chooser"]["crm"] == "titles"
+    assert ((weights - chooser.weights(after)).abs().max() < 1e-6) == by_titles
+
+
+def test_of_items_that_training_lacks_only_the_length_is_told(
+    chosen: Path, shared_backbone: Backbone, dataset: Dataset
+) -> None:
+    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    numbers = np.zeros(chooser.router.width, np.float32)
+    assert chooser.standard.deviation[-1] > 0.1
+    numbers[-1] = (np.log(3) - chooser.standard.mean[-1]) / chooser.standard.deviation[-1]
+    with torch.no_grad():
+        expected = chooser.router(torch.from_numpy(numbers)[None])[:, 0]
+    torch.testing.assert_close(chooser.weights(UserHistory("nobody", ["i29", "gone"], [1, 2])), expected)
+
+
+def test_parts_are_the_finished_adapters(chosen: Path, shared_backbone: Backbone, dataset: Dataset) -> None:
+    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    for name, adapter in zip(chooser.names, chooser.adapters, strict=True):
+        stored = load_file(chosen.parent / name / "adapter_model.safetensors")
+        assert len(stored) == 2 * len(adapter.tensors)
+        for layer, (a, b) in adapter.tensors.items():
+            assert torch.equal(a, stored[f"base_model.model.{layer}.lora_A.weight"])
+            assert torch.equal(b, stored[f"base_model.model.{layer}.lora_B.weight"])
+        assert set(adapter.scales.values()) == {1.5}
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    write_json(path, read_json(path) | changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "choose.json").unlink(), r"choose\.json does not exist"),
+        (lambda folder: (folder / "choose.json").write_text("[]"), "is no user chooser, or damaged"),
+        (lambda folder: _edit(folder / "choose.json", standard=None), "is no user chooser, or damaged"),
+        (lambda folder: _edit(folder / "choose.json", standard={"mean": [0], "deviation": [1]}), "belong together"),
+        (lambda folder: _edit(folder / "personal" / "personal.json", backbone=3), "is no user chooser, or damaged"),
+        (lambda folder: (folder / "personal" / "personal.safetensors").unlink(), "does not exist"),
+        (lambda folder: (folder / "personal" / "personal.safetensors").write_bytes(b"\xff" * 64), "is corrupted"),
+        (lambda folder: (folder / "crm" / "model.safetensors").write_bytes(b"\xff" * 64), "does not hold the weights"),
+        (lambda folder: (folder / "crm" / "conventional.json").unlink(), "does not exist"),
+        (lambda folder: (folder / "crm" / "conventional.json").write_text("3"), "does not describe"),
+    ],
+)
+def test_damaged_folders(
+    copied: Callable[[], Path],
+    shared_backbone: Backbone,
+    dataset: Dataset,
+    damage: Callable[[Path], Any],
+    message: str,
+) -> None:
+    folder = copied()
+    damage(folder)
+    with pytest.raises(LorarecError, match=message):
+        UserRouter.load(folder, shared_backbone, dataset)
+
+
+@pytest.mark.parametrize("name", ["router.hidden_bias", "bank.model.layers.0.self_attn.q_proj.a"])
+@pytest.mark.parametrize(("wrong", "message"), [(float("nan"), "NaN or infinite"), (None, "the router|the tensors of")])
+def test_damaged_tensors(
+    copied: Callable[[], Path],
+    shared_backbone: Backbone,
+    dataset: Dataset,
+    name: str,
+    wrong: float | None,
+    message: str,
+) -> None:
+    folder = copied()
+    path = folder / "personal" / "personal.safetensors"
+    state = {key: tensor.clone() for key, tensor in load_file(path).items()}
+    state[name] = state[name][:1, :1].clone() if wrong is None else state[name] * wrong
+    save_file(state, path)
+    with pytest.raises(LorarecError, match=message):
+        UserRouter.load(folder, shared_backbone, dataset)
+
+
+def test_folders_of_others(
+    copied: Callable[[], Path], shared_backbone: Backbone, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = copied()
+    other = Backbone(shared_backbone.model, shared_backbone.tokenizer, "other", "ffff")
+    with pytest.raises(LorarecError, match=r"belongs to backbone tiny-qwen2 \(qwen2\), not to other"):
+        UserRouter.load(folder, other, dataset)
+    fewer = Dataset.from_frames("fewer", dataset.interactions[1:], dataset.items)
+    with pytest.raises(LorarecError, match=r"is for the users of dataset log \(.*\), not of fewer"):
+        UserRouter.load(folder, shared_backbone, fewer)
+    redrawn = dataset.save(tmp_path / "log")
+    leave_one_out(dataset, new_items=0, negatives=2).save(tmp_path / "log" / "split")
+    with pytest.raises(LorarecError, match="another split of log"):
+        UserRouter.load(folder, shared_backbone, redrawn)
+
+
+def test_numbers_that_were_alike_for_all_tell_nothing(
+    copied: Callable[[], Path], shared_backbone: Backbone, dataset: Dataset
+) -> None:
+    folder = copied()
+    standard = read_json(folder / "choose.json")["standard"]
+    standard["deviation"][-1] = 0.0
+    _edit(folder / "choose.json", standard=standard)
+    chooser = UserRouter.load(folder, shared_backbone, dataset)
+    short, long = (chooser.weights(UserHistory("nobody", ["i29"] * count, range(count))) for count in (1, 100))
+    assert torch.equal(short, long)

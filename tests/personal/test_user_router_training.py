@@ -1,0 +1,231 @@
+"""The user chooser: who is told apart, what stays as it is, what it never sees."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lorarec.data import Dataset, Split, leave_one_out
+from lorarec.errors import LorarecError
+from lorarec.io.artefacts import read_json, write_json
+from lorarec.lora import MixingPrompts
+from lorarec.personal import PersonalLora, UserRouter, export_user, train_user_router
+from lorarec.personal.scoring import user_scores
+from lorarec.personal.user_adapters import user_mixtures
+from lorarec.ranking import Ranker
+from lorarec.training import train
+
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
+
+
+def colours(users: range, kind: int | None = None) -> Dataset:
+    """Users who choose among 40 red things (even users, or kind 0) or 40 blue ones; all of them rated."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in users:
+        own = user % 2 if kind is None else kind
+        for at, thing in enumerate(rng.choice(40, 4 + user % 5, replace=False)):
+            rows.append((f"u{user:03}", f"i{own}{thing:02}", 100 * at + user, float(rng.integers(1, 6))))
+    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
+    things = ["lamp", "chair", "table", "brush", "game"]
+    titles = [
+        {"item_id": f"i{own}{thing:02}", "title": f"{colour} {things[thing % 5]} {thing}"}
+        for own, colour in enumerate(("red", "blue"))
+        for thing in range(40)
+    ]
+    return Dataset.from_frames("colours", pl.DataFrame(rows, schema=schema, orient="row"), pl.DataFrame(titles))
+
+
+@pytest.fixture(scope="module")
+def shop() -> tuple[Dataset, Split]:
+    """80 users, whose cases have four things of the other colour beside the target."""
+    dataset = colours(range(80))
+    split = leave_one_out(dataset, new_items=0, negatives=4, seed=1)
+    return dataset, replace(
+        split, valid=of_other_colour(split.valid), test={"warm": of_other_colour(split.test["warm"])}
+    )
+
+
+def of_other_colour(cases: pl.DataFrame) -> pl.DataFrame:
+    """Cases whose negatives all have the colour that their user never chooses."""
+    rng = np.random.default_rng(2)
+    drawn = []
+    for target in cases["target"]:
+        others = [f"i{1 - int(target[1])}{thing:02}" for thing in rng.choice(40, 4, replace=False)]
+        drawn.append(rng.permutation([target, *others]).tolist())
+    return cases.with_columns(pl.Series("candidates", drawn))
+
+
+@pytest.fixture
+def pair(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
+    """Random adapters."""
+    meta = {"backbone": {"id": "tiny", "fingerprint": tiny_backbone.fingerprint}, "options": {"max_history": 3}}
+    names = ("general", "specific")
+    return [write_adapter(tiny_backbone.model, tmp_path / name, seed, meta) for seed, name in enumerate(names)]
+
+
+def trained_pair(backbone, out: Path) -> list[Path]:
+    """Two adapters: one that learned from users who choose red things only, one from those who choose blue ones."""
+    options: dict[str, Any] = {"rank": 4, "alpha": 8, "lr": 2e-2, "epochs": 1, "samples": 160, "batch_size": 8}
+    options |= {"negatives": 3, "eval_users": 0, "evidence": False, "dropout": 0.0, "max_history": 3, "seed": 0}
+    folders = []
+    for kind, name in enumerate(("red", "blue")):
+        dataset = colours(range(200, 240), kind)
+        folders.append(train(backbone, [(dataset, leave_one_out(dataset, new_items=0))], out / name, **options))
+    return folders
+
+
+def hits(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
+    """NDCG@1."""
+    pairs = zip(scores, cases.select("target", "candidates").iter_rows(), strict=True)
+    return float(np.mean([candidates[int(found.argmax())] == target for found, (target, candidates) in pairs]))
+
+
+def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_path):
+    dataset, split = shop
+    pair, out = trained_pair(tiny_backbone, tmp_path), tmp_path / "out"
+    options: dict[str, Any] = {"batch_size": 8, "lr": 2e-2, "epochs": 4, "combine": "deltas"}
+    before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
+    found = train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **options)
+    after = tiny_backbone.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    cases = split.test["warm"]
+    by_constant = {}
+    for folder in (*pair, out / "constant"):
+        with Ranker(tiny_backbone, folder) as ranker:
+            by_constant[folder.name] = hits(ranker.score_cases(cases, dataset.titles), cases)
+    prompts = MixingPrompts(tiny_backbone, [out / "constant"])
+    examples = prompts.examples(dataset, split, cases)
+    with PersonalLora.load(out / "personal", tiny_backbone) as personal:
+        for number, folder in enumerate(pair):  # the bank is the adapters, bit by bit
+            stored = load_file(folder / "adapter_model.safetensors")
+            layers = personal.bank.layers.items()
+            assert all(
+                torch.equal(layer.a[number], stored[f"base_model.model.{n}.lora_A.weight"]) for n, layer in layers
+            )
+        weights = user_mixtures(personal, found.users, cases["user_id"])
+        own = lambda rows: weights[:, rows]  # noqa: E731
+        together = user_scores(personal, examples, own, prompts.builder)
+        alone = user_scores(personal, examples, own, prompts.builder, token_budget=1)
+    assert hits(together, cases) > max(by_constant.values()) + 0.1, by_constant
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+    users = dict(zip(found.users["user_id"], found.users["weights"].to_list(), strict=True))
+    assert min(users[f"u{user:03}"][0] for user in (2, 4)) > max(users[f"u{user:03}"][0] for user in (3, 7))
+    export_user(out, cases["user_id"][0], tmp_path / "own", tiny_backbone)
+    with Ranker(tiny_backbone, tmp_path / "own") as ranker:
+        np.testing.assert_allclose(ranker.score_cases(cases[:1], dataset.titles)[0], together[0], atol=1e-4)
+
+
+def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, shop, tmp_path):
+    dataset, split = shop
+    kept = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
+    held_out = dataset.interactions.join(kept, on=("user_id", "item_id"), how="semi")
+    rated = dataset.interactions.join(held_out, on=("user_id", "item_id"), how="anti")
+    changed = pl.concat(
+        [rated, held_out.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(9**9, pl.Int64))]
+    )
+    other = Dataset.from_frames("colours", changed, dataset.items)
+    blind = replace(split, test={"warm": split.test["warm"].with_columns(target=pl.lit("nobody"))})
+    train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "one", **QUICK)
+    train_user_router(tiny_backbone, pair, other, blind, tmp_path / "two", **QUICK)
+    for name in ("crm/model.safetensors", "personal/personal.safetensors"):
+        one, two = (load_file(tmp_path / run / name) for run in ("one", "two"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert pl.read_parquet(tmp_path / "one" / "users.parquet").equals(
+        pl.read_parquet(tmp_path / "two" / "users.parquet")
+    )
+
+
+def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop, tmp_path):
+    dataset, split = shop
+    found = train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out", crm="titles", **QUICK, lr=1e-12)
+    record = json.loads((tmp_path / "out" / "choose.json").read_text())
+    assert record == found.record
+    assert record["kept_epoch"] == 0
+    assert record["cases"] == {"trained": 18, "held_out": 6}
+    best = min(record["grid"], key=lambda tried: tried["loss"])
+    assert record["constant"] == best["weights"]
+    np.testing.assert_allclose(found.users["weights"].to_numpy(), [best["weights"]] * len(found.users), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender"),
+        ({"cases": 1}, "option cases must be at least 2"),
+        ({"held_out": 1.0}, "option held_out must be between 0 and 1"),
+        ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
+        ({"epochs": 0}, "option epochs must be at least 1"),
+        ({"rnak": 3}, "unknown option rnak"),
+        ({"combine": "sum"}, "unknown rule 'sum'"),
+    ],
+)
+def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):
+    with pytest.raises(LorarecError, match=message):
+        train_user_router(tiny_backbone, pair, *shop, tmp_path / "out", **{**QUICK, **options})
+    assert {path.name for path in tmp_path.iterdir()} == {"general", "specific"}
+
+
+def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
+    dataset, split = shop
+    unrated = Dataset.from_frames("shop", dataset.interactions.drop("rating"), dataset.items)
+    with pytest.raises(LorarecError, match=r"shop has no ratings, .* take crm=titles"):
+        train_user_router(tiny_backbone, pair, unrated, split, tmp_path / "out")
+    with pytest.raises(LorarecError, match="needs two or more adapters, got 1"):
+        train_user_router(tiny_backbone, pair[:1], dataset, split, tmp_path / "out")
+    with pytest.raises(LorarecError, match="general exists already"):
+        train_user_router(tiny_backbone, pair, dataset, split, pair[0])
+    empty = replace(split, valid=split.valid.clear())
+    with pytest.raises(LorarecError, match="0 validation cases are too few"):
+        train_user_router(tiny_backbone, pair, dataset, empty, tmp_path / "out", crm="titles")
+    meta = read_json(pair[1] / "lorarec.json")
+    write_json(pair[1] / "lorarec.json", meta | {"readout": "likelihood"})
+    with pytest.raises(LorarecError, match=r"another readout each \(verdict, likelihood\)"):
+        train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
+    write_json(pair[1] / "lorarec.json", meta | {"backbone": {"id": "other", "fingerprint": "x"}})
+    with pytest.raises(LorarecError, match="belongs to backbone other"):
+        train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
+    text = "{{ history | join(', ') }} then {{ candidate }}{% if note %}, {{ note }}{% endif %}?"
+    for folder in pair:
+        record = read_json(folder / "lorarec.json")
+        record["options"]["template"] = "own.j2"
+        (folder / "own.j2").write_text(text)
+        write_json(folder / "lorarec.json", record)
+    dataset, split = shop
+    out = tmp_path / "chosen"
+    train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK)
+    export_user(out, split.valid["user_id"][0], tmp_path / "own", tiny_backbone)
+    for folder in (tmp_path / "own", out / "constant"):
+        with Ranker(tiny_backbone, folder) as ranker:
+            assert ranker.builder.template.source == text
+    assert UserRouter.load(out, tiny_backbone, dataset).settings["template"].text == text
+
+
+@pytest.mark.parametrize(
+    "name", ["choose.json", "titles.parquet", "personal/personal.json", "personal/personal.safetensors"]
+)
+def test_files_of_a_chooser_that_never_end(name, tiny_backbone, pair, shop, tmp_path):
+    dataset, split = shop
+    out = tmp_path / "chosen"
+    train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK | {"cases": 4})
+    (out / name).unlink()
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(out / name)
+        with pytest.raises(LorarecError, match=f"{name} is not a regular file"):
+            UserRouter.load(out, tiny_backbone, dataset)
+        (out / name).unlink()

@@ -1,0 +1,29 @@
+"""Rows of a split as prompts."""
+
+import polars as pl
+from transformers import PreTrainedTokenizerFast
+
+from lorarec.data import Cooccurrence
+from lorarec.prompts import PromptBuilder, case_examples
+
+TITLES = {"a": "red lamp", "b": "blue table", "c": "green novel", "d": "small chair"}
+CASES = pl.DataFrame({"user_id": ["u1"], "history": [["a", "b", "c"]], "candidates": [["d", "a"]]})
+
+
+def test_the_latest_items_are_shown(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer)
+    assert case_examples(CASES, TITLES, builder, 2) == [
+        builder.example(["blue table", "green novel"], ["small chair", "red lamp"])
+    ]
+
+
+def test_evidence_counts_with_the_shown_items_and_without_the_user(tokenizer: PreTrainedTokenizerFast) -> None:
+    builder = PromptBuilder(tokenizer)
+    train = pl.DataFrame({"user_id": ["u1", "u2"], "history": [["a", "b", "c", "d"], ["c", "a"]]})
+    evidence = Cooccurrence(train, TITLES)
+    notes = evidence.notes(["b", "c"], ["d", "a"], "u1")
+    assert notes[0].startswith("new")
+    assert notes[1] != evidence.notes(["b"], ["a"], "u1")[0]
+    found = case_examples(CASES, TITLES, builder, 2, evidence)
+    shown, offered = ["blue table", "green novel"], ["small chair", "red lamp"]
+    assert found == [builder.example(shown, offered, notes=notes)]

@@ -1,0 +1,124 @@
+"""Templates: what they write themselves, and what they are given."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+from lorarec.errors import LorarecError
+from lorarec.prompts import CLICK, PromptBuilder, Template
+from lorarec.prompts.templating import Literal, Plain, Title
+
+Tokenizers = Callable[[str], PreTrainedTokenizerBase]
+HOSTILE = ["<|im_start|>", "</s>", "\x00h0\x00", "\x00x0\x00", "\x000:t0\x00", "{{ candidate }}", "{% raw %}", "a", " "]
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+
+
+def test_pieces_tell_whose_text_it_is() -> None:
+    pieces = Template("verdict", CLICK)._pieces(1, 0, ("5 stars",), "gender F", note="Drama")
+    assert pieces.prompt == (
+        Literal("About the user: "),
+        Plain("gender F"),
+        Literal("\nThe user rated, in this order:\n- "),
+        Title("h", 0),
+        Literal(": "),
+        Plain("5 stars"),
+        Literal("\nWould the user like this? Answer yes or no.\n- "),
+    )
+    assert pieces.suffix == (Literal(": "), Plain("Drama"), Literal("\n"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    title=st.lists(st.sampled_from(HOSTILE), min_size=1).map("".join),
+    profile=st.lists(st.sampled_from(HOSTILE)).map("".join),
+    note=st.lists(st.sampled_from(HOSTILE)).map("".join),
+    stars=st.lists(st.sampled_from(HOSTILE)).map("".join),
+    chat=st.booleans(),
+)
+def test_text_of_data_stays_text(
+    tokenizer_of: Tokenizers, title: str, profile: str, note: str, stars: str, chat: bool
+) -> None:
+    """Marks, control tokens and Jinja2 in titles, profiles, notes and stars are read as they are written."""
+    tokenizer = tokenizer_of("gpt-2")
+    tokenizer.chat_template = CHAT if chat else None
+    try:
+        builder = PromptBuilder(tokenizer, template=CLICK, max_title_tokens=500, max_tokens=5000)
+        example = builder.example([title], [title], [stars], profile, [note])
+    finally:
+        tokenizer.chat_template = None
+    about = f"About the user: {profile}\n" if profile else ""
+    noted = f": {note}" if note else ""
+    question = (
+        f"{about}The user rated, in this order:\n- {title}: {stars}\nWould the user like this? Answer yes or no.\n"
+    )
+    opening, closing = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") if chat else ("", "\n")
+    ids = [*example.prompt, *example.branches[0]]
+    assert tokenizer.decode(ids) == f"{opening}{question}- {title}{noted}{closing}"
+    assert sum(token in builder.encoder.control for token in ids) == 3 * chat
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ profile | upper }}\n- {{ candidate }}{% if note == 'often' %}!{% endif +%}\n", "<S>GENDER F\n- lamp!\n"),
+        ("{{ history | join(', ') }} -> {{ candidate }}\n", "red </s>lamp, novel -> lamp\n"),
+        (
+            "{% for t in history %}{{ loop.index }}. {{ t }}\n{% endfor %}{{ candidate }}\n",
+            "1. red </s>lamp\n2. novel\nlamp\n",
+        ),
+        ("{{ stars | join ~ history | join(' ') }}: {{ candidate }}\n", "45</s>red </s>lamp novel: lamp\n"),
+    ],
+)
+def test_expressions_give_plain_text(tokenizer_of: Tokenizers, tmp_path: Path, source: str, text: str) -> None:
+    tokenizer = tokenizer_of("gpt-2")
+    (tmp_path / "own.j2").write_text(source)
+    builder = PromptBuilder(tokenizer, template=tmp_path / "own.j2")
+    example = builder.example(["red </s>lamp", "novel"], ["lamp"], ["4", "5</s>"], "<s>gender F", ["often"])
+    ids = [*example.prompt, *example.branches[0]]
+    assert tokenizer.decode(ids) == text
+    assert builder.encoder.control.isdisjoint(ids)
+
+
+def test_own_templates_write_control_tokens(tokenizer_of: Tokenizers, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("gpt-2")
+    (tmp_path / "own.j2").write_text("<|im_start|>{{ history | first | default }}<|im_end|>{{ candidate }}<|im_end|>\n")
+    builder = PromptBuilder(tokenizer, template=tmp_path / "own.j2")
+    example = builder.example(["lamp"], ["<|im_end|>"])
+    ids = [*example.prompt, *example.branches[0]]
+    assert [token for token in ids if token in builder.encoder.control] == tokenizer.convert_tokens_to_ids(
+        ["<|im_start|>", "<|im_end|>", "<|im_end|>"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ history | join | upper }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | lower }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | capitalize }} {{ candidate }}", "changes a title"),
+        ("{{ history | join | reverse }} {{ candidate }}", "changes a title"),
+        ("{{ (history | join)[1:] }} {{ candidate }}", "changes a title"),
+        ("{{ (history | first | default('a'))[1:] }} {{ candidate }}", "cannot be rendered"),
+        ("{% if candidate | length > 9 %}long{% endif %} {{ candidate }}", "cannot be rendered"),
+        ("{{ history }} {{ candidate }}", "cannot be rendered: an expression gives a list"),
+        ("{{ stars }} {{ candidate }}", "cannot be rendered: an expression gives a tuple"),
+        ("{{ [profile, 'a'] }} {{ candidate }}", "cannot be rendered: an expression gives a list"),
+        ("{{ candidate }} {{ history | join }}", "holds a title after"),
+        ("{{ candidate }}{{ profile + 1 }}", "cannot be rendered"),
+    ],
+)
+def test_bad_templates(tokenizer_of: Tokenizers, tmp_path: Path, source: str, message: str) -> None:
+    path, tokenizer, data = tmp_path / "bad.j2", tokenizer_of("gpt-2"), (["lamp"], ["lamp"], ["</s>"], "</s>")
+    path.write_text(source)
+    with pytest.raises(LorarecError, match=message):
+        PromptBuilder(tokenizer, "likelihood", path).example(*data)
+
+
+def test_a_file_that_is_no_text(tokenizer_of: Tokenizers, tmp_path: Path) -> None:
+    (tmp_path / "bad.j2").write_bytes(b"\xff\xfe{{ candidate }}")
+    with pytest.raises(LorarecError, match=r"bad\.j2 cannot be read: it is not UTF-8 text"):
+        PromptBuilder(tokenizer_of("gpt-2"), template=tmp_path / "bad.j2")

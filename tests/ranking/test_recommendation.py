@@ -1,0 +1,116 @@
+"""Whole-catalogue recommendation: nothing seen, new items can surface, reasons are of the history."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.ranking import Ranker, recommend, recommend_next
+from lorarec.recommenders import NextItemConfig
+from lorarec.retrieval import Index
+
+TITLES = [
+    "red lamp",
+    "green lamp",
+    "blue chair",
+    "white chair",
+    "big puzzle",
+    "small puzzle",
+    "new lamp guide",
+    "brush",
+]
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Users a and b chose the same; c other things; item 6 is brand new, item 7 unrelated."""
+    rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 3), ("c", 4), ("c", 5), ("c", 7)]
+    interactions = pl.DataFrame(
+        {
+            "user_id": [user for user, _ in rows],
+            "item_id": [str(item) for _, item in rows],
+            "timestamp": list(range(len(rows))),
+        }
+    )
+    items = pl.DataFrame({"item_id": [str(i) for i in range(len(TITLES))], "title": TITLES})
+    return Dataset.from_frames("toy", interactions, items)
+
+
+def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    found = recommend(Ranker(tiny_backbone), dataset, "a", top=10)
+    by_item = {item.item_id: item for item in found}
+    assert not set(by_item) & {"0", "1", "2"}
+    assert by_item["3"].source == "together"
+    assert by_item["6"].source == "new"
+    assert by_item["5"].source == "popular"
+    assert set(by_item["3"].because) <= {"red lamp", "green lamp"}
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+    assert sum(item.probability for item in found) == pytest.approx(1)
+
+
+def test_the_posterior_is_the_rankers_times_one_over_the_place_in_the_pool(
+    dataset: Dataset, tiny_backbone: Backbone
+) -> None:
+    index, ranker = Index.build(dataset), Ranker(tiny_backbone)
+    history = ["0", "1", "2"]
+    pool = [proposal.item_id for proposal in index.propose(history)]
+    asked = pl.DataFrame({"user_id": ["a"], "history": [history], "candidates": [pool]})
+    shares = np.exp(ranker.score_cases(asked, dataset.titles)[0].astype(np.float64)) / np.arange(1, len(pool) + 1)
+    wanted = dict(zip(pool, shares / shares.sum(), strict=True))
+    found = recommend(ranker, dataset, "a", index=index)
+    assert {item.item_id: item.probability for item in found} == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("readout", ["verdict", "likelihood"])
+def test_a_score_is_what_the_ranker_gives_plus_the_log_of_the_prior(
+    dataset: Dataset, tiny_backbone: Backbone, readout: str
+) -> None:
+    index, ranker = Index.build(dataset), Ranker(tiny_backbone, readout=readout)
+    pool = [proposal.item_id for proposal in index.propose(["0", "1", "2"])]
+    asked = pl.DataFrame({"user_id": ["a"], "history": [["0", "1", "2"]], "candidates": [pool]})
+    given = dict(zip(pool, ranker.score_cases(asked, dataset.titles)[0].tolist(), strict=True))
+    for item in recommend(ranker, dataset, "a", index=index):
+        own, other = item.log_odds, item.log_likelihood
+        own, other = (own, other) if readout == "verdict" else (other, own)
+        assert other is None
+        assert own == pytest.approx(given[item.item_id], abs=1e-5)
+        assert item.log_prior == pytest.approx(-np.log(1 + pool.index(item.item_id)), abs=1e-6)
+        assert item.score == pytest.approx(own + item.log_prior, abs=1e-5)
+
+
+def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top=2)) == 2
+
+
+def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    with pytest.raises(LorarecError, match="user zoe is not in dataset toy: its users are like a, b, c"):
+        recommend(Ranker(tiny_backbone), dataset, "zoe")
+
+
+def test_titles_without_a_word(tiny_backbone: Backbone) -> None:
+    interactions = pl.DataFrame({"user_id": ["a"], "item_id": ["0"], "timestamp": [0]})
+    items = pl.DataFrame({"item_id": ["0", "1"], "title": ["!", "!"]})
+    found = recommend(Ranker(tiny_backbone), Dataset.from_frames("toy", interactions, items), "a")
+    assert [item.item_id for item in found] == ["1"]
+
+
+def test_allowed_and_denied(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    assert {item.item_id for item in recommend(ranker, dataset, "a", deny=["3", "6"])} == {"4", "5", "7"}
+    assert {item.item_id for item in recommend(ranker, dataset, "a", allow=["0", "5", "7"], deny=["7"])} == {"5"}
+    with pytest.raises(LorarecError, match="nothing of toy is left to recommend to user a"):
+        recommend(ranker, dataset, "a", allow=["0", "1"])
+
+
+def test_any_history(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    index = Index.build(dataset, NextItemConfig(epochs=1, width=8))
+    known = recommend(ranker, dataset, "a", index=index)
+    assert recommend_next(ranker, index, dataset.titles, ["0", "1", "2"]) == known
+    assert recommend_next(ranker, index, dataset.titles, ["0", "stranger", "1", "2"]) == known
+    grown = recommend_next(ranker, index, dataset.titles, ["0", "1", "2", "4"])
+    assert {item.item_id for item in grown} == {"3", "5", "6", "7"}
+    assert {item.source for item in recommend_next(ranker, index, dataset.titles, [])} == {"popular"}
+    assert recommend_next(ranker, index, dataset.titles, list("01234567")) == []

@@ -1,0 +1,98 @@
+"""Baselines against loops over words and counts."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from lorarec.data import Dataset, Split, leave_one_out, read_table
+from lorarec.data.assembly import assemble
+from lorarec.evaluation import evaluate
+from lorarec.recommenders import ItemNeighbours, Popularity, RandomOrder, TitleSimilarity
+
+
+def test_popularity_counts_training_interactions_only(dataset: Dataset, split: Split) -> None:
+    counts = Counter(item for history in split.train["history"] for item in history)
+    cases = split.test["new-item"]
+    found = Popularity(dataset, split)(cases)
+    expected = [[counts[item] for item in candidates] for candidates in cases["candidates"]]
+    assert [scores.tolist() for scores in found] == expected
+    new = set(cases["target"])
+    assert new
+    assert not new & counts.keys()
+
+
+def test_title_similarity_equals_a_loop(dataset: Dataset, split: Split) -> None:
+    vectors = TfidfVectorizer().fit_transform(list(dataset.titles.values())).toarray()
+    vector = dict(zip(dataset.titles, vectors, strict=True))
+    cases = split.test["warm"]
+    found = TitleSimilarity(dataset, max_history=2)(cases)
+    for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
+        profile = sum(vector[item] for item in history.to_list()[-2:])
+        np.testing.assert_allclose(scores, [profile @ vector[item] for item in candidates])
+
+
+def test_candidate_sets_of_different_sizes(dataset: Dataset, split: Split) -> None:
+    cases = split.test["warm"].head(3)
+    sizes = [1, 4, 10]
+    cut = pl.Series("candidates", [c.to_list()[:n] for c, n in zip(cases["candidates"], sizes, strict=True)])
+    cut_cases = cases.with_columns(cut)
+    for scorer in (Popularity(dataset, split), TitleSimilarity(dataset)):
+        whole, found = scorer(cases), scorer(cut_cases)
+        for all_scores, scores, size in zip(whole, found, sizes, strict=True):
+            np.testing.assert_allclose(scores, all_scores[:size])
+    assert [len(scores) for scores in RandomOrder()(cut_cases)] == sizes
+
+
+def test_titles_without_words_and_empty_histories_score_zero(dataset: Dataset, split: Split) -> None:
+    items = dataset.items.with_columns(pl.lit("?").alias("title"))
+    cases = split.test["warm"]
+    assert not np.concatenate(TitleSimilarity(replace(dataset, items=items))(cases)).any()
+    nothing = cases.with_columns(pl.Series("history", [[]] * len(cases), dtype=pl.List(pl.String)))
+    assert not np.concatenate(TitleSimilarity(dataset)(nothing)).any()
+
+
+def test_random_is_seeded(split: Split) -> None:
+    cases = split.test["warm"]
+    first, again, other = (np.concatenate(RandomOrder(seed)(cases)) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "popularity", "similarity"),
+    [("amazon-2014-beauty", (0.122, 0.211), (0.274, 0.360)), ("amazon-2014-toys", (0.109, 0.179), (0.267, 0.341))],
+)
+def test_figures_on_published_data(
+    datasets_folder: Path, name: str, popularity: tuple[float, float], similarity: tuple[float, float]
+) -> None:
+    folder = datasets_folder / name
+    source = read_table(folder / "interactions.parquet", folder / "items.parquet")
+    dataset = assemble(source, keep_untitled=True)
+    rows = evaluate(dataset, leave_one_out(dataset, new_items=0), {}, progress=False).settings["warm"].rows
+    for row, expected in (("popularity", popularity), ("tf-idf", similarity)):
+        found = [rows[row].figures[f"ndcg@{k}"].mean for k in (1, 3)]
+        # Another draw of the negatives moves a mean by about 0.002.
+        assert found == pytest.approx(expected, abs=0.006)
+
+
+def test_item_neighbours_equal_a_loop(dataset: Dataset, split: Split) -> None:
+    owners: dict[str, set[str]] = {}
+    for user, history in split.train.select("user_id", "history").iter_rows():
+        for item in history:
+            owners.setdefault(item, set()).add(user)
+
+    def cosine(a: str, b: str) -> float:
+        first, second = owners.get(a, set()), owners.get(b, set())
+        return len(first & second) / np.sqrt(len(first) * len(second)) if first and second else 0.0
+
+    cases = split.test["warm"]
+    found = ItemNeighbours(dataset, split, max_history=2)(cases)
+    for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
+        shown = history.to_list()[-2:]
+        expected = [sum(cosine(item, past) for past in shown) for item in candidates]
+        np.testing.assert_allclose(scores, expected, atol=1e-12)

@@ -1,0 +1,150 @@
+"""Systems that pre-train on general domains: what they know of items that nobody chose, and what is kept."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from lorarec.data.columns import HISTORY, TARGET
+from lorarec.errors import LorarecError
+from lorarec.experiments import SYSTEMS
+from lorarec.metrics import ndcg, target_ranks
+from lorarec.prompts import true_places
+from lorarec.recommenders import TrainingData
+from lorarec.recommenders.transferable.unisrec import Adaptor
+from lorarec.recommenders.transferable.vqrec import nearest, quantise
+
+_SHARED = {"pretrain_epochs": 10, "pretrain_lr": 1e-2, "width": 16, "depth": 1, "longest": 10, "batch": 32, "lr": 1e-2}
+QUICK: dict[str, dict[str, Any]] = {
+    "unisrec": {**_SHARED, "dropout": 0, "experts": 2},
+    "vq-rec": {**_SHARED, "dropout": 0, "digits": 8, "codes": 16},
+    "recformer": {**_SHARED, "dropout": 0, "pretrain_epochs": 6},
+}
+CHANCE = float(np.sum(1 / np.log2(np.arange(1, 11) + 1)) / 20)  # NDCG@10 of a random order of 20
+
+
+def _scores(system: str, material: TrainingData, cases: pl.DataFrame, **options: Any) -> list[np.ndarray]:
+    return SYSTEMS[system](material, **{**QUICK[system], **options})(cases)
+
+
+def _ndcg(system: str, material: TrainingData, setting: str, **options: Any) -> float:
+    cases = material.split.test[setting]
+    ranks = target_ranks(_scores(system, material, cases, **options), np.array(true_places(cases)))
+    return float(ndcg(ranks, 10).mean())
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """When each artefact in a folder was written."""
+    return {path.parent: path.stat().st_mtime_ns for path in folder.glob("*/model.safetensors")}
+
+
+@pytest.mark.parametrize("system", QUICK)
+@pytest.mark.parametrize("setting", ["warm", "new-item"])
+def test_general_domains_alone_teach_what_words_mean(system: str, setting: str, with_new_items: TrainingData) -> None:
+    assert _ndcg(system, with_new_items, setting, epochs=0) > 1.7 * CHANCE
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_new_items_are_known_by_their_titles(ids: bool, with_new_items: TrainingData) -> None:
+    new = set(with_new_items.split.test["new-item"][TARGET].to_list())
+    assert not new & set(with_new_items.catalogue)
+    assert _ndcg("unisrec", with_new_items, "new-item", epochs=3, ids=ids) > 1.7 * CHANCE
+
+
+def test_ids_and_a_free_transformer_learn_from_the_target(with_new_items: TrainingData) -> None:
+    cases = with_new_items.split.test["warm"].head(3)
+    found = [
+        _scores("unisrec", with_new_items, cases, epochs=1, **options)
+        for options in ({}, {"ids": True}, {"fixed": False})
+    ]
+    for other in found[1:]:
+        assert any(not np.allclose(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_a_history_of_new_items_is_read(system: str, with_new_items: TrainingData) -> None:
+    cases = with_new_items.split.test["new-item"].head(2)
+    new = cases[TARGET].to_list()
+    told = cases.with_columns(pl.Series(HISTORY, [[new[0]], ["gone"]]))
+    known, unknown = _scores(system, with_new_items, told, epochs=0)
+    assert known.std() > 0
+    assert unknown.std() == 0
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles: TrainingData, tmp_path) -> None:
+    kept = replace(circles, folder=tmp_path)
+    cases = circles.split.test["warm"].head(4)
+    options = {"pretrain_epochs": 1, "epochs": 1}
+    first = _scores(system, kept, cases, **options)
+    (folder,) = tmp_path.glob(f"{system}-*")
+    written = _written(tmp_path)
+    for material in (kept, replace(circles, folder=None)):
+        for one, two in zip(first, _scores(system, material, cases, **options), strict=True):
+            np.testing.assert_array_equal(one, two)
+    _scores(system, replace(kept, seed=7), cases, **{**options, "lr": 3e-3})
+    assert _written(tmp_path) == written
+    _scores(system, kept, cases, **{**options, "temperature": 0.1})
+    assert len(list(tmp_path.glob(f"{system}-*"))) == 2
+    # Titles are read once, whatever is made of them.
+    assert {path for path in _written(tmp_path) if path.name.startswith("texts")} <= written.keys()
+    (folder / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
+        _scores(system, kept, cases, **options)
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_what_is_missing_is_named(system: str, circles: TrainingData) -> None:
+    for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
+        with pytest.raises(LorarecError, match=f"circles: this system needs {what}"):
+            SYSTEMS[system](replace(circles, **without))
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "message"),
+    [
+        ("unisrec", {"experts": 0}, "option experts must be at least 1, got 0"),
+        ("unisrec", {"temperature": 0}, "option temperature must be positive, got 0"),
+        ("unisrec", {"drop": -1}, "option drop must not be negative, got -1"),
+        ("recformer", {"width": 5}, "option width must be a multiple of 2"),
+        ("recformer", {"hidden": 2}, "option hidden must be at most 1, got 2"),
+        ("recformer", {"length": 1}, "option length must be at least 2, got 1"),
+        ("vq-rec", {"width": 0}, "option width must be at least 1, got 0"),
+        ("vq-rec", {"swapped": 2}, "option swapped must be at most 1, got 2"),
+        ("vq-rec", {"digits": 99}, "option digits must be at most 32, the width of the backbone, got 99"),
+    ],
+)
+def test_options_out_of_range_are_named(system: str, options: dict, message: str, circles: TrainingData) -> None:
+    with pytest.raises(LorarecError, match=message):
+        SYSTEMS[system](replace(circles, folder=None), **options)
+
+
+def test_experts_whiten_and_a_gate_mixes_them() -> None:
+    torch.manual_seed(0)
+    adaptor = Adaptor(6, 4, 3, dropout=0.5).eval()
+    for weight in adaptor.parameters():
+        torch.nn.init.normal_(weight)
+    texts = torch.randn(5, 6)
+    weights = adaptor.weights(texts)
+    assert weights.shape == (5, 3)
+    assert torch.allclose(weights.sum(1), torch.ones(5))
+    experts = [(texts - shift) @ whiten for shift, whiten in zip(adaptor.shift, adaptor.whiten, strict=True)]
+    expected = sum(weights[:, [expert]] * found for expert, found in enumerate(experts))
+    assert torch.allclose(adaptor(texts), expected, atol=1e-5)
+    assert not torch.equal(adaptor.train().weights(texts), weights)
+
+
+def test_codes_are_stable_and_nearest() -> None:
+    texts = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 10)).astype(np.float32))
+    centroids = quantise(texts, 4, 8, seed=3)
+    assert centroids.shape == (4, 8, 3)
+    assert torch.equal(centroids, quantise(texts, 4, 8, seed=3))
+    codes = nearest(texts, centroids)
+    assert codes.shape == (50, 4)
+    for digit, part in enumerate(torch.nn.functional.pad(texts, (0, 2)).split(3, 1)):
+        distances = ((part[:, None] - centroids[digit]) ** 2).sum(2)
+        assert torch.allclose(distances.gather(1, codes[:, [digit]])[:, 0], distances.min(1).values, atol=1e-5)

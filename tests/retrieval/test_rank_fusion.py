@@ -1,0 +1,40 @@
+"""Fusion by the formula; taking turns: quotas, no row twice, the fallback last."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorarec.retrieval.rank_fusion import fuse, take_turns
+
+RANKING = st.lists(st.integers(0, 30), unique=True)
+
+
+def test_each_gives_its_share_in_every_round() -> None:
+    found = take_turns({"a": [1, 2, 3, 4, 5], "b": [1, 9], "rest": [7, 8]}, {"a": 2, "b": 1}, 8, "rest")
+    assert found == {1: "a", 2: "a", 9: "b", 3: "a", 4: "a", 5: "a", 7: "rest", 8: "rest"}
+    assert list(found) == [1, 2, 9, 3, 4, 5, 7, 8]
+
+
+@given(RANKING, RANKING, RANKING, st.integers(0, 40))
+def test_as_many_as_there_are(a: list[int], b: list[int], rest: list[int], count: int) -> None:
+    rankings = {"a": a, "b": b, "rest": rest}
+    found = take_turns(rankings, {"a": 3, "b": 1}, count, "rest")
+    assert len(found) == min(count, len({*a, *b, *rest}))
+    assert all(row in rankings[name] for row, name in found.items())
+
+
+@given(RANKING, RANKING)
+def test_fused_by_the_sum_of_reciprocal_places(a: list[int], b: list[int]) -> None:
+    found = fuse({"a": a, "b": b})
+
+    def total(row: int) -> float:
+        return sum(1 / (61 + rows.index(row)) for rows in (a, b) if row in rows)
+
+    assert set(found) == {*a, *b}
+    assert list(map(total, found)) == sorted(map(total, found), reverse=True)
+    for row, name in found.items():
+        places = {other: rows.index(row) for other, rows in {"a": a, "b": b}.items() if row in rows}
+        assert places[name] == min(places.values())
+
+
+def test_what_two_rankings_agree_on_comes_first() -> None:
+    assert list(fuse({"a": [1, 2, 3], "b": [4, 2, 5]})) == [2, 1, 4, 3, 5]

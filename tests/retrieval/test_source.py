@@ -1,0 +1,68 @@
+"""Every source finds what brute force finds, and says what it rests on."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.metrics.pairwise import cosine_similarity
+
+from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
+from lorarec.retrieval.source import RECENT, PopularSource, ranges, recent
+from lorarec.retrieval.title_source import TitleSource
+
+HISTORY = np.array([4, 9, 4, 2])
+NOTHING = np.zeros(30, bool)
+
+
+@pytest.fixture
+def chosen() -> csr_matrix:
+    return csr_matrix((np.random.default_rng(1).random((50, 30)) < 0.15).astype(np.float32))
+
+
+def _sorted(scores: np.ndarray, blocked: np.ndarray) -> list[int]:
+    return [int(row) for row in np.argsort(-scores, kind="stable") if scores[row] > 0 and not blocked[row]]
+
+
+def test_together_is_the_sum_of_cosines(chosen: csr_matrix) -> None:
+    source, blocked = CooccurrenceSource(chosen), NOTHING.copy()
+    blocked[[4, 9, 2, 17]] = True
+    cosines = cosine_similarity(chosen.T.toarray())
+    found = source.find(HISTORY, 30, blocked)
+    expected = _sorted(cosines[[2, 4, 9]].sum(0), blocked)
+    # Sums that differ by rounding alone may change places.
+    assert sorted(found.tolist()) == sorted(expected)
+    assert cosines[[2, 4, 9]].sum(0)[found] == pytest.approx(cosines[[2, 4, 9]].sum(0)[expected])
+    scales = np.sqrt(chosen.sum(0).A1[found])
+    assert source.ties(HISTORY, found) / scales[:, None] == pytest.approx(cosines[found][:, HISTORY], abs=1e-6)
+
+
+def test_few_users_are_asked_of_popular_items(chosen: csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorarec.data.cooccurrence.MOST_USERS", 5)
+    found = CooccurrenceSource(chosen).find(HISTORY, 30, NOTHING)
+    assert 0 < len(found) <= 30
+
+
+def test_titles_are_inner_products() -> None:
+    random = np.random.default_rng(2)
+    words = csr_matrix(random.random((30, 12)) * (random.random((30, 12)) < 0.3))
+    rows = np.arange(0, 30, 2)
+    scores = (words @ words.T).toarray()
+    elsewhere = ~np.isin(np.arange(30), rows)
+    found = TitleSource(words, rows).find(HISTORY, 30, elsewhere)
+    assert found.tolist() == _sorted(scores[[2, 4, 9]].sum(0), elsewhere)
+    assert TitleSource(words, rows).ties(HISTORY, found) == pytest.approx(scores[found][:, HISTORY])
+
+
+def test_popular_never_runs_dry() -> None:
+    blocked = np.array([False, True, False, False])
+    assert PopularSource(np.array([0, 9, 3, 3])).find(HISTORY, 10, blocked).tolist() == [2, 3, 0]
+    assert PopularSource(np.array([0, 9, 3, 3])).find(HISTORY, 1, blocked).tolist() == [2]
+
+
+def test_recent_items_once_latest_first() -> None:
+    assert recent(HISTORY).tolist() == [2, 4, 9]
+    assert len(recent(np.arange(50))) == RECENT
+    assert recent(np.empty(0, np.int64)).tolist() == []
+
+
+def test_ranges() -> None:
+    assert ranges(np.array([3, 5, 0]), np.array([5, 5, 2])).tolist() == [3, 4, 0, 1]
