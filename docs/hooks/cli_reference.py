@@ -6,7 +6,7 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 from typer.main import get_group
 
-from lorarec.cli import app
+from lorarec.cli.entry import app
 
 INTRODUCTION = """# Command line
 
