@@ -62,7 +62,7 @@ def main() -> None:
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
-        backbone = Backbone.load(snapshot)
+        backbone = Backbone.from_pretrained(snapshot)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "general"
             train(backbone, general, out, samples=arguments.cases, **TRAINING)

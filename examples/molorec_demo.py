@@ -68,7 +68,7 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
     for dataset in (specific, *(dataset for dataset, _ in general)):
         counts = dataset.info["counts"]
         console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(dataset.name, **counts))
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     options: dict[str, Any] = {**TRAINING, "samples": size.cases, "seed": seed}
     console.rule("2. General adapter: " + ", ".join(GENERAL_DOMAINS))
     pair = [train(backbone, general, made / ADAPTERS / "general", progress=True, **options)]

@@ -50,7 +50,7 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
     counts = data.info["counts"]
     console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(data.name, **counts))
     console.rule(f"2. DIN on all training ratings, adapters on {options['samples']:,} of them")
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     evaluations = []
 
     def report(made: Personalized) -> None:

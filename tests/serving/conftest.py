@@ -103,7 +103,7 @@ def example_folder(
     backbone_folder: Path, write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path: Path
 ) -> Path:
     """What the serving guide's examples use: a shop, four adapters and, by user, mixtures of two of them."""
-    backbone = Backbone.load(backbone_folder)
+    backbone = Backbone.from_pretrained(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(20)]
@@ -241,7 +241,7 @@ def serve_options(
     """What `lorarec serve` needs, but for a database, to serve the shop with the adapter `general`."""
     folder = tmp_path_factory.mktemp("serve")
     _shop().save(folder / "shop")
-    write_adapter(Backbone.load(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
+    write_adapter(Backbone.from_pretrained(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
     return [str(folder / "shop"), "--adapters", str(folder / "adapters"), "--backbone", str(backbone_folder)]
 
 
@@ -319,7 +319,7 @@ def make_page_service(
     The weights of its adapter `layered` differ by layer, those of `chosen` by user as well.
     """
     folder = tmp_path_factory.mktemp("page")
-    backbone = Backbone.load("embedded")
+    backbone = Backbone.from_pretrained("embedded")
     for seed, name in enumerate(["general", "specific", "layered"]):
         write_adapter(backbone.model, folder / "adapters" / name, seed, EVIDENT)
     layers = read_adapter(folder / "adapters" / "layered").tensors

@@ -22,7 +22,7 @@ from lorarec.training import train
 
 torch.set_num_threads(1)
 folder, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-train(Backbone.load(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, **options)
+train(Backbone.from_pretrained(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, **options)
 """
 OPTIONS = {
     "batch_size": 8,
@@ -46,7 +46,7 @@ def home(backbone, pair, tmp_path):
 
 
 def here(home, name, options):
-    return train(Backbone.load(home / "backbone"), [Dataset.load(home / "data")], home / name, **options)
+    return train(Backbone.from_pretrained(home / "backbone"), [Dataset.load(home / "data")], home / name, **options)
 
 
 def wait_for(path, process) -> None:

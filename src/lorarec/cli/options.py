@@ -13,6 +13,8 @@ EMBEDDED = "embedded"
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
+    from lorarec.backbone import Dtype as BackboneDtype
+    from lorarec.backbone import Quantization as BackboneQuantization
     from lorarec.ranking import VllmEngine
 
 BackboneId = Annotated[str, typer.Option("--backbone", help="`embedded`, a folder or a hub id.")]
@@ -75,18 +77,18 @@ def quieten_transformers() -> None:
 
 def load_backbone(
     backbone: str,
-    dtype: str = "auto",
+    dtype: "BackboneDtype" = "auto",
     device: str | None = None,
-    quantization: str | None = None,
+    quantization: "BackboneQuantization | None" = None,
     trust_remote_code: bool = False,
     check: bool = True,
 ) -> "Backbone":
-    """Call `Backbone.load` without a progress bar for its weights."""
+    """Call `Backbone.from_pretrained` without a progress bar for its weights."""
     require_backbone(backbone)
     quieten_transformers()
     from lorarec.backbone import Backbone
 
-    return Backbone.load(backbone, dtype, device, quantization, trust_remote_code, check)
+    return Backbone.from_pretrained(backbone, dtype, device, quantization, trust_remote_code, check)
 
 
 @contextmanager
@@ -106,9 +108,9 @@ def needing_ray() -> Iterator[None]:
 def running(
     engine: str,
     backbone: str,
-    dtype: str,
+    dtype: "BackboneDtype",
     device: str | None,
-    quantization: str | None,
+    quantization: "BackboneQuantization | None",
     trust_remote_code: bool,
     adapters: Sequence[Path],
 ) -> "Iterator[tuple[Backbone, VllmEngine | None]]":

@@ -58,7 +58,7 @@ class ExperimentData:
     def material(self, recipe: Recipe, share: float | None, seed: int, folder: Path, progress: bool) -> TrainingData:
         """What a system may learn from: without any test case, so that none can be looked at."""
         split = replace(self.of_share(share, seed), test={})
-        backbone = None if recipe.backbone is None else Backbone.load(recipe.backbone)
+        backbone = None if recipe.backbone is None else Backbone.from_pretrained(recipe.backbone)
         return TrainingData(self.dataset, split, self.general, backbone, folder, seed, progress)
 
     def candidates(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ class Ranked:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> best = Ranker(Backbone.load("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
+        >>> best = Ranker(Backbone.from_pretrained("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
         >>> best.title == ["Heat", "Antz"][best.index]
         True
     """
@@ -69,7 +69,7 @@ class Ranker:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> with Ranker(backbone, "adapters/shop") as ranker:
         ...     ranked = ranker.rank(["Toy Story", "Antz"], ["A Bug's Life", "Heat", "Shrek"], top_k=2)
         >>> len(ranked)

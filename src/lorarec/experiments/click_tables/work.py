@@ -63,7 +63,7 @@ class Work:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.load(self.recipe.backbone)
+        return Backbone.from_pretrained(self.recipe.backbone)
 
     @cached_property
     def log(self) -> ClickLog:

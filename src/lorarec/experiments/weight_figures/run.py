@@ -62,7 +62,11 @@ def run_weights(
         LorarecError: unusable data or adapters, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    ground, backbone, seed = ExperimentData.load(recipe.ground), Backbone.load(recipe.backbone), recipe.seeds[0]
+    ground, backbone, seed = (
+        ExperimentData.load(recipe.ground),
+        Backbone.from_pretrained(recipe.backbone),
+        recipe.seeds[0],
+    )
     known = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
     identity = ground.identity(recipe.ground) | {"users": recipe.users, "adapters": known, **rest}
