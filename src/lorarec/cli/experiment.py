@@ -34,7 +34,7 @@ def experiment(
         seeds: [1, 2, 3]
         rows:
           bpr-mf:
-          sasrec: {options: {num_layers: 2}, tune: {learning_rate: [1e-3, 3e-3]}}
+          sasrec: {options: {depth: 2}, tune: {lr: [1e-3, 3e-3]}}
           mixture-grid: {options: {epochs: 1}}
 
     Options of `tune` are searched by as many random trials for each row, on validation cases alone. OUT gets table.md,

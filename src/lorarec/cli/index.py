@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lorarec.cli.config_options import Only, config_options
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
-from lorarec.recommenders import NextItemConfig
 
 
-@config_options
 def index(
     *,
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option(help="Index folder to write.")],
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-    config: Annotated[NextItemConfig, Only(("epochs", "hidden_size"))],
+    epochs: Annotated[int, typer.Option(min=0, help="Passes over the log of the next-item model; 0 for none.")] = 20,
+    hidden_size: Annotated[int, typer.Option(min=1, help="Size of the item vectors.")] = 64,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the next-item model.")] = 42,
 ) -> None:
     """Index a catalogue, so that `lorarec recommend --index` finds candidates in milliseconds.
@@ -39,9 +37,10 @@ def index(
     refuse_existing(out, overwrite, INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
+    from lorarec.recommenders import NextItemConfig
     from lorarec.retrieval import Index
 
-    made = Index.build(data, config, seed, progress=True)
+    made = Index.build(data, NextItemConfig(epochs=epochs, width=hidden_size, seed=seed), progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

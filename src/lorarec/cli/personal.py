@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,13 +78,13 @@ def train(
         load_backbone(backbone),
         data,
         out,
-        config,
-        ctr_model=ctr_model,
+        crm=ctr_model,
         shared=shared or (),
         resume=resume,
         overwrite=overwrite,
         progress=True,
         report=lambda made: reports.append(report_clicks(made)),
+        **asdict(config),
     )
     (evaluation,) = reports
     if as_json:
@@ -157,11 +157,11 @@ def choose(
         data,
         split,
         out,
-        config,
-        ctr_model=ctr_model,
+        crm=ctr_model,
         overwrite=overwrite,
         progress=True,
         report=report,
+        **asdict(config),
     )
     ((evaluation, preference),) = reports
     if as_json:

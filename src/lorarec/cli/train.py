@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,15 +79,15 @@ def train(
 
     if "WORLD_SIZE" in os.environ:  # a launcher's processes each move their own copy to their own device
         backbone = replace(backbone, device="cpu")
-    folder = train_adapter(
+    train_adapter(
         load_backbone(backbone),
         pairs,
         out,
-        config,
         start_from=start_from,
         resume=resume,
         overwrite=overwrite,
         progress=True,
+        **asdict(config),
     )
     if os.environ.get("RANK", "0") == "0":
         _show(out, as_json)

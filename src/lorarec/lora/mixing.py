@@ -11,7 +11,8 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, new_folder, refuse_existing, versions, write_json
-from lorarec.lora.bank import FACTORS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import FACTORS
 from lorarec.lora.grid_search import grid_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
