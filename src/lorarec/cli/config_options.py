@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
+
+from lorarec.cli.messages import with_flags
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Only:
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter that is annotated by an option dataclass with one option for each of its fields.
 
-    Type, choices and default value of an option are those of the field; its help text and panel are in the metadata of
-    the field. A field called `id` becomes an option with the name of the parameter. The function is called with
-    instances of the dataclasses.
+    Type, choices and default value of an option are those of the field. Its help text and panel are in the metadata of
+    the field; the command line says unset in place of None. A field called `id` becomes an option with the name of the
+    parameter. The function is called with instances of the dataclasses.
 
     Example:
         @config_options
@@ -62,12 +65,14 @@ def config_options(function: Callable[..., None]) -> Callable[..., None]:
 def _options(config: Any, parameter: str) -> dict[str, inspect.Parameter]:
     """Return the option of each field of a dataclass."""
     types, made = get_type_hints(config), {}
+    flags = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(config)}
     for field in fields(config):
         name = parameter if field.name == "id" else field.name
         kind = _option_type(types[field.name])
+        help_text = with_flags(re.sub(r"\bNone\b", "unset", field.metadata["help"]), flags)
         # An option that is off by default needs no second name that turns it off.
-        flags = [f"--{name.replace('_', '-')}"] if kind is bool and not field.default else []
-        info = typer.Option(*flags, help=field.metadata["help"], rich_help_panel=field.metadata.get("panel"))
+        names = [flags[name]] if kind is bool and not field.default else []
+        info = typer.Option(*names, help=help_text, rich_help_panel=field.metadata.get("panel"))
         made[field.name] = inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, info]
         )

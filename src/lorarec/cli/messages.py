@@ -1,4 +1,4 @@
-"""Error messages of the library, which name options as Python does, in the words of the command line."""
+"""Commands that print help and errors as a terminal needs them: paragraphs without line breaks, options as flags."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,11 @@ _NAME = re.compile(r"""(?<![\w/.'"-])(?:(?<=option )\w+|[a-z]+(?:_[a-z]+)+)(?![\
 
 
 class Verb(TyperCommand):
-    """A command whose error messages name its options by their flags."""
+    """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
+
+    def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
+        # A line break in a paragraph would stay where it is in the docstring; indented lines are examples.
+        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
