@@ -192,7 +192,7 @@ def test_over_finished_adapters_only_the_router_moves(
     combine, tiny_backbone, write_adapter, users, token_ids, tmp_path
 ):
     folders = [write_adapter(tiny_backbone.model, tmp_path / name, seed) for seed, name in enumerate(("one", "two"))]
-    bank = AdapterBank.from_folders(folders, tiny_backbone)
+    bank = AdapterBank.load(folders, tiny_backbone)
     with PersonalLora(tiny_backbone, bank, WIDTH, combine=combine, trainable=False) as personal:
         before, router = contents(tiny_backbone.model), contents(personal)
         train_steps(personal, users, token_ids)

@@ -58,7 +58,7 @@ def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
             found = ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]
         with Ranker(backbone) as ranker:
             assert abs(found - ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]).max() > 0
-    assert AdapterBank.from_folders([first, second], backbone).size == 2
+    assert AdapterBank.load([first, second], backbone).size == 2
     assert [name for name, _ in backbone.model.named_modules()] == before
 
 

@@ -14,7 +14,7 @@ from lorarec.experiments import read_table
 
 
 def experiment(
-    recipe: Annotated[Path, typer.Argument(help="YAML file; recipes/README.md describes its keys.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file; docs/reference/recipes.md describes its keys.")],
     out: Annotated[
         Path, typer.Option(help="Folder of the table and of finished rows; an unfinished one is continued.")
     ],

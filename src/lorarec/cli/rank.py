@@ -1,11 +1,10 @@
 """The verb `rank`: given items, in the order in which they fit a history."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import polars as pl
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +14,7 @@ from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import read_ids
 from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine, open_engine, require_adapters
-from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, history_of
+from lorarec.data import Dataset, history_of
 from lorarec.errors import LorarecError
 
 
@@ -48,40 +47,30 @@ def rank(
         raise LorarecError("name whom to rank for: give either --user or --history")
     require_adapters([adapter])
     data = Dataset.load(dataset)
-    seen = history_of(data, user) if user is not None else list(history or ())
+    if user is not None:
+        history_of(data, user)
     ids = list(dict.fromkeys([*(item or ()), *(read_ids(candidates) if candidates else ())]))
     if not ids:
         raise LorarecError("name items to rank with --item or --candidates")
-    for each in [*ids, *seen]:
+    for each in [*ids, *(history or ())]:
         if each not in data.titles:
-            raise LorarecError(
-                f"item {each} is not in dataset {data.name}: its items are like {next(iter(data.titles))}"
-            )
-    from lorarec.ranking import Ranker, whole_evidence
-    from lorarec.scoring import posterior
+            known = next(iter(data.titles))
+            raise LorarecError(f"item {each} is not in dataset {data.name}: its items are like {known}")
+    from lorarec.ranking import Ranker, rank_items
 
-    case = pl.DataFrame({USER: [user or ""], HISTORY: [seen], CANDIDATES: [ids]})
     with (
         open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
         Ranker(model, adapter, engine=vllm) as ranker,
     ):
-        (scores,) = ranker.score_cases(case, data.titles, whole_evidence(data) if ranker.evidence else None)
-    shares = posterior(scores)
-    ranked = [
-        {
-            "item_id": ids[number],
-            "title": data.titles[ids[number]],
-            "score": float(scores[number]),
-            "probability": float(shares[number]),
-        }
-        for number in np.argsort(-scores, kind="stable")[:top]
-    ]
+        ranked = rank_items(ranker, data, ids, user=user, history=history or None, top_k=top)
     if as_json:
-        typer.echo(json.dumps(ranked, indent=2, ensure_ascii=False))
+        typer.echo(
+            json.dumps([{"item_id": ids[row.index], **asdict(row)} for row in ranked], indent=2, ensure_ascii=False)
+        )
         return
     table = Table("#", "item", "title", "score", "p", title=Text(f"{len(ids)} items of {data.name}, best first"))
     for place, row in enumerate(ranked, start=1):
         # Text keeps square brackets in ids and titles from being read as markup.
-        names = Text(row["item_id"]), Text(row["title"])
-        table.add_row(str(place), *names, f"{row['score']:.3f}", f"{row['probability']:.3f}")
+        names = Text(ids[row.index]), Text(row.title)
+        table.add_row(str(place), *names, f"{row.score:.3f}", f"{row.probability:.3f}")
     Console().print(table)

@@ -112,8 +112,7 @@ def recommend(
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     quieten_transformers()
-    from lorarec.ranking import PopulationConfig, Ranker, read_population, score_population
-    from lorarec.ranking import recommend as recommend_items
+    from lorarec.ranking import PopulationConfig, Ranker, read_population, recommend_to_folder, recommend_users
     from lorarec.retrieval import Index
 
     chosen = list(dict.fromkeys(user or ()))
@@ -134,15 +133,15 @@ def recommend(
         )
         with _executor(job, data, executor, workers or 1, address) as running:
             names = {"dataset": data.name, "backbone": job.backbone, "adapter": adapter and str(adapter)}
-            counts = score_population(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
+            counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return
     with (
         open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
         Ranker(model, adapter, engine=vllm) as ranker,
     ):
-        known = Index.build(data) if index is None else Index.load(index, data)
-        found = {each: recommend_items(ranker, data, each, top, pool, known, only, blocked) for each in chosen}
+        loaded = None if index is None else Index.load(index, data)
+        found = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
     _print(found, data.name, as_json)
 
 

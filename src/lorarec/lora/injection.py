@@ -84,7 +84,7 @@ class MergedModel:
         self._originals = originals
         self._beside = beside
 
-    def undo(self) -> None:
+    def unmerge(self) -> None:
         """Restore the original weights, bit by bit."""
         for layer, weight in self._originals.items():
             layer.weight = weight
@@ -113,7 +113,7 @@ def merge(model: Any, adapter: Adapter, reversible: bool = True) -> MergedModel:
         try:
             folded = _sum(name, layer, adapter) if is_mergeable(layer) else None
         except LorarecError:
-            MergedModel(originals, MixedModel(model, {})).undo()
+            MergedModel(originals, MixedModel(model, {})).unmerge()
             raise
         if folded is None:
             beside.append(name)

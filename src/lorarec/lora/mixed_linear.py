@@ -27,7 +27,7 @@ class MixedLinear(RowModule):
     Args:
         base: a linear layer, quantised or not, or GPT-2's `Conv1D`.
         layer: the stacked adapters; moved to the base's device and, where it computes in floats, its dtype.
-        combine: `factors` or `deltas` (see `AdapterBank.merge`).
+        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         trainable: the bank is trained and keeps its dtype, since an optimiser's steps vanish in half precision.
         name: the layer's path in its model, for messages.
     """

@@ -100,7 +100,7 @@ def add_gradient(
         personal.set_weights(personal(representation[rows]))
         scores = score_batch(personal.backbone.model, [examples[row] for row in rows], builder)
         loss = loss_of(scores, rows) / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     return total
 

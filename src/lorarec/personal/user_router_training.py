@@ -126,8 +126,7 @@ def train_user_router(
             personal.save(folder / PERSONAL)
         users = users.with_columns(pl.Series(WEIGHTS, weights.mean(1)))
         users.write_parquet(folder / USERS)
-        given = {"method": "fixed", "combine": chosen.combine, "weights": trace["constant"]}
-        mix(backbone, adapters, out=folder / CONSTANT, **given)
+        mix(backbone, read, folder / CONSTANT, method="fixed", combine=chosen.combine, weights=trace["constant"])
         if recommender is not None:
             recommender.save(folder / CRM)
         if known.vectors is not None:
