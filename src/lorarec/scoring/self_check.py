@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -184,4 +185,6 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "lorarec"
     except RuntimeError:
+        if sys.platform == "win32":  # the temporary folder is the user's own
+            return Path(tempfile.gettempdir()) / "lorarec"
         return Path(tempfile.gettempdir()) / f"lorarec-{os.getuid()}"
