@@ -18,7 +18,7 @@ SETTINGS = ("warm", "new-item")
 ADAPTERS = "adapters"
 #: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
 TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0, "eval_users": 0},
+    **{"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0},
     **{"negatives": 11, "max_title_tokens": 16},
 }
 

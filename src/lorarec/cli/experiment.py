@@ -36,7 +36,7 @@ def experiment(
         rows:
           bpr-mf:
           sasrec: {options: {depth: 2}, tune: {lr: [1e-3, 3e-3], width: [32, 64]}}
-          mixture-grid: {options: {epochs: 1, lr: 1e-3}}
+          mixture-grid: {options: {epochs: 1, learning_rate: 1e-3}}
 
     Rows with `tune` get the same number of random trials each, judged on validation cases alone. popularity, item-knn,
     tf-idf and random stand in every table. OUT gets table.md, table.json and ndcg.png: means over seeds with 95%

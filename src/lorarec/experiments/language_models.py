@@ -5,6 +5,7 @@ options and seed apart, so rows with the same options share them: the first that
 read it.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import polars as pl
 from lorarec.data import content_hash
 from lorarec.evaluation import AdapterScorer, adapter_scorers
 from lorarec.lora import MixingExamples, MixingPrompts, mix, sample_cases
+from lorarec.options import build_options
 from lorarec.recommenders import Scorer, TrainingData, cached_dir, takes
 from lorarec.training import TrainingConfig, train
 
@@ -135,7 +137,7 @@ def _trained(material: TrainingData, kind: str, options: dict[str, Any], start: 
     """The adapter's folder; trained first, or finished, where it is not there."""
     backbone = _backbone(material)
     pairs = list(material.general) if kind == "general" else [(material.dataset, material.split)]
-    chosen = TrainingConfig.build(**options, seed=material.seed).as_dict()
+    chosen = asdict(build_options(TrainingConfig, options | {"seed": material.seed}))
     data = [[dataset.fingerprint, split.fingerprint] for dataset, split in pairs]
 
     def make(out: Path) -> None:

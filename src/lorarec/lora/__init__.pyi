@@ -1,9 +1,10 @@
-from .bank import DELTAS as DELTAS
-from .bank import FACTORS as FACTORS
-from .bank import RULES as RULES
 from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
+from .combine import DELTAS as DELTAS
+from .combine import FACTORS as FACTORS
+from .combine import RULES as RULES
+from .combine import Combine as Combine
 from .entropy_search import frozen as frozen
 from .injection import MergedModel as MergedModel
 from .injection import MixedModel as MixedModel

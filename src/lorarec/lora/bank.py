@@ -8,10 +8,9 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.lora.combine import FACTORS, RULES
 from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
 from lorarec.lora.truncation import truncate_rank
-
-FACTORS, DELTAS = RULES = ("factors", "deltas")
 
 #: One weight per adapter, (K,), for the whole model or per layer name.
 Weights = torch.Tensor | Mapping[str, torch.Tensor]

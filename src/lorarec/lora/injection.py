@@ -9,7 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorarec.errors import LorarecError
-from lorarec.lora.bank import DELTAS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import DELTAS
 from lorarec.lora.mixed_linear import MixedLinear
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.target_layers import dimensions, has_8_bit_floats, is_mergeable, linear_layers, parent_and_name

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.functional import linear
 
 from lorarec.errors import LorarecError
-from lorarec.lora.bank import FACTORS, StackedLayer
+from lorarec.lora.bank import StackedLayer
+from lorarec.lora.combine import FACTORS
 from lorarec.scoring import RowModule
 
 #: With fewer tokens per row than this, gating the stacked bank beats merging it for each row (measured on a CPU for

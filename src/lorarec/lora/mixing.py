@@ -10,7 +10,8 @@ from lorarec.backbone import Backbone
 from lorarec.data import WARM, Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, new_folder, refuse_existing, versions, write_json
-from lorarec.lora.bank import FACTORS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import FACTORS
 from lorarec.lora.grid_search import grid_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.mixing_prompts import MixingExamples, MixingPrompts

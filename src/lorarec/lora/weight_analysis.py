@@ -10,7 +10,8 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.io import EFFECT_OF_PROMPTS, WEIGHTS_BY_SETTING, new_folder, write_json
-from lorarec.lora.bank import FACTORS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import FACTORS
 from lorarec.lora.grid_search import ndcg_at_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
