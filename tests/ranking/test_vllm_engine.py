@@ -33,7 +33,7 @@ from lorarec.ranking.generation import TitleList
 
 HERE = importlib.util.find_spec("vllm") is not None
 ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
-needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/vllm.md)")
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/vllm.md)")
 
 PROMPTS = 104
 #: Both engines compute in float32, in another order; scores are sums of up to some 20 log-probabilities.

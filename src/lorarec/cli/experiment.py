@@ -14,7 +14,7 @@ from lorarec.experiments import read_table
 
 
 def experiment(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; recipes/README.md tells its keys.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; docs/reference/recipes.md has its keys.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the finished rows; one that is there goes on.")],
     workers: Annotated[int, typer.Option(min=1, help="Rows fitted side by side, each in its own process.")] = 1,
     engine: Annotated[

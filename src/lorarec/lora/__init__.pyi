@@ -55,4 +55,3 @@ from .truncation import truncate_rank as truncate_rank
 from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts
 from .weight_analysis import where_weight_goes as where_weight_goes
-from .weight_choice import evaluation_mode as evaluation_mode

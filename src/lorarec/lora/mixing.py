@@ -22,7 +22,8 @@ from lorarec.lora.prompt_record import prompt_settings, recorded_settings, write
 from lorarec.lora.provenance import trained_on
 from lorarec.lora.simplex import check_weights
 from lorarec.lora.trace import Trace
-from lorarec.lora.weight_choice import choose_by_entropy, evaluation_mode
+from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.scoring import evaluation_mode
 
 MIXING_METHODS = ("fixed", "grid", "entropy")
 MIXING_SCOPES = ("model", "layer")

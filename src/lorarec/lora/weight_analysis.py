@@ -17,8 +17,9 @@ from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike
 from lorarec.lora.plots import plot_prompt_counts, plot_settings
-from lorarec.lora.weight_choice import choose_by_entropy, evaluation_mode
+from lorarec.lora.weight_choice import choose_by_entropy
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import evaluation_mode
 
 PROMPT_COUNTS = (10, 25, 50, 100, 200)
 

@@ -32,7 +32,7 @@ class ScoringModel(PeftModel):
 
     builder: PromptBuilder
 
-    def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:  # type: ignore[override]
+    def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         """One (candidates,) tensor of scores per example, in one pass."""
         return score_batch(self.base_model.model, examples, self.builder)
 

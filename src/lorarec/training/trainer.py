@@ -13,6 +13,7 @@ from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl,
 
 from lorarec.errors import LorarecError
 from lorarec.io import Progress
+from lorarec.scoring import evaluation_mode
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token, pointwise
 from lorarec.training.micro_batches import MicroBatches
@@ -52,7 +53,7 @@ class AdapterTrainer(Trainer):
             arguments,
             data_collator=_only,
             train_dataset=batches,
-            eval_dataset=validation,  # type: ignore[arg-type]
+            eval_dataset=validation,
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -63,7 +64,7 @@ class AdapterTrainer(Trainer):
         """Micro-batches are in order already."""
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: Callable[..., list[torch.Tensor]],
         inputs: dict[str, Any],
@@ -81,14 +82,13 @@ class AdapterTrainer(Trainer):
             loss = listwise(scores, inputs["targets"], self.options.temperature)
         return loss * inputs["scale"]
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """NDCG on the validation cases."""
         assert self.validation is not None, "evaluation is off without validation cases"
-        model = self.model_wrapped
-        model.eval()
-        figures = self.validation.metrics(model, self.args.process_index, self.args.world_size)
+        with evaluation_mode(self.model_wrapped):
+            figures = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
