@@ -22,6 +22,7 @@ from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantizatio
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
+from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import plan_for, require_exact
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -112,6 +113,11 @@ class Backbone:
     def token_limit(self, wanted: int) -> int:
         """Return the maximum length of a prompt with a branch: `wanted`, or the model's positions if they are fewer."""
         return min(wanted, plan_for(self.model).max_positions or wanted)
+
+    def prompt_builder(self, config: PromptConfig) -> PromptBuilder:
+        """Return a builder of prompts for this model, no longer than it has positions."""
+        max_tokens = self.token_limit(config.max_tokens)
+        return PromptBuilder(self.tokenizer, config.readout, config.template, max_tokens, config.max_title_tokens)
 
     def has_fingerprint(self, fingerprint: str) -> bool:
         """Return whether a recorded fingerprint, possibly of an earlier version, is that of this model's weights."""
