@@ -29,7 +29,7 @@ import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.lora import AdapterBank, read_adapter
-from lorarec.personal import train_user_router
+from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Ranker
 from lorarec.ranking.recommendation import whole_evidence
 from lorarec.serving.app import create_app
@@ -62,11 +62,17 @@ def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
     """Write what `personalize choose` writes, over adapters that lie beside it; it tells users apart."""
 
     def write(
-        backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any
+        backbone: Backbone,
+        folder: Path,
+        parts: Sequence[str],
+        dataset: Dataset,
+        split: Split,
+        ctr_model: str = "titles",
+        cases: int = 4,
     ) -> None:
         adapters = [folder.parent / name for name in parts]
-        quick = {"crm": "titles", "epochs": 1, "cases": 4}
-        train_user_router(backbone, adapters, dataset, split, folder, **quick | options)
+        config = UserRouterConfig(epochs=1, cases=cases)
+        train_user_router(backbone, adapters, dataset, split, folder, config, ctr_model=ctr_model)
         stir(folder, 0)
 
     return write

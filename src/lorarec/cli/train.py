@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,11 +83,11 @@ def train(
         load_backbone(backbone),
         pairs,
         out,
+        config,
         start_from=start_from,
         resume=resume,
         overwrite=overwrite,
         progress=True,
-        **asdict(config),
     )
     if os.environ.get("RANK", "0") == "0":
         _show(out, as_json)

@@ -137,13 +137,13 @@ def _trained(material: TrainingData, kind: str, options: dict[str, Any], start: 
     """The adapter's folder; trained first, or finished, where it is not there."""
     backbone = _backbone(material)
     pairs = list(material.general) if kind == "general" else [(material.dataset, material.split)]
-    chosen = asdict(build_options(TrainingConfig, options | {"seed": material.seed}))
+    config = build_options(TrainingConfig, options | {"seed": material.seed})
     data = [[dataset.fingerprint, split.fingerprint] for dataset, split in pairs]
 
     def make(out: Path) -> None:
-        train(backbone, pairs, out, start_from=start, resume=True, progress=material.progress, **chosen)
+        train(backbone, pairs, out, config, start_from=start, resume=True, progress=material.progress)
 
-    return cached_dir(material, kind, [backbone.fingerprint, data, chosen, start and start.name], make)
+    return cached_dir(material, kind, [backbone.fingerprint, data, asdict(config), start and start.name], make)
 
 
 def _row(material: TrainingData, folder: Path) -> AdapterScorer:

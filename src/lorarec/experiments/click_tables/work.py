@@ -99,11 +99,11 @@ class Work:
             self.backbone,
             self.dataset,
             self.out / "runs" / row.name,
-            crm=self._recommender(self.recipe.crm, options, row.few),
+            options,
+            ctr_model=self._recommender(self.recipe.crm, options, row.few),
             resume=True,
             overwrite=True,
             progress=self.progress,
-            **vars(options),
         )
         crm = self.recipe.crm.upper()
         names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}
