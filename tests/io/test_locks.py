@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from lorarec.artefacts import new_folder, remove_folder, write_text
+
 from lorarec.errors import LorarecError
 from lorarec.io.locks import locked, only_writer, remove_leftovers_inside, temporary_sibling
 
