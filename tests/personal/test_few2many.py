@@ -133,9 +133,9 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     assert not (tmp_path / "cut").exists()
-    with pytest.raises(LorarecError, match="holds an interrupted run: pass --resume"):
+    with pytest.raises(LorarecError, match="holds an interrupted run: resume it"):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
-    with pytest.raises(LorarecError, match=r"cannot resume .*: options.lr was 0.01 and is now 0.5"):
+    with pytest.raises(LorarecError, match=r"holds another run: options.lr was 0.01 and is now 0.5"):
         personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "lr": 0.5})
     calls.clear()
     monkeypatch.setattr(tune, "add_gradient", add_gradient)
