@@ -192,9 +192,9 @@ def choose(
 
     Example: lorarec personalize choose data/action demo/general demo/specific --out chosen
 
-    OUT holds metrics.json, report.md and ndcg.png of all rows, leaning.json and leaning.png, constant/ (the constant
-    mixture), crm/ (reusable by --crm), choose.json, and what `lorarec personalize export OUT --user ID` reads. Put into
-    a folder of adapters, OUT is served by `lorarec serve`.
+    OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
+    constant/ (the constant mixture), crm/ (reusable by --crm), choose.json, and what `lorarec personalize export OUT
+    --user ID` reads. Put into a folder of adapters, OUT is served by `lorarec serve`.
     """
     names = {field.name for field in fields(UserRouterConfig)}
     options = {name: value for name, value in context.params.items() if name in names}
@@ -204,11 +204,11 @@ def choose(
     data = Dataset.load(dataset)
     require_adapters([general, specific])
     split = load_split(data)
-    from lorarec.evaluation import METRICS, evaluation_table, split_warning, tested_settings
+    from lorarec.evaluation import METRICS, evaluation_table, select_settings, split_warning
     from lorarec.lora import read_adapter
     from lorarec.personal import describe_preference, report_user_mixtures, train_user_router
 
-    tested_settings(data, split, [setting])
+    select_settings(data, split, [setting])
     model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
     for folder in (general, specific):
         if warning := split_warning(read_adapter(folder, model), data, split):
@@ -222,13 +222,13 @@ def choose(
 
     how: dict[str, Any] = {"crm": crm, "overwrite": overwrite, "progress": True, "report": report}
     train_user_router(model, [general, specific], data, split, out, **how, **options)
-    ((evaluation, lean),) = reports
+    ((evaluation, preference),) = reports
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "leaning": lean}))
+        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "adapter_preference": preference}))
         return
     console = Console()
     console.print(evaluation_table(evaluation, setting))
-    console.print(describe_preference(lean))
+    console.print(describe_preference(preference))
     console.print(f"Report: {out / 'report.md'}")
 
 
