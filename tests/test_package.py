@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import lorarec
+from lorarec.cli.entry import app
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -59,3 +61,16 @@ def test_only_what_passes_is_published() -> None:
     assert (ROOT / jobs["ci"]["uses"]).samefile(WORKFLOWS / "ci.yml")
     assert jobs["publish"]["needs"] == ["ci", "build"]
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_named_commands_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first_use = [
+        run.split()[1:] for run in _steps(_workflow("ci.yml")["jobs"]["platforms"]) if run.startswith("lorarec")
+    ]
+    named = [each.split() for each in re.findall(r"`lorarec ([^`]*)`", (ROOT / "NOTICE").read_text(encoding="utf-8"))]
+    assert first_use
+    assert named
+    for arguments in [*first_use, *([*each, "--help"] for each in named)]:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output

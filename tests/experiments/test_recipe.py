@@ -66,7 +66,7 @@ def _row(**keys: Any) -> dict[str, Any]:
         (_row(options={"lr": "fast"}), "key rows.mine.options: a value of the wrong kind"),
         (_row(tune={"lr": 0.1}), "key rows.mine.tune.lr: must be a list"),
         (_row(tune={"lr": [0.1, -1]}), "key rows.mine.tune: option lr must be positive, got -1"),
-        ({"rows": {"general": {"options": {"rank": "big"}}}}, "key rows.general.options: option rank must be int"),
+        ({"rows": {"general": {"options": {"r": "big"}}}}, "key rows.general.options: option r must be int"),
         ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option loss"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"few_shot": [2]}, "key few_shot: must be shares"),

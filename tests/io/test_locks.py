@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from lorarec.artefacts import new_folder, remove_folder, write_text
 
 from lorarec.errors import LorarecError
+from lorarec.io.artefacts import new_folder, remove_folder, write_text
 from lorarec.io.locks import locked, only_writer, remove_leftovers_inside, temporary_sibling
 
 
@@ -40,7 +40,7 @@ def test_only_files_without_a_writer_are_tidied(tmp_path: Path) -> None:
 def test_a_kill_releases_locks(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from lorarec.locks import locked, only_writer
+from lorarec.io.locks import locked, only_writer
 with only_writer(Path({str(tmp_path)!r})), locked({str(tmp_path / "row")!r}):
     print("locked", flush=True)
     input()

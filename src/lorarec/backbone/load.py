@@ -18,12 +18,12 @@ from transformers import (
 )
 from transformers.utils.quantization_config import QuantizationMethod
 
+from lorarec.backbone.config import EMBEDDED
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.scoring import plan_for, require_exact
 
-EMBEDDED = "embedded"
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 logger = logging.getLogger(__name__)

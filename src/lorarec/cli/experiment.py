@@ -14,7 +14,7 @@ from lorarec.experiments import read_table_kind
 
 
 def experiment(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; recipes/README.md tells its keys.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file; docs/reference/recipes.md has its keys.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the finished rows; one that is there goes on.")],
     workers: Annotated[int, typer.Option(min=1, help="Rows fitted side by side, each in its own process.")] = 1,
     engine: Annotated[
@@ -36,7 +36,7 @@ def experiment(
         rows:
           bpr-mf:
           sasrec: {options: {depth: 2}, tune: {lr: [1e-3, 3e-3], width: [32, 64]}}
-          mixture-grid: {options: {epochs: 1, lr: 1e-3}}
+          mixture-grid: {options: {epochs: 1, learning_rate: 1e-3}}
 
     Rows with `tune` get the same number of random trials each, judged on validation cases alone. popularity, item-knn,
     tf-idf and random stand in every table. OUT gets table.md, table.json and ndcg.png: means over seeds with 95%

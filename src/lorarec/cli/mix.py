@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -62,35 +62,27 @@ def mix(
     refuse_existing(out, overwrite, ADAPTER)
     data = None if method == "fixed" or dataset is None else Dataset.load(dataset)
     split = None if data is None else load_split(data)
-    from lorarec.lora import MixingPrompts
     from lorarec.lora import mix as mix_adapters
 
     model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
-    found: dict[str, Any] = {}
-    record: dict[str, Any] = {}
-    if data is not None and split is not None:
-        made = MixingPrompts(model, adapters)
-        found["builder"] = made.builder
-        record = {"dataset": data.name, "dataset_fingerprint": data.fingerprint, "seed": seed}
-        if method == "grid":
-            found["validation"] = made.validation(data, split, cases, seed)
-        else:
-            found["prompts"] = made.unlabelled(data, split, setting, prompts, seed)
-            record["setting"] = setting
     with Progress(f"Mixing by {method}"):
         result = mix_adapters(
             model,
             adapters,
-            out=out,
+            out,
             method=method,
+            dataset=data,
+            split=split,
+            setting=setting,
+            prompts=prompts,
+            cases=cases,
+            weights=given,
             combine=combine,
             scope=scope,
-            weights=given,
             objective=objective,
             rank=rank,
-            record=record,
+            seed=seed,
             overwrite=overwrite,
-            **found,
         )
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "weights": result.weights, "stopped": result.trace.stopped}))

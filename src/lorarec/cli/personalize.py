@@ -70,27 +70,29 @@ def train(
     trust_remote_code: TrustRemoteCode = False,
     positive_from: Annotated[float, typer.Option(help="Ratings from here count as clicks.")] = DEFAULT.positive_from,
     stars: Annotated[float, typer.Option(help="The highest rating of the scale.")] = DEFAULT.stars,
-    id_history: Annotated[
+    ctr_max_history: Annotated[
         int, typer.Option(help="Events of the history that the conventional recommender reads.")
-    ] = DEFAULT.id_history,
-    id_retrieval: Annotated[
+    ] = DEFAULT.ctr_max_history,
+    ctr_retrieval: Annotated[
         Retrieval, typer.Option(help="Which those are of a longer history: most similar to the target, or most recent.")
-    ] = DEFAULT.id_retrieval,
+    ] = DEFAULT.ctr_retrieval,
     max_history: Annotated[int, typer.Option(help="Events of the history in a prompt.")] = DEFAULT.max_history,
     retrieval: Annotated[
         Retrieval, typer.Option(help="Which those are: most similar to the target, or most recent.")
     ] = DEFAULT.retrieval,
-    size: Annotated[int, typer.Option(help="Number of meta-LoRAs that are mixed.")] = DEFAULT.size,
-    rank: Annotated[int, typer.Option(help="Rank of each.")] = DEFAULT.rank,
-    alpha: Annotated[float, typer.Option(help="Their output is scaled by alpha / rank.")] = DEFAULT.alpha,
-    targets: Annotated[str, typer.Option(help="Comma-separated names of adapted layers.")] = ",".join(DEFAULT.targets),
+    num_meta_loras: Annotated[int, typer.Option(help="Number of meta-LoRAs that are mixed.")] = DEFAULT.num_meta_loras,
+    r: Annotated[int, typer.Option(help="Rank of each.")] = DEFAULT.r,
+    lora_alpha: Annotated[float, typer.Option(help="Their output is scaled by alpha / rank.")] = DEFAULT.lora_alpha,
+    target_modules: Annotated[
+        str, typer.Option(help="Comma-separated names of adapted layers.")
+    ] = DEFAULT.target_modules,
     combine: Annotated[
         Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A.")
     ] = "factors",
     temperature: Annotated[
         float, typer.Option(help="Of the router: the higher, the more alike users are.")
     ] = DEFAULT.temperature,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
     epochs: Annotated[int, typer.Option(help="Passes over the samples.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples per optimiser step.")] = DEFAULT.batch_size,
     token_budget: Annotated[
@@ -115,8 +117,7 @@ def train(
     """
     names = {field.name for field in fields(PersonalizationConfig)}
     options: dict[str, Any] = {name: value for name, value in context.params.items() if name in names}
-    options["targets"] = tuple(name.strip() for name in targets.split(","))
-    PersonalizationConfig.build(**options)  # bad options are refused before anything heavy is loaded
+    PersonalizationConfig(**options)  # bad options are refused before anything heavy is loaded
     refuse_existing(out, overwrite, PERSONALIZED)
     _refuse_unknown(crm, RECOMMENDERS)
     data = Dataset.load(dataset)
@@ -172,7 +173,7 @@ def choose(
         float, typer.Option(help="Share of them that decides when to stop, or that all users are treated alike.")
     ] = CHOICE.held_out,
     epochs: Annotated[int, typer.Option(help="At most so many passes over the others.")] = CHOICE.epochs,
-    lr: Annotated[float, typer.Option(help="Learning rate of the router.")] = CHOICE.lr,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the router.")] = CHOICE.learning_rate,
     combine: Annotated[
         Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A.")
     ] = "factors",

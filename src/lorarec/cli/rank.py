@@ -81,7 +81,7 @@ def rank(
     require_index(index)
     data = Dataset.load(dataset)
     quieten_transformers()
-    from lorarec.ranking import Executor, LocalExecutor, PopulationConfig, read_population, score_population
+    from lorarec.ranking import Executor, LocalExecutor, PopulationConfig, read_population, recommend_to_folder
 
     asked = read_population(data, users)
     if backbone != EMBEDDED and Path(backbone).is_dir():
@@ -109,7 +109,7 @@ def rank(
             chosen = RayExecutor(job, workers or 1)
         else:
             chosen = LocalExecutor(job, data)
-        figures = score_population(chosen, asked, out, part_size, overwrite, names, progress=True)
+        figures = recommend_to_folder(chosen, asked, out, part_size, overwrite, names, progress=True)
     nothing_left = pl.scan_parquet(out / "part-*.parquet").filter(pl.col("item_ids").list.len() == 0)
     figures["users_with_nothing_left"] = nothing_left.select(pl.len()).collect().item()
     if as_json:

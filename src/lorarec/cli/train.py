@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,9 @@ from lorarec.cli.options import (
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, read_json, refuse_existing
-from lorarec.training import Balance, Loss, NegativeSampling, Precision, Readout, TrainingConfig, read_recipe
+from lorarec.options import build_options
+from lorarec.prompts import Readout
+from lorarec.training import Balance, Loss, NegativeSampling, Precision, TrainingConfig, read_recipe
 
 #: What may be said besides the fields of `TrainingConfig`, and what holds where nobody says anything.
 RUN: dict[str, Any] = {
@@ -59,12 +62,12 @@ def train(
         Loss, typer.Option(help="Over the candidate set, on each candidate's yes or no, or on the title's tokens.")
     ] = DEFAULT.loss,
     template: Annotated[Path | None, typer.Option(help="A Jinja2 prompt in place of the bundled one.")] = None,
-    rank: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = DEFAULT.rank,
-    alpha: Annotated[float, typer.Option(help="The adapter's output is scaled by alpha / rank.")] = DEFAULT.alpha,
-    dropout: Annotated[float, typer.Option(help="Dropout of the adapter's inputs.")] = DEFAULT.dropout,
-    targets: Annotated[str, typer.Option(help="`all-linear` or comma-separated layer names.")] = DEFAULT.targets,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.lr,
-    warmup: Annotated[float, typer.Option(help="Share of steps that warm up.")] = DEFAULT.warmup,
+    r: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = DEFAULT.r,
+    lora_alpha: Annotated[float, typer.Option(help="Scale of the output, times 1 / r.")] = DEFAULT.lora_alpha,
+    lora_dropout: Annotated[float, typer.Option(help="Dropout of the adapter's inputs.")] = DEFAULT.lora_dropout,
+    target_modules: Annotated[str, typer.Option(help="`all-linear` or layer names.")] = DEFAULT.target_modules,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
+    warmup_ratio: Annotated[float, typer.Option(help="Share of steps that warm up.")] = DEFAULT.warmup_ratio,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = DEFAULT.weight_decay,
     epochs: Annotated[int, typer.Option(help="Passes over the sampled cases.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(help="Cases per optimiser step.")] = DEFAULT.batch_size,
@@ -92,7 +95,7 @@ def train(
     max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest items drop first.")] = DEFAULT.max_tokens,
     max_title_tokens: Annotated[int, typer.Option(help="Titles are cut to this.")] = DEFAULT.max_title_tokens,
     eval_users: Annotated[int, typer.Option(help="Validation cases; 0 validates nothing.")] = DEFAULT.eval_users,
-    eval_every: Annotated[
+    eval_steps: Annotated[
         int | None, typer.Option(help="Steps between evaluations and checkpoints; half an epoch if unset.")
     ] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
@@ -109,10 +112,10 @@ def train(
 
     Example: lorarec train data/games data/office --out adapters/general
     """
-    known = set(RUN) | set(DEFAULT.as_dict())
+    known = set(RUN) | {field.name for field in fields(TrainingConfig)}
     chosen = RUN | (read_recipe(recipe, known) if recipe else {}) | _given(context, known)
     run = {name: chosen.pop(name) for name in RUN}
-    options = TrainingConfig.build(**chosen)  # bad options are refused before anything heavy is loaded
+    options = build_options(TrainingConfig, chosen)  # bad options are refused before anything heavy is loaded
     if not run["out"] or not run["datasets"]:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
     refuse_existing(run["out"], overwrite, ADAPTER)

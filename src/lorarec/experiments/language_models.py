@@ -5,6 +5,7 @@ options and seed apart, so rows with the same options share them: the first that
 read it.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import polars as pl
 
 from lorarec.data import content_hash
 from lorarec.evaluation import AdapterScorer, adapter_scorers
-from lorarec.lora import MixingPrompts, mix, sample_cases
+from lorarec.lora import MixingExamples, MixingPrompts, mix, sample_cases
+from lorarec.options import build_options
 from lorarec.recommenders import Scorer, TrainingData, cached_dir, takes
 from lorarec.training import TrainingConfig, train
 
@@ -73,11 +75,18 @@ def second_round(material: TrainingData, **options: Any) -> Scorer:
 def mixture_grid(material: TrainingData, *, cases: int = 300, **options: Any) -> Scorer:
     """MoLoRec with the weights that rank `cases` validation cases best."""
     pair = adapter_pair(material, options)
-    prompts = MixingPrompts(_backbone(material), pair)
-    validation = prompts.validation(material.dataset, material.split, cases, material.seed)
 
     def make(out: Path) -> None:
-        mix(_backbone(material), pair, out=out, method="grid", validation=validation, builder=prompts.builder)
+        mix(
+            _backbone(material),
+            pair,
+            out,
+            method="grid",
+            dataset=material.dataset,
+            split=material.split,
+            cases=cases,
+            seed=material.seed,
+        )
 
     return _row(material, cached_dir(material, "grid", [*_names(pair), cases, material.seed], make))
 
@@ -98,11 +107,11 @@ class _ByEntropy:
     def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
         material, backbone = self.material, _backbone(self.material)
         drawn = sample_cases(cases, self.prompts, material.seed)
-        builds = MixingPrompts(backbone, self.pair)
-        examples = builds.examples(material.dataset, material.split, drawn)
+        prompts = MixingPrompts(backbone, self.pair)
+        examples = MixingExamples(prompts.builder, prompts.examples(material.dataset, material.split, drawn))
 
         def make(out: Path) -> None:
-            mix(backbone, self.pair, out=out, prompts=examples, builder=builds.builder)
+            mix(backbone, self.pair, out, examples=examples)
 
         row = _row(material, cached_dir(material, "entropy", [*_names(self.pair), content_hash(drawn)], make))
         scores = row(cases)
@@ -128,7 +137,7 @@ def _trained(material: TrainingData, kind: str, options: dict[str, Any], start: 
     """The adapter's folder; trained first, or finished, where it is not there."""
     backbone = _backbone(material)
     pairs = list(material.general) if kind == "general" else [(material.dataset, material.split)]
-    chosen = TrainingConfig.build(**options, seed=material.seed).as_dict()
+    chosen = asdict(build_options(TrainingConfig, options | {"seed": material.seed}))
     data = [[dataset.fingerprint, split.fingerprint] for dataset, split in pairs]
 
     def make(out: Path) -> None:

@@ -64,9 +64,7 @@ class RunDir:
         """
         if self._is_recorded():
             if difference := self.difference():
-                raise LorarecError(
-                    f"{self.path} holds another {self.kind}: {difference}: choose another folder, or overwrite it"
-                )
+                raise LorarecError(f"{self.path} holds another {self.kind}: {difference}: choose another folder")
         elif self.path.exists() and (not self.path.is_dir() or any(map(self._is_foreign, self.path.iterdir()))):
             raise LorarecError(
                 f"{self.path} exists already and is no {self.kind} folder (it has no {self.record}): "
@@ -85,7 +83,7 @@ class RunDir:
         if not isinstance(recorded, dict):
             raise LorarecError(
                 f"{self.path / self.record} does not say which {self.kind} {self.path} belongs to: "
-                "choose another folder, or overwrite it"
+                "choose another folder"
             )
         different = list(_differences(recorded, json.loads(json.dumps(self.identity))))
         if not different:

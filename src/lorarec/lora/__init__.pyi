@@ -1,9 +1,10 @@
-from .bank import DELTAS as DELTAS
-from .bank import FACTORS as FACTORS
-from .bank import RULES as RULES
 from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
+from .combine import DELTAS as DELTAS
+from .combine import FACTORS as FACTORS
+from .combine import RULES as RULES
+from .combine import Combine as Combine
 from .entropy_search import frozen as frozen
 from .injection import MergedModel as MergedModel
 from .injection import MixedModel as MixedModel
@@ -12,10 +13,11 @@ from .injection import merge as merge
 from .mixed_linear import MixedLinear as MixedLinear
 from .mixing import METHODS as METHODS
 from .mixing import SCOPES as SCOPES
-from .mixing import MixResult as MixResult
+from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix
 from .mixing import shared_prompt_settings as shared_prompt_settings
 from .mixing import sources_of as sources_of
+from .mixing_prompts import MixingExamples as MixingExamples
 from .mixing_prompts import MixingPrompts as MixingPrompts
 from .mixing_prompts import sample_cases as sample_cases
 from .mixture_batches import score_at_weights as score_at_weights
@@ -27,6 +29,7 @@ from .peft_folder import CONFIG as CONFIG
 from .peft_folder import WEIGHTS as WEIGHTS
 from .peft_folder import WEIGHTS_LIMIT as WEIGHTS_LIMIT
 from .peft_folder import Adapter as Adapter
+from .peft_folder import AdapterLike as AdapterLike
 from .peft_folder import check_backbone as check_backbone
 from .peft_folder import read_adapter as read_adapter
 from .peft_folder import read_tensors as read_tensors

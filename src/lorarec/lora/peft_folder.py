@@ -71,10 +71,15 @@ class Adapter:
         return file_fingerprint(self.folder / CONFIG, self.folder / WEIGHTS)
 
 
-def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
+#: An adapter in memory, or the path of a PEFT folder.
+AdapterLike = str | Path | Adapter
+
+
+def read_adapter(adapter: AdapterLike, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
     """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
     Args:
+        adapter: The path of a PEFT folder; an `Adapter` is only checked and returned.
         backbone: check that the adapter belongs to this backbone (see `check_backbone`).
         limit: bytes that the file of weights may have.
 
@@ -83,7 +88,13 @@ def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: in
             no plain LoRA, its files contradict each other, its `lorarec.json` could not be used, or it belongs to
             another backbone.
     """
-    folder = Path(folder)
+    read = adapter if isinstance(adapter, Adapter) else _read_folder(Path(adapter), limit)
+    if backbone is not None:
+        check_backbone(read, backbone)
+    return read
+
+
+def _read_folder(folder: Path, limit: int) -> Adapter:
     if not folder.is_dir():
         raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
     config = read_bounded_json(folder / CONFIG)
@@ -98,10 +109,7 @@ def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: in
                 "the two files do not belong together"
             )
     scales = {name: scale for name, (_, scale) in settings.items()}
-    adapter = Adapter(tensors, scales, config, read_record(folder), folder)
-    if backbone is not None:
-        check_backbone(adapter, backbone)
-    return adapter
+    return Adapter(tensors, scales, config, read_record(folder), folder)
 
 
 def same_tensors(one: Adapter, other: Adapter) -> bool:

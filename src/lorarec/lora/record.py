@@ -87,7 +87,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     record = read_bounded_json(path)
     check_record(path, record)
-    return record  # type: ignore[no-any-return]
+    return record
 
 
 def check_record(path: Path, record: Any) -> None:

@@ -31,9 +31,9 @@ class PersonalLora(nn.Module):
             scores = score_batch(backbone.model, examples, builder)
 
     Args:
-        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.from_folders`).
+        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
         width: size of the representations that the router reads: (batch, width) floats.
-        combine: `factors` or `deltas` (see `AdapterBank.merge`).
+        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: of the router's softmax; the paper's are 1 to 15.
         trainable: train the bank; without it the router alone learns who gets how much of each finished adapter.
         record: what else to keep in the JSON files of saved folders and exported adapters: readout, options, datasets.
@@ -113,7 +113,7 @@ class PersonalLora(nn.Module):
         listed = {name: w.tolist() for name, w in weights.items()}
         meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
         with new_folder(out, overwrite, ADAPTER) as folder:
-            save_adapter(bank.merge(weights, self.combine), folder, self.backbone.id, meta)
+            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, meta)
             write_template(folder, self.template)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:

@@ -76,7 +76,7 @@ def tune_router(
     with torch.no_grad():
         router.out_weight.zero_()
         router.out_bias.copy_(constant.log().to(router.out_bias))
-    optimizer = torch.optim.AdamW(router.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(router.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     curve: list[dict[str, Any]] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, options)}]
     best, kept = _copied(router), 0
     for epoch in range(1, options.epochs + 1):

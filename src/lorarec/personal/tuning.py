@@ -47,10 +47,10 @@ def tune(
         LorarecError: the loss is not finite.
     """
     parameters = [parameter for parameter in personal.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     per_epoch = -(-len(rows) // options.batch_size)
     steps = options.epochs * per_epoch
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup * steps), steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup_ratio * steps), steps)
     parts = {"personal": personal, "optimizer": optimizer, "schedule": schedule}
     loss = _restore(parts, state)
 
@@ -71,7 +71,7 @@ def tune(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if (step + 1) % options.checkpoint_every == 0:
+            if (step + 1) % options.save_steps == 0:
                 _keep(parts, loss, state)
             shown.update(step + 1, f"loss {loss:.3f}")
     personal.eval()
@@ -100,7 +100,7 @@ def add_gradient(
         personal.set_weights(personal(representation[rows]))
         scores = score_batch(personal.backbone.model, [examples[row] for row in rows], builder)
         loss = loss_of(scores, rows) / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     return total
 

@@ -72,14 +72,14 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something else, before models are loaded.
 
     Raises:
-        LorarecError: it is not empty and was not begun by `score_population`, or holds other files beside its parts
+        LorarecError: it is not empty and was not begun by `recommend_to_folder`, or holds other files beside its parts
             and is to be overwritten.
     """
     if overwrite or not (out / RECORD).is_file():
         refuse_existing(out, overwrite, RANKING)
 
 
-def score_population(
+def recommend_to_folder(
     engine: Executor,
     users: Sequence[str],
     out: str | Path,
@@ -112,7 +112,7 @@ def score_population(
     details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
     replaces = overwrite and (out / RECORD).is_file()
     folder = out.with_name(f"{out.name}.work") if replaces else out
-    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="ranking")
+    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
     if replaces and not run_dir.matches():
         remove_folder(folder)
     parts_before = _score_missing(engine, parts, run_dir, details, progress)

@@ -184,5 +184,6 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "lorarec"
     except RuntimeError:
-        user = os.environ.get("USERNAME") if sys.platform == "win32" else os.getuid()
-        return Path(tempfile.gettempdir()) / f"lorarec-{user}"
+        if sys.platform == "win32":  # the temporary folder is the user's own
+            return Path(tempfile.gettempdir()) / "lorarec"
+        return Path(tempfile.gettempdir()) / f"lorarec-{os.getuid()}"

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def identity(
         parent = read_adapter(start_from, backbone)
         start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
     own = template.text if isinstance(template, TemplateText) else None
-    settings = recorded_settings(options.as_dict() | {"template": template})
+    settings = recorded_settings(asdict(options) | {"template": template})
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [_dataset(dataset, split) for dataset, split in pairs],

@@ -52,7 +52,7 @@ class AdapterTrainer(Trainer):
             arguments,
             data_collator=_only,
             train_dataset=batches,
-            eval_dataset=validation,  # type: ignore[arg-type]
+            eval_dataset=validation,
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -63,7 +63,7 @@ class AdapterTrainer(Trainer):
         """Micro-batches are in order already."""
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: Callable[..., list[torch.Tensor]],
         inputs: dict[str, Any],
@@ -81,7 +81,7 @@ class AdapterTrainer(Trainer):
             loss = listwise(scores, inputs["targets"], self.options.temperature)
         return loss * inputs["scale"]
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """NDCG on the validation cases."""

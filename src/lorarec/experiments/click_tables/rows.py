@@ -13,8 +13,8 @@ LORA = "lora"
 BLENDED = "-blended"
 #: Options in which each LoRA of the main table differs from RecLoRA.
 LORAS: dict[str, JsonObject] = {
-    "tallrec": {"size": 1, "retrieval": "recent"},
-    SHARED: {"size": 1},
+    "tallrec": {"num_meta_loras": 1, "retrieval": "recent"},
+    SHARED: {"num_meta_loras": 1},
     RECLORA: {},
 }
 #: Rows of the main table that are fitted; blended rows are made with theirs.
@@ -23,8 +23,8 @@ MAIN = (*MODELS, CTR_BERT, *LORAS)
 ORDER = (*MODELS, CTR_BERT, *(name + kind for name in LORAS for kind in ("", BLENDED)))
 #: Option that each analysis varies, and its values.
 _VARIED: dict[str, tuple[str, Sequence[int]]] = {
-    "size": ("size", (1, 2, 4, 8, 16)),
-    "id-history": ("id_history", (10, 20, 40, 60)),
+    "size": ("num_meta_loras", (1, 2, 4, 8, 16)),
+    "id-history": ("ctr_max_history", (10, 20, 40, 60)),
     "text-history": ("max_history", (5, 10, 15, 20)),
 }
 SAMPLES, LEFT_OUT = "samples", "left out"
@@ -80,13 +80,13 @@ def analysis_rows(analyses: Sequence[str], seed: int, default: PersonalizationCo
             rows[analysis] = {
                 "nothing": own,
                 "personal LoRA": shared,
-                "retriever": ClickRow("no-retriever", LORA, seed, {"retrieval": "recent", "id_retrieval": "recent"}),
+                "retriever": ClickRow("no-retriever", LORA, seed, {"retrieval": "recent", "ctr_retrieval": "recent"}),
                 "Few2Many": ClickRow("no-few2many", LORA, seed, few=True),
             }
             continue
         option, values = varied[analysis]
         default_value = getattr(default, option)
-        special = {default_value: own} | ({1: shared} if option == "size" and default_value != 1 else {})
+        special = {default_value: own} | ({1: shared} if option == "num_meta_loras" and default_value != 1 else {})
         rows[analysis] = {
             str(value): special.get(value, ClickRow(f"{analysis}-{value}", LORA, seed, {option: value}))
             for value in sorted({*values, default_value})

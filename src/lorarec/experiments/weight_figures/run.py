@@ -18,7 +18,17 @@ from lorarec.experiments.job import SHARED
 from lorarec.experiments.language_models import adapter_pair
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import JsonObject, read_json, write_json
-from lorarec.lora import RULES, SCOPES, MixingPrompts, effect_of_prompts, mix, read_adapter, where_weight_goes
+from lorarec.lora import (
+    RULES,
+    SCOPES,
+    AdapterLike,
+    MixingExamples,
+    MixingPrompts,
+    effect_of_prompts,
+    mix,
+    read_adapter,
+    where_weight_goes,
+)
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
 from lorarec.recommenders import TrainingData
@@ -104,21 +114,21 @@ class _Analysis:
 
     def variants(self, halves: Split, setting: str) -> list[JsonObject]:
         """Return NDCG of both adapters and of every scope and combination, mixed on the same prompts."""
-        prompts = self.unlabelled(halves, setting, PROMPTS)
+        examples = MixingExamples(self.prompts.builder, self.unlabelled(halves, setting, PROMPTS))
         names = ("general", "specific")
         rows = [{"row": name, **self._ndcg(halves, each)} for name, each in zip(names, self.pair, strict=True)]
         for scope in SCOPES:
             for combine in RULES:
                 with tempfile.TemporaryDirectory() as folder:
-                    options: JsonObject = {"scope": scope, "combine": combine, "builder": self.prompts.builder}
-                    mixed = mix(self.backbone, self.pair, out=Path(folder) / "mixed", prompts=prompts, **options)
+                    out = Path(folder) / "mixed"
+                    mixed = mix(self.backbone, self.pair, out, scope=scope, combine=combine, examples=examples)
                     weights = mixed.weights.values() if isinstance(mixed.weights, dict) else [mixed.weights]
                     mean = np.mean(list(weights), axis=0).round(4).tolist()
-                    metrics = self._ndcg(halves, mixed.folder)
+                    metrics = self._ndcg(halves, mixed)
                 rows.append({"row": f"{scope}, {combine}", "mean weights": mean, **metrics})
         return rows
 
-    def _ndcg(self, halves: Split, adapter: Path) -> dict[str, float]:
+    def _ndcg(self, halves: Split, adapter: AdapterLike) -> dict[str, float]:
         """Return NDCG of an adapter on the labelled cases."""
         row = adapter_scorers(self.backbone, self.data.dataset, halves, {"row": adapter})["row"]
         ranks = target_ranks(row(halves.valid), np.array(true_places(halves.valid)))
