@@ -141,7 +141,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     assert not (tmp_path / "cut").exists()
-    with pytest.raises(LorarecError, match="holds an interrupted run: resume it"):
+    with pytest.raises(LorarecError, match="holds an interrupted run: pass resume=True"):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     with pytest.raises(LorarecError, match=r"holds another run: options.learning_rate was 0.01 and is now 0.5"):
         personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "learning_rate": 0.5})

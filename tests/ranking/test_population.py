@@ -106,9 +106,7 @@ def test_folder_of_another_run_is_refused(
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)[:4]
     recommend_to_folder(engine, users, out, 2)
-    with pytest.raises(
-        LorarecError, match=r"holds another recommendation run: part_size was 2 and is now 3: choose"
-    ):
+    with pytest.raises(LorarecError, match=r"holds another recommendation run: part_size was 2 and is now 3: choose"):
         recommend_to_folder(engine, users, out, 3)
     with pytest.raises(LorarecError, match=r"another recommendation run: users was \w{16} and is now \w{16}: choose"):
         recommend_to_folder(engine, users[:3], out, 2)

@@ -34,7 +34,9 @@ class Checkpoints:
         if not self.folder.exists() or (overwrite and not resume):
             return
         if not resume:
-            raise LorarecError(f"{self.folder} holds an interrupted run: resume it, or overwrite it to start again")
+            raise LorarecError(
+                f"{self.folder} holds an interrupted run: pass resume=True to continue or overwrite=True to restart"
+            )
         self.run_dir.refuse_other_run()
 
     @contextmanager
