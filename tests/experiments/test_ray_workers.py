@@ -39,7 +39,7 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
     monkeypatch.chdir(dataset_folder.parent)
     path = write_recipe(dataset=dataset_folder.name, rows=rows)
     result = CliRunner().invoke(
-        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]
+        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--executor", "ray", "--workers", "2"]
     )
     assert result.exit_code == 1
     assert "broken-seed1: failed: circle: this system needs general: name it in the recipe" in result.output

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import lorarec
-from lorarec.cli.experiment import experiment
+from lorarec.cli.entry import app
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
@@ -39,9 +38,7 @@ QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
 
 
 def _command(*words: object) -> Any:
-    app = typer.Typer()
-    app.command()(experiment)
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, ["experiment", *map(str, words)])
 
 
 def _table(recipe: Recipe, out: Path) -> ExperimentTable:

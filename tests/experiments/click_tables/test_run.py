@@ -10,10 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from lorarec.cli.experiment import experiment
+from lorarec.cli.entry import app
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.experiments import ClicksRecipe, read_clicks, run_clicks
@@ -25,9 +24,7 @@ from lorarec.metrics.classification import auc, delong_test
 
 
 def _command(*words: object) -> Any:
-    app = typer.Typer()
-    app.command()(experiment)
-    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
+    return CliRunner().invoke(app, ["experiment", *map(str, words)], env={"COLUMNS": "100"})
 
 
 def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
