@@ -1,9 +1,9 @@
 from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
+from .combine import COMBINE_RULES as COMBINE_RULES
 from .combine import DELTAS as DELTAS
 from .combine import FACTORS as FACTORS
-from .combine import RULES as RULES
 from .combine import Combine as Combine
 from .entropy_search import frozen as frozen
 from .injection import MergedModel as MergedModel
@@ -11,8 +11,8 @@ from .injection import MixedModel as MixedModel
 from .injection import inject as inject
 from .injection import merge as merge
 from .mixed_linear import MixedLinear as MixedLinear
-from .mixing import METHODS as METHODS
-from .mixing import SCOPES as SCOPES
+from .mixing import MIXING_METHODS as MIXING_METHODS
+from .mixing import MIXING_SCOPES as MIXING_SCOPES
 from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix
 from .mixing import shared_prompt_settings as shared_prompt_settings
@@ -21,12 +21,12 @@ from .mixing_prompts import MixingExamples as MixingExamples
 from .mixing_prompts import MixingPrompts as MixingPrompts
 from .mixing_prompts import sample_cases as sample_cases
 from .mixture_batches import score_at_weights as score_at_weights
-from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import ENTROPY_OBJECTIVES as ENTROPY_OBJECTIVES
 from .objectives import Entropy as Entropy
-from .peft_config import ALPHA as ALPHA
-from .peft_config import R as R
-from .peft_folder import CONFIG as CONFIG
-from .peft_folder import WEIGHTS as WEIGHTS
+from .peft_config import DEFAULT_LORA_ALPHA as DEFAULT_LORA_ALPHA
+from .peft_config import DEFAULT_R as DEFAULT_R
+from .peft_folder import ADAPTER_CONFIG_FILE as ADAPTER_CONFIG_FILE
+from .peft_folder import ADAPTER_WEIGHTS_FILE as ADAPTER_WEIGHTS_FILE
 from .peft_folder import WEIGHTS_LIMIT as WEIGHTS_LIMIT
 from .peft_folder import Adapter as Adapter
 from .peft_folder import AdapterLike as AdapterLike
@@ -43,7 +43,7 @@ from .prompt_record import write_template as write_template
 from .provenance import made_for as made_for
 from .provenance import part_weights as part_weights
 from .provenance import trained_on as trained_on
-from .record import META as META
+from .record import ADAPTER_RECORD_FILE as ADAPTER_RECORD_FILE
 from .record import check_record as check_record
 from .safe_files import JSON_LIMIT as JSON_LIMIT
 from .safe_files import require_regular as require_regular
@@ -52,7 +52,6 @@ from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
 from .target_layers import linear_layers as linear_layers
 from .truncation import truncate_rank as truncate_rank
-from .weight_analysis import COUNTS as COUNTS
+from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts
 from .weight_analysis import where_weight_goes as where_weight_goes
-from .weight_choice import evaluation_mode as evaluation_mode

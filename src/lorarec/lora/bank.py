@@ -8,7 +8,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora.combine import FACTORS, RULES
+from lorarec.lora.combine import COMBINE_RULES, FACTORS
 from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
 from lorarec.lora.truncation import truncate_rank
 
@@ -80,8 +80,8 @@ class AdapterBank:
         Raises:
             LorarecError: unknown rule, or `factors` over unequal ranks, scales or layers.
         """
-        if combine not in RULES:
-            raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(RULES)}")
+        if combine not in COMBINE_RULES:
+            raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(COMBINE_RULES)}")
         for name, layer in self.layers.items() if combine == FACTORS else ():
             if len(set(layer.ranks)) > 1:
                 raise LorarecError(

@@ -3,5 +3,5 @@
 from typing import Literal, get_args
 
 Combine = Literal["factors", "deltas"]
-RULES: tuple[Combine, ...] = get_args(Combine)
-FACTORS, DELTAS = RULES
+COMBINE_RULES: tuple[Combine, ...] = get_args(Combine)
+FACTORS, DELTAS = COMBINE_RULES

@@ -22,10 +22,11 @@ from lorarec.lora.prompt_record import prompt_settings, recorded_settings, write
 from lorarec.lora.provenance import trained_on
 from lorarec.lora.simplex import check_weights
 from lorarec.lora.trace import Trace
-from lorarec.lora.weight_choice import choose_by_entropy, evaluation_mode
+from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.scoring import evaluation_mode
 
-METHODS = ("fixed", "grid", "entropy")
-SCOPES = ("model", "layer")
+MIXING_METHODS = ("fixed", "grid", "entropy")
+MIXING_SCOPES = ("model", "layer")
 TRACE = "mix_trace.json"
 
 logger = logging.getLogger(__name__)
@@ -192,10 +193,10 @@ def _check_arguments(
     dataset: Dataset | None,
     examples: MixingExamples | None,
 ) -> None:
-    if method not in METHODS:
-        raise LorarecError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if scope not in SCOPES:
-        raise LorarecError(f"unknown scope {scope!r}: choose one of {', '.join(SCOPES)}")
+    if method not in MIXING_METHODS:
+        raise LorarecError(f"unknown method {method!r}: choose one of {', '.join(MIXING_METHODS)}")
+    if scope not in MIXING_SCOPES:
+        raise LorarecError(f"unknown scope {scope!r}: choose one of {', '.join(MIXING_SCOPES)}")
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     if scope == "layer" and method != "entropy":

@@ -17,10 +17,11 @@ from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike
 from lorarec.lora.plots import plot_prompt_counts, plot_settings
-from lorarec.lora.weight_choice import choose_by_entropy, evaluation_mode
+from lorarec.lora.weight_choice import choose_by_entropy
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import evaluation_mode
 
-COUNTS = (10, 25, 50, 100, 200)
+PROMPT_COUNTS = (10, 25, 50, 100, 200)
 
 
 def where_weight_goes(
@@ -70,7 +71,7 @@ def effect_of_prompts(
     builder: PromptBuilder,
     out: str | Path,
     *,
-    counts: Sequence[int] = COUNTS,
+    counts: Sequence[int] = PROMPT_COUNTS,
     seeds: Sequence[int] = (0, 1, 2),
     combine: str = FACTORS,
     objective: str = CANDIDATES,

@@ -13,10 +13,11 @@ from torch import nn
 
 from lorarec.backbone import Backbone
 from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
-from lorarec.lora import FACTORS, AdapterBank, evaluation_mode, frozen, inject, save_adapter, write_template
+from lorarec.lora import FACTORS, AdapterBank, frozen, inject, save_adapter, write_template
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 from lorarec.prompts import TemplateText
+from lorarec.scoring import evaluation_mode
 
 
 class PersonalLora(nn.Module):

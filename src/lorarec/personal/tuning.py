@@ -15,7 +15,7 @@ from lorarec.personal.config import PersonalizationConfig
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_batches
+from lorarec.scoring import score_batch, token_batches, training_mode
 
 ORDER, DROPOUT = 1, 2  # independent random streams of one seed
 MAX_NORM = 1.0
@@ -58,8 +58,7 @@ def tune(
         log_odds = torch.cat(scores)
         return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
 
-    personal.train()
-    with Progress(title, steps, schedule.last_epoch, progress) as shown:
+    with training_mode(personal), Progress(title, steps, schedule.last_epoch, progress) as shown:
         for step in range(schedule.last_epoch, steps):
             torch.manual_seed(_seed(options.seed, DROPOUT, step))
             batch = _batch(len(rows), step, per_epoch, options)
@@ -74,7 +73,6 @@ def tune(
             if (step + 1) % options.save_steps == 0:
                 _keep(parts, loss, state)
             shown.update(step + 1, f"loss {loss:.3f}")
-    personal.eval()
     return loss
 
 

@@ -26,6 +26,7 @@ from lorarec.recommenders.options import takes
 from lorarec.recommenders.p5_prompts import NOTHING, Prompt, Prompts, together
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData, places
+from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 HEADS = 4
@@ -130,8 +131,8 @@ class P5Scorer:
     @torch.no_grad()
     def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case."""
-        self.model.eval()
-        return [scores for part in cases.iter_slices(_CASES_AT_ONCE) for scores in self._scores(part)]
+        with evaluation_mode(self.model):
+            return [scores for part in cases.iter_slices(_CASES_AT_ONCE) for scores in self._scores(part)]
 
     def _scores(self, cases: pl.DataFrame) -> list[np.ndarray]:
         histories = places(cases[HISTORY], self.number)
@@ -174,6 +175,7 @@ def p5(material: TrainingData, **options: Any) -> P5Scorer:
         if best.ends(material.figure(scorer)):
             break
     best.restore()
+    model.eval()
     return scorer
 
 

@@ -18,7 +18,8 @@ import torch
 from lorarec.errors import LorarecError
 from lorarec.io import versions, write_json
 from lorarec.prompts import Example
-from lorarec.scoring.one_pass import TOKEN_BUDGET, branch_scores, rows_scores
+from lorarec.scoring.batches import TOKEN_BUDGET
+from lorarec.scoring.one_pass import branch_scores, rows_scores
 from lorarec.scoring.plan import model_name, plan_for
 
 #: Lengths in tokens of the four candidates.

@@ -13,9 +13,9 @@ from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, new_folder, write_json
 from lorarec.lora import (
-    CONFIG,
-    META,
-    WEIGHTS,
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_RECORD_FILE,
+    ADAPTER_WEIGHTS_FILE,
     read_adapter,
     recorded_settings,
     same_tensors,
@@ -114,9 +114,9 @@ def write_adapter(
     elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
     with new_folder(out, overwrite, ADAPTER) as folder:
-        for name in (CONFIG, WEIGHTS):
+        for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_json(folder / META, record)
+        write_json(folder / ADAPTER_RECORD_FILE, record)
         write_template(folder, template)

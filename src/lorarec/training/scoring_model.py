@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import ALPHA, Adapter, R, linear_layers, read_adapter, save_config
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, read_adapter, save_config
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 from lorarec.training.config import TrainingConfig
@@ -169,7 +169,7 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
 
     Its own patterns are not passed on, since PEFT matches regular expressions without a time limit.
     """
-    r, rslora = start.config.get("r", R), bool(start.config.get("use_rslora"))
+    r, rslora = start.config.get("r", DEFAULT_R), bool(start.config.get("use_rslora"))
     # PEFT takes the first pattern that fits the end of a name.
     names = sorted(start.tensors, key=len, reverse=True)
     ranks = {re.escape(name): start.ranks[name] for name in names if start.ranks[name] != r}
@@ -177,7 +177,7 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=r,
-        lora_alpha=start.config.get("lora_alpha", ALPHA),
+        lora_alpha=start.config.get("lora_alpha", DEFAULT_LORA_ALPHA),
         lora_dropout=options.lora_dropout,
         use_rslora=rslora,
         target_modules=list(start.tensors),

@@ -13,6 +13,7 @@ from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl,
 
 from lorarec.errors import LorarecError
 from lorarec.io import Progress
+from lorarec.scoring import evaluation_mode
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token, pointwise
 from lorarec.training.micro_batches import MicroBatches
@@ -86,9 +87,8 @@ class AdapterTrainer(Trainer):
     ) -> dict[str, float]:
         """NDCG on the validation cases."""
         assert self.validation is not None, "evaluation is off without validation cases"
-        model = self.model_wrapped
-        model.eval()
-        figures = self.validation.metrics(model, self.args.process_index, self.args.world_size)
+        with evaluation_mode(self.model_wrapped):
+            figures = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

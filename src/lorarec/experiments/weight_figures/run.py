@@ -21,8 +21,8 @@ from lorarec.experiments.run_dir import init_run_dir
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import read_json, write_json
 from lorarec.lora import (
-    RULES,
-    SCOPES,
+    COMBINE_RULES,
+    MIXING_SCOPES,
     AdapterLike,
     MixingExamples,
     MixingPrompts,
@@ -117,8 +117,8 @@ class _Analysis:
         examples = MixingExamples(self.cases.builder, self.unlabelled(halves, setting, PROMPTS))
         names = ("general", "specific")
         rows = [{"row": name, **self._measured(halves, each)} for name, each in zip(names, self.pair, strict=True)]
-        for scope in SCOPES:
-            for combine in RULES:
+        for scope in MIXING_SCOPES:
+            for combine in COMBINE_RULES:
                 with tempfile.TemporaryDirectory() as folder:
                     out = Path(folder) / "mixed"
                     mixed = mix(self.backbone, self.pair, out, scope=scope, combine=combine, examples=examples)

@@ -14,6 +14,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
 from lorarec.recommenders.sequential.model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
+from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 #: Of a model, a batch of pieces of histories (batch, length) as the model wants them filled up, and what to draw from.
@@ -118,8 +119,11 @@ def train_next_item(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-        if valid is not None and best.ends(valid(model.eval())):
-            break
+        if valid is not None:
+            with evaluation_mode(model):
+                figure = valid(model)
+            if best.ends(figure):
+                break
     best.restore()
     return model.eval()
 

@@ -95,10 +95,11 @@ def fine_tune(material: TrainingData, reader: RecFormerReader) -> None:
             if stage == 1:
                 reader.encode_items()
             _epoch(reader, material.histories, len(material.catalogue), optimizer, generator)
-            if best.ends(material.figure(_scorer(material, reader.eval()))):
+            if best.ends(material.figure(_scorer(material, reader))):
                 break
         best.restore()
         figures = best.curve
+    reader.eval()
 
 
 def _epoch(

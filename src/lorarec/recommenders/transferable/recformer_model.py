@@ -13,6 +13,7 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.recommenders.sequential.model import PADDING
 from lorarec.recommenders.transferable.item_text import KEY, KINDS, NOTHING, TokenizedItems, TokenizedText
 from lorarec.recommenders.transferable.pretraining import PretrainConfig
+from lorarec.scoring import evaluation_mode
 
 HEADS = 2
 #: Items whose vectors are computed at once when all are wanted.
@@ -139,14 +140,15 @@ class RecFormerReader(nn.Module):
     @torch.no_grad()
     def encode_items(self) -> None:
         """Give all items the vectors that the encoder has for them now."""
-        self.eval()
         items = torch.arange(len(self.vectors))[:, None].split(_ITEMS_AT_ONCE)
-        self.vectors = torch.cat([self.encoder.vectors(self.texts(part)) for part in items])
+        with evaluation_mode(self):
+            self.vectors = torch.cat([self.encoder.vectors(self.texts(part)) for part in items])
 
     @torch.no_grad()
     def queries(self, histories: list[np.ndarray]) -> torch.Tensor:
         """(histories, width) of histories in time order, one item or more."""
-        return self.encoder.vectors(self.texts(latest_first(histories, self.options.longest)))
+        with evaluation_mode(self):
+            return self.encoder.vectors(self.texts(latest_first(histories, self.options.longest)))
 
 
 def latest_first(histories: list[np.ndarray], longest: int) -> torch.Tensor:
