@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from lorarec.cli.personalize import personalize_app
-from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
