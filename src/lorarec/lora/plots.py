@@ -6,23 +6,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 120
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+from lorarec.io import save_figure
 
 
 def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Mapping[str, Sequence[float]]) -> None:
     """A bar per adapter, or stacked bars per layer from the first (top) to the last."""
     if not isinstance(weights, Mapping):
-        figure = Figure(figsize=(5, 3))
+        figure = Figure(figsize=(5, 3), layout="tight")
         axes = figure.subplots()
         axes.bar(names, weights)
         axes.set(ylabel="weight", ylim=(0, 1), title="Weights of the mixture")
     else:
-        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)))
+        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)), layout="tight")
         axes = figure.subplots()
         left = [0.0] * len(weights)
         for index, name in enumerate(names):
@@ -33,19 +28,19 @@ def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Ma
         axes.tick_params(axis="y", labelsize=6)
         axes.invert_yaxis()
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06 - 1.2 / len(weights)), ncols=len(names))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_entropy(path: Path, steps: Sequence[dict[str, Any]]) -> None:
     """Entropy at every evaluation, and each adapter's mean weight there."""
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
     numbers = [step["step"] for step in steps]
     upper.plot(numbers, [step["entropy"] for step in steps], marker=".")
     upper.set(ylabel="mean entropy (nats)", title="Entropy against step")
     lower.plot(numbers, [step["weights"] for step in steps], marker=".")
     lower.set(xlabel="step", ylabel="mean weight", ylim=(-0.02, 1.02))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_prompt_curve(
@@ -58,7 +53,7 @@ def plot_prompt_curve(
     Args:
         figures: keys of `steps` to draw; `entropy` is best where it is lowest.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
     axes = figure.subplots()
     for key in figures:
         points = [(step["weights"][-1], step[key]) for step in steps]
@@ -68,12 +63,12 @@ def plot_prompt_curve(
         axes.plot(*zip(*line, strict=True), marker=".", label=key)
     axes.set(xlabel=f"lambda, the weight of {names[-1]}", title=f"{', '.join(figures)} against lambda")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequence[float]]) -> None:
     """Where the weight goes in each setting: MoLoRec's Figure 4."""
-    figure = Figure(figsize=(6, 3.5))
+    figure = Figure(figsize=(6, 3.5), layout="tight")
     axes = figure.subplots()
     width = 0.8 / len(names)
     for index, name in enumerate(names):
@@ -83,7 +78,7 @@ def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequen
     axes.set_xticks(range(len(weights)), list(weights))
     axes.set(ylabel="weight", ylim=(0, 1.1), title="Weights by entropy in each setting")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_prompt_counts(path: Path, runs: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
@@ -92,7 +87,7 @@ def plot_prompt_counts(path: Path, runs: Sequence[dict[str, Any]], names: Sequen
     Args:
         runs: entries with `prompts`, `ndcg@1` and `weights`, several for each number of prompts.
     """
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
     counts = sorted({run["prompts"] for run in runs})
     groups = [[run for run in runs if run["prompts"] == count] for count in counts]
@@ -105,7 +100,7 @@ def plot_prompt_counts(path: Path, runs: Sequence[dict[str, Any]], names: Sequen
     lower.set_xticks(counts, list(map(str, counts)))
     lower.minorticks_off()
     lower.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mean(values: Sequence[float]) -> float:
