@@ -33,11 +33,11 @@ def target_ranks_of(name: str, scorer: Scorer, setting: str, cases: pl.DataFrame
     shown = scorer_inputs(cases)
     given = shown.clone()
     began = time.perf_counter()
-    scores = scorer(given)
+    scores = scorer.score(given)
     seconds = (time.perf_counter() - began) / cases.height
     if content_hash(given) != content_hash(shown):
         raise LorarecError(f"{where}: the scorer changed the cases it was given")
-    return _ranks(where, scores, shown, targets, getattr(scorer, "gives_places", False)), seconds
+    return _ranks(where, scores, shown, targets, getattr(scorer, "returns_ranks", False)), seconds
 
 
 def _target_index(setting: str, cases: pl.DataFrame) -> np.ndarray:

@@ -13,12 +13,12 @@ import polars as pl
 from lorarec.data import USER
 from lorarec.evaluation import target_ranks_of
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.recipe import BASELINES, Recipe, table_name
+from lorarec.experiments.recipe import Recipe, table_name
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.subprocess_run import run_in_subprocess
-from lorarec.experiments.systems import SYSTEMS
 from lorarec.experiments.tune import Fit, tune
 from lorarec.io import new_file, read_json, versions, write_json
-from lorarec.recommenders import baseline_scorers
+from lorarec.recommenders import BASELINES, TrainingData
 
 ROWS, SHARED = "rows", "artefacts"
 SETTING, RANK = "setting", "rank"
@@ -90,14 +90,14 @@ def run(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: b
 def _fitted(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: bool) -> tuple[Fit, dict[str, Any]]:
     began = time.perf_counter()
     if job.row in BASELINES:
-        scorer = baseline_scorers(ground.dataset, ground.of_share(job.share, job.seed), job.seed)[job.row]
-        return Fit(scorer, time.perf_counter() - began), {}
+        data = TrainingData(ground.dataset, ground.of_share(job.share, job.seed), seed=job.seed)
+        return Fit(BASELINES[job.row]().fit(data), time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
     options = read_json(tuned.record(out))["options"] if row.tune else row.options
     material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-    scorer = SYSTEMS[row.system](material, **options)
-    return Fit(scorer, time.perf_counter() - began), options
+    recommender = RECOMMENDERS[row.system].from_options(options).fit(material)
+    return Fit(recommender, time.perf_counter() - began), options
 
 
 def _rank(

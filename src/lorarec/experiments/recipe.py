@@ -22,10 +22,9 @@ from lorarec.experiments.recipe_keys import (
     options_of,
     read_keys,
 )
-from lorarec.experiments.systems import SYSTEMS
-from lorarec.recommenders import INFORMED_BASELINES, RANDOM, refuse_options
+from lorarec.experiments.registry import RECOMMENDERS
+from lorarec.recommenders import BASELINES
 
-BASELINES = (RANDOM, *INFORMED_BASELINES)
 SETTINGS = (WARM, NEW_ITEM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -35,8 +34,8 @@ class RowConfig:
     """One row: a system, its options, and the values among which trials choose.
 
     Attributes:
-        system: one of `SYSTEMS`.
-        options: keyword arguments of the system.
+        system: one of `RECOMMENDERS`.
+        options: options of the system's config.
         tune: option -> values to try.
     """
 
@@ -138,8 +137,8 @@ def _row(row: str, given: Any) -> RowConfig:
     if unknown := sorted(given.keys() - {"system", "options", "tune"}):
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
-    if system not in SYSTEMS:
-        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(SYSTEMS)}")
+    if system not in RECOMMENDERS:
+        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(RECOMMENDERS)}")
     options, tune = options_of(given, f"{where}.options", "a mapping"), given.get("tune") or {}
     need(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
@@ -147,7 +146,7 @@ def _row(row: str, given: Any) -> RowConfig:
     tune = {key: [as_read(each) for each in values] for key, values in tune.items()}
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
-            refuse_options(SYSTEMS[system], {**options, **tried})
+            RECOMMENDERS[system].from_options({**options, **tried})
         except LorarecError as error:
             raise LorarecError(f"{where}.{key}: {error}") from error
     return RowConfig(system, options, tune)

@@ -19,9 +19,8 @@ from lorarec.experiments.recipe_keys import (
     options_of,
     read_keys,
 )
-from lorarec.experiments.systems import SYSTEMS
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.lora import COUNTS
-from lorarec.recommenders import refuse_options
 
 WEIGHTS = "weights"
 
@@ -90,7 +89,7 @@ def _checked(given: dict[str, Any]) -> WeightsRecipe:
     if adapters and given["options"]:
         raise LorarecError("key options: the adapters given are trained already: leave it out")
     try:
-        refuse_options(SYSTEMS["general"], given["options"])
+        RECOMMENDERS["general"].from_options(given["options"])
     except LorarecError as error:
         raise LorarecError(f"key options: {error}") from error
     return WeightsRecipe(**{key: value for key, value in given.items() if value is not None})

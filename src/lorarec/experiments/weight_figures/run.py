@@ -16,7 +16,7 @@ from lorarec.data import Split
 from lorarec.evaluation import adapter_scorers
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.job import SHARED
-from lorarec.experiments.language_models import adapter_pair
+from lorarec.experiments.language_models import AdapterConfig, adapter_pair
 from lorarec.experiments.run_dir import init_run_dir
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import read_json, write_json
@@ -59,7 +59,7 @@ def run_weights(
     init_run_dir(out, identity, recipe.as_dict(), RECORD)
     learnt = replace(ground.split, test={})
     material = TrainingData(ground.dataset, learnt, ground.general, backbone, out / SHARED, seed, progress)
-    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(material, recipe.options)
+    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(material, AdapterConfig(**recipe.options))
     analysis = _Analysis(recipe, ground, backbone, pair, MixingPrompts(backbone, pair))
     if not (out / "settings").exists():
         prompts = {name: analysis.unlabelled(ground.split, name, PROMPTS) for name in ground.cases}
@@ -120,8 +120,8 @@ class _Analysis:
 
     def _measured(self, halves: Split, adapter: Path) -> dict[str, float]:
         """NDCG of an adapter on the labelled cases."""
-        row = adapter_scorers(self.backbone, self.ground.dataset, halves, {"row": adapter})["row"]
-        ranks = target_ranks(row(halves.valid), np.array(true_places(halves.valid)))
+        scorer = adapter_scorers(self.backbone, self.ground.dataset, halves, {"row": adapter})["row"]
+        ranks = target_ranks(scorer.score(halves.valid), np.array(true_places(halves.valid)))
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
 
 
