@@ -5,13 +5,14 @@ DEMO_OUT ?= demo-output
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo serve test lint
+.PHONY: help demo serve test lint docs
 
 help:
 	@echo "make demo   train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
 	@echo "make serve  try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
 	@echo "make test   run the tests"
 	@echo "make lint   check style and types"
+	@echo "make docs   build the documentation into site/; any warning is an error"
 
 demo: .venv/.installed
 	$(BIN)/lorarec demo --out $(DEMO_OUT)
@@ -30,6 +31,10 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -44,4 +49,9 @@ lint: .venv/.installed-dev
 .venv/.installed-dev: .venv/.installed
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable '.[serve]' --group dev
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --group docs
 	touch $@

@@ -26,10 +26,14 @@ from architectures import ARCHITECTURES, UNBUILT, build, one_by_one_likelihood, 
 PROMPTS, BRANCHES, TARGETS = (61, 74, 45), (1, 9, 3, 5, 2, 7), [1, 4, 0]
 HEAD = """# Architectures
 
-Made by `python benchmarks/architectures.py` with transformers {version}, torch {torch}, in float32 on a CPU, on tiny
-random models whose attention windows are shorter than the prompts. `tree`: a prompt and all its candidates in one pass,
-each layer's own mask evaluated at the positions of the tree. `prefix`: the prompt once, then a batch of candidates from
-its cached state. `rows`: the prompt anew for each candidate; gradients of `prefix` models go that way as well.
+This page shows how every causal language model of transformers is scored, and how exactly. It was made by
+`python benchmarks/architectures.py` with transformers {version}, torch {torch},
+in float32 on a CPU, on tiny random models whose attention windows are shorter than the prompts.
+
+- `tree`: a prompt and all its candidates are read in one pass, with each layer's own mask at the tree's positions.
+- `prefix`: the prompt is read once, and a batch of candidates continues from its cached state.
+- `rows`: the prompt is read again for each candidate. Gradients of `prefix` models are computed this way as well.
+
 Differences are from scoring one candidate at a time with transformers alone; float32 rounds at about 1e-6.
 
 | architecture | plan | windows | longest prompt | scores differ by | gradients differ by | why no faster plan |

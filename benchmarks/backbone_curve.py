@@ -31,7 +31,7 @@ from lorarec.training import train
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
 #: As recipes/train/embedded.yaml, for a general adapter.
 TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 16, "lr": 1e-3, "dropout": 0, "eval_users": 0, "balance": "equal"},
+    **{"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0, "balance": "equal"},
     **{"negatives": 11, "max_title_tokens": 16},
 }
 

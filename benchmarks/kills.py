@@ -47,8 +47,12 @@ LOADED = (lorarec.cli.data, MOLOREC, lorarec.experiments.table_kinds, lorarec.pe
 #: What differs from run to run.
 TIMES = ("hours", "seconds", "seconds_per_user", "peak_mib", "fit_seconds")
 WRITES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree", "ctypes.dlsym")
-TRAINING = "--samples 16 --epochs 1 --batch-size 4 --negatives 4 --rank 2 --eval-users 4 --eval-every 2 --lr 1e-2"
-PERSONAL = "--samples 16 --epochs 1 --batch-size 8 --size 2 --rank 2 --max-history 2 --crm deepfm --positive-from 3"
+TRAINING = (
+    "--samples 16 --epochs 1 --batch-size 4 --negatives 4 --r 2 --eval-users 4 --eval-steps 2 --learning-rate 1e-2"
+)
+PERSONAL = (
+    "--samples 16 --epochs 1 --batch-size 8 --num-meta-loras 2 --r 2 --max-history 2 --crm deepfm --positive-from 3"
+)
 CATALOGUE = "--items items.csv --rating rating"
 CHOICE = "--crm titles --cases 12 --epochs 1 --limit 4"
 COLOURS, THINGS = ("red", "green", "blue", "black", "white"), ("lamp", "chair", "desk", "game")

@@ -78,7 +78,7 @@ def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -
     made = []
     for number, mixture in enumerate(MIXTURES):
         weights = torch.tensor([mixture.get("general", 0.0), mixture.get("specific", 0.0)])
-        merged = AdapterBank.stack(adapters).merge(weights, "factors")
+        merged = AdapterBank.stack(adapters).to_adapter(weights, "factors")
         mine = cases[number :: len(MIXTURES)]
         with Ranker(backbone, replace(merged, meta=adapters[0].meta)) as ranker:
             scores = ranker.score_cases(mine, data.titles)

@@ -125,9 +125,9 @@ def run_plain(
     clock = Clock()
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        r=options.rank,
-        lora_alpha=int(options.alpha),
-        lora_dropout=options.dropout,
+        r=options.r,
+        lora_alpha=int(options.lora_alpha),
+        lora_dropout=options.lora_dropout,
         target_modules="all-linear",
     )
     model = get_peft_model(backbone.model, config)

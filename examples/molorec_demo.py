@@ -10,7 +10,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN, Dataset, Split, leave_one_out, load_sample
 from lorarec.evaluation import Evaluation, adapter_scorers, evaluate, evaluation_table, write_report
 from lorarec.io import DEMO, new_folder
-from lorarec.lora import MixingPrompts, mix
+from lorarec.lora import AdapterLike, mix
 from lorarec.ranking import Ranker, recommend, recommendation_table
 from lorarec.training import train
 
@@ -18,7 +18,7 @@ SETTINGS = ("warm", "new-item")
 ADAPTERS = "adapters"
 #: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
 TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0, "eval_users": 0},
+    **{"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0},
     **{"negatives": 11, "max_title_tokens": 16},
 }
 
@@ -75,19 +75,16 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
     console.rule(f"3. Specific adapter: {SPECIFIC_DOMAIN}")
     pair.append(train(backbone, [(specific, split)], made / ADAPTERS / "specific", progress=True, **options))
     console.rule("4. Mixtures: grid on validation, entropy on unlabelled prompts")
-    cases, adapters = MixingPrompts(backbone, pair), made / ADAPTERS
-    validation = cases.validation(specific, split, size.prompts, seed)
-    grid = mix(
-        backbone, pair, out=made / ADAPTERS / "grid", method="grid", validation=validation, builder=cases.builder
-    )
+    adapters = made / ADAPTERS
+    drawn: dict[str, Any] = {"dataset": specific, "split": split, "seed": seed}
+    grid = mix(backbone, pair, adapters / "grid", method="grid", cases=size.prompts, **drawn)
     _tell_weights(console, "grid", grid.weights)
     parts = []
     for setting in SETTINGS:
-        prompts = cases.unlabelled(specific, split, setting, size.prompts, seed)
-        mixed = mix(backbone, pair, out=adapters / f"entropy-{setting}", prompts=prompts, builder=cases.builder)
+        mixed = mix(backbone, pair, adapters / f"entropy-{setting}", setting=setting, prompts=size.prompts, **drawn)
         _tell_weights(console, f"entropy, {setting}", mixed.weights)
-        compared = dict(zip(("general", "specific"), pair, strict=True))
-        compared |= {"mixture (grid)": grid.folder, "mixture (entropy)": mixed.folder}
+        compared: dict[str, AdapterLike] = dict(zip(("general", "specific"), pair, strict=True))
+        compared |= {"mixture (grid)": grid, "mixture (entropy)": mixed}
         rows = adapter_scorers(backbone, specific, split, compared)
         parts.append(evaluate(specific, split, rows, settings=[setting], limit=size.users, seed=seed))
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
@@ -96,7 +93,7 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
     for setting in SETTINGS:
         console.print(evaluation_table(evaluation, setting))
     user = split.test["warm"]["user_id"][0]
-    with Ranker(backbone, grid.folder) as ranker:
+    with Ranker(backbone, grid) as ranker:
         console.print(recommendation_table(recommend(ranker, specific, user), f"Ten films for user {user}"))
     return evaluation
 

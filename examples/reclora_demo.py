@@ -20,7 +20,7 @@ FULL: dict[str, Any] = {
     "samples": 2048,
     "epochs": 2,
     "batch_size": 16,
-    "lr": 2e-3,
+    "learning_rate": 2e-3,
     "max_title_tokens": 16,
     "test_events": 3000,
 }

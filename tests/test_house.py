@@ -27,7 +27,7 @@ ORDER = (
     "serving",
     "cli",
 )
-FREE = ("errors",)
+FREE = ("errors", "options")
 ROOT = Path(lorarec.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, load
 from lorarec.backbone.load import embedded_folder
 from lorarec.errors import LorarecError
 
@@ -19,6 +19,12 @@ def test_embedded_backbone_is_small_and_knows_its_answers() -> None:
     assert backbone.model.dtype == torch.float32
     assert sum(file.stat().st_size for file in embedded_folder().iterdir()) <= 12 * 2**20
     assert len(backbone.tokenizer("yes").input_ids) == len(backbone.tokenizer("no").input_ids) == 1
+
+
+def test_a_package_without_the_embedded_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "embedded_folder", lambda: tmp_path / "embedded")
+    with pytest.raises(LorarecError, match="the embedded backbone was removed from this installation"):
+        Backbone.load()
 
 
 def test_embedded_backbone_ignores_case() -> None:

@@ -16,7 +16,7 @@ REFUSED = [
     ["train", "nowhere", "--out", "new"],
     ["train", "films", "--out", "taken"],
     ["train", "films", "--out", "taken", "--overwrite"],
-    ["train", "films", "--out", "new", "--lr", "-1"],
+    ["train", "films", "--out", "new", "--learning-rate", "-1"],
     ["train", "films", "--out", "new", "--loss", "best"],
     ["train", "films", "--out", "new", "--from", "nowhere"],
     ["train", "films", "--out", "new", "--recipe", "none.yaml"],

@@ -15,7 +15,7 @@ from lorarec.io.artefacts import read_json
 
 app = typer.Typer()
 app.command()(train)
-QUICK = ("--eval-users", "4", "--epochs", "1", "--rank", "2", "--batch-size", "8", "--negatives", "3")
+QUICK = ("--eval-users", "4", "--epochs", "1", "--r", "2", "--batch-size", "8", "--negatives", "3")
 
 
 def _run(*words: object) -> str:
@@ -47,9 +47,11 @@ def test_options_win_over_the_recipe(home: Path) -> None:
     (home / "recipe.yaml").write_text(
         f"datasets: [{home}/shop]\nbackbone: {home}/backbone\nlr: 1e-3\nalpha: 7\nfew-shot: 0.5\n"
     )
-    figures = json.loads(_run("--recipe", home / "recipe.yaml", "--alpha", "9", "--out", home / "a", *QUICK, "--json"))
+    figures = json.loads(
+        _run("--recipe", home / "recipe.yaml", "--lora-alpha", "9", "--out", home / "a", *QUICK, "--json")
+    )
     record = read_json(home / "a" / "lorarec.json")
-    assert (record["options"]["lr"], record["options"]["alpha"], record["options"]["rank"]) == (1e-3, 9, 2)
+    assert (record["options"]["learning_rate"], record["options"]["lora_alpha"], record["options"]["r"]) == (1e-3, 9, 2)
     assert figures["cases_per_epoch"] == 12
     assert figures["users_set_aside"] == 0
     assert figures["validation"]["ndcg@1"] == record["training"]["validation"]["ndcg@1"]
@@ -68,7 +70,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
         ((home / "shop",), "--out"),
         (("--out", home / "a"), "dataset"),
         ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key rnak"),
-        ((home / "shop", "--out", home / "a", "--lr", "-1"), "lr"),
+        ((home / "shop", "--out", home / "a", "--learning-rate", "-1"), "learning_rate"),
         ((home / "none", "--out", home / "a", "--backbone", home / "backbone"), "none"),
         ((home / "shop", "--out", home / "a", "--backbone", home / "backbone", "--few-shot", "7"), "few-shot"),
     ]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data import leave_one_out
+from lorarec.data import leave_one_out, sample
 from lorarec.data.sample import (
     GENERAL_DOMAINS,
     SPECIFIC_DOMAIN,
@@ -93,3 +93,11 @@ def test_whole_sample_is_one_log_with_genres_and_years() -> None:
     assert "genres" in whole.items.columns
     assert whole.items["title"].str.contains(r"\(\d{4}\)$").mean() > 0.99
     assert set(load_sample().items["item_id"]) <= set(whole.items["item_id"])
+
+
+def test_a_package_without_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "files", lambda package: tmp_path)
+    sample._tables.cache_clear()
+    for load in (load_sample, load_whole_sample):
+        with pytest.raises(LorarecError, match="the bundled sample was removed from this installation"):
+            load()

@@ -17,7 +17,7 @@ from lorarec.io.artefacts import read_json
 from lorarec.recommenders import Scorer, TrainingData
 from tests.factories import circles_data
 
-OPTIONS: dict[str, Any] = {"samples": 8, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "rank": 2}
+OPTIONS: dict[str, Any] = {"samples": 8, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "r": 2}
 
 
 @pytest.fixture(scope="session")

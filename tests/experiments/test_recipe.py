@@ -24,9 +24,8 @@ def test_bundled_recipes_are_usable(path: Path) -> None:
 
 
 def test_the_sample_recipe_has_every_system() -> None:
-    assert {
-        row.system for row in read_experiment(RECIPES / "sample.yaml").rows.values()
-    } == RECOMMENDERS.keys() - BASELINES.keys()
+    rows = read_experiment(RECIPES / "sample.yaml").rows.values()
+    assert {row.system for row in rows} == RECOMMENDERS.keys() - BASELINES.keys()
 
 
 def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[..., Path]) -> None:
@@ -66,13 +65,10 @@ def _row(**keys: Any) -> dict[str, Any]:
         (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch_size, epochs"),
         (_row(options={"seed": 2}), "key rows.mine.options: unknown option seed"),
         (_row(options={"learning_rate": 0}), "key rows.mine.options: option learning_rate must be positive, got 0"),
-        (
-            _row(options={"learning_rate": "fast"}),
-            "key rows.mine.options: option learning_rate must be float, got 'fast'",
-        ),
+        (_row(options={"learning_rate": "fast"}), "key rows.mine.options: option learning_rate must be float"),
         (_row(tune={"learning_rate": 0.1}), "key rows.mine.tune.learning_rate: must be a list"),
         (_row(tune={"learning_rate": [0.1, -1]}), "key rows.mine.tune: option learning_rate must be positive, got -1"),
-        ({"rows": {"general": {"options": {"rank": "big"}}}}, "key rows.general.options: option rank must be int"),
+        ({"rows": {"general": {"options": {"r": "big"}}}}, "key rows.general.options: option r must be int"),
         ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option loss"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"few_shot": [2]}, "key few_shot: must be shares"),

@@ -33,7 +33,7 @@ sizes = st.integers(1, 9)
 @given(st.integers(0, 999), st.lists(st.integers(1, 4), min_size=3, max_size=3), sizes, sizes, simplex)
 def test_deltas_is_the_weighted_sum_of_deltas(seed, ranks, width, height, weights):
     adapters = random_adapters(seed, ranks, width, height, [2.0, 1.0, 0.5])
-    merged = AdapterBank.stack(adapters).merge(weights, "deltas")
+    merged = AdapterBank.stack(adapters).to_adapter(weights, "deltas")
     expected = sum(w * delta(adapter) for w, adapter in zip(weights, adapters, strict=True))
     torch.testing.assert_close(delta(merged), expected, rtol=1e-4, atol=1e-4)
     assert merged.ranks[LAYER] == sum(ranks)
@@ -42,7 +42,7 @@ def test_deltas_is_the_weighted_sum_of_deltas(seed, ranks, width, height, weight
 @given(st.integers(0, 999), st.integers(1, 4), sizes, sizes, simplex)
 def test_factors_is_the_formula(seed, rank, width, height, weights):
     adapters = random_adapters(seed, [rank] * 3, width, height, [2.0] * 3)
-    merged = AdapterBank.stack(adapters).merge(weights, "factors")
+    merged = AdapterBank.stack(adapters).to_adapter(weights, "factors")
     a, b = torch.zeros(rank, width), torch.zeros(height, rank)
     for w, adapter in zip(weights, adapters, strict=True):
         a += w * adapter.tensors[LAYER][0]
@@ -55,13 +55,13 @@ def test_factors_is_the_formula(seed, rank, width, height, weights):
 @given(st.integers(0, 999), st.integers(0, 2))
 def test_one_hot_weights_give_the_single_adapter(combine, seed, chosen):
     adapters = random_adapters(seed, [2] * 3, 5, 7, [2.0] * 3)
-    merged = AdapterBank.stack(adapters).merge(torch.eye(3)[chosen], combine)
+    merged = AdapterBank.stack(adapters).to_adapter(torch.eye(3)[chosen], combine)
     torch.testing.assert_close(delta(merged), delta(adapters[chosen]))
 
 
 @given(st.integers(0, 999), sizes, sizes, st.integers(1, 12))
 def test_cut_is_the_best_of_its_rank(seed, width, height, rank):
-    merged = AdapterBank.stack(random_adapters(seed, [2, 3], width, height, [2.0, 1.0])).merge(
+    merged = AdapterBank.stack(random_adapters(seed, [2, 3], width, height, [2.0, 1.0])).to_adapter(
         torch.tensor([0.4, 0.6]), "deltas"
     )
     full = delta(merged).double()
@@ -83,26 +83,26 @@ def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
     with_peft.set_adapter("both")
     expected = logits(with_peft, token_ids)
     plain = with_peft.unload()
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     for rank in (None, 8):
         out = tmp_path / f"rank{rank}"
         out.mkdir()
-        merged = bank.merge(torch.tensor(weights), "deltas", rank)
+        merged = bank.to_adapter(torch.tensor(weights), "deltas", rank)
         save_adapter(merged, out, "tiny")
         with_peft = PeftModel.from_pretrained(plain, out)
         torch.testing.assert_close(logits(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
         plain = with_peft.unload()
         folded = merge(plain, merged)
         torch.testing.assert_close(logits(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
-        folded.undo()
+        folded.unmerge()
 
 
 def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tmp_path):
     folders = [make_adapter("qwen2", seed, target_modules=[name]) for seed, name in enumerate(("q_proj", "down_proj"))]
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     with pytest.raises(LorarecError, match="equal rank"):
         bank.require("factors")
-    merged = bank.merge(torch.tensor([0.5, 0.5]), "deltas")
+    merged = bank.to_adapter(torch.tensor([0.5, 0.5]), "deltas")
     save_adapter(merged, tmp_path, "tiny")
     with_peft = PeftModel.from_pretrained(qwen2, tmp_path)
     expected = logits(with_peft, token_ids)
@@ -113,30 +113,30 @@ def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tm
 
 def test_weights_per_layer(make_adapter):
     folders = [make_adapter("qwen2", 1), make_adapter("qwen2", 2)]
-    bank = AdapterBank.from_folders(folders)
+    bank = AdapterBank.load(folders)
     first, *others = bank.layers
     weights = dict.fromkeys(bank.layers, torch.tensor([0.0, 1.0])) | {first: torch.tensor([1.0, 0.0])}
-    merged = bank.merge(weights, "factors")
+    merged = bank.to_adapter(weights, "factors")
     torch.testing.assert_close(delta(merged, first), delta(read_adapter(folders[0]), first))
     for name in others:
         torch.testing.assert_close(delta(merged, name), delta(read_adapter(folders[1]), name))
 
 
 def test_factors_needs_equal_ranks(make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("qwen2", 1), make_adapter("qwen2", 2, r=4)])
+    bank = AdapterBank.load([make_adapter("qwen2", 1), make_adapter("qwen2", 2, r=4)])
     with pytest.raises(LorarecError, match="ranks 3, 4 in adapter1, adapter2: use combine=deltas"):
-        bank.merge(torch.tensor([0.5, 0.5]), "factors")
+        bank.to_adapter(torch.tensor([0.5, 0.5]), "factors")
 
 
 def test_factors_needs_equal_scales(make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("qwen2", 1), make_adapter("qwen2", 2, lora_alpha=3)])
+    bank = AdapterBank.load([make_adapter("qwen2", 1), make_adapter("qwen2", 2, lora_alpha=3)])
     with pytest.raises(LorarecError, match="has 2, 1 in adapter1, adapter2: use combine=deltas"):
         bank.require("factors")
 
 
 def test_unknown_rule(make_adapter):
     with pytest.raises(LorarecError, match="unknown rule 'linear'"):
-        AdapterBank.from_folders([make_adapter("qwen2", 1)]).require("linear")
+        AdapterBank.load([make_adapter("qwen2", 1)]).require("linear")
 
 
 def test_layers_of_different_sizes():
@@ -151,4 +151,4 @@ def test_no_adapter():
 
 def test_rank_below_one():
     with pytest.raises(LorarecError, match="at least 1"):
-        AdapterBank.stack(random_adapters(0, [2], 4, 5, [1.0])).merge(torch.ones(1), "deltas", 0)
+        AdapterBank.stack(random_adapters(0, [2], 4, 5, [1.0])).to_adapter(torch.ones(1), "deltas", 0)

@@ -38,7 +38,7 @@ def test_small_updates_are_not_rounded_away(dtype, scale, qwen2) -> None:
     else:
         found = layer.weight.detach().double() - weight
     assert (found - delta).norm() <= 0.1 * delta.norm()
-    folded.undo()
+    folded.unmerge()
     assert torch.equal(model.get_submodule(LAYER).weight.double(), weight)
 
 
@@ -47,7 +47,7 @@ def test_both_ways_occur(qwen2) -> None:
     for scale in (1e-1, 1e-5):
         folded = merge(qwen2.bfloat16(), adapter_of(scale))
         kinds.append(type(qwen2.get_submodule(LAYER)))
-        folded.undo()
+        folded.unmerge()
     assert kinds == [nn.Linear, MixedLinear]
 
 
@@ -103,7 +103,7 @@ def test_layers_of_other_kinds_keep_their_weights(kind, qwen2) -> None:
     folded = merge(qwen2, adapter)
     assert qwen2.get_submodule(LAYER).base_layer is layer
     torch.testing.assert_close(output(qwen2, x).as_subclass(torch.Tensor), expected.as_subclass(torch.Tensor))
-    folded.undo()
+    folded.unmerge()
     assert qwen2.get_submodule(LAYER) is layer
 
 

@@ -21,7 +21,7 @@ def random_layer(adapters: int, rank: int, width: int, height: int) -> StackedLa
 
 
 def mixture(model, folders, combine, weights):
-    mixed = inject(model, AdapterBank.from_folders(folders), combine)
+    mixed = inject(model, AdapterBank.load(folders), combine)
     mixed.set_weights(weights)
     return mixed
 
@@ -48,9 +48,9 @@ def test_folded_equals_unfolded_and_undo_is_exact(combine, model, folders, token
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with mixture(model, folders, combine, weights):
         expected = logits(model, token_ids)
-    folded = merge(model, AdapterBank.from_folders(folders).merge(weights, combine))
+    folded = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
     torch.testing.assert_close(logits(model, token_ids), expected, rtol=1e-5, atol=1e-5)
-    folded.undo()
+    folded.unmerge()
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -155,11 +155,11 @@ def test_an_expert_has_no_weights_per_row():
 
 
 def test_model_without_the_layers(qwen2, make_adapter):
-    bank = AdapterBank.from_folders([make_adapter("gpt2", 1)])
+    bank = AdapterBank.load([make_adapter("gpt2", 1)])
     with pytest.raises(LorarecError, match="no linear layer"):
         inject(qwen2, bank, "factors")
     with pytest.raises(LorarecError, match="no linear layer"):
-        merge(qwen2, bank.merge(torch.ones(1), "factors"))
+        merge(qwen2, bank.to_adapter(torch.ones(1), "factors"))
     assert not any(isinstance(module, MixedLinear) for module in qwen2.modules())
 
 
@@ -170,7 +170,7 @@ def test_folding_leaves_tied_weights_alone():
     before = embedding.weight.detach().clone()
     layer = random_layer(1, 2, 4, 6)
     bank = AdapterBank({"head": layer}, 1, {}, ("one",))
-    merge(model, bank.merge(torch.ones(1), "deltas"), reversible=False)
+    merge(model, bank.to_adapter(torch.ones(1), "deltas"), reversible=False)
     assert torch.equal(embedding.weight, before)
     torch.testing.assert_close(head.weight.detach(), before + 2 * layer.b[0] @ layer.a[0])
 
@@ -194,9 +194,9 @@ def test_adapter_stays_beside_a_quantised_layer():
     x = torch.randn(3, 4)
     bare = {name: layer(x) for name, layer in model.items()}
     delta = 2 * x @ (stack.b[0] @ stack.a[0]).T
-    folded = merge(model, bank.merge(torch.ones(1), "deltas"))
+    folded = merge(model, bank.to_adapter(torch.ones(1), "deltas"))
     for name, layer in model.items():
         torch.testing.assert_close(layer(x), bare[name] + delta)
-    folded.undo()
+    folded.unmerge()
     assert model["layer"] is quantised
     assert model["plain"].weight is plain

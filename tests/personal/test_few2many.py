@@ -35,7 +35,15 @@ from lorarec.personal.scoring import probabilities
 from lorarec.personal.user_adapters import user_weights
 from lorarec.scoring import score_batch
 
-TINY: dict[str, Any] = {"samples": 40, "size": 3, "rank": 2, "alpha": 4, "epochs": 2, "batch_size": 8, "lr": 1e-2}
+TINY: dict[str, Any] = {
+    "samples": 40,
+    "num_meta_loras": 3,
+    "r": 2,
+    "lora_alpha": 4,
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 1e-2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +113,7 @@ def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, tas
 def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
     found = {}
     for how in ("similar", "recent"):
-        options = {**TINY, "id_history": 2, "id_retrieval": how}
+        options = {**TINY, "ctr_max_history": 2, "ctr_retrieval": how}
         found[how] = personalize(tiny_backbone, taste, tmp_path / how, crm="din", **options)
         log = click_log(taste)
         again = CTRModel.load(tmp_path / how / "crm", log)
@@ -119,7 +127,7 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny_backbone, taste, crm, tmp_path, monkeypatch, stop
 ):
-    run: dict[str, Any] = {**TINY, "crm": crm, "shared": ("similar",), "checkpoint_every": 3}
+    run: dict[str, Any] = {**TINY, "crm": crm, "shared": ("similar",), "save_steps": 3}
     whole = personalize(tiny_backbone, taste, tmp_path / "whole", **run)
     add_gradient, calls = tune.add_gradient, []
 
@@ -135,8 +143,8 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not (tmp_path / "cut").exists()
     with pytest.raises(LorarecError, match="holds an interrupted run: pass --resume"):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
-    with pytest.raises(LorarecError, match=r"cannot resume .*: options.lr was 0.01 and is now 0.5"):
-        personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "lr": 0.5})
+    with pytest.raises(LorarecError, match=r"cannot resume .*: options.learning_rate was 0.01 and is now 0.5"):
+        personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "learning_rate": 0.5})
     calls.clear()
     monkeypatch.setattr(tune, "add_gradient", add_gradient)
     cut = personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
@@ -147,7 +155,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
-    options = {**TINY, "size": 1}
+    options = {**TINY, "num_meta_loras": 1}
     result = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, shared=("similar",), **options)
     assert same(tensors(tmp_path / "out" / "shared-similar"), tensors(tmp_path / "out" / "personal"))
     assert result.predictions["RecLoRA"].equals(result.predictions["shared LoRA, similar history"], check_names=False)
@@ -256,11 +264,11 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"positive_from": 2.0}, "every rating is at least 2"),
         ({"stars": 4.0}, "outside 0 to 4"),
         ({"rnak": 3}, "unknown option rnak"),
-        ({"lr": 0}, "option lr must be positive, got 0"),
+        ({"learning_rate": 0}, "option learning_rate must be positive, got 0"),
         ({"epochs": 0}, "option epochs must be at least 1, got 0"),
         ({"shared": ("random",)}, "similar or recent history, not random"),
         ({"retrieval": "random"}, "option retrieval must be similar or recent"),
-        ({"id_retrieval": "random"}, "option id_retrieval must be similar or recent"),
+        ({"ctr_retrieval": "random"}, "option ctr_retrieval must be similar or recent"),
     ],
 )
 def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):
@@ -287,7 +295,9 @@ def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_pat
 
 def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
     with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
-        personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "lr": 1e20, "warmup": 0.0})
+        personalize(
+            tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "learning_rate": 1e20, "warmup_ratio": 0.0}
+        )
 
 
 def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_backbone, taste, tmp_path, monkeypatch):

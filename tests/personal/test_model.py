@@ -22,7 +22,7 @@ RULES = pytest.mark.parametrize("combine", ["factors", "deltas"])
 def personal_lora(backbone: Backbone, size: int = 3, targets=("q_proj", "v_proj"), **options) -> PersonalLora:
     """With random B, so that the adapters do something; in evaluation mode."""
     torch.manual_seed(1)
-    bank = meta_loras(backbone.model, size, rank=2, alpha=4, targets=targets)
+    bank = meta_loras(backbone.model, size, r=2, lora_alpha=4, target_modules=targets)
     for layer in bank.layers.values():
         layer.b.normal_(0, 0.5)
     return PersonalLora(backbone, bank, WIDTH, **options).eval()
@@ -65,13 +65,13 @@ def test_untrained_it_is_the_backbone(any_backbone, users, token_ids):
     targets = ("c_attn",) if any_backbone.id.endswith("gpt2") else ("q_proj", "v_proj")
     with torch.no_grad():
         expected = any_backbone.model(input_ids=token_ids).logits.softmax(-1)
-    bank = meta_loras(any_backbone.model, 3, targets=targets)
+    bank = meta_loras(any_backbone.model, 3, target_modules=targets)
     with PersonalLora(any_backbone, bank, WIDTH) as personal:
         assert torch.equal(run(personal, users, token_ids), expected)
 
 
 def test_meta_loras_start_as_those_of_peft(tiny_backbone):
-    bank = meta_loras(tiny_backbone.model, 200, rank=4, alpha=8, targets=("q_proj", "down_proj"))
+    bank = meta_loras(tiny_backbone.model, 200, r=4, lora_alpha=8, target_modules=("q_proj", "down_proj"))
     peft = get_peft_model(tiny_backbone.model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
     adapted = {name: m for name, m in peft.base_model.model.named_modules() if hasattr(m, "lora_A")}
     assert bank.layers.keys() == adapted.keys()
@@ -192,7 +192,7 @@ def test_over_finished_adapters_only_the_router_moves(
     combine, tiny_backbone, write_adapter, users, token_ids, tmp_path
 ):
     folders = [write_adapter(tiny_backbone.model, tmp_path / name, seed) for seed, name in enumerate(("one", "two"))]
-    bank = AdapterBank.from_folders(folders, tiny_backbone)
+    bank = AdapterBank.load(folders, tiny_backbone)
     with PersonalLora(tiny_backbone, bank, WIDTH, combine=combine, trainable=False) as personal:
         before, router = contents(tiny_backbone.model), contents(personal)
         train_steps(personal, users, token_ids)
@@ -278,11 +278,11 @@ def test_folder_of_another_backbone(saved, tiny_backbone):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 0}, "size and rank of at least 1 and alpha above 0: 0, 8, 16"),
-        ({"rank": 0}, "8, 0, 16"),
-        ({"alpha": -1.0}, "8, 8, -1"),
-        ({"targets": ("q_proj", "nope")}, "no linear layer nope: choose from down_proj, gate_proj"),
-        ({"targets": ()}, "at least one layer"),
+        ({"num_meta_loras": 0}, "num_meta_loras and r of at least 1 and lora_alpha above 0, got 0, 8, 16"),
+        ({"r": 0}, "8, 0, 16"),
+        ({"lora_alpha": -1.0}, "8, 8, -1"),
+        ({"target_modules": ("q_proj", "nope")}, "no linear layer nope: choose from down_proj, gate_proj"),
+        ({"target_modules": ()}, "at least one layer"),
     ],
 )
 def test_bad_banks(settings, message, tiny_backbone):

@@ -73,8 +73,15 @@ def pair(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
 
 def trained_pair(backbone, out: Path) -> list[Path]:
     """Two adapters: one that learned from users who choose red things only, one from those who choose blue ones."""
-    options: dict[str, Any] = {"rank": 4, "alpha": 8, "lr": 2e-2, "epochs": 1, "samples": 160, "batch_size": 8}
-    options |= {"negatives": 3, "eval_users": 0, "evidence": False, "dropout": 0.0, "max_history": 3, "seed": 0}
+    options: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 2e-2,
+        "epochs": 1,
+        "samples": 160,
+        "batch_size": 8,
+    }
+    options |= {"negatives": 3, "eval_users": 0, "evidence": False, "lora_dropout": 0.0, "max_history": 3, "seed": 0}
     folders = []
     for kind, name in enumerate(("red", "blue")):
         dataset = colours(range(200, 240), kind)
@@ -91,7 +98,7 @@ def hits(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
 def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_path):
     dataset, split = shop
     pair, out = trained_pair(tiny_backbone, tmp_path), tmp_path / "out"
-    options: dict[str, Any] = {"batch_size": 8, "lr": 2e-2, "epochs": 4, "combine": "deltas"}
+    options: dict[str, Any] = {"batch_size": 8, "learning_rate": 2e-2, "epochs": 4, "combine": "deltas"}
     before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
     found = train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **options)
     after = tiny_backbone.model.state_dict()
@@ -149,7 +156,9 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
 
 def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
-    found = train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out", crm="titles", **QUICK, lr=1e-12)
+    found = train_user_router(
+        tiny_backbone, pair, dataset, split, tmp_path / "out", crm="titles", **QUICK, learning_rate=1e-12
+    )
     record = json.loads((tmp_path / "out" / "choose.json").read_text())
     assert record == found.record
     assert record["kept_epoch"] == 0
@@ -168,7 +177,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
         ({"epochs": 0}, "option epochs must be at least 1"),
         ({"rnak": 3}, "unknown option rnak"),
-        ({"combine": "sum"}, "unknown rule 'sum'"),
+        ({"combine": "sum"}, "option combine must be factors or deltas, got 'sum'"),
     ],
 )
 def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):

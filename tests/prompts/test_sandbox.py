@@ -140,7 +140,7 @@ def test_files_are_read_once_and_compared_by_text(tmp_path) -> None:
     assert read == TemplateText("elsewhere", "{{ candidate }}?")
     (tmp_path / "own.j2").unlink()
     assert Template("verdict", read).pieces(0, 0).suffix == (Literal("?"),)
-    assert read_template("click") == "click"
+    assert read_template("click") == "click-v1"
     (tmp_path / "binary.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(LorarecError, match=r"binary\.j2 cannot be read: it is not UTF-8"):
         read_template(tmp_path / "binary.j2")

@@ -30,7 +30,7 @@ def job(
     Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
     adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
-    return PopulationConfig(home / "shop", adapter, home / "index", str(backbone_folder), top=5, pool=20)
+    return PopulationConfig(home / "shop", adapter, home / "index", str(backbone_folder), top_k=5, pool=20)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def test_as_scoring_every_shorter_history_alone(
     history = shop.interactions.filter(user_id="me")["item_id"].to_list()
     with Ranker(tiny_backbone, adapter, readout) as ranker:
         found = explain(ranker, shop, "me")
-        best, *rest = recommend(ranker, shop, "me", top=100)
+        best, *rest = recommend(ranker, shop, "me", top_k=100)
         assert (found.item_id, found.candidates) == (best.item_id, 1 + len(rest))
         assert found.score == pytest.approx(best.score, abs=1e-5)
         assert found.probability == pytest.approx(best.probability, abs=1e-5)

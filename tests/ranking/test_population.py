@@ -22,7 +22,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, recommend
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, read_population
-from lorarec.ranking.population_parts import Part, score_population, split_into_parts
+from lorarec.ranking.population_parts import Part, recommend_to_folder, split_into_parts
 from lorarec.retrieval import Index
 
 
@@ -39,7 +39,7 @@ def test_parts_hold_what_recommend_gives_each_user(
     engine: LocalExecutor, job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     users = read_population(shop)
-    assert score_population(engine, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
+    assert recommend_to_folder(engine, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
     found = _read(tmp_path / "out")
     assert found["user_id"].to_list() == users
     assert_frame_equal(found, expected, abs_tol=1e-5)
@@ -80,7 +80,7 @@ def test_killed_run_goes_on_with_the_missing_parts(
     (out / ".part-000160.parquet.a1b2c3d4.tmp").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert not json.loads((out / "rank.json").read_text())["complete"]
-    figures = score_population(engine, read_population(shop), out, part_size=1)
+    figures = recommend_to_folder(engine, read_population(shop), out, part_size=1)
     assert figures == {"users": 161, "parts": 161, "parts_before": len(before)}
     assert 3 <= len(before) < 161
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -92,35 +92,35 @@ def test_damaged_and_foreign_parts_are_made_again(
     engine: LocalExecutor, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)
-    score_population(engine, users, out, 50)
+    recommend_to_folder(engine, users, out, 50)
     whole = (out / "part-000001.parquet").read_bytes()
     (out / "part-000000.parquet").write_bytes(whole)
     (out / "part-000001.parquet").write_bytes(whole[:-9])
-    assert score_population(engine, users, out, 50)["parts_before"] == 2
+    assert recommend_to_folder(engine, users, out, 50)["parts_before"] == 2
     assert_frame_equal(_read(out), expected, abs_tol=1e-5)
-    assert score_population(engine, users, out, 50)["parts_before"] == 4
+    assert recommend_to_folder(engine, users, out, 50)["parts_before"] == 4
 
 
 def test_folder_of_another_run_is_refused(
     job: PopulationConfig, engine: LocalExecutor, shop: Dataset, tmp_path: Path
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)[:4]
-    score_population(engine, users, out, 2)
+    recommend_to_folder(engine, users, out, 2)
     with pytest.raises(LorarecError, match=r"out was begun with another part_size \(2, not 3\): choose"):
-        score_population(engine, users, out, 3)
+        recommend_to_folder(engine, users, out, 3)
     with pytest.raises(LorarecError, match=r"begun with another users \(\w{16}, not \w{16}\): choose"):
-        score_population(engine, users[:3], out, 2)
-    bare = LocalExecutor(replace(job, adapter=None, top=3), shop)
+        recommend_to_folder(engine, users[:3], out, 2)
+    bare = LocalExecutor(replace(job, adapter=None, top_k=3), shop)
     with pytest.raises(LorarecError, match=r"another adapter \(\w{16}, not None\), top \(5, not 3\): choose"):
-        score_population(bare, users, out, 2)
-    score_population(bare, users[:3], out, 2, overwrite=True)
+        recommend_to_folder(bare, users, out, 2)
+    recommend_to_folder(bare, users[:3], out, 2, overwrite=True)
     assert _read(out)["user_id"].to_list() == users[:3]
     (out / "rank.json").write_text("[]")
     with pytest.raises(LorarecError, match=r"rank\.json does not say"):
-        score_population(engine, users, out, 2)
+        recommend_to_folder(engine, users, out, 2)
     (out / "rank.json").unlink()
     with pytest.raises(LorarecError, match="out exists already"):
-        score_population(engine, users, out, 2)
+        recommend_to_folder(engine, users, out, 2)
 
 
 class _Elsewhere(LocalExecutor):
@@ -133,7 +133,7 @@ class _Elsewhere(LocalExecutor):
 
 def test_folder_that_is_not_shared(job: PopulationConfig, shop: Dataset, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"2 parts are missing in .*out, the first is part-000000\.parquet.*share"):
-        score_population(_Elsewhere(job, shop), read_population(shop)[:4], tmp_path / "out", 2)
+        recommend_to_folder(_Elsewhere(job, shop), read_population(shop)[:4], tmp_path / "out", 2)
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 9))

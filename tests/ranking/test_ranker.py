@@ -9,6 +9,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.lora import mix, read_adapter
 from lorarec.prompts import PromptBuilder
 from lorarec.ranking import Ranker
 from lorarec.scoring import score
@@ -44,7 +45,7 @@ def test_closing_restores_the_backbone_bit_by_bit(
 def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone)
     text = "A user chose, in this order:\n- red lamp\nWould the user choose this next? Answer yes or no.\n- "
-    written = ranker.score([text], [TITLES])[0]
+    written = ranker.score_prompts([text], [TITLES])[0]
     built = ranker.score_titles([["red lamp"]], [TITLES])[0]
     assert written.shape == built.shape == (4,)
     # The two differ at most in how the words between titles are cut into tokens.
@@ -57,11 +58,43 @@ def test_only_the_latest_history_is_shown(tiny_backbone: Backbone) -> None:
     np.testing.assert_allclose(long, short, atol=1e-4)
 
 
+def test_rank_orders_titles(tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    scores = ranker.score_titles([TITLES[:1]], [TITLES])[0]
+    ranked = ranker.rank(TITLES[:1], TITLES)
+    assert [each.index for each in ranked] == sorted(range(4), key=lambda i: -scores[i])
+    assert [each.title for each in ranked] == [TITLES[each.index] for each in ranked]
+    np.testing.assert_allclose([each.score for each in ranked], sorted(scores, reverse=True), rtol=1e-6)
+    assert sum(each.probability for each in ranked) == pytest.approx(1)
+    assert ranker.rank(TITLES[:1], TITLES, top_k=2) == ranked[:2]
+
+
+def test_ranked_ties_stay_in_the_order_given(tiny_backbone: Backbone) -> None:
+    ranked = Ranker(tiny_backbone).rank([], ["novel", "novel", "novel"])
+    assert [each.index for each in ranked] == [0, 1, 2]
+
+
+def test_rank_takes_what_mix_returns(
+    tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    pair = [write_adapter(tiny_backbone.model, tmp_path / str(seed), seed) for seed in (1, 2)]
+    mixed = mix(tiny_backbone, [read_adapter(pair[0]), pair[1]], tmp_path / "mixed", method="fixed", weights=[0.3, 0.7])
+    found = []
+    for adapter in (mixed, mixed.folder, str(mixed.folder)):
+        with Ranker(tiny_backbone, adapter) as ranker:
+            found.append(ranker.rank(TITLES[:1], TITLES))
+    assert found[0] == found[1] == found[2] != Ranker(tiny_backbone).rank(TITLES[:1], TITLES)
+
+
 def test_bad_input(tiny_backbone: Backbone, tmp_path: Path) -> None:
     ranker = Ranker(tiny_backbone)
     with pytest.raises(LorarecError, match="2 prompts but 1 candidate sets"):
-        ranker.score(["a", "b"], [TITLES])
+        ranker.score_prompts(["a", "b"], [TITLES])
     with pytest.raises(LorarecError, match="does not exist"):
         Ranker(tiny_backbone, tmp_path / "none")
     with pytest.raises(LorarecError, match="unknown readout"):
         Ranker(tiny_backbone, readout="guess")
+    with pytest.raises(LorarecError, match="top_k must be at least 1, got 0"):
+        ranker.rank(["red lamp"], TITLES, top_k=0)
+    with pytest.raises(LorarecError, match="at least one candidate"):
+        ranker.rank(["red lamp"], [])

@@ -17,7 +17,7 @@ pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lorar
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking.population import PopulationConfig, read_population
-from lorarec.ranking.population_parts import score_population
+from lorarec.ranking.population_parts import recommend_to_folder
 from lorarec.ranking.ray_executor import RayExecutor
 
 on_the_cluster = pytest.mark.usefixtures("ray_cluster")
@@ -27,7 +27,7 @@ on_the_cluster = pytest.mark.usefixtures("ray_cluster")
 def test_two_workers_give_what_one_process_gives(
     job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
-    figures = score_population(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 40)
+    figures = recommend_to_folder(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 40)
     assert figures == {"users": 161, "parts": 5, "parts_before": 0}
     assert_frame_equal(pl.read_parquet(tmp_path / "out" / "part-*.parquet"), expected, abs_tol=1e-5)
 
@@ -53,7 +53,7 @@ def test_killed_worker_loses_no_user(
     with ThreadPoolExecutor() as pool:
         killed = pool.submit(_kill_a_busy_worker, stop)
         try:
-            score_population(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 10)
+            recommend_to_folder(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 10)
         finally:
             stop.set()
     assert killed.result()

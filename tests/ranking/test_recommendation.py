@@ -7,7 +7,7 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.ranking import Ranker, recommend, recommend_next
+from lorarec.ranking import Ranker, rank_items, recommend, recommend_next, recommend_users
 from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
 
@@ -39,7 +39,7 @@ def dataset() -> Dataset:
 
 
 def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
-    found = recommend(Ranker(tiny_backbone), dataset, "a", top=10)
+    found = recommend(Ranker(tiny_backbone), dataset, "a", top_k=10)
     by_item = {item.item_id: item for item in found}
     assert not set(by_item) & {"0", "1", "2"}
     assert by_item["3"].source == "together"
@@ -81,7 +81,7 @@ def test_a_score_is_what_the_ranker_gives_plus_the_log_of_the_prior(
 
 
 def test_top_cuts_the_list(dataset: Dataset, tiny_backbone: Backbone) -> None:
-    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top=2)) == 2
+    assert len(recommend(Ranker(tiny_backbone), dataset, "a", top_k=2)) == 2
 
 
 def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Backbone) -> None:
@@ -114,3 +114,24 @@ def test_any_history(dataset: Dataset, tiny_backbone: Backbone) -> None:
     assert {item.item_id for item in grown} == {"3", "5", "6", "7"}
     assert {item.source for item in recommend_next(ranker, index, dataset.titles, [])} == {"popular"}
     assert recommend_next(ranker, index, dataset.titles, list("01234567")) == []
+
+
+def test_several_users_at_once(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    found = recommend_users(ranker, dataset, ["c", "a"], top_k=3)
+    assert list(found) == ["c", "a"]
+    for user, items in found.items():
+        alone = recommend(ranker, dataset, user, top_k=3)
+        assert [item.item_id for item in items] == [item.item_id for item in alone]
+        assert [item.score for item in items] == pytest.approx([item.score for item in alone], abs=1e-4)
+
+
+def test_given_items_are_ranked_as_their_titles(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    ranker = Ranker(tiny_backbone)
+    found = rank_items(ranker, dataset, ["7", "3", "5"], user="a")
+    assert found == ranker.rank(TITLES[:3], ["brush", "white chair", "small puzzle"])
+    assert rank_items(ranker, dataset, ["7", "3", "5"], history=["0", "1", "2"], top_k=2) == found[:2]
+    with pytest.raises(LorarecError, match="item 'x' is not in dataset toy"):
+        rank_items(ranker, dataset, ["x"], user="a")
+    with pytest.raises(LorarecError, match="needs a user of the dataset or a history"):
+        rank_items(ranker, dataset, ["3"])

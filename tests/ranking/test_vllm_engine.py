@@ -33,7 +33,7 @@ from lorarec.ranking.generation import TitleList
 
 HERE = importlib.util.find_spec("vllm") is not None
 ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
-needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/vllm.md)")
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/vllm.md)")
 
 PROMPTS = 104
 #: Both engines compute in float32, in another order; scores are sums of up to some 20 log-probabilities.
@@ -178,8 +178,8 @@ def test_lists_are_those_of_greedy_torch(
     monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
     asked = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:
-        expected = ranker.write(asked, 3, constrained)
-    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).write(asked, 3, constrained)
+        expected = ranker.generate(asked, 3, constrained)
+    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).generate(asked, 3, constrained)
     assert [len(listed) for listed in found] == [3] * len(asked)
     assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) >= 0.9
     first, second = written[: len(asked)], written[len(asked) :]

@@ -102,7 +102,7 @@ def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_pa
 def example_folder(
     backbone_folder: Path, write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path: Path
 ) -> Path:
-    """What README.md and the API's examples speak of: a shop, four adapters and, by user, mixtures of two of them."""
+    """What the serving guide's examples use: a shop, four adapters and, by user, mixtures of two of them."""
     backbone = Backbone.load(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
@@ -135,7 +135,7 @@ class Offline:
         merged = None
         if mixture:
             parts = [self.adapters[name] for name in mixture]
-            merged = AdapterBank.stack(parts).merge(torch.tensor(list(mixture.values())), "factors")
+            merged = AdapterBank.stack(parts).to_adapter(torch.tensor(list(mixture.values())), "factors")
             merged = replace(merged, meta=parts[0].meta)
         columns = {"user_id": [user], "history": [list(history)], "candidates": [list(candidates)]}
         cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})

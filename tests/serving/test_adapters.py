@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lorarec.lora.peft_folder import CONFIG
+from lorarec.lora.peft_folder import ADAPTER_CONFIG_FILE
 from lorarec.serving.service import Service
 
 CANDIDATES = ["x02", "x05", "x29"]
@@ -324,7 +324,7 @@ def test_odd_names_and_links_do_not_break_the_list(
     os.mkdir(os.fsencode(adapters) + b"/\xff\xfe")
     for name in ("line\nbreak", "\x1b[31m", "näme", "a b"):
         copy_of(adapters, name, lambda _: None)
-    for name in (CONFIG, "choose.json"):
+    for name in (ADAPTER_CONFIG_FILE, "choose.json"):
         (adapters / f"only {name}").mkdir()
         (adapters / f"only {name}" / name).symlink_to(name)
 

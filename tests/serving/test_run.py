@@ -60,14 +60,14 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
     assert Histories(f"sqlite:///{tmp_path / 'shop.db'}").history("u01", 100)[-1] == "x29"
 
 
-def test_the_examples_of_the_readme(
+def test_the_examples_of_the_guide(
     backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch, started: Any
 ) -> None:
     """The line that starts the service, and every line with curl, as a shell runs them."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    code = "\n".join(line[4:] for line in readme.splitlines() if line.startswith("    "))
+    guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
     rank, own, recommend, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
     monkeypatch.chdir(example_folder)

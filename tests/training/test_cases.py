@@ -13,7 +13,7 @@ from lorarec.training.config import TrainingConfig
 
 
 def build(pairs, **options):
-    return TrainingCases(pairs, TrainingConfig.build(**{"negatives": 5, "max_history": 3} | options))
+    return TrainingCases(pairs, TrainingConfig(**{"negatives": 5, "max_history": 3} | options))
 
 
 def test_every_prefix_once_per_epoch(pair) -> None:

@@ -33,7 +33,7 @@ MODELS = {
         MLA,
     ),
 }
-QUICK = {"batch_size": 8, "samples": 8, "negatives": 4, "rank": 2, "epochs": 1, "lr": 1e-2, "eval_users": 0}
+QUICK = {"batch_size": 8, "samples": 8, "negatives": 4, "r": 2, "epochs": 1, "learning_rate": 1e-2, "eval_users": 0}
 
 
 def make(kind: str, vocabulary: int):
@@ -58,7 +58,7 @@ def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
             found = ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]
         with Ranker(backbone) as ranker:
             assert abs(found - ranker.score_titles([["red lamp"]], [["hot chair", "old plate"]])[0]).max() > 0
-    assert AdapterBank.from_folders([first, second], backbone).size == 2
+    assert AdapterBank.load([first, second], backbone).size == 2
     assert [name for name, _ in backbone.model.named_modules()] == before
 
 
@@ -71,7 +71,7 @@ def test_targets_that_are_no_linear_layers(target, backbone, pair, tmp_path) -> 
     with pytest.raises(
         LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
     ):
-        train(backbone, [pair], tmp_path / "adapter", targets=f"q_proj,{target}", **QUICK)
+        train(backbone, [pair], tmp_path / "adapter", target_modules=f"q_proj,{target}", **QUICK)
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ from lorarec.training.micro_batches import MicroBatches
 
 
 def build(backbone, pair, processes=1, **options):
-    chosen = TrainingConfig.build(**{"batch_size": 16, "token_budget": 500, "negatives": 3} | options)
+    chosen = TrainingConfig(**{"batch_size": 16, "token_budget": 500, "negatives": 3} | options)
     builder = PromptBuilder(backbone.tokenizer, chosen.readout)
     return MicroBatches(TrainingCases([pair], chosen), builder, chosen, processes)
 

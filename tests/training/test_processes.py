@@ -24,7 +24,15 @@ torch.set_num_threads(1)
 folder, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 train(Backbone.load(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, **options)
 """
-OPTIONS = {"batch_size": 8, "negatives": 4, "rank": 4, "lr": 1e-3, "dropout": 0.1, "token_budget": 200, "eval_users": 6}
+OPTIONS = {
+    "batch_size": 8,
+    "negatives": 4,
+    "r": 4,
+    "learning_rate": 1e-3,
+    "lora_dropout": 0.1,
+    "token_budget": 200,
+    "eval_users": 6,
+}
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def wait_for(path, process) -> None:
 
 
 def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> None:
-    options = OPTIONS | {"epochs": 3, "eval_every": 2, "patience": 50}
+    options = OPTIONS | {"epochs": 3, "eval_steps": 2, "patience": 50}
     whole = here(home, "whole", options)
     command = [sys.executable, "train.py", str(home), str(home / "killed"), json.dumps(options)]
     process = subprocess.Popen(command, cwd=home, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
@@ -67,7 +75,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> 
 
 def test_two_processes_give_the_weights_of_one(home, difference) -> None:
     """Gradients are added in another order, so the weights agree to float32 rounding, which Adam amplifies."""
-    options = OPTIONS | {"epochs": 1, "eval_every": 4}
+    options = OPTIONS | {"epochs": 1, "eval_steps": 4}
     alone = here(home, "alone", options)
     # `--multi_gpu` is how accelerate starts torchrun; with `--cpu` it would wait for an MPI launcher to do it.
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]

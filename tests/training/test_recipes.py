@@ -1,8 +1,10 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 
+from lorarec.options import build_options
 from lorarec.training import TrainingConfig, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -13,9 +15,9 @@ LAUNCHERS = ("fsdp.yaml", "deepspeed.yaml")
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_recipes_hold_options_of_train(name: str) -> None:
-    fields = set(TrainingConfig().as_dict())
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
     recipe = read_recipe(RECIPES / "train" / name, fields | {"backbone", "dtype"})
-    TrainingConfig.build(**{name: value for name, value in recipe.items() if name in fields})
+    build_options(TrainingConfig, {name: value for name, value in recipe.items() if name in fields})
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

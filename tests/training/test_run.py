@@ -15,7 +15,7 @@ from lorarec.training import TrainingConfig, train
 from lorarec.training.run import warmup_steps
 from lorarec.training.validation import Validation
 
-QUICK = {"batch_size": 16, "negatives": 4, "rank": 4, "epochs": 1, "lr": 1e-2, "eval_users": 8, "eval_every": 2}
+QUICK = {"batch_size": 16, "negatives": 4, "r": 4, "epochs": 1, "learning_rate": 1e-2, "eval_users": 8, "eval_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def first(shared, pairs, tmp_path_factory):
     ],
 )
 def test_training_learns(shared, pair, tmp_path, readout, loss, below) -> None:
-    options = QUICK | {"readout": readout, "loss": loss, "epochs": 3, "lr": 5e-3, "eval_users": 0}
+    options = QUICK | {"readout": readout, "loss": loss, "epochs": 3, "learning_rate": 5e-3, "eval_users": 0}
     out = train(shared, [pair], tmp_path / "adapter", **options)
     assert json.loads((out / "lorarec.json").read_text())["training"]["loss"] < below
 
@@ -69,22 +69,22 @@ def test_record(shared, pairs, first) -> None:
 def test_best_checkpoint_is_kept(shared, pair, tmp_path, monkeypatch, difference) -> None:
     figures = iter([0.2, 0.9, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
-    best = train(shared, [pair], tmp_path / "best", **QUICK | {"batch_size": 8, "lr": 1e-3})
+    best = train(shared, [pair], tmp_path / "best", **QUICK | {"batch_size": 8, "learning_rate": 1e-3})
     record = json.loads((best / "lorarec.json").read_text())
     assert record["training"]["validation"] == {"step": 4, "ndcg@1": 0.9}
-    last = train(shared, [pair], tmp_path / "last", **QUICK | {"batch_size": 8, "lr": 1e-3, "eval_users": 0})
+    last = train(shared, [pair], tmp_path / "last", **QUICK | {"batch_size": 8, "learning_rate": 1e-3, "eval_users": 0})
     assert difference(best, last) > 0
 
 
 def test_early_stopping(shared, pair, tmp_path, monkeypatch) -> None:
     figures = iter([0.5, 0.4, 0.4, 0.4])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
-    out = train(shared, [pair], tmp_path / "adapter", patience=2, **QUICK | {"batch_size": 4, "eval_every": 1})
+    out = train(shared, [pair], tmp_path / "adapter", patience=2, **QUICK | {"batch_size": 4, "eval_steps": 1})
     assert json.loads((out / "lorarec.json").read_text())["training"]["steps"] == 3
 
 
 def test_second_round_starts_from_the_first(shared, pair, first, tmp_path, difference) -> None:
-    second = train(shared, [pair], tmp_path / "second", start_from=first, **QUICK | {"lr": 1e-9, "rank": 9})
+    second = train(shared, [pair], tmp_path / "second", start_from=first, **QUICK | {"learning_rate": 1e-9, "r": 9})
     assert difference(first, second) < 1e-6
     record = json.loads((second / "lorarec.json").read_text())
     assert record["start_from"]["path"] == str(first)
@@ -159,7 +159,7 @@ def test_bad_input_leaves_nothing_behind(shared, pair, tmp_path) -> None:
         ([(dataset, empty)], {}, "no training cases"),
         ([pair], {"negatives": 60}, "too few"),
         ([pair], {"rnak": 4}, "rnak"),
-        ([pair], {"targets": "nowhere"}, "nowhere"),
+        ([pair], {"target_modules": "nowhere"}, "nowhere"),
         ([pair], {"start_from": tmp_path / "none"}, "none"),
         ([pair], {"max_tokens": 5}, "limit"),
     ]:
@@ -224,7 +224,7 @@ def test_rate_of_no_whole_run_is_zero() -> None:
 
 @pytest.mark.parametrize(("samples", "warmup"), [(16, 0.05), (16, 0.0), (16, 0.99), (32, 0.05), (48, 0.99)])
 def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplog, samples, warmup) -> None:
-    options = QUICK | {"samples": samples, "warmup": warmup, "eval_users": 0}
+    options = QUICK | {"samples": samples, "warmup_ratio": warmup, "eval_users": 0}
     out = train(shared, [pair], tmp_path / "adapter", **options)
     assert json.loads((out / "lorarec.json").read_text())["training"]["steps"] == samples // 16
     assert all(b.abs().max() > 1e-4 for _, b in read_adapter(out).tensors.values())
@@ -232,7 +232,7 @@ def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplo
 
 
 def test_training_that_changed_nothing_is_told(shared, pair, first, tmp_path, caplog) -> None:
-    quick = QUICK | {"samples": 16, "eval_users": 0, "lr": 1e-300}
+    quick = QUICK | {"samples": 16, "eval_users": 0, "learning_rate": 1e-300}
     out = train(shared, [pair], tmp_path / "zero", **quick)
     assert f"adapter {out} changes nothing, since B is zero in all layers" in caplog.text
     assert read_adapter(out).is_zero
@@ -270,7 +270,7 @@ def test_an_own_template_is_kept_beside_the_adapter(shared, pair, tmp_path) -> N
     with Ranker(shared, out) as ranker:
         assert ranker.builder.template.source == text
     other = train(shared, [pair], tmp_path / "other", template="click", **quick)
-    assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click"
+    assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click-v1"
     assert not (other / "template.j2").exists()
 
 
@@ -281,7 +281,7 @@ def interrupt(*_) -> None:
 def test_another_text_of_the_template_is_another_run(shared, pair, tmp_path, monkeypatch) -> None:
     template = tmp_path / "words.j2"
     template.write_text("{{ history | join(', ') }} then {{ candidate }}?")
-    options = QUICK | {"template": template, "eval_every": 1}
+    options = QUICK | {"template": template, "eval_steps": 1}
     monkeypatch.setattr("lorarec.training.run.write_adapter", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(shared, [pair], tmp_path / "adapter", **options)

@@ -53,7 +53,7 @@ def test_backbone_is_left_as_it_was(backbone, builder, examples) -> None:
 
 
 def test_only_adapter_weights_get_gradients(backbone, builder, examples) -> None:
-    with adapted(backbone, builder, TrainingConfig(rank=2)) as model:
+    with adapted(backbone, builder, TrainingConfig(r=2)) as model:
         perturb(model)
         sum(each.sum() for each in model(examples)).backward()
         for name, parameter in model.named_parameters():
@@ -64,7 +64,7 @@ def test_starts_as_the_backbone_and_from_the_seed(backbone, builder, examples) -
     before = scores(backbone.model, examples, builder)
     found = []
     for _ in range(2):
-        with adapted(backbone, builder, TrainingConfig(rank=2)) as model:
+        with adapted(backbone, builder, TrainingConfig(r=2)) as model:
             assert torch.equal(scores(model.base_model.model, examples, builder), before)
             found.append([parameter.clone() for name, parameter in model.named_parameters() if "lora_A" in name])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
@@ -73,7 +73,7 @@ def test_starts_as_the_backbone_and_from_the_seed(backbone, builder, examples) -
 def test_gradient_checkpointing_changes_nothing(backbone, builder, examples) -> None:
     gradients = []
     for recompute in (False, True):
-        options = TrainingConfig(rank=2, gradient_checkpointing=recompute)
+        options = TrainingConfig(r=2, gradient_checkpointing=recompute)
         with adapted(backbone, builder, options) as model:
             torch.manual_seed(1)
             perturb(model)
@@ -85,7 +85,7 @@ def test_gradient_checkpointing_changes_nothing(backbone, builder, examples) -> 
 
 
 def test_saved_folder_is_plain_peft(backbone, builder, examples, tmp_path) -> None:
-    with adapted(backbone, builder, TrainingConfig(rank=2)) as model:
+    with adapted(backbone, builder, TrainingConfig(r=2)) as model:
         perturb(model)
         model.eval()
         expected = scores(model.base_model.model, examples, builder)
@@ -96,12 +96,12 @@ def test_saved_folder_is_plain_peft(backbone, builder, examples, tmp_path) -> No
 
 
 def test_continues_from_a_folder(backbone, builder, examples, tmp_path) -> None:
-    with adapted(backbone, builder, TrainingConfig(rank=2)) as model:
+    with adapted(backbone, builder, TrainingConfig(r=2)) as model:
         perturb(model)
         model.eval()
         expected = scores(model.base_model.model, examples, builder)
         model.save_pretrained(str(tmp_path))
-    with adapted(backbone, builder, TrainingConfig(rank=7), start_from=tmp_path) as model:
+    with adapted(backbone, builder, TrainingConfig(r=7), start_from=tmp_path) as model:
         model.eval()
         assert model.peft_config["default"].r == 2
         assert torch.allclose(scores(model.base_model.model, examples, builder), expected, atol=1e-6)
@@ -109,10 +109,13 @@ def test_continues_from_a_folder(backbone, builder, examples, tmp_path) -> None:
 
 
 def test_named_layers_and_unknown_ones(backbone, builder) -> None:
-    with adapted(backbone, builder, TrainingConfig(targets="q_proj, v_proj")) as model:
+    with adapted(backbone, builder, TrainingConfig(target_modules="q_proj, v_proj")) as model:
         trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert {name.split(".lora_")[0].split(".")[-1] for name in trained} == {"q_proj", "v_proj"}
-    with pytest.raises(LorarecError, match="nowhere"), adapted(backbone, builder, TrainingConfig(targets="nowhere")):
+    with (
+        pytest.raises(LorarecError, match="nowhere"),
+        adapted(backbone, builder, TrainingConfig(target_modules="nowhere")),
+    ):
         pass
 
 

@@ -1,6 +1,7 @@
+from .config import EMBEDDED as EMBEDDED
+from .config import BackboneConfig as BackboneConfig
 from .embeddings import mean_states as mean_states
 from .embeddings import title_embeddings as title_embeddings
-from .load import EMBEDDED as EMBEDDED
 from .load import Backbone as Backbone
 from .load import embedded_folder as embedded_folder
 from .load import load_tokenizer as load_tokenizer

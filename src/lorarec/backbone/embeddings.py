@@ -8,9 +8,8 @@ from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import track
 from lorarec.prompts import TextEncoder
-from lorarec.scoring import pad_rows, plan_for, token_batches
+from lorarec.scoring import map_batches, pad_rows, plan_for
 
 
 def title_embeddings(
@@ -57,13 +56,14 @@ def mean_states(
     if not all(ids):
         raise LorarecError(f"title {ids.index([])} has no tokens: give every item a title")
     model, trunk = backbone.model, plan_for(backbone.model).trunk
-    means = np.empty((len(ids), model.config.get_text_config(decoder=True).hidden_size), np.float32)
-    batches = list(token_batches(list(map(len, ids)), token_budget))
-    for batch in track(batches, "Reading titles", progress):
+
+    def read(batch: list[int]) -> np.ndarray:
         tokens = pad_rows([ids[i] for i in batch], model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)
         mask = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]
         # Padding stands on the right, where no token before it can see it.
         states = trunk(input_ids=tokens, use_cache=False).last_hidden_state
-        means[batch] = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
-    return means
+        means: np.ndarray = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
+        return means
+
+    return np.stack(map_batches(read, list(map(len, ids)), token_budget, "Reading titles", progress))

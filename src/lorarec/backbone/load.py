@@ -18,12 +18,12 @@ from transformers import (
 )
 from transformers.utils.quantization_config import QuantizationMethod
 
+from lorarec.backbone.config import EMBEDDED
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.scoring import plan_for, require_exact
 
-EMBEDDED = "embedded"
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 logger = logging.getLogger(__name__)
@@ -143,8 +143,18 @@ def embedded_folder() -> Path:
 
 
 def source_of(name: str) -> str:
-    """The folder or hub id that Hugging Face's loaders and vLLM read a backbone from."""
-    return str(embedded_folder()) if name == EMBEDDED else name
+    """The folder or hub id that Hugging Face's loaders and vLLM read a backbone from.
+
+    Raises:
+        LorarecError: the embedded backbone was removed from the package.
+    """
+    if name != EMBEDDED:
+        return name
+    if not embedded_folder().is_dir():
+        raise LorarecError(
+            "the embedded backbone was removed from this installation: give the folder or hub id of another"
+        )
+    return str(embedded_folder())
 
 
 def weights_dtype(dtype: str, device: str, name: str) -> Any:

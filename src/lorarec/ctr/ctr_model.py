@@ -15,6 +15,7 @@ from lorarec.ctr.registry import build
 from lorarec.data import ClickLog
 from lorarec.errors import LorarecError
 from lorarec.io import RECOMMENDER, new_folder, read_json, track, write_json
+from lorarec.scoring import evaluation_mode
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
 #: Key of the vectors by which histories are retrieved, among the weights.
@@ -51,8 +52,8 @@ class CTRModel:
         return self._read(events, self.model.representation, progress)
 
     def _read(self, events: np.ndarray, read: Callable[[FeatureBatch], torch.Tensor], progress: bool) -> np.ndarray:
-        self.model.eval()
-        return read_events(read, self.encoder.batch, events, f"Scoring with {self.record['model']}", progress)
+        with evaluation_mode(self.model):
+            return read_events(read, self.encoder.batch, events, f"Scoring with {self.record['model']}", progress)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a folder with the weights as safetensors and the record as JSON, whole or not at all.

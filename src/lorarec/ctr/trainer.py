@@ -16,6 +16,7 @@ from lorarec.data import PARTS, TRAIN, VALID, ClickLog
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track, versions
 from lorarec.metrics import auc
+from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 
@@ -135,11 +136,14 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        model.eval()
-        found = read_events(lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress)
+        with evaluation_mode(model):
+            found = read_events(
+                lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress
+            )
         if best.step(auc(found, log.label[valid])):
             break
     best.restore()
+    model.eval()
     return best.curve
 
 

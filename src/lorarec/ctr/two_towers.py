@@ -13,6 +13,7 @@ from lorarec.ctr.network import feed_forward
 from lorarec.ctr.trainer import CTRConfig, train
 from lorarec.data import TITLE, TRAIN, ClickLog
 from lorarec.prompts import genres, profiles
+from lorarec.scoring import evaluation_mode
 
 _WIDTH = 64
 
@@ -86,8 +87,8 @@ class TwoTowers(nn.Module):
 
     def score(self, events: np.ndarray) -> np.ndarray:
         """Probabilities (events,) of a click."""
-        self.eval()
-        return read_events(lambda batch: self(batch).sigmoid(), self.batch, events, "Scoring with two towers")
+        with evaluation_mode(self):
+            return read_events(lambda batch: self(batch).sigmoid(), self.batch, events, "Scoring with two towers")
 
 
 def fit_two_towers(

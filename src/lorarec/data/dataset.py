@@ -7,14 +7,18 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.hashing import content_hash
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.errors import LorarecError
 from lorarec.io import DATASET, new_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64, RATING: pl.Float32})
 
@@ -77,6 +81,127 @@ class Dataset:
         known = {"source": None, "licence": None, "filters": [], **(info or {})}
         known |= {"name": name, "counts": counts, "fingerprint": content_hash(interactions, items)}
         return cls(name, interactions, items, users, known)
+
+    @classmethod
+    def from_polars(
+        cls,
+        log: pl.DataFrame | pl.LazyFrame,
+        items: pl.DataFrame | pl.LazyFrame | None = None,
+        *,
+        user: str = USER,
+        item: str = ITEM,
+        time: str = TIME,
+        title: str = TITLE,
+        rating: str | None = None,
+        items_id: str | None = None,
+        name: str = "dataset",
+        licence: str | None = None,
+        time_format: str | None = None,
+        bad_times: BadTimes = "refuse",
+        order: Order = "time",
+        decimal: Decimal | None = None,
+        ids: Ids | None = None,
+        keep_untitled: bool = False,
+        keep_unseen: bool = False,
+        k_core: int = 0,
+    ) -> "Dataset":
+        """Make a Dataset from data frames of polars, with the checks and the cleaning of an import from files.
+
+        Ids become text. Times may be dates, datetimes, text or numbers in any unit since 1970, and become whole
+        seconds. HTML is removed from titles. Exact duplicates, and items without a title, are dropped and counted in
+        `info["import"]`.
+
+        Args:
+            log: The interactions, one a row, in columns of any order and name; further columns are ignored.
+            items: The items with their titles; further columns are stored as text. Without it the titles are read from
+                the log.
+            user: The column of user ids.
+            item: The column of item ids, in both frames.
+            time: The column of times, or of positions (0, 1, 2).
+            title: The column of titles, in `items` or else in the log.
+            rating: The column of ratings; if None, a column `rating` is used if there is one.
+            items_id: The column of item ids in `items`; if None, it is `item` as well.
+            name: A name for the dataset.
+            licence: The terms of use to record.
+            time_format: The format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y".
+            bad_times: What is done with rows whose time is missing, unreadable or far from the others: "refuse" the
+                log, "drop" and count the rows, or "keep" times that are only far from the others.
+            order: "time", or "file" for a log without times that is in order.
+            decimal: The decimal mark of ratings that are text: "point" or "comma".
+            ids: "trimmed" strips white space around ids, "numbers" also reads 12.0 and 012 as 12, and "as-written"
+                changes nothing. If None, nothing is changed and frames whose ids match only in one of these ways are
+                refused.
+            keep_untitled: Name items without a title by their id instead of dropping them.
+            keep_unseen: Keep titled items that nobody interacted with.
+            k_core: Drop users and items with fewer interactions than this, in rounds until none is left.
+
+        Raises:
+            LorarecError: A column is missing, a value cannot be read (the message names its column and row), or nothing
+                is left.
+
+        >>> import polars as pl
+        >>> from lorarec import Dataset
+        >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
+        >>> names = pl.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+        >>> shop = Dataset.from_polars(log, names, user="customer", item="sku", time="at", title="name")
+        >>> shop.interactions.select("user_id", "item_id", "timestamp").rows()
+        [('1', 'b7', 1714557600), ('1', 'a3', 1714608000)]
+        >>> shop.titles
+        {'a3': 'Desk lamp', 'b7': 'Chair'}
+        """
+        from lorarec.data.assembly import assemble  # assembly and sources import this module
+        from lorarec.data.sources.frames import read_polars
+        from lorarec.data.sources.table import Columns
+
+        columns = Columns(user, item, time, rating, title, items_id)
+        options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
+        raw = read_polars(log, items, columns=columns, options=options, name=name, licence=licence)
+        return assemble(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        log: "pd.DataFrame",
+        items: "pd.DataFrame | None" = None,
+        *,
+        user: str = USER,
+        item: str = ITEM,
+        time: str = TIME,
+        title: str = TITLE,
+        rating: str | None = None,
+        items_id: str | None = None,
+        name: str = "dataset",
+        licence: str | None = None,
+        time_format: str | None = None,
+        bad_times: BadTimes = "refuse",
+        order: Order = "time",
+        decimal: Decimal | None = None,
+        ids: Ids | None = None,
+        keep_untitled: bool = False,
+        keep_unseen: bool = False,
+        k_core: int = 0,
+    ) -> "Dataset":
+        """Make a Dataset from data frames of pandas.
+
+        The arguments, checks and errors are those of `from_polars`. pyarrow is not needed.
+
+        >>> import pandas as pd
+        >>> from lorarec import Dataset
+        >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
+        >>> log = pd.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": times})
+        >>> names = pd.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+        >>> shop = Dataset.from_pandas(log, names, user="customer", item="sku", time="at", title="name")
+        >>> shop.interactions["timestamp"].to_list()
+        [1714521600, 1714608000]
+        """
+        from lorarec.data.assembly import assemble  # assembly and sources import this module
+        from lorarec.data.sources.frames import read_pandas
+        from lorarec.data.sources.table import Columns
+
+        columns = Columns(user, item, time, rating, title, items_id)
+        options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
+        raw = read_pandas(log, items, columns=columns, options=options, name=name, licence=licence)
+        return assemble(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

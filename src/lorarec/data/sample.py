@@ -39,7 +39,7 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     """One domain of the sample as a 5-core Dataset; no two domains share an item.
 
     Raises:
-        LorarecError: no such domain.
+        LorarecError: no such domain, or the sample was removed from the package.
     """
     if domain not in _GENRES:
         raise LorarecError(f"the sample has no domain {domain!r}: use one of {', '.join(_GENRES)}")
@@ -52,7 +52,11 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
 
 
 def load_whole_sample() -> Dataset:
-    """All ratings of the sample, of films of any genre, as one 5-core Dataset."""
+    """All ratings of the sample, of films of any genre, as one 5-core Dataset.
+
+    Raises:
+        LorarecError: the sample was removed from the package.
+    """
     return _assembled("sample", *_tables())
 
 
@@ -87,7 +91,10 @@ def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -
 
 @cache
 def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
-    with as_file(files("lorarec.data") / "sample") as folder:
+    sample = files("lorarec.data") / "sample"
+    if not sample.is_dir():
+        raise LorarecError("the bundled sample was removed from this installation: use a dataset of your own")
+    with as_file(sample) as folder:
         ratings = pl.read_parquet(folder / "ratings.parquet")
         movies = pl.read_parquet(folder / "movies.parquet")
     as_text = pl.col(USER, ITEM).cast(pl.String)

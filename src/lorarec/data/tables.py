@@ -90,15 +90,16 @@ class Table:
     """A table that can be read column by column.
 
     Attributes:
-        path: the file or folder.
-        names: the names of its columns.
-        types: the types of its columns; all are text in delimited files.
+        where: The name of the table in error messages, such as the path of its file.
+        names: The names of its columns.
+        hint: What to do if a column is not found, for the end of the error message.
     """
 
-    path: Path
+    where: str
     names: list[str]
-    types: list[pl.DataType]
+    _dtype: Callable[[int], pl.DataType]
     _read: Callable[[Sequence[int]], tuple[pl.DataFrame, Callable[[int], str]]]
+    hint: str = ""
 
     def find(self, wanted: str) -> str | None:
         """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
@@ -110,7 +111,7 @@ class Table:
             return wanted
         alike = [name for name in self.names if _plain(name) == _plain(wanted)]
         if len(alike) > 1:
-            raise LorarecError(f"{self.path} has {len(alike)} columns called {wanted!r}: rename all but one")
+            raise LorarecError(f"{self.where} has {len(alike)} columns called {wanted!r}: rename all but one")
         return alike[0] if alike else None
 
     def read(self, columns: Mapping[str, str]) -> tuple[pl.DataFrame, Callable[[int], str]]:
@@ -137,11 +138,11 @@ class Table:
             LorarecError: a column contains lists or structures.
         """
         for name in columns:
-            kind = self.types[self.names.index(name)]
-            if kind.is_nested():
+            dtype = self._dtype(self.names.index(name))
+            if dtype.is_nested() or dtype == pl.Object:
                 raise LorarecError(
-                    f"{self.path}: column {name!r} has type {kind}, so a row has several values: write the file with "
-                    "one value in each row (explode lists, unnest structures)"
+                    f"{self.where}: column {name!r} has type {dtype}, so a row has several values: write the table "
+                    "with one value in each row (explode lists, unnest structures)"
                 )
 
 
@@ -167,7 +168,7 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     check_gzip(path)  # polars unpacks gzip files without a limit
     head = _head(path)
     if suffix in _PARQUET or head.startswith(b"PAR1"):
-        return _lazy_table(path, pl.scan_parquet(path, glob=False))
+        return lazy_table(str(path), pl.scan_parquet(path, glob=False))
     if head.startswith(b"PK\x03\x04"):
         raise LorarecError(f"{path} is a zip archive or a spreadsheet: unpack it, or save it as CSV")
     if not head.strip():
@@ -229,11 +230,11 @@ def _delimited(path: Path, dialect: Dialect) -> Table:
         chosen = [frame[str(index)].alias(str(number)) for number, index in enumerate(indices)]
         return pl.DataFrame(chosen), lambda row: f"line {line(row)}"
 
-    return Table(path, names, [pl.String()] * len(names), read)
+    return Table(str(path), names, lambda _: pl.String(), read)
 
 
-def _lazy_table(
-    path: Path,
+def lazy_table(
+    where: str,
     lazy: pl.LazyFrame,
     name_row: Callable[[int], str] = row_number,
     explain_fault: Callable[[], None] | None = None,
@@ -241,12 +242,15 @@ def _lazy_table(
     """Return a table that polars scans.
 
     Args:
-        explain_fault: called if polars cannot read the table, to raise an error that names the line.
+        where: The name of the table in error messages.
+        lazy: The scan.
+        name_row: Returns the name of a row in error messages, given its number from 0.
+        explain_fault: Called if polars cannot read the table, to raise an error that names the line.
     """
 
     @contextmanager
     def scan_errors() -> Iterator[None]:
-        with table_errors(path):
+        with table_errors(where):
             try:
                 yield
             except pl.exceptions.PolarsError:
@@ -266,7 +270,7 @@ def _lazy_table(
     with scan_errors():
         schema = lazy.collect_schema()
     types = schema.dtypes()
-    return Table(path, schema.names(), types, read)
+    return Table(where, schema.names(), types.__getitem__, read)
 
 
 def _parquet_folder(path: Path) -> Table:
@@ -275,7 +279,7 @@ def _parquet_folder(path: Path) -> Table:
     parts = sorted(part for suffix in _PARQUET for part in path.rglob(f"*{suffix}") if part.is_file())
     if not parts:
         raise LorarecError(f"{path} is a folder without Parquet files: name a file or a folder of Parquet files")
-    return _lazy_table(path, pl.scan_parquet(parts, glob=False, hive_partitioning=False))
+    return lazy_table(str(path), pl.scan_parquet(parts, glob=False, hive_partitioning=False))
 
 
 def _json_lines(path: Path) -> Table:
@@ -294,7 +298,7 @@ def _json_lines(path: Path) -> Table:
                         "(JSON has double quotes around text, and null where Python writes None or NaN)"
                     )
 
-    return _lazy_table(path, pl.scan_ndjson(path, infer_schema_length=None), name_row, name_faulty_line)
+    return lazy_table(str(path), pl.scan_ndjson(path, infer_schema_length=None), name_row, name_faulty_line)
 
 
 def _is_json_object(line: bytes) -> bool:
@@ -323,4 +327,4 @@ def _json_array(path: Path) -> Table:
         raise LorarecError(f"{path} is empty")
     with table_errors(path):
         frame = pl.DataFrame(rows, infer_schema_length=None)
-    return _lazy_table(path, frame.lazy())
+    return lazy_table(str(path), frame.lazy())

@@ -46,7 +46,7 @@ class GenerationScorer(AdapterScorer):
         """Places of the candidates of every case."""
         places, lost = [], 0
         examples = ranker.examples(cases, self.titles, self.evidence)
-        lists = ranker.write(examples, self.count, self.constrained, self.progress)
+        lists = ranker.generate(examples, self.count, self.constrained, self.progress)
         for example, listed in zip(examples, lists, strict=True):
             place = np.full(len(example.branches), np.inf)
             for number, index in enumerate(listed, start=1):

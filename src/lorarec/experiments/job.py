@@ -1,6 +1,5 @@
 """One row fitted with one seed, or its options tuned: what a process of its own does, and the files it leaves."""
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 
 from lorarec.data import USER
 from lorarec.evaluation import target_ranks_of
@@ -142,8 +142,13 @@ def _peak_mib(job: Job) -> float | None:
     """The largest resident memory of this process so far; None for baselines, which have none of their own."""
     if job.row in BASELINES:
         return None
-    # Linux hands what getrusage tells down from the process that started this one.
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    # On Linux, getrusage also counts the memory of the parent process from before this one was started.
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    import resource  # Windows does not have it
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

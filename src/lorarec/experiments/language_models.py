@@ -5,7 +5,7 @@ rows with the same options share them: the first row that needs an adapter train
 """
 
 from abc import abstractmethod
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -15,20 +15,20 @@ import polars as pl
 from lorarec.backbone import Backbone
 from lorarec.data import content_hash
 from lorarec.evaluation import AdapterScorer, adapter_scorers
-from lorarec.lora import MixingPrompts, mix, sample_cases
-from lorarec.options import option
-from lorarec.recommenders import Recommender, RecommenderConfig, ScorerRecommender, TrainingData, cached_dir, fixed
+from lorarec.lora import MixingExamples, MixingPrompts, mix, sample_cases
+from lorarec.options import document_options, option
+from lorarec.prompts import PromptConfig, TemplateText
+from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
 from lorarec.training import TrainingConfig, train
 
 
+@document_options
 @dataclass(frozen=True)
-class ZeroShotConfig(RecommenderConfig):
-    """Options of `ZeroShot`: the backbone is prompted like an adapter with these options."""
+class ZeroShotConfig(PromptConfig):
+    """Options of `ZeroShot`: the backbone is prompted like an adapter that was trained with these options."""
 
-    readout: Literal["verdict", "likelihood"] = option("verdict", "How a candidate is scored.")
-    max_history: int = option(10, "Number of items of a history that are shown, the latest.")
-    max_tokens: int = option(1024, "Maximum number of tokens of a prompt; the oldest items are dropped first.")
-    max_title_tokens: int = option(32, "Maximum number of tokens of a title.")
+    template: str | TemplateText | None = fixed(None)
+    evidence: bool = fixed(False)
 
 
 class ZeroShot(ScorerRecommender[ZeroShotConfig]):
@@ -43,11 +43,19 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
         Raises:
             LorarecError: The data have no backbone.
         """
-        backbone = _backbone(data)
-        self.scorer = AdapterScorer(backbone, data.dataset.titles, progress=data.progress, **asdict(self.config))
+        self.scorer = AdapterScorer(
+            _backbone(data),
+            data.dataset.titles,
+            progress=data.progress,
+            readout=self.config.readout,
+            max_history=self.config.max_history,
+            max_tokens=self.config.max_tokens,
+            max_title_tokens=self.config.max_title_tokens,
+        )
         return self
 
 
+@document_options
 @dataclass(frozen=True)
 class AdapterConfig(TrainingConfig):
     """Options of the training of an adapter; the seed is that of the data."""
@@ -95,11 +103,12 @@ class SpecificAdapter(AdapterRecommender[AdapterConfig]):
         return _train_specific(data, self.config)
 
 
+@document_options
 @dataclass(frozen=True)
 class TALLRecConfig(AdapterConfig):
     """Options of `TALLRec`."""
 
-    negatives: int = field(default=1, metadata=TrainingConfig.__dataclass_fields__["negatives"].metadata)
+    negatives: int = option(1, "Number of negatives per training case.")
     readout: Literal["verdict", "likelihood"] = fixed("verdict")
     loss: Literal["listwise", "pointwise", "next-token"] = fixed("pointwise")
     temperature: float = fixed(1.0)
@@ -135,6 +144,7 @@ class SecondRound(AdapterRecommender[AdapterConfig]):
         return _train(data, "second-round", self.config, _train_general(data, self.config))
 
 
+@document_options
 @dataclass(frozen=True)
 class GridMixtureConfig(AdapterConfig):
     """Options of `GridMixture`."""
@@ -150,15 +160,23 @@ class GridMixture(AdapterRecommender[GridMixtureConfig]):
     def adapter(self, data: TrainingData) -> Path:
         """See `AdapterRecommender.adapter`."""
         backbone, pair, cases = _backbone(data), adapter_pair(data, self.config), self.config.cases
-        prompts = MixingPrompts(backbone, pair)
-        validation = prompts.validation(data.dataset, data.split, cases, data.seed)
 
         def write(out: Path) -> None:
-            mix(backbone, pair, out=out, method="grid", validation=validation, builder=prompts.builder)
+            mix(
+                backbone,
+                pair,
+                out,
+                method="grid",
+                dataset=data.dataset,
+                split=data.split,
+                cases=cases,
+                seed=data.seed,
+            )
 
         return cached_dir(data, "grid", [*_names(pair), cases, data.seed], write)
 
 
+@document_options
 @dataclass(frozen=True)
 class EntropyMixtureConfig(AdapterConfig):
     """Options of `EntropyMixture`."""
@@ -189,10 +207,10 @@ class EntropyMixture(Recommender[EntropyMixtureConfig]):
         data, backbone, pair = self.data, _backbone(self.data), self.pair
         sample = sample_cases(cases, self.config.prompts, data.seed)
         prompts = MixingPrompts(backbone, pair)
-        examples = prompts.examples(data.dataset, data.split, sample)
+        examples = MixingExamples(prompts.builder, prompts.examples(data.dataset, data.split, sample))
 
         def write(out: Path) -> None:
-            mix(backbone, pair, out=out, prompts=examples, builder=prompts.builder)
+            mix(backbone, pair, out, examples=examples)
 
         scorer = _scorer(data, cached_dir(data, "entropy", [*_names(pair), content_hash(sample)], write))
         scores = scorer.score(cases)

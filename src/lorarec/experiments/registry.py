@@ -1,5 +1,7 @@
 """All recommenders by the names that they have in recipes and tables."""
 
+from typing import Any
+
 from lorarec.experiments.language_models import (
     EntropyMixture,
     GeneralAdapter,
@@ -22,7 +24,7 @@ from lorarec.recommenders import (
     VQRec,
 )
 
-RECOMMENDERS: dict[str, type[Recommender]] = {
+RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
     "bpr-mf": BPRMF,
     "gru4rec": GRU4Rec,
     "sasrec": SASRec,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from lorarec.data import USER
@@ -131,7 +132,7 @@ def best_other(row: str, values: Mapping[str, np.ndarray]) -> str:
 def hardware() -> dict[str, Any]:
     """Cores that this process may use, memory, and the GPU if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    memory = psutil.virtual_memory().total / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cores": cores, "memory_gib": round(memory, 1), "gpu": gpu}
 

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o644)
             sync(temporary)
-            temporary.rename(path)
+            temporary.replace(path)
             sync(path.parent)
     finally:
         if temporary is not None:
@@ -132,6 +133,8 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
     """
     target = Path(os.path.realpath(out))
     sync_folder(made)
+    if sys.platform == "win32" and target.is_dir() and not any(target.iterdir()):
+        target.rmdir()  # Windows does not rename a folder to the name of another, even of an empty one
     try:
         made.rename(target)
     except OSError as error:
@@ -167,10 +170,11 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder by renaming it first, so that a kill never leaves part of it under its name."""
     remove_leftovers(folder)
     aside, lock = temporary_sibling(folder, is_folder=True)
+    aside.rmdir()  # only its name is needed, and Windows does not rename a folder to a name that is taken
     try:
         folder.rename(aside)
     except FileNotFoundError:
-        aside.rmdir()
+        return
     else:
         shutil.rmtree(aside, ignore_errors=True)
     finally:

@@ -3,16 +3,19 @@
 Every lock belongs to an open file, so it is released when the process ends, even by a kill.
 """
 
-import fcntl
+import hashlib
 import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 from lorarec.errors import LorarecError
 
@@ -29,13 +32,14 @@ def temporary_sibling(out: Path, is_folder: bool) -> tuple[Path, int]:
     while True:
         if is_folder:
             name = tempfile.mkdtemp(**names)
-            try:
-                handle = os.open(name, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
         else:
-            handle, name = tempfile.mkstemp(**names)
-        if _lock(handle) and os.path.exists(name):  # otherwise another process removed it before it was locked
+            created, name = tempfile.mkstemp(**names)
+            os.close(created)
+        try:
+            handle = _open_for_lock(Path(name))
+        except FileNotFoundError:  # another process removed it before it was locked
+            continue
+        if _lock(handle) and os.path.exists(name):
             return Path(name), handle
         os.close(handle)
 
@@ -71,13 +75,13 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(path)
+    with suppress(Timeout):
+        lock.acquire(blocking=wait)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -87,7 +91,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     Raises:
         LorarecError: another process has locked it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    handle = _open_for_lock(folder)
     try:
         if not _lock(handle):
             raise LorarecError(f"another run is writing to {folder}: wait until it ends, or choose another folder")
@@ -98,11 +102,12 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 def _remove_leftover(path: Path, out: Path) -> None:
     try:
-        lock = os.open(path, os.O_RDONLY)
+        lock = _open_for_lock(path)
     except OSError:  # another process has removed it
         return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(lock, blocking=False):  # a running process is writing it
+            return
         if path.suffix == ASIDE and not out.exists():
             path.rename(out)
             logger.warning("restored %s, which an interrupted run had moved to %s", out, path)
@@ -112,18 +117,26 @@ def _remove_leftover(path: Path, out: Path) -> None:
         else:
             path.unlink(missing_ok=True)
             logger.warning("removed %s, which an interrupted run left behind", path)
-    except OSError:  # locked by a process that still runs, or on a disk without locks
+    except OSError:  # the disk has no locks
         return
     finally:
         os.close(lock)
 
 
+def _open_for_lock(path: Path) -> int:
+    """Open an existing file or folder so that it can be locked; return the descriptor."""
+    if sys.platform != "win32":
+        return os.open(path, os.O_RDONLY)
+    # Windows cannot open folders and cannot rename what is open, so an empty file elsewhere is locked in its place.
+    locks = Path(tempfile.gettempdir()) / "lorarec-locks"
+    locks.mkdir(exist_ok=True)
+    name = hashlib.sha256(os.path.realpath(path, strict=True).encode()).hexdigest()
+    return os.open(locks / name, os.O_RDWR | os.O_CREAT)
+
+
 def _lock(handle: int) -> bool:
     """Try to lock a file or folder; return whether no other process has locked it, also on disks without locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=False)
     except OSError:
         return True
-    return True

@@ -75,9 +75,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._begun = time.monotonic()
-        console = Console(stderr=True)
         if not self._shown:
             return self
+        console = Console(stderr=True)
         if console.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),

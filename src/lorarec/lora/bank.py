@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, read_adapter
+from lorarec.lora.combine import COMBINE_RULES, FACTORS
+from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
 from lorarec.lora.truncation import truncate_rank
-
-FACTORS, DELTAS = RULES = ("factors", "deltas")
 
 #: One weight per adapter, (K,), for the whole model or per layer name.
 Weights = torch.Tensor | Mapping[str, torch.Tensor]
@@ -52,13 +50,13 @@ class AdapterBank:
     names: tuple[str, ...]
 
     @classmethod
-    def from_folders(cls, folders: Sequence[str | Path], backbone: Backbone | None = None) -> "AdapterBank":
-        """Read PEFT folders and stack them.
+    def load(cls, adapters: Sequence[AdapterLike], backbone: Backbone | None = None) -> "AdapterBank":
+        """Read PEFT folders, or take adapters as they are, and stack them.
 
         Raises:
             LorarecError: an adapter cannot be read or belongs to another backbone.
         """
-        return cls.stack([read_adapter(folder, backbone) for folder in folders])
+        return cls.stack([read_adapter(adapter, backbone) for adapter in adapters])
 
     @classmethod
     def stack(cls, adapters: Sequence[Adapter]) -> "AdapterBank":
@@ -82,8 +80,8 @@ class AdapterBank:
         Raises:
             LorarecError: unknown rule, or `factors` over unequal ranks, scales or layers.
         """
-        if combine not in RULES:
-            raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(RULES)}")
+        if combine not in COMBINE_RULES:
+            raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(COMBINE_RULES)}")
         for name, layer in self.layers.items() if combine == FACTORS else ():
             if len(set(layer.ranks)) > 1:
                 raise LorarecError(
@@ -97,7 +95,7 @@ class AdapterBank:
                     "use combine=deltas"
                 )
 
-    def merge(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
+    def to_adapter(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
         """Merge the bank into one adapter.
 
         `factors`: A = sum_k w_k A_k, B = sum_k w_k B_k, delta = s B A (MoLoRec, arXiv 2502.08271, eqs. 6-8).

@@ -9,7 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorarec.errors import LorarecError
-from lorarec.lora.bank import DELTAS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import DELTAS
 from lorarec.lora.mixed_linear import MixedLinear
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.target_layers import dimensions, has_8_bit_floats, is_mergeable, linear_layers, parent_and_name
@@ -83,7 +84,7 @@ class MergedModel:
         self._originals = originals
         self._beside = beside
 
-    def undo(self) -> None:
+    def unmerge(self) -> None:
         """Restore the original weights, bit by bit."""
         for layer, weight in self._originals.items():
             layer.weight = weight
@@ -112,7 +113,7 @@ def merge(model: Any, adapter: Adapter, reversible: bool = True) -> MergedModel:
         try:
             folded = _sum(name, layer, adapter) if is_mergeable(layer) else None
         except LorarecError:
-            MergedModel(originals, MixedModel(model, {})).undo()
+            MergedModel(originals, MixedModel(model, {})).unmerge()
             raise
         if folded is None:
             beside.append(name)

@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.functional import linear
 
 from lorarec.errors import LorarecError
-from lorarec.lora.bank import FACTORS, StackedLayer
+from lorarec.lora.bank import StackedLayer
+from lorarec.lora.combine import FACTORS
 from lorarec.scoring import RowModule
 
 #: With fewer tokens per row than this, gating the stacked bank beats merging it for each row (measured on a CPU for
@@ -26,7 +27,7 @@ class MixedLinear(RowModule):
     Args:
         base: a linear layer, quantised or not, or GPT-2's `Conv1D`.
         layer: the stacked adapters; moved to the base's device and, where it computes in floats, its dtype.
-        combine: `factors` or `deltas` (see `AdapterBank.merge`).
+        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         trainable: the bank is trained and keeps its dtype, since an optimiser's steps vanish in half precision.
         name: the layer's path in its model, for messages.
     """

@@ -1,30 +1,54 @@
 """Prompts for choosing weights, from a dataset and its split."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import TARGET, Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.lora.peft_folder import read_adapter
+from lorarec.lora.peft_folder import AdapterLike, read_adapter
 from lorarec.lora.prompt_record import prompt_settings, shared_settings
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 
 
-class MixingPrompts:
-    """Builds prompts the way the adapters were trained to read them.
+@dataclass(frozen=True)
+class MixingExamples:
+    """Prompts on which the weights of a mixture are chosen.
 
-    Args:
-        adapters: PEFT folders; their `lorarec.json` says readout, template and lengths.
-
-    Raises:
-        LorarecError: the adapters were trained on different prompts.
+    Attributes:
+        builder: The builder of the prompts.
+        prompts: The prompts with their candidates as branches.
+        targets: The index of the true candidate of each prompt; None for prompts without labels.
     """
 
-    def __init__(self, backbone: Backbone, adapters: Sequence[str | Path]) -> None:
-        first = shared_settings({folder: prompt_settings(read_adapter(folder, backbone)) for folder in adapters})
+    builder: PromptBuilder
+    prompts: Sequence[Example]
+    targets: Sequence[int] | None = None
+
+
+class MixingPrompts:
+    """Builds prompts as the adapters were trained to read them.
+
+    Args:
+        backbone: The backbone on which the adapters were trained.
+        adapters: Adapters or paths of PEFT folders; `lorarec.json` records readout, template and length limits.
+
+    Attributes:
+        builder: The prompt builder.
+        max_history: The number of items of a history that are read, the latest ones.
+        evidence: Whether the prompts hold co-occurrence words (see `lorarec.data.Cooccurrence`).
+
+    Raises:
+        LorarecError: The adapters were trained on different prompts.
+    """
+
+    def __init__(self, backbone: Backbone, adapters: Sequence[AdapterLike]) -> None:
+        read = [read_adapter(adapter, backbone) for adapter in adapters]
+        first = shared_settings(
+            {adapter.folder or n: prompt_settings(adapter) for n, adapter in enumerate(read, start=1)}
+        )
         self.max_history = first["max_history"]
         self.evidence = first["evidence"]
         self.builder = PromptBuilder(

@@ -7,7 +7,7 @@ import torch
 
 from lorarec.lora.injection import MixedModel
 from lorarec.prompts import Example
-from lorarec.scoring import token_batches
+from lorarec.scoring import map_batches
 
 
 @torch.no_grad()
@@ -31,13 +31,12 @@ def score_at_weights(
     Returns:
         For each point, one value per example.
     """
-    rows = [(point, index) for index in range(len(examples)) for point in range(len(points))]
-    found: list[list[Any]] = [[None] * len(examples) for _ in points]
+    rows = [(example, point) for example in range(len(examples)) for point in range(len(points))]
     points = points.to(mixed.model.device)
-    for batch in token_batches([length(examples[index]) for _, index in rows], token_budget):
-        mixed.set_weights(points[[rows[row][0] for row in batch]])
-        values = read(mixed.model, [examples[rows[row][1]] for row in batch])
-        for row, value in zip(batch, values, strict=True):
-            point, index = rows[row]
-            found[point][index] = value
-    return found
+
+    def read_rows(batch: list[int]) -> Iterable[Any]:
+        mixed.set_weights(points[[rows[row][1] for row in batch]])
+        return read(mixed.model, [examples[rows[row][0]] for row in batch])
+
+    found = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
+    return [found[point :: len(points)] for point in range(len(points))]

@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import PromptReader, score_batch
 
-CANDIDATES, TOKENS = OBJECTIVES = ("candidates", "tokens")
+CANDIDATES, TOKENS = ENTROPY_OBJECTIVES = ("candidates", "tokens")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Entropy:
     tokens: int = 3
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise LorarecError(f"unknown objective {self.objective!r}: choose one of {', '.join(OBJECTIVES)}")
+        if self.objective not in ENTROPY_OBJECTIVES:
+            raise LorarecError(f"unknown objective {self.objective!r}: choose one of {', '.join(ENTROPY_OBJECTIVES)}")
         if self.objective == TOKENS and self.builder.readout != "likelihood":
             raise LorarecError("objective=tokens reads the first tokens of a title: use readout likelihood")
 

@@ -23,7 +23,7 @@ PLAIN = {
 }
 #: Initialisations that leave the backbone's own weights as they are.
 INITIALISATIONS = ("gaussian", "eva", "orthogonal", "mica")
-R, ALPHA = 8, 8  # PEFT's defaults
+DEFAULT_R, DEFAULT_LORA_ALPHA = 8, 8  # PEFT's defaults
 MOST = 10**6  # the largest rank or alpha
 #: Seconds in which all patterns of a file must be compiled and matched; those that PEFT writes take a fraction of it.
 PATTERN_SECONDS = 5.0
@@ -124,8 +124,8 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
         ranks = _compiled(path, "rank_pattern", config, deadline)
         alphas = _compiled(path, "alpha_pattern", config, deadline)
         for name in layers:
-            rank = _first(ranks, name, deadline, config.get("r", R))
-            alpha = _first(alphas, name, deadline, config.get("lora_alpha", ALPHA))
+            rank = _first(ranks, name, deadline, config.get("r", DEFAULT_R))
+            alpha = _first(alphas, name, deadline, config.get("lora_alpha", DEFAULT_LORA_ALPHA))
             found[name] = rank, float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
     except TimeoutError:
         raise LorarecError(

@@ -15,11 +15,11 @@ from lorarec.errors import LorarecError
 from lorarec.io import file_fingerprint, read_json, write_json
 from lorarec.lora.base_model import check_base_model
 from lorarec.lora.peft_config import check_config, layer_ranks_and_scales
-from lorarec.lora.record import META, read_record
+from lorarec.lora.record import ADAPTER_RECORD_FILE, read_record
 from lorarec.lora.safe_files import read_bounded_json, require_regular
 from lorarec.lora.target_layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
@@ -68,13 +68,18 @@ class Adapter:
         """
         if self.folder is None:
             raise LorarecError("an adapter in memory has no fingerprint: save it first")
-        return file_fingerprint(self.folder / CONFIG, self.folder / WEIGHTS)
+        return file_fingerprint(self.folder / ADAPTER_CONFIG_FILE, self.folder / ADAPTER_WEIGHTS_FILE)
 
 
-def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
+#: An adapter in memory, or the path of a PEFT folder.
+AdapterLike = str | Path | Adapter
+
+
+def read_adapter(adapter: AdapterLike, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
     """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
     Args:
+        adapter: The path of a PEFT folder; an `Adapter` is only checked and returned.
         backbone: check that the adapter belongs to this backbone (see `check_backbone`).
         limit: bytes that the file of weights may have.
 
@@ -83,25 +88,28 @@ def read_adapter(folder: str | Path, backbone: Backbone | None = None, limit: in
             no plain LoRA, its files contradict each other, its `lorarec.json` could not be used, or it belongs to
             another backbone.
     """
-    folder = Path(folder)
+    read = adapter if isinstance(adapter, Adapter) else _read_folder(Path(adapter), limit)
+    if backbone is not None:
+        check_backbone(read, backbone)
+    return read
+
+
+def _read_folder(folder: Path, limit: int) -> Adapter:
     if not folder.is_dir():
         raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
-    config = read_bounded_json(folder / CONFIG)
-    check_config(folder / CONFIG, config)
-    tensors = _pairs(folder / WEIGHTS, _load(folder, limit))
-    settings = layer_ranks_and_scales(folder / CONFIG, config, tensors)
+    config = read_bounded_json(folder / ADAPTER_CONFIG_FILE)
+    check_config(folder / ADAPTER_CONFIG_FILE, config)
+    tensors = _pairs(folder / ADAPTER_WEIGHTS_FILE, _load(folder, limit))
+    settings = layer_ranks_and_scales(folder / ADAPTER_CONFIG_FILE, config, tensors)
     for name, (rank, _) in settings.items():
         found = tensors[name][0].shape[0]
         if found != rank:
             raise LorarecError(
-                f"adapter {folder}: {name:.200} has rank {found} in {WEIGHTS}, but r is {rank} in {CONFIG}: "
-                "the two files do not belong together"
+                f"adapter {folder}: {name:.200} has rank {found} in {ADAPTER_WEIGHTS_FILE}, but r is {rank} in "
+                f"{ADAPTER_CONFIG_FILE}: the two files do not belong together"
             )
     scales = {name: scale for name, (_, scale) in settings.items()}
-    adapter = Adapter(tensors, scales, config, read_record(folder), folder)
-    if backbone is not None:
-        check_backbone(adapter, backbone)
-    return adapter
+    return Adapter(tensors, scales, config, read_record(folder), folder)
 
 
 def same_tensors(one: Adapter, other: Adapter) -> bool:
@@ -196,10 +204,10 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
         fan_in_fan_out=bool(adapter.config.get("fan_in_fan_out", False)),
         **_layer_choice(adapter),
     )
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(state, folder / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
     save_config(config, folder)
     if meta is not None:
-        write_json(folder / META, meta)
+        write_json(folder / ADAPTER_RECORD_FILE, meta)
 
 
 def _layer_choice(adapter: Adapter) -> dict[str, Any]:
@@ -213,17 +221,17 @@ def _layer_choice(adapter: Adapter) -> dict[str, Any]:
 def save_config(config: PeftConfig, folder: Path) -> None:
     """Write `adapter_config.json`, with sets in sorted order, so that equal adapters give equal files."""
     config.save_pretrained(str(folder))
-    settings = read_json(folder / CONFIG)
+    settings = read_json(folder / ADAPTER_CONFIG_FILE)
     for name in ("target_modules", "exclude_modules"):
         if isinstance(settings.get(name), list):
             settings[name].sort()
-    write_json(folder / CONFIG, settings)
+    write_json(folder / ADAPTER_CONFIG_FILE, settings)
 
 
 def _load(folder: Path, limit: int) -> dict[str, torch.Tensor]:
-    if not (folder / WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+    if not (folder / ADAPTER_WEIGHTS_FILE).exists() and (folder / "adapter_model.bin").exists():
         raise LorarecError(f"{folder}/adapter_model.bin is a pickle, which can run code: save it as safetensors")
-    return read_tensors(folder / WEIGHTS, limit)
+    return read_tensors(folder / ADAPTER_WEIGHTS_FILE, limit)
 
 
 def _pairs(path: Path, state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

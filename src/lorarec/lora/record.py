@@ -9,7 +9,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora.safe_files import quoted, read_bounded_json
 from lorarec.prompts import READOUTS
 
-META = "lorarec.json"
+ADAPTER_RECORD_FILE = "lorarec.json"
 #: The largest length or number of items that a record may hold.
 MOST = 10**6
 
@@ -82,12 +82,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises:
         LorarecError: it is not JSON, or `check_record` refuses it.
     """
-    path = folder / META
+    path = folder / ADAPTER_RECORD_FILE
     if not os.path.lexists(path):
         return None
     record = read_bounded_json(path)
     check_record(path, record)
-    return record  # type: ignore[no-any-return]
+    return record
 
 
 def check_record(path: Path, record: Any) -> None:

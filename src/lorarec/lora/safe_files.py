@@ -4,6 +4,7 @@ import json
 import os
 import reprlib
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from lorarec.errors import LorarecError
 
 #: Limit on the bytes of a JSON file; the largest that lorarec writes, weights by layer, are far smaller.
 JSON_LIMIT = 16 << 20
+
+if sys.platform == "win32":
+    _OPEN_FLAGS = os.O_RDONLY | os.O_BINARY
+else:
+    # Files of /proc have size 0 whatever they hold, and reading some of them blocks.
+    _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK
 
 
 def require_regular(path: Path, limit: int) -> None:
@@ -42,8 +49,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     require_regular(path, limit)
     try:
-        # Files of /proc have size 0 whatever they hold, and reading some of them blocks.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise LorarecError(f"{path} cannot be read: {error.strerror}") from error

@@ -10,20 +10,23 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.io import EFFECT_OF_PROMPTS, WEIGHTS_BY_SETTING, new_folder, write_json
-from lorarec.lora.bank import FACTORS, AdapterBank
+from lorarec.lora.bank import AdapterBank
+from lorarec.lora.combine import FACTORS
 from lorarec.lora.grid_search import ndcg_at_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
+from lorarec.lora.peft_folder import Adapter, AdapterLike
 from lorarec.lora.plots import plot_prompt_counts, plot_settings
-from lorarec.lora.weight_choice import choose_by_entropy, evaluation_mode
+from lorarec.lora.weight_choice import choose_by_entropy
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import evaluation_mode
 
-COUNTS = (10, 25, 50, 100, 200)
+PROMPT_COUNTS = (10, 25, 50, 100, 200)
 
 
 def where_weight_goes(
     backbone: Backbone,
-    adapters: Sequence[str | Path],
+    adapters: Sequence[AdapterLike],
     prompts: Mapping[str, Sequence[Example]],
     builder: PromptBuilder,
     out: str | Path,
@@ -44,7 +47,7 @@ def where_weight_goes(
     Raises:
         LorarecError: an adapter is unusable, a setting has no prompts, or `out` exists.
     """
-    bank = AdapterBank.from_folders(adapters, backbone)
+    bank = AdapterBank.load(adapters, backbone)
     entropy = Entropy(objective, builder)
     found: dict[str, dict[str, Any]] = {}
     with new_folder(out, overwrite, WEIGHTS_BY_SETTING) as folder:
@@ -53,7 +56,7 @@ def where_weight_goes(
                 weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
                 lowest = min(step["entropy"] for step in trace.steps)
                 found[setting] = {"weights": weights.tolist(), "entropy": lowest, "steps": trace.steps}
-        write_json(folder / "weights_by_setting.json", {"adapters": list(map(str, adapters)), "settings": found})
+        write_json(folder / "weights_by_setting.json", {"adapters": list(map(_path, adapters)), "settings": found})
         plot_settings(
             folder / "weights_by_setting.png", bank.names, {name: each["weights"] for name, each in found.items()}
         )
@@ -62,13 +65,13 @@ def where_weight_goes(
 
 def effect_of_prompts(
     backbone: Backbone,
-    adapters: Sequence[str | Path],
+    adapters: Sequence[AdapterLike],
     prompts: Sequence[Example],
     evaluation: tuple[Sequence[Example], Sequence[int]],
     builder: PromptBuilder,
     out: str | Path,
     *,
-    counts: Sequence[int] = COUNTS,
+    counts: Sequence[int] = PROMPT_COUNTS,
     seeds: Sequence[int] = (0, 1, 2),
     combine: str = FACTORS,
     objective: str = CANDIDATES,
@@ -94,7 +97,7 @@ def effect_of_prompts(
     usable = [count for count in counts if count <= len(prompts)]
     if not usable:
         raise LorarecError(f"{len(prompts)} unlabelled prompts are fewer than the smallest count, {min(counts)}")
-    bank = AdapterBank.from_folders(adapters, backbone)
+    bank = AdapterBank.load(adapters, backbone)
     entropy = Entropy(objective, builder)
     generators = [np.random.default_rng(seed) for seed in seeds]
     draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
@@ -111,7 +114,11 @@ def effect_of_prompts(
         ]
         write_json(
             folder / "effect_of_prompts.json",
-            {"adapters": list(map(str, adapters)), "cases": len(evaluation[0]), "seeds": list(seeds), "runs": runs},
+            {"adapters": list(map(_path, adapters)), "cases": len(evaluation[0]), "seeds": list(seeds), "runs": runs},
         )
         plot_prompt_counts(folder / "effect_of_prompts.png", runs, bank.names)
     return runs
+
+
+def _path(adapter: AdapterLike) -> str:
+    return str(adapter.folder if isinstance(adapter, Adapter) else adapter)

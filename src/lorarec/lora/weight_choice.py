@@ -1,8 +1,6 @@
 """The two choosers that look at prompts, on a model with mixed layers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -34,14 +32,3 @@ def choose_by_entropy(
     if scope == "model" and size == 2:
         return search_pair(mixed, prompts, objective, token_budget)
     return descend(mixed, size, prompts, objective, scope == "layer", token_budget)
-
-
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Switch dropout off for a while."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

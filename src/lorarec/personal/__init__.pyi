@@ -1,6 +1,5 @@
 from .click_report import describe_test_events as describe_test_events
 from .click_report import report_clicks as report_clicks
-from .config import TARGETS as TARGETS
 from .config import TITLES as TITLES
 from .config import PersonalizationConfig as PersonalizationConfig
 from .config import Retrieval as Retrieval

@@ -1,142 +1,103 @@
-"""Everything that can be chosen about Few2Many, with the papers' values as defaults where they give some."""
+"""Options of `personalize` and `train_user_router`, with the papers' values as defaults where they give some."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from lorarec.errors import LorarecError, refuse_out_of_range, refuse_unknown
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.lora import Combine
+from lorarec.options import convert_options, document_options, option
 
-#: What RecLoRA adapts.
-TARGETS = ("q_proj", "v_proj")
-#: In place of a conventional recommender: users are represented by the titles of their histories.
+#: In place of a click-through model: users are represented by the titles of their histories.
 TITLES = "titles"
 Retrieval = Literal["similar", "recent"]
-RETRIEVALS = get_args(Retrieval)
+RETRIEVALS: tuple[Retrieval, ...] = get_args(Retrieval)
 
-_AT_LEAST_ONE = ("samples", "size", "rank", "id_history", "max_history", "max_tokens", "max_title_tokens")
-_STEPS = ("test_events", "epochs", "batch_size", "token_budget", "checkpoint_every")
+CTR, LORA, OPTIMIZATION, PROMPTS = "Click-through model", "LoRA", "Optimization", "Prompts"
+
+_AT_LEAST_ONE = (
+    *("samples", "test_events", "ctr_max_history", "max_history", "num_meta_loras", "r", "epochs", "batch_size"),
+    *("token_budget", "max_tokens", "max_title_tokens", "save_steps"),
+)
 
 
+@document_options
 @dataclass(frozen=True)
 class PersonalizationConfig:
-    """Options of `personalize`; sizes and layers are RecLoRA's (arXiv 2408.03533), optimiser and batch ReLLa's.
+    """Options of `personalize`; sizes and layers are RecLoRA's (arXiv 2408.03533), optimizer and batch ReLLa's.
 
-    Attributes:
-        samples: training events for the language model; the conventional recommender has them all.
-        test_events: test events that are predicted, drawn once for all seeds; all of them when None.
-        positive_from: a rating of at least this is a click.
-        stars: the highest rating of the scale.
-        id_history: events of the history that the conventional recommender reads, when it is trained here.
-        id_retrieval: which those are of a longer history: most `recent`, or most `similar` to the target (the paper's).
-        max_history: events of the history that a prompt tells.
-        retrieval: which those are, `similar` or `recent`.
-        size: number K of meta-LoRAs.
-        rank: of each.
-        alpha: a meta-LoRA's output is scaled by alpha / rank.
-        targets: layers that are adapted, by the last part of their names.
-        combine: `factors` or `deltas`.
-        temperature: of the router's softmax.
-        lr: peak learning rate of AdamW, for router and meta-LoRAs; cosine decay to zero after a linear warm-up.
-        warmup: share of the steps spent warming up.
-        weight_decay: of AdamW.
-        epochs: passes over the samples.
-        batch_size: samples per step.
-        token_budget: tokens, padding included, in one forward pass.
-        max_tokens: length limit of a prompt; the oldest history is dropped first.
-        max_title_tokens: length limit of one title.
-        checkpoint_every: steps between checkpoints.
-        seed: of everything random.
+    The paper retrieves the events that the click-through model reads by similarity (`ctr_retrieval="similar"`).
 
     Raises:
-        LorarecError: an option out of range.
+        LorarecError: If a value is of the wrong type or out of range.
     """
 
-    samples: int = 1024
-    test_events: int | None = None
-    positive_from: float = 4.0
-    stars: float = 5.0
-    id_history: int = 60
-    id_retrieval: Retrieval = "recent"
-    max_history: int = 10
-    retrieval: Retrieval = "similar"
-    size: int = 8
-    rank: int = 8
-    alpha: float = 16
-    targets: tuple[str, ...] = TARGETS
-    combine: str = "factors"
-    temperature: float = 1.0
-    lr: float = 1e-3
-    warmup: float = 0.05
-    weight_decay: float = 0.0
-    epochs: int = 5
-    batch_size: int = 64
-    token_budget: int = 8192
-    max_tokens: int = 1024
-    max_title_tokens: int = 32
-    checkpoint_every: int = 50
-    seed: int = 42
+    samples: int = option(1024, "Training events of the language model; the click-through model reads all of them.")
+    test_events: int | None = option(
+        None, "Number of test events that are predicted, drawn once for all seeds; None for all."
+    )
+    epochs: int = option(5, "Number of passes over the samples.")
+    learning_rate: float = option(1e-3, "Peak learning rate; cosine decay to zero after a linear warm-up.")
+    batch_size: int = option(64, "Samples per optimizer step.")
+    seed: int = option(42, "Seed of all random choices.")
+    positive_from: float = option(4.0, "Lowest rating that counts as a click.", CTR)
+    stars: float = option(5.0, "Highest rating of the scale.", CTR)
+    ctr_max_history: int = option(60, "Events of the history that the click-through model reads.", CTR)
+    ctr_retrieval: Retrieval = option(
+        "recent", "Which events those are: most recent, or most similar to the target.", CTR
+    )
+    max_history: int = option(10, "Number of events of the history in a prompt.", PROMPTS)
+    retrieval: Retrieval = option("similar", "Which events those are: most similar to the target, or recent.", PROMPTS)
+    max_tokens: int = option(
+        1024, "Maximum number of tokens of a prompt; the oldest events are dropped first.", PROMPTS
+    )
+    max_title_tokens: int = option(32, "Maximum number of tokens of a title.", PROMPTS)
+    num_meta_loras: int = option(8, "Number of meta-LoRAs that are mixed.", LORA)
+    r: int = option(8, "Rank of each meta-LoRA.", LORA)
+    lora_alpha: float = option(16.0, "Scale of a meta-LoRA's output, multiplied by 1 / r.", LORA)
+    target_modules: str = option("q_proj,v_proj", "Comma-separated names of the adapted layers.", LORA)
+    combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).", LORA)
+    temperature: float = option(1.0, "Temperature of the router's softmax; higher makes users more alike.", LORA)
+    weight_decay: float = option(0.0, "Weight decay of AdamW.", OPTIMIZATION)
+    warmup_ratio: float = option(0.05, "Fraction of the optimizer steps spent on the linear warm-up.", OPTIMIZATION)
+    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", OPTIMIZATION)
+    save_steps: int = option(50, "Optimizer steps between checkpoints.", OPTIMIZATION)
 
     def __post_init__(self) -> None:
-        positive = ("lr", "alpha", "temperature", "stars")
-        refuse_out_of_range(self, _AT_LEAST_ONE + _STEPS, ("weight_decay", "seed"), positive)
-        if not 0 <= self.warmup < 1:
-            raise LorarecError(f"option warmup must be in [0, 1), got {self.warmup}")
-        for name in ("id_retrieval", "retrieval"):
-            if getattr(self, name) not in RETRIEVALS:
-                raise LorarecError(f"option {name} must be similar or recent, got {getattr(self, name)}")
-
-    @classmethod
-    def build(cls, **options: Any) -> "PersonalizationConfig":
-        """The options given by name, defaults for the rest.
-
-        Raises:
-            LorarecError: a name is unknown or a value is out of range.
-        """
-        refuse_unknown(cls, options)
-        return cls(**options)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values by option name, as JSON keeps them."""
-        return asdict(self) | {"targets": list(self.targets)}
+        convert_options(self)
+        positive = ("learning_rate", "lora_alpha", "temperature", "stars")
+        refuse_out_of_range(self, _AT_LEAST_ONE, ("weight_decay", "seed"), positive)
+        if not 0 <= self.warmup_ratio < 1:
+            raise LorarecError(f"option warmup_ratio must be in [0, 1), got {self.warmup_ratio}")
 
 
+@document_options
 @dataclass(frozen=True)
 class UserRouterConfig:
-    """How the router over finished adapters is trained.
-
-    Attributes:
-        cases: validation cases, drawn at random; all where there are fewer.
-        held_out: share of them that decides which epoch is kept, and is not trained on.
-        epochs: at most so many passes over the others.
-        patience: epochs without a lower loss on the held-out cases after which it stops.
-        batch_size: cases per step.
-        lr: learning rate of AdamW.
-        weight_decay: of AdamW.
-        combine: `factors` or `deltas`.
-        positive_from: a rating of at least this is a click to the conventional recommender.
-        stars: the highest rating of the scale.
-        token_budget: tokens, padding included, in one forward pass.
-        seed: of everything random.
+    """Options of `train_user_router`.
 
     Raises:
-        LorarecError: an option out of range.
+        LorarecError: If a value is of the wrong type or out of range.
     """
 
-    cases: int = 1000
-    held_out: float = 0.25
-    epochs: int = 10
-    patience: int = 3
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    combine: str = "factors"
-    positive_from: float = 4.0
-    stars: float = 5.0
-    token_budget: int = 8192
-    seed: int = 42
+    cases: int = option(1000, "Number of validation cases, drawn at random; all where there are fewer.")
+    epochs: int = option(10, "Maximum number of passes over the cases that are not held out.")
+    learning_rate: float = option(2e-3, "Learning rate of AdamW.")
+    seed: int = option(42, "Seed of all random choices.")
+    held_out: float = option(0.25, "Fraction of the cases that early stopping is decided on.", OPTIMIZATION)
+    patience: int = option(
+        3, "Epochs without a lower loss on the held-out cases after which training stops.", OPTIMIZATION
+    )
+    batch_size: int = option(32, "Cases per optimizer step.", OPTIMIZATION)
+    weight_decay: float = option(0.01, "Weight decay of AdamW.", OPTIMIZATION)
+    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", OPTIMIZATION)
+    combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).", LORA)
+    positive_from: float = option(4.0, "Lowest rating that counts as a click to the click-through model.", CTR)
+    stars: float = option(5.0, "Highest rating of the scale.", CTR)
 
     def __post_init__(self) -> None:
+        convert_options(self)
         at_least_one = ("epochs", "patience", "batch_size", "token_budget")
-        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr", "stars"))
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("learning_rate", "stars"))
         if self.cases < 2:
             raise LorarecError(f"option cases must be at least 2, some to train on and some held out, got {self.cases}")
         if not 0 < self.held_out < 1:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, 
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
 from lorarec.io import PERSONALIZED, new_folder, refuse_existing, versions, write_json
+from lorarec.options import build_options
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.config import RETRIEVALS, PersonalizationConfig
@@ -120,7 +121,7 @@ def personalize(
         LorarecError: bad ratings or options, training, sample or test events labelled all alike, a recommender
             trained on other data, `out` exists, another run's checkpoints, or a loss that is not finite.
     """
-    chosen = PersonalizationConfig.build(**options)
+    chosen = build_options(PersonalizationConfig, options)
     out = Path(out)
     refuse_existing(out, overwrite, PERSONALIZED)
     for how in shared:
@@ -134,21 +135,21 @@ def personalize(
             raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
     given = given_recommender(crm, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
-    rows.append(_Row(PERSONAL, RECLORA, chosen.size, chosen.retrieval))
+    rows.append(_Row(PERSONAL, RECLORA, chosen.num_meta_loras, chosen.retrieval))
     record: dict[str, Any] = {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],
         "readout": "verdict",
         "crm": str(crm),
-        "options": chosen.as_dict() | {"template": CLICK},
+        "options": asdict(chosen) | {"template": CLICK},
     }
     stages = _Stages(out, record)
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
-            retrieved = embeddings if chosen.id_retrieval == "similar" else None
-            fitting = CTRConfig(max_history=chosen.id_history, seed=chosen.seed)
+            retrieved = embeddings if chosen.ctr_retrieval == "similar" else None
+            fitting = CTRConfig(max_history=chosen.ctr_max_history, seed=chosen.seed)
             fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
         recommender = CTRModel.load(stages.folder / CRM, log)
@@ -210,7 +211,13 @@ def _predict(
         personal = PersonalLora.load(done, backbone)
     else:
         torch.manual_seed(options.seed)
-        bank = meta_loras(backbone.model, row.size, options.rank, options.alpha, options.targets)
+        bank = meta_loras(
+            backbone.model,
+            row.size,
+            options.r,
+            options.lora_alpha,
+            [name.strip() for name in options.target_modules.split(",")],
+        )
         width = few.representation.shape[1]
         settings: dict[str, Any] = {"combine": options.combine, "temperature": options.temperature, "record": record}
         personal = PersonalLora(backbone, bank, width, **settings)

@@ -10,43 +10,51 @@ from transformers.pytorch_utils import Conv1D
 
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, StackedLayer, dimensions, linear_layers
-from lorarec.personal.config import TARGETS
 
 
 def meta_loras(
-    model: Any, size: int = 8, rank: int = 8, alpha: float = 16, targets: Sequence[str] = TARGETS
+    model: Any,
+    num_meta_loras: int = 8,
+    r: int = 8,
+    lora_alpha: float = 16,
+    target_modules: Sequence[str] = ("q_proj", "v_proj"),
 ) -> AdapterBank:
-    """A bank of K meta-LoRAs (RecLoRA, arXiv 2408.03533) in float32, each as PEFT starts one: A Kaiming (from torch's
-    generator), B zero.
+    """Make a bank of K meta-LoRAs (RecLoRA, arXiv 2408.03533) in float32, each initialized as PEFT does.
+
+    A is drawn by Kaiming's rule from torch's global generator, B is zero.
 
     Args:
-        model: a Hugging Face causal LM.
-        size: number K.
-        rank: of each.
-        alpha: the scale is alpha / rank.
-        targets: layers by the last part of their names.
+        model: Hugging Face causal LM.
+        num_meta_loras: Number K of meta-LoRAs.
+        r: Rank of each.
+        lora_alpha: Scale of each, multiplied by 1 / r.
+        target_modules: Last parts of the names of the adapted layers.
 
     Raises:
-        LorarecError: a size or rank below 1, an alpha that is not a positive number, or a target that no layer has.
+        LorarecError: If a number is out of range, or no layer has one of the names.
     """
-    if min(size, rank) < 1 or not 0 < alpha < math.inf:
-        raise LorarecError(f"meta-LoRAs need size and rank of at least 1 and alpha above 0: {size}, {rank}, {alpha:g}")
-    if not targets:
+    if min(num_meta_loras, r) < 1 or not 0 < lora_alpha < math.inf:
+        raise LorarecError(
+            "meta-LoRAs need num_meta_loras and r of at least 1 and lora_alpha above 0, "
+            f"got {num_meta_loras}, {r}, {lora_alpha:g}"
+        )
+    if not target_modules:
         raise LorarecError("meta-LoRAs need at least one layer to adapt")
     linear = linear_layers(model)
-    found = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in targets}
-    for target in targets:
+    found = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in target_modules}
+    for target in target_modules:
         if not any(name.rpartition(".")[2] == target for name in found):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise LorarecError(f"the backbone has no linear layer {target}: choose from {known}")
     layers = {}
     for name, layer in found.items():
         width, height = dimensions(layer) or (0, 0)
-        a = torch.empty(size, rank, width)
+        a = torch.empty(num_meta_loras, r, width)
         for each in a:
             nn.init.kaiming_uniform_(each, math.sqrt(5))
-        scale = torch.full((size,), alpha / rank)
-        layers[name] = StackedLayer(a, torch.zeros(size, height, rank), scale, (rank,) * size)
+        scale = torch.full((num_meta_loras,), lora_alpha / r)
+        layers[name] = StackedLayer(a, torch.zeros(num_meta_loras, height, r), scale, (r,) * num_meta_loras)
     transposed = any(isinstance(layer, Conv1D) for layer in found.values())
-    config = {"target_modules": list(targets), "fan_in_fan_out": transposed}
-    return AdapterBank(layers, size, config, tuple(f"meta-LoRA {number}" for number in range(1, size + 1)))
+    config = {"target_modules": list(target_modules), "fan_in_fan_out": transposed}
+    names = tuple(f"meta-LoRA {number}" for number in range(1, num_meta_loras + 1))
+    return AdapterBank(layers, num_meta_loras, config, names)

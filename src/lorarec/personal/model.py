@@ -13,10 +13,11 @@ from torch import nn
 
 from lorarec.backbone import Backbone
 from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
-from lorarec.lora import FACTORS, AdapterBank, evaluation_mode, frozen, inject, save_adapter, write_template
+from lorarec.lora import FACTORS, AdapterBank, frozen, inject, save_adapter, write_template
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 from lorarec.prompts import TemplateText
+from lorarec.scoring import evaluation_mode
 
 
 class PersonalLora(nn.Module):
@@ -31,9 +32,9 @@ class PersonalLora(nn.Module):
             scores = score_batch(backbone.model, examples, builder)
 
     Args:
-        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.from_folders`).
+        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
         width: size of the representations that the router reads: (batch, width) floats.
-        combine: `factors` or `deltas` (see `AdapterBank.merge`).
+        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: of the router's softmax; the paper's are 1 to 15.
         trainable: train the bank; without it the router alone learns who gets how much of each finished adapter.
         record: what else to keep in the JSON files of saved folders and exported adapters: readout, options, datasets.
@@ -113,7 +114,7 @@ class PersonalLora(nn.Module):
         listed = {name: w.tolist() for name, w in weights.items()}
         meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
         with new_folder(out, overwrite, ADAPTER) as folder:
-            save_adapter(bank.merge(weights, self.combine), folder, self.backbone.id, meta)
+            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, meta)
             write_template(folder, self.template)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:

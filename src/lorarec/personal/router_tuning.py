@@ -16,7 +16,7 @@ from lorarec.personal.router import Router
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.tuning import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch
+from lorarec.scoring import score_batch, training_mode
 from lorarec.training import listwise
 
 #: The constant mixtures tried keep this distance from the simplex's corners, where a softmax has no gradient.
@@ -71,26 +71,24 @@ def tune_router(
         LorarecError: the loss is not finite.
     """
     router = personal.router
-    personal.eval()
     constant, grid = _best_constant(personal, fitted, builder, options.token_budget)
     with torch.no_grad():
         router.out_weight.zero_()
         router.out_bias.copy_(constant.log().to(router.out_bias))
-    optimizer = torch.optim.AdamW(router.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(router.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     curve: list[dict[str, Any]] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, options)}]
     best, kept = _copied(router), 0
     for epoch in range(1, options.epochs + 1):
         order = np.random.default_rng([options.seed, epoch]).permutation(len(fitted))
         batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
-        personal.train()
         trained = 0.0
-        for batch in track(batches, f"Choosing, epoch {epoch}", progress):
-            told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
-            trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
-            torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)
-            optimizer.step()
-            optimizer.zero_grad()
-        personal.eval()
+        with training_mode(personal):
+            for batch in track(batches, f"Choosing, epoch {epoch}", progress):
+                told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
+                trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
+                torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)
+                optimizer.step()
+                optimizer.zero_grad()
         found = _mean_loss(personal, held_out, builder, options)
         if not np.isfinite(found):
             raise LorarecError(f"the loss is {found} after epoch {epoch}: lower lr")

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from lorarec.io import track
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_batches
+from lorarec.scoring import evaluation_mode, map_batches, score_batch
 
 
 @torch.no_grad()
@@ -24,7 +23,6 @@ def probabilities(
     """P(yes) of each row, (n,) float64: every row under its own mixture, or the router's mean one where it falls back.
 
     Args:
-        personal: in evaluation mode.
         builder: what built the prompts.
         token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
     """
@@ -50,21 +48,21 @@ def user_scores(
     """Scores of all branches, each prompt under its own mixture; one (branches,) float32 array per prompt.
 
     Args:
-        personal: in evaluation mode.
         weights: from places among the examples to their mixtures (layers, chosen, K).
         token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
     """
-    found = [np.empty(0, np.float32)] * len(examples)
-    batches = list(token_batches([example.length for example in examples], token_budget))
-    for batch in track(batches, "Scoring", progress):
+
+    def read(batch: list[int]) -> list[np.ndarray]:
         personal.set_weights(weights(batch).to(personal.backbone.model.device))
         scores = score_batch(personal.backbone.model, [examples[row] for row in batch], builder)
-        for row, values in zip(batch, scores, strict=True):
-            found[row] = values.float().cpu().numpy()
-    return found
+        return [each.float().cpu().numpy() for each in scores]
+
+    with evaluation_mode(personal):
+        return map_batches(read, [example.length for example in examples], token_budget, "Scoring", progress)
 
 
 @torch.no_grad()
 def keep_mean_weights(personal: PersonalLora, rows: EventRows) -> None:
-    """Let the router keep its mean weights over some rows; `personal` is in evaluation mode."""
-    personal.router.mean.copy_(personal(rows.representation).mean(1))
+    """Store the router's mean weights over some rows in the router."""
+    with evaluation_mode(personal):
+        personal.router.mean.copy_(personal(rows.representation).mean(1))

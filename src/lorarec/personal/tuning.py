@@ -15,7 +15,7 @@ from lorarec.personal.config import PersonalizationConfig
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_batches
+from lorarec.scoring import score_batch, token_batches, training_mode
 
 ORDER, DROPOUT = 1, 2  # independent random streams of one seed
 MAX_NORM = 1.0
@@ -47,10 +47,10 @@ def tune(
         LorarecError: the loss is not finite.
     """
     parameters = [parameter for parameter in personal.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
     per_epoch = -(-len(rows) // options.batch_size)
     steps = options.epochs * per_epoch
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup * steps), steps)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup_ratio * steps), steps)
     parts = {"personal": personal, "optimizer": optimizer, "schedule": schedule}
     loss = _restore(parts, state)
 
@@ -58,8 +58,7 @@ def tune(
         log_odds = torch.cat(scores)
         return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
 
-    personal.train()
-    with Progress(title, steps, schedule.last_epoch, progress) as shown:
+    with training_mode(personal), Progress(title, steps, schedule.last_epoch, progress) as shown:
         for step in range(schedule.last_epoch, steps):
             torch.manual_seed(_seed(options.seed, DROPOUT, step))
             batch = _batch(len(rows), step, per_epoch, options)
@@ -71,10 +70,9 @@ def tune(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if (step + 1) % options.checkpoint_every == 0:
+            if (step + 1) % options.save_steps == 0:
                 _keep(parts, loss, state)
             shown.update(step + 1, f"loss {loss:.3f}")
-    personal.eval()
     return loss
 
 
@@ -100,7 +98,7 @@ def add_gradient(
         personal.set_weights(personal(representation[rows]))
         scores = score_batch(personal.backbone.model, [examples[row] for row in rows], builder)
         loss = loss_of(scores, rows) / len(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     return total
 

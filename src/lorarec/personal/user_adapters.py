@@ -14,6 +14,7 @@ from lorarec.io import read_json
 from lorarec.personal.fallback import falls_back
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.saved import SETTINGS
+from lorarec.scoring import evaluation_mode
 
 PERSONAL, USERS = "personal", "users.parquet"
 REPRESENTATION = "representation"
@@ -60,7 +61,8 @@ def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
     known = users[REPRESENTATION].is_not_null().to_numpy()
     if known.any():
         found = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
-        weights[torch.from_numpy(known)] = personal(found).transpose(0, 1)
+        with evaluation_mode(personal):
+            weights[torch.from_numpy(known)] = personal(found).transpose(0, 1)
     return weights.cpu().numpy()
 
 

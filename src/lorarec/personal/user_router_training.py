@@ -10,7 +10,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.data import USER, Dataset, Split
-from lorarec.errors import LorarecError, refuse_unknown
+from lorarec.errors import LorarecError
 from lorarec.io import CHOSEN, new_folder, refuse_existing, versions, write_json
 from lorarec.lora import (
     AdapterBank,
@@ -22,6 +22,7 @@ from lorarec.lora import (
     sources_of,
     write_template,
 )
+from lorarec.options import build_options
 from lorarec.personal.config import TITLES, UserRouterConfig
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.router_tuning import RouterCases, tune_router
@@ -84,8 +85,7 @@ def train_user_router(
         LorarecError: bad options, adapters that are unusable or were trained on different prompts, a dataset without
             ratings or validation cases, `out` exists, or a loss that is not finite.
     """
-    refuse_unknown(UserRouterConfig, options)
-    chosen = UserRouterConfig(**options)
+    chosen = build_options(UserRouterConfig, options)
     out = Path(out)
     refuse_existing(out, overwrite, CHOSEN)
     if len(adapters) < 2:
@@ -126,8 +126,7 @@ def train_user_router(
             personal.save(folder / PERSONAL)
         users = users.with_columns(pl.Series(WEIGHTS, weights.mean(1)))
         users.write_parquet(folder / USERS)
-        given = {"method": "fixed", "combine": chosen.combine, "weights": trace["constant"]}
-        mix(backbone, adapters, out=folder / CONSTANT, **given)
+        mix(backbone, read, folder / CONSTANT, method="fixed", combine=chosen.combine, weights=trace["constant"])
         if recommender is not None:
             recommender.save(folder / CRM)
         if known.vectors is not None:

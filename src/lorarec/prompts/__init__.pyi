@@ -3,6 +3,12 @@ from .builder import PromptBuilder as PromptBuilder
 from .click_prompts import click_examples as click_examples
 from .click_prompts import genres as genres
 from .click_prompts import profiles as profiles
+from .config import EVIDENCE_HELP as EVIDENCE_HELP
+from .config import PROMPTS as PROMPTS
+from .config import READOUTS as READOUTS
+from .config import PromptConfig as PromptConfig
+from .config import Readout as Readout
+from .config import TemplateText as TemplateText
 from .display import ShownToken as ShownToken
 from .display import show_text as show_text
 from .display import show_tokens as show_tokens
@@ -12,8 +18,7 @@ from .split_prompts import case_examples as case_examples
 from .split_prompts import true_places as true_places
 from .templating import BUNDLED as BUNDLED
 from .templating import CLICK as CLICK
-from .templating import READOUTS as READOUTS
+from .templating import LATEST as LATEST
 from .templating import REASON as REASON
 from .templating import Template as Template
-from .templating import TemplateText as TemplateText
 from .templating import read_template as read_template

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
 from lorarec.prompts.chat import name_of
+from lorarec.prompts.config import TemplateText
 from lorarec.prompts.encode import Place, TextEncoder
-from lorarec.prompts.templating import REASON, Literal, Piece, Plain, Template, TemplateText, Title
+from lorarec.prompts.templating import REASON, Literal, Piece, Plain, Template, Title
 
 #: `yes_no` of prompts that ask for neither.
 NO_ANSWERS = (-1, -1)

@@ -76,7 +76,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversation: list[dict[str, Any
         try:
             template = tokenizer.get_chat_template()
             text = tokenizer.apply_chat_template(
-                turns,  # type: ignore[arg-type]
+                turns,
                 chat_template=_fixed_date() + template,
                 tokenize=False,
                 add_generation_prompt=generate,

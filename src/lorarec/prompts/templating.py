@@ -10,7 +10,7 @@ title has the same token ids wherever it stands, and is encoded once however oft
 
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -22,14 +22,19 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
 from lorarec.prompts.chat import chat_frame
+from lorarec.prompts.config import READOUTS, TemplateText
 from lorarec.prompts.sandbox import SOURCE_LIMIT, LimitedTemplate
 
-READOUTS = ("verdict", "likelihood")
 #: The bundled template of clicks: profile, history with stars, one title; read as a verdict.
 CLICK = "click"
 #: The bundled template that asks a chat model why a title is recommended; what comes after it is generated.
 REASON = "reason"
-BUNDLED = (*READOUTS, CLICK, REASON)
+#: The latest version of each bundled template that adapters are trained with. The text of a version never changes,
+#: since an adapter must be prompted as it was in training.
+LATEST = {"verdict": "verdict-v1", "likelihood": "likelihood-v1", CLICK: "click-v1"}
+#: All versions of the bundled templates.
+VERSIONED = ("verdict-v1", "likelihood-v1", "click-v1")
+BUNDLED = (*LATEST, *VERSIONED, REASON)
 
 #: Makes marks that no text of a dataset can contain, since it is drawn anew in every process. Its letters are of both
 #: cases, so that filters which change the case of a title are noticed.
@@ -76,35 +81,30 @@ class Pieces:
     answer: str = ""
 
 
-@dataclass(frozen=True)
-class TemplateText:
-    """The text of a custom template; two with the same text are equal.
+def read_template(template: str | Path | TemplateText) -> str | TemplateText:
+    """Read the template that an option names.
 
-    Attributes:
-        name: its name in messages.
-        text: its Jinja2 source.
-    """
+    Args:
+        template: Path of a Jinja2 file, name of a bundled template, or a text, which is returned as it is.
 
-    name: str = field(compare=False)
-    text: str
-
-
-def read_template(path: str | Path) -> str | TemplateText:
-    """Read a template for `Template`: the content of a file, or the name of a bundled template as it is.
+    Returns:
+        The text of a file, or the versioned name of a bundled template.
 
     Raises:
-        LorarecError: the file is missing, unreadable, no UTF-8 text, or too long.
+        LorarecError: If the file is missing, unreadable, not UTF-8 text, or too long.
     """
-    if str(path) in BUNDLED:
-        return str(path)
+    if isinstance(template, TemplateText):
+        return template
+    if str(template) in BUNDLED:
+        return LATEST.get(str(template), str(template))
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(template, encoding="utf-8") as stream:
             text = stream.read(SOURCE_LIMIT + 1)
     except OSError as error:
-        raise LorarecError(f"template {path} cannot be read: {error.strerror}") from error
+        raise LorarecError(f"template {template} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise LorarecError(f"template {path} cannot be read: it is not UTF-8 text") from error
-    return TemplateText(str(path), text)
+        raise LorarecError(f"template {template} cannot be read: it is not UTF-8 text") from error
+    return TemplateText(str(template), text)
 
 
 class Template:
@@ -127,7 +127,7 @@ class Template:
         if readout not in READOUTS:
             raise LorarecError(f"unknown readout {readout!r}: choose one of {', '.join(READOUTS)}")
         self.readout = readout
-        template = path if isinstance(path, TemplateText) else read_template(path or readout)
+        template = read_template(path or readout)
         self.name = template.name if isinstance(template, TemplateText) else template
         self.chat = chat
         self._frame = None if chat is None else chat_frame(chat)

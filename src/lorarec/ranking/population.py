@@ -41,7 +41,7 @@ class PopulationConfig:
     Attributes:
         adapter: a PEFT folder; None for the backbone alone.
         index: made by `lorarec index`; None for a light one, made on the spot.
-        top, pool: see `lorarec.ranking.recommend`.
+        top_k, pool: see `lorarec.ranking.recommend`.
     """
 
     dataset: Path
@@ -52,7 +52,7 @@ class PopulationConfig:
     device: str | None = None
     quantization: str | None = None
     trust_remote_code: bool = False
-    top: int = 10
+    top_k: int = 10
     pool: int = 100
 
 
@@ -82,7 +82,7 @@ class PopulationScorer:
             "dtype": str(backbone.model.dtype).removeprefix("torch."),
             "quantization": job.quantization,
             "index": self._index.record.get("fingerprint"),
-            "top": job.top,
+            "top": job.top_k,
             "pool": job.pool,
             "columns": list(SCHEMA),
         }
@@ -101,7 +101,7 @@ class PopulationScorer:
         users, job = asked[USER].to_list(), self._job
         histories = asked[HISTORY].to_list()
         found = recommend_each(
-            self._ranker, self._index, self._titles, users, histories, job.top, job.pool, evidence=self._evidence
+            self._ranker, self._index, self._titles, users, histories, job.top_k, job.pool, evidence=self._evidence
         )
         columns = {name: [[getattr(item, one) for item in items] for items in found] for name, one in LISTS.items()}
         return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)

@@ -70,14 +70,14 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something else, before models are loaded.
 
     Raises:
-        LorarecError: it is not empty and was not begun by `score_population`, or holds other files beside its parts
+        LorarecError: it is not empty and was not begun by `recommend_to_folder`, or holds other files beside its parts
             and is to be overwritten.
     """
     if overwrite or not (out / RECORD).is_file():
         refuse_existing(out, overwrite, RANKING)
 
 
-def score_population(
+def recommend_to_folder(
     engine: Executor,
     users: Sequence[str],
     out: str | Path,
@@ -124,7 +124,7 @@ def score_population(
 
 
 def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
-    """Make the parts that are missing in a folder; return the counts of `score_population`."""
+    """Make the parts that are missing in a folder; return the counts of `recommend_to_folder`."""
     users = sum(len(part.users) for part in parts)
     with disk_errors(out.parent):
         out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, 
         if lost := missing(parts, out):
             raise LorarecError(
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
-                "if workers run on other machines, --out must be a folder that all of them share"
+                "if workers run on other machines, out must be a folder that all of them share"
             )
         remove_leftovers_inside(out)  # of workers that were killed
         write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
@@ -161,9 +161,11 @@ def _begin(out: Path, record: dict[str, Any]) -> None:
     begun = read_json(out / RECORD)
     begun = begun.get("made_of") if isinstance(begun, dict) else None
     if not isinstance(begun, dict):
-        raise LorarecError(f"{out / RECORD} does not say what {out} was made of: pass --overwrite")
+        raise LorarecError(f"{out / RECORD} does not say what {out} was made from: pass overwrite=True")
     other = [
         f"{name} ({begun.get(name)}, not {now})" for name, now in record["made_of"].items() if begun.get(name) != now
     ]
     if other:
-        raise LorarecError(f"{out} was begun with another {', '.join(other)}: choose another --out or pass --overwrite")
+        raise LorarecError(
+            f"{out} was begun with another {', '.join(other)}: choose another folder or pass overwrite=True"
+        )

@@ -1,6 +1,7 @@
-"""Ranker: a backbone, an adapter folded into it, and scores for candidates."""
+"""`Ranker` scores and orders candidates with a backbone and an adapter that is merged into its weights."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,40 +13,75 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.io import track
-from lorarec.lora import Adapter, check_backbone, merge, prompt_settings, read_adapter
+from lorarec.lora import Adapter, AdapterLike, merge, prompt_settings, read_adapter
 from lorarec.prompts import Example, PromptBuilder, case_examples
 from lorarec.ranking.generation import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
-from lorarec.scoring import score
+from lorarec.scoring import posterior, score
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate in the order of a ranker.
+
+    Attributes:
+        index: The candidate's index in the list that was ranked.
+        title: The candidate's title.
+        score: The log-odds of yes against no (readout `verdict`) or the log-probability of the title (`likelihood`).
+        probability: The candidate's share of the posterior, the softmax of the scores over the candidates.
+
+    Example:
+        >>> from lorarec import Backbone, Ranker
+        >>> best = Ranker(Backbone.load("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
+        >>> best.title == ["Heat", "Antz"][best.index]
+        True
+    """
+
+    index: int
+    title: str
+    score: float
+    probability: float
 
 
 class Ranker:
-    """Scores candidates for prompts or histories, all candidates of a prompt in one pass.
+    """Scores and orders candidates; all candidates of a prompt are scored in one pass.
 
-    The adapter is folded into the backbone's weights, so it costs nothing per request; `close` (or leaving a `with`
-    block) puts the backbone's own weights back. One backbone serves one open Ranker at a time.
+    The adapter is merged into the backbone's weights, so it costs nothing per request. `close`, or the end of a `with`
+    block, restores the backbone's own weights. A backbone can be used by one open ranker at a time.
 
     Args:
-        adapter: a PEFT folder, an `Adapter`, or None for the backbone alone.
-        readout: `verdict` or `likelihood`; what the adapter was trained with when None (`verdict` without adapter).
-        template: a Jinja2 file in place of the bundled one; the adapter's own when None.
-        max_tokens: the longest prompt plus branch.
-        max_title_tokens: titles are cut to this many tokens.
-        max_history: the latest items of a history that the prompt shows.
-        token_budget: padded tokens per forward pass: bounds memory, does not change results.
-        engine: vLLM with this backbone in it; it scores, and `backbone` stays as it is. torch when None.
+        backbone: The language model.
+        adapter: An `Adapter`, such as `mix` returns, or the path of a PEFT folder; None for the backbone alone.
+        readout: `verdict` or `likelihood`; if None, the readout that the adapter was trained with, or else `verdict`.
+        template: The path of a Jinja2 template; if None, the template that the adapter was trained with.
+        max_tokens: The maximal number of tokens of a prompt with one candidate.
+        max_title_tokens: The maximal number of tokens of a title; longer titles are truncated.
+        max_history: The number of items of a history that are read, the latest ones.
+        token_budget: The maximal number of tokens in one forward pass, padding included. It bounds the memory and does
+            not change the results.
+        engine: A vLLM engine that runs the same backbone; None for PyTorch.
 
     Attributes:
-        evidence: whether the adapter was trained to read notes about candidates (see `lorarec.data.Cooccurrence`).
+        evidence: Whether the adapter was trained with co-occurrence words (see `lorarec.data.Cooccurrence`).
 
     Raises:
-        LorarecError: the adapter is unusable or of another backbone, or the readout is unknown.
+        LorarecError: The adapter cannot be read or belongs to another backbone, or the readout is unknown.
+
+    Example:
+        >>> from lorarec import Backbone, Ranker
+        >>> backbone = Backbone.load("embedded")
+        >>> with Ranker(backbone, "adapters/shop") as ranker:
+        ...     ranked = ranker.rank(["Toy Story", "Antz"], ["A Bug's Life", "Heat", "Shrek"], top_k=2)
+        >>> len(ranked)
+        2
+        >>> ranked[0].score >= ranked[1].score
+        True
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        adapter: str | Path | Adapter | None = None,
+        adapter: AdapterLike | None = None,
         readout: str | None = None,
         template: str | Path | None = None,
         max_tokens: int | None = None,
@@ -56,11 +92,8 @@ class Ranker:
     ) -> None:
         self.backbone = backbone
         self.engine = engine
-        self._folded = None
-        chosen = None
-        if adapter is not None:
-            chosen = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
-            check_backbone(chosen, backbone)
+        self._merged = None
+        chosen = None if adapter is None else read_adapter(adapter, backbone)
         trained = prompt_settings(chosen)
         self.max_history = max_history or trained["max_history"]
         self.evidence = bool(trained["evidence"])
@@ -74,24 +107,46 @@ class Ranker:
         )
         self._adapter = chosen
         if chosen is not None and engine is None:
-            self._folded = merge(backbone.model, chosen)
+            self._merged = merge(backbone.model, chosen)
 
     @property
     def readout(self) -> str:
         """`verdict` or `likelihood`."""
         return self.builder.readout
 
-    def score(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """Score candidate titles for prompts written out in full, up to where a candidate's title begins.
+    def rank(self, history: Sequence[str], candidates: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+        """Order candidate titles for one history.
 
-        Prompts are plain text, as titles are: what spells a control token is none. With a backbone that has a chat
-        template they are the text of the user's message.
+        An adapter that reads co-occurrence words finds none here, since titles alone do not say what other users chose.
+        `score_cases` and `lorarec.recommend` take items of a dataset and provide them.
+
+        Args:
+            history: The titles that the user has chosen, oldest first.
+            candidates: The titles to rank.
+            top_k: The number of candidates to return; None for all.
 
         Returns:
-            One (candidates,) float32 array per prompt: log-probabilities (`likelihood`) or log-odds (`verdict`).
+            The candidates, best first; candidates with equal scores stay in the order given.
 
         Raises:
-            LorarecError: unequal lengths, no candidates, or a prompt that is too long.
+            LorarecError: There are no candidates, a title is empty, `top_k` is below 1, or the prompt is too long.
+        """
+        return best_first(self.score_titles([history], [candidates])[0], candidates, top_k)
+
+    def score_prompts(self, prompts: Sequence[str], candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Score candidate titles for prompts that are written out in full.
+
+        Args:
+            prompts: Texts that end where a candidate's title begins. They are encoded as plain text, like titles, so
+                the spelling of a control token has no effect. If the backbone has a chat template, a prompt is the
+                text of the user's message.
+            candidates: The titles to score for each prompt.
+
+        Returns:
+            One (candidates,) float32 array per prompt: log-odds (`verdict`) or log-probabilities (`likelihood`).
+
+        Raises:
+            LorarecError: The numbers of prompts and candidate sets differ, a set is empty, or a prompt is too long.
         """
         _same_length(prompts, candidates)
         pairs = zip(prompts, candidates, strict=True)
@@ -100,7 +155,19 @@ class Ranker:
     def score_titles(
         self, histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]], progress: bool = False
     ) -> list[np.ndarray]:
-        """Score candidate titles for histories of titles, oldest first; returns and raises as `score` does."""
+        """Score candidate titles for histories of titles.
+
+        Args:
+            histories: The titles that each user has chosen, oldest first.
+            candidates: The titles to score for each history.
+            progress: Whether to show the progress on standard error.
+
+        Returns:
+            One (candidates,) float32 array per history, as `score_prompts` returns it.
+
+        Raises:
+            LorarecError: As for `score_prompts`.
+        """
         _same_length(histories, candidates)
         pairs = zip(histories, candidates, strict=True)
         examples = [self.builder.example(history[-self.max_history :], titles) for history, titles in pairs]
@@ -109,50 +176,75 @@ class Ranker:
     def score_cases(
         self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None, progress: bool = False
     ) -> list[np.ndarray]:
-        """Score rows of ids, one (candidates,) float32 array per row; arguments and errors as for `examples`."""
+        """Score the candidates of rows of item ids.
+
+        Args:
+            cases: The rows; see `examples`.
+            titles: Item id -> title.
+            evidence: Co-occurrence counts; see `examples`.
+            progress: Whether to show the progress on standard error.
+
+        Returns:
+            One (candidates,) float32 array per row, as `score_prompts` returns it.
+
+        Raises:
+            LorarecError: As for `examples`.
+        """
         return self.score_examples(self.examples(cases, titles, evidence), progress)
 
     def examples(
         self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None
     ) -> list[Example]:
-        """Prompts with their branches of rows of ids.
+        """Build the prompts of rows of item ids, with the candidates as branches.
 
         Args:
-            cases: user_id, history and candidates.
-            titles: item id -> title.
-            evidence: of the training histories; told only where the adapter was trained to read it.
+            cases: A frame with the columns `user_id`, `history` and `candidates` (item ids).
+            titles: Item id -> title.
+            evidence: The co-occurrence counts of the training histories; needed if the adapter reads them.
 
         Raises:
-            LorarecError: the adapter reads evidence and there is none, or a prompt that is too long.
+            LorarecError: The adapter reads evidence and there is none, or a prompt is too long.
         """
         if self.evidence and evidence is None:
             raise LorarecError("this adapter reads evidence of other users: give it, or train with evidence off")
-        told = evidence if self.evidence else None
-        return case_examples(cases, titles, self.builder, self.max_history, told)
+        return case_examples(cases, titles, self.builder, self.max_history, evidence if self.evidence else None)
 
-    def write(
+    def generate(
         self, examples: Sequence[Example], count: int = 5, constrained: bool = False, progress: bool = False
     ) -> list[list[int | None]]:
-        """Let the model write a list of titles for every example; see `generate_titles`."""
+        """Generate a ranked list of titles for every example, as the paper does (MoLoRec, arXiv 2502.08271).
+
+        Args:
+            examples: Prompts that `examples` built with the readout `likelihood`.
+            count: The number of titles in a list.
+            constrained: Whether only candidates that are not listed yet can be generated.
+            progress: Whether to show the progress on standard error.
+
+        Returns:
+            For every title of every list the index of the candidate that it equals, or None.
+
+        Raises:
+            LorarecError: The readout is not `likelihood`.
+        """
         if self.engine is not None:
-            return self.engine.write(examples, self.builder, self._adapters(examples), count, constrained, progress)
-        shown = track(examples, "Writing", progress)
+            return self.engine.generate(examples, self.builder, self._adapters(examples), count, constrained, progress)
+        shown = track(examples, "Generating", progress)
         return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in shown]
 
     def _adapters(self, examples: Sequence[Example]) -> list[Adapter | None]:
         return [self._adapter] * len(examples)
 
     def score_examples(self, examples: Sequence[Example], progress: bool = False) -> list[np.ndarray]:
-        """Score what `examples` made; returns as `score` does."""
+        """Score prompts that `examples` built; the result is that of `score_prompts`."""
         if self.engine is not None:
             return self.engine.score(examples, self.builder, self._adapters(examples), progress)
         return score(self.backbone.model, examples, self.builder, self.token_budget, progress)
 
     def close(self) -> None:
-        """Put the backbone's own weights back."""
-        if self._folded is not None:
-            self._folded.undo()
-            self._folded = None
+        """Restore the backbone's own weights."""
+        if self._merged is not None:
+            self._merged.unmerge()
+            self._merged = None
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +253,19 @@ class Ranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def best_first(scores: np.ndarray, titles: Sequence[str], top_k: int | None = None) -> list[Ranked]:
+    """Order candidates by their scores (candidates,); equal scores stay in the order given.
+
+    Raises:
+        LorarecError: `top_k` is below 1.
+    """
+    if top_k is not None and top_k < 1:
+        raise LorarecError(f"top_k must be at least 1, got {top_k}")
+    probabilities = posterior(scores)
+    order = np.argsort(-scores, kind="stable")[:top_k].tolist()
+    return [Ranked(i, titles[i], float(scores[i]), float(probabilities[i])) for i in order]
 
 
 def _same_length(prompts: Sequence[Any], candidates: Sequence[Any]) -> None:

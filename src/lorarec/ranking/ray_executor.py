@@ -101,7 +101,7 @@ def _in_one_line() -> Iterator[None]:
     except ExecutionTimeoutError as error:
         raise LorarecError(
             "no worker has finished a part for half an hour: give workers more memory, or make parts smaller "
-            "(--part-size); the parts that are done are kept"
+            "(part_size); the parts that are done are kept"
         ) from error
     except RayError as error:
         raise LorarecError(

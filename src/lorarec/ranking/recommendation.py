@@ -1,4 +1,4 @@
-"""Recommendation over a whole catalogue: the index proposes candidates, the ranker orders them."""
+"""Recommendation from a whole catalogue: an index proposes candidates and a ranker orders them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,25 +9,27 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of, history_of
 from lorarec.errors import LorarecError
-from lorarec.ranking.ranker import Ranker
+from lorarec.ranking.ranker import Ranked, Ranker, best_first
 from lorarec.retrieval import Index, Proposal
 from lorarec.scoring import posterior
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item.
+    """A recommended item.
 
     Attributes:
-        score: the ranker's score plus `log_prior`, by which items are ordered. It is the logarithm of a posterior up to
-            a constant that is the same for all items of the pool, so scores of different pools cannot be compared.
-        log_odds: the ranker's score with the readout `verdict`, the log-odds of yes against no; otherwise None.
-        log_likelihood: the ranker's score with the readout `likelihood`, the log-probability of the title given the
+        item_id: The item's id.
+        title: The item's title.
+        score: The ranker's score plus `log_prior`; items are ordered by it. It is the logarithm of a posterior up to a
+            constant that is the same for all items of the pool, so scores of different pools cannot be compared.
+        log_odds: The ranker's score with the readout `verdict`, the log-odds of yes against no; otherwise None.
+        log_likelihood: The ranker's score with the readout `likelihood`, the log-probability of the title given the
             prompt; otherwise None.
-        log_prior: the item's prior from its place in the index's order, see the function `log_prior`.
-        probability: its share of the posterior over the candidate pool, the softmax of the pool's scores.
-        source: what ranked it highest, see `lorarec.retrieval.Proposal`.
-        because: titles of the history that the proposal rests on, strongest first.
+        log_prior: The item's prior from its place in the index's order; see the function `log_prior`.
+        probability: The item's share of the posterior over the candidate pool, the softmax of the pool's scores.
+        source: The name of the source that ranked the item highest; see `lorarec.retrieval.Proposal`.
+        because: The titles of the history that the proposal is based on, strongest first.
     """
 
     item_id: str
@@ -41,11 +43,48 @@ class Recommendation:
     because: list[str]
 
 
+def rank_items(
+    ranker: Ranker,
+    dataset: Dataset,
+    items: Sequence[str],
+    *,
+    user: str | None = None,
+    history: Sequence[str] | None = None,
+    top_k: int | None = None,
+) -> list[Ranked]:
+    """Order given items of a dataset for a user or a history; `Ranker.rank` does the same for titles.
+
+    Args:
+        ranker: The ranker.
+        dataset: The dataset; its interactions provide the co-occurrence words for an adapter that reads them.
+        items: The item ids to rank.
+        user: A user id of the dataset; the user's own choices are left out of the co-occurrence counts.
+        history: Item ids, oldest first; if None, the user's history in the dataset.
+        top_k: The number of items to return; None for all.
+
+    Returns:
+        The items, best first; `Ranked.index` is the place in `items`.
+
+    Raises:
+        LorarecError: Neither a user nor a history is given, or the dataset does not have the user or an item.
+    """
+    if user is None and history is None:
+        raise LorarecError("rank_items needs a user of the dataset or a history of item ids")
+    past = list(history_of(dataset, user) if history is None and user is not None else history or ())
+    unknown = [item for item in (*past, *items) if item not in dataset.titles]
+    if unknown:
+        known = next(iter(dataset.titles))
+        raise LorarecError(f"item {unknown[0]!r} is not in dataset {dataset.name}: its items are like {known}")
+    cases = _cases([user or ""], [past], [items])
+    scores = ranker.score_cases(cases, dataset.titles, whole_evidence(dataset) if ranker.evidence else None)[0]
+    return best_first(scores, [dataset.titles[item] for item in items], top_k)
+
+
 def recommend(
     ranker: Ranker,
     dataset: Dataset,
     user: str,
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     index: Index | None = None,
     allow: Collection[str] | None = None,
@@ -53,25 +92,73 @@ def recommend(
 ) -> list[Recommendation]:
     """Recommend items that a user of a dataset has not interacted with yet.
 
+    The index proposes a pool of candidates out of the whole catalogue, and the ranker orders them.
+
     Args:
-        user: a user id of the dataset.
-        index: of the dataset; made on the spot, without a next-item model, when None.
-        top, pool, allow, deny: see `recommend_next`.
+        ranker: The ranker.
+        dataset: The dataset.
+        user: A user id of the dataset.
+        top_k: The number of items to recommend.
+        pool: The number of candidates that the index proposes to the ranker.
+        index: The dataset's index; if None, one without a next-item model is built for this call.
+        allow: The ids of the only items that may be recommended; None for all.
+        deny: The ids of items that must not be recommended.
+
+    Returns:
+        At most `top_k` recommendations, best first.
 
     Raises:
-        LorarecError: an unknown user, nothing left to recommend, or a readout that lists its candidates in the prompt
-            with too large a pool.
+        LorarecError: The user is unknown, nothing is left to recommend, or the pool does not fit into a prompt that
+            lists its candidates.
+
+    Example:
+        >>> from lorarec import Backbone, Dataset, Ranker, recommend
+        >>> shop = Dataset.load("data/shop")
+        >>> user = shop.interactions["user_id"][0]
+        >>> with Ranker(Backbone.load("embedded"), "adapters/shop") as ranker:
+        ...     items = recommend(ranker, shop, user, top_k=3, pool=10)
+        >>> len(items)
+        3
+        >>> items[0].score >= items[1].score
+        True
     """
-    history = history_of(dataset, user)
-    index = index or Index.build(dataset)
+    return recommend_users(ranker, dataset, [user], top_k, pool, index, allow, deny)[user]
+
+
+def recommend_users(
+    ranker: Ranker,
+    dataset: Dataset,
+    users: Sequence[str],
+    top_k: int = 10,
+    pool: int = 100,
+    index: Index | None = None,
+    allow: Collection[str] | None = None,
+    deny: Collection[str] = (),
+) -> dict[str, list[Recommendation]]:
+    """Recommend items to several users of a dataset; `recommend_to_folder` does so for a whole population.
+
+    Args:
+        ranker, dataset, top_k, pool, index, allow, deny: As for `recommend`.
+        users: User ids of the dataset.
+
+    Returns:
+        User id -> at most `top_k` recommendations, best first.
+
+    Raises:
+        LorarecError: As for `recommend`.
+    """
+    histories = [history_of(dataset, user) for user in users]
+    index = Index.build(dataset) if index is None else index
     evidence = whole_evidence(dataset) if ranker.evidence else None
-    found = recommend_next(ranker, index, dataset.titles, history, top, pool, allow, deny, user, evidence)
-    if not found:
-        raise LorarecError(
-            f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied or "
-            "not allowed"
-        )
-    return found
+    blocked = index.blocked(allow, deny)
+    found = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
+    for user, items in zip(users, found, strict=True):
+        if not items:
+            raise LorarecError(
+                f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied "
+                "or not allowed"
+            )
+    return dict(zip(users, found, strict=True))
 
 
 def recommend_next(
@@ -79,33 +166,34 @@ def recommend_next(
     index: Index,
     titles: dict[str, str],
     history: Sequence[str],
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     allow: Collection[str] | None = None,
     deny: Collection[str] = (),
     user: str = "",
     evidence: Cooccurrence | None = None,
 ) -> list[Recommendation]:
-    """Recommend items for any history, whoever's it is.
+    """Recommend items for any history of item ids.
 
     Args:
-        titles: item id -> title, of the index's catalogue.
-        history: item ids in time order; may be empty, and those that the catalogue does not know are passed over.
-        top: how many.
-        pool: candidates that the index hands to the ranker.
-        allow, deny: the only items that may be recommended, and those that must not; see `Index.blocked`.
-        user: whose own choices the evidence leaves out.
-        evidence: for an adapter that reads it.
+        ranker: The ranker.
+        index: The index that proposes candidates.
+        titles: Item id -> title, for all items of the index's catalogue.
+        history: Item ids, oldest first; it may be empty, and ids that are not in the catalogue are ignored.
+        top_k, pool, allow, deny: As for `recommend`.
+        user: The id of the user whose own choices are left out of the co-occurrence counts.
+        evidence: The co-occurrence counts, for an adapter that reads them.
 
     Returns:
-        At most `top` recommendations, best first; none where everything is in the history, denied or not allowed.
+        At most `top_k` recommendations, best first; an empty list if all items are in the history, denied or not
+        allowed.
 
     Raises:
-        LorarecError: the adapter reads evidence and there is none, or a readout that lists its candidates in the prompt
-            with too large a pool.
+        LorarecError: The adapter reads evidence and there is none, or the pool does not fit into a prompt that lists
+            its candidates.
     """
     blocked = index.blocked(allow, deny)
-    return recommend_each(ranker, index, titles, [user], [history], top, pool, blocked, evidence)[0]
+    return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence)[0]
 
 
 def recommend_each(
@@ -114,45 +202,50 @@ def recommend_each(
     titles: dict[str, str],
     users: Sequence[str],
     histories: Sequence[Sequence[str]],
-    top: int = 10,
+    top_k: int = 10,
     pool: int = 100,
     blocked: np.ndarray | None = None,
     evidence: Cooccurrence | None = None,
 ) -> list[list[Recommendation]]:
-    """Recommend items for many histories, which share the ranker's passes.
+    """Recommend items for many histories, which are scored in common batches.
 
     Args:
-        users: whose history each is; see `recommend_next`, as for all but `blocked`.
-        blocked: what must not be recommended to anyone, see `Index.blocked`.
+        ranker, index, titles, top_k, pool, evidence: As for `recommend_next`.
+        users: The user id of each history.
+        histories: Item ids of each user, oldest first.
+        blocked: The items that must not be recommended to anyone; see `Index.blocked`.
 
     Returns:
-        One list for each history, as `recommend_next` gives it.
+        One list for each history, as `recommend_next` returns it.
 
     Raises:
-        LorarecError: as `recommend_next`.
+        LorarecError: As for `recommend_next`.
     """
     known = [[item for item in history if item in titles] for history in histories]
     pools = [index.propose(history, pool, blocked) for history in known]
-    asked = [row for row, proposals in enumerate(pools) if proposals]
-    cases = pl.DataFrame(
-        {
-            USER: [users[row] for row in asked],
-            HISTORY: [known[row] for row in asked],
-            CANDIDATES: [[proposal.item_id for proposal in pools[row]] for row in asked],
-        },
+    rows = [row for row, proposals in enumerate(pools) if proposals]
+    candidates = [[proposal.item_id for proposal in pools[row]] for row in rows]
+    cases = _cases([users[row] for row in rows], [known[row] for row in rows], candidates)
+    found: list[list[Recommendation]] = [[] for _ in users]
+    for row, scores in zip(rows, ranker.score_cases(cases, titles, evidence), strict=True):
+        found[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
+    return found
+
+
+def _cases(
+    users: Sequence[str], histories: Sequence[Sequence[str]], candidates: Sequence[Sequence[str]]
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {USER: users, HISTORY: histories, CANDIDATES: candidates},
         schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
     )
-    found: list[list[Recommendation]] = [[] for _ in users]
-    for row, scores in zip(asked, ranker.score_cases(cases, titles, evidence), strict=True):
-        found[row] = _best(pools[row], scores, ranker.readout, titles, top)
-    return found
 
 
 def log_prior(count: int) -> np.ndarray:
     """Return the logarithm of the prior of the index's first `count` proposals, (count,) float32, up to a constant.
 
-    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to tell the right item from random
-    ones, most of which are unlikely; in a pool all items are likely, and the order of the index says how likely.
+    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to distinguish the right item from
+    random ones, most of which are unlikely; in a pool all items are likely, and the index's order says how likely.
     """
     return -np.log1p(np.arange(count, dtype=np.float32))
 
@@ -181,7 +274,7 @@ def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
 
 
 def _best(
-    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top: int
+    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top_k: int
 ) -> list[Recommendation]:
     prior = log_prior(len(ranker_scores))
     scores = ranker_scores + prior
@@ -196,10 +289,10 @@ def _best(
             source=proposals[i].source,
             because=[titles[item] for item in proposals[i].because],
         )
-        for i in np.argsort(-scores, kind="stable")[:top]
+        for i in np.argsort(-scores, kind="stable")[:top_k]
     ]
 
 
 def whole_evidence(dataset: Dataset) -> Cooccurrence:
-    """Evidence of everything that all users chose."""
+    """Return the co-occurrence counts of all interactions of a dataset."""
     return Cooccurrence(histories_of(dataset.interactions), dataset.titles)

@@ -80,7 +80,7 @@ class VllmEngine:
             results += np.split(scores, np.cumsum(counts)[:-1])
         return results
 
-    def write(
+    def generate(
         self,
         examples: Sequence[Example],
         builder: PromptBuilder,

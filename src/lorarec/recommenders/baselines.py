@@ -1,7 +1,7 @@
 """Baselines of every table: random order, popularity, item-based nearest neighbours and TF-IDF similarity of titles."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -134,7 +134,7 @@ class TfIdf(SimilarityRecommender):
 
 
 #: Baselines that every table contains, by row name.
-BASELINES: dict[str, type[Recommender]] = {
+BASELINES: dict[str, type[Recommender[Any]]] = {
     "random": RandomOrder,
     "popularity": Popularity,
     "item-knn": ItemKNN,
@@ -144,7 +144,7 @@ BASELINES: dict[str, type[Recommender]] = {
 INFORMED_BASELINES = tuple(name for name in BASELINES if name != "random")
 
 
-def fit_baselines(data: TrainingData) -> dict[str, Recommender]:
+def fit_baselines(data: TrainingData) -> dict[str, Recommender[Any]]:
     """Fit every baseline with its default options; the keys are their names in tables."""
     return {name: baseline().fit(data) for name, baseline in BASELINES.items()}
 

@@ -29,6 +29,7 @@ from lorarec.recommenders.p5_prompts import PADDING_TOKEN, P5Prompt, P5PromptBui
 from lorarec.recommenders.recommender import RecommenderConfig, ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
+from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 NUM_HEADS = 4
@@ -120,8 +121,8 @@ class P5Scorer:
     @torch.no_grad()
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""
-        self.model.eval()
-        return [scores for part in cases.iter_slices(_CASES_AT_ONCE) for scores in self._score(part)]
+        with evaluation_mode(self.model):
+            return [scores for part in cases.iter_slices(_CASES_AT_ONCE) for scores in self._score(part)]
 
     def _score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         histories = known_items(cases[HISTORY], self.item_numbers)
@@ -169,6 +170,7 @@ class P5(ScorerRecommender[P5Config]):
             if stopping.step(data.validation_ndcg(scorer)):
                 break
         stopping.restore()
+        model.eval()
         self.scorer = scorer
         return self
 

@@ -12,8 +12,8 @@ class CooccurrenceSource:
     """Items by the sum of the cosines between their users and those of each of the latest history items.
 
     With U_i the users who chose item i, the score is the sum over history items h of |U_h & U_i| / sqrt(|U_h| |U_i|).
-    This is the score of the recommender `ItemKNN`. Unlike `ItemKNN`, which scores given candidates, the source searches the whole
-    catalogue: each history item counts once, and of many users only a sample is read (see `lorarec.data.asked`).
+    This is the score of the recommender `ItemKNN`. Unlike `ItemKNN`, which scores given candidates, the source searches
+    the whole catalogue: each history item counts once, and of many users only a sample is read (`lorarec.data.asked`).
 
     Args:
         chosen: Binary matrix of who chose what (users, items).

@@ -1,10 +1,13 @@
+from .batches import evaluation_mode as evaluation_mode
+from .batches import map_batches as map_batches
+from .batches import pad_rows as pad_rows
+from .batches import token_batches as token_batches
+from .batches import training_mode as training_mode
 from .head import logits as logits
 from .one_pass import branch_scores as branch_scores
-from .one_pass import pad_rows as pad_rows
 from .one_pass import posterior as posterior
 from .one_pass import score as score
 from .one_pass import score_batch as score_batch
-from .one_pass import token_batches as token_batches
 from .plan import PREFIX as PREFIX
 from .plan import ROWS as ROWS
 from .plan import TREE as TREE

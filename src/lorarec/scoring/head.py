@@ -31,14 +31,14 @@ class _TrunkOutput(dict[str, Any]):
 def _calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace the `forward` of a module within the block."""
     own = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
             del module.__dict__["forward"]
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = None) -> torch.Tensor:

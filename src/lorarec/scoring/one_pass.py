@@ -9,15 +9,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
-from lorarec.io import track
 from lorarec.prompts import READOUTS, Example, PromptBuilder
+from lorarec.scoring.batches import TOKEN_BUDGET, evaluation_mode, map_batches, pad_rows
 from lorarec.scoring.plan import TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
 from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
-
-#: Padded tokens of a forward pass.
-TOKEN_BUDGET = 8192
 
 
 def score_batch(
@@ -137,14 +134,15 @@ def _states_from_prefix(model: Any, example: Example, row: int, token_budget: in
     state = SequenceState(model)
     with rows_of(model, [row]):
         last = state.read(torch.tensor([example.prompt], device=model.device))[0, -1:]
-    states = [last] * (1 + len(example.branches))
-    for places in token_batches([len(example.prompt) + len(branch) for branch in example.branches], token_budget):
-        ids = pad_rows([example.branches[place] for place in places], model.device)
-        with rows_of(model, [row] * len(places)):
-            hidden = state.repeated(len(places)).read(ids)
-        for place, of_branch in zip(places, hidden, strict=True):
-            states[1 + place] = of_branch[: len(example.branches[place])]
-    return torch.cat(states)[None]
+
+    def read(batch: list[int]) -> list[torch.Tensor]:
+        ids = pad_rows([example.branches[place] for place in batch], model.device)
+        with rows_of(model, [row] * len(batch)):
+            hidden = state.repeated(len(batch)).read(ids)
+        return [states[: len(example.branches[place])] for place, states in zip(batch, hidden, strict=True)]
+
+    lengths = [len(example.prompt) + len(branch) for branch in example.branches]
+    return torch.cat([last, *map_batches(read, lengths, token_budget)])[None]
 
 
 def _tokens_of_rows(example: Example) -> int:
@@ -166,20 +164,14 @@ def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, r
 
     start = len(example.prompt)
     lengths = [start + len(branch) for branch in example.branches]
-    states = [torch.empty(0)] * (1 + len(lengths))
-    for places in token_batches(lengths, token_budget):
-        ids = pad_rows([example.prompt + example.branches[place] for place in places], model.device)
+
+    def read_batch(batch: list[int]) -> list[torch.Tensor]:
+        ids = pad_rows([example.prompt + example.branches[place] for place in batch], model.device)
         hidden = checkpoint(read, ids, use_reentrant=False) if recompute else read(ids)
-        states[0] = hidden[0, start - 1 : start]
-        for place, of_row in zip(places, hidden, strict=True):
-            states[1 + place] = of_row[start : lengths[place]]
-    return torch.cat(states)[None]
+        return [states[start - 1 : lengths[place]] for place, states in zip(batch, hidden, strict=True)]
 
-
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """Token ids (rows, width), padded on the right with 0."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row] + [0] * (width - len(row)) for row in rows], device=device)
+    rows = map_batches(read_batch, lengths, token_budget)
+    return torch.cat([rows[0][:1], *(states[1:] for states in rows)])[None]
 
 
 @torch.no_grad()
@@ -200,28 +192,13 @@ def score(
     Raises:
         LorarecError: as for `score_batch`.
     """
-    results: list[np.ndarray] = [np.empty(0, np.float32)] * len(examples)
-    batches = list(token_batches([example.length for example in examples], token_budget))
-    was_training = model.training
-    model.eval()
-    try:
-        for indices in track(batches, "Scoring", progress):
-            chosen = [examples[i] for i in indices]
-            for index, values in zip(indices, score_batch(model, chosen, builder, token_budget), strict=True):
-                results[index] = values.float().cpu().numpy()
-    finally:
-        model.train(was_training)
-    return results
 
+    def read(batch: list[int]) -> list[np.ndarray]:
+        scores = score_batch(model, [examples[index] for index in batch], builder, token_budget)
+        return [each.float().cpu().numpy() for each in scores]
 
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices, longest first, in batches of at most `budget` padded tokens; a longer row goes alone."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
+    with evaluation_mode(model):
+        return map_batches(read, [example.length for example in examples], token_budget, "Scoring", progress)
 
 
 def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from lorarec.scoring.batches import pad_rows
 from lorarec.scoring.head import logits
-from lorarec.scoring.one_pass import pad_rows, tree_pass
+from lorarec.scoring.one_pass import tree_pass
 from lorarec.scoring.plan import TREE, plan_for
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
 from lorarec.scoring.tree import PADDING, PROMPT, TokenTree

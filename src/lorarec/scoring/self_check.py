@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,8 @@ import torch
 from lorarec.errors import LorarecError
 from lorarec.io import versions, write_json
 from lorarec.prompts import Example
-from lorarec.scoring.one_pass import TOKEN_BUDGET, branch_scores, rows_scores
+from lorarec.scoring.batches import TOKEN_BUDGET
+from lorarec.scoring.one_pass import branch_scores, rows_scores
 from lorarec.scoring.plan import model_name, plan_for
 
 #: Lengths in tokens of the four candidates.
@@ -183,4 +185,6 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "lorarec"
     except RuntimeError:
+        if sys.platform == "win32":  # the temporary folder is the user's own
+            return Path(tempfile.gettempdir()) / "lorarec"
         return Path(tempfile.gettempdir()) / f"lorarec-{os.getuid()}"

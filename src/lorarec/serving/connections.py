@@ -1,7 +1,7 @@
 """HTTP connections with deadlines for silent and slow clients, and a limit on their number."""
 
 import asyncio
-import resource
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,10 @@ class ConnectionLimits:
 
 def connections_allowed() -> int:
     """Half of this process's file descriptors, at most `MAX_CONNECTIONS`: the rest is for files and the database."""
+    if sys.platform == "win32":  # it limits neither files nor sockets by descriptors
+        return MAX_CONNECTIONS
+    import resource
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft // 2))
 

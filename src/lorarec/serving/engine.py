@@ -67,7 +67,7 @@ class MultiAdapterEngine:
 
     Args:
         backbone: changed in place while adapters are installed.
-        combine: `factors` or `deltas` (see `AdapterBank.merge`), the rule of all mixtures.
+        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`), the rule of all mixtures.
     """
 
     def __init__(self, backbone: Backbone, combine: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.lora import CONFIG, check_weights, prompt_settings, read_adapter, shared_settings
+from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_settings, read_adapter, shared_settings
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
@@ -73,7 +73,7 @@ class AdapterRegistry:
         return {name: kind for name, kind in kinds.items() if kind}
 
     def _kind(self, name: str) -> Kind | None:
-        marks: dict[str, Kind] = {CONFIG: ADAPTER, RECORD: PERSONAL}
+        marks: dict[str, Kind] = {ADAPTER_CONFIG_FILE: ADAPTER, RECORD: PERSONAL}
         # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
         return next((kind for mark, kind in marks.items() if os.path.isfile(self.folder / name / mark)), None)
 

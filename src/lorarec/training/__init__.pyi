@@ -3,7 +3,6 @@ from .config import Balance as Balance
 from .config import Loss as Loss
 from .config import NegativeSampling as NegativeSampling
 from .config import Precision as Precision
-from .config import Readout as Readout
 from .config import TrainingConfig as TrainingConfig
 from .config import read_recipe as read_recipe
 from .early_stopping import EarlyStopping as EarlyStopping

@@ -131,7 +131,7 @@ class CaseSampler:
         if len(self.titles) < 4 * (len(owned) + wanted):  # rejection would draw many times
             shares = np.bincount(self.pool).astype(float)
             shares[owned] = 0
-            return rng.choice(len(shares), wanted, replace=False, p=shares / shares.sum()).tolist()  # type: ignore[no-any-return]
+            return rng.choice(len(shares), wanted, replace=False, p=shares / shares.sum()).tolist()
         taken = set(owned.tolist())
         drawn: list[int] = []
         while len(drawn) < wanted:

@@ -63,7 +63,7 @@ class LoraProduct(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x, a and b."""
         rows, weight, a, b, low, dropped = ctx.saved_tensors
         shape, grad = grad.shape, grad.reshape(-1, grad.shape[-1])
@@ -88,7 +88,7 @@ def _without(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
 def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     """In place of the forward method of PEFT's `Linear`, for its one trained adapter."""
     p = getattr(layer.lora_dropout[ADAPTER], "p", 0.0) if layer.training else 0.0
-    return LoraProduct.apply(  # type: ignore[no-any-return]
+    return LoraProduct.apply(  # type: ignore[no-untyped-call]
         x,
         layer.base_layer.weight,
         layer.base_layer.bias,

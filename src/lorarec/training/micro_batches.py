@@ -54,7 +54,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         # Without dropout nothing but the order of float additions depends on how a step is cut.
         unit = next(
             unit
-            for shared in (SHARED if options.dropout else (1,))
+            for shared in (SHARED if options.lora_dropout else (1,))
             if (unit := math.lcm(shared, processes)) <= smallest
         )
         self.parts = min(-(-tokens // (options.token_budget * unit)), smallest // unit) * unit

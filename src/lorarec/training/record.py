@@ -4,6 +4,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, new_folder, write_json
 from lorarec.lora import (
-    CONFIG,
-    META,
-    WEIGHTS,
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_RECORD_FILE,
+    ADAPTER_WEIGHTS_FILE,
     read_adapter,
     recorded_settings,
     same_tensors,
@@ -52,7 +53,7 @@ def identity(
         parent = read_adapter(start_from, backbone)
         start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
     own = template.text if isinstance(template, TemplateText) else None
-    settings = recorded_settings(options.as_dict() | {"template": template})
+    settings = recorded_settings(asdict(options) | {"template": template})
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [_dataset(dataset, split) for dataset, split in pairs],
@@ -113,9 +114,9 @@ def write_adapter(
     elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
     with new_folder(out, overwrite, ADAPTER) as folder:
-        for name in (CONFIG, WEIGHTS):
+        for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_json(folder / META, record)
+        write_json(folder / ADAPTER_RECORD_FILE, record)
         write_template(folder, template)

@@ -14,6 +14,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, Progress, refuse_existing, versions
+from lorarec.options import build_options
 from lorarec.prompts import PromptBuilder, read_template
 from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
@@ -62,7 +63,7 @@ def train(
         LorarecError: an option is out of range, a dataset has no training cases or too few items, `out` exists,
             `start_from` belongs to another backbone, or the training diverged.
     """
-    chosen = TrainingConfig.build(**options)
+    chosen = build_options(TrainingConfig, options, "training option")
     out = Path(out)
     refuse_existing(out, overwrite, ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
@@ -106,7 +107,7 @@ def warmup_steps(share: float, steps: int) -> int:
 def _arguments(
     backbone: Backbone, options: TrainingConfig, batches: MicroBatches, validate: bool, folder: Path, processes: int
 ) -> TrainingArguments:
-    every = options.eval_every or -(-batches.steps_per_epoch // 2)
+    every = options.eval_steps or -(-batches.steps_per_epoch // 2)
     on_gpu = torch.cuda.is_available() and (processes > 1 or backbone.model.device.type == "cuda")
     bf16 = options.precision == "bf16" or (
         options.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -116,9 +117,9 @@ def _arguments(
         per_device_train_batch_size=1,
         gradient_accumulation_steps=batches.parts // processes,
         num_train_epochs=1,
-        learning_rate=options.lr,
+        learning_rate=options.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=warmup_steps(options.warmup, batches.steps),
+        warmup_steps=warmup_steps(options.warmup_ratio, batches.steps),
         weight_decay=options.weight_decay,
         bf16=bf16,
         use_cpu=processes == 1 and backbone.model.device.type == "cpu",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import ALPHA, Adapter, R, linear_layers, read_adapter, save_config
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, read_adapter, save_config
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 from lorarec.training.config import TrainingConfig
@@ -32,7 +32,7 @@ class ScoringModel(PeftModel):
 
     builder: PromptBuilder
 
-    def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:  # type: ignore[override]
+    def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         """One (candidates,) tensor of scores per example, in one pass."""
         return score_batch(self.base_model.model, examples, self.builder)
 
@@ -71,12 +71,12 @@ def adapted(
             the options'.
 
     Raises:
-        LorarecError: `options.targets` names something else than linear layers.
+        LorarecError: `options.target_modules` names something else than linear layers.
     """
     base = backbone.model
     use_cache, training = base.config.use_cache, base.training
     start = None if start_from is None else read_adapter(start_from, backbone)
-    layers = target_layers(base, options.targets) if start is None else list(start.tensors)
+    layers = target_layers(base, options.target_modules) if start is None else list(start.tensors)
     config = _fresh_config(base, options, layers) if start is None else _continued_config(start, options)
     config.base_model_name_or_path = backbone.id
     torch.manual_seed(options.seed)
@@ -85,7 +85,9 @@ def adapted(
             warnings.simplefilter("ignore")  # PEFT reads renamed attributes, and sets fan_in_fan_out for GPT-2 itself
             model = ScoringModel(base, config)
     except ValueError as error:
-        raise LorarecError(f"cannot put an adapter on {options.targets}: {' '.join(str(error).split())}") from error
+        raise LorarecError(
+            f"cannot put an adapter on {options.target_modules}: {' '.join(str(error).split())}"
+        ) from error
     try:
         modules: dict[str, Any] = {name: each for name, each in base.named_modules() if isinstance(each, LoraLayer)}
         if modules.keys() != set(layers):
@@ -155,9 +157,9 @@ def _fresh_config(model: Any, options: TrainingConfig, layers: Sequence[str]) ->
     same = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in last} == set(layers)
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=options.rank,
-        lora_alpha=int(options.alpha) if options.alpha.is_integer() else options.alpha,  # type: ignore[arg-type]
-        lora_dropout=options.dropout,
+        r=options.r,
+        lora_alpha=int(options.lora_alpha) if options.lora_alpha.is_integer() else options.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=options.lora_dropout,
         target_modules=list(last if same else layers),
     )
 
@@ -167,7 +169,7 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
 
     Its own patterns are not passed on, since PEFT matches regular expressions without a time limit.
     """
-    r, rslora = start.config.get("r", R), bool(start.config.get("use_rslora"))
+    r, rslora = start.config.get("r", DEFAULT_R), bool(start.config.get("use_rslora"))
     # PEFT takes the first pattern that fits the end of a name.
     names = sorted(start.tensors, key=len, reverse=True)
     ranks = {re.escape(name): start.ranks[name] for name in names if start.ranks[name] != r}
@@ -175,8 +177,8 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=r,
-        lora_alpha=start.config.get("lora_alpha", ALPHA),
-        lora_dropout=options.dropout,
+        lora_alpha=start.config.get("lora_alpha", DEFAULT_LORA_ALPHA),
+        lora_dropout=options.lora_dropout,
         use_rslora=rslora,
         target_modules=list(start.tensors),
         rank_pattern=ranks,

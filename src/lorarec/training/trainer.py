@@ -1,5 +1,6 @@
 """transformers' Trainer, told how to score, what to seed and what to validate on."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback, is_tensorboard_available
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
 from lorarec.io import Progress
+from lorarec.scoring import evaluation_mode
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token, pointwise
 from lorarec.training.micro_batches import MicroBatches
@@ -40,7 +42,7 @@ class AdapterTrainer(Trainer):
     ) -> None:
         main = arguments.process_index == 0
         callbacks: list[TrainerCallback] = [ProgressCallback(progress)] if main else []
-        if main and is_tensorboard_available():
+        if main and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             callbacks.append(TensorBoardCallback(SummaryWriter(str(logs))))
@@ -51,7 +53,7 @@ class AdapterTrainer(Trainer):
             arguments,
             data_collator=_only,
             train_dataset=batches,
-            eval_dataset=validation,  # type: ignore[arg-type]
+            eval_dataset=validation,
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -62,7 +64,7 @@ class AdapterTrainer(Trainer):
         """Micro-batches are in order already."""
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: Callable[..., list[torch.Tensor]],
         inputs: dict[str, Any],
@@ -80,14 +82,13 @@ class AdapterTrainer(Trainer):
             loss = listwise(scores, inputs["targets"], self.options.temperature)
         return loss * inputs["scale"]
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """NDCG on the validation cases."""
         assert self.validation is not None, "evaluation is off without validation cases"
-        model = self.model_wrapped
-        model.eval()
-        figures = self.validation.metrics(model, self.args.process_index, self.args.world_size)
+        with evaluation_mode(self.model_wrapped):
+            figures = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -19,7 +19,7 @@ class Validation:
     """At most `options.eval_users` validation cases, shared equally among the datasets and drawn by the seed.
 
     Attributes:
-        examples: prompts with their stored candidates, longest first.
+        examples: prompts with their stored candidates.
         targets: (cases,) index of the true candidate of each.
     """
 
@@ -33,7 +33,6 @@ class Validation:
             evidence = Cooccurrence(split.train, dataset.titles) if options.evidence else None
             examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
             cases += zip(examples, true_places(rows), strict=True)
-        cases.sort(key=lambda case: -case[0].length)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
         self.token_budget = options.token_budget
@@ -66,4 +65,4 @@ class Validation:
 
     def batches(self) -> list[list[int]]:
         """Indices of cases per pass: as many as the token budget holds, padding included, at least one."""
-        return list(token_batches([example.length for example in self.examples], self.token_budget))
+        return token_batches([example.length for example in self.examples], self.token_budget)

@@ -95,9 +95,9 @@ def test_movielens_movies_as_the_table_of_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (Columns(), r"no column 'user_id' for user_id: name the right one with --user \(there are customer, sku"),
-        (Columns("customer", "sku", "bought", rating="score"), "no column 'score' for rating.*--rating"),
-        (Columns("customer", "sku", "bought", title="label"), "catalogue.csv: no column 'label' for title.*--title"),
+        (Columns(), r"no column 'user_id' for user_id: name the right one with user=.* \(there are customer, sku"),
+        (Columns("customer", "sku", "bought", rating="score"), "no column 'score' for rating.*rating="),
+        (Columns("customer", "sku", "bought", title="label"), "catalogue.csv: no column 'label' for title.*title="),
         (Columns("customer", "sku", "stars"), "line 4 has no timestamp"),
         (Columns("customer", "sku", "customer"), "line 2 has timestamp 'ann', which cannot be read"),
     ],
@@ -119,7 +119,7 @@ def test_ids_that_have_other_names_in_the_two_tables(tmp_path: Path) -> None:
     columns = Columns(item="artistID", items_id="id")
     assert assemble(read_table(log, items, columns=columns)).titles == {"12": "A"}
     with pytest.raises(
-        LorarecError, match=r"items\.csv: no column 'artistID' for item_id: name the right one with --items-id"
+        LorarecError, match=r"items\.csv: no column 'artistID' for item_id: name the right one with items_id="
     ):
         read_table(log, items, columns=Columns(item="artistID"))
 

@@ -23,7 +23,14 @@ def write_clicks(taste: Dataset, backbone_folder: Path, tmp_path: Path) -> Calla
             "backbone": str(backbone_folder),
             "seeds": [1],
             "samples": 40,
-            "options": {"size": 3, "rank": 2, "alpha": 4, "epochs": 1, "batch_size": 8, "lr": "1e-2"},
+            "options": {
+                "num_meta_loras": 3,
+                "r": 2,
+                "lora_alpha": 4,
+                "epochs": 1,
+                "batch_size": 8,
+                "learning_rate": "1e-2",
+            },
             "rows": ["din", "reclora"],
             "analyses": [],
         }

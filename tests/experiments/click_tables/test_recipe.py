@@ -23,7 +23,7 @@ def test_full_recipes_have_every_row_and_analysis(name: str) -> None:
     assert recipe.told == {
         "epochs": 2,
         "batch_size": 16,
-        "lr": 0.002,
+        "learning_rate": 0.002,
         "max_title_tokens": 16,
         "samples": 2048,
         "test_events": 5000,
@@ -37,7 +37,7 @@ def test_the_sample_recipe_has_the_rows_that_are_compared() -> None:
 
 def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
     recipe = read_clicks(write_clicks(rows="din"))
-    assert recipe.options["lr"] == 0.01
+    assert recipe.options["learning_rate"] == 0.01
     assert recipe.rows == ["din"]
     assert ClicksRecipe("x").every_row.keys() >= {"deepfm-seed42", "ctr-bert-seed42", "no-few2many", "id-history-10"}
 
@@ -57,10 +57,10 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
         ({"seeds": [-1]}, "key seeds: must be whole numbers from 0 on, got -1"),
         ({"samples": 0}, "key samples: must be a whole number from 1 on, got 0"),
         ({"test_events": "all"}, "key test_events: must be a whole number from 1 on, got 'all'"),
-        ({"options": ["lr"]}, "key options: must be options of `lorarec personalize`"),
-        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from alpha"),
-        ({"options": {"lr": -1}}, "key options: option lr must be positive, got -1"),
-        ({"options": {"lr": "fast"}}, "key options: a value of the wrong kind among {'lr': 'fast'}"),
+        ({"options": ["learning_rate"]}, "key options: must be options of `lorarec personalize`"),
+        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from batch_size"),
+        ({"options": {"learning_rate": -1}}, "key options: option learning_rate must be positive, got -1"),
+        ({"options": {"learning_rate": "fast"}}, "key options: option learning_rate must be float, got 'fast'"),
         ({"options": {"samples": 3}}, "key options.samples: say it in key samples"),
         ({"options": {"seed": 3}}, "key options.seed: say it in key seeds"),
     ],

@@ -31,7 +31,7 @@ def test_analyses_share_the_rows_of_the_main_table() -> None:
 
 
 def test_another_default_is_the_point_of_its_own_row() -> None:
-    points = analysed(["size"], 1, PersonalizationConfig(size=3))["size"]
+    points = analysed(["size"], 1, PersonalizationConfig(num_meta_loras=3))["size"]
     assert list(points) == ["1", "2", "3", "4", "8", "16"]
     assert points["3"] == main_row("reclora", 1)
-    assert analysed(["size"], 1, PersonalizationConfig(size=1))["size"]["1"] == main_row("reclora", 1)
+    assert analysed(["size"], 1, PersonalizationConfig(num_meta_loras=1))["size"]["1"] == main_row("reclora", 1)

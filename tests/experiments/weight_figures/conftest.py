@@ -17,7 +17,7 @@ def write_weights(dataset_folder: Path, backbone_folder: Path, tmp_path: Path) -
             "table": "weights",
             "dataset": str(dataset_folder),
             "general": [str(dataset_folder)],
-            "options": {"samples": 4, "epochs": 1, "batch_size": 2, "negatives": 2, "rank": 2, "eval_users": 0},
+            "options": {"samples": 4, "epochs": 1, "batch_size": 2, "negatives": 2, "r": 2, "eval_users": 0},
             "settings": ["warm", "new-item"],
             "users": 3,
             "backbone": str(backbone_folder),

@@ -16,7 +16,7 @@ def test_the_bundled_recipe_is_usable() -> None:
     recipe = read_weights(RECIPES / "figures4-5.yaml")
     assert recipe.settings == ["warm", "new-item"]
     assert recipe.prompts == [10, 25, 50, 100, 200]
-    assert recipe.options["lr"] == 1e-3
+    assert recipe.options["learning_rate"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_the_bundled_recipe_is_usable() -> None:
         ({"adapters": ["a", "b"]}, "key adapters: give either adapters or, to have them trained, general domains"),
         ({"general": None, "adapters": ["a"]}, "key adapters: must be the folders of a general and a specific adapter"),
         ({"general": None, "adapters": ["a", "b"]}, "key options: the adapters given are trained already"),
-        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from alpha"),
-        ({"options": {"rank": "big"}}, "key options: option rank must be int"),
+        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from balance"),
+        ({"options": {"r": "big"}}, "key options: option r must be int"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"prompts": [0]}, "key prompts: must be whole numbers from 1 on, got 0"),
         ({"prompts": []}, "key prompts: must be different values"),

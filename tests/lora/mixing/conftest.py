@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
+from lorarec.data import Dataset, leave_one_out
 from lorarec.lora import Adapter, save_adapter
 from lorarec.lora import entropy_search as entropy
 from lorarec.lora.target_layers import dimensions, linear_layers
@@ -58,3 +60,19 @@ def make_prompts():
         return [builder.example(TITLES[: i % 4], TITLES[i % 3 :][:4]) for i in range(count)]
 
     return make
+
+
+@pytest.fixture
+def dataset():
+    interactions = [
+        {"user_id": f"u{user}", "item_id": f"i{(user * 3 + step * (1 + user % 4)) % 40:02}", "timestamp": step}
+        for user in range(20)
+        for step in range(6)
+    ]
+    items = [{"item_id": f"i{item:02}", "title": f"title {item}"} for item in range(40)]
+    return Dataset.from_frames("shop", pl.DataFrame(interactions), pl.DataFrame(items))
+
+
+@pytest.fixture
+def split(dataset):
+    return leave_one_out(dataset, new_items=0.2, negatives=5, seed=1)

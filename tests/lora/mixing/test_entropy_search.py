@@ -16,7 +16,7 @@ from lorarec.prompts import Example
 
 @pytest.fixture
 def mixed(tiny_backbone, pair):
-    with inject(tiny_backbone.model, AdapterBank.from_folders(pair), "factors") as handle:
+    with inject(tiny_backbone.model, AdapterBank.load(pair), "factors") as handle:
         yield handle
 
 
@@ -40,7 +40,7 @@ def test_points_as_rows_equal_points_one_by_one(mixed, builder, make_prompts):
 def test_pair_search_finds_the_lowest_point(tiny_backbone, make_adapter, builder, make_prompts):
     objective, prompts = Entropy("candidates", builder), make_prompts(builder)
     folders = [make_adapter(tiny_backbone, seed, size=0.06) for seed in (1, 2)]
-    with inject(tiny_backbone.model, AdapterBank.from_folders(folders), "factors") as mixed:
+    with inject(tiny_backbone.model, AdapterBank.load(folders), "factors") as mixed:
         weights, trace = choose_by_entropy(mixed, 2, prompts, objective, "model")
         lowest = min(mean_entropy(mixed, point, prompts, objective) for point in simplex_grid(2, 40))
         assert mean_entropy(mixed, weights, prompts, objective) <= lowest + 1e-3
@@ -73,7 +73,7 @@ def test_pair_search_on_known_curves(curve, lowest, mixed, builder, make_prompts
 def test_descent_lowers_the_entropy_and_stops(scope, tiny_backbone, make_adapter, builder, make_prompts):
     folders = [make_adapter(tiny_backbone, seed) for seed in (1, 2, 3)]
     objective, prompts = Entropy("candidates", builder), make_prompts(builder)
-    with inject(tiny_backbone.model, AdapterBank.from_folders(folders), "deltas") as mixed:
+    with inject(tiny_backbone.model, AdapterBank.load(folders), "deltas") as mixed:
         weights, trace = choose_by_entropy(mixed, 3, prompts, objective, scope)
         entropies = [step["entropy"] for step in trace.steps]
         assert trace.steps[0]["weights"] == pytest.approx([1 / 3] * 3)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterBank, inject, merge, mix, read_adapter
+from lorarec.lora import AdapterBank, MixingExamples, inject, merge, mix, read_adapter
 from lorarec.lora.prompt_record import prompt_settings
 from lorarec.scoring import score_batch
 
@@ -23,8 +24,8 @@ def arguments(builder, make_prompts):
     prompts = make_prompts(builder)
     return {
         "fixed": {"weights": [0.3, 0.7]},
-        "grid": {"validation": (prompts, [i % len(p.branches) for i, p in enumerate(prompts)]), "builder": builder},
-        "entropy": {"prompts": prompts, "builder": builder},
+        "grid": {"examples": MixingExamples(builder, prompts, [i % len(p.branches) for i, p in enumerate(prompts)])},
+        "entropy": {"examples": MixingExamples(builder, prompts)},
     }
 
 
@@ -36,7 +37,7 @@ def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
     model, ids = tiny_backbone.model, torch.arange(1, 25).view(2, 12)
     out = tmp_path / "mixed"
     result = mix(tiny_backbone, pair, out=out, method=method, scope=scope, combine=combine, **arguments[method])
-    with inject(model, AdapterBank.from_folders(pair), combine) as mixed, torch.no_grad():
+    with inject(model, AdapterBank.load(pair), combine) as mixed, torch.no_grad():
         listed = result.weights.items() if scope == "layer" else [(name, result.weights) for name in mixed.layers]
         mixed.set_weights({name: torch.tensor(weights) for name, weights in listed})
         expected = model(input_ids=ids).logits
@@ -51,9 +52,9 @@ def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
     assert all((out / name).stat().st_size > 3000 for name in PICTURES[method, scope])
 
 
-def test_what_is_recorded(tiny_backbone, pair, arguments, tmp_path):
+def test_what_is_recorded(tiny_backbone, pair, dataset, split, tmp_path):
     out = tmp_path / "mixed"
-    result = mix(tiny_backbone, pair, out=out, record={"setting": "warm"}, **arguments["entropy"])
+    result = mix(tiny_backbone, pair, out=out, dataset=dataset, split=split, prompts=6)
     meta = json.loads((out / "lorarec.json").read_text())
     assert meta["backbone"] == {"id": "tiny-qwen2", "fingerprint": "qwen2"}
     assert [each["fingerprint"] for each in meta["adapters"]] == [read_adapter(folder).fingerprint for folder in pair]
@@ -67,6 +68,8 @@ def test_what_is_recorded(tiny_backbone, pair, arguments, tmp_path):
     }
     assert meta["mix"]["weights"] == result.weights
     assert meta["mix"]["setting"] == "warm"
+    assert meta["mix"]["dataset_fingerprint"] == dataset.fingerprint
+    assert meta["mix"]["prompts"] == 6
     assert {"method", "combine", "scope", "objective", "prompts"} <= meta["mix"].keys()
     assert "peft" in meta["versions"]
     trace = json.loads((out / "mix_trace.json").read_text())
@@ -80,21 +83,21 @@ def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone,
     best = max(step["ndcg@10"] for step in steps)
     tied = [step["weights"] for step in steps if step["ndcg@10"] == best]
     assert abs(result.weights[0] - 0.5) == pytest.approx(min(abs(weights[0] - 0.5) for weights in tied))
-    certain = [example for example in arguments["grid"]["validation"][0] if len(example.branches) == 4][:1]
+    certain = [example for example in arguments["grid"]["examples"].prompts if len(example.branches) == 4][:1]
     one = [type(certain[0])(certain[0].prompt, certain[0].branches[:1])]
-    tie = mix(tiny_backbone, pair, out=tmp_path / "tie", method="grid", validation=(one, [0]), builder=builder)
+    tie = mix(tiny_backbone, pair, out=tmp_path / "tie", method="grid", examples=MixingExamples(builder, one, [0]))
     assert tie.weights == pytest.approx([0.5, 0.5])
 
 
 def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
-    examples, targets = arguments["grid"]["validation"]
+    given = arguments["grid"]["examples"]
     result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
-    merged = AdapterBank.from_folders(pair).merge(torch.tensor(result.weights), "factors")
+    merged = AdapterBank.load(pair).to_adapter(torch.tensor(result.weights), "factors")
     folded = merge(tiny_backbone.model, merged)
     with torch.no_grad():
-        scores = score_batch(tiny_backbone.model, examples, builder)
-    folded.undo()
-    right = [int(each.argmax() == target) for each, target in zip(scores, targets, strict=True)]
+        scores = score_batch(tiny_backbone.model, given.prompts, builder)
+    folded.unmerge()
+    right = [int(each.argmax() == target) for each, target in zip(scores, given.targets, strict=True)]
     (chosen,) = [step for step in result.trace.steps if step["weights"] == pytest.approx(result.weights)]
     assert sum(right) / len(right) == pytest.approx(chosen["ndcg@1"])
 
@@ -119,9 +122,8 @@ BAD = [
     ({"weights": [0.5, 0.5], "rank": 0}, "rank must be at least 1"),
     ({"weights": [0.5, 0.5], "scope": "block"}, "unknown scope"),
     ({"method": "guess"}, "unknown method"),
-    ({"method": "grid"}, "method=grid needs validation"),
-    ({"method": "entropy"}, "method=entropy needs prompts"),
-    ({"method": "entropy", "prompts": []}, "needs builder"),
+    ({"method": "grid"}, "method=grid needs prompts: give either the dataset"),
+    ({"method": "entropy"}, "method=entropy needs prompts: give either the dataset"),
 ]
 
 
@@ -162,9 +164,9 @@ def test_folder_that_exists(tiny_backbone, pair, tmp_path):
 def test_model_is_left_as_it_was(tiny_backbone, pair, arguments, tmp_path):
     model = tiny_backbone.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    options = arguments["grid"] | {"validation": (arguments["entropy"]["prompts"], [0])}
+    bad = replace(arguments["grid"]["examples"], targets=[0])
     with pytest.raises(LorarecError, match="but 1 targets"):
-        mix(tiny_backbone, pair, out=tmp_path / "bad", method="grid", **options)
+        mix(tiny_backbone, pair, out=tmp_path / "bad", method="grid", examples=bad)
     mix(tiny_backbone, pair, out=tmp_path / "mixed", scope="layer", **arguments["entropy"])
     assert model.training
     assert before.keys() == model.state_dict().keys()

@@ -1,27 +1,11 @@
 import polars as pl
 import pytest
 
-from lorarec.data import Cooccurrence, Dataset, leave_one_out
+from lorarec.data import Cooccurrence, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.lora import MixingPrompts
 from lorarec.prompts import case_examples
-
-
-@pytest.fixture
-def dataset():
-    interactions = [
-        {"user_id": f"u{user}", "item_id": f"i{(user * 3 + step * (1 + user % 4)) % 40:02}", "timestamp": step}
-        for user in range(20)
-        for step in range(6)
-    ]
-    items = [{"item_id": f"i{item:02}", "title": f"title {item}"} for item in range(40)]
-    return Dataset.from_frames("shop", pl.DataFrame(interactions), pl.DataFrame(items))
-
-
-@pytest.fixture
-def split(dataset):
-    return leave_one_out(dataset, new_items=0.2, negatives=5, seed=1)
 
 
 def test_prompts_are_built_as_the_adapters_were_trained(tiny_backbone, make_adapter):

@@ -66,7 +66,7 @@ def test_gradient_agrees_with_finite_differences(
     builder = PromptBuilder(any_backbone.tokenizer, "likelihood")
     entropy = Entropy(objective, builder)
     prompts = make_prompts(builder, 3)
-    with inject(any_backbone.model, AdapterBank.from_folders(folders), combine) as mixed:
+    with inject(any_backbone.model, AdapterBank.load(folders), combine) as mixed:
         names = list(mixed.layers)
         generator = torch.Generator().manual_seed(3)
         logits = torch.randn(len(names) if per_layer else 1, 3, generator=generator, dtype=torch.float64)

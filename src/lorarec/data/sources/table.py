@@ -1,6 +1,6 @@
 """Import of any table of interactions, with or without a table of items; the user names the columns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +10,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import folder_name
 from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
-from lorarec.data.tables import Ids, Table, TableFormat, open_table
+from lorarec.data.tables import Ids, Table, TableFormat, lazy_table, open_table
 from lorarec.errors import LorarecError
 
 
@@ -46,20 +46,56 @@ def read_table(
     """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
-        interactions: the log, a file or a folder of Parquet files.
-        items: a table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are kept as
+        interactions: The log, a file or a folder of Parquet files.
+        items: A table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are kept as
             text.
-        columns: the names of the columns.
-        options: how the tables are read and their values are interpreted; separator, header, quote and ids apply to
+        columns: The names of the columns.
+        options: How the tables are read and their values are interpreted; separator, header, quote and ids apply to
             both tables, the others to the log only.
-        licence: the terms of use to record.
+        licence: The terms of use to record.
 
     Raises:
-        LorarecError: a file or column is missing, or a value cannot be read.
+        LorarecError: A file or column is missing, or a value cannot be read.
     """
     columns, options = columns or Columns(), options or TableFormat()
     path = Path(interactions)
-    table = open_table(path, options)
+    log = open_table(path, options)
+    item_table = None
+    if items is not None and Path(items).name == "movies.dat":
+        item_table = lazy_table(str(items), readable_genres(read_movies_dat(Path(items))).lazy())
+        columns = replace(columns, items_id=ITEM, title=TITLE)
+    elif items is not None:
+        item_table = open_table(items, options)
+    stem = path.name.split(".")[0]
+    name = folder_name(path.absolute().parent.name if stem in ("interactions", "ratings") else stem)
+    return raw_log(log, item_table, columns, options, name=name, origin=f"table {path.name}", licence=licence)
+
+
+def raw_log(
+    table: Table,
+    items: Table | None,
+    columns: Columns | None,
+    options: TableFormat | None,
+    *,
+    name: str,
+    origin: str,
+    licence: str | None,
+) -> RawLog:
+    """Read the columns of a log and of a table of items, and clean them.
+
+    Args:
+        table: The log.
+        items: The table of items, or None if titles are in the log.
+        columns: The names of the columns in both tables.
+        options: How values are interpreted.
+        name: The name of the dataset.
+        origin: Where the data came from, in words.
+        licence: The terms of use to record.
+
+    Raises:
+        LorarecError: A column is missing, or a value cannot be read.
+    """
+    columns, options = columns or Columns(), options or TableFormat()
     wanted = {USER: columns.user, ITEM: columns.item}
     if options.order == "time":
         wanted[TIME] = columns.time
@@ -71,29 +107,24 @@ def read_table(
     table.require_single_values([*chosen.values(), *titles.values()])
     raw, name_row = table.read(chosen | titles)
     if raw.is_empty():
-        raise LorarecError(f"{path} has no rows")
+        raise LorarecError(f"{table.where} has no rows")
     if options.order == "file":
         raw = raw.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias(TIME))
-    rows, report = without_bad_times(clean_interactions(raw, path, options, name_row), options, name_row)
+    rows, report = without_bad_times(clean_interactions(raw, table.where, options, name_row), options, name_row)
     if items is not None:
-        item_table = _items(Path(items), columns, options)
+        texts = _item_texts(items, columns, options)
         if options.ids is None:
-            _refuse_similar_ids(rows[ITEM], path, item_table[ITEM], Path(items))
+            _refuse_similar_ids(rows[ITEM], table.where, texts[ITEM], items.where)
     elif titles:
         named = pl.DataFrame([clean_ids(raw[ITEM], options.ids), raw[TITLE].cast(pl.String)])
-        item_table = named.unique(maintain_order=True)
+        texts = named.unique(maintain_order=True)
     else:
-        item_table = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
-    generic = path.name.split(".")[0] in ("interactions", "ratings")
-    name = folder_name(path.absolute().parent.name if generic else path.name.split(".")[0])
-    return RawLog(name, f"table {path.name}", licence, rows, item_table, report=report)
+        texts = pl.DataFrame(schema={ITEM: pl.String, TITLE: pl.String})
+    return RawLog(name, origin, licence, rows, texts, report=report)
 
 
-def _items(path: Path, columns: Columns, options: TableFormat) -> pl.DataFrame:
-    if path.name == "movies.dat":
-        return readable_genres(read_movies_dat(path))
-    table = open_table(path, options)
-    chosen = _found(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "--items-id")
+def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.DataFrame:
+    chosen = _found(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "items_id")
     table.require_single_values(chosen.values())
     others = {name: name for name in table.names if name not in chosen.values() and name not in (ITEM, TITLE)}
     read, _ = table.read(chosen | others)
@@ -103,15 +134,15 @@ def _items(path: Path, columns: Columns, options: TableFormat) -> pl.DataFrame:
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
-    """Convert a column to text, with lists joined by commas; return None for other nested types."""
+    """Convert a column to text, with lists joined by commas; return None for other nested types and objects."""
     if column.dtype.base_type() == pl.List:
         if column.dtype.inner.is_nested():  # type: ignore[attr-defined]
             return None
         return column.cast(pl.List(pl.String)).list.join(", ")
-    return None if column.dtype.is_nested() else column.cast(pl.String)
+    return None if column.dtype.is_nested() or column.dtype == pl.Object else column.cast(pl.String)
 
 
-def _refuse_similar_ids(log: pl.Series, log_path: Path, items: pl.Series, items_path: Path) -> None:
+def _refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_name: str) -> None:
     """Refuse tables if some of their item ids match only without white space or as numbers.
 
     Raises:
@@ -128,26 +159,26 @@ def _refuse_similar_ids(log: pl.Series, log_path: Path, items: pl.Series, items_
         if not alike.is_empty():
             one, _, other = alike.row(0)
             raise LorarecError(
-                f"{log_path} has {ITEM} {one!r} and {items_path} has {other!r}: {alike['id'].n_unique()} of "
+                f"{log_name} has {ITEM} {one!r} and {items_name} has {other!r}: {alike['id'].n_unique()} of "
                 f'{len(names)} ids differ only in {difference}: use ids="{how}" if they are the same items, and '
                 'ids="as-written" if not'
             )
 
 
-def _found(table: Table, wanted: dict[str, str], item_option: str = "--item") -> dict[str, str]:
+def _found(table: Table, wanted: dict[str, str], item_argument: str = "item") -> dict[str, str]:
     """Find the columns of a table: meaning -> name in the table.
 
     Raises:
         LorarecError: a column is missing.
     """
-    options = {USER: "--user", ITEM: item_option, TIME: "--time", RATING: "--rating", TITLE: "--title"}
+    arguments = {USER: "user", ITEM: item_argument, TIME: "time", RATING: "rating", TITLE: "title"}
     chosen = {}
     for meaning, name in wanted.items():
         found = table.find(name)
         if found is None:
             raise LorarecError(
-                f"{table.path}: no column {name!r} for {meaning}: name the right one with {options[meaning]} "
-                f"(there are {', '.join(table.names)}){_hint(table, meaning)}"
+                f'{table.where}: no column {name!r} for {meaning}: name the right one with {arguments[meaning]}="..." '
+                f"(there are {', '.join(table.names)}){table.hint or _hint(table, meaning)}"
             )
         chosen[meaning] = found
     return chosen

@@ -20,6 +20,7 @@ from lorarec.experiments.recipe_keys import (
     options_of,
     read_keys,
 )
+from lorarec.options import build_options
 from lorarec.personal import PersonalizationConfig
 
 CLICKS = "clicks"
@@ -102,9 +103,7 @@ def _checked(given: dict[str, Any]) -> ClicksRecipe:
         raise LorarecError(f"key options.{taken[0]}: say it in key {'seeds' if taken[0] == 'seed' else taken[0]}")
     recipe = ClicksRecipe(**{key: value for key, value in given.items() if value is not None})
     try:
-        PersonalizationConfig.build(**recipe.told)
-    except TypeError as error:
-        raise LorarecError(f"key options: a value of the wrong kind among {recipe.options}: {error}") from error
+        build_options(PersonalizationConfig, recipe.told)
     except LorarecError as error:
         raise LorarecError(f"key options: {error}") from error
     return recipe

@@ -13,8 +13,8 @@ LORA = "lora"
 BLENDED = "-blended"
 #: What a LoRA of the main table changes of RecLoRA's options.
 LORAS: dict[str, dict[str, Any]] = {
-    "tallrec": {"size": 1, "retrieval": "recent"},
-    SHARED: {"size": 1},
+    "tallrec": {"num_meta_loras": 1, "retrieval": "recent"},
+    SHARED: {"num_meta_loras": 1},
     OWN: {},
 }
 #: Rows of the main table that are done; blended ones come with theirs.
@@ -23,8 +23,8 @@ MAIN = (*MODELS, CTR_BERT, *LORAS)
 ORDER = (*MODELS, CTR_BERT, *(name + kind for name in LORAS for kind in ("", BLENDED)))
 #: Analysis -> (the option that it changes, its values).
 _VARIED: dict[str, tuple[str, Sequence[int]]] = {
-    "size": ("size", (1, 2, 4, 8, 16)),
-    "id-history": ("id_history", (10, 20, 40, 60)),
+    "size": ("num_meta_loras", (1, 2, 4, 8, 16)),
+    "id-history": ("ctr_max_history", (10, 20, 40, 60)),
     "text-history": ("max_history", (5, 10, 15, 20)),
 }
 SAMPLES, LEFT_OUT = "samples", "left out"
@@ -78,13 +78,13 @@ def analysed(analyses: Sequence[str], seed: int, default: PersonalizationConfig)
             found[analysis] = {
                 "nothing": own,
                 "personal LoRA": shared,
-                "retriever": ClickRow("no-retriever", LORA, seed, {"retrieval": "recent", "id_retrieval": "recent"}),
+                "retriever": ClickRow("no-retriever", LORA, seed, {"retrieval": "recent", "ctr_retrieval": "recent"}),
                 "Few2Many": ClickRow("no-few2many", LORA, seed, few=True),
             }
             continue
         option, values = varied[analysis]
         usual = getattr(default, option)
-        special = {usual: own} | ({1: shared} if option == "size" and usual != 1 else {})
+        special = {usual: own} | ({1: shared} if option == "num_meta_loras" and usual != 1 else {})
         found[analysis] = {
             str(value): special.get(value, ClickRow(f"{analysis}-{value}", LORA, seed, {option: value}))
             for value in sorted({*values, usual})

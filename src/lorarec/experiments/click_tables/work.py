@@ -92,7 +92,7 @@ class Work:
             towers = fit_two_towers(self.backbone, self.log, CTRConfig(seed=row.seed), self.progress)
             return {PROBABILITY: towers.score(self.test)}
         if row.kind in MODELS:
-            options = options if row.kind in _SEARCHING else replace(options, id_retrieval="recent")
+            options = options if row.kind in _SEARCHING else replace(options, ctr_retrieval="recent")
             fitted = CTRModel.load(self._recommender(row.kind, options), self.log)
             return {PROBABILITY: fitted.score(self.test)}
         result = personalize(
@@ -103,7 +103,7 @@ class Work:
             resume=True,
             overwrite=True,
             progress=self.progress,
-            **options.as_dict(),
+            **vars(options),
         )
         crm = self.recipe.crm.upper()
         names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}
@@ -111,16 +111,16 @@ class Work:
 
     def _recommender(self, name: str, options: PersonalizationConfig, few: bool = False) -> Path:
         """The folder of a conventional recommender, trained if it is not there, on all events or on a `few`."""
-        label = f"{name}-{options.id_history}-{options.id_retrieval}-seed{options.seed}"
+        label = f"{name}-{options.ctr_max_history}-{options.ctr_retrieval}-seed{options.seed}"
         label += f"-few{options.samples}" if few else ""
         folder = self.out / "crm" / label
         with locked(self.out / _LOCKS / f"crm-{label}"):
             if not folder.exists():
                 events = self.log.few_shot(options.samples, options.seed) if few else None
                 titles = self.dataset.items[TITLE].to_list()
-                similar = options.id_retrieval == "similar"
+                similar = options.ctr_retrieval == "similar"
                 embeddings = title_embeddings(self.backbone, titles) if similar else None
-                chosen = CTRConfig(max_history=options.id_history, seed=options.seed)
+                chosen = CTRConfig(max_history=options.ctr_max_history, seed=options.seed)
                 fit(name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress).save(folder)
         return folder
 

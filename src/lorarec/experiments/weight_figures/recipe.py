@@ -20,7 +20,7 @@ from lorarec.experiments.recipe_keys import (
     read_keys,
 )
 from lorarec.experiments.registry import RECOMMENDERS
-from lorarec.lora import COUNTS
+from lorarec.lora import PROMPT_COUNTS
 
 WEIGHTS = "weights"
 
@@ -50,7 +50,7 @@ class WeightsRecipe:
     settings: list[str] = field(default_factory=lambda: list(SETTINGS))
     users: int = 300
     backbone: str = EMBEDDED
-    prompts: list[int] = field(default_factory=lambda: list(COUNTS))
+    prompts: list[int] = field(default_factory=lambda: list(PROMPT_COUNTS))
     seeds: list[int] = field(default_factory=lambda: [42])
 
     @property

@@ -20,7 +20,17 @@ from lorarec.experiments.language_models import AdapterConfig, adapter_pair
 from lorarec.experiments.run_dir import init_run_dir
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import read_json, write_json
-from lorarec.lora import RULES, SCOPES, MixingPrompts, effect_of_prompts, mix, read_adapter, where_weight_goes
+from lorarec.lora import (
+    COMBINE_RULES,
+    MIXING_SCOPES,
+    AdapterLike,
+    MixingExamples,
+    MixingPrompts,
+    effect_of_prompts,
+    mix,
+    read_adapter,
+    where_weight_goes,
+)
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
 from lorarec.recommenders import TrainingData
@@ -104,21 +114,21 @@ class _Analysis:
 
     def variants(self, halves: Split, setting: str) -> list[dict[str, Any]]:
         """NDCG of both adapters and of every scope and combination, mixed on the same prompts."""
-        prompts = self.unlabelled(halves, setting, PROMPTS)
+        examples = MixingExamples(self.cases.builder, self.unlabelled(halves, setting, PROMPTS))
         names = ("general", "specific")
         rows = [{"row": name, **self._measured(halves, each)} for name, each in zip(names, self.pair, strict=True)]
-        for scope in SCOPES:
-            for combine in RULES:
+        for scope in MIXING_SCOPES:
+            for combine in COMBINE_RULES:
                 with tempfile.TemporaryDirectory() as folder:
-                    options: dict[str, Any] = {"scope": scope, "combine": combine, "builder": self.cases.builder}
-                    mixed = mix(self.backbone, self.pair, out=Path(folder) / "mixed", prompts=prompts, **options)
+                    out = Path(folder) / "mixed"
+                    mixed = mix(self.backbone, self.pair, out, scope=scope, combine=combine, examples=examples)
                     found = mixed.weights.values() if isinstance(mixed.weights, dict) else [mixed.weights]
                     mean = np.mean(list(found), axis=0).round(4).tolist()
-                    figures = self._measured(halves, mixed.folder)
+                    figures = self._measured(halves, mixed)
                 rows.append({"row": f"{scope}, {combine}", "mean weights": mean, **figures})
         return rows
 
-    def _measured(self, halves: Split, adapter: Path) -> dict[str, float]:
+    def _measured(self, halves: Split, adapter: AdapterLike) -> dict[str, float]:
         """NDCG of an adapter on the labelled cases."""
         scorer = adapter_scorers(self.backbone, self.ground.dataset, halves, {"row": adapter})["row"]
         ranks = target_ranks(scorer.score(halves.valid), np.array(true_places(halves.valid)))

@@ -13,6 +13,7 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.recommender import RecommenderConfig
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
+from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 #: Loss of a model on a batch of pieces of histories (batch, length), padded by `NextItemModel.pad`, with a generator
@@ -107,8 +108,11 @@ def train_next_item(
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-        if valid is not None and stopping.step(valid(model.eval())):
-            break
+        if valid is not None:
+            with evaluation_mode(model):
+                metric = valid(model)
+            if stopping.step(metric):
+                break
     stopping.restore()
     return model.eval()
 

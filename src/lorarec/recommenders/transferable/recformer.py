@@ -101,10 +101,11 @@ def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
             if stage == 1:
                 model.encode_items()
             _train_epoch(model, data.histories, len(data.train_items), optimizer, generator)
-            if stopping.step(data.validation_ndcg(_scorer(data, model.eval()))):
+            if stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
         stopping.restore()
         best = stopping.curve
+    model.eval()
 
 
 def _train_epoch(

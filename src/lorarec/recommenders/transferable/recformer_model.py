@@ -14,6 +14,7 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.sequential.next_item_model import PADDING
 from lorarec.recommenders.transferable.item_text import KEY, KINDS, PAD, TokenizedItems, TokenizedText
 from lorarec.recommenders.transferable.pretraining import PretrainConfig
+from lorarec.scoring import evaluation_mode
 
 NUM_HEADS = 2
 #: Number of items whose vectors are computed at once.
@@ -137,14 +138,15 @@ class RecFormerModel(nn.Module):
     @torch.no_grad()
     def encode_items(self) -> None:
         """Compute the vectors of all items with the encoder as it is now."""
-        self.eval()
         items = torch.arange(len(self.vectors))[:, None].split(_ITEMS_AT_ONCE)
-        self.vectors = torch.cat([self.encoder.vectors(self.text(part)) for part in items])
+        with evaluation_mode(self):
+            self.vectors = torch.cat([self.encoder.vectors(self.text(part)) for part in items])
 
     @torch.no_grad()
     def queries(self, histories: list[np.ndarray]) -> torch.Tensor:
         """Return vectors (histories, hidden_size) of histories in time order with at least one item each."""
-        return self.encoder.vectors(self.text(latest_first(histories, self.config.max_history)))
+        with evaluation_mode(self):
+            return self.encoder.vectors(self.text(latest_first(histories, self.config.max_history)))
 
 
 def latest_first(histories: list[np.ndarray], max_history: int) -> torch.Tensor:

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from lorarec.cli.personalize import personalize_app
 from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
-from lorarec.cli.personalize import personalize_app
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
 
-QUICK = ["--samples", "24", "--epochs", "1", "--size", "2", "--rank", "2", "--batch-size", "8"]
+QUICK = ["--samples", "24", "--epochs", "1", "--num-meta-loras", "2", "--r", "2", "--batch-size", "8"]
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_users_choose_of_two_adapters(
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
         (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),
-        (["train", "films", "--lr", "0", "--out", "new"], "option lr must be positive"),
+        (["train", "films", "--learning-rate", "0", "--out", "new"], "option learning_rate must be positive"),
         (["train", "films", "--out", "films"], "films exists already"),
         (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),
     ],

@@ -1,0 +1,34 @@
+"""Which language model is loaded, and how."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lorarec.options import convert_options, document_options, option
+
+EMBEDDED = "embedded"
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["4bit", "8bit"]
+BACKBONE = "Backbone"
+
+
+@document_options
+@dataclass(frozen=True)
+class BackboneConfig:
+    """What `Backbone.from_pretrained` loads.
+
+    Raises:
+        LorarecError: If a value is of the wrong type or is not one of the choices.
+    """
+
+    id: str = option(EMBEDDED, "Language model: `embedded`, a folder or a hub id.")
+    dtype: Dtype = option("auto", "Data type of the weights; auto is as stored, and float32 on a CPU.", BACKBONE)
+    device: str | None = option(
+        None, "Torch device, or auto to spread the model over all devices; a GPU if there is one by default.", BACKBONE
+    )
+    quantization: Quantization | None = option(
+        None, "Precision to which bitsandbytes quantizes the weights; None for full precision.", BACKBONE
+    )
+    trust_remote_code: bool = option(False, "Run Python code that comes with the model.", BACKBONE)
+
+    def __post_init__(self) -> None:
+        convert_options(self)

@@ -1,0 +1,52 @@
+"""How prompts are built: readout, template, lengths and evidence."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from lorarec.errors import refuse_out_of_range
+from lorarec.options import convert_options, document_options, option
+
+Readout = Literal["verdict", "likelihood"]
+READOUTS: tuple[str, ...] = get_args(Readout)
+PROMPTS = "Prompts"
+EVIDENCE_HELP = "Say after each candidate how often other users chose it together with the history."
+
+
+@dataclass(frozen=True)
+class TemplateText:
+    """The text of a custom template; two with the same text are equal.
+
+    Attributes:
+        name: its name in messages.
+        text: its Jinja2 source.
+    """
+
+    name: str = field(compare=False)
+    text: str
+
+
+@document_options
+@dataclass(frozen=True)
+class PromptConfig:
+    """How a model is prompted; an adapter must be prompted as it was in training.
+
+    A custom template may use a limited set of Jinja2 constructs (see `lorarec.prompts.sandbox`).
+
+    Raises:
+        LorarecError: If a value is of the wrong type or out of range.
+    """
+
+    readout: Readout = option(
+        "verdict", "How a candidate is scored: log-odds of yes against no (verdict), or its title's log-probability."
+    )
+    template: str | TemplateText | None = option(
+        None, "Jinja2 file or bundled template to prompt with; None for the readout's own.", PROMPTS
+    )
+    max_tokens: int = option(1024, "Maximum number of tokens of a prompt; the oldest items are dropped first.", PROMPTS)
+    max_title_tokens: int = option(32, "Maximum number of tokens of a title.", PROMPTS)
+    max_history: int = option(10, "Number of latest items of the history in a prompt.", PROMPTS)
+    evidence: bool = option(False, EVIDENCE_HELP, PROMPTS)
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+        refuse_out_of_range(self, ("max_tokens", "max_title_tokens", "max_history"), (), ())

@@ -1,0 +1,178 @@
+"""Datasets from data frames of polars and pandas."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+
+TIME = datetime(2014, 5, 13, 16, 53, 20)
+LOG: dict[str, list[Any]] = {
+    "customer": ["ann", "ann", "bob", "bob"],
+    "sku": [7, 8, 7, 7],
+    "bought": [1400000000, 1400000001, 1400000002, 1400000002],
+    "stars": [5.0, 4.0, None, None],
+}
+CATALOGUE: dict[str, list[Any]] = {
+    "code": [7, 8, 9],
+    "name": ["Seven &amp; more", "Eight", "Nine"],
+    "tags": [["a", "b"], [], None],
+}
+NAMES = {
+    "user": "customer",
+    "item": "sku",
+    "time": "bought",
+    "rating": "stars",
+    "title": "name",
+    "items_id": "code",
+}
+EXPECTED = [("ann", "7", 1400000000, 5.0), ("ann", "8", 1400000001, 4.0), ("bob", "7", 1400000002, None)]
+
+Make = Callable[..., Dataset]
+
+
+def _of_polars(log: dict[str, Any], items: dict[str, Any] | None = None, **settings: Any) -> Dataset:
+    return Dataset.from_polars(pl.DataFrame(log), None if items is None else pl.DataFrame(items), **settings)
+
+
+def _of_pandas(log: dict[str, Any], items: dict[str, Any] | None = None, **settings: Any) -> Dataset:
+    return Dataset.from_pandas(pd.DataFrame(log), None if items is None else pd.DataFrame(items), **settings)
+
+
+def _without_pyarrow(log: dict[str, Any], items: dict[str, Any] | None = None, **settings: Any) -> Dataset:
+    with pd.option_context("mode.string_storage", "python"):
+        return _of_pandas(log, items, **settings)
+
+
+@pytest.fixture(params=[_of_polars, _of_pandas, _without_pyarrow])
+def make(request: pytest.FixtureRequest) -> Make:
+    """A function that makes a Dataset from columns, by way of a data frame."""
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_frames_in_the_columns_of_a_shop(make: Make) -> None:
+    dataset = make(LOG, CATALOGUE, **NAMES, name="shop", licence="ours")
+    assert dataset.interactions.rows() == EXPECTED
+    assert dataset.items.rows() == [("7", "Seven & more", "a, b"), ("8", "Eight", "")]
+    assert dataset.name == dataset.info["name"] == "shop"
+    assert dataset.info["licence"] == "ours"
+    assert dataset.info["import"]["duplicate_rows_dropped"] == 1
+
+
+def test_titles_in_the_log_and_the_options_of_an_import(make: Make) -> None:
+    log = {
+        "user_id": ["a", "a", "b", "b", "c"],
+        "item_id": ["x", "y", "x", "y", "z"],
+        "timestamp": ["14.11.2023"] * 5,
+        "title": ["X", "Y", "X", "Y", None],
+    }
+    assert make(log, time_format="%d.%m.%Y", k_core=2).info["counts"] == {"users": 2, "items": 2, "interactions": 4}
+    assert make(log, time_format="%d.%m.%Y", keep_untitled=True).titles == {"x": "X", "y": "Y", "z": "z"}
+    del log["timestamp"]
+    assert make(log, order="file").interactions["timestamp"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_lazy_frame() -> None:
+    dataset = Dataset.from_polars(pl.LazyFrame(LOG), pl.LazyFrame(CATALOGUE), **NAMES)
+    assert dataset.interactions.rows() == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.Series([TIME, TIME]),
+        pd.Series([TIME, TIME]).astype("datetime64[s]"),
+        pd.Series([TIME, TIME]).dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin"),
+        pd.Series([TIME, TIME]).astype(pd.ArrowDtype(pa.timestamp("ms"))),
+        pd.Series([pd.Timestamp(TIME, tz="UTC").tz_convert("Asia/Tokyo"), TIME.replace(tzinfo=UTC)], dtype=object),
+        pd.Series([1400000000, 1400000000], dtype="Int64"),
+        pd.Series([1400000000.0, 1400000000.0]),
+        pd.Series(["2014-05-13T16:53:20Z", 1400000000], dtype=object)[:1].repeat(2),
+    ],
+)
+def test_times_of_pandas(times: "pd.Series[Any]") -> None:
+    log = pd.DataFrame({"user_id": [1, 2], "item_id": ["a", "b"], "timestamp": times.to_numpy(), "title": "T"})
+    log["timestamp"] = times.reset_index(drop=True)
+    assert Dataset.from_pandas(log).interactions["timestamp"].to_list() == [1400000000] * 2
+
+
+def test_dates_of_both(make: Make) -> None:
+    log = {"user_id": [1], "item_id": [1], "timestamp": [date(2014, 5, 13)], "title": ["T"]}
+    assert make(log).interactions["timestamp"].to_list() == [1399939200]
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [
+        (pd.Series([1, 2], dtype="category"), ["1", "2"]),
+        (pd.Series(["a", "b"], dtype="category"), ["a", "b"]),
+        (pd.Series(["a", "b"], dtype="string"), ["a", "b"]),
+        (pd.Series(["a", "b"], dtype=pd.ArrowDtype(pa.string())), ["a", "b"]),
+        (pd.Series([2**60 + 1, 2], dtype="Int64"), [str(2**60 + 1), "2"]),
+        (pd.Series([np.int64(1), "b"], dtype=object), ["1", "b"]),
+    ],
+)
+def test_ids_of_pandas(ids: "pd.Series[Any]", text: list[str]) -> None:
+    log = pd.DataFrame({"user_id": ids, "item_id": ids, "timestamp": [0, 1], "title": "T"})
+    assert sorted(Dataset.from_pandas(log).interactions["user_id"]) == sorted(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"user_id": None},
+            r'log: no column \'user_id\' for user_id: name the right one with user="\.\.\." \(there are',
+        ),
+        ({"timestamp": [0, 1, None]}, "log: row 3 has no timestamp"),
+        ({"timestamp": ["2024-01-01", "soon", "2024-01-02"]}, "log: row 2 has timestamp 'soon', which cannot be read"),
+        ({"user_id": ["a", None, "b"]}, "log: row 2 has no user_id"),
+        ({"item_id": ["a", " ", "b"]}, "log: row 2 has no item_id"),
+        ({"item_id": [["a"], ["b"], ["c"]]}, r"log: column 'item_id' has type List\(String\)"),
+        ({"rating": ["5", "five", "4"]}, "log: row 2 has rating 'five', which cannot be read"),
+    ],
+)
+def test_errors_name_the_column_and_the_row(make: Make, change: dict[str, Any], message: str) -> None:
+    log = {"user_id": ["a", "b", "c"], "item_id": ["x", "y", "z"], "timestamp": [0, 1, 2], "title": ["X", "Y", "Z"]}
+    changed = {name: values for name, values in {**log, **change}.items() if values is not None}
+    with pytest.raises(LorarecError, match=message) as caught:
+        make(changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_ids_that_match_but_for_how_they_are_written(make: Make) -> None:
+    log = {"user_id": ["a"], "item_id": ["7.0"], "timestamp": [0]}
+    items = {"item_id": ["7"], "title": ["Seven"]}
+    with pytest.raises(LorarecError, match=r"log has item_id '7.0' and items has '7': .* use ids=\"numbers\""):
+        make(log, items)
+    assert make(log, items, ids="numbers").titles == {"7": "Seven"}
+
+
+def test_columns_in_the_index_of_pandas() -> None:
+    log = pd.DataFrame({"user_id": [1], "item_id": [1], "timestamp": [0], "title": "T"}).set_index("user_id")
+    with pytest.raises(LorarecError, match=r"'user_id' is in the index: pass log.reset_index\(\)"):
+        Dataset.from_pandas(log)
+
+
+def test_mixed_lists_are_refused_where_values_are_wanted_and_left_out_of_the_items() -> None:
+    log = pd.DataFrame({"user_id": [1, 2], "item_id": ["x", "y"], "timestamp": [0, 1]})
+    items = pd.DataFrame({"item_id": ["x", "y"], "title": ["X", "Y"], "tags": [["a"], "b"]})
+    assert Dataset.from_pandas(log, items).items.columns == ["item_id", "title"]
+    with pytest.raises(LorarecError, match="items: column 'tags' has type Object"):
+        Dataset.from_pandas(log, items, title="tags")
+
+
+def test_what_is_no_data_frame() -> None:
+    with pytest.raises(LorarecError, match="log is a dict, not a polars data frame"):
+        Dataset.from_polars(LOG)  # type: ignore[arg-type]
+    with pytest.raises(LorarecError, match="log is a dict, not a pandas data frame"):
+        Dataset.from_pandas(LOG)
+    with pytest.raises(LorarecError, match="log is a DataFrame, not a polars data frame"):
+        Dataset.from_polars(pd.DataFrame(LOG))  # type: ignore[arg-type]
