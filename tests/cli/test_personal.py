@@ -71,11 +71,11 @@ def test_users_choose_of_two_adapters(
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
     rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]
     assert list(figures["settings"]["warm"]["rows"])[-5:] == rows
-    assert figures["settings"]["warm"]["cases"] == figures["leaning"]["users"] == 8
-    assert sum(part["users"] for part in figures["leaning"]["terciles"]) == 8
-    assert json.loads((tmp_path / "one" / "leaning.json").read_text()) == figures["leaning"]
-    assert "## Who leans on what" in (tmp_path / "one" / "report.md").read_text()
-    assert (tmp_path / "one" / "leaning.png").is_file()
+    assert figures["settings"]["warm"]["cases"] == figures["adapter_preference"]["users"] == 8
+    assert sum(part["users"] for part in figures["adapter_preference"]["terciles"]) == 8
+    assert json.loads((tmp_path / "one" / "adapter_preference.json").read_text()) == figures["adapter_preference"]
+    assert "## Which users prefer which adapter" in (tmp_path / "one" / "report.md").read_text()
+    assert (tmp_path / "one" / "adapter_preference.png").is_file()
     told = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
     for word in ("own mixture", "weight of general", "report: "):
         assert word in told
