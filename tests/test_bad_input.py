@@ -142,7 +142,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key row"),
         (["experiment", "analysis.yaml", "--out", "new"], "recipe analysis.yaml, key analyses: must be of size"),
         (["experiment", "weights.yaml", "--out", "new"], "recipe weights.yaml, key adapters: must be the folders of"),
-        (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment of this kind"),
+        (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment folder"),
     ],
 )
 def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
