@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from lorarec.cli.personalize import personalize_app
 from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
-from lorarec.cli.personalize import personalize_app
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lorarec.data import asked
+from lorarec.data import subsample_users
 from lorarec.retrieval.nearest import best
 from lorarec.retrieval.source import ranges, recent
 
@@ -12,7 +12,7 @@ class CooccurrenceSource:
     """The sum of the cosines between who chose an item and who chose each of the latest history items.
 
     With U_i the users who chose item i: sum over h of |U_h ∩ U_i| / sqrt(|U_h| |U_i|). Where the items of a history
-    have many users in all, some of them are asked (see `lorarec.data.cooccurrence.asked`).
+    have many users in all, some of them are asked (see `lorarec.data.subsample_users`).
 
     Args:
         chosen: (users, items) ones where a user chose an item.
@@ -29,7 +29,7 @@ class CooccurrenceSource:
         begin, end = self.users_of.indptr[latest], self.users_of.indptr[latest + 1]
         users = self.users_of.indices[ranges(begin, end)]
         weights = np.repeat(self.scale[latest], end - begin)
-        some = asked(len(users))
+        some = subsample_users(len(users))
         users, weights = users[some], weights[some]
         begin, end = self.items_of.indptr[users], self.items_of.indptr[users + 1]
         items = self.items_of.indices[ranges(begin, end)]
