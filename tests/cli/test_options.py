@@ -4,7 +4,7 @@ import transformers.utils.logging
 from huggingface_hub.utils import are_progress_bars_disabled
 
 from lorarec.cli.options import quieten_transformers
-from lorarec.cli.personalize import RECOMMENDERS
+from lorarec.cli.personal import CTR_MODELS
 from lorarec.ctr import MODELS
 
 
@@ -16,5 +16,5 @@ def test_bars_of_weights_go_and_bars_of_downloads_stay() -> None:
     transformers.utils.logging.enable_progress_bar()
 
 
-def test_recommenders_are_named_without_loading_them() -> None:
-    assert tuple(MODELS) == RECOMMENDERS
+def test_ctr_models_are_named_without_loading_them() -> None:
+    assert tuple(MODELS) == CTR_MODELS

@@ -177,7 +177,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
         ({"epochs": 0}, "option epochs must be at least 1"),
         ({"rnak": 3}, "unknown option rnak"),
-        ({"combine": "sum"}, "unknown rule 'sum'"),
+        ({"combine": "sum"}, "option combine must be factors or deltas, got 'sum'"),
     ],
 )
 def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):

@@ -159,7 +159,7 @@ def test_bad_input_leaves_nothing_behind(shared, pair, tmp_path) -> None:
         ([(dataset, empty)], {}, "no training cases"),
         ([pair], {"negatives": 60}, "too few"),
         ([pair], {"rnak": 4}, "rnak"),
-        ([pair], {"targets": "nowhere"}, "nowhere"),
+        ([pair], {"target_modules": "nowhere"}, "nowhere"),
         ([pair], {"start_from": tmp_path / "none"}, "none"),
         ([pair], {"max_tokens": 5}, "limit"),
     ]:
@@ -270,7 +270,7 @@ def test_an_own_template_is_kept_beside_the_adapter(shared, pair, tmp_path) -> N
     with Ranker(shared, out) as ranker:
         assert ranker.builder.template.source == text
     other = train(shared, [pair], tmp_path / "other", template="click", **quick)
-    assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click"
+    assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click-v1"
     assert not (other / "template.j2").exists()
 
 

@@ -1,4 +1,4 @@
-"""`lorarec demo` and `lorarec demo personal`: run the two demos of the folder `examples`."""
+"""The verbs `demo` and `demo personal`: the two demos of the folder `examples`."""
 
 import importlib.util
 import sys
@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 import lorarec
-from lorarec.cli.options import quieten_transformers
+from lorarec.cli.messages import Verb
+from lorarec.cli.options import Overwrite, quieten_transformers
 from lorarec.errors import LorarecError
 from lorarec.io import DEMO, PERSONALIZED, refuse_existing
 
-Quick = Annotated[bool, typer.Option("--quick", help="A fraction of the work, to see that all parts run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Do a fraction of the work, to see that all parts run.")]
 
 demo_app = typer.Typer()
 
@@ -26,13 +26,15 @@ def demo(
         "demo-output"
     ),
     quick: Quick = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of splits, training and samples.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of splits, training and samples.")] = 42,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a general and a specific adapter on bundled film ratings, mix them without labels, and compare.
 
-    Runs offline on two cores in about six minutes and ends with ten recommendations for a user. `demo personal` shows
-    adapters for every user.
+    It runs offline on two cores in about six minutes and ends with ten recommendations for a user. `demo personal`
+    shows personal adapters.
+
+    Example: lorarec demo --quick --out demo-output
     """
     if context.invoked_subcommand is None:
         refuse_existing(out, overwrite, DEMO)
@@ -40,21 +42,23 @@ def demo(
         example = load_example("molorec_demo")
         example.run_demo(out, example.QUICK if quick else example.FULL, seed, overwrite)
     elif any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
-        raise LorarecError("options of `demo personal` go behind it, as in: lorarec demo personal --quick")
+        raise LorarecError("options of `demo personal` come after it, as in: lorarec demo personal --quick")
 
 
-@demo_app.command("personal")
+@demo_app.command("personal", cls=Verb)
 def personal(
     out: Annotated[Path, typer.Option("--out", help="Folder for models, metrics.json and report.md.")] = Path(
         "demo-personal-output"
     ),
     quick: Quick = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of samples and training.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of samples and training.")] = 42,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a conventional recommender on bundled film ratings, and adapters for every user on a few percent of them.
+    """Train a click-through model on bundled film ratings, and personal adapters on a few percent of them.
 
-    Runs offline on two cores in less than ten minutes and compares both with one adapter for all users.
+    It runs offline on two cores in less than ten minutes and compares both with one adapter for all users.
+
+    Example: lorarec demo personal --quick
     """
     refuse_existing(out, overwrite, PERSONALIZED)
     quieten_transformers()

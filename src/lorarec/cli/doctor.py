@@ -1,21 +1,22 @@
-"""`lorarec doctor`: how a backbone is scored, and whether its scores are exact."""
+"""The verb `doctor`: how a backbone is scored, and whether its scores are exact."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
-from lorarec.cli.options import Device, Dtype, Quantization, TrustRemoteCode, load_backbone, require_backbone
+from lorarec.backbone import EMBEDDED, BackboneConfig
+from lorarec.cli.config_options import Only, config_options
+from lorarec.cli.options import AsJson, load_backbone, require_backbone
 
 
+@config_options
 def doctor(
-    backbone: Annotated[str, typer.Argument(help="`embedded`, a folder or a hub id.")] = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    backbone: Annotated[str, typer.Argument(help="`embedded`, a folder or a hub id.")] = EMBEDDED,
+    as_json: AsJson = False,
+    loading: Annotated[BackboneConfig, Only(("dtype", "device", "quantization", "trust_remote_code"))],
 ) -> None:
     """Show how a backbone is scored, and measure whether its scores are exact.
 
@@ -33,7 +34,7 @@ def doctor(
     from lorarec.prompts import READOUTS, PromptBuilder
     from lorarec.scoring import check_scoring
 
-    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code, check=False)
+    model = load_backbone(replace(loading, id=backbone), check=False)
     found = check_scoring(model.model)
     readouts = {}
     for readout in READOUTS:

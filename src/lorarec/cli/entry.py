@@ -1,4 +1,4 @@
-"""The command line: its verbs, how errors are told, and which messages of the libraries are kept quiet."""
+"""The command line: its verbs, how errors are printed, and which messages of other libraries are silenced."""
 
 import ctypes
 import os
@@ -14,50 +14,58 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from lorarec import LorarecError, __version__
+from lorarec.cli.messages import Verb
 from lorarec.io import disk_reason
 
 # verb -> (module in lorarec.cli, name in it, line of `lorarec --help`), by panel of the help page. The modules
 # are imported when their verb is called: the libraries behind most of them take seconds to load.
 _PANELS = {
     "Data": {
-        "import": ("data", "import_app", "Turn an interaction log with item titles into a dataset folder."),
-        "describe": ("data", "describe", "Show what a dataset holds: counts, density, lengths, title coverage."),
-        "split": ("data", "split", "Divide a dataset and store its candidate sets."),
+        "data": ("data", "data_app", "Import an interaction log, describe a dataset, split it."),
     },
     "Adapters": {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
         "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
-        "personalize": (
-            "personalize",
-            "personalize_app",
-            "Train adapters that are mixed for every user; export a user's.",
-        ),
-        "doctor": ("doctor", "doctor", "Tell how a backbone is scored, and measure that its scores are exact."),
+        "personal": ("personal", "personal_app", "Train adapters that are mixed for each user, and export a user's."),
     },
     "Ranking": {
+        "index": ("index", "index", "Index a catalogue, so that candidates are found in milliseconds."),
+        "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to one user, several or all."),
+        "rank": ("rank", "rank", "Rank given items for a user or a history."),
+        "explain": ("explain", "explain", "Show how each item of the history changes a score, and why in words."),
+        "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
+    },
+    "Evaluation": {
         "evaluate": ("evaluate", "evaluate", "Compare adapters and baselines on a dataset's test cases."),
         "evaluate-clicks": (
             "evaluate_clicks",
             "evaluate_clicks",
             "Compare columns of click probabilities for the same events.",
         ),
-        "experiment": ("experiment", "experiment", "Fill a table from a recipe: every compared system, several seeds."),
-        "index": ("index", "index", "Index a catalogue: the candidates that recommend ranks, found in milliseconds."),
-        "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to a user."),
-        "explain": ("explain", "explain", "Tell what a recommendation rests on, item by item, and why in words."),
-        "prompt": ("prompt", "prompt", "Print the prompt that an item is scored with, as the model reads it."),
-        "rank": ("rank", "rank", "Recommend items to every user, into Parquet files, on a Ray cluster if need be."),
-        "serve": ("serve", "serve", "Rank and recommend over HTTP, for many adapters and users at once."),
+        "experiment": ("experiment", "experiment", "Run a recipe: fit every compared system with several seeds."),
         "demo": ("demo", "demo_app", "Train, mix or personalize adapters on the bundled sample and compare."),
+    },
+    "Inspection": {
+        "prompt": ("prompt", "prompt", "Print the prompt that an item is scored with, as the model reads it."),
+        "doctor": ("doctor", "doctor", "Check that a backbone scores exactly, and show how it is scored."),
     },
 }
 _VERBS = {verb: (module, name) for verbs in _PANELS.values() for verb, (module, name, _) in verbs.items()}
+#: Verbs that have moved, and what to call in their place.
+_MOVED = {
+    "import": "data import",
+    "describe": "data describe",
+    "split": "data split",
+    "personalize": "personal",
+}
 
 
 class _LazyGroup(TyperGroup):
     """A group of placeholders; the one that is called is replaced by the real command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in _MOVED:
+            raise LorarecError(f"`lorarec {args[0]}` is called `lorarec {_MOVED[args[0]]}`")
         verb, _, rest = super().resolve_command(ctx, args)
         return verb, _load(verb) if verb else None, rest
 
@@ -81,7 +89,7 @@ def _lorarec(
 
 
 def _placeholder() -> None:
-    """Stands for a verb on the help page."""
+    """Stand for a verb on the help page."""
 
 
 for _panel, _verbs in _PANELS.items():
@@ -90,7 +98,7 @@ for _panel, _verbs in _PANELS.items():
 
 
 def _load(verb: str) -> Any:
-    """The command of a verb, made from its function or its own group of verbs."""
+    """Return the command of a verb, made from its function or from its group of verbs."""
     module, name = _VERBS[verb]
     found: typer.Typer | Callable[..., Any] = getattr(import_module(f"lorarec.cli.{module}"), name)
     if module != "data":  # only these verbs load a model
@@ -99,28 +107,29 @@ def _load(verb: str) -> Any:
     if isinstance(found, typer.Typer):
         holder.add_typer(found, name=verb)
     else:
-        holder.command(verb)(found)
+        holder.command(verb, cls=Verb)(found)
     return get_group(holder).commands[verb]
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library keep what a pass of the model frees for the next pass.
+    """Make the C library reuse the memory that a forward pass frees for the next pass.
 
-    It would give it back to the system, which clears it anew for every pass: a seventh of the time of ranking on a CPU.
-    Whoever sets one of glibc's own MALLOC_ variables decides alone.
+    By default glibc returns large blocks to the system, which clears them before every pass; on a CPU that takes a
+    seventh of the time of ranking. Nothing is changed where one of glibc's MALLOC_ variables is set.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return
     mallopt, mmap_threshold, trim_threshold = ctypes.CDLL(None).mallopt, -3, -1
-    mallopt(mmap_threshold, 32 * 2**20)  # the most that glibc takes
+    mallopt(mmap_threshold, 32 * 2**20)  # the maximum of glibc
     mallopt(trim_threshold, 2**31 - 1)
 
 
-def _tell(message: str) -> int:
+def _print_error(message: str) -> int:
+    """Print an error as one line and return the exit code."""
     from rich.console import Console
 
     line = " ".join(f"error: {message}".splitlines())
-    # Names in files may hold anything: commands to the terminal, or halves of surrogate pairs, which cannot be printed.
+    # Text from files may contain escape sequences of the terminal, or lone surrogates, which cannot be printed.
     line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
     Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     return 2
@@ -135,10 +144,10 @@ def main() -> None:
     try:
         app()
     except LorarecError as error:
-        sys.exit(_tell(str(error)))
+        sys.exit(_print_error(str(error)))
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
-            sys.exit(_tell(f"{error.filename}: {error.strerror}"))
+            sys.exit(_print_error(f"{error.filename}: {error.strerror}"))
         if (reason := disk_reason(error)) is None:
             raise
-        sys.exit(_tell(f"cannot write: {reason}"))
+        sys.exit(_print_error(f"cannot write: {reason}"))

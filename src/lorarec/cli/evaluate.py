@@ -1,4 +1,4 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: adapters and baselines, compared on test cases."""
 
 import json
 from pathlib import Path
@@ -7,52 +7,49 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from lorarec.cli.options import (
-    BackboneId,
-    Device,
-    Dtype,
-    Engine,
-    Quantization,
-    TrustRemoteCode,
-    require_adapters,
-    running,
-)
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import EVALUATION, refuse_existing
 
 
+@config_options
 def evaluate(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder; its stored split says who is tested on what.")],
-    adapter: Annotated[
-        list[str] | None, typer.Option(help="A PEFT folder, or NAME=FOLDER; may be given several times.")
-    ] = None,
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
-    engine: Engine = "torch",
+    *,
+    dataset: DatasetFolder,
+    adapter: Annotated[list[str] | None, typer.Option(help="PEFT folder, or NAME=FOLDER; may be repeated.")] = None,
     setting: Annotated[
         Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes what the split has.")
     ] = "both",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
     compare: Annotated[
-        str | None, typer.Option(help="The row that tests compare with; the best of popularity, item-knn and tf-idf.")
+        str | None,
+        typer.Option(
+            help="Row that the others are tested against; the best of popularity, item-knn and tf-idf if not given."
+        ),
     ] = None,
     readout: Annotated[
-        Literal["verdict", "likelihood"] | None, typer.Option(help="Instead of what each adapter was trained with.")
+        Literal["verdict", "likelihood"] | None,
+        typer.Option(help="Readout to score with, in place of the one each adapter was trained with."),
     ] = None,
     generation: Annotated[
         Literal["free", "constrained"] | None,
-        typer.Option(help="Let the model write a list of titles instead, as the papers do; constrained to candidates."),
+        typer.Option(
+            help="Let the model write a list of titles, as the papers do, freely or among the candidates only."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and ndcg.png.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample of users and of the intervals.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the sample of users and of the intervals.")] = 0,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    engine: Engine = "torch",
+    backbone: BackboneConfig,
 ) -> None:
     """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
+
+    The split that is stored with the dataset decides who is tested on what; the default split is drawn without one.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
@@ -67,8 +64,7 @@ def evaluate(
     from lorarec.evaluation import adapter_scorers, evaluation_table, split_warning
     from lorarec.evaluation import evaluate as evaluate_rows
 
-    options = (backbone, dtype, device, quantization, trust_remote_code)
-    with running(engine, *options, adapters=list(named.values())) as (model, vllm):
+    with open_engine(engine, backbone, list(named.values())) as (model, vllm):
         rows = adapter_scorers(model, data, split, named, readout, True, generation, vllm)
         for row in rows.values():
             warning = row.adapter and split_warning(row.adapter, data, split)
@@ -76,13 +72,14 @@ def evaluate(
                 stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         evaluation = evaluate_rows(
             data,
-            split,
             rows,
+            split=split,
             settings=None if setting == "both" else [setting],
             compare_with=compare,
-            out=out,
             limit=limit,
             seed=seed,
+            out=out,
+            progress=True,
             overwrite=overwrite,
         )
     if as_json:
@@ -98,7 +95,7 @@ def evaluate(
 
 
 def _named(adapters: list[str]) -> dict[str, Path]:
-    """Row name -> folder; without NAME= the folder's own name."""
+    """Return the folder of each row; a folder without NAME= gives the row its own name."""
     named: dict[str, Path] = {}
     for text in adapters:
         name, mark, folder = text.partition("=")

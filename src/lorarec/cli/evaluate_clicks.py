@@ -1,4 +1,4 @@
-"""The verb `evaluate-clicks`."""
+"""The verb `evaluate-clicks`: columns of click probabilities, compared."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lorarec.cli.options import AsJson, Overwrite
 from lorarec.errors import LorarecError
 from lorarec.io import CLICK_EVALUATION, refuse_existing
 
@@ -14,22 +15,20 @@ from lorarec.io import CLICK_EVALUATION, refuse_existing
 def evaluate_clicks(
     predictions: Annotated[
         Path,
-        typer.Argument(
-            help="Parquet file, or a folder that `lorarec personalize train` wrote: its predictions.parquet."
-        ),
+        typer.Argument(help="Parquet file, or a folder of `lorarec personal train`, for its predictions.parquet."),
     ],
     compare: Annotated[
-        str | None, typer.Option(help="The row that tests compare with; the last column if unset.")
+        str | None, typer.Option(help="Row that the others are tested against; the last column if not given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.md.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the intervals and of the test of ECE.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals and of the test of ECE.")] = 0,
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare columns of click probabilities for the same events: AUC, LogLoss, ACC and ECE.
 
-    The file has a column `label`, 1 for a click and 0 for none, and for each row of the table a column of probabilities
-    with the row's name. user_id, item_id and timestamp may stand beside them.
+    The file has a column `label`, 1 for a click and 0 for none, and a column of probabilities for each row of the
+    table, with the row's name. It may also have the columns user_id, item_id and timestamp.
 
     Example: lorarec evaluate-clicks personal/predictions.parquet --compare DIN --out reports/clicks
     """

@@ -1,18 +1,20 @@
-"""`lorarec explain`: what a recommendation rests on."""
+"""The verb `explain`: how each item of the history changes a score."""
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
 from lorarec.cli.options import (
-    BackboneId,
-    Device,
-    Dtype,
-    Quantization,
-    TrustRemoteCode,
+    AdapterFolder,
+    AsJson,
+    DatasetFolder,
+    IndexFolder,
+    Pool,
+    User,
     load_backbone,
     require_adapters,
     require_index,
@@ -20,31 +22,25 @@ from lorarec.cli.options import (
 from lorarec.data import Dataset, history_of
 
 
+@config_options
 def explain(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    user: Annotated[str, typer.Option("--user", help="A user id of the dataset.")],
-    item: Annotated[str | None, typer.Option("--item", help="An item id; the top recommendation if not given.")] = None,
-    adapter: Annotated[
-        Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
-    ] = None,
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates that the item is compared with.")] = 100,
-    index: Annotated[
-        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    dataset: DatasetFolder,
+    user: User,
+    item: Annotated[str | None, typer.Option("--item", help="Item id; the top recommendation if not given.")] = None,
+    adapter: AdapterFolder = None,
+    index: IndexFolder = None,
+    pool: Pool = 100,
+    as_json: AsJson = False,
+    backbone: BackboneConfig,
 ) -> None:
     """Show how an item's score changes when each item of the history is left out.
 
-    Positive numbers speak for the item. A backbone with a chat template also gives a reason in words.
+    Positive numbers raise the score. A backbone with a chat template also gives a reason in words.
 
     Example: lorarec explain data/shop --user u42 --item i7 --adapter adapters/mixed
     """
-    require_adapters([] if adapter is None else [adapter])
+    require_adapters([adapter])
     require_index(index)
     data = Dataset.load(dataset)
     history_of(data, user)
@@ -53,8 +49,7 @@ def explain(
     from lorarec.retrieval import Index
 
     loaded = None if index is None else Index.load(index, data)
-    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
-    with Ranker(model, adapter) as ranker:
+    with Ranker(load_backbone(backbone), adapter) as ranker:
         found = explain_item(ranker, data, user, item, pool, loaded)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
@@ -68,4 +63,4 @@ def explain(
         if found.reason is not None:
             typer.echo(found.reason)
     if found.reason is None:
-        typer.echo(f"A reason in words needs a chat model: {backbone} has no chat template.", err=True)
+        typer.echo(f"A reason in words needs a chat model: {backbone.id} has no chat template.", err=True)

@@ -7,26 +7,27 @@ from typing import Annotated
 
 import typer
 
+from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
+
 
 def index(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="The index folder to write.")],
-    epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the log of the next-item model (SASRec); 0 does without it.")
-    ] = 20,
-    width: Annotated[int, typer.Option(min=1, help="Size of an item's vector.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the next-item model.")] = 42,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    *,
+    dataset: DatasetFolder,
+    out: Annotated[Path, typer.Option(help="Index folder to write.")],
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    epochs: Annotated[int, typer.Option(min=0, help="Passes over the log of the next-item model; 0 for none.")] = 20,
+    hidden_size: Annotated[int, typer.Option(min=1, help="Size of the item vectors.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the next-item model.")] = 42,
 ) -> None:
     """Index a catalogue, so that `lorarec recommend --index` finds candidates in milliseconds.
 
-    The index proposes a few items for any history, and the adapter then ranks these few. Items come from five sources
-    in turns: what follows such a history (a next-item model learned from the log), what was chosen together with it,
-    what has similar titles, what has similar titles and is new, and what is popular. Make it again when the log or the
-    catalogue has changed: it belongs to one state of the dataset. Histories may grow without that.
+    The index proposes candidates for any history from five sources: a next-item model (SASRec) trained on the log,
+    items that were chosen together with the history's, items with similar titles, new items with similar titles, and
+    popular items. It belongs to one state of the dataset: make it again when the log or the catalogue has changed.
+    Histories may grow without that. With --epochs 0 there is no next-item model.
 
-    Beyond 100,000 items the vectors are searched through faiss, if it is installed: pip install 'lorarec[index]'
+    Beyond 100,000 items the vectors are searched by faiss, if it is installed: pip install 'lorarec[index]'
 
     Example: lorarec index data/shop --out index/shop
     """
@@ -39,7 +40,7 @@ def index(
     from lorarec.recommenders import NextItemConfig
     from lorarec.retrieval import Index
 
-    made = Index.build(data, NextItemConfig(epochs=epochs, width=width, seed=seed), progress=True)
+    made = Index.build(data, NextItemConfig(epochs=epochs, width=hidden_size, seed=seed), progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

@@ -1,4 +1,4 @@
-"""The verb `mix`."""
+"""The verb `mix`: several adapters, combined into one."""
 
 import json
 from pathlib import Path
@@ -8,53 +8,63 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorarec.cli.options import (
-    BackboneId,
-    Device,
-    Dtype,
-    Quantization,
-    TrustRemoteCode,
-    load_backbone,
-    require_adapters,
-)
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.options import AsJson, Combine, Overwrite, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, Progress, refuse_existing
 
+SEARCH = "Search for weights (grid, entropy)"
 
+
+@config_options
 def mix(
+    *,
     adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders of one backbone.")],
-    out: Annotated[Path, typer.Option(help="The adapter folder to write.")],
+    out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     method: Annotated[
         Literal["fixed", "grid", "entropy"],
-        typer.Option(help="Weights given, by validation NDCG, or by entropy of unlabelled prompts."),
+        typer.Option(help="Weights: given, by NDCG on validation cases, or by entropy of unlabelled prompts."),
     ] = "entropy",
-    combine: Annotated[
-        Literal["factors", "deltas"], typer.Option(help="Sum A and B (rank r) or the products B A (rank sum of r).")
-    ] = "factors",
+    dataset: Annotated[
+        Path | None, typer.Option(help="Dataset folder that prompts are drawn from (grid, entropy).")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weight of each adapter with --method fixed, such as 0.3,0.7.")
+    ] = None,
+    combine: Combine = "factors",
     scope: Annotated[
-        Literal["model", "layer"], typer.Option(help="One set of weights, or one per layer (entropy only).")
+        Literal["model", "layer"], typer.Option(help="One weight per adapter, or one per layer (entropy only).")
     ] = "model",
-    weights: Annotated[str | None, typer.Option(help="For --method fixed: one per adapter, as in 0.3,0.7.")] = None,
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
-    dataset: Annotated[Path | None, typer.Option(help="Dataset folder that the prompts come from.")] = None,
-    setting: Annotated[Literal["warm", "new-item"], typer.Option(help="For entropy: whose prompts.")] = "warm",
-    prompts: Annotated[int, typer.Option(min=1, help="For entropy: number of unlabelled prompts.")] = 50,
-    cases: Annotated[int, typer.Option(min=1, help="For grid: number of validation cases.")] = 500,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Truncate the mixture to this rank by a singular value decomposition.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    setting: Annotated[
+        Literal["warm", "new-item"],
+        typer.Option(help="Test cases that entropy's prompts are of.", rich_help_panel=SEARCH),
+    ] = "warm",
+    prompts: Annotated[
+        int, typer.Option(min=1, help="Number of unlabelled prompts for entropy.", rich_help_panel=SEARCH)
+    ] = 50,
     objective: Annotated[
         Literal["candidates", "tokens"],
-        typer.Option(help="For entropy: of the candidate set or of the first answer tokens."),
+        typer.Option(help="Entropy of the candidates, or of the first tokens of an answer.", rich_help_panel=SEARCH),
     ] = "candidates",
-    rank: Annotated[int | None, typer.Option(min=1, help="Cut the mixture to this rank (SVD).")] = None,
-    seed: Annotated[int, typer.Option(help="Draws the prompts.")] = 42,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    cases: Annotated[
+        int, typer.Option(min=1, help="Number of validation cases for grid.", rich_help_panel=SEARCH)
+    ] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn prompts.", rich_help_panel=SEARCH)] = 42,
+    backbone: BackboneConfig,
 ) -> None:
-    """Mix adapters into one, with weights given, searched on validation cases, or found without labels."""
+    """Mix adapters into one, with weights given, searched on validation cases, or found without labels.
+
+    Example: lorarec mix adapters/general adapters/shop --dataset data/shop --out adapters/mixed
+
+    Example: lorarec mix adapters/general adapters/shop --method fixed --weights 0.3,0.7 --out adapters/mixed
+    """
     given = _parsed(weights)
     if method != "fixed" and dataset is None:
         raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
@@ -64,7 +74,7 @@ def mix(
     split = None if data is None else load_split(data)
     from lorarec.lora import mix as mix_adapters
 
-    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
+    model = load_backbone(backbone)
     with Progress(f"Mixing by {method}"):
         result = mix_adapters(
             model,

@@ -1,4 +1,4 @@
-"""Options that several verbs share: of the backbone, and of the engine that it or the work runs in."""
+"""Options that several verbs share, and what verbs check and load by them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,47 +7,58 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lorarec.backbone import BackboneConfig
 from lorarec.errors import LorarecError
-
-EMBEDDED = "embedded"
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
     from lorarec.ranking import VllmEngine
 
-BackboneId = Annotated[str, typer.Option("--backbone", help="`embedded`, a folder or a hub id.")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    typer.Option(help="The backbone's weights; auto: as stored, float32 on a CPU."),
+RUNTIME = "Where it runs"
+
+DatasetFolder = Annotated[Path, typer.Argument(help="Dataset folder, as `lorarec data import` writes it.")]
+User = Annotated[str, typer.Option("--user", help="User id of the dataset.")]
+AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone if not given.")]
+IndexFolder = Annotated[
+    Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is made on the spot otherwise.")
 ]
-Device = Annotated[
-    str | None, typer.Option(help="As in cuda:1, or auto to spread the backbone; a GPU if there is one.")
+Pool = Annotated[int, typer.Option("--pool", min=1, help="Number of candidates that the index proposes.")]
+Combine = Annotated[
+    Literal["factors", "deltas"], typer.Option(help="Mix the factors A and B, or the products B A of the adapters.")
 ]
-Quantization = Annotated[Literal["4bit", "8bit"] | None, typer.Option(help="Load the backbone through bitsandbytes.")]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the backbone.")]
 Engine = Annotated[
     Literal["torch", "vllm"],
-    typer.Option(help="What runs the backbone; vllm is installed in an environment of its own, see README.md."),
+    typer.Option(help="What runs the model; vllm is installed in an environment of its own.", rich_help_panel=RUNTIME),
 ]
-Address = Annotated[str | None, typer.Option(help="Ray cluster: auto or HOST:PORT; one is started here without it.")]
+ExecutorName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--executor", help="Where work runs: on this machine or on a Ray cluster.", rich_help_panel=RUNTIME),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster, auto or HOST:PORT; one is started here if not given.", rich_help_panel=RUNTIME),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def require_adapters(folders: Iterable[str | Path]) -> None:
+def require_adapters(folders: Iterable[str | Path | None]) -> None:
     """Check that adapter folders exist, before the libraries that read them are loaded.
 
     Raises:
-        LorarecError: a folder does not exist.
+        LorarecError: If a folder does not exist.
     """
     for folder in folders:
-        if not Path(folder).is_dir():
+        if folder is not None and not Path(folder).is_dir():
             raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
 
 
 def require_backbone(name: str) -> None:
-    """Refuse a path that is not a folder, before the libraries that load models are.
+    """Refuse a path that does not exist, before the libraries that load models are loaded.
 
     Raises:
-        LorarecError: the name is of a path, not of a repository on the hub, and there is no such folder.
+        LorarecError: If the name is a path, not a repository of the hub, and nothing is there.
     """
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if is_path and not Path(name).is_dir():
@@ -58,79 +69,71 @@ def require_index(folder: Path | None) -> None:
     """Check that a folder is an index, before the libraries that read it are loaded.
 
     Raises:
-        LorarecError: it is not an index.
+        LorarecError: If it is not an index.
     """
     if folder is not None and not (folder / "index.json").is_file():
         raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
 
 
 def quieten_transformers() -> None:
-    """Turn off transformers' progress bar for loading weights, but not those of downloads."""
+    """Turn off the progress bar of transformers for loading weights, but not those for downloads."""
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # turns off those of downloads as well
+    disable_progress_bar()  # also turns off those for downloads
     enable_progress_bars()
 
 
-def load_backbone(
-    backbone: str,
-    dtype: str = "auto",
-    device: str | None = None,
-    quantization: str | None = None,
-    trust_remote_code: bool = False,
-    check: bool = True,
-) -> "Backbone":
-    """Call `Backbone.load` without a progress bar for its weights."""
-    require_backbone(backbone)
+def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
+    """Load a backbone without a progress bar for its weights.
+
+    Args:
+        check: Whether to check that the model scores exactly, if it was not checked before.
+    """
+    require_backbone(config.id)
     quieten_transformers()
     from lorarec.backbone import Backbone
 
-    return Backbone.load(backbone, dtype, device, quantization, trust_remote_code, check)
+    return Backbone.load(config.id, config.dtype, config.device, config.quantization, config.trust_remote_code, check)
 
 
 @contextmanager
-def needing_ray() -> Iterator[None]:
-    """For imports of what stands on Ray.
+def ray_imports() -> Iterator[None]:
+    """Turn a failed import of Ray into an error that says what to install.
 
     Raises:
-        LorarecError: it is not installed.
+        LorarecError: If Ray is not installed.
     """
     try:
         yield
     except ImportError as error:
-        raise LorarecError(f"--engine ray needs {error.name}: pip install 'lorarec[ray]'") from None
+        raise LorarecError(f"--executor ray needs {error.name}: pip install 'lorarec[ray]'") from None
 
 
 @contextmanager
-def running(
-    engine: str,
-    backbone: str,
-    dtype: str,
-    device: str | None,
-    quantization: str | None,
-    trust_remote_code: bool,
-    adapters: Sequence[Path],
+def open_engine(
+    engine: str, config: BackboneConfig, adapters: Sequence[Path]
 ) -> "Iterator[tuple[Backbone, VllmEngine | None]]":
-    """A backbone, and vLLM with it where that is the engine.
+    """Load a backbone and, if vLLM is the engine, start vLLM with the backbone and the adapters.
 
     Raises:
-        LorarecError: the backbone or an adapter is unusable, vLLM is missing, or an option that it does not take.
+        LorarecError: If the backbone or an adapter is unusable, vLLM is missing, or an option is not for vLLM.
     """
     require_adapters(adapters)
     if engine == "torch":
-        yield load_backbone(backbone, dtype, device, quantization, trust_remote_code), None
+        yield load_backbone(config), None
         return
-    for option, value in (("device", device), ("quantization", quantization)):
+    for name, value in (("device", config.device), ("quantization", config.quantization)):
         if value is not None:
-            raise LorarecError(f"--{option} is for --engine torch: vLLM takes the device it is installed for")
+            raise LorarecError(f"--{name} is for --engine torch: vLLM uses the device it is installed for")
     from lorarec.lora import read_adapter
     from lorarec.ranking import VllmEngine, require_vllm
 
     require_vllm()
-    model = load_backbone(backbone, dtype, "cpu", None, trust_remote_code, check=False)
+    on_cpu = BackboneConfig(config.id, config.dtype, "cpu", trust_remote_code=config.trust_remote_code)
+    model = load_backbone(on_cpu, check=False)
     read = [read_adapter(adapter, model) for adapter in adapters]
-    # vLLM has weights of its own; the layers' shapes are enough to check adapters.
+    # vLLM has weights of its own; the shapes of the layers are enough to check adapters.
     model.model.to("meta")  # type: ignore[arg-type]
-    with VllmEngine(model, read, dtype, trust_remote_code) as vllm:
+    with VllmEngine(model, read, config.dtype, config.trust_remote_code) as vllm:
         yield model, vllm

@@ -1,4 +1,4 @@
-"""Figures as people read them in a terminal."""
+"""Values as a table in the terminal, or as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_figures(title: str, figures: Mapping[str, Any], as_json: Mapping[str, Any] | None = None) -> None:
-    """Print one row per figure: its name with spaces, its value with thousands separators.
+def print_values(title: str, values: Mapping[str, Any], as_json: Mapping[str, Any] | None = None) -> None:
+    """Print a table of one row per value: its name with spaces, and the value with thousands separators.
 
     Args:
-        title: above the rows.
-        figures: what to show.
-        as_json: printed as JSON instead of the rows.
+        title: Title of the table.
+        values: Values by name.
+        as_json: What is printed as JSON in place of the table.
     """
     if as_json is not None:
         typer.echo(json.dumps(as_json, indent=2, ensure_ascii=False))
         return
     table = Table("", "", title=title, show_header=False)
-    for name, value in figures.items():
+    for name, value in values.items():
         table.add_row(name.replace("_", " "), _readable(value))
     Console().print(table)
 

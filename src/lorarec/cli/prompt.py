@@ -1,4 +1,4 @@
-"""`lorarec prompt`: print the exact prompt of an item."""
+"""The verb `prompt`: the exact prompt that an item is scored with."""
 
 import json
 from dataclasses import asdict
@@ -7,34 +7,41 @@ from typing import Annotated
 
 import typer
 
-from lorarec.cli.options import BackboneId, TrustRemoteCode, require_adapters, require_backbone, require_index
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import Only, config_options
+from lorarec.cli.options import (
+    DatasetFolder,
+    IndexFolder,
+    User,
+    require_adapters,
+    require_backbone,
+    require_index,
+)
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
 
+@config_options
 def prompt(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    user: Annotated[str, typer.Option("--user", help="A user id of the dataset.")],
+    *,
+    dataset: DatasetFolder,
+    user: User,
     item: Annotated[
-        str | None, typer.Option("--item", help="An item id. Default: the first proposal of the index.")
+        str | None, typer.Option("--item", help="Item id; the first proposal of the index if not given.")
     ] = None,
     adapter: Annotated[
-        Path | None,
-        typer.Option("--adapter", help="PEFT folder whose prompts to show. Default: default prompts."),
+        Path | None, typer.Option("--adapter", help="PEFT folder whose prompts to show; the default ones otherwise.")
     ] = None,
-    backbone: BackboneId = "embedded",
-    trust_remote_code: TrustRemoteCode = False,
+    index: IndexFolder = None,
     pool: Annotated[
-        int, typer.Option("--pool", min=1, help="Candidates; `likelihood` lists all of them in its prompt.")
+        int, typer.Option("--pool", min=1, help="Number of candidates; `likelihood` lists all of them in its prompt.")
     ] = 100,
-    index: Annotated[
-        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
-    ] = None,
     tokens: Annotated[
         bool,
         typer.Option("--tokens", help="List the tokens, one per line: number, id, token, and `control` if it is one."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the text, and every token with its id.")] = False,
+    backbone: Annotated[BackboneConfig, Only(("id", "trust_remote_code"))],
 ) -> None:
     """Print the prompt that an item is scored with, exactly as the model reads it; no model is loaded.
 
@@ -45,9 +52,9 @@ def prompt(
     Example: lorarec prompt data/shop --user u42 --item i7 --backbone Qwen/Qwen3-0.6B --tokens
     """
     data = Dataset.load(dataset)
-    require_adapters([] if adapter is None else [adapter])
+    require_adapters([adapter])
     require_index(index)
-    require_backbone(backbone)
+    require_backbone(backbone.id)
     from lorarec.backbone import load_tokenizer, source_of
     from lorarec.lora import read_adapter
     from lorarec.ranking import user_prompt
@@ -56,10 +63,10 @@ def prompt(
     loaded = None if index is None else Index.load(index, data)
     chosen = None if adapter is None else read_adapter(adapter)
     try:
-        tokenizer = load_tokenizer(source_of(backbone), trust_remote_code)
+        tokenizer = load_tokenizer(source_of(backbone.id), backbone.trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise LorarecError(f"the tokenizer of backbone {backbone} cannot be loaded: {reason}") from error
+        raise LorarecError(f"the tokenizer of backbone {backbone.id} cannot be loaded: {reason}") from error
     found = user_prompt(tokenizer, chosen, data, user, item, pool, loaded)
     if as_json:
         text = "".join(part for part, _ in found.text)
@@ -72,7 +79,7 @@ def prompt(
             )
     else:
         typer.echo("".join(typer.style(text, reverse=True) if control else _safe(text) for text, control in found.text))
-    where = f"{found.template}, in the chat template of {backbone}" if found.chat else found.template
+    where = f"{found.template}, in the chat template of {backbone.id}" if found.chat else found.template
     ends = f"{found.branch_tokens} of them of the candidate {found.item_id}"
     read = " or ".join(json.dumps(answer.token, ensure_ascii=False) for answer in found.answers)
     answer = f"; the next one is read as {read}" if read else ""

@@ -1,121 +1,76 @@
-"""`lorarec rank`: items for every user, into a folder."""
+"""The verb `rank`: given items, in the order in which they fit a history."""
 
 import json
-from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import polars as pl
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from lorarec.cli.options import (
-    EMBEDDED,
-    Address,
-    BackboneId,
-    Device,
-    Dtype,
-    Quantization,
-    TrustRemoteCode,
-    needing_ray,
-    quieten_transformers,
-    require_adapters,
-    require_index,
-)
-from lorarec.data import Dataset
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.item_lists import read_ids
+from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine, open_engine, require_adapters
+from lorarec.data import Dataset, history_of
 from lorarec.errors import LorarecError
-from lorarec.io import RANKING, refuse_existing
 
 
+@config_options
 def rank(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the parts; an unfinished one is continued.")],
-    adapter: Annotated[
-        Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
+    *,
+    dataset: DatasetFolder,
+    user: Annotated[str | None, typer.Option("--user", help="User id of the dataset, whose history is read.")] = None,
+    history: Annotated[
+        list[str] | None, typer.Option("--history", help="Item id of a history, oldest first; in place of --user.")
     ] = None,
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many items for each user.")] = 10,
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
-    index: Annotated[
-        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
-    ] = None,
-    users: Annotated[
-        Path | None, typer.Option(help="CSV, Parquet or JSONL file with a column user_id; all users without it.")
-    ] = None,
-    part_size: Annotated[int, typer.Option(min=1, help="Users of a part: what a killed worker loses.")] = 1000,
-    engine: Annotated[Literal["torch", "ray"], typer.Option(help="In this process, or on a Ray cluster.")] = "torch",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of the ray engine, each with a model of its own; 1.")
-    ] = None,
-    address: Address = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    item: Annotated[list[str] | None, typer.Option("--item", help="Item id to rank; may be repeated.")] = None,
+    candidates: Annotated[Path | None, typer.Option(help="File of item ids to rank, one per line.")] = None,
+    adapter: AdapterFolder = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Number of items to show; all if not given.")] = None,
+    as_json: AsJson = False,
+    engine: Engine = "torch",
+    backbone: BackboneConfig,
 ) -> None:
-    """Rank items for every user of a dataset, as `recommend` does for one, into a folder of Parquet files.
+    """Rank given items for a user of a dataset, or for a history of items.
 
-    There is one row per user with user_id, item_ids (best first), and lists of scores, log_odds, log_likelihoods,
-    log_priors and probabilities. Items are ordered by score, which is a sum: the adapter's log-odds of yes against no
-    or, with the readout likelihood, its log-likelihood of the title (the other column is null), plus the logarithm of a
-    prior proportional to 1 / place in the index's order. probability is the softmax of the scores over the pool.
-    rank.json records the data, models and options.
+    Items are ordered by score: the log-odds of yes against no, or the log-likelihood of the title with the readout
+    likelihood. Probabilities are the softmax of the scores over the given items.
 
-    Users are cut into parts in the order of their ids. Run the same command again after an interruption: only the
-    missing parts are made. A folder that was begun with other data or options is refused.
+    Example: lorarec rank data/shop --user u42 --item i7 --item i9 --adapter adapters/mixed
 
-    With --engine ray, workers of a Ray cluster share the parts, each on a GPU of its own if there are any; one that
-    dies is replaced and its part made again. On every machine all paths, --out too, must be the same shared folders,
-    and lorarec[ray] must be installed.
-
-      lorarec rank data/shop --adapter adapters/mixed --index index/shop --out scores
-
-      lorarec rank data/shop --adapter adapters/mixed --index index/shop --out scores --engine ray --workers 2
+    Example: lorarec rank data/shop --history i1 --history i2 --candidates shelf.txt --top 5
     """
-    if engine == "torch" and (workers or address):
-        raise LorarecError("--workers and --address are of the ray engine: add --engine ray")
-    if overwrite or not (out / RANKING.marker).is_file():
-        refuse_existing(out, overwrite, RANKING)
-    require_adapters([] if adapter is None else [adapter])
-    require_index(index)
+    if (user is None) == (not history):
+        raise LorarecError("name whom to rank for: give either --user or --history")
+    require_adapters([adapter])
     data = Dataset.load(dataset)
-    quieten_transformers()
-    from lorarec.ranking import Executor, LocalExecutor, PopulationConfig, read_population, recommend_to_folder
+    if user is not None:
+        history_of(data, user)
+    ids = list(dict.fromkeys([*(item or ()), *(read_ids(candidates) if candidates else ())]))
+    if not ids:
+        raise LorarecError("name items to rank with --item or --candidates")
+    for each in [*ids, *(history or ())]:
+        if each not in data.titles:
+            known = next(iter(data.titles))
+            raise LorarecError(f"item {each} is not in dataset {data.name}: its items are like {known}")
+    from lorarec.ranking import Ranker, rank_items
 
-    asked = read_population(data, users)
-    if backbone != EMBEDDED and Path(backbone).is_dir():
-        backbone = str(Path(backbone).resolve())
-    job = PopulationConfig(
-        dataset.resolve(),
-        adapter and adapter.resolve(),
-        index and index.resolve(),
-        backbone,
-        dtype,
-        device,
-        quantization,
-        trust_remote_code,
-        top,
-        pool,
-    )
-    names = {"dataset": data.name, "backbone": backbone, "adapter": adapter and str(adapter)}
-    chosen: Executor
-    with ExitStack() as stack:
-        if engine == "ray":
-            with needing_ray():
-                from lorarec.io import cluster
-                from lorarec.ranking import RayExecutor
-            stack.enter_context(cluster(address))
-            chosen = RayExecutor(job, workers or 1)
-        else:
-            chosen = LocalExecutor(job, data)
-        figures = recommend_to_folder(chosen, asked, out, part_size, overwrite, names, progress=True)
-    nothing_left = pl.scan_parquet(out / "part-*.parquet").filter(pl.col("item_ids").list.len() == 0)
-    figures["users_with_nothing_left"] = nothing_left.select(pl.len()).collect().item()
+    with (
+        open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
+        Ranker(model, adapter, engine=vllm) as ranker,
+    ):
+        ranked = rank_items(ranker, data, ids, user=user, history=history or None, top_k=top)
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), **figures}))
+        typer.echo(
+            json.dumps([{"item_id": ids[row.index], **asdict(row)} for row in ranked], indent=2, ensure_ascii=False)
+        )
         return
-    before = f", {figures['parts_before']:,} of them before" if figures["parts_before"] else ""
-    empty = figures["users_with_nothing_left"]
-    without = f", {empty:,} of the users have nothing left to recommend" if empty else ""
-    typer.echo(f"{figures['users']:,} users ranked in {figures['parts']:,} parts{before}{without}: {out}")
+    table = Table("#", "item", "title", "score", "p", title=Text(f"{len(ids)} items of {data.name}, best first"))
+    for place, row in enumerate(ranked, start=1):
+        # Text keeps square brackets in ids and titles from being read as markup.
+        names = Text(ids[row.index]), Text(row.title)
+        table.add_row(str(place), *names, f"{row.score:.3f}", f"{row.probability:.3f}")
+    Console().print(table)

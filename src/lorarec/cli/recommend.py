@@ -1,92 +1,197 @@
-"""`lorarec recommend`: items for one user, from the whole catalogue."""
+"""The verb `recommend`: items of the whole catalogue for one user, several or all."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import polars as pl
 import typer
 
+from lorarec.backbone import EMBEDDED, BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.item_lists import known_items
 from lorarec.cli.options import (
-    BackboneId,
-    Device,
-    Dtype,
+    RUNTIME,
+    AdapterFolder,
+    Address,
+    AsJson,
+    DatasetFolder,
     Engine,
-    Quantization,
-    TrustRemoteCode,
+    ExecutorName,
+    IndexFolder,
+    Overwrite,
+    Pool,
+    open_engine,
+    quieten_transformers,
+    ray_imports,
     require_adapters,
     require_index,
-    running,
 )
 from lorarec.data import Dataset, history_of
 from lorarec.errors import LorarecError
+from lorarec.io import RANKING, refuse_existing
+
+if TYPE_CHECKING:
+    from lorarec.ranking import Executor, PopulationConfig, Recommendation
+
+FILTERS = "Items that may be recommended"
 
 
+@config_options
 def recommend(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    user: Annotated[str, typer.Option("--user", help="A user id of the dataset.")],
-    adapter: Annotated[
-        Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone without it.")
+    *,
+    dataset: DatasetFolder,
+    user: Annotated[list[str] | None, typer.Option("--user", help="User id of the dataset; may be repeated.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="CSV, Parquet or JSONL file of users with a column user_id.")
     ] = None,
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
+    all_users: Annotated[bool, typer.Option("--all", help="All users of the dataset; needs --out.")] = False,
+    adapter: AdapterFolder = None,
+    index: IndexFolder = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user.")] = 10,
+    pool: Pool = 100,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of Parquet files to write; an unfinished one is continued.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    allow: Annotated[
+        Path | None, typer.Option(help="File of the only item ids to recommend, one per line.", rich_help_panel=FILTERS)
+    ] = None,
+    deny: Annotated[
+        Path | None, typer.Option(help="File of item ids not to recommend, one per line.", rich_help_panel=FILTERS)
+    ] = None,
+    out_of_stock: Annotated[
+        Path | None, typer.Option(help="File of item ids out of stock, one per line.", rich_help_panel=FILTERS)
+    ] = None,
     engine: Engine = "torch",
-    top: Annotated[int, typer.Option("--top", min=1, help="How many items.")] = 10,
-    pool: Annotated[int, typer.Option("--pool", min=1, help="Candidates of the cheap first stage.")] = 100,
-    index: Annotated[
-        Path | None, typer.Option(help="Folder made by `lorarec index`; without it a light one is made on the spot.")
+    executor: ExecutorName = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ray processes with a model each; 1 if not given.", rich_help_panel=RUNTIME),
     ] = None,
-    allow: Annotated[Path | None, typer.Option(help="File of the only item ids to recommend, one per line.")] = None,
-    deny: Annotated[Path | None, typer.Option(help="File of item ids not to recommend, one per line.")] = None,
-    out_of_stock: Annotated[Path | None, typer.Option(help="File of item ids out of stock, one per line.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    address: Address = None,
+    part_size: Annotated[
+        int, typer.Option(min=1, help="Users per file, which are lost if a worker dies.", rich_help_panel=RUNTIME)
+    ] = 1000,
+    backbone: BackboneConfig,
 ) -> None:
-    """Recommend items a user has not had yet: a cheap stage proposes, the adapter ranks.
+    """Recommend items that users have not had yet: an index proposes candidates, the adapter ranks them.
 
-    Each line says which of the user's items it rests on. With --json, items are ordered by score, which is a sum: the
-    log_odds of yes against no or, with the readout likelihood, the log_likelihood of the title (the other is null),
-    plus log_prior, the logarithm of a prior proportional to 1 / place in the index's order. probability is the softmax
-    of the scores over the pool.
+    Items are ordered by score: the log-odds of yes against no (or the log-likelihood of the title, with the readout
+    likelihood) plus the logarithm of a prior proportional to 1 / place in the index's order. Probabilities are the
+    softmax of the scores over the candidates.
 
-    Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop --deny withdrawn.txt
+    With --out, each user gets a row of a Parquet file, and rank.json records data, models and options.
+    The same command continues an interrupted run. With --executor ray, workers of a Ray cluster share the users; all
+    paths must then be folders that every machine sees.
+
+    Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop
+
+    Example: lorarec recommend data/shop --all --adapter adapters/mixed --index index/shop --out recommendations
     """
-    require_adapters([] if adapter is None else [adapter])
+    if not (user or users or all_users):
+        raise LorarecError("name users with --user or --users, or take all with --all")
+    require_adapters([adapter])
     require_index(index)
+    _refuse_combinations(
+        out,
+        {"all": all_users, "executor": executor == "ray", "workers": workers, "address": address},
+        {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine == "vllm"},
+    )
+    if executor == "local" and (workers or address):
+        raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
+    if out is not None and (overwrite or not (out / RANKING.marker).is_file()):
+        refuse_existing(out, overwrite, RANKING)
     data = Dataset.load(dataset)
-    history_of(data, user)
-    only = None if allow is None else _item_ids(allow, data)
-    refused = [item for path in (deny, out_of_stock) if path for item in _item_ids(path, data)]
-    from lorarec.ranking import Ranker, recommendation_table
-    from lorarec.ranking import recommend as recommend_items
+    for each in user or ():
+        history_of(data, each)
+    only = None if allow is None else known_items(allow, data)
+    blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
+    quieten_transformers()
+    from lorarec.ranking import PopulationConfig, Ranker, read_population, recommend_to_folder, recommend_users
     from lorarec.retrieval import Index
 
-    loaded = None if index is None else Index.load(index, data)
-    options = (backbone, dtype, device, quantization, trust_remote_code)
+    chosen = list(dict.fromkeys(user or ()))
+    if users or all_users:
+        chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
+    if out is not None:
+        job = PopulationConfig(
+            dataset.resolve(),
+            adapter and adapter.resolve(),
+            index and index.resolve(),
+            str(Path(backbone.id).resolve()) if backbone.id != EMBEDDED and Path(backbone.id).is_dir() else backbone.id,
+            backbone.dtype,
+            backbone.device,
+            backbone.quantization,
+            backbone.trust_remote_code,
+            top,
+            pool,
+        )
+        with _executor(job, data, executor, workers or 1, address) as running:
+            names = {"dataset": data.name, "backbone": job.backbone, "adapter": adapter and str(adapter)}
+            counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
+        _report_files(out, counts, as_json)
+        return
     with (
-        running(engine, *options, adapters=[] if adapter is None else [adapter]) as (model, vllm),
+        open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
         Ranker(model, adapter, engine=vllm) as ranker,
     ):
-        found = recommend_items(ranker, data, user, top, pool, loaded, only, refused)
+        loaded = None if index is None else Index.load(index, data)
+        found = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
+    _print(found, data.name, as_json)
+
+
+def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_without: dict[str, Any]) -> None:
+    """Refuse options that are given with --out but are for printed recommendations, or the other way round."""
+    for name, given in only_with_out.items():
+        if given and out is None:
+            raise LorarecError(f"--{name} needs --out, the folder to write")
+    for name, given in only_without.items():
+        if given and out is not None:
+            raise LorarecError(f"--{name} cannot be used with --out: leave out one of them")
+
+
+@contextmanager
+def _executor(
+    job: "PopulationConfig", data: Dataset, name: str, workers: int, address: str | None
+) -> "Iterator[Executor]":
+    """Open what runs a job: this process, or workers of a Ray cluster."""
+    from lorarec.ranking import LocalExecutor
+
+    if name == "local":
+        yield LocalExecutor(job, data)
+        return
+    with ray_imports():
+        from lorarec.io import cluster
+        from lorarec.ranking import RayExecutor
+    with cluster(address):
+        yield RayExecutor(job, workers)
+
+
+def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
+    files = pl.scan_parquet(out / "part-*.parquet")
+    empty = files.filter(pl.col("item_ids").list.len() == 0).select(pl.len()).collect().item()
     if as_json:
-        typer.echo(json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({"folder": str(out), **counts, "users_with_nothing_left": empty}))
+        return
+    before = f", {counts['parts_before']:,} of them before" if counts["parts_before"] else ""
+    without = f", {empty:,} of the users have nothing left to recommend" if empty else ""
+    typer.echo(f"Recommendations for {counts['users']:,} users in {counts['parts']:,} parts{before}{without}: {out}")
+
+
+def _print(found: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
+    if as_json:
+        lists = {user: [asdict(item) for item in items] for user, items in found.items()}
+        shown = lists if len(lists) > 1 else next(iter(lists.values()))
+        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
-    Console().print(recommendation_table(found, f"For user {user} of {data.name}"))
+    from lorarec.ranking import recommendation_table
 
-
-def _item_ids(path: Path, dataset: Dataset) -> list[str]:
-    """The ids of a file, one per line; empty lines are passed over, and so are ids that the dataset does not have."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LorarecError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    found = [item for line in lines if (item := line.strip()) in dataset.titles]
-    if not found and any(line.strip() for line in lines):
-        raise LorarecError(
-            f"{path} names no item of {dataset.name}: put one item id on each line, as in {next(iter(dataset.titles))}"
-        )
-    return found
+    for user, items in found.items():
+        Console().print(recommendation_table(items, f"For user {user} of {dataset}"))

@@ -1,76 +1,69 @@
-"""`lorarec serve`: an HTTP service over a dataset and a folder of adapters."""
+"""The verb `serve`: an HTTP service over a dataset and a folder of adapters."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from lorarec.cli.options import BackboneId, Device, Dtype, Quantization, TrustRemoteCode, load_backbone, require_index
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.options import Combine, IndexFolder, load_backbone, require_index
 from lorarec.errors import LorarecError
 
+BATCHES = "Requests and batches"
 
+
+@config_options
 def serve(
+    *,
     dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
     adapters: Annotated[
-        Path, typer.Option("--adapters", help="Folder of PEFT folders, and of what `personalize choose` wrote.")
+        Path, typer.Option("--adapters", help="Folder of PEFT folders and of folders of `lorarec personal choose`.")
     ],
     load: Annotated[
         list[str] | None,
-        typer.Option("--load", help="Name of an adapter to load at first; repeat it. All if not given."),
+        typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
     ] = None,
-    combine: Annotated[
-        Literal["factors", "deltas"],
-        typer.Option(help="How requests' mixtures are formed; deltas also mixes adapters of unequal ranks."),
-    ] = "factors",
-    backbone: BackboneId = "embedded",
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
+    index: IndexFolder = None,
+    pool: Annotated[
+        int, typer.Option("--pool", min=1, max=1000, help="Number of candidates that the index proposes.")
+    ] = 100,
+    db: Annotated[
+        str | None,
+        typer.Option(help="SQLite file or database URL of the histories; DATASET.db if not given."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 8000,
-    db: Annotated[
-        str | None,
-        typer.Option(help="SQLite file or database URL of the histories; DATASET.db beside the dataset if not given."),
-    ] = None,
-    token_budget: Annotated[int, typer.Option(min=1, help="Padded tokens of requests that share a pass.")] = 8192,
-    wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch that is not full waits for more.")] = 2.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    combine: Combine = "factors",
+    token_budget: Annotated[
+        int, typer.Option(min=1, help="Tokens per forward pass, padding included.", rich_help_panel=BATCHES)
+    ] = 8192,
+    wait_ms: Annotated[
+        float, typer.Option(min=0, help="Milliseconds that a batch waits for more requests.", rich_help_panel=BATCHES)
+    ] = 2.0,
     queue: Annotated[
         int,
-        typer.Option(min=1, help="Requests inside at once, and waiting for the database; beyond, 429."),
+        typer.Option(min=1, help="Maximum number of requests at once; others get 429.", rich_help_panel=BATCHES),
     ] = 256,
-    index: Annotated[
-        Path | None, typer.Option(help="Folder that `lorarec index` made; a light one is made at the start without it.")
-    ] = None,
-    pool: Annotated[int, typer.Option(min=1, max=1000, help="Candidates that a recommendation ranks.")] = 100,
     grace: Annotated[
         float,
-        typer.Option(min=0, max=3600, help="Seconds that requests under way get to finish after SIGTERM."),
+        typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=BATCHES),
     ] = 20.0,
+    backbone: BackboneConfig,
 ) -> None:
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
 
-    The histories live in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
-    Adapters are loaded and unloaded while it runs. What `lorarec personalize choose` wrote for this dataset is served
-    by its folder's name like an adapter: each user under weights of their own, layer by layer. The page at / is for
-    trying it out; the API is described at /openapi.json, counters are at /metrics.
+    Histories are in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
+    Adapters are loaded and unloaded while the service runs. A folder of `lorarec personal choose` is served like an
+    adapter, with weights for each user. The page at / is for trying it out; the API is described at /openapi.json,
+    metrics are at /metrics, and /livez and /readyz are for health checks. It stops at Ctrl+C or SIGTERM.
 
-    /livez tells whether the process is at work (restart it if not), /readyz and /healthz whether its database can be
-    used as well (send it no requests if not). Replicas may share a database and start together. Stop it with Ctrl+C or
-    SIGTERM: requests under way get --grace seconds to finish, and the process ends a few seconds later at most.
+    Example: lorarec serve data/shop --adapters adapters
 
-    An item's `score` orders the answer. It is `log_odds` (readout verdict) or `log_likelihood` (readout likelihood)
-    plus `log_prior`: 0 where the request gives the candidates; in recommendations it falls with the place in the pool.
-
-      lorarec serve data/shop --adapters adapters
-
-      curl localhost:8000/v1/rank --json '{"user_id": "u42", "candidates": ["i1", "i2"],
-          "adapter": {"general": 0.3, "shop": 0.7}}'
-
-      LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/lorarec
+    Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
     """
     from lorarec.data import Dataset
 
@@ -89,7 +82,7 @@ def serve(
     require_key(host, key)
     made = None if index is None else Index.load(index, data)
     bound = listen(host, port)
-    model = load_backbone(backbone, dtype, device, quantization, trust_remote_code)
+    model = load_backbone(backbone)
     options = ServiceConfig(combine, load or None, token_budget, wait_ms / 1000, queue, pool)
     service = Service(model, data, adapters, _url(db or f"{dataset.resolve()}.db"), options, made)
     names = ", ".join(service.shelf.loaded) or "no adapter"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,148 +10,90 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lorarec.cli.options import (
-    EMBEDDED,
-    BackboneId,
-    Device,
-    Dtype,
-    Quantization,
-    TrustRemoteCode,
-    load_backbone,
-    require_adapters,
-)
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import config_options
+from lorarec.cli.options import AsJson, Overwrite, Resume, load_backbone, require_adapters
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import ADAPTER, read_json, refuse_existing
-from lorarec.options import build_options
-from lorarec.prompts import Readout
-from lorarec.training import Balance, Loss, NegativeSampling, Precision, TrainingConfig, read_recipe
+from lorarec.training import TrainingConfig, read_recipe
 
-#: What may be said besides the fields of `TrainingConfig`, and what holds where nobody says anything.
-RUN: dict[str, Any] = {
-    "datasets": None,
-    "backbone": EMBEDDED,
-    "dtype": "auto",
-    "device": None,
-    "quantization": None,
-    "out": None,
-    "from": None,
-    "few_shot": None,
-}
-DEFAULT = TrainingConfig()
+#: Keys of a recipe beside the fields of `TrainingConfig`.
+RECIPE_KEYS = ("datasets", "backbone", "dtype", "device", "quantization", "out", "from", "few_shot")
 
 
+def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a recipe the defaults of the options.
+
+    Raises:
+        LorarecError: If the recipe cannot be read, has an unknown key, or a value is of the wrong type.
+    """
+    if path is None:
+        return None
+    values = read_recipe(path, {*RECIPE_KEYS, *(field.name for field in fields(TrainingConfig))})
+    if isinstance(values.get("datasets"), str):
+        values["datasets"] = [values["datasets"]]
+    context.default_map = {"start_from" if key == "from" else key: value for key, value in values.items()}
+    for option in context.command.params:
+        try:
+            option.process_value(context, context.default_map.get(option.name))
+        except typer.BadParameter as error:
+            key = "from" if option.name == "start_from" else option.name
+            raise LorarecError(f"recipe {path}, key {key}: {error.message}") from None
+    return path
+
+
+@config_options
 def train(
-    context: typer.Context,
+    *,
     datasets: Annotated[
         list[Path] | None, typer.Argument(help="Dataset folders: several make a general adapter, one a specific one.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The adapter folder to write.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A YAML file of options; those given here win over it.")] = None,
-    backbone: BackboneId = EMBEDDED,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
+    out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of options; those on the command line win over it.", is_eager=True, callback=_use_recipe
+        ),
+    ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="An adapter to fine-tune further; its rank and alpha stand.")
+        Path | None, typer.Option("--from", help="Adapter to train further; its layers, r and alpha stay.")
     ] = None,
     few_shot: Annotated[float | None, typer.Option(help="Train on this fraction of the users.")] = None,
-    readout: Annotated[Readout, typer.Option(help="Score by yes against no, or by the title.")] = DEFAULT.readout,
-    loss: Annotated[
-        Loss, typer.Option(help="Over the candidate set, on each candidate's yes or no, or on the title's tokens.")
-    ] = DEFAULT.loss,
-    template: Annotated[Path | None, typer.Option(help="A Jinja2 prompt in place of the bundled one.")] = None,
-    r: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = DEFAULT.r,
-    lora_alpha: Annotated[float, typer.Option(help="Scale of the output, times 1 / r.")] = DEFAULT.lora_alpha,
-    lora_dropout: Annotated[float, typer.Option(help="Dropout of the adapter's inputs.")] = DEFAULT.lora_dropout,
-    target_modules: Annotated[str, typer.Option(help="`all-linear` or layer names.")] = DEFAULT.target_modules,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
-    warmup_ratio: Annotated[float, typer.Option(help="Share of steps that warm up.")] = DEFAULT.warmup_ratio,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = DEFAULT.weight_decay,
-    epochs: Annotated[int, typer.Option(help="Passes over the sampled cases.")] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Cases per optimiser step.")] = DEFAULT.batch_size,
-    token_budget: Annotated[
-        int, typer.Option(help="Tokens per forward pass: memory against speed.")
-    ] = DEFAULT.token_budget,
-    negatives: Annotated[int, typer.Option(help="Other candidates of a training case.")] = DEFAULT.negatives,
-    negative_sampling: Annotated[
-        NegativeSampling, typer.Option(help="Draw them uniformly, or by popularity so that it tells nothing.")
-    ] = DEFAULT.negative_sampling,
-    temperature: Annotated[float, typer.Option(help="The listwise loss divides scores by it.")] = DEFAULT.temperature,
-    prefixes: Annotated[int | None, typer.Option(help="Cases per user and pass over a dataset; all if unset.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Cases per epoch over all datasets; all if unset.")] = None,
-    balance: Annotated[Balance, typer.Option(help="Share of each dataset in an epoch.")] = DEFAULT.balance,
-    evidence: Annotated[
-        bool, typer.Option(help="Tell how often others chose a candidate with the history; the papers do not.")
-    ] = DEFAULT.evidence,
-    new_items: Annotated[
-        float, typer.Option(help="Share of candidates that evidence calls new, so that new items are met.")
-    ] = DEFAULT.new_items,
-    new_targets: Annotated[
-        float | None, typer.Option(help="The same of true items: the more, the more new items are worth.")
-    ] = None,
-    max_history: Annotated[int, typer.Option(help="Latest items of a history shown.")] = DEFAULT.max_history,
-    max_tokens: Annotated[int, typer.Option(help="Longest prompt; oldest items drop first.")] = DEFAULT.max_tokens,
-    max_title_tokens: Annotated[int, typer.Option(help="Titles are cut to this.")] = DEFAULT.max_title_tokens,
-    eval_users: Annotated[int, typer.Option(help="Validation cases; 0 validates nothing.")] = DEFAULT.eval_users,
-    eval_steps: Annotated[
-        int | None, typer.Option(help="Steps between evaluations and checkpoints; half an epoch if unset.")
-    ] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
-    precision: Annotated[Precision, typer.Option(help="bf16 where the device has it, by default.")] = DEFAULT.precision,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Recompute activations to save memory.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = DEFAULT.seed,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: TrainingConfig,
+    backbone: BackboneConfig,
 ) -> None:
     """Train a LoRA adapter on one dataset or several.
 
     Example: lorarec train data/games data/office --out adapters/general
     """
-    known = set(RUN) | {field.name for field in fields(TrainingConfig)}
-    chosen = RUN | (read_recipe(recipe, known) if recipe else {}) | _given(context, known)
-    run = {name: chosen.pop(name) for name in RUN}
-    options = build_options(TrainingConfig, chosen)  # bad options are refused before anything heavy is loaded
-    if not run["out"] or not run["datasets"]:
+    if out is None or not datasets:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
-    refuse_existing(run["out"], overwrite, ADAPTER)
-    require_adapters([run["from"]] if run["from"] else [])
-    pairs = _load(run["datasets"], run["few_shot"], options.seed)
+    refuse_existing(out, overwrite, ADAPTER)
+    require_adapters([start_from])
+    pairs = _load(datasets, few_shot, config.seed)
     from lorarec.training import train as train_adapter
 
-    # Under a launcher every process moves its own copy to its own device.
-    device = "cpu" if "WORLD_SIZE" in os.environ else run["device"]
-    folder = train_adapter(
-        load_backbone(run["backbone"], run["dtype"], device, run["quantization"], trust_remote_code),
+    if "WORLD_SIZE" in os.environ:  # a launcher's processes each move their own copy to their own device
+        backbone = replace(backbone, device="cpu")
+    train_adapter(
+        load_backbone(backbone),
         pairs,
-        run["out"],
-        start_from=run["from"],
+        out,
+        start_from=start_from,
         resume=resume,
         overwrite=overwrite,
         progress=True,
-        **chosen,
+        **asdict(config),
     )
     if os.environ.get("RANK", "0") == "0":
-        _show(folder, as_json)
+        _show(out, as_json)
 
 
-def _given(context: typer.Context, known: set[str]) -> dict[str, Any]:
-    """The options written on the command line, by their names in recipes."""
-    names = {"start_from": "from"}
-    given = {
-        names.get(name, name): value
-        for name, value in context.params.items()
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-    return {name: value for name, value in given.items() if name in known}
-
-
-def _load(folders: Any, fraction: float | None, seed: int) -> list[tuple[Dataset, Split]]:
-    folders = [folders] if isinstance(folders, str | Path) else folders
+def _load(folders: list[Path], fraction: float | None, seed: int) -> list[tuple[Dataset, Split]]:
     pairs = [(dataset, load_split(dataset)) for dataset in map(Dataset.load, folders)]
     if fraction is None:
         return pairs
@@ -159,7 +101,7 @@ def _load(folders: Any, fraction: float | None, seed: int) -> list[tuple[Dataset
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    figures = {"adapter": str(folder), **read_json(folder / "lorarec.json")["training"]}
+    figures: dict[str, Any] = {"adapter": str(folder), **read_json(folder / "lorarec.json")["training"]}
     if as_json:
         typer.echo(json.dumps(figures))
         return

@@ -1,0 +1,279 @@
+"""The group `lorarec data import`: from interaction logs to dataset folders."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorarec.cli.config_options import config_options
+from lorarec.cli.messages import Verb
+from lorarec.cli.options import AsJson, Overwrite
+from lorarec.cli.output import print_values
+from lorarec.data import (
+    GENERAL_DOMAINS,
+    SPECIFIC_DOMAIN,
+    BadTimes,
+    Columns,
+    Dataset,
+    Decimal,
+    Ids,
+    Order,
+    Quote,
+    RawLog,
+    TableFormat,
+    assemble,
+    load_sample,
+    read_amazon,
+    read_movielens,
+    read_table,
+)
+from lorarec.errors import refuse_out_of_range
+from lorarec.io import DATASET, Progress, refuse_existing
+from lorarec.options import option
+
+import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
+COLUMNS, FORMAT = Columns(), TableFormat()
+FILTERS, TEXT, VALUES = "Filters", "Format of text files", "Times, ratings and ids"
+
+
+class Overlap(StrEnum):  # typer takes no list of literals
+    """What two datasets may share."""
+
+    USERS = "users"
+    ITEMS = "items"
+    INTERACTIONS = "interactions"
+    TITLES = "titles"
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is taken of a log.
+
+    Raises:
+        LorarecError: If `k_core` is negative.
+    """
+
+    k_core: int = option(
+        0, "Drop users and items with fewer interactions than this, repeatedly until none is left.", FILTERS
+    )
+    keep_untitled: bool = option(False, "Name items without a title by their id instead of dropping them.", FILTERS)
+    keep_unseen: bool = option(False, "Keep titled items that nobody interacted with (not with --k-core).", FILTERS)
+    without: list[Path] | None = option(None, "Dataset folder whose items are left out; may be repeated.", FILTERS)
+    by: list[Overlap] | None = option(
+        None,
+        "What --without compares: items if not given; may be repeated. Titles find an item under other ids.",
+        FILTERS,
+    )
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(self, (), ("k_core",), ())
+
+
+Out = Annotated[Path, typer.Option(help="Dataset folder to write.")]
+Name = Annotated[str | None, typer.Option(help="Name of the dataset; made from the file's name if not given.")]
+BadTimesOption = Annotated[
+    BadTimes,
+    typer.Option(
+        help="Times that are missing, unreadable or far from the others: refuse the log, drop and count their rows, or "
+        "keep those that are only far from the others.",
+        rich_help_panel=VALUES,
+    ),
+]
+
+
+@import_app.command("movielens", cls=Verb)
+@config_options
+def import_movielens(
+    *,
+    path: Annotated[
+        Path, typer.Argument(help="The folder or zip from grouplens.org: 100K, 1M, 10M, 20M, 25M, latest.")
+    ],
+    out: Out,
+    name: Name = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    filters: Filters,
+) -> None:
+    """Import MovieLens as published.
+
+    Example: lorarec data import movielens ml-latest-small.zip --k-core 5 --out data/movies
+    """
+    refuse_existing(out, overwrite, DATASET)
+    with Progress(f"Reading {path}"):
+        source = read_movielens(path)
+    _finish(source, out, name, filters, overwrite, as_json)
+
+
+@import_app.command("amazon", cls=Verb)
+@config_options
+def import_amazon(
+    *,
+    reviews: Annotated[
+        Path, typer.Argument(help="Reviews (.json.gz, .jsonl.gz) or ratings (.csv) of 2014, 2018, 2023.")
+    ],
+    out: Out,
+    meta: Annotated[Path | None, typer.Option(help="meta_*.json.gz or .jsonl.gz: titles, brands, categories.")] = None,
+    bad_times: BadTimesOption = FORMAT.bad_times,
+    name: Name = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    filters: Filters,
+) -> None:
+    """Import Amazon reviews as published.
+
+    Example: lorarec data import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
+    """
+    refuse_existing(out, overwrite, DATASET)
+    source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
+    _finish(source, out, name, filters, overwrite, as_json)
+
+
+@import_app.command("table", cls=Verb)
+@config_options
+def import_table(
+    *,
+    interactions: Annotated[
+        Path,
+        typer.Argument(
+            help="The log: .csv, .tsv, .json, .jsonl, .parquet, a folder of Parquet files, or text with another suffix "
+            "such as .txt, .dat or .inter, whose format is detected; text may be gzipped."
+        ),
+    ],
+    out: Out,
+    items: Annotated[
+        Path | None, typer.Option(help="Table of items with their titles; titles are read from the log if not given.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Column of user ids.")] = COLUMNS.user,
+    item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = COLUMNS.item,
+    items_id: Annotated[
+        str | None, typer.Option(help="Column of item ids in --items, if its name differs from --item.")
+    ] = None,
+    time: Annotated[
+        str,
+        typer.Option(
+            help="Column of times: seconds, milliseconds, microseconds or nanoseconds since 1970, 20231114, ISO 8601 "
+            "text (UTC if it names no zone), or positions (0, 1, 2)."
+        ),
+    ] = COLUMNS.time,
+    rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` if it is there.")] = None,
+    title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of times in other text, as for strptime: %d.%m.%Y reads 14.11.2023.", rich_help_panel=VALUES
+        ),
+    ] = None,
+    bad_times: BadTimesOption = FORMAT.bad_times,
+    order: Annotated[
+        Order,
+        typer.Option(
+            help="Order interactions by time or, for logs without times, by their place in the file.",
+            rich_help_panel=VALUES,
+        ),
+    ] = FORMAT.order,
+    decimal: Annotated[
+        Decimal | None,
+        typer.Option(
+            help="Decimal mark of ratings. Default: point, or comma if commas cannot separate thousands.",
+            rich_help_panel=VALUES,
+        ),
+    ] = None,
+    ids: Annotated[
+        Ids | None,
+        typer.Option(
+            help="Keep ids as written, strip white space around them (trimmed), or also read 12.0 and 012 as 12 "
+            "(numbers). Default: as written, but tables are refused if some of their ids match only in the other ways.",
+            rich_help_panel=VALUES,
+        ),
+    ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            help="The character, or several, between fields (\\t for a tab). Default: a comma for .csv, a tab for "
+            ".tsv, and detected from the content of other text.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    quote: Annotated[
+        Quote | None,
+        typer.Option(
+            help="The quotes around fields. Default: none if fields are separated by tabs or several characters, "
+            "otherwise double, but quoted fields that span lines which look like rows are refused; double allows them.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    no_header: Annotated[
+        bool,
+        typer.Option(
+            "--no-header",
+            help="The text has no header; its columns are named column_1, column_2, ...",
+            rich_help_panel=TEXT,
+        ),
+    ] = False,
+    licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
+    name: Name = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    filters: Filters,
+) -> None:
+    """Import a table of interactions, whose columns are named by options.
+
+    Case and white space around the names of columns are ignored. Titles such as NA, null and nan count as missing.
+    Error messages name the line of the file.
+
+    Example: lorarec data import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
+    --title product_name --out data/shop
+
+    Example: lorarec data import table user_artists.dat --items artists.dat --user userID --item artistID --items-id id
+    --title name --order file --out data/artists
+    """
+    refuse_existing(out, overwrite, DATASET)
+    columns = Columns(user, item, time, rating, title, items_id)
+    with Progress(f"Reading {interactions}"):
+        options = TableFormat(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
+        source = read_table(interactions, items, columns=columns, options=options, licence=licence)
+    _finish(source, out, name, filters, overwrite, as_json)
+
+
+@import_app.command("sample", cls=Verb)
+def import_sample(
+    out: Out,
+    domain: Annotated[str, typer.Argument(help=f"One of {', '.join((SPECIFIC_DOMAIN, *GENERAL_DOMAINS))}.")],
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a domain of the bundled MovieLens sample into a dataset folder.
+
+    Example: lorarec data import sample comedy --out data/comedy
+    """
+    _report_import(load_sample(domain).save(out, overwrite), as_json)
+
+
+def _finish(
+    source: RawLog,
+    out: Path,
+    name: str | None,
+    filters: Filters,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    with Progress("Assembling the dataset"):
+        dataset = assemble(
+            source,
+            name=name,
+            keep_untitled=filters.keep_untitled,
+            keep_unseen=filters.keep_unseen,
+            without=[Dataset.load(folder) for folder in filters.without or []],
+            by=filters.by or ["items"],
+            k_core=filters.k_core,
+        ).save(out, overwrite)
+    _report_import(dataset, as_json)
+
+
+def _report_import(dataset: Dataset, as_json: bool) -> None:
+    info = dataset.info
+    rounds = {f"core round {number}": each for number, each in enumerate(info.get("core_rounds", []), start=1)}
+    figures = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
+    print_values(dataset.name, figures, info if as_json else None)

@@ -1,0 +1,54 @@
+"""Commands that print help and errors as a terminal needs them: paragraphs without line breaks, options as flags."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from typer.core import TyperCommand
+
+from lorarec.errors import LorarecError
+
+_VALUE = re.compile(r"""\b(\w+)=(\w+|"[^"]*"|'[^']*')""")
+_NAME = re.compile(r"""(?<![\w/.'"-])(?:(?<=option )\w+|[a-z]+(?:_[a-z]+)+)(?![\w/'"]|\.\w)""")
+
+
+class Verb(TyperCommand):
+    """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
+
+    def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
+        # A line break in a paragraph would stay where it is in the docstring; indented lines are examples.
+        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            LorarecError: As the library raises it, with flags in place of names in its message.
+        """
+        try:
+            return super().invoke(ctx)
+        except LorarecError as error:
+            flags = {option.name: option.opts[0] for option in self.params if option.opts[0].startswith("--")}
+            raise LorarecError(with_flags(str(error), flags)) from error
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Replace names of options in a message by flags.
+
+    Names are recognised in `name=value`, in `option name`, and wherever they have an underscore.
+
+    Example: with_flags("pass overwrite=True", {"overwrite": "--overwrite"}) returns "pass --overwrite".
+
+    Args:
+        flags: The flag of each option by name, such as `--learning-rate` of learning_rate.
+    """
+
+    def assigned(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        if value == "False":
+            return flags.get(f"no_{name}", f"--no-{name.replace('_', '-')}" if name in flags else found[0])
+        if name not in flags:
+            return found[0]
+        return flags[name] if value == "True" else f"{flags[name]} " + re.sub(r'^"([\w-]+)"$', r"\1", value)
+
+    return _NAME.sub(lambda found: flags.get(found[0], found[0]), _VALUE.sub(assigned, message))

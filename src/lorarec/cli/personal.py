@@ -1,0 +1,209 @@
+"""The group `lorarec personal`: adapters that a router mixes for each user, and a user's own as a PEFT folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from lorarec.backbone import BackboneConfig
+from lorarec.cli.config_options import Only, config_options
+from lorarec.cli.messages import Verb
+from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_adapters
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.io import ADAPTER, CHOSEN, PERSONALIZED, read_json, refuse_existing
+from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig
+
+if TYPE_CHECKING:
+    from lorarec.evaluation import ClickEvaluation, Evaluation
+    from lorarec.personal import UserRouterResult
+
+#: The keys of `lorarec.ctr.MODELS`, whose import takes seconds.
+CTR_MODELS = ("deepfm", "autoint", "dcnv2", "gru4rec", "caser", "sasrec", "din", "sim")
+
+personal_app = typer.Typer(
+    no_args_is_help=True, help="Train adapters that are mixed for each user, and export a user's own."
+)
+
+
+@personal_app.command("train", cls=Verb)
+@config_options
+def train(
+    *,
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder; every interaction needs a rating.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; OUT.checkpoints holds an unfinished run.")],
+    ctr_model: Annotated[
+        str,
+        typer.Option(
+            help=f"Click-through model to train ({', '.join(CTR_MODELS)}), or the folder of a trained one, such as "
+            "crm/ of an earlier OUT."
+        ),
+    ] = "din",
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare with one LoRA for all users, whose prompts show `similar` (ReLLa) or `recent` (TALLRec) "
+            "events; may be given twice."
+        ),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: PersonalizationConfig,
+    backbone: BackboneConfig,
+) -> None:
+    """Train RecLoRA: a router reads a click-through model and mixes meta-LoRAs for each user and target.
+
+    Ratings become clicks, which are split by global time into 8:1:1. The click-through model is trained on all training
+    events, the language model on a sample of them (--samples); validation events decide how the two are blended. The
+    test events then give AUC, LogLoss, ACC and ECE.
+
+    OUT holds crm/ (reusable by --ctr-model), personal/, users.parquet, predictions.parquet, metrics.json, report.md and
+    weights.png.
+
+    Example: lorarec personal train data/ml-1m --ctr-model sim --samples 4096 --shared similar --out personal
+    """
+    refuse_existing(out, overwrite, PERSONALIZED)
+    _refuse_unknown(ctr_model, CTR_MODELS)
+    data = Dataset.load(dataset)
+    from lorarec.evaluation import click_table
+    from lorarec.personal import describe_test_events, personalize, report_clicks
+
+    reports: list[ClickEvaluation] = []
+    result = personalize(
+        load_backbone(backbone),
+        data,
+        out,
+        crm=ctr_model,
+        shared=shared or (),
+        resume=resume,
+        overwrite=overwrite,
+        progress=True,
+        report=lambda made: reports.append(report_clicks(made)),
+        **asdict(config),
+    )
+    (evaluation,) = reports
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **evaluation.as_dict(), "test": result.record["test"]}))
+        return
+    console = Console()
+    console.print(click_table(evaluation, data.name))
+    console.print(describe_test_events(result.record))
+    console.print(f"Report: {out / 'report.md'}")
+
+
+@personal_app.command("choose", cls=Verb)
+@config_options
+def choose(
+    *,
+    dataset: DatasetFolder,
+    general: Annotated[Path, typer.Argument(help="PEFT folder of the general adapter.")],
+    specific: Annotated[Path, typer.Argument(help="PEFT folder of the specific adapter, trained on the same prompts.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    ctr_model: Annotated[
+        str,
+        typer.Option(
+            help=f"Click-through model that represents users ({', '.join(CTR_MODELS)}), the folder of a trained one, "
+            f"or {TITLES}: the titles of their histories, for datasets without ratings."
+        ),
+    ] = "din",
+    setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Test cases that are ranked.")] = "warm",
+    limit: Annotated[int | None, typer.Option(min=1, help="Test a random sample of so many users.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    config: UserRouterConfig,
+    backbone: BackboneConfig,
+) -> None:
+    """Learn how much of a general and a specific adapter each user gets.
+
+    A router reads how a click-through model represents each user's training history, and the history's length. It is
+    trained on validation cases; both adapters stay as they are. If it does not help, all users get the best constant
+    mixture.
+
+    OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
+    constant/ (the constant mixture), crm/ (reusable by --ctr-model) and choose.json. `lorarec personal export OUT
+    --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
+
+    Example: lorarec personal choose data/action demo/general demo/specific --out chosen
+    """
+    refuse_existing(out, overwrite, CHOSEN)
+    _refuse_unknown(ctr_model, (*CTR_MODELS, TITLES))
+    data = Dataset.load(dataset)
+    require_adapters([general, specific])
+    split = load_split(data)
+    from lorarec.evaluation import METRICS, evaluation_table, select_settings, split_warning
+    from lorarec.lora import read_adapter
+    from lorarec.personal import describe_preference, report_user_mixtures, train_user_router
+
+    select_settings(data, split, [setting])
+    model = load_backbone(backbone)
+    for folder in (general, specific):
+        if warning := split_warning(read_adapter(folder, model), data, split):
+            Console(stderr=True).print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    adapters = {"general": general, "specific": specific}
+    reports: list[tuple[Evaluation, dict[str, Any]]] = []
+
+    def report(made: "UserRouterResult") -> None:
+        sample: dict[str, Any] = {"limit": limit, "seed": config.seed, "progress": True}
+        reports.append(report_user_mixtures(model, data, split, made.folder, adapters, setting, **sample))
+
+    train_user_router(
+        model,
+        [general, specific],
+        data,
+        split,
+        out,
+        crm=ctr_model,
+        overwrite=overwrite,
+        progress=True,
+        report=report,
+        **asdict(config),
+    )
+    ((evaluation, preference),) = reports
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "adapter_preference": preference}))
+        return
+    console = Console()
+    console.print(evaluation_table(evaluation, setting))
+    console.print(describe_preference(preference))
+    console.print(f"Report: {out / 'report.md'}")
+
+
+@personal_app.command("export", cls=Verb)
+@config_options
+def export(
+    *,
+    folder: Annotated[Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`.")],
+    user: Annotated[str, typer.Option(help="User id of its dataset.")],
+    out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Language model, if it is elsewhere than it was in training.")
+    ] = None,
+    overwrite: Overwrite = False,
+    loading: Annotated[BackboneConfig, Only(("dtype", "device", "trust_remote_code"))],
+) -> None:
+    """Write a user's own adapter as a plain PEFT folder, which PEFT, vLLM and others load.
+
+    Its weights are those that the router gives for the mean representation of the user's latest ten events; a user
+    without a history gets the router's mean weights.
+
+    Example: lorarec personal export personal --user 42 --out adapters/user-42
+    """
+    refuse_existing(out, overwrite, ADAPTER)
+    if not folder.is_dir():
+        raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
+    from lorarec.personal import export_user, trained_with
+
+    model = load_backbone(replace(loading, id=backbone or trained_with(folder)))
+    routed = export_user(folder, user, out, model, overwrite)
+    mean = "" if routed else " (the router's mean mixture, since there is no history)"
+    typer.echo(f"Adapter of user {user}{mean} written to {out}")
+
+
+def _refuse_unknown(ctr_model: str, names: Sequence[str]) -> None:
+    if ctr_model not in names and not Path(ctr_model).is_dir():
+        raise LorarecError(f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(names)}")
