@@ -135,7 +135,7 @@ for kind, write in WRITERS.items():
 def test_the_command_line_on_a_full_disk(
     full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["lorarec", "import", "sample", "comedy", "--out", str(full / "new")])
+    monkeypatch.setattr(sys, "argv", ["lorarec", "data", "import", "sample", "comedy", "--out", str(full / "new")])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
@@ -145,7 +145,7 @@ def test_the_command_line_on_a_full_disk(
 
 
 def test_output_that_cannot_be_written() -> None:
-    """`lorarec describe ... > /dev/full`"""
+    """`lorarec data describe ... > /dev/full`"""
     with open("/dev/full", "w") as out:
         command = [sys.executable, "-c", "from lorarec.cli import main; main()", "--version"]
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
