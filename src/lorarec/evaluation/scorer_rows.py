@@ -9,7 +9,7 @@ from lorarec.data import Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.adapter_scorer import AdapterScorer, source
 from lorarec.evaluation.generation import GenerationScorer
-from lorarec.lora import Adapter, prompt_settings, read_adapter, trained_on
+from lorarec.lora import Adapter, prompt_config, read_adapter, trained_on
 from lorarec.ranking import VllmEngine
 
 ZERO_SHOT = "zero-shot"
@@ -55,19 +55,18 @@ def adapter_scorers(
     rows: dict[str, AdapterScorer] = {}
     evidence = (
         Cooccurrence(split.train, dataset.titles)
-        if any(prompt_settings(each)["evidence"] for each in read.values())
+        if any(prompt_config(each).evidence for each in read.values())
         else None
     )
-    prompted = prompt_settings(next(iter(read.values()), None))
-    del prompted["evidence"]  # the backbone alone never learned to read it
+    first = prompt_config(next(iter(read.values()), None)).with_readout(readout)
+    # Not evidence, which the backbone alone never learned to read.
+    prompted: dict[str, Any] = {name: value for name, value in vars(first).items() if name != "evidence"}
     if generation is not None:
         written: dict[str, Any] = {"progress": progress, "constrained": generation == CONSTRAINED, "engine": engine}
         rows[ZERO_SHOT] = GenerationScorer(backbone, dataset.titles, **written, **prompted)
         for name, adapter in read.items():
             rows[name] = GenerationScorer(backbone, dataset.titles, adapter, evidence=evidence, **written)
         return rows
-    if readout is not None:
-        prompted["readout"] = readout
     rows[ZERO_SHOT] = AdapterScorer(backbone, dataset.titles, progress=progress, engine=engine, **prompted)
     for name, adapter in read.items():
         rows[name] = AdapterScorer(
