@@ -80,7 +80,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
         ("learning_rate: fast", r"recipe .*bad\.yaml, key learning_rate: 'fast' cannot be used: .* number"),
         (
             "loss: best",
-            r"recipe .*bad\.yaml, key loss: 'best' cannot be used: 'best' is not one of 'listwise', 'pointwise', 'next-token'",
+            r"recipe .*bad\.yaml, key loss: 'best' cannot be used: .* 'listwise', 'pointwise', 'next-token'",
         ),
         ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
         ("trust_remote_code: true", "unknown key trust_remote_code"),
