@@ -19,7 +19,7 @@ from lorarec.experiments.job import Job, run_job
 from lorarec.experiments.ray_workers import RayWorkers
 from lorarec.io.artefacts import read_json
 
-QUICK = {"epochs": 2, "width": 8, "batch": 64, "lr": 2e-2}
+QUICK = {"epochs": 2, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
 
 
 def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:

@@ -30,7 +30,7 @@ from lorarec.cli.options import (
     require_adapters,
     require_index,
 )
-from lorarec.data import Dataset, history_of
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io import RANKING, refuse_existing
 
@@ -108,7 +108,7 @@ def recommend(
         refuse_existing(out, overwrite, RANKING)
     data = Dataset.load(dataset)
     for each in user or ():
-        history_of(data, each)
+        data.history(each)
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     quieten_transformers()

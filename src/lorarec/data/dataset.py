@@ -252,6 +252,22 @@ class Dataset:
         """item_id -> title."""
         return dict(zip(self.items[ITEM].to_list(), self.items[TITLE].to_list(), strict=True))
 
+    def history(self, user: str) -> list[str]:
+        """Return the ids of the items that a user interacted with, in time order.
+
+        Raises:
+            LorarecError: The dataset has no such user.
+
+        >>> from lorarec.data import load_sample
+        >>> load_sample("action").history("1")[:3]
+        ['3', '47', '50']
+        """
+        history = self.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
+        if not history:
+            known = ", ".join(self.interactions[USER].unique(maintain_order=True).head(3).to_list())
+            raise LorarecError(f"user {user} is not in dataset {self.name}: its users are like {known}")
+        return history
+
     def subset(self, interactions: pl.DataFrame, *, filter_note: str, name: str | None = None) -> Self:
         """The dataset of some of its interactions: items and users without any are left out, the note is recorded."""
         items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
