@@ -299,7 +299,7 @@ def _with_candidates(
         valid_catalogue: The items from which candidates of validation cases are drawn.
     """
     if options["negatives"] < 1:
-        raise LorarecError(f"a candidate set needs at least one negative, not {options['negatives']}: raise option negatives")
+        raise LorarecError(f"a candidate set needs at least one negative, not {options['negatives']}")
     seed, negatives, interactions = options["seed"], options["negatives"], dataset.interactions
 
     def drawn(cases: pl.DataFrame, catalogue: pl.Series, purpose: str) -> pl.DataFrame:
@@ -312,8 +312,7 @@ def _with_candidates(
     sizes = {"valid": valid.height} | {f"test {setting}": frame.height for setting, frame in test.items()}
     if cases and not sum(sizes.values()):
         raise LorarecError(
-            f"{dataset.name}: no user left {negatives} items untouched: lower option negatives or use "
-            "more items"
+            f"{dataset.name}: no user left {negatives} items untouched: lower option negatives or use more items"
         )
     counts = {"train": train.height} | sizes | extra_counts
     counts["cases_without_negatives"] = cases - sum(sizes.values())

@@ -11,7 +11,7 @@ from typing import Any
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, write_json
+from lorarec.io import FolderKind, new_folder, write_json
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_RECORD_FILE,
@@ -113,7 +113,7 @@ def write_adapter(
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
     elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
