@@ -212,9 +212,9 @@ class Dataset:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec import`")
+            raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec data import`")
         if not (folder / "dataset.json").is_file():
-            raise LorarecError(f"{folder} has no dataset.json: make a dataset folder with `lorarec import`")
+            raise LorarecError(f"{folder} has no dataset.json: make a dataset folder with `lorarec data import`")
         info = read_json(folder / "dataset.json")
         if not isinstance(info, dict) or not {"name", "counts", "fingerprint"} <= info.keys():
             raise LorarecError(f"{folder / 'dataset.json'} lacks name, counts or fingerprint: import the dataset again")

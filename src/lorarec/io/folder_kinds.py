@@ -77,7 +77,7 @@ FolderKind.PERSONAL_LORA = FolderKind("personal LoRA", "personal.json", ("person
 FolderKind.CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
 FolderKind.EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
 FolderKind.PERSONALIZATION = FolderKind(
-    "personalization",
+    "personal train",
     "personalize.json",
     (
         "users.parquet",
@@ -92,7 +92,7 @@ FolderKind.PERSONALIZATION = FolderKind(
     ),
 )
 FolderKind.USER_ROUTER = FolderKind(
-    "user router",
+    "personal choose",
     "choose.json",
     (
         "template.j2",

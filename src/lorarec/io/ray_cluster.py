@@ -76,7 +76,5 @@ def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -
     found = max((cores for cores in range(1, most + 1) if room(cores) >= workers), default=0)
     if not found:
         each = "a GPU and a core" if gpus else "a core"
-        raise LorarecError(
-            f"option workers is {workers}, but the cluster has room for {room(1)} with {each} each: ask for fewer"
-        )
+        raise LorarecError(f"workers={workers}: the cluster has room for {room(1)} with {each} each: ask for fewer")
     return found

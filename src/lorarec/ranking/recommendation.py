@@ -138,8 +138,14 @@ def recommend_users(
     """Recommend items to several users of a dataset; `recommend_to_folder` does so for a whole population.
 
     Args:
-        ranker, dataset, top_k, pool, index, allow, deny: As for `recommend`.
+        ranker: The ranker.
+        dataset: The dataset.
         users: User ids of the dataset.
+        top_k: The number of items to recommend to each user.
+        pool: The number of candidates that the index proposes to the ranker.
+        index: The dataset's index; if None, one without a next-item model is built for this call.
+        allow: The ids of the only items that may be recommended; None for all.
+        deny: The ids of items that must not be recommended.
 
     Returns:
         User id -> at most `top_k` recommendations, best first.
