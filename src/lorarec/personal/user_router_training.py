@@ -11,7 +11,7 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.data import USER, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import CHOSEN, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
 from lorarec.lora import (
     AdapterBank,
     AdapterLike,
@@ -92,7 +92,7 @@ def train_user_router(
     """
     config = config or UserRouterConfig()
     out = Path(out)
-    refuse_existing(out, overwrite, CHOSEN)
+    refuse_existing(out, overwrite, FolderKind.USER_ROUTER)
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     read = [read_adapter(adapter, backbone) for adapter in adapters]
@@ -124,7 +124,7 @@ def train_user_router(
         "record": record,
         "template": template,
     }
-    with new_folder(out, overwrite, CHOSEN) as folder:
+    with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
         with PersonalLora(backbone, bank, fitted.representation.shape[1], **settings) as personal:
             trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress)
             weights = user_weights(personal, users)

@@ -13,9 +13,10 @@ from transformers import TrainingArguments
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, Progress, refuse_existing, versions
+from lorarec.io import ADAPTER, Progress, refuse_existing, versions, FolderKind
 from lorarec.lora import Adapter, AdapterLike, read_adapter
-from lorarec.prompts import read_template
+from lorarec.prompts import read_template, PromptBuilder
+from lorarec.options import build_options
 from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
@@ -67,7 +68,7 @@ def train(
     config = config or TrainingConfig()
     config = replace(config, template=read_template(config.template or config.readout))
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
