@@ -70,7 +70,7 @@ def main() -> None:
                 for dataset in targets:
                     cases = sampled[dataset.name]
                     told = None if adapter is None else evidence[dataset.name]
-                    options = {"max_title_tokens": TRAINING["max_title_tokens"]}
+                    prompt = PromptConfig(max_title_tokens=TRAINING["max_title_tokens"])
                     row = AdapterScorer(backbone, dataset.titles, adapter, told, **options)
                     figure = ndcg_at_1(row(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
