@@ -126,7 +126,7 @@ def check_domains(given: JsonObject) -> None:
     make_lists(given, "general", "settings", empty=("general",))
     require_each(given, "general", lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
     require_each(given, "settings", lambda each: each in SETTINGS, " or ".join(SETTINGS))
-    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
+    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec data split`", given.get("split"))
 
 
 def _row(row: str, given: Any) -> RowConfig:

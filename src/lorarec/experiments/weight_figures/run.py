@@ -27,7 +27,7 @@ from lorarec.lora import (
     effect_of_prompts,
     mix,
     read_adapter,
-    where_weight_goes,
+    weights_by_setting,
 )
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
@@ -72,7 +72,7 @@ def run_weights(
     analysis = _Analysis(recipe, data, backbone, pair, MixingPrompts(backbone, pair))
     if not (out / "settings").exists():
         prompts = {name: analysis.unlabelled(data.split, name, PROMPTS) for name in data.cases}
-        where_weight_goes(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
+        weights_by_setting(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
         console.print("weights by setting: done", markup=False)
     variants = read_json(out / VARIANTS) if (out / VARIANTS).exists() else {}
     for name in data.cases:
