@@ -16,8 +16,7 @@ from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
-from lorarec.io import PERSONALIZED, new_folder, refuse_existing, versions, write_json, FolderKind
-from lorarec.options import build_options
+from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.config import RETRIEVALS, PersonalizationConfig

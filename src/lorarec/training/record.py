@@ -9,7 +9,7 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, JsonObject, new_folder, write_json, FolderKind
+from lorarec.io import FolderKind, JsonObject, new_folder, write_json
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_RECORD_FILE,

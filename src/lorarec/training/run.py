@@ -13,10 +13,9 @@ from transformers import TrainingArguments
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, Progress, refuse_existing, versions, FolderKind
+from lorarec.io import FolderKind, Progress, refuse_existing, versions
 from lorarec.lora import Adapter, AdapterLike, read_adapter
-from lorarec.prompts import read_template, PromptBuilder
-from lorarec.options import build_options
+from lorarec.prompts import read_template
 from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
