@@ -15,18 +15,18 @@ from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
 from lorarec.experiments import Recipe, read_experiment
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.job import Job, run
+from lorarec.experiments.job import Job, run_job
 from lorarec.experiments.ray_workers import RayWorkers
 from lorarec.io.artefacts import read_json
 
-QUICK = {"epochs": 2, "width": 8, "batch": 64, "lr": 2e-2}
+QUICK = {"epochs": 2, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
 
 
 def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:
     """Of the first row, fitted in this process."""
     job = Job(next(iter(recipe.rows)), 1)
     (out / "rows").mkdir(parents=True)
-    run(recipe, ExperimentData.load(recipe), out, job, progress=False)
+    run_job(recipe, ExperimentData.load(recipe), out, job, progress=False)
     return pl.read_parquet(out / "rows" / f"{job.name}.parquet")
 
 
@@ -39,7 +39,7 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
     monkeypatch.chdir(dataset_folder.parent)
     path = write_recipe(dataset=dataset_folder.name, rows=rows)
     result = CliRunner().invoke(
-        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]
+        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--executor", "ray", "--workers", "2"]
     )
     assert result.exit_code == 1
     assert "broken-seed1: failed: circle: this system needs general: name it in the recipe" in result.output
@@ -50,11 +50,11 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_too_many_workers_are_refused() -> None:
-    with pytest.raises(LorarecError, match="--workers 1000: the cluster has room for"):
+    with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):
         RayWorkers(1000)
 
 
 def test_an_address_is_of_the_ray_engine(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["experiment", str(write_recipe()), "--out", str(tmp_path), "--address", "auto"])
     assert isinstance(result.exception, LorarecError)
-    assert str(result.exception) == "--address is of the ray engine: add --engine ray"
+    assert str(result.exception) == "--address is for a Ray cluster: add --executor ray"
