@@ -63,7 +63,9 @@ def main() -> None:
     for dataset in targets:
         cases = sampled[dataset.name]
         for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
-            rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)})
+            rows.append(
+                {"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)}
+            )
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
