@@ -23,7 +23,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
 from lorarec.metrics import ndcg, target_ranks
-from lorarec.prompts import true_places
+from lorarec.prompts import PromptConfig, true_places
 from lorarec.recommenders import baseline_scorers
 from lorarec.training import TrainingConfig, train
 
