@@ -23,7 +23,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
 from lorarec.metrics import ndcg, target_ranks
-from lorarec.prompts import true_places
+from lorarec.prompts import PromptConfig, true_places
 from lorarec.recommenders import baseline_scorers
 from lorarec.training import TrainingConfig, train
 
@@ -63,7 +63,9 @@ def main() -> None:
     for dataset in targets:
         cases = sampled[dataset.name]
         for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
-            rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer(cases), cases)})
+            rows.append(
+                {"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)}
+            )
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
@@ -75,9 +77,9 @@ def main() -> None:
                 for dataset in targets:
                     cases = sampled[dataset.name]
                     told = None if adapter is None else evidence[dataset.name]
-                    options = {"max_title_tokens": TRAINING.max_title_tokens}
-                    row = AdapterScorer(backbone, dataset.titles, adapter, told, **options)
-                    figure = ndcg_at_1(row(cases), cases)
+                    prompt = PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
+                    row = AdapterScorer(backbone, dataset.titles, adapter, told, prompt=prompt)
+                    figure = ndcg_at_1(row.score(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
                     print(rows[-1], flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 from lorarec.backbone import Backbone
 from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN, Dataset, Split, leave_one_out, load_sample
 from lorarec.evaluation import Evaluation, adapter_scorers, evaluate, evaluation_table, write_report
-from lorarec.io import DEMO, new_folder
+from lorarec.io import FolderKind, new_folder
 from lorarec.lora import AdapterLike, mix
 from lorarec.ranking import Ranker, recommend, recommendation_table
 from lorarec.training import TrainingConfig, train
@@ -49,7 +49,7 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
-    with new_folder(out, overwrite, DEMO) as made:
+    with new_folder(out, overwrite, FolderKind.DEMO) as made:
         evaluation = _fill(made, size, seed)
     console = Console()
     console.print(f"Report: {out / 'report.md'}")

@@ -12,7 +12,7 @@ from lorarec.evaluation import (
     ClickEvaluation,
     click_table,
 )
-from lorarec.io import PERSONALIZED, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 from lorarec.personal import (
     PersonalizationConfig,
     Personalized,
@@ -42,7 +42,7 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
         LorarecError: `out` exists or cannot be written to, or the interrupted run had another seed or size.
     """
     console = Console()
-    refuse_existing(out, overwrite, PERSONALIZED)
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
     data, config = load_whole_sample(), replace(FULL, seed=seed)
     if quick:
         kept = data.interactions[USER].unique(maintain_order=True).gather_every(QUICK_ONE_IN)

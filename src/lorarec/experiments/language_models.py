@@ -43,15 +43,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
         Raises:
             LorarecError: The data have no backbone.
         """
-        self.scorer = AdapterScorer(
-            _backbone(data),
-            data.dataset.titles,
-            progress=data.progress,
-            readout=self.config.readout,
-            max_history=self.config.max_history,
-            max_tokens=self.config.max_tokens,
-            max_title_tokens=self.config.max_title_tokens,
-        )
+        self.scorer = AdapterScorer(_backbone(data), data.dataset.titles, prompt=self.config, progress=data.progress)
         return self
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import WARM, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
 from lorarec.lora.entropy_search import choose_by_entropy
@@ -114,7 +114,7 @@ def mix(
         1.0
     """
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     _check_arguments(method, scope, adapters, weights, dataset, examples)
     read = [read_adapter(adapter, backbone) for adapter in adapters]
     for adapter in read:
@@ -152,7 +152,7 @@ def mix(
         mix=MixtureRecord(listed, details=settings | drawn_from),
         details={"versions": versions()},
     )
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         save_adapter(merged, folder, backbone.id, record)
         searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
         given = {"adapters": [str(adapter.folder) for adapter in read], **settings, "weights": listed}

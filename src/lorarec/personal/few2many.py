@@ -15,7 +15,7 @@ from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
-from lorarec.io import PERSONALIZED, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora import AdapterRecord
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
@@ -124,7 +124,7 @@ def personalize(
     """
     config = config or PersonalizationConfig()
     out = Path(out)
-    refuse_existing(out, overwrite, PERSONALIZED)
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
     for how in shared:
         if how not in RETRIEVALS:
             raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {how!r}")
@@ -181,7 +181,7 @@ def personalize(
             "test": counts_of_test(recommender.encoder, test),
             "blend": {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses},
         }
-        with new_folder(out, overwrite, PERSONALIZED) as folder:
+        with new_folder(out, overwrite, FolderKind.PERSONALIZATION) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
             users = user_representations(recommender)

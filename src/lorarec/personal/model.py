@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lorarec.backbone import Backbone
-from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
+from lorarec.io import FolderKind, new_folder, versions, write_json
 from lorarec.lora import (
     FACTORS,
     AdapterBank,
@@ -122,7 +122,7 @@ class PersonalLora(nn.Module):
             personal=MixtureRecord(by_layer, list(bank.names), {"combine": self.combine}),
             details={"versions": versions()} | self.record.details,
         )
-        with new_folder(out, overwrite, ADAPTER) as folder:
+        with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
             save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, record)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
@@ -145,7 +145,7 @@ class PersonalLora(nn.Module):
             "layers": {name: {"scale": v.scale.tolist(), "ranks": v.ranks} for name, v in bank.layers.items()},
             "record": self.record.to_json(),
         }
-        with new_folder(out, overwrite, ROUTER) as folder:
+        with new_folder(out, overwrite, FolderKind.PERSONAL_LORA) as folder:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
             backbone = {"id": self.backbone.id, "fingerprint": self.backbone.fingerprint}

@@ -10,7 +10,7 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.data import USER, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import CHOSEN, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora import (
     AdapterBank,
     AdapterLike,
@@ -90,7 +90,7 @@ def train_user_router(
     """
     config = config or UserRouterConfig()
     out = Path(out)
-    refuse_existing(out, overwrite, CHOSEN)
+    refuse_existing(out, overwrite, FolderKind.USER_ROUTER)
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
     read = [read_adapter(adapter, backbone) for adapter in adapters]
@@ -118,7 +118,7 @@ def train_user_router(
     )
     torch.manual_seed(config.seed)
     width = fitted.representation.shape[1]
-    with new_folder(out, overwrite, CHOSEN) as folder:
+    with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
         with PersonalLora(
             backbone, bank, width, combine=config.combine, trainable=False, record=adapter_record
         ) as personal:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, JsonObject, new_folder
+from lorarec.io import FolderKind, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -104,7 +104,7 @@ def write_adapter(out: Path, staged: Path, record: AdapterRecord, start: Adapter
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
     elif start is not None and same_tensors(trained, start):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, Progress, refuse_existing, versions
+from lorarec.io import FolderKind, Progress, refuse_existing, versions
 from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import read_template
 from lorarec.training.cases import TrainingCases
@@ -67,7 +67,7 @@ def train(
     config = config or TrainingConfig()
     config = replace(config, template=read_template(config.template or config.readout))
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
