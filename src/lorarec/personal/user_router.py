@@ -89,8 +89,8 @@ class UserRouter:
             if os.path.lexists(file):
                 require_regular(file, WEIGHTS_LIMIT)
         contents = read_json(folder / RECORD)
+        (of,) = contents["datasets"]
         record = AdapterRecord.from_json(folder / RECORD, contents)
-        (of,) = record.datasets
         if of["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
                 f"{folder} is for the users of dataset {of['name']} ({of['fingerprint']}), "
