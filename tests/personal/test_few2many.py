@@ -215,7 +215,7 @@ def test_exported_user_has_the_same_probability_under_peft(tuned, tiny_backbone,
     events = np.flatnonzero(log.users[log.user] == "u03")[-10:]
     example = reader.read(events[:1], "similar").examples
     with PersonalLora.load(folder / "personal", tiny_backbone) as personal, torch.no_grad():
-        user = torch.from_numpy(reader.recommender.representation(events).mean(0))
+        user = torch.from_numpy(reader.ctr_model.representation(events).mean(0))
         personal.set_weights(personal(user[None]))
         expected = score_batch(tiny_backbone.model, example, reader.builder)[0].sigmoid()
     export_user(folder, "u03", tmp_path / "u03", tiny_backbone)

@@ -214,6 +214,7 @@ class AdapterRecord:
             "backbone": {"id": self.backbone_id, "fingerprint": self.backbone_fingerprint},
             "datasets": list(self.datasets),
             "readout": self.prompt.readout,
+            "template": prompt["template"],
             "options": prompt | self.options,
             "start_from": self.start_from and self.start_from.to_json(),
             **{key: value for key, value in optional.items() if value},
@@ -222,7 +223,7 @@ class AdapterRecord:
 
 
 _KEYS = {
-    *("format_version", "backbone", "datasets", "readout", "options"),
+    *("format_version", "backbone", "datasets", "readout", "template", "options"),
     *("start_from", "adapters", "mix", "personal", "user"),
 }
 

@@ -221,7 +221,7 @@ def _predict(
     progress: bool,
 ) -> list[np.ndarray]:
     """Probabilities of all that is asked of a LoRA that is tuned here, or read again if its stage is finished."""
-    options, done = reader.options, stages / row.folder
+    options, done = reader.config, stages / row.folder
     if done.exists():
         personal = PersonalLora.load(done, backbone)
     else:
