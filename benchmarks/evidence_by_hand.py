@@ -85,7 +85,7 @@ def main() -> None:
         weights = fitted(seen[..., part], torch.tensor(targets))
         rows[name] = lambda cases, part=part, weights=weights: list((read(cases)[..., part] @ weights).numpy())
     settings = [arguments.setting] if arguments.setting else None
-    evaluation = evaluate(target, split, rows, settings=settings, limit=arguments.limit)
+    evaluation = evaluate(target, rows, split=split, settings=settings, limit=arguments.limit, progress=True)
     for setting in evaluation.settings:
         Console().print(evaluation_table(evaluation, setting))
 

@@ -1,4 +1,4 @@
-"""Time and peak memory of `lorarec import table` over growing logs; both should grow with the rows.
+"""Time and peak memory of `lorarec data import table` over growing logs; both should grow with the rows.
 
     python benchmarks/import_scale.py [--rows 100000 1000000 10000000] [--form csv|jsonl] [--k-core 5]
 

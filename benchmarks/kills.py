@@ -8,7 +8,7 @@ is frozen, so that the child's garbage collector does not copy it all. Half of t
 are at a random moment of the run's time, half before a random one of its calls to the file system, where most of what
 can go wrong is. After each kill the output must be what it was before, or be whole; then the same command (with
 --resume, where the verb has it and there is something to resume) must give what an uninterrupted run gives, and leave
-no temporary file. Where a verb fills a folder step by step (rank, experiment), only the second is asked.
+no temporary file. Where a verb fills a folder step by step (recommend, experiment), only the second is asked.
 """
 
 import argparse
@@ -51,10 +51,11 @@ TRAINING = (
     "--samples 16 --epochs 1 --batch-size 4 --negatives 4 --r 2 --eval-users 4 --eval-steps 2 --learning-rate 1e-2"
 )
 PERSONAL = (
-    "--samples 16 --epochs 1 --batch-size 8 --num-meta-loras 2 --r 2 --max-history 2 --crm deepfm --positive-from 3"
+    "--samples 16 --epochs 1 --batch-size 8 --num-meta-loras 2 --r 2 --max-history 2 --ctr-model deepfm "
+    "--positive-from 3"
 )
 CATALOGUE = "--items items.csv --rating rating"
-CHOICE = "--crm titles --cases 12 --epochs 1 --limit 4"
+CHOICE = "--ctr-model titles --cases 12 --epochs 1 --limit 4"
 COLOURS, THINGS = ("red", "green", "blue", "black", "white"), ("lamp", "chair", "desk", "game")
 RECIPE = """dataset: shop
 settings: [warm]
@@ -67,7 +68,7 @@ READ = {
     "general": f"train shop --out general {TRAINING}",
     "specific": f"train shop --out specific --seed 1 {TRAINING}",
     "index": "index shop --epochs 0 --out index",
-    "personal": f"personalize train shop --out personal {PERSONAL}",
+    "personal": f"personal train shop --out personal {PERSONAL}",
 }
 
 
@@ -97,26 +98,28 @@ class Verb:
 
 
 VERBS = {
-    "import table": Verb(f"import table log.csv {CATALOGUE} --out OUT", other="--name x", quick=True),
-    "import amazon": Verb("import amazon reviews.json --meta meta.json --out OUT", other="--name x"),
-    "import movielens": Verb("import movielens ml.zip --out OUT", other="--name x"),
-    "import sample": Verb("import sample comedy --out OUT", other=""),
-    "split": Verb("split shop --negatives 4", out="shop/split", quick=True),
-    "describe": Verb("describe shop --plot OUT", out="plot.png", overwrites=False, quick=True),
+    "data import table": Verb(f"data import table log.csv {CATALOGUE} --out OUT", other="--name x", quick=True),
+    "data import amazon": Verb("data import amazon reviews.json --meta meta.json --out OUT", other="--name x"),
+    "data import movielens": Verb("data import movielens ml.zip --out OUT", other="--name x"),
+    "data import sample": Verb("data import sample comedy --out OUT", other=""),
+    "data split": Verb("data split shop --negatives 4", out="shop/split", quick=True),
+    "data describe": Verb("data describe shop --plot OUT", out="plot.png", overwrites=False, quick=True),
     "train": Verb(f"train shop --out OUT {TRAINING}", resumes=True),
     "mix fixed": Verb("mix general specific --method fixed --weights 0.3,0.7 --out OUT", other="--rank 1"),
     "mix entropy": Verb("mix general specific --dataset shop --prompts 4 --out OUT"),
     "mix grid": Verb("mix general specific --method grid --dataset shop --cases 4 --out OUT"),
     "evaluate": Verb("evaluate shop --adapter general --setting warm --limit 4 --out OUT"),
     "evaluate-clicks": Verb("evaluate-clicks personal --out OUT"),
-    "index": Verb("index shop --epochs 1 --width 8 --out OUT", quick=True),
-    "rank": Verb(
-        "rank shop --adapter general --index index --part-size 8 --pool 5 --out OUT", other="--top 2", in_steps=True
+    "index": Verb("index shop --epochs 1 --hidden-size 8 --out OUT", quick=True),
+    "recommend": Verb(
+        "recommend shop --all --adapter general --index index --part-size 8 --pool 5 --out OUT",
+        other="--top 2",
+        in_steps=True,
     ),
     "experiment": Verb("experiment recipe.yaml --out OUT", overwrites=False, in_steps=True),
-    "personalize train": Verb(f"personalize train shop --out OUT {PERSONAL}", resumes=True),
-    "personalize choose": Verb(f"personalize choose shop general specific {CHOICE} --out OUT"),
-    "personalize export": Verb("personalize export personal --user u01 --out OUT", other=""),
+    "personal train": Verb(f"personal train shop --out OUT {PERSONAL}", resumes=True),
+    "personal choose": Verb(f"personal choose shop general specific {CHOICE} --out OUT"),
+    "personal export": Verb("personal export personal --user u01 --out OUT", other=""),
     "demo": Verb("demo --quick --out OUT"),
     "demo personal": Verb("demo personal --quick --out OUT"),
 }
@@ -268,7 +271,7 @@ def load() -> None:
     MOLOREC.QUICK = MOLOREC.DemoSize(cases=8, users=2, prompts=2)
     RECLORA.QUICK |= {"samples": 8, "max_title_tokens": 8}
     RECLORA.QUICK_ONE_IN = 200
-    sys.argv = ["lorarec", "split", "--help"]
+    sys.argv = ["lorarec", "data", "split", "--help"]
     with redirect_stdout(io.StringIO()), suppress(SystemExit):
         command_line()
     gc.collect()
@@ -312,8 +315,8 @@ def prepare(base: Path, names: Sequence[str]) -> None:
     (base / "recipe.yaml").write_text(RECIPE)
     read = {word for name in names for word in VERBS[name].words.split()[1:]}
     for line in (
-        f"import table log.csv {CATALOGUE} --out shop",
-        "split shop --negatives 4",
+        f"data import table log.csv {CATALOGUE} --out shop",
+        "data split shop --negatives 4",
         *(line for folder, line in READ.items() if folder in read),
     ):
         if forked(base, line.split())[0]:

@@ -26,7 +26,7 @@ from lorarec.recommenders.sequential.next_item import next_item_scorer
 
 from lorarec.data import Dataset, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY
-from lorarec.evaluation.evaluator import sampled_users
+from lorarec.evaluation import sample_users
 from lorarec.experiments import SYSTEMS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
@@ -117,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset)
     split = load_split(dataset)
-    cases = sampled_users(split.test["warm"], arguments.users, 0)
+    cases = sample_users(split.test["warm"], arguments.users, 0)
     shared = {"width": 64, "batch": 128, "epochs": arguments.epochs, "lr": 1e-3, "dropout": 0.2, "depth": 2}
     shared |= {"longest": arguments.longest}
     found: dict[str, list[dict[str, float]]] = {}

@@ -1,7 +1,7 @@
 """The pictures of the service's page in docs/: light and dark, and the weights of one user's own mixture.
 
 lorarec demo --out demo-output
-lorarec personalize choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen
+lorarec personal choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen
 python benchmarks/page_pictures.py demo-output chosen
 """
 
@@ -69,7 +69,7 @@ def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="what `lorarec demo --out` wrote")
-    parser.add_argument("chosen", type=Path, help="what `lorarec personalize choose` wrote from it")
+    parser.add_argument("chosen", type=Path, help="what `lorarec personal choose` wrote from it")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""Scoring a population: users per second of `lorarec rank` in one process, and on Ray with one and two workers.
+"""Time of recommending to a population: users per second in one process, and on Ray with one and two workers.
 
 First what a user costs one thread, in CPU time: finding 100 candidates, making the prompt, scoring it; how many tokens
 that is, how many bytes a row of ten items takes in Parquet, and how many an interaction takes in memory. Then the

@@ -86,7 +86,9 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
         compared: dict[str, AdapterLike] = dict(zip(("general", "specific"), pair, strict=True))
         compared |= {"mixture (grid)": grid, "mixture (entropy)": mixed}
         rows = adapter_scorers(backbone, specific, split, compared)
-        parts.append(evaluate(specific, split, rows, settings=[setting], limit=size.users, seed=seed))
+        parts.append(
+            evaluate(specific, rows, split=split, settings=[setting], limit=size.users, seed=seed, progress=True)
+        )
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
     write_report(evaluation, made)
     console.rule("5. Results")

@@ -7,15 +7,14 @@ The files are made from the bundled film ratings. Put the names of your own file
 
 import polars as pl
 
-from lorarec import Backbone, Dataset, TrainingConfig, evaluate, mix, train
-from lorarec.data import load_sample
+from lorarec import Backbone, Dataset, TrainingConfig, adapter_scorers, evaluate, load_sample, load_split, mix, train
 
 SAMPLES = 256  # training cases of each adapter
 USERS = 100  # test users of each setting
 
 # Two tables, as a shop would have them.
 films = load_sample("action")
-films.interactions.rename({"user_id": "customer", "item_id": "sku", "timestamp": "at"}).write_csv("log.csv")
+films.interactions.select(customer="user_id", sku="item_id", at="timestamp").write_csv("log.csv")
 films.items.select(sku="item_id", name="title").write_csv("catalogue.csv")
 
 log, catalogue = pl.read_csv("log.csv"), pl.read_csv("catalogue.csv")
@@ -24,10 +23,18 @@ print(shop.info["counts"])
 
 backbone = Backbone.from_pretrained("embedded")
 options = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
-general = train(backbone, [load_sample("comedy"), load_sample("drama")], "example-output/general", options)
-specific = train(backbone, [shop], "example-output/shop", options)
-mixed = mix(backbone, [general, specific], dataset=shop, method="entropy", out="example-output/mixed")
+general = train(
+    backbone, [load_sample("comedy"), load_sample("drama")], "example-output/general", options, overwrite=True
+)
+specific = train(backbone, [shop], "example-output/shop", options, overwrite=True)
+mixed = mix(backbone, [general, specific], dataset=shop, method="entropy", out="example-output/mixed", overwrite=True)
 print("weights of general and specific:", mixed.weights)
 
-report = evaluate(backbone, shop, {"general": general, "specific": specific, "mixed": mixed}, limit=USERS)
-print(report)
+split = load_split(shop)
+scorers = adapter_scorers(backbone, shop, split, {"general": general, "specific": specific, "mixed": mixed})
+report = evaluate(shop, scorers, split=split, limit=USERS)
+for setting, result in report.settings.items():
+    print(setting)
+    for name, row in result.rows.items():
+        ndcg = row.metrics["ndcg@3"]
+        print(f"  {name:12} NDCG@3 {ndcg.mean:.3f} [{ndcg.low:.3f}, {ndcg.high:.3f}]")

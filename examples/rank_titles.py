@@ -3,8 +3,7 @@
 Run it with `python examples/rank_titles.py`.
 """
 
-from lorarec import Backbone, Ranker, TrainingConfig, train
-from lorarec.data import load_sample
+from lorarec import Backbone, Ranker, TrainingConfig, load_sample, train
 
 SAMPLES = 256  # training cases
 

@@ -3,19 +3,16 @@
 Run it with `python examples/whole_catalogue.py`.
 """
 
-from lorarec import Backbone, Index, Ranker, TrainingConfig, explain, recommend, train
-from lorarec.data import load_sample
-from lorarec.recommenders import SASRecConfig
+from lorarec import Backbone, Index, Ranker, TrainingConfig, explain, load_sample, recommend, train
 
 SAMPLES = 256  # training cases
-EPOCHS = 5  # passes of the index's next-item model over the log
 
 shop = load_sample("action")
 backbone = Backbone.from_pretrained("embedded")
 options = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
-adapter = train(backbone, [shop], "example-output/shop", options)
+adapter = train(backbone, [shop], "example-output/shop", options, overwrite=True)
 
-index = Index.build(shop, SASRecConfig(epochs=EPOCHS))
+index = Index.build(shop)
 user = shop.interactions["user_id"][0]
 with Ranker(backbone, adapter) as ranker:
     items = recommend(ranker, shop, user, index=index, top_k=5)
@@ -23,4 +20,4 @@ with Ranker(backbone, adapter) as ranker:
         print(f"{item.probability:.3f}  {item.title}  (found by {item.source})")
     print(f"\n{items[0].title} rests on:")
     for influence in explain(ranker, shop, user, items[0].item_id).influences:
-        print(f"{influence.change:+.2f}  {influence.title}")
+        print(f"{influence.score:+.2f}  {influence.title}")

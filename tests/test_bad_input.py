@@ -109,15 +109,15 @@ def refused(
     ],
 )
 def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(["import", "table", *words, *COLUMNS])
+    assert culprit in refused(["data", "import", "table", *words, *COLUMNS])
 
 
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
-        (["split", "short"], "no user has the three interactions"),
-        (["split", "few"], "at most 8 negatives (--negatives)"),
-        (["split", "taken"], "taken has no dataset.json"),
+        (["data", "split", "short"], "no user has the three interactions"),
+        (["data", "split", "few"], "at most 8 negatives (--negatives)"),
+        (["data", "split", "taken"], "taken has no dataset.json"),
         (["train", "short", "--out", "new"], "no user has the three interactions"),
         (["train", "shop", "--out", "taken"], "taken exists already"),
         (["train", "shop", "--out", "new", "--from", "stranger"], "adapter stranger belongs to backbone embedded"),

@@ -12,19 +12,10 @@ from typer.testing import CliRunner
 import lorarec
 from lorarec.cli import entry as cli
 
-VERBS = ["import", "describe", "split", "train", "mix", "personalize", "doctor"]
-VERBS += [
-    "evaluate",
-    "evaluate-clicks",
-    "experiment",
-    "index",
-    "recommend",
-    "explain",
-    "prompt",
-    "rank",
-    "serve",
-    "demo",
-]
+VERBS = ["data", "train", "mix", "personal", "index", "recommend", "rank", "explain", "serve"]
+VERBS += ["evaluate", "evaluate-clicks", "experiment", "demo", "prompt", "doctor"]
+INNER_VERBS = ["data import", "data import table", "data import amazon", "data import movielens", "data import sample"]
+INNER_VERBS += ["data describe", "data split", "personal train", "personal choose", "personal export", "demo personal"]
 
 
 def _process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -54,11 +45,25 @@ finally:
     assert [word for word in listed if not word.startswith("-")] == VERBS
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_a_help_page(verb: str) -> None:
-    result = CliRunner().invoke(cli.app, [verb, "--help"], prog_name="lorarec")
+@pytest.mark.parametrize("verb", [*VERBS, *INNER_VERBS])
+def test_every_verb_has_a_help_page_that_fits_a_screen(verb: str) -> None:
+    result = CliRunner().invoke(cli.app, [*verb.split(), "--help"], prog_name="lorarec", env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.output
     assert f"lorarec {verb}" in result.output
+    options = result.output[result.output.index("─ Options ") :]
+    assert len(options[: options.index("╰")].splitlines()) <= 40
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *INNER_VERBS])
+def test_every_verb_shows_an_example(verb: str) -> None:
+    page = CliRunner().invoke(cli.app, [*verb.split(), "--help"], env={"COLUMNS": "100"}).output
+    is_group = "─ Commands " in page and verb != "demo"
+    assert is_group or f"Example: lorarec {verb}" in page
+
+
+def test_verbs_that_have_moved_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(monkeypatch, "import", "table", "log.csv") == 2
+    assert capsys.readouterr().err == "error: `lorarec import` is called `lorarec data import`\n"
 
 
 def test_group_of_one_verb_keeps_its_verb() -> None:
@@ -73,7 +78,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     missing = tmp_path / ("a folder with a name that is longer than one line of a terminal " * 2 + "[red]")
-    assert _main(monkeypatch, "describe", str(missing)) == 2
+    assert _main(monkeypatch, "data", "describe", str(missing)) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(f"error: {missing} ")
@@ -121,8 +126,8 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_verb_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(monkeypatch, "descrbe") == 2
-    assert "Did you mean 'describe'?" in capsys.readouterr().err
+    assert _main(monkeypatch, "explan") == 2
+    assert "Did you mean 'explain'?" in capsys.readouterr().err
 
 
 def test_interruption_has_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +135,7 @@ def test_interruption_has_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_load", interrupt)
-    assert _main(monkeypatch, "describe", "data") == 130
+    assert _main(monkeypatch, "data", "describe", "shop") == 130
 
 
 def test_reader_that_stops_early_gets_no_traceback() -> None:

@@ -1,9 +1,17 @@
-"""The documents: internal links lead somewhere, and the code of README and tutorial runs."""
+"""The documents: the code of README and tutorial runs, and internal links lead somewhere."""
 
+import contextlib
 import re
+import shlex
+import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
+
+import lorarec
+from lorarec import Dataset, load_sample
+from lorarec.cli import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -12,6 +20,104 @@ DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *sorted(DOCS.rg
 GENERATED = {DOCS / "reference" / "cli.md"}
 INCLUDED = {DOCS / "contributing.md": ROOT / "CONTRIBUTING.md", DOCS / "changelog.md": ROOT / "CHANGELOG.md"}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"")
+#: Options that make each command small.
+QUICK = {
+    "train": "--samples 4 --epochs 1 --batch-size 4 --eval-users 0",
+    "mix": "--prompts 2",
+    "evaluate": "--limit 2",
+    "recommend": "--pool 5",
+}
+
+
+def _blocks(path: Path, language: str) -> list[str]:
+    """Return the code blocks of a document in one language."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [dedent(code) for _, code in found]
+
+
+def _commands(path: Path) -> list[list[str]]:
+    """Return the words of every command in the shell blocks of a document, without comments."""
+    lines = "\n".join(_blocks(path, "sh")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a command of lorarec with little work."""
+    monkeypatch.setattr(sys, "argv", [*words, *QUICK.get(words[1], "").split()])
+    with contextlib.suppress(SystemExit):
+        main()
+        return
+    pytest.fail(f"failed: {words}")
+
+
+def _quick(code: str) -> str:
+    """Return Python code with less training and evaluation."""
+    code = re.sub(r"\b(samples|limit)=\d+", r"\1=4", code)
+    return re.sub(
+        r"TrainingConfig\((?!samples)", "TrainingConfig(samples=4, epochs=1, batch_size=4, eval_users=0, ", code
+    )
+
+
+def _few(domain: str, users: int) -> Dataset:
+    whole = load_sample(domain)
+    some = whole.interactions["user_id"].unique(maintain_order=True)[:users]
+    rows = whole.interactions.filter(whole.interactions["user_id"].is_in(some.implode()))
+    return whole.subset(rows, filter_note=f"{users} users")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with the repository's recipes."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_of_the_readme_runs(workplace: Path) -> None:
+    for name, domain in (("games", "comedy"), ("office", "thriller"), ("shop", "action")):
+        _few(domain, 30).save(workplace / "data" / name)
+    (code,) = _blocks(ROOT / "README.md", "python")
+    exec(_quick(code), {})
+
+
+def test_shell_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, domain in (("games", "comedy"), ("office", "thriller")):
+        _few(domain, 30).save(workplace / "data" / name)
+    shop = _few("action", 30)
+    users = shop.interactions.select(customer="u" + shop.interactions["user_id"], sku="item_id", at="timestamp")
+    users.with_columns(customer=users["customer"].replace(users["customer"][0], "u42")).write_csv("log.csv")
+    shop.items.select(sku="item_id", name="title").write_csv("catalogue.csv")
+    commands = _commands(ROOT / "README.md")
+    ours = [words for words in commands if words[0] == "lorarec"]
+    assert len(ours) == 5
+    for words in ours:
+        _run(words, monkeypatch)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    others = [words for words in commands if words[0] != "lorarec"]
+    assert {words[0] for words in others} == {"pip", "make"}
+    assert all(f"\n{words[1]}:" in makefile for words in others if words[0] == "make")
+
+
+def test_the_tutorial_runs_in_python_and_in_the_shell(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tutorial = DOCS / "tutorial.md"
+    made, *steps = _blocks(tutorial, "python")
+    named: dict[str, object] = {}
+    exec(made, named)
+    for step in steps:
+        exec(_quick(step), named)
+    monkeypatch.chdir(workplace)
+    for folder in ("adapters", "reports"):
+        (workplace / folder).rename(workplace / f"{folder}-of-python")
+    for words in _commands(tutorial):
+        _run(words, monkeypatch)
+    assert (workplace / "reports" / "shop" / "report.md").is_file()
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^::: lorarec\.(\w+)$", page, re.MULTILINE))
+    assert documented == set(lorarec.__all__) - {"__version__"}
 
 
 def _prose(path: Path) -> str:

@@ -167,8 +167,8 @@ class Written:
 
 
 # Commands, run where the copy is.
-RANK = ["rank", "dataset", "--adapter", "adapters/specific", "--index", "index", "--out", "ranking"]
-RANK += ["--top", "3", "--pool", "8", "--part-size", "8"]
+RANK = ["recommend", "dataset", "--all", "--adapter", "adapters/specific", "--index", "index"]
+RANK += ["--out", "ranking", "--top", "3", "--pool", "8", "--part-size", "8"]
 EXPERIMENT = ["experiment", "experiment.yaml", "--out", "experiment"]
 TRAIN = ["train", "--recipe", "train.yaml", "--out", "trained"]
 

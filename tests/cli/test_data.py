@@ -1,28 +1,18 @@
-"""The verbs import, describe and split through the shell's eyes."""
+"""The group `data`: import, describe, split."""
 
 import json
 from pathlib import Path
 
 import polars as pl
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from lorarec.cli.data import describe, import_app, split
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-
-app = typer.Typer()
-app.add_typer(import_app, name="import")
-app.command()(describe)
-app.command()(split)
+from tests.command_line import run
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+    return run("data", *words).stdout
 
 
 @pytest.fixture

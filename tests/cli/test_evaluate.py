@@ -1,21 +1,16 @@
-"""The verb evaluate through the shell's eyes."""
+"""The verb `evaluate`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
-from lorarec.cli.evaluate import evaluate
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import write_json
-
-app = typer.Typer()
-app.command()(evaluate)
+from tests.command_line import run
 
 
 @pytest.fixture
@@ -25,9 +20,7 @@ def adapter_folder(tiny_backbone: Backbone, write_adapter: Callable[..., Path], 
 
 
 def _run(*words: object) -> tuple[str, str]:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
+    result = run("evaluate", *words)
     return result.stdout, result.stderr
 
 

@@ -1,4 +1,4 @@
-"""The verb evaluate-clicks through the shell's eyes."""
+"""The verb `evaluate-clicks`."""
 
 import json
 import sys
@@ -8,15 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import typer
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner
 
 from lorarec.cli import entry as cli
-from lorarec.cli.evaluate_clicks import evaluate_clicks
-
-app = typer.Typer()
-app.command()(evaluate_clicks)
+from tests.command_line import run
 
 
 def _table() -> pl.DataFrame:
@@ -35,10 +30,7 @@ def _table() -> pl.DataFrame:
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+    return run("evaluate-clicks", *words).stdout
 
 
 def test_table_report_and_json(tmp_path: Path) -> None:

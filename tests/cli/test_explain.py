@@ -1,17 +1,13 @@
-"""The verb explain through the shell's eyes."""
+"""The verb `explain`."""
 
 import json
 from pathlib import Path
 
 import pytest
-import typer
 from transformers import AutoTokenizer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from lorarec.cli.explain import explain
-
-app = typer.Typer()
-app.command()(explain)
+from tests.command_line import run
 
 
 @pytest.fixture
@@ -21,10 +17,7 @@ def words(shop: Path, backbone_folder: Path) -> list[str]:
 
 
 def _run(words: list[str]) -> Result:
-    result = CliRunner().invoke(app, words)
-    if result.exception:
-        raise result.exception
-    return result
+    return run("explain", *words)
 
 
 def test_table_and_json(words: list[str]) -> None:

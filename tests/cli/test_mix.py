@@ -1,20 +1,15 @@
-"""The verb mix through the shell's eyes."""
+"""The verb `mix`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
-from lorarec.cli.mix import mix
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
-
-app = typer.Typer()
-app.command()(mix)
+from tests.command_line import run
 
 
 @pytest.fixture
@@ -25,10 +20,7 @@ def pair(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: 
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.stdout
+    return run("mix", *words).stdout
 
 
 def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verb personalize through the shell's eyes."""
+"""The group `personal`: train, choose, export."""
 
 import json
 import sys
@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from lorarec.cli.personalize import personalize_app
-from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
+from tests.command_line import run
 
 QUICK = ["--samples", "24", "--epochs", "1", "--num-meta-loras", "2", "--r", "2", "--batch-size", "8"]
 
@@ -34,10 +33,7 @@ def rated(tmp_path: Path) -> Path:
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(personalize_app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+    return run("personal", *words).stdout
 
 
 def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
@@ -51,7 +47,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert "| RecLoRA |" in report
     assert "](weights.png)" in report
     assert (tmp_path / "one" / "weights.png").is_file()
-    figures = json.loads(_run(*run, "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
+    figures = json.loads(_run(*run, "--ctr-model", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
     assert figures["rows"]["DIN"] == written["rows"]["DIN"]
     assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
     assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
@@ -61,7 +57,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
         _run("export", tmp_path / "one", "--user", "nobody", "--out", tmp_path / "nobody")
     assert not (tmp_path / "nobody").exists()
     with pytest.raises(LorarecError, match="was trained on other data"):
-        _run(*run, "--positive-from", "3", "--crm", tmp_path / "one" / "crm", "--out", tmp_path / "three")
+        _run(*run, "--positive-from", "3", "--ctr-model", tmp_path / "one" / "crm", "--out", tmp_path / "three")
     assert not list(tmp_path.glob("three*"))
 
 
@@ -71,15 +67,15 @@ def test_users_choose_of_two_adapters(
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
     model, names = Backbone.load(backbone_folder).model, ("general", "specific")
     pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
-    run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--crm", "titles")
+    run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--ctr-model", "titles")
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
     rows = ["zero-shot", *(path.name for path in pair), "constant mixture", "own mixture"]
     assert list(figures["settings"]["warm"]["rows"])[-5:] == rows
-    assert figures["settings"]["warm"]["cases"] == figures["leaning"]["users"] == 8
-    assert sum(part["users"] for part in figures["leaning"]["terciles"]) == 8
-    assert json.loads((tmp_path / "one" / "leaning.json").read_text()) == figures["leaning"]
-    assert "## Who leans on what" in (tmp_path / "one" / "report.md").read_text()
-    assert (tmp_path / "one" / "leaning.png").is_file()
+    assert figures["settings"]["warm"]["cases"] == figures["adapter_preference"]["users"] == 8
+    assert sum(part["users"] for part in figures["adapter_preference"]["terciles"]) == 8
+    assert json.loads((tmp_path / "one" / "adapter_preference.json").read_text()) == figures["adapter_preference"]
+    assert "## Which users prefer which adapter" in (tmp_path / "one" / "report.md").read_text()
+    assert (tmp_path / "one" / "adapter_preference.png").is_file()
     told = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
     for word in ("own mixture", "weight of general", "report: "):
         assert word in told
@@ -96,14 +92,14 @@ def test_users_choose_of_two_adapters(
 @pytest.mark.parametrize(
     ("words", "culprit"),
     [
-        (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option held_out must be between 0 and 1"),
+        (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option --held-out must be between 0 and 1"),
         (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
-        (["train", "films", "--crm", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
+        (["train", "films", "--ctr-model", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
         (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
         (["train", "films", "--positive-from", "5.5", "--out", "new"], "no rating is at least 5.5: choose another"),
-        (["train", "films", "--learning-rate", "0", "--out", "new"], "option learning_rate must be positive"),
+        (["train", "films", "--learning-rate", "0", "--out", "new"], "option --learning-rate must be positive"),
         (["train", "films", "--out", "films"], "films exists already"),
         (["export", "films", "--user", "u03", "--out", "new"], "personal.json does not exist"),
     ],
@@ -117,7 +113,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     culprit: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lorarec", "personalize", *words])
+    monkeypatch.setattr(sys, "argv", ["lorarec", "personal", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     told = capsys.readouterr().err.strip().splitlines()

@@ -1,4 +1,4 @@
-"""The verb prompt through the shell's eyes."""
+"""The verb `prompt`."""
 
 import json
 from collections.abc import Callable
@@ -9,17 +9,16 @@ import polars as pl
 import pytest
 import typer
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from lorarec.backbone import Backbone
-from lorarec.cli.prompt import prompt
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.prompts import LATEST
 from lorarec.ranking import Ranker
 from lorarec.ranking.recommendation import whole_evidence
+from tests.command_line import run
 
-app = typer.Typer()
-app.command()(prompt)
 CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
 
 
@@ -40,11 +39,8 @@ def hostile(shop: Path) -> Path:
     return folder
 
 
-def _run(words: list[str]) -> Result:
-    result = CliRunner().invoke(app, words)
-    if result.exception:
-        raise result.exception
-    return result
+def _run(words: list[str], **options: Any) -> Result:
+    return run("prompt", *words, **options)
 
 
 def test_text_is_what_the_ranker_reads(words: list[str], shop: Path, shared_backbone: Backbone) -> None:
@@ -58,7 +54,7 @@ def test_text_is_what_the_ranker_reads(words: list[str], shop: Path, shared_back
     assert _run(words).stdout == found["text"] + "\n"
     assert found["text"].endswith("Answer yes or no.\n- lamp 49\n")
     assert [answer["token"] for answer in found["answers"]] == ["yes", "no"]
-    assert (found["readout"], found["template"], found["chat"]) == ("verdict", "verdict", False)
+    assert (found["readout"], found["template"], found["chat"]) == ("verdict", LATEST["verdict"], False)
 
 
 def test_listed_tokens(words: list[str]) -> None:
@@ -75,7 +71,7 @@ def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Pat
     (tmp_path / "backbone" / "chat_template.jinja").write_text(CHAT)
     words = [str(hostile), *words[1:]]
     tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]
-    shown = CliRunner().invoke(app, words, color=True)
+    shown = _run(words, color=True)
     assert [token["token"] for token in tokens if token["control"]] == ["<|end|>"] * 2
     assert tokens[0]["control"]
     assert tokens[-1]["control"]

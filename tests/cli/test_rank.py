@@ -1,51 +1,55 @@
-"""The verb rank through the shell's eyes."""
+"""The verb `rank`."""
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
-import polars as pl
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from lorarec.cli.rank import rank
+from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-
-app = typer.Typer()
-app.command()(rank)
-
-
-def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+from lorarec.ranking import Ranker, rank_items
+from tests.command_line import run
 
 
-def test_every_user_has_a_row(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
-    words = (shop, "--backbone", backbone_folder, "--part-size", "7", "--top", "3", "--out", tmp_path / "scores")
-    figures = json.loads(_run(*words, "--json"))
-    counts = {"users": 20, "parts": 3, "parts_before": 0, "users_with_nothing_left": 0}
-    assert figures == {"folder": str(tmp_path / "scores"), **counts}
-    assert "20 users ranked in 3 parts, 3 of them before" in _run(*words)
-    rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet")
-    histories = dict(Dataset.load(shop).interactions.group_by("user_id").agg("item_id").iter_rows())
-    assert sorted(histories) == rows["user_id"].to_list()
-    for user, items in rows.select("user_id", "item_ids").iter_rows():
-        assert len(set(items)) == 3
-        assert not set(items) & set(histories[user])
+def _ranked(*words: object) -> list[dict[str, Any]]:
+    return json.loads(run("rank", *words, "--json").stdout)
 
 
-def test_options_of_the_other_engine(shop: Path, tmp_path: Path) -> None:
-    with pytest.raises(LorarecError, match="add --engine ray"):
-        _run(shop, "--workers", "2", "--out", tmp_path / "scores")
+def test_items_are_ordered_for_a_user(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shelf.txt").write_text("i40\n\ni41\ni30\n")
+    words = (shop, "--user", "u03", "--item", "i30", "--candidates", tmp_path / "shelf.txt")
+    found = _ranked(*words, "--backbone", backbone_folder)
+    with Ranker(Backbone.load(backbone_folder)) as ranker:
+        expected = rank_items(ranker, Dataset.load(shop), ["i30", "i40", "i41"], user="u03")
+    assert [row["title"] for row in found] == [row.title for row in expected]
+    assert [row["score"] for row in found] == [row.score for row in expected]
+    assert {row["item_id"]: row["title"] for row in found} == {"i30": "lamp 30", "i40": "lamp 40", "i41": "lamp 41"}
+    assert sum(row["probability"] for row in found) == pytest.approx(1)
+    shown = run("rank", *words, "--backbone", backbone_folder, "--top", "1").stdout
+    assert found[0]["title"] in shown
+    assert found[1]["title"] not in shown
 
 
-def test_without_ray(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "lorarec.ranking.ray_executor", raising=False)
-    with pytest.raises(LorarecError, match=r"--engine ray needs ray: pip install 'lorarec\[ray\]'"):
-        _run(shop, "--engine", "ray", "--out", tmp_path / "scores")
-    assert not (tmp_path / "scores").exists()
+def test_a_history_may_be_given_in_place_of_a_user(shop: Path, backbone_folder: Path) -> None:
+    words = (shop, "--item", "i30", "--item", "i40", "--backbone", backbone_folder)
+    history = Dataset.load(shop).interactions.filter(user_id="u03")["item_id"].to_list()
+    given = [word for item in history for word in ("--history", item)]
+    assert _ranked(*words, *given) == _ranked(*words, "--user", "u03")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--item", "i30"], "give either --user or --history"),
+        (["--user", "u03", "--history", "i01", "--item", "i30"], "give either --user or --history"),
+        (["--user", "u03"], "name items to rank with --item or --candidates"),
+        (["--user", "nobody", "--item", "i30"], "user nobody is not in dataset shop"),
+        (["--user", "u03", "--item", "nothing"], "item nothing is not in dataset shop"),
+        (["--history", "nothing", "--item", "i30"], "item nothing is not in dataset shop"),
+    ],
+)
+def test_bad_input_is_refused(shop: Path, words: list[str], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        run("rank", shop, *words)

@@ -1,27 +1,20 @@
-"""The verbs index and recommend through the shell's eyes."""
+"""The verbs `index` and `recommend`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from lorarec.cli.index import index
-from lorarec.cli.recommend import recommend
 from lorarec.data import Dataset
-
-app = typer.Typer()
-app.command()(index)
-app.command()(recommend)
+from lorarec.errors import LorarecError
+from tests.command_line import run
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+    return run(*words).stdout
 
 
 def _items(*words: object) -> list[dict[str, Any]]:
@@ -30,7 +23,7 @@ def _items(*words: object) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def indexed(shop: Path, tmp_path: Path) -> Path:
-    _run("index", shop, "--epochs", "1", "--width", "8", "--out", tmp_path / "index")
+    _run("index", shop, "--epochs", "1", "--hidden-size", "8", "--out", tmp_path / "index")
     return tmp_path / "index"
 
 
@@ -62,3 +55,68 @@ def test_figures_of_an_index(shop: Path, indexed: Path) -> None:
     assert figures["sources"] == ["together", "title", "new", "popular"]
     assert (figures["items"], figures["interactions"]) == (50, 80)
     assert figures["bytes"] == sum(path.stat().st_size for path in indexed.iterdir())
+
+
+def test_every_user_has_a_row_of_a_file(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    words = (
+        "recommend",
+        shop,
+        "--all",
+        "--backbone",
+        backbone_folder,
+        "--part-size",
+        "7",
+        "--top",
+        "3",
+        "--out",
+        tmp_path / "scores",
+    )
+    figures = json.loads(_run(*words, "--json"))
+    counts = {"users": 20, "parts": 3, "parts_before": 0, "users_with_nothing_left": 0}
+    assert figures == {"folder": str(tmp_path / "scores"), **counts}
+    assert "Recommendations for 20 users in 3 parts, 3 of them before" in _run(*words)
+    rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet")
+    histories = dict(Dataset.load(shop).interactions.group_by("user_id").agg("item_id").iter_rows())
+    assert sorted(histories) == rows["user_id"].to_list()
+    for user, items in rows.select("user_id", "item_ids").iter_rows():
+        assert len(set(items)) == 3
+        assert not set(items) & set(histories[user])
+
+
+def test_options_of_the_other_executor(shop: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match="add --executor ray"):
+        _run("recommend", shop, "--all", "--workers", "2", "--out", tmp_path / "scores")
+
+
+def test_without_ray(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "lorarec.ranking.ray_executor", raising=False)
+    with pytest.raises(LorarecError, match=r"--executor ray needs ray: pip install 'lorarec\[ray\]'"):
+        _run("recommend", shop, "--all", "--executor", "ray", "--out", tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_several_users_are_printed_or_written(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("user_id\nu05\nu03\n")
+    words = ("recommend", shop, "--backbone", backbone_folder, "--pool", "5", "--user", "u07")
+    assert list(json.loads(_run(*words, "--user", "u01", "--json"))) == ["u07", "u01"]
+    listed = json.loads(_run(*words, "--users", tmp_path / "users.csv", "--json"))
+    assert list(listed) == ["u03", "u05", "u07"]
+    _run(*words, "--users", tmp_path / "users.csv", "--out", tmp_path / "scores")
+    rows = pl.read_parquet(tmp_path / "scores" / "part-*.parquet").select("user_id", "item_ids")
+    assert dict(rows.iter_rows()) == {user: [item["item_id"] for item in items] for user, items in listed.items()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name users with --user or --users, or take all with --all"),
+        (["--all"], "--all needs --out"),
+        (["--user", "u01", "--executor", "ray"], "--executor needs --out"),
+        (["--all", "--out", "new", "--engine", "vllm"], "--engine cannot be used with --out"),
+        (["--all", "--out", "new", "--deny", "list.txt"], "--deny cannot be used with --out"),
+    ],
+)
+def test_options_that_do_not_go_together(shop: Path, words: list[str], message: str) -> None:
+    with pytest.raises(LorarecError, match=message):
+        _run("recommend", shop, *words)

@@ -1,28 +1,21 @@
-"""The verb train through the shell's eyes."""
+"""The verb `train`."""
 
 import json
 from pathlib import Path
 
 import polars as pl
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from lorarec.cli.train import train
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json
+from tests.command_line import run
 
-app = typer.Typer()
-app.command()(train)
 QUICK = ("--eval-users", "4", "--epochs", "1", "--r", "2", "--batch-size", "8", "--negatives", "3")
 
 
 def _run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    if result.exception:
-        raise result.exception
-    return result.stdout
+    return run("train", *words).stdout
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
         ((home / "shop",), "--out"),
         (("--out", home / "a"), "dataset"),
         ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key rnak"),
-        ((home / "shop", "--out", home / "a", "--learning-rate", "-1"), "learning_rate"),
+        ((home / "shop", "--out", home / "a", "--learning-rate", "-1"), "option --learning-rate"),
         ((home / "none", "--out", home / "a", "--backbone", home / "backbone"), "none"),
         ((home / "shop", "--out", home / "a", "--backbone", home / "backbone", "--few-shot", "7"), "few-shot"),
     ]:

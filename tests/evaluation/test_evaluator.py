@@ -14,8 +14,6 @@ from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.evaluation import Evaluation, evaluate, evaluation_table, write_report
 
-QUIET = {"progress": False}
-
 
 def as_scorer(function):
     """Give a function the method of a scorer, which is the function itself."""
@@ -43,7 +41,7 @@ def oracle(split: Split, setting: str = "warm"):
 
 def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     rows = {"first": first_is_best, "oracle": oracle(split)}
-    result = evaluate(dataset, split, rows, settings=["warm"], **QUIET).settings["warm"]
+    result = evaluate(dataset, rows, split=split, settings=["warm"]).settings["warm"]
     cases = split.test["warm"]
     assert list(result.rows) == ["random", "popularity", "item-knn", "tf-idf", "first", "oracle"]
     assert (result.cases, result.users) == (len(cases), len(cases))
@@ -51,12 +49,12 @@ def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     ranks = np.array([candidates.index(target) + 1 for target, candidates in pairs])
     first = result.rows["first"]
     assert first.ranks.tolist() == ranks.tolist()
-    assert first.figures["ndcg@3"].mean == pytest.approx(np.where(ranks <= 3, 1 / np.log2(ranks + 1), 0).mean())
-    assert first.figures["hr@5"].mean == pytest.approx((ranks <= 5).mean())
-    assert first.figures["mrr"].mean == pytest.approx((1 / ranks).mean())
-    assert all(figure.low <= figure.mean <= figure.high for figure in first.figures.values())
-    assert all(figure.mean == figure.low == 1 for figure in result.rows["oracle"].figures.values())
-    assert result.rows["tf-idf"].figures["ndcg@1"].mean > 0.3
+    assert first.metrics["ndcg@3"].mean == pytest.approx(np.where(ranks <= 3, 1 / np.log2(ranks + 1), 0).mean())
+    assert first.metrics["hr@5"].mean == pytest.approx((ranks <= 5).mean())
+    assert first.metrics["mrr"].mean == pytest.approx((1 / ranks).mean())
+    assert all(figure.low <= figure.mean <= figure.high for figure in first.metrics.values())
+    assert all(figure.mean == figure.low == 1 for figure in result.rows["oracle"].metrics.values())
+    assert result.rows["tf-idf"].metrics["ndcg@1"].mean > 0.3
 
 
 def test_rows_never_see_targets(dataset: Dataset, split: Split) -> None:
@@ -67,23 +65,21 @@ def test_rows_never_see_targets(dataset: Dataset, split: Split) -> None:
         seen.append(cases.columns)
         return first_is_best(cases)
 
-    evaluate(dataset, split, {"spy": spy}, **QUIET)
+    evaluate(dataset, {"spy": spy}, split=split)
     assert seen == [["user_id", "history", "candidates"]] * 2
 
 
 def test_compared_row(dataset: Dataset, split: Split) -> None:
     def result(**options):
-        return evaluate(dataset, split, {"first": first_is_best}, settings=["warm"], **options, **QUIET).settings[
-            "warm"
-        ]
+        return evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"], **options).settings["warm"]
 
     default = result()
     assert default.compare_with == "tf-idf"
     named = result(compare_with="first")
-    assert named.rows["first"].figures["mrr"].p is None
+    assert named.rows["first"].metrics["mrr"].p is None
     a, b = (1 / named.rows[name].ranks for name in ("tf-idf", "first"))
-    assert named.rows["tf-idf"].figures["mrr"].p == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert default.rows["first"].figures["mrr"].p == named.rows["tf-idf"].figures["mrr"].p
+    assert named.rows["tf-idf"].metrics["mrr"].p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert default.rows["first"].metrics["mrr"].p == named.rows["tf-idf"].metrics["mrr"].p
 
 
 def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: Split) -> None:
@@ -95,7 +91,7 @@ def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: S
         return first_is_best(cases)
 
     def run(**options) -> dict:
-        found = evaluate(dataset, split, {"spy": spy}, settings=["warm"], **options, **QUIET).as_dict()
+        found = evaluate(dataset, {"spy": spy}, split=split, settings=["warm"], **options).as_dict()
         for row in found["settings"]["warm"]["rows"].values():
             del row["seconds_per_user"]
         return found
@@ -116,7 +112,7 @@ def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: S
 
     described.about = "takes the first"
     out = tmp_path / "report"
-    evaluation = evaluate(dataset, split, {"first|row": described}, out=out, **QUIET)
+    evaluation = evaluate(dataset, {"first|row": described}, split=split, out=out)
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "ndcg.png", "report.md"]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics == evaluation.as_dict()
@@ -129,7 +125,7 @@ def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: S
         result = evaluation.settings[setting]
         assert f"## {setting}" in report
         assert result.candidates in report
-        figure = result.rows["tf-idf"].figures["ndcg@3"]
+        figure = result.rows["tf-idf"].metrics["ndcg@3"]
         assert f"{figure.mean:.3f}** [{figure.low:.3f}, {figure.high:.3f}]" in report
     assert "- **first\\|row**: takes the first" in report
     tables = [line for line in report.splitlines() if line.startswith("|")]
@@ -138,15 +134,15 @@ def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: S
 
 
 def test_rows_of_settings_evaluated_apart_can_be_joined(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    warm = evaluate(dataset, split, {"a": first_is_best}, settings=["warm"], **QUIET)
-    new = evaluate(dataset, split, {"b": first_is_best}, settings=["new-item"], **QUIET)
+    warm = evaluate(dataset, {"a": first_is_best}, split=split, settings=["warm"])
+    new = evaluate(dataset, {"b": first_is_best}, split=split, settings=["new-item"])
     joined = replace(warm, settings=warm.settings | new.settings)
     write_report(joined, tmp_path)
     assert "**b**" in (tmp_path / "report.md").read_text()
 
 
 def test_table_for_the_terminal(dataset: Dataset, split: Split) -> None:
-    evaluation = evaluate(dataset, split, {"[first]": first_is_best}, settings=["warm"], **QUIET)
+    evaluation = evaluate(dataset, {"[first]": first_is_best}, split=split, settings=["warm"])
     console = Console(width=120)
     with console.capture() as capture:
         console.print(evaluation_table(evaluation, "warm"))
@@ -159,15 +155,17 @@ def test_table_for_the_terminal(dataset: Dataset, split: Split) -> None:
 def test_progress_names_each_row_on_standard_error(
     dataset: Dataset, split: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate(dataset, split, {"first": first_is_best}, settings=["warm"])
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "warm: first NDCG@1" in told.err
+    evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"], progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "warm: first NDCG@1" in shown.err
+    evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"])
+    assert capsys.readouterr() == ("", "")
 
 
 def _refused(dataset: Dataset, split: Split, message: str, scorer=first_is_best, name: str = "mine", **options) -> None:
     with pytest.raises(LorarecError, match=message):
-        evaluate(dataset, split, {name: scorer}, **options, **QUIET)
+        evaluate(dataset, {name: scorer}, split=split, **options)
 
 
 def test_bad_scores_name_row_setting_and_user(dataset: Dataset, split: Split) -> None:
@@ -194,7 +192,7 @@ def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> No
         return first_is_best(cases)
 
     _refused(dataset, split, "row mine, setting warm: the scorer changed the cases", meddler)
-    after = evaluate(dataset, split, {"first": first_is_best}, settings=["warm"], **QUIET)
+    after = evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"])
     assert after.settings["warm"].rows["first"].ranks.max() <= 10
 
 
@@ -204,7 +202,7 @@ def test_bad_settings(dataset: Dataset, split: Split) -> None:
     _refused(dataset, warm_only, "has no setting new-item: choose from warm", settings=["new-item"])
     empty = replace(split, test={**split.test, "new-item": split.test["new-item"].clear()})
     _refused(dataset, empty, "setting new-item of dataset nouns has no cases", settings=["new-item"])
-    assert list(evaluate(dataset, empty, {}, **QUIET).settings) == ["warm"]
+    assert list(evaluate(dataset, {}, split=empty).settings) == ["warm"]
     nothing = replace(split, test={"warm": split.test["warm"].clear()})
     _refused(dataset, nothing, "dataset nouns has no test cases")
 
@@ -230,14 +228,14 @@ def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, 
     def never(cases: pl.DataFrame) -> list[np.ndarray]:
         raise AssertionError("scored")
 
-    evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", **QUIET)
+    evaluate(dataset, {}, split=split, settings=["warm"], out=tmp_path / "report")
     _refused(dataset, split, "report exists already", never, out=tmp_path / "report")
     (tmp_path / "report" / "report.md").write_text("old")
-    evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
+    evaluate(dataset, {}, split=split, settings=["warm"], out=tmp_path / "report", overwrite=True)
     assert (tmp_path / "report" / "report.md").read_text() != "old"
     (tmp_path / "report" / "precious").touch()
     with pytest.raises(LorarecError, match="report contains precious, which lorarec did not write"):
-        evaluate(dataset, split, {}, settings=["warm"], out=tmp_path / "report", overwrite=True, **QUIET)
+        evaluate(dataset, {}, split=split, settings=["warm"], out=tmp_path / "report", overwrite=True)
 
 
 def test_a_failed_evaluation_leaves_nothing(dataset: Dataset, split: Split, tmp_path: Path) -> None:
@@ -246,6 +244,6 @@ def test_a_failed_evaluation_leaves_nothing(dataset: Dataset, split: Split, tmp_
 
 
 def test_one_case_is_enough(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    found: Evaluation = evaluate(dataset, split, {"first": first_is_best}, limit=1, out=tmp_path / "one", **QUIET)
+    found: Evaluation = evaluate(dataset, {"first": first_is_best}, split=split, limit=1, out=tmp_path / "one")
     assert found.settings["warm"].cases == 1
     json.dumps(found.as_dict(), allow_nan=False)

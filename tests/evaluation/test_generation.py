@@ -28,11 +28,9 @@ def test_what_is_not_named_has_no_place_and_earns_nothing(
 ) -> None:
     """A random model writes no title exactly."""
     rows = adapter_scorers(tiny_backbone, dataset, split, {}, generation="free")
-    found = (
-        evaluate(dataset, split, rows, settings=["warm"], limit=2, progress=False).settings["warm"].rows["zero-shot"]
-    )
+    found = evaluate(dataset, rows, split=split, settings=["warm"], limit=2).settings["warm"].rows["zero-shot"]
     assert np.isinf(found.ranks).all()
-    assert found.figures["ndcg@10"].mean == found.figures["mrr"].mean == 0
+    assert found.metrics["ndcg@10"].mean == found.metrics["mrr"].mean == 0
     assert "100.0% of the places lost" in found.about
 
 
@@ -47,8 +45,8 @@ def test_lost_places_count(dataset: Dataset, split: Split) -> None:
             pairs = zip(cases["candidates"].to_list(), targets, strict=True)
             return [np.where(np.array(items) == target, 2.0, np.inf) for items, target in pairs]
 
-    found = evaluate(dataset, split, {"second": Second()}, settings=["warm"], progress=False)
-    figures = found.settings["warm"].rows["second"].figures
+    found = evaluate(dataset, {"second": Second()}, split=split, settings=["warm"])
+    figures = found.settings["warm"].rows["second"].metrics
     assert figures["ndcg@1"].mean == 0
     assert figures["ndcg@3"].mean == pytest.approx(1 / np.log2(3))
     assert figures["mrr"].mean == 0.5

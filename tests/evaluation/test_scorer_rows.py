@@ -42,7 +42,7 @@ def test_evaluation_says_what_rows_are(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     rows = adapter_scorers(tiny_backbone, dataset, split, {"one": make_adapter("one")})
-    found = evaluate(dataset, split, rows, settings=["warm"], limit=4, progress=False).settings["warm"].rows
+    found = evaluate(dataset, rows, split=split, settings=["warm"], limit=4).settings["warm"].rows
     assert found["zero-shot"].about == "backbone tiny-qwen2 (qwen2), no adapter, readout verdict"
     assert "/one (" in found["one"].about
     assert found["one"].seconds_per_user > 0

@@ -16,5 +16,5 @@ def test_the_example_of_a_recommender_is_fitted_and_evaluated(dataset_folder: Pa
     dataset = Dataset.load(dataset_folder)
     split = load_split(dataset)
     row = recommenders["co-chosen"].from_options({"damping": 2.0}).fit(TrainingData(dataset, split))
-    found = evaluate(dataset, split, {"co-chosen": row}, settings=["warm"], progress=False).settings["warm"].rows
-    assert found["co-chosen"].figures["ndcg@3"].mean > 2 * found["random"].figures["ndcg@3"].mean
+    found = evaluate(dataset, {"co-chosen": row}, split=split, settings=["warm"]).settings["warm"].rows
+    assert found["co-chosen"].metrics["ndcg@3"].mean > 2 * found["random"].metrics["ndcg@3"].mean

@@ -15,7 +15,7 @@ from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
 from lorarec.experiments import Recipe, read_experiment
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.job import Job, run
+from lorarec.experiments.job import Job, run_job
 from lorarec.experiments.ray_workers import RayWorkers
 from lorarec.io.artefacts import read_json
 
@@ -26,7 +26,7 @@ def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:
     """Of the first row, fitted in this process."""
     job = Job(next(iter(recipe.rows)), 1)
     (out / "rows").mkdir(parents=True)
-    run(recipe, ExperimentData.load(recipe), out, job, progress=False)
+    run_job(recipe, ExperimentData.load(recipe), out, job, progress=False)
     return pl.read_parquet(out / "rows" / f"{job.name}.parquet")
 
 
@@ -39,7 +39,7 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
     monkeypatch.chdir(dataset_folder.parent)
     path = write_recipe(dataset=dataset_folder.name, rows=rows)
     result = CliRunner().invoke(
-        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]
+        app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--executor", "ray", "--workers", "2"]
     )
     assert result.exit_code == 1
     assert "broken-seed1: failed: circle: this system needs general: name it in the recipe" in result.output

@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import typer
 from typer.testing import CliRunner
 
 import lorarec
-from lorarec.cli.experiment import experiment
+from lorarec.cli.entry import app
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
 from lorarec.experiments import RECOMMENDERS, Recipe, RowConfig, read_experiment, run_experiment
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.job import ROWS, Job, read_ranks, run
+from lorarec.experiments.job import ROWS, Job, read_ranks, run_job
 from lorarec.experiments.report import markdown
 from lorarec.experiments.run import row_jobs
-from lorarec.experiments.table import Table, filled_table
+from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.tune import tune
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.metrics import ndcg
@@ -38,20 +37,18 @@ QUICK = {"epochs": 3, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
 
 
 def _command(*words: object) -> Any:
-    app = typer.Typer()
-    app.command()(experiment)
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, ["experiment", *map(str, words)])
 
 
-def _table(recipe: Recipe, out: Path) -> Table:
+def _table(recipe: Recipe, out: Path) -> ExperimentTable:
     """The table of a recipe without trials, all jobs done in this process."""
-    ground = ExperimentData.load(recipe)
+    data = ExperimentData.load(recipe)
     (out / ROWS).mkdir(parents=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     rows = row_jobs(recipe)
     for job in (*baselines, *rows):
-        run(recipe, ground, out, job, progress=False)
-    return filled_table(recipe, ground, out, [*baselines, *rows], {})
+        run_job(recipe, data, out, job, progress=False)
+    return build_table(recipe, data, out, [*baselines, *rows], {})
 
 
 def test_rows_that_draw_nothing_are_done_once(write_recipe: Callable[..., Path]) -> None:
@@ -60,17 +57,17 @@ def test_rows_that_draw_nothing_are_done_once(write_recipe: Callable[..., Path])
     assert row_jobs(recipe) == [Job("plain", 3, 0.5), Job("bpr-mf", 3, 0.5), Job("bpr-mf", 1, 0.5)]
 
 
-def test_a_seed_that_failed_is_told_and_one_that_was_not_needed_is_not(
+def test_a_seed_that_failed_is_named_and_one_that_was_not_needed_is_not(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     rows = {"bpr-mf": {"options": QUICK}, "zero-shot": {}}
     recipe = read_experiment(write_recipe(rows=rows, seeds=[1, 2], users=5, backbone="embedded"))
-    ground, failed = ExperimentData.load(recipe), Job("bpr-mf", 2)
+    data, failed = ExperimentData.load(recipe), Job("bpr-mf", 2)
     (tmp_path / ROWS).mkdir()
     done = [job for job in row_jobs(recipe) if job != failed]
     for job in done:
-        run(recipe, ground, tmp_path, job, progress=False)
-    text = markdown(filled_table(recipe, ground, tmp_path, [*done, failed], {failed: "no memory"}))
+        run_job(recipe, data, tmp_path, job, progress=False)
+    text = markdown(build_table(recipe, data, tmp_path, [*done, failed], {failed: "no memory"}))
     assert "| bpr-mf (a seed failed) |" in text
     assert "| zero-shot |" in text
 
@@ -142,12 +139,12 @@ def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_pa
     dataset = Dataset.load(recipe.dataset)
     split = load_split(dataset)
     row = RECOMMENDERS["bpr-mf"].from_options(QUICK).fit(TrainingData(dataset, split, seed=1))
-    wanted = evaluate(dataset, split, {"bpr-mf": row}, compare_with="tf-idf", progress=False)
+    wanted = evaluate(dataset, {"bpr-mf": row}, split=split, compare_with="tf-idf")
     for setting, result in wanted.settings.items():
         found = table.evaluation.settings[setting]
         assert found.candidates == result.candidates
         for name in set(result.rows) - {"random"}:
-            assert found.rows[name].figures == result.rows[name].figures
+            assert found.rows[name].metrics == result.rows[name].metrics
 
 
 def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -156,21 +153,21 @@ def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], 
     assert list(table.evaluation.settings) == ["warm 50%", "warm 100%"]
     result = table.evaluation.settings["warm 100%"].rows["bpr-mf"]
     assert result.ranks.shape == (2, table.evaluation.settings["warm 100%"].cases)
-    assert result.figures["ndcg@3"].mean == pytest.approx(ndcg(result.ranks, 3).mean())
-    assert all(row.figures["ndcg@1"].p is not None for row in table.evaluation.settings["warm 100%"].rows.values())
+    assert result.metrics["ndcg@3"].mean == pytest.approx(ndcg(result.ranks, 3).mean())
+    assert all(row.metrics["ndcg@1"].p is not None for row in table.evaluation.settings["warm 100%"].rows.values())
     assert table.costs["warm 100%"]["bpr-mf"].seeds == [1, 2]
 
 
-def test_a_row_is_told_once_unless_it_differs_between_tables(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_row_is_described_once_unless_tables_differ(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     rows = {"bpr-mf": {"options": QUICK}}
     table = _table(read_experiment(write_recipe(rows=rows, settings=["warm", "new-item"])), tmp_path / "out")
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02"
+        "- **bpr-mf**: BPR-MF, hidden size 8; epochs 3, hidden\\_size 8, batch\\_size 64, learning\\_rate 0.02"
     ]
     table.costs["new-item"]["bpr-mf"] = replace(table.costs["new-item"]["bpr-mf"], options={"learning_rate": 1})
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**, warm: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02",
-        "- **bpr-mf**, new-item: BPR-MF, hidden size 8; learning_rate 1",
+        "- **bpr-mf**, warm: BPR-MF, hidden size 8; epochs 3, hidden\\_size 8, batch\\_size 64, learning\\_rate 0.02",
+        "- **bpr-mf**, new-item: BPR-MF, hidden size 8; learning\\_rate 1",
     ]
 
 
@@ -180,51 +177,50 @@ def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path],
     jobs = [Job("bpr-mf", 1), Job("other", 1)]
     for job in jobs:
         job.record(out).write_text(json.dumps({"made_from": job.made_from(recipe)}))
-    changed = read_experiment(
-        write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf", "options": {"learning_rate": 0.1}}})
-    )
-    assert [job.done(recipe, out) for job in jobs] == [True, True]
-    assert [job.done(changed, out) for job in jobs] == [True, False]
+    other = {"system": "bpr-mf", "options": {"learning_rate": 0.1}}
+    changed = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": other}))
+    assert [job.is_done(recipe, out) for job in jobs] == [True, True]
+    assert [job.is_done(changed, out) for job in jobs] == [True, False]
 
 
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     tried = {"learning_rate": [1e-4, 1e-2, 3e-2], "hidden_size": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))
-    ground = ExperimentData.load(recipe)
+    data = ExperimentData.load(recipe)
 
     def trials(name: str, split: Split) -> list[dict[str, Any]]:
-        material = replace(ground, split=split).material(recipe, None, 1, tmp_path, False)
-        return tune(recipe.rows["bpr-mf"], 4, material, tmp_path / name)[0]
+        training_data = replace(data, split=split).training_data(recipe, None, 1, tmp_path, False)
+        return tune(recipe.rows["bpr-mf"], 4, training_data, tmp_path / name)[0]
 
     garbage = {
         "warm": pl.DataFrame({"user_id": ["nobody"], "history": [["?"]], "target": ["!"], "candidates": [["!"]]})
     }
-    chosen = trials("a.json", ground.split)
-    assert chosen == trials("b.json", replace(ground.split, test=garbage))
+    chosen = trials("a.json", data.split)
+    assert chosen == trials("b.json", replace(data.split, test=garbage))
     assert len({str(trial["options"]) for trial in chosen}) == 4
-    shuffled = ground.split.valid.with_columns(pl.col("target").reverse(), pl.col("candidates").reverse())
-    other = trials("c.json", replace(ground.split, valid=shuffled))
+    shuffled = data.split.valid.with_columns(pl.col("target").reverse(), pl.col("candidates").reverse())
+    other = trials("c.json", replace(data.split, valid=shuffled))
     assert [trial["ndcg@10"] for trial in other] != [trial["ndcg@10"] for trial in chosen]
 
 
-def test_trials_go_on_where_they_were_stopped(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     row = RowConfig("bpr-mf", QUICK, {"learning_rate": [1e-4, 1e-2, 3e-2]})
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
-    material = ExperimentData.load(recipe).material(recipe, None, 1, tmp_path, False)
+    training_data = ExperimentData.load(recipe).training_data(recipe, None, 1, tmp_path, False)
     kept = tmp_path / "kept.json"
-    whole, best = tune(row, 3, material, kept)
+    whole, best = tune(row, 3, training_data, kept)
     assert best is not None
-    assert material.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
+    assert training_data.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
     first, *others = read_json(kept)
     assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
     write_json(kept, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
-    again, best = tune(row, 3, material, kept)
+    again, best = tune(row, 3, training_data, kept)
     assert best is None
     assert again[0] == first | {"ndcg@10": 0.99}
     assert [trial for trial in whole if trial != first] == again[1:]
     for other, changed in (
-        (replace(row, system="sasrec", options={"epochs": 1}), material),
-        (row, replace(material, seed=2)),
+        (replace(row, system="sasrec", options={"epochs": 1}), training_data),
+        (row, replace(training_data, seed=2)),
     ):
         assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, kept)[0])
 
@@ -236,12 +232,12 @@ def test_the_best_trial_is_the_row_with_the_first_seed(
     row = {"system": system, "options": {"epochs": 2}, "tune": {"learning_rate": [1e-3, 1e-2, 3e-2]}}
     keys = {"general": ["sample:drama"], "backbone": "embedded", "users": 20}
     recipe = read_experiment(write_recipe(rows={"tuned": row}, trials=3, seeds=[4, 1], **keys))
-    ground, (first, _) = ExperimentData.load(recipe), row_jobs(recipe)
+    data, (first, _) = ExperimentData.load(recipe), row_jobs(recipe)
     (tmp_path / ROWS).mkdir()
-    run(recipe, ground, tmp_path, replace(first, tunes=True), progress=False)
-    assert first.done(recipe, tmp_path)
+    run_job(recipe, data, tmp_path, replace(first, tunes=True), progress=False)
+    assert first.is_done(recipe, tmp_path)
     found, ranks = read_json(first.record(tmp_path)), read_ranks(tmp_path, first, "warm")
-    run(recipe, ground, tmp_path, first, progress=False)
+    run_job(recipe, data, tmp_path, first, progress=False)
     np.testing.assert_array_equal(read_ranks(tmp_path, first, "warm"), ranks)
     again = read_json(first.record(tmp_path))
     assert {key: again[key] for key in ("made_from", "options")} == {
@@ -251,7 +247,7 @@ def test_the_best_trial_is_the_row_with_the_first_seed(
 
 def test_systems_are_given_no_test_case(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = read_experiment(write_recipe(settings=["warm", "new-item"]))
-    assert ExperimentData.load(recipe).material(recipe, None, 1, tmp_path, False).split.test == {}
+    assert ExperimentData.load(recipe).training_data(recipe, None, 1, tmp_path, False).split.test == {}
 
 
 def test_a_folder_of_something_else_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -269,4 +265,4 @@ def test_ranks_of_other_candidates_are_refused(write_recipe: Callable[..., Path]
     record["settings"]["warm"]["candidates"] = "0" * 16
     job.record(out).write_text(json.dumps(record))
     with pytest.raises(LorarecError, match="bpr-mf-seed1 ranked other candidate sets of warm"):
-        filled_table(recipe, ExperimentData.load(recipe), out, [job], {})
+        build_table(recipe, ExperimentData.load(recipe), out, [job], {})

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.experiments import KINDS, run_recipe
-from lorarec.experiments.recipe_keys import read_table
+from lorarec.experiments import TABLE_KINDS, run_recipe
+from lorarec.experiments.recipe_keys import read_table_kind
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
 def test_the_key_table_says_which() -> None:
-    assert read_table(RECIPES / "tables1-2-toys.yaml") == "ranking"
-    assert read_table(RECIPES / "reclora-sample.yaml") == "clicks"
-    assert read_table(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on
-    assert read_table(RECIPES / "figures4-5.yaml") == "weights"
+    assert read_table_kind(RECIPES / "tables1-2-toys.yaml") == "ranking"
+    assert read_table_kind(RECIPES / "reclora-sample.yaml") == "clicks"
+    assert read_table_kind(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on
+    assert read_table_kind(RECIPES / "figures4-5.yaml") == "weights"
 
 
 def test_an_unknown_kind_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     path = write_recipe(table="clocks")
     with pytest.raises(LorarecError) as error:
         run_recipe(path, tmp_path / "out")
-    assert str(error.value) == f"recipe {path}, key table: must be one of {', '.join(KINDS)}, got 'clocks'"
+    assert str(error.value) == f"recipe {path}, key table: must be one of {', '.join(TABLE_KINDS)}, got 'clocks'"
     assert not (tmp_path / "out").exists()
 
 

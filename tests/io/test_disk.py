@@ -102,7 +102,7 @@ def test_adapters_on_a_full_disk(
     pair = [write_adapter(tiny_backbone.model, tmp_path / str(seed), seed, r=64) for seed in (1, 2)]
     how: dict[str, Any] = {"method": "fixed", "weights": [0.5, 0.5], "combine": "factors"}
     _refused(full, lambda path: mix(tiny_backbone, pair, out=path, **how))
-    options = {"rank": 64, "samples": 8, "epochs": 1, "batch_size": 4, "eval_users": 4, "eval_every": 1}
+    options = {"rank": 64, "samples": 8, "epochs": 1, "batch_size": 4, "eval_users": 4, "eval_steps": 1}
     pairs = [(shop_of_many, leave_one_out(shop_of_many, seed=0))]
     _refused(full, lambda path: train(tiny_backbone, pairs, path, **options))
 
@@ -135,7 +135,7 @@ for kind, write in WRITERS.items():
 def test_the_command_line_on_a_full_disk(
     full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["lorarec", "import", "sample", "comedy", "--out", str(full / "new")])
+    monkeypatch.setattr(sys, "argv", ["lorarec", "data", "import", "sample", "comedy", "--out", str(full / "new")])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
@@ -145,7 +145,7 @@ def test_the_command_line_on_a_full_disk(
 
 
 def test_output_that_cannot_be_written() -> None:
-    """`lorarec describe ... > /dev/full`"""
+    """`lorarec data describe ... > /dev/full`"""
     with open("/dev/full", "w") as out:
         command = [sys.executable, "-c", "from lorarec.cli import main; main()", "--version"]
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)

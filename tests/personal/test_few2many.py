@@ -141,9 +141,9 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     assert not (tmp_path / "cut").exists()
-    with pytest.raises(LorarecError, match="holds an interrupted run: pass --resume"):
+    with pytest.raises(LorarecError, match="holds an interrupted run: pass resume=True"):
         personalize(tiny_backbone, taste, tmp_path / "cut", **run)
-    with pytest.raises(LorarecError, match=r"cannot resume .*: options.learning_rate was 0.01 and is now 0.5"):
+    with pytest.raises(LorarecError, match=r"holds another run: options.learning_rate was 0.01 and is now 0.5"):
         personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "learning_rate": 0.5})
     calls.clear()
     monkeypatch.setattr(tune, "add_gradient", add_gradient)

@@ -1,4 +1,4 @@
-"""Who leans on what, from users' weights and history lengths."""
+"""Preference for adapters, from users' weights and history lengths."""
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,7 @@ from lorarec.personal.user_mixture_report import plot_preference, preference_sec
 USERS = pl.Series("user_id", [f"u{user:02}" for user in range(30)])
 
 
-def test_short_histories_that_lean_on_the_general_adapter(tmp_path):
+def test_short_histories_prefer_the_general_adapter(tmp_path):
     lengths = np.arange(30)
     weights = 1 - lengths / 30
     hits = {"general": (lengths < 10).astype(float), "own mixture": np.ones(30)}
@@ -28,8 +28,8 @@ def test_short_histories_that_lean_on_the_general_adapter(tmp_path):
     report = "\n".join(preference_section(found))
     assert "| short, 0 to 9 events | 10 | 0.850 | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in report
     table = pl.DataFrame({"events": lengths, "weights": np.stack([weights, 1 - weights], axis=1)})
-    plot_preference(tmp_path / "leaning.png", table, found)
-    assert (tmp_path / "leaning.png").read_bytes().startswith(b"\x89PNG")
+    plot_preference(tmp_path / "adapter_preference.png", table, found)
+    assert (tmp_path / "adapter_preference.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_users_count_once_and_lengths_are_not_parted():

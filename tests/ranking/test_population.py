@@ -106,12 +106,12 @@ def test_folder_of_another_run_is_refused(
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)[:4]
     recommend_to_folder(engine, users, out, 2)
-    with pytest.raises(LorarecError, match=r"out was begun with another part_size \(2, not 3\): choose"):
+    with pytest.raises(LorarecError, match=r"holds another recommendation run: part_size was 2 and is now 3: choose"):
         recommend_to_folder(engine, users, out, 3)
-    with pytest.raises(LorarecError, match=r"begun with another users \(\w{16}, not \w{16}\): choose"):
+    with pytest.raises(LorarecError, match=r"another recommendation run: users was \w{16} and is now \w{16}: choose"):
         recommend_to_folder(engine, users[:3], out, 2)
     bare = LocalExecutor(replace(job, adapter=None, top_k=3), shop)
-    with pytest.raises(LorarecError, match=r"another adapter \(\w{16}, not None\), top \(5, not 3\): choose"):
+    with pytest.raises(LorarecError, match=r"adapter was \w{16} and is now None \(also different: top\): choose"):
         recommend_to_folder(bare, users, out, 2)
     recommend_to_folder(bare, users[:3], out, 2, overwrite=True)
     assert _read(out)["user_id"].to_list() == users[:3]

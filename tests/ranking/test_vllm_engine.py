@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorarec
-from lorarec.backbone import Backbone
-from lorarec.cli.options import running
+from lorarec.backbone import Backbone, BackboneConfig
+from lorarec.cli.options import open_engine
 from lorarec.data import Dataset, leave_one_out
 from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
@@ -54,7 +54,7 @@ def test_all_of_this_in_the_environment_of_vllm() -> None:
 def test_without_vllm_one_line_says_how_to_get_it() -> None:
     with (
         pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
-        running("vllm", "embedded", "auto", None, None, False, adapters=[]),
+        open_engine("vllm", BackboneConfig(), []),
     ):
         pass
 
@@ -62,7 +62,7 @@ def test_without_vllm_one_line_says_how_to_get_it() -> None:
 def test_options_of_torch_are_refused() -> None:
     with (
         pytest.raises(LorarecError, match="--quantization is for --engine torch"),
-        running("vllm", "embedded", "auto", None, "4bit", False, adapters=[]),
+        open_engine("vllm", BackboneConfig(quantization="4bit"), []),
     ):
         pass
 

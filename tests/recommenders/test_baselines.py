@@ -75,9 +75,9 @@ def test_figures_on_published_data(
     folder = datasets_folder / name
     source = read_table(folder / "interactions.parquet", folder / "items.parquet")
     dataset = assemble(source, keep_untitled=True)
-    rows = evaluate(dataset, leave_one_out(dataset, new_items=0), {}, progress=False).settings["warm"].rows
+    rows = evaluate(dataset, {}, split=leave_one_out(dataset, new_items=0)).settings["warm"].rows
     for row, expected in (("popularity", popularity), ("tf-idf", similarity)):
-        found = [rows[row].figures[f"ndcg@{k}"].mean for k in (1, 3)]
+        found = [rows[row].metrics[f"ndcg@{k}"].mean for k in (1, 3)]
         # Another draw of the negatives moves a mean by about 0.002.
         assert found == pytest.approx(expected, abs=0.006)
 

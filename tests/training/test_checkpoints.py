@@ -39,7 +39,7 @@ def test_nothing_stays_without_a_checkpoint(tmp_path) -> None:
 def test_interrupted_run_is_not_lost_by_accident(tmp_path) -> None:
     interrupted(tmp_path, (1,))
     same = Checkpoints(tmp_path / "adapter", RUN)
-    with pytest.raises(LorarecError, match="--resume"):
+    with pytest.raises(LorarecError, match="holds an interrupted run: pass resume=True"):
         same.refuse(resume=False, overwrite=False)
     same.refuse(resume=False, overwrite=True)
     same.refuse(resume=True, overwrite=False)

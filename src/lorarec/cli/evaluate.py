@@ -72,13 +72,14 @@ def evaluate(
                 stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         evaluation = evaluate_rows(
             data,
-            split,
             rows,
+            split=split,
             settings=None if setting == "both" else [setting],
             compare_with=compare,
-            out=out,
             limit=limit,
             seed=seed,
+            out=out,
+            progress=True,
             overwrite=overwrite,
         )
     if as_json:

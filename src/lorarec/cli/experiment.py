@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lorarec.cli.options import RUNTIME, Address, AsJson, ExecutorName, quieten_transformers, ray_imports
 from lorarec.errors import LorarecError
-from lorarec.experiments import read_table
+from lorarec.experiments import read_table_kind
 
 
 def experiment(
@@ -49,7 +49,7 @@ def experiment(
     console, stderr = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     if address and executor != "ray":
         raise LorarecError("--address is for a Ray cluster: add --executor ray")
-    read_table(recipe)  # refuse what is no recipe before anything heavy is loaded
+    read_table_kind(recipe)  # refuse what is no recipe before anything heavy is loaded
     quieten_transformers()
     from lorarec.experiments import ProcessWorkers, Workers, run_recipe
 
@@ -61,12 +61,12 @@ def experiment(
                 from lorarec.io import cluster
             stack.enter_context(cluster(address))
             doing = RayWorkers(workers)
-        filled = run_recipe(recipe, out, workers=doing, console=stderr, progress=workers == 1)
+        result = run_recipe(recipe, out, workers=doing, console=stderr, progress=workers == 1)
     if as_json:
-        typer.echo(json.dumps(filled.figures, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(result.values, indent=2, ensure_ascii=False))
     else:
-        for table in filled.shown:
+        for table in result.tables:
             console.print(table)
-        console.print(f"Written to {filled.path}", markup=False, highlight=False, soft_wrap=True)
-    if filled.failed:
+        console.print(f"Written to {result.report}", markup=False, highlight=False, soft_wrap=True)
+    if result.failed:
         raise typer.Exit(1)

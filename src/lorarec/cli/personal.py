@@ -124,9 +124,9 @@ def choose(
     trained on validation cases; both adapters stay as they are. If it does not help, all users get the best constant
     mixture.
 
-    OUT holds metrics.json, report.md and ndcg.png of all rows, leaning.json and leaning.png (which users prefer which
-    adapter), constant/ (the constant mixture), crm/ (reusable by --ctr-model) and choose.json. `lorarec personal export
-    OUT --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
+    OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
+    constant/ (the constant mixture), crm/ (reusable by --ctr-model) and choose.json. `lorarec personal export OUT
+    --user ID` reads it; in a folder of adapters, `lorarec serve` serves it.
 
     Example: lorarec personal choose data/action demo/general demo/specific --out chosen
     """
@@ -135,11 +135,11 @@ def choose(
     data = Dataset.load(dataset)
     require_adapters([general, specific])
     split = load_split(data)
-    from lorarec.evaluation import METRICS, evaluation_table, split_warning, tested_settings
+    from lorarec.evaluation import METRICS, evaluation_table, select_settings, split_warning
     from lorarec.lora import read_adapter
     from lorarec.personal import describe_preference, report_user_mixtures, train_user_router
 
-    tested_settings(data, split, [setting])
+    select_settings(data, split, [setting])
     model = load_backbone(backbone)
     for folder in (general, specific):
         if warning := split_warning(read_adapter(folder, model), data, split):
@@ -165,7 +165,7 @@ def choose(
     )
     ((evaluation, preference),) = reports
     if as_json:
-        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "leaning": preference}))
+        typer.echo(json.dumps({"folder": str(out), **read_json(out / METRICS), "adapter_preference": preference}))
         return
     console = Console()
     console.print(evaluation_table(evaluation, setting))

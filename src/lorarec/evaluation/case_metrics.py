@@ -1,10 +1,10 @@
-"""One row over the cases of one setting: what it is shown, the ranks it gives, and figures of ranks."""
+"""Ranks of the targets under one scorer, and metrics of ranks with intervals and tests."""
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, content_hash
@@ -15,88 +15,95 @@ from lorarec.recommenders import Scorer
 
 
 def scorer_inputs(cases: pl.DataFrame) -> pl.DataFrame:
-    """The cases without their targets."""
+    """Return the cases without their targets."""
     return cases.select(USER, HISTORY, CANDIDATES)
 
 
-def target_ranks_of(name: str, scorer: Scorer, setting: str, cases: pl.DataFrame) -> tuple[np.ndarray, float]:
-    """Let a row score the cases, without their targets.
+def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.DataFrame) -> tuple[np.ndarray, float]:
+    """Let a scorer score the cases, which it gets without their targets.
+
+    Args:
+        name: Name of the scorer, for error messages.
+        setting: Name of the setting, for error messages.
 
     Returns:
         Rank of the target in every case, (cases,), and seconds per case.
 
     Raises:
-        LorarecError: the row changed the cases, or gave a NaN, too few or too many scores.
+        LorarecError: the scorer changed the cases, or returned a NaN, too few or too many scores.
     """
     where = f"row {name}, setting {setting}"
-    targets = _target_index(setting, cases)
-    shown = scorer_inputs(cases)
-    given = shown.clone()
+    targets = _target_positions(setting, cases)
+    expected = scorer_inputs(cases)
+    given = expected.clone()
     began = time.perf_counter()
     scores = scorer.score(given)
     seconds = (time.perf_counter() - began) / cases.height
-    if content_hash(given) != content_hash(shown):
+    if content_hash(given) != content_hash(expected):
         raise LorarecError(f"{where}: the scorer changed the cases it was given")
-    return _ranks(where, scores, shown, targets, getattr(scorer, "returns_ranks", False)), seconds
+    arrays = _check_scores(where, scores, expected)
+    if getattr(scorer, "returns_ranks", False):
+        return np.array([array[target] for array, target in zip(arrays, targets, strict=True)]), seconds
+    try:
+        return target_ranks(arrays, targets), seconds
+    except LorarecError as error:
+        raise LorarecError(f"{where}: {error}") from error
 
 
-def _target_index(setting: str, cases: pl.DataFrame) -> np.ndarray:
-    places = []
+def _target_positions(setting: str, cases: pl.DataFrame) -> np.ndarray:
+    """Return the position of each target among its candidates, (cases,)."""
+    positions = []
     for user, target, candidates in cases.select(USER, TARGET, CANDIDATES).iter_rows():
         if target not in candidates:
             raise LorarecError(f"setting {setting}: the target {target} of user {user} is not among the candidates")
-        places.append(candidates.index(target))
-    return np.array(places, dtype=np.int64)
+        positions.append(candidates.index(target))
+    return np.array(positions, dtype=np.int64)
 
 
-def _ranks(
-    where: str, scores: Sequence[Any], cases: pl.DataFrame, targets: np.ndarray, places: bool = False
-) -> np.ndarray:
-    """Check what a row gave and turn it into ranks of the target, (cases,)."""
+def _check_scores(where: str, scores: Sequence[npt.ArrayLike], cases: pl.DataFrame) -> list[np.ndarray]:
+    """Return the scores of each case as an array, after checking their numbers."""
     if len(scores) != cases.height:
         raise LorarecError(f"{where}: scores of {len(scores)} cases for {cases.height} cases")
     arrays = [np.asarray(each, dtype=np.float64) for each in scores]
-    wanted = cases[CANDIDATES].list.len()
-    for user, array, size in zip(cases[USER], arrays, wanted, strict=True):
+    for user, array, size in zip(cases[USER], arrays, cases[CANDIDATES].list.len(), strict=True):
         if array.shape != (size,):
             raise LorarecError(f"{where}: user {user} has scores of shape {array.shape} for {size} candidates")
-    if places:
-        return np.array([array[target] for array, target in zip(arrays, targets, strict=True)])
-    try:
-        return target_ranks(arrays, targets)
-    except LorarecError as error:
-        raise LorarecError(f"{where}: {error}") from error
+    return arrays
 
 
 def metric_results(
     values: Mapping[str, np.ndarray], compare_with: Mapping[str, str | None], seed: int
 ) -> dict[str, dict[str, MetricResult]]:
-    """Figures of all rows, whose intervals share the resampled cases.
+    """Return the metrics of all rows; their intervals share the resampled cases.
 
     Args:
-        values: row -> (cases, figures) as `metrics_per_case` gives, or means of such over seeds.
-        compare_with: row -> the row that its paired t-tests compare with; None for no test.
-        seed: of the resampling.
+        values: (cases, metrics) of each row as `metrics_per_case` returns, or means of such over seeds.
+        compare_with: For each row, the row that its paired t-tests compare with; None for no test.
+        seed: Seed of the resampling.
     """
     low, high = bootstrap_interval(np.concatenate(list(values.values()), axis=1), LEVEL, seed=seed)
     shape = (len(values), len(METRIC_NAMES))
-    figures: dict[str, dict[str, MetricResult]] = {}
+    results: dict[str, dict[str, MetricResult]] = {}
     for (name, table), lows, highs in zip(values.items(), low.reshape(shape), high.reshape(shape), strict=True):
         other = compare_with[name]
-        figures[name] = {
-            figure: MetricResult(
+        results[name] = {
+            metric: MetricResult(
                 mean=float(table[:, k].mean()),
                 low=float(lows[k]),
                 high=float(highs[k]),
                 p=None if other is None else paired_t_test(table[:, k], values[other][:, k]),
             )
-            for k, figure in enumerate(METRIC_NAMES)
+            for k, metric in enumerate(METRIC_NAMES)
         }
-    return figures
+    return results
 
 
 def metrics_per_case(ranks: np.ndarray) -> np.ndarray:
-    """(cases, figures) of one row, in the order of `METRIC_NAMES`."""
+    """Return the metrics of each case, (cases, metrics), in the order of `METRIC_NAMES`.
+
+    Args:
+        ranks: (cases,) Rank of each target; 1 is best.
+    """
     gains = [ndcg(ranks, k) for k in CUTOFFS]
     hits = [hit_rate(ranks, k) for k in CUTOFFS]
     return np.stack([*gains, *hits, reciprocal_rank(ranks)], axis=1)

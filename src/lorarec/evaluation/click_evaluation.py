@@ -1,13 +1,13 @@
-"""Figures of predicted clicks: AUC, log loss, accuracy and calibration of several models on the same events."""
+"""Metrics of predicted clicks: AUC, log loss, accuracy and calibration of several models on the same events."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from lorarec.errors import LorarecError
 from lorarec.evaluation.result import LEVEL, MetricResult
+from lorarec.io import JsonObject
 from lorarec.metrics import (
     accuracy,
     auc,
@@ -21,20 +21,21 @@ from lorarec.metrics import (
     paired_t_test,
 )
 
-#: Names of figures and of their columns.
-COLUMNS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
+#: Name of each metric, and the title of its column.
+CLICK_METRICS = {"auc": "AUC", "log_loss": "LogLoss", "accuracy": "ACC", "calibration_error": "ECE"}
 
 
 @dataclass(frozen=True)
 class ClickEvaluation:
-    """Rows of a table over the same events.
+    """Results of several models on the same events.
 
     Attributes:
-        events: how many.
-        clicked: share of clicks among them.
-        compare_with: the row whose difference from each other row is tested.
-        rows: name of the row -> name of the figure -> mean, 95% interval and p (DeLong's test for AUC, a paired
-            bootstrap for the calibration error, else a paired t-test over events; None for the compared row).
+        events: Number of events.
+        clicked: Share of clicks among the events.
+        compare_with: Name of the row that the tests compare with.
+        rows: Metrics by name of the row and name of the metric: mean, 95% interval and p-value (DeLong's test for AUC,
+            a paired bootstrap for the calibration error, else a paired t-test over events; None for the row that is
+            compared with).
     """
 
     events: int
@@ -42,39 +43,40 @@ class ClickEvaluation:
     compare_with: str
     rows: dict[str, dict[str, MetricResult]]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON keeps them."""
+    def as_dict(self) -> JsonObject:
+        """Return plain values, as metrics.json holds them."""
         return asdict(self)
 
 
 def evaluate_clicks(
     labels: np.ndarray, predictions: Mapping[str, np.ndarray], compare_with: str, seed: int = 0
 ) -> ClickEvaluation:
-    """Figures of each row's probabilities with bootstrap intervals over events, and tests against one of the rows.
+    """Compute each row's metrics with bootstrap intervals over events, and test them against one of the rows.
 
     Args:
-        labels: (events,) 1 for a click.
-        predictions: name of the row -> (events,) probabilities.
-        compare_with: one of the names.
-        seed: of the resampling.
+        labels: (events,) 1 for a click, 0 for none.
+        predictions: (events,) probabilities by name of the row.
+        compare_with: Name of the row that the tests compare with.
+        seed: Seed of the resampling.
 
     Raises:
-        LorarecError: labels all alike, what is no probability, or no such row to compare with.
+        LorarecError: all labels are alike, a value is not a probability, or there is no row `compare_with`.
     """
     if compare_with not in predictions:
         raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(predictions)}")
     compared = predictions[compare_with]
     rows = {}
-    for name, found in predictions.items():
+    for name, predicted in predictions.items():
         other = None if name == compare_with else compared
-        tested = None if other is None else delong_test(found, other, labels)
-        figures = {"auc": MetricResult(auc(found, labels), *auc_interval(found, labels, LEVEL, seed=seed), tested)}
-        for figure, per_event in (("log_loss", log_loss), ("accuracy", accuracy)):
-            values = per_event(found, labels)
+        p = None if other is None else delong_test(predicted, other, labels)
+        metrics = {"auc": MetricResult(auc(predicted, labels), *auc_interval(predicted, labels, LEVEL, seed=seed), p)}
+        for metric, per_event in (("log_loss", log_loss), ("accuracy", accuracy)):
+            values = per_event(predicted, labels)
             low, high = bootstrap_interval(values, LEVEL, seed=seed)
-            tested = None if other is None else paired_t_test(values, per_event(other, labels))
-            figures[figure] = MetricResult(float(values.mean()), float(low), float(high), tested)
-        tested = None if other is None else calibration_test(found, other, labels, seed=seed)
-        interval = calibration_interval(found, labels, LEVEL, seed=seed)
-        rows[name] = figures | {"calibration_error": MetricResult(calibration_error(found, labels), *interval, tested)}
+            p = None if other is None else paired_t_test(values, per_event(other, labels))
+            metrics[metric] = MetricResult(float(values.mean()), float(low), float(high), p)
+        p = None if other is None else calibration_test(predicted, other, labels, seed=seed)
+        interval = calibration_interval(predicted, labels, LEVEL, seed=seed)
+        metrics["calibration_error"] = MetricResult(calibration_error(predicted, labels), *interval, p)
+        rows[name] = metrics
     return ClickEvaluation(len(labels), float(np.mean(labels)), compare_with, rows)

@@ -1,4 +1,4 @@
-"""Rows of rankers over the same test cases: figures, intervals, tests and time."""
+"""Evaluation of recommenders on the same test cases: metrics, intervals, tests and time."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from lorarec.data import USER, Dataset, Split, content_hash
+from lorarec.data import USER, Dataset, Split, content_hash, load_split
 from lorarec.errors import LorarecError
-from lorarec.evaluation.case_metrics import metric_results, metrics_per_case, scorer_inputs, target_ranks_of
+from lorarec.evaluation.case_metrics import measure_target_ranks, metric_results, metrics_per_case, scorer_inputs
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation, RowResult, SettingResult
 from lorarec.io import EVALUATION, new_folder, versions
@@ -20,47 +20,53 @@ from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_b
 
 def evaluate(
     dataset: Dataset,
-    split: Split,
-    rows: Mapping[str, Scorer],
+    scorers: Mapping[str, Scorer],
     *,
+    split: Split | None = None,
     settings: Sequence[str] | None = None,
     compare_with: str | None = None,
-    out: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
-    progress: bool = True,
+    out: str | Path | None = None,
+    progress: bool = False,
     overwrite: bool = False,
 ) -> Evaluation:
-    """Rank the stored candidate sets of test cases by every row and by the baselines.
+    """Rank the candidate sets of the test cases by every scorer and by the baselines, and compute metrics of the ranks.
 
-    Every row gets the same frame of cases, without the targets; that a row left it as it was is checked by its hash.
+    Every scorer gets the same frame of cases without the targets; a hash checks that it did not change the frame.
 
     Args:
-        dataset: where titles come from.
-        split: holds the test cases with their candidate sets.
-        rows: name -> scorer.
-        settings: of the split's test parts; those that have cases when None.
-        compare_with: the row that paired t-tests compare with; in each setting the best baseline by NDCG@1 when
-            None.
-        out: a folder to write metrics.json, report.md and ndcg.png into.
-        limit: evaluate so many users of each setting, drawn by the seed; a larger limit keeps those of a smaller one.
-        seed: of the sample of users, the intervals and the row `random`.
-        progress: tell of each row on standard error as soon as it is done.
-        overwrite: replace what is at `out`.
+        dataset: Dataset that the titles come from.
+        scorers: Scorers by name of their row in the table; the baselines are further rows.
+        split: Split with the test cases and their candidate sets; by default the one that is stored with the dataset,
+            or the default one.
+        settings: Names of the split's test settings; by default all that have cases.
+        compare_with: Name of the row that paired t-tests compare with; by default the best baseline by NDCG@1 of each
+            setting.
+        limit: Number of users of each setting, drawn by the seed; a larger number keeps the users of a smaller one. By
+            default all users.
+        seed: Seed of the sample of users, of the intervals and of the baseline `random`.
+        out: Folder to write metrics.json, report.md and ndcg.png into.
+        progress: Print a line on standard error about each row when it is done.
+        overwrite: Replace the folder `out` if it exists.
+
+    Returns:
+        The evaluation: metrics with intervals by setting and row.
 
     Raises:
-        LorarecError: an unknown or empty setting, an unknown row to compare with, a row with a baseline's name, `out`
-            exists, or a row gave a NaN, too few or too many scores.
+        LorarecError: a setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
+            `out` exists, or a scorer returned a NaN, too few or too many scores.
     """
+    split = load_split(dataset) if split is None else split
     baselines = fit_baselines(TrainingData(dataset, split, seed=seed))
-    if taken := sorted(baselines.keys() & rows.keys()):
+    if taken := sorted(baselines.keys() & scorers.keys()):
         raise LorarecError(f"the row name {taken[0]} is taken by a baseline: choose another")
-    everything: dict[str, Scorer] = {**baselines, **rows}
+    everything: dict[str, Scorer] = {**baselines, **scorers}
     if compare_with is not None and compare_with not in everything:
         raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(everything)}")
     if limit is not None and limit < 1:
         raise LorarecError(f"the limit must be at least one user, not {limit}")
-    chosen = {name: sampled_users(split.test[name], limit, seed) for name in tested_settings(dataset, split, settings)}
+    chosen = {name: sample_users(split.test[name], limit, seed) for name in select_settings(dataset, split, settings)}
     protocol = {
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
         "split": {"fingerprint": split.fingerprint, "options": split.info["options"]},
@@ -79,16 +85,16 @@ def evaluate(
     return evaluation
 
 
-def tested_settings(dataset: Dataset, split: Split, settings: Sequence[str] | None) -> Sequence[str]:
-    """The named settings, or those that have cases when None.
+def select_settings(dataset: Dataset, split: Split, settings: Sequence[str] | None) -> Sequence[str]:
+    """Return the given settings, or all settings of the split that have cases.
 
     Raises:
-        LorarecError: a setting is unknown or has no cases, or none has any.
+        LorarecError: a setting is unknown or has no cases, or no setting has any.
     """
     filled = [name for name, cases in split.test.items() if cases.height]
     if settings is None:
         if not filled:
-            raise LorarecError(f"dataset {dataset.name} has no test cases: draw another split with `lorarec split`")
+            raise LorarecError(f"dataset {dataset.name} has no test cases: draw another split")
         return filled
     for name in settings:
         if name not in split.test:
@@ -98,8 +104,8 @@ def tested_settings(dataset: Dataset, split: Split, settings: Sequence[str] | No
     return settings
 
 
-def sampled_users(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
-    """The cases of `limit` users, drawn by the seed, in their order; all cases when None or where users are fewer."""
+def sample_users(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataFrame:
+    """Return the cases of `limit` users, drawn by the seed, in their order; all cases if there are no more users."""
     users = cases[USER].unique().sort()
     if limit is None or limit >= len(users):
         return cases
@@ -108,12 +114,17 @@ def sampled_users(cases: pl.DataFrame, limit: int | None, seed: int) -> pl.DataF
 
 
 def _evaluate_setting(
-    setting: str, cases: pl.DataFrame, rows: Mapping[str, Scorer], compare_with: str | None, seed: int, console: Console
+    setting: str,
+    cases: pl.DataFrame,
+    scorers: Mapping[str, Scorer],
+    compare_with: str | None,
+    seed: int,
+    console: Console,
 ) -> SettingResult:
     ranks: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    for name, scorer in rows.items():
-        ranks[name], seconds[name] = target_ranks_of(name, scorer, setting, cases)
+    for name, scorer in scorers.items():
+        ranks[name], seconds[name] = measure_target_ranks(name, scorer, setting, cases)
         mean = ndcg(ranks[name], 1).mean()
         console.print(
             f"{setting}: {name} NDCG@1 {mean:.3f} ({cases.height:,} cases, {seconds[name] * cases.height:.1f} s)",
@@ -121,11 +132,11 @@ def _evaluate_setting(
         )
     if compare_with is None:
         compare_with = max(INFORMED_BASELINES, key=lambda name: ndcg(ranks[name], 1).mean())
-    others = {name: None if name == compare_with else compare_with for name in rows}
-    figures = metric_results({name: metrics_per_case(of_row) for name, of_row in ranks.items()}, others, seed)
+    others = {name: None if name == compare_with else compare_with for name in scorers}
+    metrics = metric_results({name: metrics_per_case(each) for name, each in ranks.items()}, others, seed)
     results = {
-        name: RowResult(name, ranks[name], figures[name], seconds[name], str(getattr(scorer, "about", "")))
-        for name, scorer in rows.items()
+        name: RowResult(name, ranks[name], metrics[name], seconds[name], str(getattr(scorer, "about", "")))
+        for name, scorer in scorers.items()
     }
     hashed = content_hash(scorer_inputs(cases))
     return SettingResult(setting, cases.height, cases[USER].n_unique(), hashed, compare_with, results)

@@ -1,39 +1,49 @@
 """The bar chart of an evaluation."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lorarec.evaluation.result import Evaluation
-from lorarec.io import new_file
+from lorarec.io import save_figure
 
-SHOWN = {"ndcg@1": "#3b6ea5", "ndcg@3": "#a9c4de"}
+_COLORS = {"ndcg@1": "#3b6ea5", "ndcg@3": "#a9c4de"}
 
 
 def plot_ndcg(path: Path, evaluation: Evaluation) -> None:
-    """Write a PNG: NDCG@1 and NDCG@3 of every row with intervals, a panel per setting."""
+    """Write a PNG: NDCG@1 and NDCG@3 of every row with intervals, a panel for each setting."""
     settings = list(evaluation.settings.values())
     most = max(len(result.rows) for result in settings)
-    canvas = Canvas(figsize=(1.5 + 5 * len(settings), 1.5 + 0.45 * most), layout="constrained")
-    panels = canvas.subplots(1, len(settings), sharex=True, squeeze=False)[0]
-    height = 0.8 / len(SHOWN)
+    figure = Figure(figsize=(1.5 + 5 * len(settings), 1.5 + 0.45 * most), layout="constrained")
+    panels = figure.subplots(1, len(settings), sharex=True, squeeze=False)[0]
+    height = 0.8 / len(_COLORS)
     for panel, result in zip(panels, settings, strict=True):
-        for number, (figure, colour) in enumerate(SHOWN.items()):
-            found = [row.figures[figure] for row in result.rows.values()]
-            mean = np.array([each.mean for each in found])
-            reach = np.array([[each.mean - each.low, each.high - each.mean] for each in found]).T
-            places = np.arange(len(found)) + (number - (len(SHOWN) - 1) / 2) * height
+        for number, (name, color) in enumerate(_COLORS.items()):
+            metrics = [row.metrics[name] for row in result.rows.values()]
+            mean = np.array([each.mean for each in metrics])
+            reach = np.array([[each.mean - each.low, each.high - each.mean] for each in metrics]).T
+            positions = np.arange(len(metrics)) + (number - (len(_COLORS) - 1) / 2) * height
             # A mean of few cases may lie outside its own percentile interval by rounding.
             error = {"xerr": reach.clip(min=0), "ecolor": "0.25", "capsize": 2, "error_kw": {"elinewidth": 1}}
-            panel.barh(places, mean, height, color=colour, label=figure.upper(), **error)
+            panel.barh(positions, mean, height, color=color, label=name.upper(), **error)
         panel.set(title=f"{result.setting} ({result.cases:,} cases)", xlim=(0, None))
         panel.set_yticks(range(len(result.rows)), list(result.rows))
         panel.invert_yaxis()
-        panel.grid(axis="x", color="0.9")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SHOWN), frameon=False)
-    canvas.suptitle(f"{evaluation.protocol['dataset']['name']}: mean and 95% bootstrap interval")
-    with new_file(path) as temporary:
-        canvas.savefig(temporary, dpi=120, format="png")
+        style_axes(panel, grid="x")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_COLORS), frameon=False)
+    figure.suptitle(f"{evaluation.protocol['dataset']['name']}: mean and 95% bootstrap interval")
+    save_figure(figure, path)
+
+
+def style_axes(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Draw a light grid behind the data, and no frame at the top and on the right.
+
+    Args:
+        grid: The axis whose grid lines are drawn: `x`, `y` or `both`.
+    """
+    axes.grid(axis=grid, color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

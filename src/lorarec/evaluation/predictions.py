@@ -1,4 +1,4 @@
-"""Click probabilities that were written down, by `personalize` or anything else."""
+"""Files of predicted click probabilities."""
 
 from pathlib import Path
 
@@ -13,19 +13,20 @@ PREDICTIONS = "predictions.parquet"
 
 
 def predictions_file(path: Path) -> Path:
-    """The Parquet file itself, or predictions.parquet of a folder that `personalize` wrote."""
+    """Return the path of a Parquet file, or of predictions.parquet in a folder that `personalize` wrote."""
     return path / PREDICTIONS if path.is_dir() else path
 
 
 def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels (events,) and, by name of the row, probabilities (events,).
+    """Return the labels (events,) and the probabilities (events,) by name of the row.
 
     Args:
-        path: a Parquet file with a column `label` (1 for a click, 0 for none) and a column of probabilities for each
-            row of the table; user_id, item_id and timestamp may stand beside them.
+        path: Parquet file with a column `label` (1 for a click, 0 for none) and a column of probabilities for each
+            row of the table; it may have columns user_id, item_id and timestamp.
 
     Raises:
-        LorarecError: no such file, no Parquet, a missing column, or a value that is no label or no probability.
+        LorarecError: the file is missing or is no Parquet file, a column is missing, or a value is no label or no
+            probability.
     """
     table = read_parquet(path, "name one that `lorarec personalize train` wrote, or write one like it")
     if LABEL not in table.columns:
@@ -40,13 +41,13 @@ def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return labels, {column.name: column.cast(pl.Float64).to_numpy() for column in rows}
 
 
-def _check(path: Path, column: pl.Series, right: pl.Expr, problem: str) -> None:
-    """Every value of the column is right, and none is missing."""
+def _check(path: Path, column: pl.Series, is_valid: pl.Expr, problem: str) -> None:
+    """Refuse a column with a value that is missing or not valid."""
     if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
         raise LorarecError(f"{path}: column {column.name} holds {column.dtype}, not numbers: fix or remove it")
     numbers = column.cast(pl.Float64)
-    fine = numbers.to_frame().select(right.fill_null(value=False)).to_series()
-    if not fine.all():
-        row = int((~fine).arg_max() or 0)
+    valid = numbers.to_frame().select(is_valid.fill_null(value=False)).to_series()
+    if not valid.all():
+        row = int((~valid).arg_max() or 0)
         value = "missing" if numbers[row] is None else f"{numbers[row]:g}, {problem}"
         raise LorarecError(f"{path}: row {row + 1} of column {column.name} is {value}")

@@ -1,12 +1,22 @@
-"""metrics.json, report.md and ndcg.png of an evaluation."""
+"""Reports of an evaluation: metrics.json, report.md and ndcg.png, and a table for a terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from rich.table import Table
 
 from lorarec.data import NEW_ITEM
+from lorarec.errors import LorarecError
 from lorarec.evaluation.plot import plot_ndcg
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, MetricResult, SettingResult
+from lorarec.evaluation.report_table import (
+    Cell,
+    NumberCell,
+    ReportTable,
+    describe_options,
+    escape_markdown,
+    versions_line,
+)
+from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, SettingResult
 from lorarec.io import write_json, write_text
 
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
@@ -14,96 +24,122 @@ NEW_ITEM_NOTE = (
     "The right items never occur in training and most of the others do, so popularity ranks them last by construction, "
     "and a row that can tell which items occur in training has an advantage that is not taste."
 )
+METRIC_NOTES = (
+    "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0; mean over cases.",
+    "- HR@k: share of cases whose right item is among the first k (HR@1 equals NDCG@1).",
+    "- MRR: mean of 1 / rank.",
+    f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
+    "which all rows of a table share.",
+    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
+    "corrected for the number of rows and columns.",
+)
+BEST_NOTE = "- Bold: the highest mean of the column."
 #: HR@1 equals NDCG@1 and is left to metrics.json.
-COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
+_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
+_TERMINAL_COLUMNS = ("ndcg@1", "ndcg@3", "hr@10", "mrr")
 
 
 def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ()) -> None:
-    """Write the three files into a folder that exists; `more` are lines for the end of report.md."""
+    """Write metrics.json, report.md and ndcg.png into an existing folder.
+
+    Args:
+        more: Lines for the end of report.md.
+    """
     write_json(folder / METRICS, evaluation.as_dict())
     plot_ndcg(folder / PICTURE, evaluation)
-    write_text(folder / REPORT, markdown(evaluation) + "".join(f"{line}\n" for line in more))
+    write_text(folder / REPORT, _markdown(evaluation) + "".join(f"{line}\n" for line in more))
 
 
-def markdown(evaluation: Evaluation) -> str:
-    """The report: a table per setting, then what rows and columns are."""
+def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
+    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, a star marks p < 0.05.
+
+    Raises:
+        LorarecError: the setting was not evaluated.
+    """
+    if setting not in evaluation.settings:
+        raise LorarecError(f"setting {setting} was not evaluated: choose from {', '.join(evaluation.settings)}")
+    result = evaluation.settings[setting]
+    rows: list[list[Cell]] = []
+    for row in result.rows.values():
+        cells = []
+        for name in _TERMINAL_COLUMNS:
+            metric = row.metrics[name]
+            interval = (metric.low, metric.high) if name.startswith("ndcg") else None
+            best = metric.mean == result.best(name)
+            cells.append(NumberCell(metric.mean, interval=interval, significant=metric.significant, best=best))
+        rows.append([row.name, *cells, f"{1000 * row.seconds_per_user:.3g}"])
+    table = ReportTable(["row", *map(str.upper, _TERMINAL_COLUMNS), "ms/user"], rows)
+    return table.to_rich(
+        f"{evaluation.protocol['dataset']['name']}, {setting}: {result.cases:,} cases",
+        f"[95% interval]; * differs from {result.compare_with} (paired t-test, p < {SIGNIFICANT})",
+    )
+
+
+def setting_heading(result: SettingResult) -> list[str]:
+    """Return the lines of a report above the table of a setting."""
+    return [
+        f"## {result.setting}",
+        "",
+        f"{result.cases:,} cases of {result.users:,} users. All rows ranked the same candidate sets "
+        f"(hash {result.candidates}). Compared with: {escape_markdown(result.compare_with)}.",
+        *([NEW_ITEM_NOTE] if result.setting.startswith(NEW_ITEM) else []),
+        "",
+    ]
+
+
+def _markdown(evaluation: Evaluation) -> str:
+    """Return the report: a table for each setting, then what rows and columns are."""
     protocol = evaluation.protocol
     dataset, split = protocol["dataset"], protocol["split"]
-    options = ", ".join(f"{key} {value}" for key, value in split["options"].items())
     sample = f"{protocol['limit']} users of each setting" if protocol["limit"] else "all test users"
     lines = [
         f"# Evaluation on {dataset['name']}",
         "",
         f"- dataset: {dataset['name']} ({dataset['fingerprint']})",
-        f"- split: {options} ({split['fingerprint']})",
+        f"- split: {describe_options(split['options'])} ({split['fingerprint']})",
         f"- cases: {sample}; seed {protocol['seed']}",
-        "- versions: " + ", ".join(f"{package} {version}" for package, version in protocol["versions"].items()),
+        versions_line(protocol["versions"]),
         "",
         f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
         "",
     ]
     for result in evaluation.settings.values():
-        lines += [*_table(result), ""]
-    lines += ["## Rows", "", *_rows(evaluation), "", "## Columns", "", *_columns()]
-    return "\n".join(lines) + "\n"
-
-
-def _table(result: SettingResult) -> list[str]:
-    best = {name: max(row.figures[name].mean for row in result.rows.values()) for name in COLUMNS}
-    head = ["row", *(name.upper() for name in COLUMNS), "s/user"]
-    lines = [
-        f"## {result.setting}",
-        "",
-        f"{result.cases:,} cases of {result.users:,} users. All rows ranked the same candidate sets "
-        f"(hash {result.candidates}). Compared with: {plain(result.compare_with)}.",
-        *([NEW_ITEM_NOTE] if result.setting == NEW_ITEM else []),
-        "",
-        "| " + " | ".join(head) + " |",
-        "|---" + "|---:" * (len(head) - 1) + "|",
-    ]
-    for row in result.rows.values():
-        cells = [cell(row.figures[name], row.figures[name].mean == best[name]) for name in COLUMNS]
-        lines.append("| " + " | ".join([plain(row.name), *cells, f"{row.seconds_per_user:.2g}"]) + " |")
-    return lines
-
-
-def cell(figure: MetricResult, best: bool) -> str:
-    """A figure with its interval and a star where it is significant; bold if it is the best of its column."""
-    mean = f"**{figure.mean:.3f}**" if best else f"{figure.mean:.3f}"
-    mark = "*" if figure.significant else ""
-    return f"{mean}{mark and chr(92) + mark} [{figure.low:.3f}, {figure.high:.3f}]"
-
-
-def _rows(evaluation: Evaluation) -> list[str]:
-    """What each row is; by setting where it is not the same in all."""
-    lines = []
-    for name in dict.fromkeys(name for result in evaluation.settings.values() for name in result.rows):
-        about = {key: result.rows[name].about for key, result in evaluation.settings.items() if name in result.rows}
-        if len(set(about.values())) == 1:
-            lines.append(f"- **{plain(name)}**: {plain(next(iter(about.values())) or 'given by the caller')}")
-        else:
-            lines += [f"- **{plain(name)}**, {setting}: {plain(text)}" for setting, text in about.items()]
-    return lines
-
-
-def _columns() -> list[str]:
-    return [
+        lines += [*setting_heading(result), *_table(result).markdown(), ""]
+    lines += ["## Rows", "", *_describe_rows(evaluation), "", "## Columns", ""]
+    lines += [
         "Each case is one user's history and one candidate set that holds one right item; candidates were drawn once "
         "and stored with the split. Of several candidates with one score, the earlier in the stored (random) order "
         "ranks first.",
         "",
-        "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0; mean over cases.",
-        "- HR@k: share of cases whose right item is among the first k (HR@1 equals NDCG@1).",
-        "- MRR: mean of 1 / rank.",
-        f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
-        "which all rows of a table share.",
-        f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
-        "corrected for the number of rows and columns.",
+        *METRIC_NOTES,
         "- s/user: wall time of scoring one user's candidates, without loading models.",
-        "- Bold: the highest mean of the column.",
+        BEST_NOTE,
     ]
+    return "\n".join(lines) + "\n"
 
 
-def plain(text: Any) -> str:
-    """Text that Markdown shows as it is inside a table."""
-    return str(text).replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+def _table(result: SettingResult) -> ReportTable:
+    rows: list[list[Cell]] = [
+        [row.name, *metric_cells(result, row.name, _COLUMNS), f"{row.seconds_per_user:.2g}"]
+        for row in result.rows.values()
+    ]
+    return ReportTable(["row", *map(str.upper, _COLUMNS), "s/user"], rows)
+
+
+def metric_cells(result: SettingResult, row: str, metrics: Sequence[str]) -> list[NumberCell]:
+    """Return the cells of a row with intervals and stars; the best mean of a column is bold."""
+    found = result.rows[row].metrics
+    return [NumberCell.of(found[name], best=found[name].mean == result.best(name)) for name in metrics]
+
+
+def _describe_rows(evaluation: Evaluation) -> list[str]:
+    """Return a line about each row, or one for each setting if the descriptions differ."""
+    lines = []
+    for name in dict.fromkeys(name for result in evaluation.settings.values() for name in result.rows):
+        about = {key: result.rows[name].about for key, result in evaluation.settings.items() if name in result.rows}
+        title = f"- **{escape_markdown(name)}**"
+        if len(set(about.values())) == 1:
+            lines.append(f"{title}: {escape_markdown(next(iter(about.values())) or 'given by the caller')}")
+        else:
+            lines += [f"{title}, {setting}: {escape_markdown(text)}" for setting, text in about.items()]
+    return lines

@@ -1,21 +1,28 @@
-"""What an evaluation found, as values: figures with intervals, by setting and row."""
+"""Results of an evaluation: metrics with intervals, by setting and row."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from lorarec.io import JsonObject
+
 CUTOFFS = (1, 3, 5, 10)
 METRIC_NAMES = (*(f"ndcg@{k}" for k in CUTOFFS), *(f"hr@{k}" for k in CUTOFFS), "mrr")
+#: Coverage of the confidence intervals.
 LEVEL = 0.95
+#: Threshold of p-values below which a difference is marked.
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """Mean over cases, ends of its bootstrap interval, and p of the paired t-test against the compared row.
+    """A metric as a mean over cases.
 
-    `p` is None for the compared row itself.
+    Attributes:
+        mean: Mean over the cases.
+        low: Lower end of the bootstrap interval.
+        high: Upper end of the bootstrap interval.
+        p: p-value of the test against the row that is compared with; None for that row itself.
     """
 
     mean: float
@@ -25,40 +32,41 @@ class MetricResult:
 
     @property
     def significant(self) -> bool:
-        """Whether p is below `SIGNIFICANT`."""
+        """Return whether p is below `SIGNIFICANT`."""
         return self.p is not None and self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """One row of a table.
+    """Result of one recommender in one setting, a row of the table.
 
     Attributes:
-        ranks: (cases,) rank of the true candidate, 1 is best; in the order of the cases. (seeds, cases) of a row that
-            was fitted several times.
-        figures: by the names in `METRIC_NAMES`.
-        seconds_per_user: wall time of scoring one case.
-        about: what the row is.
+        name: Name of the row.
+        ranks: (cases,) Rank of the target among the candidates of each case; 1 is best. Of a recommender that was
+            fitted with several seeds, (seeds, cases).
+        metrics: Metrics by the names in `METRIC_NAMES`.
+        seconds_per_user: Wall time of scoring one case, in seconds.
+        about: Description of the recommender.
     """
 
     name: str
     ranks: np.ndarray
-    figures: dict[str, MetricResult]
+    metrics: dict[str, MetricResult]
     seconds_per_user: float
     about: str
 
 
 @dataclass(frozen=True)
 class SettingResult:
-    """One table: the rows of one test setting.
+    """Results of all rows in one test setting.
 
     Attributes:
-        setting: `warm` or `new-item`.
-        cases: number of cases.
-        users: number of users they belong to.
-        candidates: hash of users, histories and candidate sets, which was the same for every row.
-        compare_with: the row that p-values compare with.
-        rows: name -> row, in the order of the table.
+        setting: Name of the setting: `warm` or `new-item`.
+        cases: Number of cases.
+        users: Number of users of the cases.
+        candidates: Hash of users, histories and candidate sets; it was the same for every row.
+        compare_with: Name of the row that the tests compare with.
+        rows: Results by name of the row, in the order of the table.
     """
 
     setting: str
@@ -68,29 +76,33 @@ class SettingResult:
     compare_with: str
     rows: dict[str, RowResult]
 
+    def best(self, metric: str) -> float:
+        """Return the highest mean of a metric over the rows."""
+        return max(row.metrics[metric].mean for row in self.rows.values())
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation of several rows on the same cases.
+    """Results of several recommenders on the same cases.
 
     Attributes:
-        protocol: dataset, split, seed and limit that the figures belong to.
-        settings: name -> table.
+        protocol: Dataset, split, seed and limit of the evaluation, as plain values.
+        settings: Results by name of the setting.
     """
 
-    protocol: dict[str, Any]
+    protocol: JsonObject
     settings: dict[str, SettingResult]
 
-    def as_dict(self) -> dict[str, Any]:
-        """What metrics.json holds: everything but the single ranks."""
+    def as_dict(self) -> JsonObject:
+        """Return plain values, as metrics.json holds them: everything but the ranks of single cases."""
         return {**self.protocol, "settings": {name: _setting(result) for name, result in self.settings.items()}}
 
 
-def _setting(result: SettingResult) -> dict[str, Any]:
+def _setting(result: SettingResult) -> JsonObject:
     known = {key: getattr(result, key) for key in ("cases", "users", "candidates", "compare_with")}
     return {**known, "rows": {name: _row(row) for name, row in result.rows.items()}}
 
 
-def _row(row: RowResult) -> dict[str, Any]:
-    figures = {name: asdict(figure) for name, figure in row.figures.items()}
-    return {**figures, "seconds_per_user": row.seconds_per_user, "about": row.about}
+def _row(row: RowResult) -> JsonObject:
+    metrics = {name: asdict(metric) for name, metric in row.metrics.items()}
+    return {**metrics, "seconds_per_user": row.seconds_per_user, "about": row.about}

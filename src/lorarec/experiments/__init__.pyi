@@ -5,10 +5,10 @@ from .ray_workers import RayWorkers as RayWorkers
 from .recipe import Recipe as Recipe
 from .recipe import RowConfig as RowConfig
 from .recipe import read_experiment as read_experiment
-from .recipe_keys import read_table as read_table
+from .recipe_keys import read_table_kind as read_table_kind
 from .registry import RECOMMENDERS as RECOMMENDERS
 from .run import run_experiment as run_experiment
-from .table_kinds import KINDS as KINDS
+from .table_kinds import TABLE_KINDS as TABLE_KINDS
 from .table_kinds import RecipeResult as RecipeResult
 from .table_kinds import run_recipe as run_recipe
 from .weight_figures.recipe import read_weights as read_weights

@@ -1,32 +1,40 @@
-"""One row fitted with one seed, or its options tuned: what a process of its own does, and the files it leaves."""
+"""Jobs of an experiment: a row is fitted with one seed, or its options are tuned, in a process of its own."""
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import psutil
 
 from lorarec.data import USER
-from lorarec.evaluation import target_ranks_of
+from lorarec.evaluation import measure_target_ranks
 from lorarec.experiments.experiment_data import ExperimentData
+from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe import Recipe, table_name
 from lorarec.experiments.registry import RECOMMENDERS
-from lorarec.experiments.subprocess_run import run_in_subprocess
 from lorarec.experiments.tune import Fit, tune
-from lorarec.io import new_file, read_json, versions, write_json
+from lorarec.experiments.workers import run_in_subprocess
+from lorarec.io import JsonObject, new_file, read_json, versions, write_json
 from lorarec.recommenders import BASELINES, TrainingData
 
+#: Folder of the results of rows, and folder of adapters and weights that rows share.
 ROWS, SHARED = "rows", "artefacts"
-SETTING, RANK = "setting", "rank"
+_SETTING, _RANK = "setting", "rank"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row with one seed and one share of the training users (None for all); `tunes` for its trials instead."""
+    """A row of the table with one seed.
+
+    Attributes:
+        row: Name of the row.
+        seed: Seed of the fit.
+        share: Share of the training users; None for all.
+        tunes: Whether the job tunes the options of the row in place of fitting it.
+    """
 
     row: str
     seed: int
@@ -35,103 +43,115 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the job's files, and in what is told."""
+        """Name of the job, in messages and of its files."""
         few = "" if self.share is None else f"-few{self.share:g}"
         return f"{self.row}{few}-{'tuned' if self.tunes else f'seed{self.seed}'}"
 
     def record(self, out: Path) -> Path:
-        """The file that is there when the job is done."""
+        """Return the path of the record, which is written last."""
         return out / ROWS / f"{self.name}.json"
 
-    def made_from(self, recipe: Recipe) -> dict[str, Any]:
-        """What decides the job's outcome, besides the data."""
+    def made_from(self, recipe: Recipe) -> JsonObject:
+        """Return what decides the job's results, besides the data."""
         if self.row in BASELINES:
             return {"system": self.row, "seed": self.seed}
         row = recipe.rows[self.row]
-        decides = {"system": row.system, "options": row.options, "seed": self.seed}
-        return decides | (
-            {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]} if row.tune else {}
-        )
+        made_from = {"system": row.system, "options": row.options, "seed": self.seed}
+        if row.tune:
+            made_from |= {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]}
+        return made_from
 
-    def done(self, recipe: Recipe, out: Path) -> bool:
-        """Whether its files are there and were made from this very row."""
+    def is_done(self, recipe: Recipe, out: Path) -> bool:
+        """Return whether the files of the job exist and were made from this very row."""
         path = self.record(out)
-        return path.exists() and read_json(path)["made_from"] == self.made_from(recipe)
+        return path.exists() and _with_current_names(read_json(path)["made_from"]) == self.made_from(recipe)
 
 
-def run_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> None:
-    """`run` in a process of its own, which ends when the one that started it does.
+def _with_current_names(made_from: JsonObject) -> JsonObject:
+    """Return what a record was made from, with the current names of options."""
+    config_class = RECOMMENDERS[made_from["system"]].config_class
+    renamed = {key: current_names(config_class, made_from[key]) for key in ("options", "tune") if key in made_from}
+    return made_from | renamed
+
+
+def run_job_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> None:
+    """Run a job in a process of its own, which ends when the process that started it ends.
 
     Raises:
-        LorarecError: whatever went wrong, in one line.
+        LorarecError: the job failed.
     """
     with run_in_subprocess(threads):
-        run(recipe, ExperimentData.load(recipe), out, job, progress)
+        run_job(recipe, ExperimentData.load(recipe), out, job, progress)
 
 
-def run(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: bool) -> None:
-    """Do the job and write its files, the record last.
+def run_job(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bool) -> None:
+    """Run a job and write its files, the record last.
 
-    The best trial is what the row is with the trials' seed: fitted here, it is ranked as well.
+    The best trial of a job that tunes is the row with the seed of the trials: it is ranked as well if it was fitted
+    here.
     """
     began = time.perf_counter()
     if not job.tunes:
-        fit, options = _fitted(recipe, ground, out, job, progress)
-        return _rank(recipe, ground, out, job, fit, options, began)
-    material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-    trials, best = tune(recipe.rows[job.row], recipe.trials, material, job.record(out).with_suffix(".trials.json"))
+        fit, options = _fit(recipe, data, out, job, progress)
+        return _rank(recipe, data, out, job, fit, options, began)
+    training_data = data.training_data(recipe, job.share, job.seed, out / SHARED, progress)
+    trials_file = job.record(out).with_suffix(".trials.json")
+    trials, best = tune(recipe.rows[job.row], recipe.trials, training_data, trials_file)
     options = trials[0]["options"]
     _write_record(recipe, out, job, {"options": options, "trials": trials}, began)
-    row = Job(job.row, job.seed, job.share)
-    if best is not None and not row.done(recipe, out):
-        _rank(recipe, ground, out, row, best, options, time.perf_counter())
+    fitted = Job(job.row, job.seed, job.share)
+    if best is not None and not fitted.is_done(recipe, out):
+        _rank(recipe, data, out, fitted, best, options, time.perf_counter())
 
 
-def _fitted(recipe: Recipe, ground: ExperimentData, out: Path, job: Job, progress: bool) -> tuple[Fit, dict[str, Any]]:
+def _fit(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bool) -> tuple[Fit, JsonObject]:
+    """Return the fitted row and the options it was fitted with, tuned ones included."""
     began = time.perf_counter()
     if job.row in BASELINES:
-        data = TrainingData(ground.dataset, ground.of_share(job.share, job.seed), seed=job.seed)
-        return Fit(BASELINES[job.row]().fit(data), time.perf_counter() - began), {}
+        training_data = TrainingData(data.dataset, data.split_with_share(job.share, job.seed), seed=job.seed)
+        return Fit(BASELINES[job.row]().fit(training_data), time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
-    options = read_json(tuned.record(out))["options"] if row.tune else row.options
-    material = ground.material(recipe, job.share, job.seed, out / SHARED, progress)
-    recommender = RECOMMENDERS[row.system].from_options(options).fit(material)
+    recommender_class, options = RECOMMENDERS[row.system], row.options
+    if row.tune:
+        options = current_names(recommender_class.config_class, read_json(tuned.record(out))["options"])
+    training_data = data.training_data(recipe, job.share, job.seed, out / SHARED, progress)
+    recommender = recommender_class.from_options(options).fit(training_data)
     return Fit(recommender, time.perf_counter() - began), options
 
 
 def _rank(
-    recipe: Recipe, ground: ExperimentData, out: Path, job: Job, fit: Fit, options: dict[str, Any], began: float
+    recipe: Recipe, data: ExperimentData, out: Path, job: Job, fit: Fit, options: JsonObject, began: float
 ) -> None:
-    """Rank the test cases of every setting and write the files of a row with one seed."""
+    """Rank the test cases of every setting, and write the files of a row with one seed."""
     frames: list[pl.DataFrame] = []
-    settings: dict[str, dict[str, Any]] = {}
-    hashes = ground.candidates()
-    for setting, cases in ground.cases.items():
-        ranks, seconds = target_ranks_of(job.row, fit.scorer, table_name(setting, job.share), cases)
+    settings: dict[str, JsonObject] = {}
+    hashes = data.candidates()
+    for setting, cases in data.cases.items():
+        ranks, seconds = measure_target_ranks(job.row, fit.scorer, table_name(setting, job.share), cases)
         frames.append(
-            pl.DataFrame({SETTING: [setting] * len(ranks), USER: cases[USER], RANK: ranks.astype(np.float64)})
+            pl.DataFrame({_SETTING: [setting] * len(ranks), USER: cases[USER], _RANK: ranks.astype(np.float64)})
         )
         about = str(getattr(fit.scorer, "about", ""))
         settings[setting] = {"candidates": hashes[setting], "seconds_per_user": seconds, "about": about}
     job.record(out).unlink(missing_ok=True)
     with new_file(_ranks_file(out, job)) as temporary:
         pl.concat(frames).write_parquet(temporary, compression="zstd")
-    found = {"options": options, "fit_seconds": fit.seconds, "settings": settings}
-    _write_record(recipe, out, job, found, began)
+    results = {"options": options, "fit_seconds": fit.seconds, "settings": settings}
+    _write_record(recipe, out, job, results, began)
 
 
-def _write_record(recipe: Recipe, out: Path, job: Job, found: dict[str, Any], began: float) -> None:
-    """Write what was found, and what it was made from and took."""
-    spent = {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)}
-    record = {"made_from": job.made_from(recipe), "versions": versions(), **found, **spent}
+def _write_record(recipe: Recipe, out: Path, job: Job, results: JsonObject, began: float) -> None:
+    """Write the results of a job with what it was made from and its cost."""
+    cost = {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)}
+    record = {"made_from": job.made_from(recipe), "versions": versions(), **results, **cost}
     write_json(job.record(out), record)
 
 
 def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:
-    """Ranks of the right item, (cases,), in the order of the cases."""
-    ranks = pl.read_parquet(_ranks_file(out, job)).filter(pl.col(SETTING) == setting)
-    return ranks[RANK].to_numpy()
+    """Return the ranks of the targets, (cases,), in the order of the cases."""
+    ranks = pl.read_parquet(_ranks_file(out, job)).filter(pl.col(_SETTING) == setting)
+    return ranks[_RANK].to_numpy()
 
 
 def _ranks_file(out: Path, job: Job) -> Path:
@@ -139,7 +159,7 @@ def _ranks_file(out: Path, job: Job) -> Path:
 
 
 def _peak_mib(job: Job) -> float | None:
-    """The largest resident memory of this process so far; None for baselines, which have none of their own."""
+    """Return the largest resident memory of this process so far; None for baselines, which share a process."""
     if job.row in BASELINES:
         return None
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Pieces of work as tasks of a Ray cluster."""
+"""Jobs of an experiment as tasks of a Ray cluster."""
 
 import os
 from collections.abc import Callable
@@ -16,25 +16,26 @@ from lorarec.io import share_each
 class RayWorkers:
     """`Workers` on the cluster that this process is connected to (`lorarec.io.ray_cluster`).
 
-    All machines see the same paths: the data, the backbone and the folder of the experiment. There are no bars.
+    All machines must see the same paths: the data, the backbone and the folder of the experiment. Tasks show no bars.
 
     Args:
-        count: tasks at a time; each gets as many whole cores as are there for each, and a GPU if there are any.
+        count: Number of tasks that run at a time; they share the cores of the cluster evenly, and each has a GPU if
+            there are any.
 
     Raises:
-        LorarecError: there is no room for so many.
+        LorarecError: the cluster has too few cores or GPUs for so many tasks.
     """
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
         self.threads, gpus = share_each(count)
-        # A process is used once: memory is measured as its peak.
-        self._task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_calls=1, max_retries=0)(_do)
+        # A process runs one task, because its peak memory is measured.
+        self._task = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_calls=1, max_retries=0)(_run)
 
-    def do(self, work: Callable[..., None], *given: Any) -> str | None:
+    def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
         try:
-            ray.get(self._task.remote(Path.cwd(), work, given))
+            ray.get(self._task.remote(Path.cwd(), function, arguments))
         except RayTaskError as error:
             if isinstance(error.cause, LorarecError):
                 return str(error.cause)
@@ -42,11 +43,11 @@ class RayWorkers:
         except (WorkerCrashedError, OutOfMemoryError):
             return KILLED
         except RayError as error:
-            return f"the Ray cluster failed ({str(error).splitlines()[0]}): run again to go on"
+            return f"the Ray cluster failed ({str(error).splitlines()[0]}): run again to continue"
         return None
 
 
-def _do(folder: Path, work: Callable[..., None], given: tuple[Any, ...]) -> None:
-    # Paths of a recipe are relative to where the command was started.
+def _run(folder: Path, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    # Paths of a recipe are relative to the folder where the experiment was started.
     os.chdir(folder)
-    work(*given)
+    function(*arguments)

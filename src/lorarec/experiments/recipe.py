@@ -1,4 +1,4 @@
-"""The recipe of a ranking table: which data, which rows, how often, and which figures stand beside."""
+"""Recipes of ranking tables: data, rows, seeds and published metrics."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,22 @@ from typing import Any
 from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRIC_NAMES
+from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
-    as_read,
+    as_meant,
     is_number,
     make_lists,
-    need,
-    need_counts,
-    need_each,
-    need_given,
-    need_seeds,
-    need_texts,
-    options_of,
     read_keys,
+    read_options,
+    require,
+    require_counts,
+    require_each,
+    require_keys,
+    require_seeds,
+    require_texts,
 )
 from lorarec.experiments.registry import RECOMMENDERS
+from lorarec.io import JsonObject
 from lorarec.recommenders import BASELINES
 
 SETTINGS = (WARM, NEW_ITEM)
@@ -31,43 +33,43 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 @dataclass(frozen=True)
 class RowConfig:
-    """One row: a system, its options, and the values among which trials choose.
+    """Configuration of a row: a system, its options, and the values among which trials choose.
 
     Attributes:
-        system: one of `RECOMMENDERS`.
-        options: options of the system's config.
-        tune: option -> values to try.
+        system: Name of the system, one of `RECOMMENDERS`.
+        options: Keyword arguments of the system.
+        tune: Values to try by name of the option.
     """
 
     system: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment.
+    """The recipe of a ranking experiment.
 
     Attributes:
-        dataset: the ranked domain: a dataset folder, or `sample:DOMAIN` of the bundled sample.
-        rows: name -> row, in the order of the table.
-        general: other domains, for pre-training.
-        split: options of `lorarec.data.draw_split`; None for the dataset's stored split.
-        settings: of the split's test parts.
-        few_shot: shares of the training users, with a table for each; empty for all users.
-        users: test users of each setting; None for all.
-        backbone: id or folder of the language model; None for none.
-        seeds: each row is fitted once with each.
-        trials: of each row that has values to try.
-        compare_with: the row that tests compare with; each row's best rival when None.
-        paper: row -> table (a setting, with few-shot shares as in `warm 10%`) -> metric -> published figure.
-        source: where the published figures are from.
+        dataset: Ranked domain: a dataset folder, or `sample:DOMAIN` of the bundled sample.
+        rows: Rows by name, in the order of the table.
+        general: Other domains, for pre-training.
+        split: Options of `lorarec.data.draw_split`; None for the dataset's stored split.
+        settings: Names of the split's test settings.
+        few_shot: Shares of the training users, with a table for each; empty for all users.
+        users: Number of test users of each setting; None for all.
+        backbone: Id or folder of the language model; None for none.
+        seeds: Seeds; each row is fitted once with each.
+        trials: Number of trials of each row that has values to try.
+        compare_with: Name of the row that tests compare with; None for the best other row.
+        paper: Published metrics by row, table (a setting, with few-shot shares as in `warm 10%`) and metric.
+        source: Source of the published metrics.
     """
 
     dataset: str
     rows: dict[str, RowConfig]
     general: list[str] = field(default_factory=list)
-    split: dict[str, Any] | None = None
+    split: JsonObject | None = None
     settings: list[str] = field(default_factory=lambda: [WARM])
     few_shot: list[float] = field(default_factory=list)
     users: int | None = None
@@ -80,37 +82,37 @@ class Recipe:
 
     @property
     def shares(self) -> list[float | None]:
-        """Shares of the training users; None for all of them."""
+        """Shares of the training users; None stands for all of them."""
         return [*self.few_shot] or [None]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as a recipe file holds them."""
+    def as_dict(self) -> JsonObject:
+        """Return plain values, as a recipe file holds them."""
         return asdict(self)
 
 
 def table_name(setting: str, share: float | None) -> str:
-    """`warm`, or `warm 10%` of a tenth of the training users."""
+    """Return the name of a table: `warm`, or `warm 10%` with a tenth of the training users."""
     return setting if share is None else f"{setting} {100 * share:g}%"
 
 
 def read_experiment(path: str | Path) -> Recipe:
-    """Read a recipe of a ranking table; a key `base` names another, whose keys hold where this one says nothing.
+    """Read a recipe of a ranking experiment. Its key `base` names another recipe, which gives missing values.
 
     Raises:
         LorarecError: one line that names the file and the key.
     """
-    return read_keys(path, Recipe, _checked)
+    return read_keys(path, Recipe, _build)
 
 
-def _checked(given: dict[str, Any]) -> Recipe:
-    need_given(given, "dataset", "rows")
-    need_texts(given, "dataset", "backbone", "compare_with", "source")
+def _build(given: JsonObject) -> Recipe:
+    require_keys(given, "dataset", "rows")
+    require_texts(given, "dataset", "backbone", "compare_with", "source")
     check_domains(given)
     make_lists(given, "few_shot", "seeds", empty=("few_shot",))
-    need_each("few_shot", given, lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
-    need_seeds(given)
-    need_counts(given, "users", "trials")
-    need("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
+    require_each(given, "few_shot", lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
+    require_seeds(given)
+    require_counts(given, "users", "trials")
+    require("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
@@ -120,12 +122,12 @@ def _checked(given: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def check_domains(given: dict[str, Any]) -> None:
-    """Check the keys `general`, `settings` and `split`, which say what `Ground` reads beside the ranked domain."""
+def check_domains(given: JsonObject) -> None:
+    """Check the keys `general`, `settings` and `split`, which name the data beside the ranked domain."""
     make_lists(given, "general", "settings", empty=("general",))
-    need_each("general", given, lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
-    need_each("settings", given, lambda each: each in SETTINGS, " or ".join(SETTINGS))
-    need("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
+    require_each(given, "general", lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
+    require_each(given, "settings", lambda each: each in SETTINGS, " or ".join(SETTINGS))
+    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
 
 
 def _row(row: str, given: Any) -> RowConfig:
@@ -133,17 +135,19 @@ def _row(row: str, given: Any) -> RowConfig:
     given = {} if given is None else given
     if not _NAME.fullmatch(row) or row in BASELINES:
         raise LorarecError(f"{where}: a row's name is letters, digits, `.`, `_`, `+` and `-`, and not a baseline's")
-    need(where, isinstance(given, dict), "a mapping of system, options and tune", given)
+    require(where, isinstance(given, dict), "a mapping of system, options and tune", given)
     if unknown := sorted(given.keys() - {"system", "options", "tune"}):
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
     if system not in RECOMMENDERS:
         raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(RECOMMENDERS)}")
-    options, tune = options_of(given, f"{where}.options", "a mapping"), given.get("tune") or {}
-    need(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
+    options, tune = read_options(given, f"{where}.options", "a mapping"), given.get("tune") or {}
+    require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
-        need(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
-    tune = {key: [as_read(each) for each in values] for key, values in tune.items()}
+        require(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
+    config_class = RECOMMENDERS[system].config_class
+    options = current_names(config_class, options)
+    tune = current_names(config_class, {key: [as_meant(each) for each in values] for key, values in tune.items()})
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
             RECOMMENDERS[system].from_options({**options, **tried})
@@ -154,17 +158,17 @@ def _row(row: str, given: Any) -> RowConfig:
 
 def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
     tables = [table_name(setting, share) for setting in SETTINGS for share in recipe.shares]
-    for level, known in ((1, names), (2, tables), (3, METRIC_NAMES)):
-        for *place, found in _paths(recipe.paper, level):
-            if found not in known:
-                where = ".".join(["paper", *place])
-                raise LorarecError(f"key {where}: unknown {found}: choose one of {', '.join(known)}")
-    for *place, value in _paths(recipe.paper, 4):
-        need(".".join(["key paper", *place]), is_number(value), "a number", value)
+    for depth, known in ((1, names), (2, tables), (3, METRIC_NAMES)):
+        for *parents, key in _paths(recipe.paper, depth):
+            if key not in known:
+                where = ".".join(["paper", *parents])
+                raise LorarecError(f"key {where}: unknown {key}: choose one of {', '.join(known)}")
+    for *parents, value in _paths(recipe.paper, 4):
+        require(".".join(["key paper", *parents]), is_number(value), "a number", value)
 
 
 def _paths(value: Any, depth: int) -> list[list[Any]]:
-    """Every way down nested mappings to `depth` values."""
+    """Return every path of `depth` keys down nested mappings; the last entry is a value where the mappings end."""
     if not isinstance(value, Mapping):
         return [[value]] if depth == 1 else []
     if depth == 1:

@@ -1,115 +1,116 @@
-"""table.md, table.json and the picture of an experiment."""
+"""Reports of a ranking experiment: table.md, table.json and the picture."""
 
 from pathlib import Path
 
-from lorarec.data import NEW_ITEM
-from lorarec.evaluation import LEVEL, NEW_ITEM_NOTE, PICTURE, SIGNIFICANT, cell, plain, plot_ndcg
-from lorarec.experiments.table import Table
+from lorarec.evaluation import (
+    BEST_NOTE,
+    METRIC_NOTES,
+    PICTURE,
+    Cell,
+    ReportTable,
+    describe_options,
+    escape_markdown,
+    metric_cells,
+    plot_ndcg,
+    setting_heading,
+    versions_line,
+)
+from lorarec.experiments.table import ExperimentTable
 from lorarec.io import write_json, write_text
 
-COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
+_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 
 
-def write_table(table: Table, folder: Path) -> None:
-    """Write the three files into a folder that exists, the JSON last."""
+def write_table(table: ExperimentTable, folder: Path) -> None:
+    """Write the three files into an existing folder, the JSON last."""
     plot_ndcg(folder / PICTURE, table.evaluation)
     write_text(folder / "table.md", markdown(table))
     write_json(folder / "table.json", table.as_dict())
 
 
-def markdown(table: Table) -> str:
-    """The table of each setting, then what rows and columns are."""
-    known = table.evaluation.protocol
-    options = ", ".join(f"{key} {value}" for key, value in known["split"]["options"].items())
-    general = ", ".join(f"{each['name']} ({each['fingerprint']})" for each in known["general"]) or "none"
-    machine = known["hardware"]
+def markdown(table: ExperimentTable) -> str:
+    """Return the report: the table of each setting, then what rows and columns are."""
+    protocol = table.evaluation.protocol
+    dataset, split, machine = protocol["dataset"], protocol["split"], protocol["hardware"]
+    general = ", ".join(f"{each['name']} ({each['fingerprint']})" for each in protocol["general"]) or "none"
+    seeds = ", ".join(map(str, protocol["seeds"]))
     lines = [
-        f"# Experiment on {known['dataset']['name']}",
+        f"# Experiment on {dataset['name']}",
         "",
-        f"- dataset: {known['dataset']['name']} ({known['dataset']['fingerprint']}); general domains: {general}",
-        f"- split: {options} ({known['split']['fingerprint']})",
-        f"- cases: {known['limit'] or 'all'} test users of each setting; seeds {', '.join(map(str, known['seeds']))}",
-        f"- backbone: {known['backbone'] or 'none'}",
+        f"- dataset: {dataset['name']} ({dataset['fingerprint']}); general domains: {general}",
+        f"- split: {describe_options(split['options'])} ({split['fingerprint']})",
+        f"- cases: {protocol['limit'] or 'all'} test users of each setting; seeds {seeds}",
+        f"- backbone: {protocol['backbone'] or 'none'}",
         f"- hardware: {machine['cores']} cores, {machine['memory_gib']} GiB, GPU {machine['gpu'] or 'none'}; "
-        f"{known['hours']:.2f} hours over all rows",
-        "- versions: " + ", ".join(f"{package} {version}" for package, version in known["versions"].items()),
+        f"{protocol['hours']:.2f} hours over all rows",
+        versions_line(protocol["versions"]),
         "",
         f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
         "",
     ]
     if table.failed:
         lines += ["**Failed**, and missing below:", ""]
-        lines += [*(f"- {plain(name)}: {plain(why)}" for name, why in table.failed.items()), ""]
-    for name in table.evaluation.settings:
-        lines += [*_setting(table, name), ""]
-    return "\n".join([*lines, "## Rows", "", *_rows(table), "", "## Columns", "", *_columns(table)]) + "\n"
+        failed = table.failed.items()
+        lines += [*(f"- {escape_markdown(name)}: {escape_markdown(reason)}" for name, reason in failed), ""]
+    for name, result in table.evaluation.settings.items():
+        lines += [*setting_heading(result), *_setting_table(table, name).markdown(), ""]
+    lines += ["## Rows", "", *_describe_rows(table), "", "## Columns", "", *_describe_columns(table)]
+    return "\n".join(lines) + "\n"
 
 
-def _setting(table: Table, name: str) -> list[str]:
+def _setting_table(table: ExperimentTable, name: str) -> ReportTable:
+    """Return the table of a setting: metrics, published metrics and costs."""
     result = table.evaluation.settings[name]
-    papers = {row: figures.get(name, {}) for row, figures in table.recipe.paper.items()}
-    published = [figure for figure in COLUMNS if any(figure in each for each in papers.values())]
-    best = {figure: max(row.figures[figure].mean for row in result.rows.values()) for figure in COLUMNS}
-    head = ["row", *map(str.upper, COLUMNS), *(f"paper {figure.upper()}" for figure in published)]
-    head += ["seeds", "fit s", "ms/user", "MiB"]
-    lines = [
-        f"## {name}",
-        "",
-        f"{result.cases:,} cases of {result.users:,} users. All rows ranked the same candidate sets "
-        f"(hash {result.candidates}). Compared with: {plain(result.compare_with)}.",
-        *([NEW_ITEM_NOTE] if name.startswith(NEW_ITEM) else []),
-        "",
-        "| " + " | ".join(head) + " |",
-        "|---" + "|---:" * (len(head) - 1) + "|",
-    ]
+    papers = {row: settings.get(name, {}) for row, settings in table.recipe.paper.items()}
+    published = [metric for metric in _COLUMNS if any(metric in each for each in papers.values())]
+    columns = ["row", *map(str.upper, _COLUMNS), *(f"paper {metric.upper()}" for metric in published)]
+    rows: list[list[Cell]] = []
     for row in result.rows.values():
         cost, paper = table.costs[name][row.name], papers.get(row.name, {})
-        cells = [cell(row.figures[figure], row.figures[figure].mean == best[figure]) for figure in COLUMNS]
-        cells += [f"{paper[figure]:.4f}" if figure in paper else "" for figure in published]
-        cells += [str(len(cost.seeds)), f"{cost.fit_seconds:.1f}", f"{1000 * row.seconds_per_user:.2g}"]
-        cells.append("" if cost.peak_mib is None else f"{cost.peak_mib:,.0f}")
-        mark = " (a seed failed)" if cost.failed_seeds else ""
-        lines.append("| " + " | ".join([plain(row.name) + mark, *cells]) + " |")
-    return lines
+        rows.append(
+            [
+                row.name + (" (a seed failed)" if cost.failed_seeds else ""),
+                *metric_cells(result, row.name, _COLUMNS),
+                *(f"{paper[metric]:.4f}" if metric in paper else "" for metric in published),
+                str(len(cost.seeds)),
+                f"{cost.fit_seconds:.1f}",
+                f"{1000 * row.seconds_per_user:.2g}",
+                "" if cost.peak_mib is None else f"{cost.peak_mib:,.0f}",
+            ]
+        )
+    return ReportTable([*columns, "seeds", "fit s", "ms/user", "MiB"], rows)
 
 
-def _rows(table: Table) -> list[str]:
-    """What each row is and the options it was fitted with, by table where these differ."""
-    told: dict[str, dict[str, list[str]]] = {}
+def _describe_rows(table: ExperimentTable) -> list[str]:
+    """Return a line about each row with the options it was fitted with, or several lines if tables differ."""
+    lines = []
+    texts: dict[str, dict[str, list[str]]] = {}
     for name, result in table.evaluation.settings.items():
         for row in result.rows.values():
             cost = table.costs[name][row.name]
-            options = ", ".join(f"{key} {value}" for key, value in cost.options.items())
             chosen = f"; the best of {len(cost.trials)} trials on validation" if cost.trials else ""
-            text = "; ".join(part for part in (row.about, options) if part) + chosen
-            told.setdefault(row.name, {}).setdefault(text, []).append(name)
-    return [
-        f"- **{plain(row)}**{'' if len(texts) == 1 else ', ' + ', '.join(names)}: {plain(text)}"
-        for row, texts in told.items()
-        for text, names in texts.items()
-    ]
+            text = "; ".join(part for part in (row.about, describe_options(cost.options)) if part) + chosen
+            texts.setdefault(row.name, {}).setdefault(text, []).append(name)
+    for row_name, by_text in texts.items():
+        for text, settings in by_text.items():
+            where = "" if len(by_text) == 1 else f", {', '.join(settings)}"
+            lines.append(f"- **{escape_markdown(row_name)}**{where}: {escape_markdown(text)}")
+    return lines
 
 
-def _columns(table: Table) -> list[str]:
-    paper = (
-        [f"- paper: as published ({plain(table.recipe.source)}); not the same experiment."]
-        if table.recipe.paper
-        else []
-    )
+def _describe_columns(table: ExperimentTable) -> list[str]:
+    source = escape_markdown(table.recipe.source or "source not given")
+    paper = [f"- paper: as published ({source}); not the same experiment."] if table.recipe.paper else []
     return [
         "Each case is one user's history and one candidate set that holds one right item, drawn once and stored with "
-        "the split. The figure of a case is its mean over the row's seeds; baselines and rows that draw nothing have "
+        "the split. The metric of a case is its mean over the row's seeds; baselines and rows that draw nothing have "
         "one seed.",
         "",
-        "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0. HR@k: share of cases whose "
-        "right item is among the first k. MRR: mean of 1 / rank.",
-        f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval over cases; 1,000 resamples, the same for all rows.",
-        f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
-        "corrected for the number of rows and columns.",
+        *METRIC_NOTES,
         *paper,
-        "- fit s: mean over seeds, without other trials and without what was there already: adapters, pre-trained "
+        "- fit s: mean over seeds, without other trials and without what existed already: adapters, pre-trained "
         "weights.",
         "- ms/user: wall time of scoring one user's candidates. MiB: the largest resident memory of the row's process, "
         "with libraries, data and backbone.",
-        "- Bold: the highest mean of the column.",
+        BEST_NOTE,
     ]

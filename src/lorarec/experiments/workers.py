@@ -1,10 +1,13 @@
-"""Where pieces of work are done: several side by side, each in a process of its own."""
+"""Processes that do the jobs of an experiment, several at a time."""
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +18,11 @@ KILLED = "its process was killed, as the system does when memory runs out"
 
 
 class Workers(Protocol):
-    """What does pieces of work.
+    """Something that runs functions in processes of their own.
 
     Attributes:
-        count: so many at a time.
-        threads: of each.
+        count: Number of functions that run at a time.
+        threads: Number of threads of each process.
     """
 
     @property
@@ -28,32 +31,60 @@ class Workers(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def do(self, work: Callable[..., None], *given: Any) -> str | None:
-        """Call `work` with what is given, both of which can be pickled; why it failed, if it did.
+    def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
+        """Call a function in a process of its own; return the reason if it failed.
 
-        Called from several threads.
+        The function and its arguments can be pickled. Several threads may call this method at a time.
         """
 
 
 @dataclass(frozen=True)
 class ProcessWorkers:
-    """Processes of this machine, which share the threads that torch would use."""
+    """Processes of this machine, which share the threads that torch would use.
+
+    Attributes:
+        count: Number of processes that run at a time.
+    """
 
     count: int = 1
 
     @property
     def threads(self) -> int:
-        """See `Workers`."""
+        """Number of threads of each process."""
         return max(1, torch.get_num_threads() // self.count)
 
-    def do(self, work: Callable[..., None], *given: Any) -> str | None:
+    def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
         """See `Workers`."""
-        # A pool for each, so that one that is killed takes no other along.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        # Each call has a pool of its own, so that a process that is killed does not break the others.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
-                pool.submit(work, *given).result()
+                pool.submit(function, *arguments).result()
             except LorarecError as error:
                 return str(error)
             except BrokenProcessPool:
                 return KILLED
         return None
+
+
+@contextmanager
+def run_in_subprocess(threads: int) -> Iterator[None]:
+    """Run the block as the only work of this process, which ends when the process that started it ends.
+
+    Raises:
+        LorarecError: the block raised an error; the message is one line.
+    """
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    except LorarecError:
+        raise
+    except Exception as error:
+        raise LorarecError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,3 +1,4 @@
+from .artefacts import JsonObject as JsonObject
 from .artefacts import file_fingerprint as file_fingerprint
 from .artefacts import new_file as new_file
 from .artefacts import new_folder as new_folder
@@ -29,8 +30,10 @@ from .locks import TEMPORARY as TEMPORARY
 from .locks import locked as locked
 from .locks import only_writer as only_writer
 from .locks import remove_leftovers_inside as remove_leftovers_inside
+from .plots import save_figure as save_figure
 from .progress import Progress as Progress
 from .progress import track as track
 from .progress import track_reading as track_reading
 from .ray_cluster import cluster as cluster
 from .ray_cluster import share_each as share_each
+from .run_dir import RunDir as RunDir

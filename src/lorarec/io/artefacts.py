@@ -19,6 +19,8 @@ from lorarec.io.disk import disk_errors, exchange, sync, sync_folder
 from lorarec.io.folder_kinds import FolderKind
 from lorarec.io.locks import ASIDE, only_writer, remove_leftovers, temporary_sibling
 
+#: A JSON object, such as the contents of a record file.
+JsonObject = dict[str, Any]
 #: Packages whose versions are recorded because results depend on them.
 PACKAGES = ("lorarec", "torch", "transformers", "peft", "accelerate")
 

@@ -82,7 +82,9 @@ CHOSEN = FolderKind(
         "metrics.json",
         "report.md",
         "ndcg.png",
-        "leaning.json",
+        "adapter_preference.json",
+        "adapter_preference.png",
+        "leaning.json",  # names in version 0.1
         "leaning.png",
         *ADAPTER.under("constant"),
         *RECOMMENDER.under("crm"),

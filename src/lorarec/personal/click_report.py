@@ -1,23 +1,29 @@
-"""The report that `personalize` leaves in its folder."""
-
-from typing import Any
+"""The report that `personalize` writes into its folder."""
 
 from lorarec.data import LABEL
-from lorarec.evaluation import METRICS, REPORT, ClickEvaluation, click_markdown, describe_versions, evaluate_clicks
-from lorarec.io import write_json, write_text
+from lorarec.evaluation import (
+    METRICS,
+    REPORT,
+    ClickEvaluation,
+    click_markdown,
+    describe_options,
+    evaluate_clicks,
+    versions_line,
+)
+from lorarec.io import JsonObject, write_json, write_text
 from lorarec.personal.few2many import DRAWN, RECLORA, WEIGHTS, Personalized
 
 
 def report_clicks(result: Personalized) -> ClickEvaluation:
-    """Figures of the predictions of `personalize`; metrics.json and report.md are written beside them."""
+    """Evaluate the predictions of `personalize`, and write metrics.json and report.md beside them."""
     evaluation = evaluate_clicks(result.predictions[LABEL].to_numpy(), result.rows, RECLORA)
     write_json(result.folder / METRICS, evaluation.as_dict() | {"test": result.record["test"]})
-    write_text(result.folder / REPORT, _of_run(evaluation, result.record))
+    write_text(result.folder / REPORT, _markdown(evaluation, result.record))
     return evaluation
 
 
-def describe_test_events(record: dict[str, Any]) -> str:
-    """One line about the test events that training says little about."""
+def describe_test_events(record: JsonObject) -> str:
+    """Return sentences about the test events of users and items that training knows little about."""
     test = record["test"]
     return (
         f"Of {test['events']:,} test events, {test['unseen_users']:,} are of users and {test['unseen_items']:,} of "
@@ -27,8 +33,7 @@ def describe_test_events(record: dict[str, Any]) -> str:
     )
 
 
-def _of_run(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
-    """The report of what `personalize` wrote."""
+def _markdown(evaluation: ClickEvaluation, record: JsonObject) -> str:
     (dataset,) = record["datasets"]
     other, own = record["blend"]["weights"]
     facts = [
@@ -37,8 +42,8 @@ def _of_run(evaluation: ClickEvaluation, record: dict[str, Any]) -> str:
         f"- training events of the language model: {record['sample']:,}; conventional recommender: {record['crm']}",
         f"- last row: weighted mean of log-odds, recommender {other:.2f} and RecLoRA {own:.2f}, the weights with the "
         f"lowest log loss on {record['blend']['events']:,} validation events",
-        "- options: " + ", ".join(f"{name} {value}" for name, value in record["options"].items()),
-        describe_versions(record["versions"]),
+        f"- options: {describe_options(record['options'])}",
+        versions_line(record["versions"]),
     ]
     picture = [
         "",

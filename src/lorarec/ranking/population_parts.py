@@ -11,7 +11,9 @@ from lorarec.data import USER, content_hash
 from lorarec.errors import LorarecError
 from lorarec.io import (
     RANKING,
+    JsonObject,
     Progress,
+    RunDir,
     disk_errors,
     only_writer,
     read_json,
@@ -105,31 +107,30 @@ def recommend_to_folder(
     out, parts = Path(out), split_into_parts(users, part_size)
     refuse_other_folder(out, overwrite)
     users_hash = content_hash(pl.DataFrame({USER: users}, schema={USER: pl.String}))
-    made_of = {**engine.identity(), "users": users_hash, "part_size": part_size}
-    record = {
-        "made_of": made_of,
-        "counts": {"users": len(users), "parts": len(parts)},
-        **(names or {}),
-        "versions": versions(),
-    }
-    if not (overwrite and (out / RECORD).is_file()):
-        return _fill(engine, parts, out, record, progress)
-    work = out.with_name(f"{out.name}.work")
-    if not _can_resume(work, made_of):
-        remove_folder(work)
-    counts = _fill(engine, parts, work, record, progress)
-    with only_writer(work):
-        replace_folder(work, out, RANKING)
-    return counts
+    identity = {**engine.identity(), "users": users_hash, "part_size": part_size}
+    counts = {"users": len(users), "parts": len(parts)}
+    details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
+    replaces = overwrite and (out / RECORD).is_file()
+    folder = out.with_name(f"{out.name}.work") if replaces else out
+    run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
+    if replaces and not run_dir.matches():
+        remove_folder(folder)
+    parts_before = _score_missing(engine, parts, run_dir, details, progress)
+    if replaces:
+        with only_writer(folder):
+            replace_folder(folder, out, RANKING)
+    return {**counts, "parts_before": parts_before}
 
 
-def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, Any], progress: bool) -> dict[str, int]:
-    """Make the parts that are missing in a folder; return the counts of `recommend_to_folder`."""
-    users = sum(len(part.users) for part in parts)
+def _score_missing(
+    engine: Executor, parts: Sequence[Part], run_dir: RunDir, details: JsonObject, progress: bool
+) -> int:
+    """Score the parts that are missing in a folder; return the number of parts that were there already."""
+    users, out = sum(len(part.users) for part in parts), run_dir.path
     with disk_errors(out.parent):
         out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
-        _begin(out, record)
+        run_dir.open(details)
         remove_leftovers_inside(out)
         left = missing(parts, out)
         with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
@@ -138,34 +139,8 @@ def _fill(engine: Executor, parts: Sequence[Part], out: Path, record: dict[str, 
         if lost := missing(parts, out):
             raise LorarecError(
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
-                "if workers run on other machines, out must be a folder that all of them share"
+                "if workers run on other machines, the folder must be one that all of them share"
             )
         remove_leftovers_inside(out)  # of workers that were killed
         write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
-    return {"users": users, "parts": len(parts), "parts_before": len(parts) - len(left)}
-
-
-def _can_resume(out: Path, made_of: dict[str, Any]) -> bool:
-    """Return whether a folder was begun with the same data and options."""
-    try:
-        return bool(read_json(out / RECORD)["made_of"] == made_of)
-    except (LorarecError, KeyError, TypeError):
-        return False
-
-
-def _begin(out: Path, record: dict[str, Any]) -> None:
-    """Give a folder its record, or check that it was begun with the same."""
-    if not (out / RECORD).is_file():
-        write_json(out / RECORD, {**record, "complete": False})
-        return
-    begun = read_json(out / RECORD)
-    begun = begun.get("made_of") if isinstance(begun, dict) else None
-    if not isinstance(begun, dict):
-        raise LorarecError(f"{out / RECORD} does not say what {out} was made from: pass overwrite=True")
-    other = [
-        f"{name} ({begun.get(name)}, not {now})" for name, now in record["made_of"].items() if begun.get(name) != now
-    ]
-    if other:
-        raise LorarecError(
-            f"{out} was begun with another {', '.join(other)}: choose another folder or pass overwrite=True"
-        )
+    return len(parts) - len(left)

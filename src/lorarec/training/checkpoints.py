@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from transformers.trainer_callback import TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.io import disk_errors, only_writer, read_json, remove_folder, write_json
+from lorarec.io import JsonObject, RunDir, disk_errors, only_writer, remove_folder
 
-RUN = "run.json"
 STATE = "trainer_state.json"
 
 
@@ -23,9 +21,9 @@ class Checkpoints:
         identity: everything that decides the weights; a run is only resumed as what it was.
     """
 
-    def __init__(self, out: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, out: Path, identity: JsonObject) -> None:
         self.folder = out.with_name(f"{out.name}.checkpoints")
-        self.identity = identity
+        self.run_dir = RunDir(self.folder, identity)
 
     def refuse(self, resume: bool, overwrite: bool) -> None:
         """Raise unless a run may start here.
@@ -37,14 +35,9 @@ class Checkpoints:
             return
         if not resume:
             raise LorarecError(
-                f"{self.folder} holds an interrupted run: pass --resume to go on or --overwrite to restart"
+                f"{self.folder} holds an interrupted run: pass resume=True to continue or overwrite=True to restart"
             )
-        if (self.folder / RUN).exists():
-            before, now = _flat(read_json(self.folder / RUN)), _flat(self.identity)
-            changed = next((key for key in now if before.get(key) != now[key]), None)
-            if changed is not None:
-                was = before.get(changed)
-                raise LorarecError(f"cannot resume {self.folder}: {changed} was {was} and is now {now[changed]}")
+        self.run_dir.refuse_other_run()
 
     @contextmanager
     def open(self, resume: bool, state: PartialState) -> Iterator[None]:
@@ -73,8 +66,7 @@ class Checkpoints:
                 with only_writer(self.folder):
                     if not resume:
                         remove_folder(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / RUN, self.identity)
+        self.run_dir.open()
 
     def _drop_if_empty(self) -> None:
         if self.latest() is None:
@@ -82,18 +74,12 @@ class Checkpoints:
 
     def latest(self) -> str | None:
         """The newest whole checkpoint. Its state file is written last, so a killed run leaves it missing or cut."""
-        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+        found = sorted(self.run_dir.finished("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
         return next((str(path) for path in found if _readable(path / STATE)), None)
 
     def remove(self) -> None:
         """Delete the folder: the adapter is written."""
         remove_folder(self.folder)
-
-
-def _flat(value: dict[str, Any]) -> dict[str, Any]:
-    """One level of nesting taken out: {"options": {"lr": 1}} -> {"options.lr": 1}."""
-    pairs = [(key, inner if isinstance(inner, dict) else {"": inner}) for key, inner in value.items()]
-    return {f"{key}.{name}".rstrip("."): item for key, inner in pairs for name, item in inner.items()}
 
 
 def _readable(path: Path) -> bool:

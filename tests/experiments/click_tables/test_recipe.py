@@ -20,7 +20,7 @@ def test_full_recipes_have_every_row_and_analysis(name: str) -> None:
     assert {row.name.rpartition("-seed")[0] for row in rows.values()} >= set(MAIN)
     assert list(rows)[:3] == ["din-seed1", "din-seed2", "din-seed3"]
     assert list(recipe.points) == list(ANALYSES)
-    assert recipe.told == {
+    assert recipe.shared_options == {
         "epochs": 2,
         "batch_size": 16,
         "learning_rate": 0.002,
@@ -61,8 +61,8 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
         ({"options": {"depth": 2}}, "key options: unknown option depth: choose from batch_size"),
         ({"options": {"learning_rate": -1}}, "key options: option learning_rate must be positive, got -1"),
         ({"options": {"learning_rate": "fast"}}, "key options: option learning_rate must be float, got 'fast'"),
-        ({"options": {"samples": 3}}, "key options.samples: say it in key samples"),
-        ({"options": {"seed": 3}}, "key options.seed: say it in key seeds"),
+        ({"options": {"samples": 3}}, "key options.samples: use the key samples"),
+        ({"options": {"seed": 3}}, "key options.seed: use the key seeds"),
     ],
 )
 def test_bad_recipes_are_one_line(write_clicks: Callable[..., Path], keys: dict[str, Any], told: str) -> None:

@@ -1,6 +1,6 @@
 """The rows of RecLoRA's tables."""
 
-from lorarec.experiments.click_tables.rows import ANALYSES, LORAS, MAIN, ClickRow, analysed, main_row
+from lorarec.experiments.click_tables.rows import ANALYSES, LORAS, MAIN, ClickRow, analysis_rows, main_row
 from lorarec.personal import PersonalizationConfig
 
 
@@ -17,7 +17,7 @@ def test_blended_rows_keep_seed_and_point() -> None:
 
 def test_analyses_share_the_rows_of_the_main_table() -> None:
     default = PersonalizationConfig(samples=2048)
-    found = analysed(ANALYSES, 5, default)
+    found = analysis_rows(ANALYSES, 5, default)
     own, shared = main_row("reclora", 5), main_row("rella", 5)
     assert all(own in points.values() for points in found.values())
     assert list(found["size"]) == ["1", "2", "4", "8", "16"]
@@ -31,7 +31,7 @@ def test_analyses_share_the_rows_of_the_main_table() -> None:
 
 
 def test_another_default_is_the_point_of_its_own_row() -> None:
-    points = analysed(["size"], 1, PersonalizationConfig(num_meta_loras=3))["size"]
+    points = analysis_rows(["size"], 1, PersonalizationConfig(num_meta_loras=3))["size"]
     assert list(points) == ["1", "2", "3", "4", "8", "16"]
     assert points["3"] == main_row("reclora", 1)
-    assert analysed(["size"], 1, PersonalizationConfig(num_meta_loras=1))["size"]["1"] == main_row("reclora", 1)
+    assert analysis_rows(["size"], 1, PersonalizationConfig(num_meta_loras=1))["size"]["1"] == main_row("reclora", 1)

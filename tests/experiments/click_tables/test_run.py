@@ -10,24 +10,21 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from lorarec.cli.experiment import experiment
+from lorarec.cli.entry import app
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.experiments import ClicksRecipe, read_clicks, run_clicks
+from lorarec.experiments.click_tables.row_runner import run_row_in_process
 from lorarec.experiments.click_tables.rows import main_row
-from lorarec.experiments.click_tables.work import do_row
 from lorarec.io.artefacts import read_json
 from lorarec.io.locks import locked
 from lorarec.metrics.classification import auc, delong_test
 
 
 def _command(*words: object) -> Any:
-    app = typer.Typer()
-    app.command()(experiment)
-    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "100"})
+    return CliRunner().invoke(app, ["experiment", *map(str, words)], env={"COLUMNS": "100"})
 
 
 def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
@@ -36,7 +33,12 @@ def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200)
     labels = random.integers(2, size=events)
     (out / "rows").mkdir(parents=True)
     settings = {"dataset": "taste", "fingerprint": Dataset.load(recipe.dataset).fingerprint}
-    settings |= {"backbone": recipe.backbone, "crm": recipe.crm, "first_seed": recipe.seeds[0], "options": recipe.told}
+    settings |= {
+        "backbone": recipe.backbone,
+        "crm": recipe.crm,
+        "first_seed": recipe.seeds[0],
+        "options": recipe.shared_options,
+    }
     (out / "settings.json").write_text(json.dumps(settings))
     found = {}
     for row in rows:
@@ -81,9 +83,9 @@ def test_a_row_that_fails_is_named_and_the_others_stand(write_clicks: Callable[.
     _filled(read_clicks(path), out, ["din-seed1"])
     result = _command(path, "--out", out, "--json")
     assert result.exit_code == 1, result.output
-    told = json.loads(result.stdout)
-    assert list(told["main"]) == ["din"]
-    assert "cannot draw 1000000 of " in told["failed"]["reclora-seed1"]
+    found = json.loads(result.stdout)
+    assert list(found["main"]) == ["din"]
+    assert "cannot draw 1000000 of " in found["failed"]["reclora-seed1"]
     assert "- reclora-seed1: cannot draw" in (out / "tables.md").read_text()
 
 
@@ -93,7 +95,7 @@ def test_a_folder_of_something_else_is_refused(write_clicks: Callable[..., Path]
     with pytest.raises(LorarecError, match=r"out holds another experiment: first_seed was 1 and is now 2"):
         run_clicks(replace(recipe, seeds=[2, 1]), out)
     (out / "settings.json").unlink()
-    with pytest.raises(LorarecError, match=r"no experiment of this kind, without settings\.json"):
+    with pytest.raises(LorarecError, match=r"is no experiment folder \(it has no settings\.json\)"):
         run_clicks(recipe, out)
 
 
@@ -127,5 +129,5 @@ def test_a_folder_filled_by_an_earlier_version_is_summed_up(write_clicks: Callab
 def test_a_row_that_another_process_is_at_is_left_to_it(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     recipe, out = read_clicks(write_clicks()), tmp_path / "out"
     with locked(out / "locks" / "din-seed1"):
-        do_row(recipe, out, main_row("din", 1), torch.get_num_threads(), progress=False)
+        run_row_in_process(recipe, out, main_row("din", 1), torch.get_num_threads(), progress=False)
     assert not (out / "rows").exists()

@@ -23,23 +23,23 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_small_recipe_is_done_and_goes_on(write_weights: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_weights(settings=["warm"]), tmp_path / "out"
-    filled = run_recipe(path, out)
-    found = filled.figures
+    result = run_recipe(path, out)
+    found = result.values
     assert list(found["settings"]["settings"]) == ["warm"]
     assert [run["prompts"] for run in found["prompts"]["warm"]["runs"]] == [2, 2, 4, 4]
     assert found["prompts"]["warm"]["cases"] == 3
     mixtures = [f"{scope}, {combine}" for scope in ("model", "layer") for combine in ("factors", "deltas")]
     assert [row["row"] for row in found["variants"]["warm"]] == ["general", "specific", *mixtures]
-    assert found["variants"] == read_json(filled.path)
+    assert found["variants"] == read_json(result.report)
     assert (out / "warm" / "effect_of_prompts.png").stat().st_size > 3000
     assert (out / "settings" / "weights_by_setting.png").stat().st_size > 3000
-    assert [table.row_count for table in filled.shown] == [6]
+    assert [table.row_count for table in result.tables] == [6]
     assert read_weights(out / "recipe.yaml") == read_weights(path)
 
     adapters = sorted(each for each in (out / "artefacts").iterdir() if each.is_dir())
     kept = adapters[0].stat().st_mtime_ns
     shutil.rmtree(out / "warm")
-    assert run_recipe(path, out).figures == found
+    assert run_recipe(path, out).values == found
     assert adapters[0].stat().st_mtime_ns == kept
 
     folders = list(map(str, adapters))

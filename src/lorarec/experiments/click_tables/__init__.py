@@ -1,4 +1,4 @@
-"""RecLoRA's tables (arXiv 2408.03533) from a recipe: every row on the same cut by global time and the same events."""
+"""RecLoRA's tables (arXiv 2408.03533): all rows have the same global-time split and the same test events."""
 
 from lorarec.experiments.click_tables.recipe import ClicksRecipe, read_clicks
 from lorarec.experiments.click_tables.run import run_clicks

@@ -1,47 +1,47 @@
-"""The recipe of RecLoRA's tables: which data, rows, seeds and analyses."""
+"""Recipes of RecLoRA's tables: data, rows, seeds and analyses."""
 
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from lorarec.backbone import EMBEDDED
 from lorarec.ctr import MODELS
 from lorarec.errors import LorarecError
-from lorarec.experiments.click_tables.rows import ANALYSES, MAIN, ClickRow, analysed, main_row
+from lorarec.experiments.click_tables.rows import ANALYSES, MAIN, ClickRow, analysis_rows, main_row
 from lorarec.experiments.recipe_keys import (
     TABLE,
     make_lists,
-    need_counts,
-    need_each,
-    need_given,
-    need_seeds,
-    need_texts,
-    options_of,
     read_keys,
+    read_options,
+    require_counts,
+    require_each,
+    require_keys,
+    require_seeds,
+    require_texts,
 )
+from lorarec.io import JsonObject
 from lorarec.options import build_options
 from lorarec.personal import PersonalizationConfig
 
 CLICKS = "clicks"
-#: Options of `personalize` that are keys of a recipe, or that its seeds say.
+#: Options of `personalize` that have a key of their own in a recipe.
 _KEYS = ("samples", "test_events", "seed")
 
 
 @dataclass(frozen=True)
 class ClicksRecipe:
-    """An experiment on a click log.
+    """The recipe of an experiment on a click log.
 
     Attributes:
-        dataset: a dataset folder with ratings, `sample` for the bundled one, or `sample:DOMAIN`.
-        backbone: id or folder of the language model.
-        seeds: every row of the main table is done with each; the analyses with the first.
-        samples: training events of the language model; conventional recommenders have them all.
-        test_events: test events that are predicted; all of them when None.
-        crm: the conventional recommender that RecLoRA's router reads.
-        options: of `personalize`, for all rows.
-        rows: names of the main table's rows, or patterns of them, in the order in which they are done.
-        analyses: what is varied of RecLoRA.
+        dataset: Dataset folder with ratings, `sample` for the bundled one, or `sample:DOMAIN`.
+        backbone: Id or folder of the language model.
+        seeds: Seeds; every row of the main table is fitted with each, the analyses with the first.
+        samples: Number of training events of the language model; conventional recommenders train on all events.
+        test_events: Number of test events that are predicted; None for all.
+        crm: Conventional recommender that RecLoRA's router reads.
+        options: Options of `personalize` for all rows.
+        rows: Names of the main table's rows, or patterns of names, in the order in which they are fitted.
+        analyses: Names of the analyses, each of which varies one thing of RecLoRA.
     """
 
     dataset: str
@@ -50,30 +50,30 @@ class ClicksRecipe:
     samples: int = PersonalizationConfig.samples
     test_events: int | None = None
     crm: str = "din"
-    options: dict[str, Any] = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict)
     rows: list[str] = field(default_factory=lambda: ["*"])
     analyses: list[str] = field(default_factory=lambda: list(ANALYSES))
 
     @property
-    def told(self) -> dict[str, Any]:
-        """Options of `personalize` that all rows share and that are said."""
+    def shared_options(self) -> JsonObject:
+        """Options of `personalize` that all rows share and that the recipe gives."""
         return {**self.options, "samples": self.samples, "test_events": self.test_events}
 
     @property
     def points(self) -> dict[str, dict[str, ClickRow]]:
-        """Analysis -> point -> its row."""
-        return analysed(self.analyses, self.seeds[0], PersonalizationConfig(**self.told))
+        """Rows by analysis and point."""
+        return analysis_rows(self.analyses, self.seeds[0], PersonalizationConfig(**self.shared_options))
 
     @property
     def every_row(self) -> dict[str, ClickRow]:
-        """Name -> row, of the main table and the analyses, in the order in which they are done."""
+        """Rows of the main table and the analyses by name, in the order in which they are fitted."""
         kinds = dict.fromkeys(kind for pattern in self.rows for kind in MAIN if fnmatch(kind, pattern))
         rows = [main_row(kind, seed) for kind in kinds for seed in self.seeds]
         rows += [row for points in self.points.values() for row in points.values()]
         return {row.name: row for row in rows}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, as a recipe file holds them."""
+    def as_dict(self) -> JsonObject:
+        """Return plain values, as a recipe file holds them."""
         return {TABLE: CLICKS, **asdict(self)}
 
 
@@ -83,27 +83,27 @@ def read_clicks(path: str | Path) -> ClicksRecipe:
     Raises:
         LorarecError: one line that names the file and the key.
     """
-    return read_keys(path, ClicksRecipe, _checked)
+    return read_keys(path, ClicksRecipe, _build)
 
 
-def _checked(given: dict[str, Any]) -> ClicksRecipe:
-    need_given(given, "dataset")
-    need_texts(given, "dataset", "backbone", "crm")
+def _build(given: JsonObject) -> ClicksRecipe:
+    require_keys(given, "dataset")
+    require_texts(given, "dataset", "backbone", "crm")
     make_lists(given, "seeds", "rows", "analyses", empty=("analyses",))
-    need_seeds(given)
-    need_counts(given, "samples", "test_events")
-    need_each("analyses", given, lambda each: each in ANALYSES, f"of {', '.join(ANALYSES)}")
+    require_seeds(given)
+    require_counts(given, "samples", "test_events")
+    require_each(given, "analyses", lambda each: each in ANALYSES, f"of {', '.join(ANALYSES)}")
     for pattern in given.get("rows") or []:
         if not any(fnmatch(kind, str(pattern)) for kind in MAIN):
             raise LorarecError(f"key rows: no row {pattern}: choose from {', '.join(MAIN)}, or patterns of them")
     if given.get("crm") not in (None, *MODELS):
         raise LorarecError(f"key crm: no conventional recommender {given['crm']}: choose one of {', '.join(MODELS)}")
-    given["options"] = options_of(given, "options", "options of `lorarec personalize`")
+    given["options"] = read_options(given, "options", "options of `lorarec personalize`")
     if taken := [key for key in given["options"] if key in _KEYS]:
-        raise LorarecError(f"key options.{taken[0]}: say it in key {'seeds' if taken[0] == 'seed' else taken[0]}")
+        raise LorarecError(f"key options.{taken[0]}: use the key {'seeds' if taken[0] == 'seed' else taken[0]}")
     recipe = ClicksRecipe(**{key: value for key, value in given.items() if value is not None})
     try:
-        build_options(PersonalizationConfig, recipe.told)
+        build_options(PersonalizationConfig, recipe.shared_options)
     except LorarecError as error:
         raise LorarecError(f"key options: {error}") from error
     return recipe

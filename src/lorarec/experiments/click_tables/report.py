@@ -1,19 +1,16 @@
-"""RecLoRA's tables for a person: tables.md, and the main table at a terminal."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Reports of RecLoRA's tables: tables.md, and the main table for a terminal."""
 
 from rich.table import Table
-from rich.text import Text
 
 from lorarec.ctr import MODELS
-from lorarec.evaluation import COLUMNS, LEVEL, plain
-from lorarec.experiments.click_tables.rows import BLENDED, CTR_BERT, OWN, SHARED
+from lorarec.evaluation import CLICK_METRICS, LEVEL, Cell, NumberCell, ReportTable, describe_options, escape_markdown
+from lorarec.experiments.click_tables.rows import BLENDED, CTR_BERT, RECLORA, SHARED
+from lorarec.io import JsonObject
 
 TITLES = {name: model.__name__ for name, model in MODELS.items()} | {CTR_BERT: "CTR-BERT"}
-TITLES |= {"tallrec": "TALLRec", SHARED: "ReLLa", OWN: "RecLoRA"}
-TITLES |= {name + BLENDED: f"{TITLES[name]} + recommender" for name in ("tallrec", SHARED, OWN)}
-#: What an analysis varies.
+TITLES |= {"tallrec": "TALLRec", SHARED: "ReLLa", RECLORA: "RecLoRA"}
+TITLES |= {name + BLENDED: f"{TITLES[name]} + recommender" for name in ("tallrec", SHARED, RECLORA)}
+#: Analysis -> what it varies.
 AXES = {
     "size": "meta-LoRAs",
     "id-history": "events that the recommender reads",
@@ -23,70 +20,76 @@ AXES = {
 }
 
 
-def markdown(tables: Mapping[str, Any], first_seed: int) -> str:
-    """The main table, the differences with their tests, and the analyses."""
+def markdown(tables: JsonObject, first_seed: int) -> str:
+    """Return the report: the main table, the differences with their tests, the analyses and the time.
+
+    Args:
+        tables: What `summarize_rows` returns.
+        first_seed: Seed of the analyses.
+    """
     settings = tables["settings"]
-    chosen = ", ".join(f"{name} {value}" for name, value in settings["options"].items())
-    head, rule = " | ".join(COLUMNS.values()), "|---:" * len(COLUMNS)
     lines = [
         f"# Clicks of {settings['dataset']}: {tables['events']:,} test events",
         "",
-        f"Backbone {settings['backbone']}; recommender that RecLoRA reads: {settings['crm']}. Options: {chosen}.",
+        f"Backbone {settings['backbone']}; recommender that RecLoRA reads: {settings['crm']}. Options: "
+        f"{describe_options(settings['options'])}.",
         "",
     ]
     if tables["failed"]:
+        failed = tables["failed"].items()
         lines += ["**Failed**, and missing below:", ""]
-        lines += [*(f"- {plain(name)}: {plain(why)}" for name, why in tables["failed"].items()), ""]
-    lines += [f"| row | {head} | seeds |", f"|---{rule}|---:|"]
-    for kind, figures in tables["main"].items():
-        cells = " | ".join(map(_cell, figures.values()))
-        lines.append(f"| {TITLES[kind]} | {cells} | {len(figures['auc']['seeds'])} |")
+        lines += [*(f"- {escape_markdown(name)}: {escape_markdown(reason)}" for name, reason in failed), ""]
+    main: list[list[Cell]] = [
+        [TITLES[kind], *(_seeds_cell(row[metric]) for metric in CLICK_METRICS), str(len(row["auc"]["seeds"]))]
+        for kind, row in tables["main"].items()
+    ]
+    lines += ReportTable(["row", *CLICK_METRICS.values(), "seeds"], main).markdown()
     lines += [
         "",
         f"Mean ± standard deviation over seeds. [low, high]: {LEVEL:.0%} bootstrap interval over the test events, from "
         "1,000 resamples; its ends are averaged over the seeds.",
         "",
-        "| AUC of | less that of | seed | difference | p |",
-        "|---|---|---:|---:|---:|",
     ]
-    for each in tables["differences"]:
-        compared = f"| {TITLES[each['row']]} | {TITLES[each['other']]} "
-        lines.append(f"{compared}| {each['seed']} | {each['auc']:+.4f} | {each['p']:.2g} |")
+    differences = [
+        [TITLES[each["row"]], TITLES[each["other"]], each["seed"], f"{each['auc']:+.4f}", f"{each['p']:.2g}"]
+        for each in tables["differences"]
+    ]
+    lines += ReportTable(["AUC of", "minus that of", "seed", "difference", "p"], differences, 2).markdown()
     lines += ["", "p: DeLong's test over the same events."]
     for analysis, points in tables["analyses"].items():
         if points:
             lines += ["", f"## RecLoRA: {AXES[analysis]} (seed {first_seed})", ""]
-            lines += [f"| {AXES[analysis]} | {head} | p against RecLoRA |", f"|---{rule}|---:|"]
-        for point, found in points.items():
-            cells = " | ".join(f"{found[name]:.4f} {_interval(*found['intervals'][name])}" for name in COLUMNS)
-            p = "" if found["p"] is None else f"{found['p']:.2g}"
-            lines.append(f"| {point} | {cells} | {p} |")
-    lines += ["", "## Time", "", "| row | minutes |", "|---|---:|"]
-    own = {name: seconds for name, seconds in tables["seconds"].items() if BLENDED not in name}
-    lines += [f"| {name} | {seconds / 60:.1f} |" for name, seconds in own.items()]
-    lines += ["", "Of training and prediction; without a recommender that another row had trained before."]
+            lines += _analysis_table(analysis, points).markdown()
+    spent = {name: seconds for name, seconds in tables["seconds"].items() if BLENDED not in name}
+    lines += ["", "## Time", ""]
+    lines += ReportTable(["row", "minutes"], [[name, f"{value / 60:.1f}"] for name, value in spent.items()]).markdown()
+    lines += ["", "Time of training and prediction, without a recommender that another row had trained before."]
     return "\n".join(lines) + "\n"
 
 
-def main_table(tables: Mapping[str, Any]) -> Table:
-    """Figures of the main table as means over seeds."""
+def main_table(tables: JsonObject) -> Table:
+    """Return the metrics of the main table as means over seeds, for a terminal."""
+    rows: list[list[Cell]] = []
+    for kind, metrics in tables["main"].items():
+        auc = metrics["auc"]
+        others = [name for name in CLICK_METRICS if name != "auc"]
+        cells = [NumberCell(auc["mean"], 4, (auc["low"], auc["high"]))]
+        rows.append([TITLES[kind], *cells, *(NumberCell(metrics[name]["mean"], 4) for name in others)])
+    table = ReportTable(["row", *CLICK_METRICS.values()], rows)
     title = f"{tables['settings']['dataset']}: {tables['events']:,} test events"
-    caption = f"means over seeds; [{LEVEL:.0%} interval over events]"
-    table = Table(title=Text(title), caption=Text(caption))
-    table.add_column("row")
-    for name in COLUMNS.values():
-        table.add_column(name, justify="right")
-    for kind, figures in tables["main"].items():
-        cells = [f"{figures[name]['mean']:.4f}" for name in COLUMNS]
-        cells[0] += f" {_interval(figures['auc']['low'], figures['auc']['high'])}"
-        table.add_row(Text(TITLES[kind]), *map(Text, cells))
-    return table
+    return table.to_rich(title, f"means over seeds; [{LEVEL:.0%} interval over events]")
 
 
-def _cell(figure: Mapping[str, Any]) -> str:
-    spread = f" ± {figure['deviation']:.4f}" if len(figure["seeds"]) > 1 else ""
-    return f"{figure['mean']:.4f}{spread} {_interval(figure['low'], figure['high'])}"
+def _analysis_table(analysis: str, points: JsonObject) -> ReportTable:
+    rows: list[list[Cell]] = []
+    for point, row in points.items():
+        low_high = row["intervals"]
+        cells = [NumberCell(row[name], 4, (low_high[name][0], low_high[name][1])) for name in CLICK_METRICS]
+        rows.append([point, *cells, "" if row["p"] is None else f"{row['p']:.2g}"])
+    return ReportTable([AXES[analysis], *CLICK_METRICS.values(), "p against RecLoRA"], rows)
 
 
-def _interval(low: float, high: float) -> str:
-    return f"[{low:.4f}, {high:.4f}]"
+def _seeds_cell(metric: JsonObject) -> NumberCell:
+    """Return the cell of a metric over seeds; one seed has no standard deviation."""
+    deviation = metric["deviation"] if len(metric["seeds"]) > 1 else None
+    return NumberCell(metric["mean"], 4, (metric["low"], metric["high"]), deviation)

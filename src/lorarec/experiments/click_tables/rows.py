@@ -1,27 +1,27 @@
-"""The rows of RecLoRA's tables: those of the main table, and the points of the analyses."""
+"""Rows of RecLoRA's tables: those of the main table and those of the analyses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lorarec.ctr import MODELS
+from lorarec.io import JsonObject
 from lorarec.personal import PersonalizationConfig
 
-CTR_BERT, OWN, SHARED = "ctr-bert", "reclora", "rella"
+CTR_BERT, RECLORA, SHARED = "ctr-bert", "reclora", "rella"
 LORA = "lora"
-#: What is put before the seed in the name of a LoRA blended with its recommender; that row comes with the LoRA's.
+#: Suffix, before the seed, of the name of a LoRA blended with its recommender; that row is made with the LoRA's.
 BLENDED = "-blended"
-#: What a LoRA of the main table changes of RecLoRA's options.
-LORAS: dict[str, dict[str, Any]] = {
+#: Options in which each LoRA of the main table differs from RecLoRA.
+LORAS: dict[str, JsonObject] = {
     "tallrec": {"num_meta_loras": 1, "retrieval": "recent"},
     SHARED: {"num_meta_loras": 1},
-    OWN: {},
+    RECLORA: {},
 }
-#: Rows of the main table that are done; blended ones come with theirs.
+#: Rows of the main table that are fitted; blended rows are made with theirs.
 MAIN = (*MODELS, CTR_BERT, *LORAS)
-#: The main table, in its order.
+#: Rows in the order of the main table.
 ORDER = (*MODELS, CTR_BERT, *(name + kind for name in LORAS for kind in ("", BLENDED)))
-#: Analysis -> (the option that it changes, its values).
+#: Option that each analysis varies, and its values.
 _VARIED: dict[str, tuple[str, Sequence[int]]] = {
     "size": ("num_meta_loras", (1, 2, 4, 8, 16)),
     "id-history": ("ctr_max_history", (10, 20, 40, 60)),
@@ -34,48 +34,50 @@ _SMALLEST_SAMPLE = 512
 
 @dataclass(frozen=True)
 class ClickRow:
-    """One model with one seed.
+    """A row: one model with one seed.
 
     Attributes:
-        name: of its files.
-        kind: a conventional recommender, `ctr-bert` or `lora`.
-        changed: options of `personalize` that are not RecLoRA's defaults here.
-        few: the conventional recommender sees the sample only.
+        name: Name of the row and of its files.
+        kind: Kind of the model: a conventional recommender, `ctr-bert` or `lora`.
+        seed: Seed of the fit.
+        changed: Options of `personalize` in which the row differs from RecLoRA.
+        few: Whether the conventional recommender trains on the sample only.
     """
 
     name: str
     kind: str
     seed: int
-    changed: dict[str, Any] = field(default_factory=dict)
+    changed: JsonObject = field(default_factory=dict)
     few: bool = False
 
     @property
     def blended_name(self) -> str:
-        """Of the row that is this LoRA blended with its recommender."""
+        """Name of the row that is this LoRA blended with its recommender."""
         before, dash, seed = self.name.rpartition("-seed")
         return f"{before}{BLENDED}{dash}{seed}" if dash else self.name + BLENDED
 
 
 def main_row(kind: str, seed: int) -> ClickRow:
-    """A row of the main table, one of `MAIN`."""
+    """Return a row of the main table, one of `MAIN`."""
     name = f"{kind}-seed{seed}"
     return ClickRow(name, LORA, seed, LORAS[kind]) if kind in LORAS else ClickRow(name, kind, seed)
 
 
-def analysed(analyses: Sequence[str], seed: int, default: PersonalizationConfig) -> dict[str, dict[str, ClickRow]]:
-    """Analysis -> point -> its row; RecLoRA's own row is a point of each, and one meta-LoRA is ReLLa.
+def analysis_rows(analyses: Sequence[str], seed: int, default: PersonalizationConfig) -> dict[str, dict[str, ClickRow]]:
+    """Return rows by analysis and point; RecLoRA's own row is a point of each, and one meta-LoRA is ReLLa.
 
     Args:
-        analyses: of `ANALYSES`.
-        default: options of RecLoRA's own row.
+        analyses: Names of `ANALYSES`.
+        seed: Seed of all rows.
+        default: Options of RecLoRA's own row.
     """
-    own, shared = main_row(OWN, seed), main_row(SHARED, seed)
+    own, shared = main_row(RECLORA, seed), main_row(SHARED, seed)
     smaller = [_SMALLEST_SAMPLE << step for step in range(20) if _SMALLEST_SAMPLE << step < default.samples]
     varied = _VARIED | {SAMPLES: ("samples", smaller)}
-    found: dict[str, dict[str, ClickRow]] = {}
+    rows: dict[str, dict[str, ClickRow]] = {}
     for analysis in analyses:
         if analysis == LEFT_OUT:
-            found[analysis] = {
+            rows[analysis] = {
                 "nothing": own,
                 "personal LoRA": shared,
                 "retriever": ClickRow("no-retriever", LORA, seed, {"retrieval": "recent", "ctr_retrieval": "recent"}),
@@ -83,10 +85,10 @@ def analysed(analyses: Sequence[str], seed: int, default: PersonalizationConfig)
             }
             continue
         option, values = varied[analysis]
-        usual = getattr(default, option)
-        special = {usual: own} | ({1: shared} if option == "num_meta_loras" and usual != 1 else {})
-        found[analysis] = {
+        default_value = getattr(default, option)
+        special = {default_value: own} | ({1: shared} if option == "num_meta_loras" and default_value != 1 else {})
+        rows[analysis] = {
             str(value): special.get(value, ClickRow(f"{analysis}-{value}", LORA, seed, {option: value}))
-            for value in sorted({*values, usual})
+            for value in sorted({*values, default_value})
         }
-    return found
+    return rows

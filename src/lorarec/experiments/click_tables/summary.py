@@ -1,45 +1,51 @@
-"""What is finished of RecLoRA's tables, as plain values."""
+"""Summary of the finished rows of RecLoRA's tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from lorarec.data import LABEL
-from lorarec.evaluation import COLUMNS
+from lorarec.evaluation import CLICK_METRICS
 from lorarec.experiments.click_tables.recipe import ClicksRecipe
-from lorarec.experiments.click_tables.rows import BLENDED, LORAS, ORDER, OWN
-from lorarec.experiments.click_tables.work import PROBABILITY, ROWS, figures_of, intervals_of, scores
-from lorarec.io import read_json
+from lorarec.experiments.click_tables.row_runner import PROBABILITY, ROWS, intervals_of, metrics_of, predictions_file
+from lorarec.experiments.click_tables.rows import BLENDED, LORAS, ORDER, RECLORA
+from lorarec.io import JsonObject, read_json
 from lorarec.metrics import delong_test
 
 
-def tables_of(
-    recipe: ClicksRecipe, out: Path, settings: Mapping[str, Any], failed: Mapping[str, str]
-) -> dict[str, Any]:
-    """What tables.json holds: all that is in `out`/rows, also of rows that the recipe does not name.
+def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed: Mapping[str, str]) -> JsonObject:
+    """Summarize all rows in the folder `out`/rows, also those that the recipe does not name.
+
+    Args:
+        settings: Settings of the experiment, which are part of the result.
+        failed: Reason of failure by name of the row, which is part of the result.
 
     Returns:
-        `settings`; `events`; `main`: row -> figure -> its `mean`, `deviation` and values by `seeds`, and the ends of
-        its interval over events, averaged over seeds; `differences` of AUC with DeLong's p, seed by seed; `analyses`
-        of the recipe: point -> figures, intervals and p against RecLoRA; `seconds` of each row; `failed` as given.
+        The contents of tables.json. `settings`: as given. `events`: the number of test events. `main`: for each row and
+        metric the `mean` and `deviation` over seeds, the values by `seeds`, and the ends of the interval over events,
+        averaged over seeds. `differences`: differences of AUC for each seed, with DeLong's p. `analyses`: for each
+        point metrics, intervals and p against RecLoRA. `seconds`: time of each row. `failed`: as given.
     """
     found = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
-    told = {name: pl.read_parquet(scores(out, name)) for name in found}
+    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in found}
     for name, row in found.items():  # rows of earlier versions have no intervals
-        labels, own = told[name][LABEL].to_numpy(), told[name][PROBABILITY].to_numpy()
-        row["intervals"] = row.get("intervals") or intervals_of(figures_of(own, labels))
+        labels, own = predictions[name][LABEL].to_numpy(), predictions[name][PROBABILITY].to_numpy()
+        row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))
     main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
-    pairs = [(OWN + how, name + how) for how in ("", BLENDED) for name in LORAS if name != OWN]
-    pairs += [(OWN, recipe.crm), *((name + BLENDED, recipe.crm) for name in LORAS)]
-    differences = [each for one, other in pairs for each in _differences(told, main, one, other)]
-    reference = f"{OWN}-seed{recipe.seeds[0]}"
+    pairs = [(RECLORA + how, name + how) for how in ("", BLENDED) for name in LORAS if name != RECLORA]
+    pairs += [(RECLORA, recipe.crm), *((name + BLENDED, recipe.crm) for name in LORAS)]
+    differences = [each for one, other in pairs for each in _differences(predictions, main, one, other)]
+    reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
             point: found[row.name]["figures"]
-            | {"row": row.name, "intervals": found[row.name]["intervals"], "p": _p(told, row.name, reference)}
+            | {
+                "row": row.name,
+                "intervals": found[row.name]["intervals"],
+                "p": _p_value(predictions, row.name, reference),
+            }
             for point, row in points.items()
             if row.name in found
         }
@@ -47,7 +53,7 @@ def tables_of(
     }
     return {
         "settings": settings,
-        "events": max(map(len, told.values()), default=0),
+        "events": max(map(len, predictions.values()), default=0),
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
         "differences": differences,
         "analyses": analyses,
@@ -56,19 +62,20 @@ def tables_of(
     }
 
 
-def _by_seed(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Seed -> the row of a kind with it."""
+def _by_seed(found: JsonObject, kind: str) -> JsonObject:
+    """Return the rows of a kind by seed."""
     parts = {name: name.rpartition("-seed") for name in found}
     return {seed: found[name] for name, (before, _, seed) in parts.items() if before == kind}
 
 
-def _over_seeds(rows: Mapping[str, Any]) -> dict[str, Any]:
+def _over_seeds(rows: JsonObject) -> JsonObject:
+    """Return mean, deviation, interval and single values of each metric."""
     table = {}
-    for figure in COLUMNS:
-        values = {seed: row["figures"][figure] for seed, row in rows.items()}
-        low, high = np.mean([row["intervals"][figure] for row in rows.values()], axis=0)
+    for metric in CLICK_METRICS:
+        values = {seed: row["figures"][metric] for seed, row in rows.items()}
+        low, high = np.mean([row["intervals"][metric] for row in rows.values()], axis=0)
         spread = [*values.values()]
-        table[figure] = {
+        table[metric] = {
             "mean": float(np.mean(spread)),
             "deviation": float(np.std(spread)),
             "low": float(low),
@@ -78,10 +85,8 @@ def _over_seeds(rows: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _differences(
-    told: Mapping[str, pl.DataFrame], main: Mapping[str, Any], own: str, other: str
-) -> list[dict[str, Any]]:
-    """For each seed that both kinds have: AUC of one less that of the other, and DeLong's p."""
+def _differences(predictions: Mapping[str, pl.DataFrame], main: JsonObject, own: str, other: str) -> list[JsonObject]:
+    """Return the difference of AUC and DeLong's p for each seed that both kinds of rows have."""
     one, two = main.get(own, {}), main.get(other, {})
     return [
         {
@@ -89,16 +94,16 @@ def _differences(
             "other": other,
             "seed": seed,
             "auc": one[seed]["figures"]["auc"] - two[seed]["figures"]["auc"],
-            "p": _p(told, f"{own}-seed{seed}", f"{other}-seed{seed}"),
+            "p": _p_value(predictions, f"{own}-seed{seed}", f"{other}-seed{seed}"),
         }
         for seed in one
         if seed in two
     ]
 
 
-def _p(told: Mapping[str, pl.DataFrame], name: str, other: str) -> float | None:
-    """DeLong's p that two rows have one AUC; None of a row and itself, or while one is missing."""
-    if name == other or other not in told:
+def _p_value(predictions: Mapping[str, pl.DataFrame], name: str, other: str) -> float | None:
+    """Return p of DeLong's test that two rows have the same AUC; None for one row alone, or if one is missing."""
+    if name == other or other not in predictions:
         return None
-    one, two = (told[each][PROBABILITY].to_numpy() for each in (name, other))
-    return delong_test(one, two, told[name][LABEL].to_numpy())
+    one, two = (predictions[each][PROBABILITY].to_numpy() for each in (name, other))
+    return delong_test(one, two, predictions[name][LABEL].to_numpy())

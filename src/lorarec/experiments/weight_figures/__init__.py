@@ -1,4 +1,4 @@
-"""Where entropy puts the weight, and how many unlabelled prompts it takes (MoLoRec, Figures 4 and 5), from a recipe."""
+"""MoLoRec's Figures 4 and 5: which weights entropy chooses, and how many unlabelled prompts it needs."""
 
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe, read_weights
 from lorarec.experiments.weight_figures.run import run_weights

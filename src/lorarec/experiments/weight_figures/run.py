@@ -1,25 +1,23 @@
-"""Figures 4 and 5 of MoLoRec from their recipe; parts that are done already are kept."""
+"""MoLoRec's Figures 4 and 5, from recipe to pictures; parts that are done are not done again."""
 
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from lorarec.backbone import Backbone
 from lorarec.data import Split
-from lorarec.evaluation import adapter_scorers
+from lorarec.evaluation import NumberCell, ReportTable, adapter_scorers
 from lorarec.experiments.experiment_data import ExperimentData
+from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
 from lorarec.experiments.language_models import AdapterConfig, adapter_pair
-from lorarec.experiments.run_dir import init_run_dir
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
-from lorarec.io import read_json, write_json
+from lorarec.io import JsonObject, read_json, write_json
 from lorarec.lora import (
     COMBINE_RULES,
     MIXING_SCOPES,
@@ -43,41 +41,42 @@ RECORD, VARIANTS = "analysis.json", "variants.json"
 
 def run_weights(
     recipe: WeightsRecipe, out: str | Path, *, console: Console | None = None, progress: bool = False
-) -> dict[str, Any]:
-    """Find out where entropy puts the weight between a general and a specific adapter.
+) -> JsonObject:
+    """Choose weights between a general and a specific adapter by entropy, and measure the mixtures.
 
-    `out` gets `settings/`, the weights found on 100 unlabelled prompts of each setting (Figure 4); a folder for each
+    `out` gets `settings/`, the weights chosen on 100 unlabelled prompts of each setting (Figure 4); a folder for each
     setting, NDCG of test users after mixing on ever more prompts of other test users (Figure 5); `variants.json`, NDCG
-    of both adapters and of every scope and combination; and in `artefacts/` adapters that were trained here. Run again,
-    it does only what is missing.
+    of both adapters and of every scope and combination; and in `artefacts/` adapters that were trained here. A second
+    run does only what is missing.
 
     Args:
-        console: is told of each part that is done.
-        progress: bars of the training.
+        out: Folder of the experiment.
+        console: Console that gets a line about each part that is done.
+        progress: Show the progress of the training.
 
     Returns:
-        `settings`, `prompts` by setting, and `variants`, as the JSON files hold them.
+        `settings`, `prompts` by setting, and `variants`, as in the JSON files.
 
     Raises:
-        LorarecError: unusable data or adapters, or `out` belongs to another experiment.
+        LorarecError: the data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    ground, backbone, seed = ExperimentData.load(recipe.ground), Backbone.load(recipe.backbone), recipe.seeds[0]
-    known = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
+    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.load(recipe.backbone), recipe.seeds[0]
+    fingerprints = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
-    identity = ground.identity(recipe.ground) | {"users": recipe.users, "adapters": known, **rest}
-    init_run_dir(out, identity, recipe.as_dict(), RECORD)
-    learnt = replace(ground.split, test={})
-    material = TrainingData(ground.dataset, learnt, ground.general, backbone, out / SHARED, seed, progress)
-    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(material, AdapterConfig(**recipe.options))
-    analysis = _Analysis(recipe, ground, backbone, pair, MixingPrompts(backbone, pair))
+    identity = data.identity(recipe.data) | {"users": recipe.users, "adapters": fingerprints, **rest}
+    open_experiment_dir(out, identity, recipe.as_dict(), RECORD)
+    without_test = replace(data.split, test={})
+    training_data = TrainingData(data.dataset, without_test, data.general, backbone, out / SHARED, seed, progress)
+    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(training_data, AdapterConfig(**recipe.options))
+    analysis = _Analysis(recipe, data, backbone, pair, MixingPrompts(backbone, pair))
     if not (out / "settings").exists():
-        prompts = {name: analysis.unlabelled(ground.split, name, PROMPTS) for name in ground.cases}
-        where_weight_goes(backbone, pair, prompts, analysis.cases.builder, out / "settings")
+        prompts = {name: analysis.unlabelled(data.split, name, PROMPTS) for name in data.cases}
+        where_weight_goes(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
         console.print("weights by setting: done", markup=False)
     variants = read_json(out / VARIANTS) if (out / VARIANTS).exists() else {}
-    for name in ground.cases:
-        halves = _halves(ground.split, name, recipe.users, seed)
+    for name in data.cases:
+        halves = _split_test_cases(data.split, name, recipe.users, seed)
         if name not in variants:
             variants[name] = analysis.variants(halves, name)
             write_json(out / VARIANTS, variants)
@@ -87,69 +86,68 @@ def run_weights(
             console.print(f"{name}, number of prompts: done", markup=False)
     return {
         "settings": read_json(out / "settings" / "weights_by_setting.json"),
-        "prompts": {name: read_json(out / name / "effect_of_prompts.json") for name in ground.cases},
+        "prompts": {name: read_json(out / name / "effect_of_prompts.json") for name in data.cases},
         "variants": variants,
     }
 
 
 @dataclass(frozen=True)
 class _Analysis:
-    """What all parts share."""
+    """Parts of the analysis, which share their data and adapters."""
 
     recipe: WeightsRecipe
-    ground: ExperimentData
+    data: ExperimentData
     backbone: Backbone
     pair: list[Path]
-    cases: MixingPrompts
+    prompts: MixingPrompts
 
     def unlabelled(self, split: Split, setting: str, count: int) -> list[Example]:
-        return self.cases.unlabelled(self.ground.dataset, split, setting, count, self.recipe.seeds[0])
+        """Return unlabelled prompts of a setting."""
+        return self.prompts.unlabelled(self.data.dataset, split, setting, count, self.recipe.seeds[0])
 
     def effect(self, halves: Split, setting: str, out: Path) -> None:
-        """Mix on ever more prompts of one half, and measure on the other."""
+        """Mix on ever more prompts of one half of the test cases, and compute metrics on the other half."""
         recipe, prompts = self.recipe, self.unlabelled(halves, setting, max(self.recipe.prompts))
-        labelled = self.cases.validation(self.ground.dataset, halves, recipe.users, recipe.seeds[0])
-        builder, counts = self.cases.builder, sorted(recipe.prompts)
+        labelled = self.prompts.validation(self.data.dataset, halves, recipe.users, recipe.seeds[0])
+        builder, counts = self.prompts.builder, sorted(recipe.prompts)
         effect_of_prompts(self.backbone, self.pair, prompts, labelled, builder, out, counts=counts, seeds=recipe.seeds)
 
-    def variants(self, halves: Split, setting: str) -> list[dict[str, Any]]:
-        """NDCG of both adapters and of every scope and combination, mixed on the same prompts."""
-        examples = MixingExamples(self.cases.builder, self.unlabelled(halves, setting, PROMPTS))
+    def variants(self, halves: Split, setting: str) -> list[JsonObject]:
+        """Return NDCG of both adapters and of every scope and combination, mixed on the same prompts."""
+        examples = MixingExamples(self.prompts.builder, self.unlabelled(halves, setting, PROMPTS))
         names = ("general", "specific")
-        rows = [{"row": name, **self._measured(halves, each)} for name, each in zip(names, self.pair, strict=True)]
+        rows = [{"row": name, **self._ndcg(halves, each)} for name, each in zip(names, self.pair, strict=True)]
         for scope in MIXING_SCOPES:
             for combine in COMBINE_RULES:
                 with tempfile.TemporaryDirectory() as folder:
                     out = Path(folder) / "mixed"
                     mixed = mix(self.backbone, self.pair, out, scope=scope, combine=combine, examples=examples)
-                    found = mixed.weights.values() if isinstance(mixed.weights, dict) else [mixed.weights]
-                    mean = np.mean(list(found), axis=0).round(4).tolist()
-                    figures = self._measured(halves, mixed)
-                rows.append({"row": f"{scope}, {combine}", "mean weights": mean, **figures})
+                    weights = mixed.weights.values() if isinstance(mixed.weights, dict) else [mixed.weights]
+                    mean = np.mean(list(weights), axis=0).round(4).tolist()
+                    metrics = self._ndcg(halves, mixed)
+                rows.append({"row": f"{scope}, {combine}", "mean weights": mean, **metrics})
         return rows
 
-    def _measured(self, halves: Split, adapter: AdapterLike) -> dict[str, float]:
-        """NDCG of an adapter on the labelled cases."""
-        scorer = adapter_scorers(self.backbone, self.ground.dataset, halves, {"row": adapter})["row"]
+    def _ndcg(self, halves: Split, adapter: AdapterLike) -> dict[str, float]:
+        """Return NDCG of an adapter on the labelled cases."""
+        scorer = adapter_scorers(self.backbone, self.data.dataset, halves, {"row": adapter})["row"]
         ranks = target_ranks(scorer.score(halves.valid), np.array(true_places(halves.valid)))
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
 
 
-def variants_table(setting: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """Figures of both adapters and of their mixtures in a setting, for a terminal."""
-    table = Table(title=Text(f"{setting}: mixed on {PROMPTS} unlabelled prompts or fewer"))
-    table.add_column("row")
-    figures = [f"ndcg@{k}" for k in CUTOFFS]
-    for name in ("mean weights", *map(str.upper, figures)):
-        table.add_column(name, justify="right")
+def variants_table(setting: str, rows: Sequence[JsonObject]) -> Table:
+    """Return the metrics of both adapters and of their mixtures in a setting, for a terminal."""
+    metrics = [f"ndcg@{k}" for k in CUTOFFS]
+    cells = []
     for row in rows:
         weights = " / ".join(f"{weight:.2f}" for weight in row.get("mean weights", []))
-        table.add_row(Text(row["row"]), weights, *(f"{row[figure]:.3f}" for figure in figures))
-    return table
+        cells.append([row["row"], weights, *(NumberCell(row[metric]) for metric in metrics)])
+    table = ReportTable(["row", "mean weights", *map(str.upper, metrics)], cells)
+    return table.to_rich(f"{setting}: mixed on {PROMPTS} unlabelled prompts or fewer")
 
 
-def _halves(split: Split, setting: str, users: int, seed: int) -> Split:
-    """Half of the test cases of a setting to draw prompts from, `users` others as the labelled ones to measure on."""
+def _split_test_cases(split: Split, setting: str, users: int, seed: int) -> Split:
+    """Return a split with half of a setting's test cases to draw prompts from, and `users` others as labelled cases."""
     cases = split.test[setting].sample(fraction=1, shuffle=True, seed=seed)
     half = len(cases) // 2
     return replace(split, test={setting: cases[:half]}, valid=cases[half : half + users])

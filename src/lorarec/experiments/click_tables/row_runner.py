@@ -1,10 +1,9 @@
-"""One row of RecLoRA's tables: trained, predicted, and written with its figures."""
+"""Fitting of one row of RecLoRA's tables, its predictions and its metrics."""
 
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,44 +15,47 @@ from lorarec.evaluation import MetricResult, evaluate_clicks
 from lorarec.experiments.click_tables.recipe import ClicksRecipe
 from lorarec.experiments.click_tables.rows import CTR_BERT, ClickRow
 from lorarec.experiments.experiment_data import load_named_dataset
-from lorarec.experiments.subprocess_run import run_in_subprocess
-from lorarec.io import locked, new_file, write_json
+from lorarec.experiments.workers import run_in_subprocess
+from lorarec.io import JsonObject, locked, new_file, write_json
 from lorarec.metrics import auc
 from lorarec.personal import RECLORA, PersonalizationConfig, personalize
 
 ROWS, PROBABILITY = "rows", "probability"
 _LOCKS = "locks"
-#: Recommenders that weigh a history by the target, whatever is left out of it; the others read its latest part.
+#: Recommenders that weight the events of a history by the target; the others read its latest part.
 _SEARCHING = ("din", "sim")
 
 
-def record(out: Path, row: str) -> Path:
-    """The file that is there when a row is done."""
+def record_file(out: Path, row: str) -> Path:
+    """Return the path of a row's record, which is written last."""
     return out / ROWS / f"{row}.json"
 
 
-def scores(out: Path, row: str) -> Path:
-    """The file of a row's probabilities: event, label, probability."""
+def predictions_file(out: Path, row: str) -> Path:
+    """Return the path of a row's predictions: event, label, probability."""
     return out / ROWS / f"{row}.parquet"
 
 
-def do_row(recipe: ClicksRecipe, out: Path, row: ClickRow, threads: int, progress: bool) -> None:
-    """Do a row in a process of its own, unless another process is at it or has done it.
+def run_row_in_process(recipe: ClicksRecipe, out: Path, row: ClickRow, threads: int, progress: bool) -> None:
+    """Run a row in a process of its own, unless another process runs it or has finished it.
 
     Raises:
-        LorarecError: whatever went wrong, in one line.
+        LorarecError: the row failed.
     """
-    with run_in_subprocess(threads), locked(out / _LOCKS / row.name, wait=False) as mine:
-        if mine and not record(out, row.name).exists():
-            Work(recipe, load_named_dataset(recipe.dataset), out, progress).finish(row)
+    with run_in_subprocess(threads), locked(out / _LOCKS / row.name, wait=False) as acquired:
+        if acquired and not record_file(out, row.name).exists():
+            RowRunner(recipe, load_named_dataset(recipe.dataset), out, progress).run(row)
 
 
 @dataclass(frozen=True)
-class Work:
-    """Everything that rows share.
+class RowRunner:
+    """Fits rows of the tables, which share their data.
 
     Attributes:
-        out: the folder of the experiment: finished rows in `rows/`, what they are made with in `crm/` and `runs/`.
+        recipe: Recipe of the experiment.
+        dataset: Dataset that the recipe names.
+        out: Folder of the experiment: finished rows in `rows/`, recommenders in `crm/`, unfinished runs in `runs/`.
+        progress: Whether progress is shown.
     """
 
     recipe: ClicksRecipe
@@ -67,7 +69,7 @@ class Work:
 
     @cached_property
     def log(self) -> ClickLog:
-        chosen = PersonalizationConfig(**self.recipe.told)
+        chosen = PersonalizationConfig(**self.recipe.shared_options)
         return click_log(self.dataset, positive_from=chosen.positive_from, stars=chosen.stars)
 
     @cached_property
@@ -75,8 +77,8 @@ class Work:
         count = self.recipe.test_events
         return self.log.rows(TEST) if count is None else self.log.few_shot(count, part=TEST)
 
-    def finish(self, row: ClickRow) -> None:
-        """Do a row and write its files, the row's own JSON last; a row that was stopped goes on."""
+    def run(self, row: ClickRow) -> None:
+        """Fit a row and write its files, the record last; a row that was stopped is resumed."""
         start = time.perf_counter()
         predicted = {name: each.astype(np.float64) for name, each in self._predicted(row).items()}
         seconds = round(time.perf_counter() - start, 1)
@@ -86,8 +88,8 @@ class Work:
         self._write(row, predicted[PROBABILITY], recommender, seconds)
 
     def _predicted(self, row: ClickRow) -> dict[str, np.ndarray]:
-        """Probabilities of the test events: the row's own, and of a LoRA those of its recommender and of both."""
-        options = PersonalizationConfig(**self.recipe.told | row.changed | {"seed": row.seed})
+        """Return probabilities of the test events: the row's, and for a LoRA those of its recommender and of both."""
+        options = PersonalizationConfig(**self.recipe.shared_options | row.changed | {"seed": row.seed})
         if row.kind == CTR_BERT:
             towers = fit_two_towers(self.backbone, self.log, CTRConfig(seed=row.seed), self.progress)
             return {PROBABILITY: towers.score(self.test)}
@@ -107,10 +109,14 @@ class Work:
         )
         crm = self.recipe.crm.upper()
         names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}
-        return {told: result.rows[name] for told, name in names.items()}
+        return {name: result.rows[row_name] for name, row_name in names.items()}
 
     def _recommender(self, name: str, options: PersonalizationConfig, few: bool = False) -> Path:
-        """The folder of a conventional recommender, trained if it is not there, on all events or on a `few`."""
+        """Return the folder of a conventional recommender, which is trained if it does not exist.
+
+        Args:
+            few: Train on the sample of events in place of all events.
+        """
         label = f"{name}-{options.ctr_max_history}-{options.ctr_retrieval}-seed{options.seed}"
         label += f"-few{options.samples}" if few else ""
         folder = self.out / "crm" / label
@@ -124,25 +130,25 @@ class Work:
                 fit(name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress).save(folder)
         return folder
 
-    def _write(self, row: ClickRow, found: np.ndarray, recommender: np.ndarray | None, seconds: float) -> None:
-        """A row's probabilities and figures."""
+    def _write(self, row: ClickRow, predicted: np.ndarray, recommender: np.ndarray | None, seconds: float) -> None:
+        """Write a row's probabilities and metrics."""
         labels = self.log.label[self.test]
-        with new_file(scores(self.out, row.name)) as temporary:
-            pl.DataFrame({"event": self.test, LABEL: labels, PROBABILITY: found}).write_parquet(temporary)
-        measured = figures_of(found, labels)
-        figures = {name: figure.mean for name, figure in measured.items()}
+        with new_file(predictions_file(self.out, row.name)) as temporary:
+            pl.DataFrame({"event": self.test, LABEL: labels, PROBABILITY: predicted}).write_parquet(temporary)
+        results = metrics_of(predicted, labels)
+        means = {name: result.mean for name, result in results.items()}
         if recommender is not None:
-            figures["recommender_auc"] = auc(recommender, labels)
-        about: dict[str, Any] = {"row": row.name, "kind": row.kind, "seed": row.seed, "changed": row.changed}
-        about |= {"few": row.few, "figures": figures, "intervals": intervals_of(measured), "seconds": seconds}
-        write_json(record(self.out, row.name), about)
+            means["recommender_auc"] = auc(recommender, labels)
+        record: JsonObject = {"row": row.name, "kind": row.kind, "seed": row.seed, "changed": row.changed}
+        record |= {"few": row.few, "figures": means, "intervals": intervals_of(results), "seconds": seconds}
+        write_json(record_file(self.out, row.name), record)
 
 
-def figures_of(found: np.ndarray, labels: np.ndarray) -> dict[str, MetricResult]:
-    """Figures of (events,) probabilities with intervals over the events."""
-    return evaluate_clicks(labels, {PROBABILITY: found}, PROBABILITY).rows[PROBABILITY]
+def metrics_of(predicted: np.ndarray, labels: np.ndarray) -> dict[str, MetricResult]:
+    """Return the metrics of (events,) probabilities with intervals over the events."""
+    return evaluate_clicks(labels, {PROBABILITY: predicted}, PROBABILITY).rows[PROBABILITY]
 
 
-def intervals_of(figures: dict[str, MetricResult]) -> dict[str, list[float]]:
-    """Figure -> ends of its interval."""
-    return {name: [figure.low, figure.high] for name, figure in figures.items()}
+def intervals_of(metrics: dict[str, MetricResult]) -> dict[str, list[float]]:
+    """Return the ends of the interval of each metric."""
+    return {name: [metric.low, metric.high] for name, metric in metrics.items()}

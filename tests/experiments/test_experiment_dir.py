@@ -1,4 +1,4 @@
-"""Whose an experiment's folder is."""
+"""The folder of an experiment and its owner."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lorarec.experiments.run_dir import init_run_dir
+from lorarec.experiments.experiment_dir import open_experiment_dir
 
 
-def _claim(out: Path) -> None:
-    init_run_dir(out, {"dataset": "shop"}, {"rows": {}})
+def _open(out: Path) -> None:
+    open_experiment_dir(out, {"dataset": "shop"}, {"rows": {}})
 
 
 def _killed_before_write(out: Path, number: int) -> bool:
-    """Whether a process that claims the folder was killed before its write or rename of this number."""
+    """Whether a process that opens the folder was killed before its write or rename of this number."""
     child = os.fork()
     if not child:
         left = number
@@ -30,7 +30,7 @@ def _killed_before_write(out: Path, number: int) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        _claim(out)
+        _open(out)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
@@ -39,7 +39,7 @@ def _killed_before_write(out: Path, number: int) -> bool:
 def test_a_folder_whose_first_run_was_killed_is_still_its_own(tmp_path: Path) -> None:
     number = 1
     while _killed_before_write(tmp_path / f"killed-{number}", number):
-        _claim(tmp_path / f"killed-{number}")
+        _open(tmp_path / f"killed-{number}")
         assert sorted(os.listdir(tmp_path / f"killed-{number}")) == ["experiment.json", "recipe.yaml"]
         number += 1
     assert number > 5
