@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, Overwrite, Resume, load_backbone, require_adapters
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, read_json, refuse_existing
+from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.training import TrainingConfig, read_recipe
 
 #: Keys of a recipe beside the fields of `TrainingConfig`.
@@ -74,7 +74,7 @@ def train(
     """
     if out is None or not datasets:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     require_adapters([start_from])
     pairs = _load(datasets, few_shot, config.seed)
     from lorarec.training import train as train_adapter
@@ -85,11 +85,11 @@ def train(
         load_backbone(backbone),
         pairs,
         out,
+        config,
         start_from=start_from,
         resume=resume,
         overwrite=overwrite,
         progress=True,
-        **asdict(config),
     )
     if os.environ.get("RANK", "0") == "0":
         _show(out, as_json)

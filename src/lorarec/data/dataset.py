@@ -15,7 +15,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.hashing import content_hash
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.errors import LorarecError
-from lorarec.io import DATASET, new_folder, read_json, write_json
+from lorarec.io import FolderKind, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,7 +234,7 @@ class Dataset:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite, DATASET) as folder:
+        with new_folder(out, overwrite, FolderKind.DATASET) as folder:
             self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
             self.items.write_parquet(folder / "items.parquet", compression="zstd")
             if self.users is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from lorarec.backbone import Backbone
 from lorarec.data import WARM, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
 from lorarec.lora.entropy_search import choose_by_entropy
@@ -105,7 +105,7 @@ def mix(
 
     Example:
         >>> from lorarec import Backbone, Dataset, mix
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
         >>> by_hand = mix(backbone, pair, "adapters/by-hand", method="fixed", weights=[0.3, 0.7])
         >>> by_hand.weights
@@ -115,7 +115,7 @@ def mix(
         1.0
     """
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     _check_arguments(method, scope, adapters, weights, dataset, examples)
     read = [read_adapter(adapter, backbone) for adapter in adapters]
     for adapter in read:
@@ -152,7 +152,7 @@ def mix(
         "mix": settings | drawn_from,
         "versions": versions(),
     }
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         save_adapter(merged, folder, backbone.id, meta)
         write_template(folder, shared_prompt_settings(read).get("template"))
         searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
