@@ -52,7 +52,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
     Index.build(Dataset.from_frames("few", few, items.head(10)).save(folder / "few")).save(folder / "index-of-few")
     (folder / "seen.txt").write_text("i0\ni7\ni14\ni21\n")
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     _adapter(backbone, folder / "one", 2)
     _adapter(backbone, folder / "two", 2)
     _adapter(backbone, folder / "wide", 4)

@@ -199,7 +199,7 @@ def check(found: Any, expected: Any, tolerance: float = 1e-5, place: str = "") -
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return Backbone.load()
+    return Backbone.from_pretrained()
 
 
 @pytest.fixture(scope="module")

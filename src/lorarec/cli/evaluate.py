@@ -65,7 +65,9 @@ def evaluate(
     from lorarec.evaluation import evaluate as evaluate_rows
 
     with open_engine(engine, backbone, list(named.values())) as (model, vllm):
-        rows = adapter_scorers(model, data, split, named, readout, True, generation, vllm)
+        rows = adapter_scorers(
+            model, data, split, named, readout=readout, generation=generation, engine=vllm, progress=True
+        )
         for row in rows.values():
             warning = row.adapter and split_warning(row.adapter, data, split)
             if warning:

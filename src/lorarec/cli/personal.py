@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,13 +78,13 @@ def train(
         load_backbone(backbone),
         data,
         out,
-        crm=ctr_model,
+        config,
+        ctr_model=ctr_model,
         shared=shared or (),
         resume=resume,
         overwrite=overwrite,
         progress=True,
         report=lambda made: reports.append(report_clicks(made)),
-        **asdict(config),
     )
     (evaluation,) = reports
     if as_json:
@@ -157,11 +157,11 @@ def choose(
         data,
         split,
         out,
-        crm=ctr_model,
+        config,
+        ctr_model=ctr_model,
         overwrite=overwrite,
         progress=True,
         report=report,
-        **asdict(config),
     )
     ((evaluation, preference),) = reports
     if as_json:

@@ -105,7 +105,7 @@ def mix(
 
     Example:
         >>> from lorarec import Backbone, Dataset, mix
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
         >>> by_hand = mix(backbone, pair, "adapters/by-hand", method="fixed", weights=[0.3, 0.7])
         >>> by_hand.weights
