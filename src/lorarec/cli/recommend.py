@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,16 +123,12 @@ def recommend(
             dataset.resolve(),
             adapter and adapter.resolve(),
             index and index.resolve(),
-            str(Path(backbone.id).resolve()) if backbone.id != EMBEDDED and Path(backbone.id).is_dir() else backbone.id,
-            backbone.dtype,
-            backbone.device,
-            backbone.quantization,
-            backbone.trust_remote_code,
+            _with_absolute_path(backbone),
             top,
             pool,
         )
         with _executor(job, data, executor, workers or 1, address) as running:
-            names = {"dataset": data.name, "backbone": job.backbone, "adapter": adapter and str(adapter)}
+            names = {"dataset": data.name, "backbone": job.backbone.id, "adapter": None if adapter is None else str(adapter)}
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return
@@ -153,6 +149,13 @@ def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_w
     for name, given in only_without.items():
         if given and out is not None:
             raise LorarecError(f"--{name} cannot be used with --out: leave out one of them")
+
+
+def _with_absolute_path(backbone: BackboneConfig) -> BackboneConfig:
+    """Return the same backbone with an absolute path, if it is a folder, so that workers find it."""
+    if backbone.id == EMBEDDED or not Path(backbone.id).is_dir():
+        return backbone
+    return replace(backbone, id=str(Path(backbone.id).resolve()))
 
 
 @contextmanager
