@@ -15,7 +15,7 @@ def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset,
     cases = split.test["warm"].head(2)
     row = GenerationScorer(tiny_backbone, dataset.titles, count=3, constrained=True)
     with Ranker(tiny_backbone, readout="likelihood") as ranker:
-        for place, example in zip(row(cases), ranker.examples(cases, dataset.titles), strict=True):
+        for place, example in zip(row.score(cases), ranker.examples(cases, dataset.titles), strict=True):
             listed = generate_titles(tiny_backbone, ranker.builder, example, 3, constrained=True)
             assert [place[index] for index in listed if index is not None] == [1, 2, 3]
             assert np.isinf(place).sum() == len(example.branches) - 3
@@ -38,9 +38,9 @@ def test_lost_places_count(dataset: Dataset, split: Split) -> None:
     class Second:
         """Names the right item behind a lost place."""
 
-        gives_places = True
+        returns_ranks = True
 
-        def __call__(self, cases):
+        def score(self, cases):
             targets = split.test["warm"]["target"]
             pairs = zip(cases["candidates"].to_list(), targets, strict=True)
             return [np.where(np.array(items) == target, 2.0, np.inf) for items, target in pairs]

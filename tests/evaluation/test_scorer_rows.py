@@ -28,8 +28,8 @@ def test_rows_share_a_backbone_and_leave_it_as_it_was(
     rows = adapter_scorers(tiny_backbone, dataset, split, folders)
     assert list(rows) == ["zero-shot", "one", "three"]
     cases = split.test["warm"].head(4)
-    first = {name: np.stack(row(cases)) for name, row in rows.items()}
-    again = {name: np.stack(rows[name](cases)) for name in reversed(rows)}
+    first = {name: np.stack(row.score(cases)) for name, row in rows.items()}
+    again = {name: np.stack(rows[name].score(cases)) for name in reversed(rows)}
     for name in rows:
         np.testing.assert_array_equal(first[name], again[name])
     with Ranker(tiny_backbone, folders["one"]) as ranker:
@@ -54,23 +54,23 @@ def test_zero_shot_is_prompted_as_the_first_adapter(
     folder = make_adapter("listed", {"readout": "likelihood", "options": {"max_history": 1}})
     rows = adapter_scorers(tiny_backbone, dataset, split, {"listed": folder})
     cases = split.test["warm"].head(2)
-    found = rows["zero-shot"](cases)
+    found = rows["zero-shot"].score(cases)
     with Ranker(tiny_backbone, readout="likelihood", max_history=1) as ranker:
         np.testing.assert_array_equal(found, ranker.score_cases(cases, dataset.titles))
     forced = adapter_scorers(tiny_backbone, dataset, split, {"listed": folder}, readout="verdict")
     for row in forced.values():
-        row(cases)
+        row.score(cases)
         assert "readout verdict" in row.about
 
 
 def test_dropped_history_is_counted(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
     row = AdapterScorer(tiny_backbone, dataset.titles, max_tokens=80)
     cases = split.test["warm"].head(3)
-    row(cases)
+    row.score(cases)
     dropped = row.dropped
     assert dropped > 0
     assert f"; {dropped} history items dropped, oldest first" in row.about
-    row(cases)
+    row.score(cases)
     assert row.dropped == 2 * dropped
     assert f"; {dropped} history items" in row.about
 
@@ -113,7 +113,7 @@ def test_rows_of_adapters_that_read_evidence(
     folders = {"deaf": make_adapter("one"), "told": make_adapter("two", {"options": {"evidence": True}})}
     cases = split.test["warm"].head(4)
     rows = adapter_scorers(tiny_backbone, dataset, split, folders)
-    found = {name: np.stack(row(cases)) for name, row in rows.items()}
+    found = {name: np.stack(row.score(cases)) for name, row in rows.items()}
     with Ranker(tiny_backbone, folders["told"]) as ranker:
         with pytest.raises(LorarecError, match="reads evidence of other users: give it"):
             ranker.score_cases(cases, dataset.titles)
@@ -126,6 +126,6 @@ def test_rows_of_adapters_that_read_evidence(
         assert not np.allclose(found["told"], np.stack(ranker.score_titles(histories, candidates)))
     alone = adapter_scorers(tiny_backbone, dataset, split, {"deaf": folders["deaf"]})
     for name in ("zero-shot", "deaf"):
-        np.testing.assert_array_equal(found[name], np.stack(alone[name](cases)))
+        np.testing.assert_array_equal(found[name], np.stack(alone[name].score(cases)))
     assert "told how often others" in rows["told"].about
     assert "told how often others" not in rows["deaf"].about

@@ -27,7 +27,7 @@ def config(
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
-    Index.build(dataset, NextItemConfig(epochs=1, width=8)).save(home / "index")
+    Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
     adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
     return PopulationConfig(

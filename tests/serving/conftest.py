@@ -59,7 +59,7 @@ def stir() -> Callable[[Path, int], None]:
 
 @pytest.fixture(scope="session")
 def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
-    """Write what `personalize choose` writes, over adapters that lie beside it; it tells users apart."""
+    """Write what `personal choose` writes, over adapters that lie beside it; it tells users apart."""
 
     def write(
         backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any

@@ -49,7 +49,7 @@ def evaluate(
 ) -> None:
     """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
 
-    The split that is stored with the dataset decides who is tested on what; the default split is drawn without one.
+    Users and candidates are those of the split stored with the dataset; without one, the default split is drawn.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty

@@ -37,10 +37,10 @@ def index(
     refuse_existing(out, overwrite, INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
-    from lorarec.recommenders import NextItemConfig
+    from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
-    made = Index.build(data, NextItemConfig(epochs=epochs, width=hidden_size, seed=seed), progress=True)
+    made = Index.build(data, SASRecConfig(epochs=epochs, hidden_size=hidden_size), seed=seed, progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

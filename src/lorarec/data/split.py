@@ -59,9 +59,13 @@ class Split:
         folder = Path(folder)
         info = read_json(folder / "split.json")
         if not isinstance(info, dict) or not {"options", "settings", "dataset", "fingerprint"} <= info.keys():
-            raise LorarecError(f"{folder / 'split.json'} does not describe a split: draw it again with `lorarec split`")
+            raise LorarecError(
+                f"{folder / 'split.json'} does not describe a split: draw it again with `lorarec data split`"
+            )
         train, valid = read_parquet(folder / "train.parquet"), read_parquet(folder / "valid.parquet")
         test = {setting: read_parquet(folder / f"test-{setting}.parquet") for setting in info["settings"]}
         if content_hash(train, valid, *test.values()) != info["fingerprint"]:
-            raise LorarecError(f"{folder}: the tables are not those of split.json: draw it again with `lorarec split`")
+            raise LorarecError(
+                f"{folder}: the tables are not those of split.json: draw it again with `lorarec data split`"
+            )
         return cls(train, valid, test, info)

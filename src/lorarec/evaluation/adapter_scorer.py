@@ -44,7 +44,7 @@ class AdapterScorer:
         self.about = ""
         self.dropped = 0
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case."""
         with Ranker(self.backbone, self.adapter, **self.options) as ranker:
             scores = self._scores(ranker, cases)

@@ -22,11 +22,11 @@ class GenerationScorer(AdapterScorer):
         options: as `AdapterScorer` takes; the readout is always `likelihood`.
 
     Attributes:
-        gives_places: tells `evaluate` that the row gives places, 1 first, infinite for none.
+        returns_ranks: True, since `score` returns ranks of the candidates, 1 first and infinite for none.
         about: what the row is, and what share of the places was lost in the last call.
     """
 
-    gives_places = True
+    returns_ranks = True
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ ROUTER = FolderKind("router", "personal.json", ("personal.safetensors", "templat
 CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
 EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
 PERSONALIZED = FolderKind(
-    "personalize",
+    "personal train",
     "personalize.json",
     (
         "users.parquet",
@@ -73,7 +73,7 @@ PERSONALIZED = FolderKind(
     ),
 )
 CHOSEN = FolderKind(
-    "personalize choose",
+    "personal choose",
     "choose.json",
     (
         "template.j2",
@@ -92,7 +92,7 @@ CHOSEN = FolderKind(
     ),
 )
 INDEX = FolderKind("index", "index.json", ("index.safetensors",))
-RANKING = FolderKind("rank", "rank.json", ("part-*.parquet",))
+RANKING = FolderKind("recommendations", "rank.json", ("part-*.parquet",))
 DEMO = FolderKind(
     "demo", "metrics.json", ("report.md", "ndcg.png", *DATASET.under("dataset"), *ADAPTER.under("adapters/*"))
 )

@@ -5,25 +5,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lorarec.io import save_figure
 from lorarec.lora.weight_search import EvaluatedMixture
-
-DOTS_PER_INCH = 120
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Mapping[str, Sequence[float]]) -> None:
     """Plot one bar per adapter, or one stacked bar per layer, from the first layer (top) to the last."""
     if not isinstance(weights, Mapping):
-        figure = Figure(figsize=(5, 3))
+        figure = Figure(figsize=(5, 3), layout="tight")
         axes = figure.subplots()
         axes.bar(names, weights)
         axes.set(ylabel="weight", ylim=(0, 1), title="Weights of the mixture")
     else:
-        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)))
+        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)), layout="tight")
         axes = figure.subplots()
         left = [0.0] * len(weights)
         for index, name in enumerate(names):
@@ -34,19 +28,19 @@ def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Ma
         axes.tick_params(axis="y", labelsize=6)
         axes.invert_yaxis()
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06 - 1.2 / len(weights)), ncols=len(names))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_entropy(path: Path, steps: Sequence[EvaluatedMixture]) -> None:
     """Plot the entropy at every evaluation, and each adapter's mean weight."""
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
     numbers = range(len(steps))
     upper.plot(numbers, [step.metrics["entropy"] for step in steps], marker=".")
     upper.set(ylabel="mean entropy (nats)", title="Entropy against step")
     lower.plot(numbers, [step.weights for step in steps], marker=".")
     lower.set(xlabel="step", ylabel="mean weight", ylim=(-0.02, 1.02))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_prompt_curve(
@@ -62,7 +56,7 @@ def plot_prompt_curve(
         steps: The mixtures that were evaluated.
         metrics: The metrics to plot; the lowest `entropy` is the best one, and the highest value of any other metric.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
     axes = figure.subplots()
     for metric in metrics:
         points = [(step.weights[-1], step.metrics[metric]) for step in steps]
@@ -72,12 +66,12 @@ def plot_prompt_curve(
         axes.plot(*zip(*line, strict=True), marker=".", label=metric)
     axes.set(xlabel=f"lambda, the weight of {names[-1]}", title=f"{', '.join(metrics)} against lambda")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequence[float]]) -> None:
     """Plot the weights that were chosen in each setting, as in MoLoRec's Figure 4."""
-    figure = Figure(figsize=(6, 3.5))
+    figure = Figure(figsize=(6, 3.5), layout="tight")
     axes = figure.subplots()
     width = 0.8 / len(names)
     for index, name in enumerate(names):
@@ -87,7 +81,7 @@ def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequen
     axes.set_xticks(range(len(weights)), list(weights))
     axes.set(ylabel="weight", ylim=(0, 1.1), title="Weights by entropy in each setting")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_prompt_counts(path: Path, runs: Sequence[tuple[int, EvaluatedMixture]], names: Sequence[str]) -> None:
@@ -98,7 +92,7 @@ def plot_prompt_counts(path: Path, runs: Sequence[tuple[int, EvaluatedMixture]],
         runs: Numbers of prompts with the mixtures that were chosen on them, several for each number.
         names: The names of the adapters.
     """
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
     counts = sorted({count for count, _ in runs})
     groups = [[mixture for each, mixture in runs if each == count] for count in counts]
@@ -112,7 +106,7 @@ def plot_prompt_counts(path: Path, runs: Sequence[tuple[int, EvaluatedMixture]],
     lower.set_xticks(counts, list(map(str, counts)))
     lower.minorticks_off()
     lower.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mean(values: Sequence[float]) -> float:
