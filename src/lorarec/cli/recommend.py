@@ -120,7 +120,11 @@ def recommend(
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
         job = _population(dataset, adapter, index, backbone, top, pool)
-        names = {"dataset": data.name, "backbone": job.backbone.id, "adapter": None if adapter is None else str(adapter)}
+        names = {
+            "dataset": data.name,
+            "backbone": job.backbone.id,
+            "adapter": None if adapter is None else str(adapter),
+        }
         with _executor(job, data, executor, workers or 1, address) as running:
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
