@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.backbone import Backbone, Dtype, Quantization, BackboneConfig
+from lorarec.backbone import Backbone, BackboneConfig
 from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, new_file
