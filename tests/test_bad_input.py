@@ -118,7 +118,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
     ("words", "culprit"),
     [
         (["data", "split", "short"], "no user has the three interactions"),
-        (["data", "split", "few"], "at most 8 negatives (--negatives)"),
+        (["data", "split", "few"], "set option --negatives to at most 8"),
         (["data", "split", "taken"], "taken has no dataset.json"),
         (["train", "short", "--out", "new"], "no user has the three interactions"),
         (["train", "shop", "--out", "taken"], "taken exists already"),
