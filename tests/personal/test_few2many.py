@@ -300,7 +300,7 @@ def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_pat
 
 
 def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
-    with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
+    with pytest.raises(LorarecError, match=r"the loss is .* lower the learning rate"):
         quick_personalize(
             tiny_backbone,
             taste,

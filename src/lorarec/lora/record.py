@@ -281,7 +281,7 @@ def check_record(path: Path, record: Any) -> None:
         _check(path, f"adapters.{number}.", part, {"path": TEXT, "datasets": ENTRIES})
 
 
-def _check(path: Path, prefix: str, values: dict[str, Any], checks: Checks) -> None:
+def _check(path: Path, prefix: str, values: JsonObject, checks: Checks) -> None:
     for name, (check, wanted) in checks.items():
         value = values.get(name)
         if value is not None and not check(value):

@@ -55,7 +55,7 @@ class LoraProduct(torch.autograd.Function):
         scale: float,
         dropped: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Compute the output for x (..., in), weight (out, in), a (r, in), b (out, r); `dropped` indexes x.flatten()."""
+        """Compute the output for x (..., in), weight (out, in), a (r, in), b (out, r); `dropped` indexes flat x."""
         rows = x.reshape(-1, x.shape[-1])
         low = _without(rows, dropped) @ a.T
         out = torch.nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scale)
