@@ -131,7 +131,7 @@ def test_dataset_without_cases(pair) -> None:
 
 
 def test_more_candidates_than_items(pair) -> None:
-    with pytest.raises(LorarecError, match=r"shop has .* items.* --negatives"):
+    with pytest.raises(LorarecError, match=r"shop has .* items.* option negatives"):
         build([pair], negatives=39)
 
 
