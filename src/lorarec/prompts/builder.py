@@ -70,7 +70,7 @@ class PromptBuilder:
     >>> builder = PromptBuilder(Backbone.from_pretrained("embedded").tokenizer)
     >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
     >>> builder.tokenizer.decode(example.branches[1])
-    'heat\\n'
+    ' heat\\n'
     """
 
     def __init__(
