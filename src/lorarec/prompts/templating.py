@@ -31,9 +31,9 @@ CLICK = "click"
 REASON = "reason"
 #: The latest version of each bundled template that adapters are trained with. The text of a version never changes,
 #: since an adapter must be prompted as it was in training.
-LATEST = {"verdict": "verdict-v1", "likelihood": "likelihood-v1", CLICK: "click-v1"}
+LATEST = {"verdict": "verdict-v2", "likelihood": "likelihood-v2", CLICK: "click-v1"}
 #: All versions of the bundled templates.
-VERSIONED = ("verdict-v1", "likelihood-v1", "click-v1")
+VERSIONED = ("verdict-v1", "verdict-v2", "likelihood-v1", "likelihood-v2", "click-v1")
 BUNDLED = (*LATEST, *VERSIONED, REASON)
 
 #: Part of the placeholders. It is drawn in every process, so that no text of a dataset can contain it, and has letters
