@@ -67,7 +67,7 @@ def main() -> None:
 def cost(config: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
     index = Index.load(config.index, dataset) if config.index else Index.build(dataset)
-    ranker = Ranker(Backbone.load(config.backbone.id), config.adapter)
+    ranker = Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter)
     evidence = whole_evidence(dataset) if ranker.evidence else None
     cases = pl.DataFrame({USER: users}).join(histories_of(dataset.interactions), on=USER, maintain_order="left")
     marks = [time.process_time()]

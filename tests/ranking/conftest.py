@@ -29,7 +29,7 @@ def config(
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
     Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
-    adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
+    adapter = write_adapter(Backbone.from_pretrained(backbone_folder).model, home / "adapter", 1, evident)
     return PopulationConfig(
         home / "shop", adapter, home / "index", BackboneConfig(str(backbone_folder)), top_k=5, pool=20
     )

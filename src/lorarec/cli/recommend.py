@@ -32,7 +32,7 @@ from lorarec.cli.options import (
 )
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import RANKING, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 if TYPE_CHECKING:
     from lorarec.ranking import Executor, PopulationConfig, Recommendation
@@ -104,8 +104,8 @@ def recommend(
     )
     if executor == "local" and (workers or address):
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
-    if out is not None and (overwrite or not (out / RANKING.marker).is_file()):
-        refuse_existing(out, overwrite, RANKING)
+    if out is not None and (overwrite or not (out / FolderKind.RECOMMENDATIONS.marker).is_file()):
+        refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
     data = Dataset.load(dataset)
     for each in user or ():
         data.history(each)

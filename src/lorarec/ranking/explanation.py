@@ -61,9 +61,10 @@ class Explanation:
     Example:
         >>> from lorarec import Backbone, Dataset, Ranker, explain
         >>> shop = Dataset.load("data/shop")
-        >>> explanation = explain(Ranker(Backbone.load("embedded")), shop, shop.interactions["user_id"][0], pool=5)
-        >>> len(explanation.influences) <= 10
-        True
+        >>> ranker = Ranker(Backbone.from_pretrained("embedded"), max_history=3)
+        >>> explanation = explain(ranker, shop, shop.interactions["user_id"][0], pool=5)
+        >>> explanation.candidates, len(explanation.influences)
+        (5, 3)
     """
 
     user_id: str
@@ -110,7 +111,7 @@ def explain(
         >>> from lorarec import Backbone, Dataset, Ranker, explain
         >>> shop = Dataset.load("data/shop")
         >>> user = shop.interactions["user_id"][0]
-        >>> with Ranker(Backbone.load("embedded"), "adapters/shop", max_history=3) as ranker:
+        >>> with Ranker(Backbone.from_pretrained("embedded"), "adapters/shop", max_history=3) as ranker:
         ...     influences = explain(ranker, shop, user, pool=5).influences
         >>> len(influences)
         3
@@ -207,9 +208,9 @@ def _reason(
     ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
 ) -> str:
     shown = [influence.item_id for influence in found]
-    note = evidence.notes(shown, [item], user)[0] if evidence else ""
+    hint = evidence.hints(shown, [item], user)[0] if evidence else ""
     history = [(influence.title, influence.score) for influence in found]
-    return generate_reason(ranker, history, dataset.titles[item], note)
+    return generate_reason(ranker, history, dataset.titles[item], hint)
 
 
 def can_reason(ranker: Ranker) -> bool:
@@ -218,14 +219,14 @@ def can_reason(ranker: Ranker) -> bool:
 
 
 @torch.no_grad()
-def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, note: str = "") -> str:
+def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, hint: str = "") -> str:
     """Ask the backbone why a title is recommended, and generate the answer greedily, with the ranker's adapter.
 
     Args:
         ranker: A ranker for which `can_reason` is true.
         history: The titles of the history, oldest first, each with its influence on the score.
         title: The recommended title.
-        note: A co-occurrence word about the title (see `lorarec.data.Cooccurrence`).
+        hint: A co-occurrence word about the title (see `lorarec.data.Cooccurrence`).
 
     Returns:
         A text of at most `MAX_REASON_TOKENS` tokens.
@@ -235,7 +236,7 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
     reason_builder = PromptBuilder(tokenizer, "verdict", REASON, builder.max_tokens, builder.max_title_tokens)
     strongest = sorted((effect for _, effect in history if effect > 0), reverse=True)[:STRONGEST]
     counts = ["counts for it" if effect in strongest else "" for _, effect in history]
-    example = reason_builder.example([past for past, _ in history], [title], counts, notes=[note] if note else ())
+    example = reason_builder.example([past for past, _ in history], [title], counts, hints=[hint] if hint else ())
     ids = torch.tensor([[*example.prompt, *example.branches[0]]], device=model.device)
     ends = model.generation_config.eos_token_id or []
     generated = model.generate(

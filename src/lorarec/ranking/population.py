@@ -70,7 +70,7 @@ class PopulationScorer:
         adapter = read_adapter(config.adapter) if config.adapter else None
         index = Index.load(config.index, dataset) if config.index else None
         how = config.backbone
-        backbone = Backbone.load(how.id, how.dtype, how.device, how.quantization, how.trust_remote_code)
+        backbone = Backbone.from_pretrained(how.id, how.dtype, how.device, how.quantization, how.trust_remote_code)
         self._ranker = Ranker(backbone, adapter)
         self._index = index or Index.build(dataset)
         self._evidence = whole_evidence(dataset) if self._ranker.evidence else None

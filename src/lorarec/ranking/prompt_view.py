@@ -6,7 +6,7 @@ import polars as pl
 from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Dataset
-from lorarec.lora import Adapter, prompt_settings
+from lorarec.lora import Adapter, prompt_config
 from lorarec.prompts import PromptBuilder, ShownToken, case_examples, show_text, show_tokens
 from lorarec.ranking.explanation import compared_items
 from lorarec.ranking.recommendation import whole_evidence
@@ -65,14 +65,12 @@ def user_prompt(
         LorarecError: The user or the item is unknown, the item is in the user's history, nothing is left to recommend,
             or the template, chat template or tokenizer cannot be used.
     """
-    settings = prompt_settings(adapter)
-    builder = PromptBuilder(
-        tokenizer, settings["readout"], settings["template"], settings["max_tokens"], settings["max_title_tokens"]
-    )
+    config = prompt_config(adapter)
+    builder = PromptBuilder(tokenizer, config.readout, config.template, config.max_tokens, config.max_title_tokens)
     history, candidates = compared_items(dataset, user, item, pool, index)
     case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [candidates]})
-    evidence = whole_evidence(dataset) if settings["evidence"] else None
-    example = case_examples(case, dataset.titles, builder, settings["max_history"], evidence)[0]
+    evidence = whole_evidence(dataset) if config.evidence else None
+    example = case_examples(case, dataset.titles, builder, config.max_history, evidence)[0]
     chosen = candidates[0] if item is None else item
     branch = example.branches[candidates.index(chosen)]
     ids = [*example.prompt, *branch]

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, Dtype
 from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter
@@ -32,7 +32,7 @@ class VllmEngine:
     Args:
         backbone: The backbone. vLLM loads the weights itself from `Backbone.id`; only the tokenizer is used otherwise.
         adapters: The adapters that will be used. They determine the largest rank and the longest prompt.
-        dtype: The data type of the weights, as for `Backbone.load`.
+        dtype: The data type of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: Whether to run Python code that comes with the model.
         llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
 
@@ -49,7 +49,7 @@ class VllmEngine:
         self,
         backbone: Backbone,
         adapters: Sequence[Adapter] = (),
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         trust_remote_code: bool = False,
         llm_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -175,7 +175,7 @@ class VllmEngine:
         return self._generate(sequences, [params] * len(sequences), requests)
 
     def _generate(self, sequences: list[list[int]], params: list[Any], requests: list[Any]) -> list[Any]:
-        """Run sequences, those without an adapter apart: vLLM 0.32 on CPUs applies another's adapter to them otherwise."""
+        """Run sequences, those without an adapter apart, since vLLM 0.32 on CPUs applies another's adapter to them."""
         outputs: list[Any] = [None] * len(sequences)
         for without_adapter in (True, False):
             places = [i for i, request in enumerate(requests) if (request is None) == without_adapter]
