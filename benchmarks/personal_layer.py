@@ -27,10 +27,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lorarec.backbone import Backbone
-from lorarec.personal import TARGETS, PersonalLora, meta_loras
+from lorarec.personal import PersonalLora, meta_loras
 from lorarec.scoring import plan_for, verdict_scores
 
 RANK, ALPHA, WIDTH, HIDDEN, YES_NO = 8, 16, 64, 60, (1, 2)
+TARGETS = ("q_proj", "v_proj")
 MODELS = ("embedded", "0.1B")
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
