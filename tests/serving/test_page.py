@@ -246,7 +246,7 @@ def test_key_and_a_full_queue(
         body = {"user_id": "u03", "candidates": ["x01"]}
         headers = {"authorization": f"Bearer {KEY}".encode()}
         waiting = [threads.submit(httpx2.post, f"{url}/v1/rank", json=body, headers=headers) for _ in range(3)]
-        while service.batcher._inside < 3:
+        while service.batcher._in_progress < 3:
             page.wait_for_timeout(20)
         page.get_by_label("Show the best").select_option("20")
         expect(problem).to_have_text("The service is busy: try again in 1 s.")
