@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from lorarec.recommenders.sequential.next_item import next_item_scorer
 
 from lorarec.data import Dataset, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY
@@ -30,7 +31,6 @@ from lorarec.experiments import SYSTEMS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
 from lorarec.recommenders import NextItemConfig, NextItemModel, TrainingData, fit_next_item
-from lorarec.recommenders.sequential.next_item import next_item_scorer
 from lorarec.recommenders.training_data import places
 
 EVERYTHING = 10**9

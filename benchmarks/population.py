@@ -68,7 +68,7 @@ def main() -> None:
 def cost(job: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
     index = Index.load(job.index, dataset) if job.index else Index.build(dataset)
-    ranker = Ranker(Backbone.load(job.backbone), job.adapter and read_adapter(job.adapter))
+    ranker = Ranker(Backbone.from_pretrained(job.backbone), job.adapter and read_adapter(job.adapter))
     evidence = whole_evidence(dataset) if ranker.evidence else None
     cases = pl.DataFrame({USER: users}).join(histories_of(dataset.interactions), on=USER, maintain_order="left")
     marks = [time.process_time()]

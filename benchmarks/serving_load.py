@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="watch the memory under the first of --clients")
     arguments = parser.parse_args()
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = load_sample().save(folder / "data")

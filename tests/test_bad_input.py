@@ -52,7 +52,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
     Index.build(Dataset.from_frames("few", few, items.head(10)).save(folder / "few")).save(folder / "index-of-few")
     (folder / "seen.txt").write_text("i0\ni7\ni14\ni21\n")
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     _adapter(backbone, folder / "one", 2)
     _adapter(backbone, folder / "two", 2)
     _adapter(backbone, folder / "wide", 4)
@@ -130,7 +130,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["explain", "shop", "--user", "nobody"], "user nobody is not in dataset shop"),
         (["explain", "shop", "--user", "u0", "--item", "nothing"], "item nothing is not in dataset shop"),
         (["recommend", "shop", "--user", "u0", "--index", "taken"], "taken is not an index"),
-        (["recommend", "shop", "--user", "u0", "--index", "index-of-few"], "index-of-few was made of few"),
+        (["recommend", "shop", "--user", "u0", "--index", "index-of-few"], "index-of-few was built of few"),
         (["recommend", "shop", "--user", "u0", "--deny", "none.txt"], "cannot read none.txt: No such file"),
         (["recommend", "shop", "--user", "u0", "--deny", "cut.csv.gz"], "cannot read cut.csv.gz: not UTF-8 text"),
         (["recommend", "shop", "--user", "u0", "--allow", "log.csv"], "log.csv names no item of shop"),
@@ -142,7 +142,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key row"),
         (["experiment", "analysis.yaml", "--out", "new"], "recipe analysis.yaml, key analyses: must be of size"),
         (["experiment", "weights.yaml", "--out", "new"], "recipe weights.yaml, key adapters: must be the folders of"),
-        (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment of this kind"),
+        (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment folder"),
     ],
 )
 def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:

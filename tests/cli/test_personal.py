@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from lorarec.cli.personalize import personalize_app
-from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
@@ -67,7 +65,7 @@ def test_users_choose_of_two_adapters(
     rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
-    model, names = Backbone.load(backbone_folder).model, ("general", "specific")
+    model, names = Backbone.from_pretrained(backbone_folder).model, ("general", "specific")
     pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
     run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--ctr-model", "titles")
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))

@@ -86,7 +86,7 @@ def test_hidden_and_unknown_candidates_are_new() -> None:
 
 
 def test_popular_items_ask_a_bounded_number_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorarec.data.cooccurrence.MOST_USERS", 10)
+    monkeypatch.setattr("lorarec.data.cooccurrence.MAX_USERS", 10)
     histories = [["a", f"i{user % 4}"] for user in range(100)] + [["z"]] * 3
     counts = Cooccurrence(frame(histories), {item: item for items in histories for item in items})._counts(["a"], -1)
     assert 5 <= counts.sum() <= 10

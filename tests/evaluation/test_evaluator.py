@@ -15,6 +15,13 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation import Evaluation, evaluate, evaluation_table, write_report
 
 
+def as_scorer(function):
+    """Give a function the method of a scorer, which is the function itself."""
+    function.score = function
+    return function
+
+
+@as_scorer
 def first_is_best(cases: pl.DataFrame) -> list[np.ndarray]:
     """Ranks candidates in the order given."""
     return [-np.arange(len(candidates), dtype=float) for candidates in cases["candidates"]]
@@ -24,6 +31,7 @@ def oracle(split: Split, setting: str = "warm"):
     """A scorer that knows the targets."""
     targets = set(split.test[setting].select("user_id", "target").rows())
 
+    @as_scorer
     def scorer(cases: pl.DataFrame) -> list[np.ndarray]:
         pairs = zip(cases["user_id"], cases["candidates"], strict=True)
         return [np.array([(user, item) in targets for item in items], dtype=float) for user, items in pairs]
@@ -52,6 +60,7 @@ def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
 def test_rows_never_see_targets(dataset: Dataset, split: Split) -> None:
     seen = []
 
+    @as_scorer
     def spy(cases: pl.DataFrame) -> list[np.ndarray]:
         seen.append(cases.columns)
         return first_is_best(cases)
@@ -76,6 +85,7 @@ def test_compared_row(dataset: Dataset, split: Split) -> None:
 def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: Split) -> None:
     users = []
 
+    @as_scorer
     def spy(cases: pl.DataFrame) -> list[np.ndarray]:
         users.append(cases["user_id"].to_list())
         return first_is_best(cases)
@@ -96,6 +106,7 @@ def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: S
 
 
 def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    @as_scorer
     def described(cases: pl.DataFrame) -> list[np.ndarray]:
         return first_is_best(cases)
 
@@ -161,7 +172,7 @@ def test_bad_scores_name_row_setting_and_user(dataset: Dataset, split: Split) ->
     user = split.test["warm"]["user_id"][1]
 
     def spoil(change):
-        return lambda cases: change(first_is_best(cases))
+        return as_scorer(lambda cases: change(first_is_best(cases)))
 
     def nan(scores: list[np.ndarray]) -> list[np.ndarray]:
         scores[1][0] = np.nan
@@ -175,6 +186,7 @@ def test_bad_scores_name_row_setting_and_user(dataset: Dataset, split: Split) ->
 
 
 def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> None:
+    @as_scorer
     def meddler(cases: pl.DataFrame) -> list[np.ndarray]:
         cases.replace_column(2, cases["candidates"].list.reverse())
         return first_is_best(cases)
@@ -212,6 +224,7 @@ def test_target_outside_its_candidates(dataset: Dataset, split: Split) -> None:
 
 
 def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+    @as_scorer
     def never(cases: pl.DataFrame) -> list[np.ndarray]:
         raise AssertionError("scored")
 
@@ -226,7 +239,7 @@ def test_existing_folder_is_refused_before_anything_is_scored(dataset: Dataset, 
 
 
 def test_a_failed_evaluation_leaves_nothing(dataset: Dataset, split: Split, tmp_path: Path) -> None:
-    _refused(dataset, split, "scores of 0 cases", lambda cases: [], out=tmp_path / "report")
+    _refused(dataset, split, "scores of 0 cases", as_scorer(lambda cases: []), out=tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -40,7 +40,7 @@ def write_recipe(dataset_folder: Path, tmp_path: Path) -> Callable[..., Path]:
             "dataset": str(dataset_folder),
             "settings": ["warm"],
             "seeds": [1],
-            "rows": {"bpr-mf": {"options": {"epochs": 1, "width": 4}}},
+            "rows": {"bpr-mf": {"options": {"epochs": 1, "hidden_size": 4}}},
         }
         path = tmp_path / "recipe.yaml"
         chosen = {key: value for key, value in (small | keys).items() if value is not None}

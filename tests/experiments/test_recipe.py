@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.experiments import SYSTEMS, read_experiment
+from lorarec.experiments import RECOMMENDERS, read_experiment
 from lorarec.experiments.recipe import table_name
+from lorarec.recommenders import BASELINES
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
@@ -18,19 +19,20 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 )
 def test_bundled_recipes_are_usable(path: Path) -> None:
     recipe = read_experiment(path)
-    assert recipe.rows.keys() <= SYSTEMS.keys()
+    assert recipe.rows.keys() <= RECOMMENDERS.keys()
     assert bool(recipe.paper) == bool(recipe.source)
 
 
 def test_the_sample_recipe_has_every_system() -> None:
-    assert {row.system for row in read_experiment(RECIPES / "sample.yaml").rows.values()} == set(SYSTEMS)
+    rows = read_experiment(RECIPES / "sample.yaml").rows.values()
+    assert {row.system for row in rows} == RECOMMENDERS.keys() - BASELINES.keys()
 
 
 def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[..., Path]) -> None:
-    rows = {"bpr-mf": None, "wide": {"system": "bpr-mf", "options": {"lr": "3e-3"}}}
+    rows = {"bpr-mf": None, "wide": {"system": "bpr-mf", "options": {"learning_rate": "3e-3"}}}
     recipe = read_experiment(write_recipe(rows=rows))
     assert [row.system for row in recipe.rows.values()] == ["bpr-mf", "bpr-mf"]
-    assert recipe.rows["wide"].options == {"lr": 3e-3}
+    assert recipe.rows["wide"].options == {"learning_rate": 3e-3}
 
 
 def test_base_holds_where_the_recipe_says_nothing(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
@@ -60,12 +62,12 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
         ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system sasrek: choose one of bpr-mf"),
         (_row(option={}), "key rows.mine.option: unknown key"),
-        (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch, epochs"),
+        (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch_size, epochs"),
         (_row(options={"seed": 2}), "key rows.mine.options: unknown option seed"),
-        (_row(options={"lr": 0}), "key rows.mine.options: option lr must be positive, got 0"),
-        (_row(options={"lr": "fast"}), "key rows.mine.options: a value of the wrong kind"),
-        (_row(tune={"lr": 0.1}), "key rows.mine.tune.lr: must be a list"),
-        (_row(tune={"lr": [0.1, -1]}), "key rows.mine.tune: option lr must be positive, got -1"),
+        (_row(options={"learning_rate": 0}), "key rows.mine.options: option learning_rate must be positive, got 0"),
+        (_row(options={"learning_rate": "fast"}), "key rows.mine.options: option learning_rate must be float"),
+        (_row(tune={"learning_rate": 0.1}), "key rows.mine.tune.learning_rate: must be a list"),
+        (_row(tune={"learning_rate": [0.1, -1]}), "key rows.mine.tune: option learning_rate must be positive, got -1"),
         ({"rows": {"general": {"options": {"r": "big"}}}}, "key rows.general.options: option r must be int"),
         ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option loss"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),

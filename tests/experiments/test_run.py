@@ -21,20 +21,19 @@ from lorarec.cli.entry import app
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
-from lorarec.experiments import SYSTEMS, Recipe, RowConfig, read_experiment, run_experiment
+from lorarec.experiments import RECOMMENDERS, Recipe, RowConfig, read_experiment, run_experiment
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.job import ROWS, Job, read_ranks, run_job
-from lorarec.experiments.recipe import BASELINES
 from lorarec.experiments.report import markdown
 from lorarec.experiments.run import row_jobs
 from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.tune import tune
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.metrics import ndcg
-from lorarec.recommenders import TrainingData
+from lorarec.recommenders import BASELINES, TrainingData
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
-QUICK = {"epochs": 3, "width": 8, "batch": 64, "lr": 2e-2}
+QUICK = {"epochs": 3, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
 
 
 def _command(*words: object) -> Any:
@@ -76,9 +75,9 @@ def test_a_seed_that_failed_is_named_and_one_that_was_not_needed_is_not(
 def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    tuned = {"options": QUICK, "tune": {"lr": [1e-2, 2e-2], "width": [4, 8]}}
+    tuned = {"options": QUICK, "tune": {"learning_rate": [1e-2, 2e-2], "hidden_size": [4, 8]}}
     slow = {"system": "bpr-mf", "options": QUICK | {"epochs": 10**6, "patience": 10**6}}
-    broken = {"system": "sasrec", "options": {"epochs": 1, "lr": 1e30}}
+    broken = {"system": "sasrec", "options": {"epochs": 1, "learning_rate": 1e30}}
     keys = {"trials": 2, "paper": {"bpr-mf": {"warm": {"ndcg@1": 0.1234}}}, "source": "a paper", "users": 30}
     path, out = write_recipe(rows={"bpr-mf": tuned, "other": slow}, **keys), tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
@@ -120,7 +119,7 @@ def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(
 
 def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> None:
     recipe = read_experiment(RECIPES / "sample.yaml")
-    small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2, "longest": 2, "prefixes": 1, "pretrain_epochs": 1}
+    small = {"epochs": 1, "samples": 4, "cases": 2, "prompts": 2, "max_history": 2, "prefixes": 1, "pretrain_epochs": 1}
     rows = {
         name: RowConfig(row.system, {key: small.get(key, value) for key, value in row.options.items()})
         for name, row in recipe.rows.items()
@@ -128,7 +127,7 @@ def test_the_sample_recipe_fills_a_table_with_every_system(tmp_path: Path) -> No
     # The two smallest domains, in place of all four.
     less = replace(recipe, rows=rows, users=3, settings=["warm"], dataset="sample:thriller", general=["sample:drama"])
     table = _table(less, tmp_path / "out")
-    assert set(table.evaluation.settings["warm"].rows) == {*BASELINES, *SYSTEMS}
+    assert set(table.evaluation.settings["warm"].rows) == RECOMMENDERS.keys()
     assert (tmp_path / "out" / "artefacts").is_dir()
 
 
@@ -139,7 +138,7 @@ def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_pa
     table = _table(recipe, tmp_path / "out")
     dataset = Dataset.load(recipe.dataset)
     split = load_split(dataset)
-    row = SYSTEMS["bpr-mf"](TrainingData(dataset, split, seed=1), **QUICK)
+    row = RECOMMENDERS["bpr-mf"].from_options(QUICK).fit(TrainingData(dataset, split, seed=1))
     wanted = evaluate(dataset, {"bpr-mf": row}, split=split, compare_with="tf-idf")
     for setting, result in wanted.settings.items():
         found = table.evaluation.settings[setting]
@@ -163,12 +162,12 @@ def test_a_row_is_described_once_unless_tables_differ(write_recipe: Callable[...
     rows = {"bpr-mf": {"options": QUICK}}
     table = _table(read_experiment(write_recipe(rows=rows, settings=["warm", "new-item"])), tmp_path / "out")
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**: BPR-MF, width 8; epochs 3, width 8, batch 64, lr 0.02"
+        "- **bpr-mf**: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02"
     ]
-    table.costs["new-item"]["bpr-mf"] = replace(table.costs["new-item"]["bpr-mf"], options={"lr": 1})
+    table.costs["new-item"]["bpr-mf"] = replace(table.costs["new-item"]["bpr-mf"], options={"learning_rate": 1})
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**, warm: BPR-MF, width 8; epochs 3, width 8, batch 64, lr 0.02",
-        "- **bpr-mf**, new-item: BPR-MF, width 8; lr 1",
+        "- **bpr-mf**, warm: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02",
+        "- **bpr-mf**, new-item: BPR-MF, hidden size 8; learning_rate 1",
     ]
 
 
@@ -178,13 +177,15 @@ def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path],
     jobs = [Job("bpr-mf", 1), Job("other", 1)]
     for job in jobs:
         job.record(out).write_text(json.dumps({"made_from": job.made_from(recipe)}))
-    changed = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf", "options": {"lr": 0.1}}}))
+    changed = read_experiment(
+        write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf", "options": {"learning_rate": 0.1}}})
+    )
     assert [job.is_done(recipe, out) for job in jobs] == [True, True]
     assert [job.is_done(changed, out) for job in jobs] == [True, False]
 
 
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    tried = {"lr": [1e-4, 1e-2, 3e-2], "width": [2, 4, 8]}
+    tried = {"learning_rate": [1e-4, 1e-2, 3e-2], "hidden_size": [2, 4, 8]}
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {"options": QUICK, "tune": tried}}, trials=4))
     data = ExperimentData.load(recipe)
 
@@ -204,13 +205,13 @@ def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp
 
 
 def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    row = RowConfig("bpr-mf", QUICK, {"lr": [1e-4, 1e-2, 3e-2]})
+    row = RowConfig("bpr-mf", QUICK, {"learning_rate": [1e-4, 1e-2, 3e-2]})
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
     training_data = ExperimentData.load(recipe).training_data(recipe, None, 1, tmp_path, False)
     kept = tmp_path / "kept.json"
     whole, best = tune(row, 3, training_data, kept)
     assert best is not None
-    assert training_data.figure(best.scorer) == whole[0]["ndcg@10"]
+    assert training_data.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
     first, *others = read_json(kept)
     assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
     write_json(kept, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
@@ -229,7 +230,7 @@ def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -
 def test_the_best_trial_is_the_row_with_the_first_seed(
     system: str, write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    row = {"system": system, "options": {"epochs": 2}, "tune": {"lr": [1e-3, 1e-2, 3e-2]}}
+    row = {"system": system, "options": {"epochs": 2}, "tune": {"learning_rate": [1e-3, 1e-2, 3e-2]}}
     keys = {"general": ["sample:drama"], "backbone": "embedded", "users": 20}
     recipe = read_experiment(write_recipe(rows={"tuned": row}, trials=3, seeds=[4, 1], **keys))
     data, (first, _) = ExperimentData.load(recipe), row_jobs(recipe)

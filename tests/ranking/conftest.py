@@ -27,9 +27,9 @@ def job(
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
-    Index.build(dataset, NextItemConfig(epochs=1, width=8)).save(home / "index")
+    Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
-    adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
+    adapter = write_adapter(Backbone.from_pretrained(backbone_folder).model, home / "adapter", 1, evident)
     return PopulationConfig(home / "shop", adapter, home / "index", str(backbone_folder), top_k=5, pool=20)
 
 

@@ -45,7 +45,7 @@ def test_parts_hold_what_recommend_gives_each_user(
     assert_frame_equal(found, expected, abs_tol=1e-5)
     assert found.filter(user_id="all")["item_ids"].to_list() == [[]]
     index = Index.load(job.index, shop)
-    with Ranker(Backbone.load(job.backbone), job.adapter) as ranker:
+    with Ranker(Backbone.from_pretrained(job.backbone), job.adapter) as ranker:
         for user in ("u000", "u101"):
             items = recommend(ranker, shop, user, 5, 20, index)
             row = found.row(by_predicate=pl.col("user_id") == user, named=True)

@@ -67,5 +67,5 @@ def test_killed_worker_loses_no_user(
 def test_what_a_worker_refuses_is_told_in_one_line(job: PopulationConfig, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=f"^adapter {tmp_path}/none does not exist: give a PEFT folder$"):
         RayExecutor(replace(job, adapter=tmp_path / "none")).identity()
-    with pytest.raises(LorarecError, match="--workers 1000: the cluster has room for"):
+    with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):
         RayExecutor(job, 1000)

@@ -106,7 +106,7 @@ def test_allowed_and_denied(dataset: Dataset, tiny_backbone: Backbone) -> None:
 
 def test_any_history(dataset: Dataset, tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone)
-    index = Index.build(dataset, NextItemConfig(epochs=1, width=8))
+    index = Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8))
     known = recommend(ranker, dataset, "a", index=index)
     assert recommend_next(ranker, index, dataset.titles, ["0", "1", "2"]) == known
     assert recommend_next(ranker, index, dataset.titles, ["0", "stranger", "1", "2"]) == known

@@ -12,13 +12,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from lorarec.data import Dataset, Split, leave_one_out, read_table
 from lorarec.data.assembly import assemble
 from lorarec.evaluation import evaluate
-from lorarec.recommenders import ItemNeighbours, Popularity, RandomOrder, TitleSimilarity
+from lorarec.recommenders import ItemKNN, Popularity, RandomOrder, SimilarityConfig, TfIdf, TrainingData
 
 
 def test_popularity_counts_training_interactions_only(dataset: Dataset, split: Split) -> None:
     counts = Counter(item for history in split.train["history"] for item in history)
     cases = split.test["new-item"]
-    found = Popularity(dataset, split)(cases)
+    found = Popularity().fit(TrainingData(dataset, split)).score(cases)
     expected = [[counts[item] for item in candidates] for candidates in cases["candidates"]]
     assert [scores.tolist() for scores in found] == expected
     new = set(cases["target"])
@@ -26,11 +26,11 @@ def test_popularity_counts_training_interactions_only(dataset: Dataset, split: S
     assert not new & counts.keys()
 
 
-def test_title_similarity_equals_a_loop(dataset: Dataset, split: Split) -> None:
+def test_tf_idf_equals_a_loop(dataset: Dataset, split: Split) -> None:
     vectors = TfidfVectorizer().fit_transform(list(dataset.titles.values())).toarray()
     vector = dict(zip(dataset.titles, vectors, strict=True))
     cases = split.test["warm"]
-    found = TitleSimilarity(dataset, max_history=2)(cases)
+    found = TfIdf(SimilarityConfig(max_history=2)).fit(TrainingData(dataset, split)).score(cases)
     for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
         profile = sum(vector[item] for item in history.to_list()[-2:])
         np.testing.assert_allclose(scores, [profile @ vector[item] for item in candidates])
@@ -41,24 +41,26 @@ def test_candidate_sets_of_different_sizes(dataset: Dataset, split: Split) -> No
     sizes = [1, 4, 10]
     cut = pl.Series("candidates", [c.to_list()[:n] for c, n in zip(cases["candidates"], sizes, strict=True)])
     cut_cases = cases.with_columns(cut)
-    for scorer in (Popularity(dataset, split), TitleSimilarity(dataset)):
-        whole, found = scorer(cases), scorer(cut_cases)
+    data = TrainingData(dataset, split)
+    for recommender in (Popularity().fit(data), TfIdf().fit(data)):
+        whole, found = recommender.score(cases), recommender.score(cut_cases)
         for all_scores, scores, size in zip(whole, found, sizes, strict=True):
             np.testing.assert_allclose(scores, all_scores[:size])
-    assert [len(scores) for scores in RandomOrder()(cut_cases)] == sizes
+    assert [len(scores) for scores in RandomOrder().fit(data).score(cut_cases)] == sizes
 
 
 def test_titles_without_words_and_empty_histories_score_zero(dataset: Dataset, split: Split) -> None:
     items = dataset.items.with_columns(pl.lit("?").alias("title"))
     cases = split.test["warm"]
-    assert not np.concatenate(TitleSimilarity(replace(dataset, items=items))(cases)).any()
+    assert not np.concatenate(TfIdf().fit(TrainingData(replace(dataset, items=items), split)).score(cases)).any()
     nothing = cases.with_columns(pl.Series("history", [[]] * len(cases), dtype=pl.List(pl.String)))
-    assert not np.concatenate(TitleSimilarity(dataset)(nothing)).any()
+    assert not np.concatenate(TfIdf().fit(TrainingData(dataset, split)).score(nothing)).any()
 
 
-def test_random_is_seeded(split: Split) -> None:
+def test_random_is_seeded(dataset: Dataset, split: Split) -> None:
     cases = split.test["warm"]
-    first, again, other = (np.concatenate(RandomOrder(seed)(cases)) for seed in (1, 1, 2))
+    data = [TrainingData(dataset, split, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (np.concatenate(RandomOrder().fit(each).score(cases)) for each in data)
     assert (first == again).all()
     assert (first != other).any()
 
@@ -80,7 +82,7 @@ def test_figures_on_published_data(
         assert found == pytest.approx(expected, abs=0.006)
 
 
-def test_item_neighbours_equal_a_loop(dataset: Dataset, split: Split) -> None:
+def test_item_knn_equals_a_loop(dataset: Dataset, split: Split) -> None:
     owners: dict[str, set[str]] = {}
     for user, history in split.train.select("user_id", "history").iter_rows():
         for item in history:
@@ -91,7 +93,7 @@ def test_item_neighbours_equal_a_loop(dataset: Dataset, split: Split) -> None:
         return len(first & second) / np.sqrt(len(first) * len(second)) if first and second else 0.0
 
     cases = split.test["warm"]
-    found = ItemNeighbours(dataset, split, max_history=2)(cases)
+    found = ItemKNN(SimilarityConfig(max_history=2)).fit(TrainingData(dataset, split)).score(cases)
     for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
         shown = history.to_list()[-2:]
         expected = [sum(cosine(item, past) for past in shown) for item in candidates]

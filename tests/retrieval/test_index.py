@@ -15,14 +15,14 @@ from lorarec.io.artefacts import read_json, write_json
 from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index, nearest
 
-OPTIONS = NextItemConfig(epochs=15, width=16, depth=1, batch=16, lr=1e-2)
+CONFIG = NextItemConfig(epochs=15, hidden_size=16, num_layers=1, batch_size=16, learning_rate=1e-2)
 ITEMS = [f"i{k:02}" for k in range(44)]
 IDS = st.lists(st.sampled_from([*ITEMS, "stranger"]))
 
 
 @pytest.fixture(scope="session")
 def index(shop: Dataset) -> Index:
-    return Index.build(shop, OPTIONS)
+    return Index.build(shop, CONFIG)
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +31,11 @@ def light(shop: Dataset) -> Index:
 
 
 @settings(max_examples=60, deadline=None)
-@given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learnt=st.booleans())
+@given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learned=st.booleans())
 def test_what_is_proposed(
-    index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learnt: bool
+    index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learned: bool
 ) -> None:
-    asked = index if learnt else light
+    asked = index if learned else light
     proposals = asked.propose(history, pool, asked.blocked(allow, deny))
     found = [proposal.item_id for proposal in proposals]
     free = set(ITEMS if allow is None else allow) & set(ITEMS) - set(deny) - set(history)
@@ -74,14 +74,14 @@ def test_without_a_known_history_popularity_remains(index: Index) -> None:
 
 def test_only_the_histories_given_are_learned_from(shop: Dataset) -> None:
     train = pl.DataFrame({"user_id": ["a", "b"], "history": [["i00", "i01"], ["i00", "i02", "i02"]]})
-    found = Index.build(shop, NextItemConfig(epochs=1, width=8), train)
+    found = Index.build(shop, NextItemConfig(epochs=1, hidden_size=8), train)
     assert found.record["counts"] == {"items": 44, "users": 2, "interactions": 5}
     assert found.rank("together", ["i00"], 10) == ["i01", "i02"]
     assert set(found.rank("next", ["i00"], 10)) == {"i01", "i02"}
     assert "i30" in found.rank("new", ["i31"], 44)
 
 
-@pytest.mark.parametrize("options", [None, OPTIONS])
+@pytest.mark.parametrize("options", [None, CONFIG])
 def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemConfig | None) -> None:
     made = Index.build(shop, options)
     made.save(tmp_path / "index")
@@ -94,7 +94,7 @@ def test_round_trip(shop: Dataset, tmp_path: Path, options: NextItemConfig | Non
 def test_round_trip_of_an_inverted_file(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
     monkeypatch.setattr(nearest, "EXACT_UP_TO", 10)
-    made = Index.build(shop, OPTIONS)
+    made = Index.build(shop, CONFIG)
     made.save(tmp_path / "index")
     loaded = Index.load(tmp_path / "index", shop)
     assert loaded.rank("next", ["i00"], 20) == made.rank("next", ["i00"], 20)
@@ -103,20 +103,20 @@ def test_round_trip_of_an_inverted_file(shop: Dataset, tmp_path: Path, monkeypat
 def test_another_dataset_is_refused(shop: Dataset, light: Index, tmp_path: Path) -> None:
     light.save(tmp_path / "index")
     other = Dataset.from_frames("attic", shop.interactions.head(50), shop.items)
-    with pytest.raises(LorarecError, match=r"index .* was made of shop .*, not of attic .*lorarec index") as refused:
+    with pytest.raises(LorarecError, match=r"index .* was built of shop .*, not of attic .*lorarec index") as refused:
         Index.load(tmp_path / "index", other)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_damaged_folders_are_refused(shop: Dataset, light: Index, tmp_path: Path) -> None:
-    with pytest.raises(LorarecError, match="nowhere is not an index: make one with `lorarec index`"):
+    with pytest.raises(LorarecError, match="nowhere is not an index: build one with `lorarec index`"):
         Index.load(tmp_path / "nowhere", shop)
     light.save(tmp_path / "index")
     for name in ("cut", "bare", "strange"):
         shutil.copytree(tmp_path / "index", tmp_path / name)
     arrays = tmp_path / "cut" / "index.safetensors"
     arrays.write_bytes(arrays.read_bytes()[:-8])
-    with pytest.raises(LorarecError, match=r"index.safetensors is not what index.json says"):
+    with pytest.raises(LorarecError, match=r"index.safetensors does not match index.json"):
         Index.load(tmp_path / "cut", shop)
     (tmp_path / "bare" / "index.safetensors").unlink()
     with pytest.raises(LorarecError, match=r"bare is damaged"):

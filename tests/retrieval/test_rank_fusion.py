@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorarec.retrieval.rank_fusion import fuse, take_turns
+from lorarec.retrieval.rank_fusion import fuse, interleave
 
 RANKING = st.lists(st.integers(0, 30), unique=True)
 
 
 def test_each_gives_its_share_in_every_round() -> None:
-    found = take_turns({"a": [1, 2, 3, 4, 5], "b": [1, 9], "rest": [7, 8]}, {"a": 2, "b": 1}, 8, "rest")
+    found = interleave({"a": [1, 2, 3, 4, 5], "b": [1, 9], "rest": [7, 8]}, {"a": 2, "b": 1}, 8, "rest")
     assert found == {1: "a", 2: "a", 9: "b", 3: "a", 4: "a", 5: "a", 7: "rest", 8: "rest"}
     assert list(found) == [1, 2, 9, 3, 4, 5, 7, 8]
 
@@ -17,7 +17,7 @@ def test_each_gives_its_share_in_every_round() -> None:
 @given(RANKING, RANKING, RANKING, st.integers(0, 40))
 def test_as_many_as_there_are(a: list[int], b: list[int], rest: list[int], count: int) -> None:
     rankings = {"a": a, "b": b, "rest": rest}
-    found = take_turns(rankings, {"a": 3, "b": 1}, count, "rest")
+    found = interleave(rankings, {"a": 3, "b": 1}, count, "rest")
     assert len(found) == min(count, len({*a, *b, *rest}))
     assert all(row in rankings[name] for row, name in found.items())
 

@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics.pairwise import cosine_similarity
 
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
-from lorarec.retrieval.source import RECENT, PopularSource, ranges, recent
+from lorarec.retrieval.source import MAX_HISTORY, PopularSource, concatenate_ranges, latest_items
 from lorarec.retrieval.title_source import TitleSource
 
 HISTORY = np.array([4, 9, 4, 2])
@@ -32,11 +32,11 @@ def test_together_is_the_sum_of_cosines(chosen: csr_matrix) -> None:
     assert sorted(found.tolist()) == sorted(expected)
     assert cosines[[2, 4, 9]].sum(0)[found] == pytest.approx(cosines[[2, 4, 9]].sum(0)[expected])
     scales = np.sqrt(chosen.sum(0).A1[found])
-    assert source.ties(HISTORY, found) / scales[:, None] == pytest.approx(cosines[found][:, HISTORY], abs=1e-6)
+    assert source.similarities(HISTORY, found) / scales[:, None] == pytest.approx(cosines[found][:, HISTORY], abs=1e-6)
 
 
 def test_few_users_are_asked_of_popular_items(chosen: csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorarec.data.cooccurrence.MOST_USERS", 5)
+    monkeypatch.setattr("lorarec.data.cooccurrence.MAX_USERS", 5)
     found = CooccurrenceSource(chosen).find(HISTORY, 30, NOTHING)
     assert 0 < len(found) <= 30
 
@@ -49,7 +49,7 @@ def test_titles_are_inner_products() -> None:
     elsewhere = ~np.isin(np.arange(30), rows)
     found = TitleSource(words, rows).find(HISTORY, 30, elsewhere)
     assert found.tolist() == _sorted(scores[[2, 4, 9]].sum(0), elsewhere)
-    assert TitleSource(words, rows).ties(HISTORY, found) == pytest.approx(scores[found][:, HISTORY])
+    assert TitleSource(words, rows).similarities(HISTORY, found) == pytest.approx(scores[found][:, HISTORY])
 
 
 def test_popular_never_runs_dry() -> None:
@@ -58,11 +58,11 @@ def test_popular_never_runs_dry() -> None:
     assert PopularSource(np.array([0, 9, 3, 3])).find(HISTORY, 1, blocked).tolist() == [2]
 
 
-def test_recent_items_once_latest_first() -> None:
-    assert recent(HISTORY).tolist() == [2, 4, 9]
-    assert len(recent(np.arange(50))) == RECENT
-    assert recent(np.empty(0, np.int64)).tolist() == []
+def test_latest_items_items_once_latest_first() -> None:
+    assert latest_items(HISTORY).tolist() == [2, 4, 9]
+    assert len(latest_items(np.arange(50))) == MAX_HISTORY
+    assert latest_items(np.empty(0, np.int64)).tolist() == []
 
 
-def test_ranges() -> None:
-    assert ranges(np.array([3, 5, 0]), np.array([5, 5, 2])).tolist() == [3, 4, 0, 1]
+def test_concatenate_ranges() -> None:
+    assert concatenate_ranges(np.array([3, 5, 0]), np.array([5, 5, 2])).tolist() == [3, 4, 0, 1]

@@ -79,7 +79,7 @@ def ground(
     for seed, (name, meta) in enumerate([("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED)]):
         write_adapter(shared_backbone.model, folder / name, seed, meta)
     parts = ("general", "specific")
-    write_chooser(shared_backbone, folder / "chosen", parts, dataset, split, crm="din", cases=12)
+    write_chooser(shared_backbone, folder / "chosen", parts, dataset, split, ctr_model="din", cases=12)
     return Ground(shared_backbone, dataset, folder)
 
 

@@ -11,7 +11,7 @@ def test_the_first_of_the_best_epochs_is_restored_and_patience_counts_from_it() 
     for epoch, figure in enumerate([0.1, 0.5, 0.5, 0.4]):
         with torch.no_grad():
             model.weight.fill_(epoch)
-        ended.append(best.ends(figure))
+        ended.append(best.step(figure))
     best.restore()
     assert ended == [False, False, False, True]
     assert model.weight.item() == 1

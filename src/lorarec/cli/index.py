@@ -32,15 +32,15 @@ def index(
     Example: lorarec index data/shop --out index/shop
     """
     from lorarec.data import Dataset
-    from lorarec.io import INDEX, refuse_existing
+    from lorarec.io import FolderKind, refuse_existing
 
-    refuse_existing(out, overwrite, INDEX)
+    refuse_existing(out, overwrite, FolderKind.INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
-    from lorarec.recommenders import NextItemConfig
+    from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
-    made = Index.build(data, NextItemConfig(epochs=epochs, width=hidden_size, seed=seed), progress=True)
+    made = Index.build(data, SASRecConfig(epochs=epochs, hidden_size=hidden_size), seed=seed, progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

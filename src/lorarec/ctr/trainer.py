@@ -140,7 +140,7 @@ def train(
             found = read_events(
                 lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress
             )
-        if best.ends(auc(found, log.label[valid])):
+        if best.step(auc(found, log.label[valid])):
             break
     best.restore()
     model.eval()

@@ -37,12 +37,12 @@ def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.Data
     expected = scorer_inputs(cases)
     given = expected.clone()
     began = time.perf_counter()
-    scores = scorer(given)
+    scores = scorer.score(given)
     seconds = (time.perf_counter() - began) / cases.height
     if content_hash(given) != content_hash(expected):
         raise LorarecError(f"{where}: the scorer changed the cases it was given")
     arrays = _check_scores(where, scores, expected)
-    if getattr(scorer, "gives_places", False):
+    if getattr(scorer, "returns_ranks", False):
         return np.array([array[target] for array, target in zip(arrays, targets, strict=True)]), seconds
     try:
         return target_ranks(arrays, targets), seconds

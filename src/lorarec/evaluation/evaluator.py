@@ -13,9 +13,9 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation.case_metrics import measure_target_ranks, metric_results, metrics_per_case, scorer_inputs
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation, RowResult, SettingResult
-from lorarec.io import EVALUATION, new_folder, versions
+from lorarec.io import FolderKind, new_folder, versions
 from lorarec.metrics import ndcg
-from lorarec.recommenders import INFORMED_BASELINES, Scorer, baseline_scorers
+from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
 
 def evaluate(
@@ -58,10 +58,10 @@ def evaluate(
             `out` exists, or a scorer returned a NaN, too few or too many scores.
     """
     split = load_split(dataset) if split is None else split
-    baselines = baseline_scorers(dataset, split, seed)
+    baselines = fit_baselines(TrainingData(dataset, split, seed=seed))
     if taken := sorted(baselines.keys() & scorers.keys()):
         raise LorarecError(f"the row name {taken[0]} is taken by a baseline: choose another")
-    everything = {**baselines, **scorers}
+    everything: dict[str, Scorer] = {**baselines, **scorers}
     if compare_with is not None and compare_with not in everything:
         raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(everything)}")
     if limit is not None and limit < 1:
@@ -75,7 +75,7 @@ def evaluate(
         "versions": versions(),
     }
     console = Console(stderr=True, quiet=not progress, highlight=False)
-    with new_folder(out, overwrite, EVALUATION) if out is not None else nullcontext() as folder:
+    with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
             results[setting] = _evaluate_setting(setting, cases, everything, compare_with, seed, console)

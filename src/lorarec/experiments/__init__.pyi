@@ -6,10 +6,8 @@ from .recipe import Recipe as Recipe
 from .recipe import RowConfig as RowConfig
 from .recipe import read_experiment as read_experiment
 from .recipe_keys import read_table_kind as read_table_kind
+from .registry import RECOMMENDERS as RECOMMENDERS
 from .run import run_experiment as run_experiment
-from .systems import SEEDLESS as SEEDLESS
-from .systems import SYSTEMS as SYSTEMS
-from .systems import System as System
 from .table_kinds import TABLE_KINDS as TABLE_KINDS
 from .table_kinds import RecipeResult as RecipeResult
 from .table_kinds import run_recipe as run_recipe

@@ -12,12 +12,12 @@ import psutil
 from lorarec.data import USER
 from lorarec.evaluation import measure_target_ranks
 from lorarec.experiments.experiment_data import ExperimentData
-from lorarec.experiments.recipe import BASELINES, Recipe, table_name
-from lorarec.experiments.systems import SYSTEMS
+from lorarec.experiments.recipe import Recipe, table_name
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.tune import Fit, tune
 from lorarec.experiments.workers import run_in_subprocess
 from lorarec.io import JsonObject, new_file, read_json, versions, write_json
-from lorarec.recommenders import baseline_scorers
+from lorarec.recommenders import BASELINES, TrainingData
 
 #: Folder of the results of rows, and folder of adapters and weights that rows share.
 ROWS, SHARED = "rows", "artefacts"
@@ -100,14 +100,14 @@ def _fit(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bo
     """Return the fitted row and the options it was fitted with, tuned ones included."""
     began = time.perf_counter()
     if job.row in BASELINES:
-        scorer = baseline_scorers(data.dataset, data.split_with_share(job.share, job.seed), job.seed)[job.row]
-        return Fit(scorer, time.perf_counter() - began), {}
+        training_data = TrainingData(data.dataset, data.split_with_share(job.share, job.seed), seed=job.seed)
+        return Fit(BASELINES[job.row]().fit(training_data), time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
     options = read_json(tuned.record(out))["options"] if row.tune else row.options
     training_data = data.training_data(recipe, job.share, job.seed, out / SHARED, progress)
-    scorer = SYSTEMS[row.system](training_data, **options)
-    return Fit(scorer, time.perf_counter() - began), options
+    recommender = RECOMMENDERS[row.system].from_options(options).fit(training_data)
+    return Fit(recommender, time.perf_counter() - began), options
 
 
 def _rank(

@@ -1,161 +1,252 @@
-"""The language-model rows: the backbone alone, adapters and their mixtures (MoLoRec, arXiv 2502.08271).
+"""Language models as recommenders: the backbone alone, adapters and their mixtures (MoLoRec, arXiv 2502.08271).
 
-Options are those of `TrainingConfig`. Adapters lie in `TrainingData.folder` under names that tell backbone, data,
-options and seed apart, so rows with the same options share them: the first that needs one trains it, others wait and
-read it.
+Adapters are stored in `TrainingData.cache_dir` under a hash of the backbone, the data, the options and the seed, so
+rows with the same options share them: the first row that needs an adapter trains it, others wait and read it.
 """
 
-from dataclasses import asdict
+from abc import abstractmethod
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import polars as pl
 
+from lorarec.backbone import Backbone
 from lorarec.data import content_hash
 from lorarec.evaluation import AdapterScorer, adapter_scorers
 from lorarec.lora import MixingExamples, MixingPrompts, mix, sample_cases
-from lorarec.options import build_options
-from lorarec.recommenders import Scorer, TrainingData, cached_dir, takes
+from lorarec.options import document_options, option
+from lorarec.prompts import PromptConfig, TemplateText
+from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
 from lorarec.training import TrainingConfig, train
 
 
-def zero_shot(
-    material: TrainingData,
-    *,
-    readout: str = "verdict",
-    max_history: int = 10,
-    max_tokens: int = 1024,
-    max_title_tokens: int = 32,
-) -> Scorer:
-    """The backbone alone, prompted as an adapter with these options."""
-    return AdapterScorer(
-        _backbone(material),
-        material.dataset.titles,
-        progress=material.progress,
-        readout=readout,
-        max_history=max_history,
-        max_tokens=max_tokens,
-        max_title_tokens=max_title_tokens,
-    )
+@document_options
+@dataclass(frozen=True)
+class ZeroShotConfig(PromptConfig):
+    """Options of `ZeroShot`: the backbone is prompted like an adapter that was trained with these options."""
+
+    template: str | TemplateText | None = fixed(None)
+    evidence: bool = fixed(False)
 
 
-@takes(TrainingConfig)
-def general(material: TrainingData, **options: Any) -> Scorer:
-    """MoLoRec-G: one adapter for all general domains; nothing of the ranked domain is trained on."""
-    return _row(material, _general(material, options))
+class ZeroShot(ScorerRecommender[ZeroShotConfig]):
+    """The backbone without an adapter."""
+
+    config_class = ZeroShotConfig
+    uses_seed = False
+
+    def fit(self, data: TrainingData) -> Self:
+        """Keep the backbone and the titles; nothing is learned.
+
+        Raises:
+            LorarecError: The data have no backbone.
+        """
+        self.scorer = AdapterScorer(_backbone(data), data.dataset.titles, prompt=self.config, progress=data.progress)
+        return self
 
 
-@takes(TrainingConfig)
-def specific(material: TrainingData, **options: Any) -> Scorer:
+@document_options
+@dataclass(frozen=True)
+class AdapterConfig(TrainingConfig):
+    """Options of the training of an adapter; the seed is that of the data."""
+
+    seed: int = fixed(42)
+
+
+Config = TypeVar("Config", bound=AdapterConfig)
+
+
+class AdapterRecommender(ScorerRecommender[Config]):
+    """A backbone with an adapter."""
+
+    def fit(self, data: TrainingData) -> Self:
+        """Train the adapter unless it is in the cache.
+
+        Raises:
+            LorarecError: The data have no backbone, no cache_dir or no general domain and the adapter needs one.
+        """
+        self.scorer = _scorer(data, self.adapter(data))
+        return self
+
+    @abstractmethod
+    def adapter(self, data: TrainingData) -> Path:
+        """Return the folder of the adapter, which is trained first if it is not in the cache."""
+
+
+class GeneralAdapter(AdapterRecommender[AdapterConfig]):
+    """MoLoRec-G: one adapter for all general domains, not trained on the ranked domain."""
+
+    config_class = AdapterConfig
+
+    def adapter(self, data: TrainingData) -> Path:
+        """See `AdapterRecommender.adapter`."""
+        return _train_general(data, self.config)
+
+
+class SpecificAdapter(AdapterRecommender[AdapterConfig]):
     """MoLoRec-S: one adapter for the ranked domain."""
-    return _row(material, _specific(material, options))
+
+    config_class = AdapterConfig
+
+    def adapter(self, data: TrainingData) -> Path:
+        """See `AdapterRecommender.adapter`."""
+        return _train_specific(data, self.config)
 
 
-@takes(TrainingConfig, "readout", "loss", "temperature", "evidence", "new_items", "new_targets")
-def tallrec(material: TrainingData, **options: Any) -> Scorer:
-    """TALLRec (Bao et al., RecSys 2023): one adapter for the ranked domain, which says yes or no to one item.
+@document_options
+@dataclass(frozen=True)
+class TALLRecConfig(AdapterConfig):
+    """Options of `TALLRec`."""
 
-    A candidate's score is the log-odds of yes against no; the others tell nothing about it. Simplified: negatives,
-    one for each next item by default, are drawn, since there are no ratings to say what a user disliked; the adapter
-    starts from the backbone alone, without the paper's round of general instructions (Alpaca); the prompt is that of
-    the other rows; the negatives of a case share its reading of the history.
+    negatives: int = option(1, "Number of negatives per training case.")
+    readout: Literal["verdict", "likelihood"] = fixed("verdict")
+    loss: Literal["listwise", "pointwise", "next-token"] = fixed("pointwise")
+    temperature: float = fixed(1.0)
+    evidence: bool = fixed(False)
+    new_items: float = fixed(0.1)
+    new_targets: float | None = fixed(None)
+
+
+class TALLRec(AdapterRecommender[TALLRecConfig]):
+    """TALLRec (Bao et al., RecSys 2023): one adapter for the ranked domain, which answers yes or no for one item.
+
+    The score of a candidate is the log-odds of yes against no; other candidates do not change it.
+
+    Simplified: negatives, one for each next item by default, are drawn, since there are no ratings that say what a user
+    disliked; the adapter starts from the backbone, without the paper's first stage of general instructions (Alpaca);
+    the prompt is that of the other rows; the negatives of a case share its encoded history.
     """
-    told = {"readout": "verdict", "loss": "pointwise", "evidence": False}
-    return _row(material, _specific(material, {"negatives": 1, **options, **told}))
+
+    config_class = TALLRecConfig
+
+    def adapter(self, data: TrainingData) -> Path:
+        """See `AdapterRecommender.adapter`."""
+        return _train_specific(data, self.config)
 
 
-@takes(TrainingConfig)
-def second_round(material: TrainingData, **options: Any) -> Scorer:
-    """The general adapter, fine-tuned further on the ranked domain (MoLoRec, section 4.3.3)."""
-    return _row(material, _specific(material, options, _general(material, options)))
+class SecondRound(AdapterRecommender[AdapterConfig]):
+    """The general adapter, fine-tuned on the ranked domain (MoLoRec, section 4.3.3)."""
+
+    config_class = AdapterConfig
+
+    def adapter(self, data: TrainingData) -> Path:
+        """See `AdapterRecommender.adapter`."""
+        return _train(data, "second-round", self.config, _train_general(data, self.config))
 
 
-@takes(TrainingConfig)
-def mixture_grid(material: TrainingData, *, cases: int = 300, **options: Any) -> Scorer:
-    """MoLoRec with the weights that rank `cases` validation cases best."""
-    pair = adapter_pair(material, options)
+@document_options
+@dataclass(frozen=True)
+class GridMixtureConfig(AdapterConfig):
+    """Options of `GridMixture`."""
 
-    def make(out: Path) -> None:
-        mix(
-            _backbone(material),
-            pair,
-            out,
-            method="grid",
-            dataset=material.dataset,
-            split=material.split,
-            cases=cases,
-            seed=material.seed,
-        )
-
-    return _row(material, cached_dir(material, "grid", [*_names(pair), cases, material.seed], make))
+    cases: int = option(300, "Number of validation cases that choose the weights.")
 
 
-@takes(TrainingConfig)
-def mixture_entropy(material: TrainingData, *, prompts: int = 100, **options: Any) -> Scorer:
-    """MoLoRec with the weights of the lowest entropy over some of the ranked cases, unlabelled (equation 10)."""
-    return _ByEntropy(material, adapter_pair(material, options), prompts)
+class GridMixture(AdapterRecommender[GridMixtureConfig]):
+    """MoLoRec with the weights that rank validation cases best."""
+
+    config_class = GridMixtureConfig
+
+    def adapter(self, data: TrainingData) -> Path:
+        """See `AdapterRecommender.adapter`."""
+        backbone, pair, cases = _backbone(data), adapter_pair(data, self.config), self.config.cases
+
+        def write(out: Path) -> None:
+            mix(
+                backbone,
+                pair,
+                out,
+                method="grid",
+                dataset=data.dataset,
+                split=data.split,
+                cases=cases,
+                seed=data.seed,
+            )
+
+        return cached_dir(data, "grid", [*_names(pair), cases, data.seed], write)
 
 
-class _ByEntropy:
-    """Mixes anew for the cases of each call, of which it sees no target."""
+@document_options
+@dataclass(frozen=True)
+class EntropyMixtureConfig(AdapterConfig):
+    """Options of `EntropyMixture`."""
 
-    def __init__(self, material: TrainingData, pair: list[Path], prompts: int) -> None:
-        self.material, self.pair, self.prompts = material, pair, prompts
-        self.about = ""
+    prompts: int = option(100, "Number of unlabelled cases whose entropy is minimised.")
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        material, backbone = self.material, _backbone(self.material)
-        drawn = sample_cases(cases, self.prompts, material.seed)
-        prompts = MixingPrompts(backbone, self.pair)
-        examples = MixingExamples(prompts.builder, prompts.examples(material.dataset, material.split, drawn))
 
-        def make(out: Path) -> None:
-            mix(backbone, self.pair, out, examples=examples)
+class EntropyMixture(Recommender[EntropyMixtureConfig]):
+    """MoLoRec with the weights of the lowest entropy on some of the ranked cases, without their labels (equation 10).
 
-        row = _row(material, cached_dir(material, "entropy", [*_names(self.pair), content_hash(drawn)], make))
-        scores = row(cases)
-        self.about = row.about
+    The weights are chosen anew for the cases of each call of `score`.
+    """
+
+    config_class = EntropyMixtureConfig
+    about = ""
+
+    def fit(self, data: TrainingData) -> Self:
+        """Train both adapters unless they are in the cache.
+
+        Raises:
+            LorarecError: The data have no backbone, no cache_dir or no general domain.
+        """
+        self.data, self.pair = data, adapter_pair(data, self.config)
+        return self
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Choose the weights on some of the cases and score the candidates of all; see `Scorer.score`."""
+        data, backbone, pair = self.data, _backbone(self.data), self.pair
+        sample = sample_cases(cases, self.config.prompts, data.seed)
+        prompts = MixingPrompts(backbone, pair)
+        examples = MixingExamples(prompts.builder, prompts.examples(data.dataset, data.split, sample))
+
+        def write(out: Path) -> None:
+            mix(backbone, pair, out, examples=examples)
+
+        scorer = _scorer(data, cached_dir(data, "entropy", [*_names(pair), content_hash(sample)], write))
+        scores = scorer.score(cases)
+        self.about = scorer.about
         return scores
 
 
-def adapter_pair(material: TrainingData, options: dict[str, Any]) -> list[Path]:
-    """Folders of the general and the specific adapter with these options, trained where they are not there yet."""
-    return [_general(material, options), _specific(material, options)]
+def adapter_pair(data: TrainingData, config: AdapterConfig) -> list[Path]:
+    """Return the folders of the general and the specific adapter, which are trained if they are not in the cache."""
+    return [_train_general(data, config), _train_specific(data, config)]
 
 
-def _general(material: TrainingData, options: dict[str, Any]) -> Path:
-    material.need("general")
-    return _trained(material, "general", options)
+def _train_general(data: TrainingData, config: AdapterConfig) -> Path:
+    data.require("general")
+    return _train(data, "general", config)
 
 
-def _specific(material: TrainingData, options: dict[str, Any], start: Path | None = None) -> Path:
-    return _trained(material, "specific" if start is None else "second-round", options, start)
+def _train_specific(data: TrainingData, config: AdapterConfig) -> Path:
+    return _train(data, "specific", config)
 
 
-def _trained(material: TrainingData, kind: str, options: dict[str, Any], start: Path | None = None) -> Path:
-    """The adapter's folder; trained first, or finished, where it is not there."""
-    backbone = _backbone(material)
-    pairs = list(material.general) if kind == "general" else [(material.dataset, material.split)]
-    chosen = asdict(build_options(TrainingConfig, options | {"seed": material.seed}))
-    data = [[dataset.fingerprint, split.fingerprint] for dataset, split in pairs]
+def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Path | None = None) -> Path:
+    """Return the folder of an adapter, which is trained, or its training resumed, if it is not complete."""
+    backbone = _backbone(data)
+    domains = list(data.general) if kind == "general" else [(data.dataset, data.split)]
+    options = {each.name: getattr(config, each.name) for each in fields(TrainingConfig)} | {"seed": data.seed}
+    training = TrainingConfig(**options)
+    fingerprints = [[dataset.fingerprint, split.fingerprint] for dataset, split in domains]
 
-    def make(out: Path) -> None:
-        train(backbone, pairs, out, start_from=start, resume=True, progress=material.progress, **chosen)
+    def write(out: Path) -> None:
+        train(backbone, domains, out, training, start_from=start_from, resume=True, progress=data.progress)
 
-    return cached_dir(material, kind, [backbone.fingerprint, data, chosen, start and start.name], make)
-
-
-def _row(material: TrainingData, folder: Path) -> AdapterScorer:
-    rows = adapter_scorers(
-        _backbone(material), material.dataset, material.split, {"row": folder}, progress=material.progress
-    )
-    return rows["row"]
+    return cached_dir(data, kind, [backbone.fingerprint, fingerprints, options, start_from and start_from.name], write)
 
 
-def _backbone(material: TrainingData) -> Any:
-    material.need("backbone")
-    return material.backbone
+def _scorer(data: TrainingData, folder: Path) -> AdapterScorer:
+    scorers = adapter_scorers(_backbone(data), data.dataset, data.split, {"row": folder}, progress=data.progress)
+    return scorers["row"]
+
+
+def _backbone(data: TrainingData) -> Backbone:
+    data.require("backbone")
+    assert data.backbone is not None
+    return data.backbone
 
 
 def _names(folders: list[Path]) -> list[str]:

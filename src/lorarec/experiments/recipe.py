@@ -22,11 +22,10 @@ from lorarec.experiments.recipe_keys import (
     require_seeds,
     require_texts,
 )
-from lorarec.experiments.systems import SYSTEMS
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
-from lorarec.recommenders import INFORMED_BASELINES, RANDOM, refuse_options
+from lorarec.recommenders import BASELINES
 
-BASELINES = (RANDOM, *INFORMED_BASELINES)
 SETTINGS = (WARM, NEW_ITEM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -36,8 +35,8 @@ class RowConfig:
     """Configuration of a row: a system, its options, and the values among which trials choose.
 
     Attributes:
-        system: Name of the system, one of `SYSTEMS`.
-        options: Keyword arguments of the system.
+        system: Name of the system, one of `RECOMMENDERS`.
+        options: Options of the system.
         tune: Values to try by name of the option.
     """
 
@@ -127,7 +126,7 @@ def check_domains(given: JsonObject) -> None:
     make_lists(given, "general", "settings", empty=("general",))
     require_each(given, "general", lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
     require_each(given, "settings", lambda each: each in SETTINGS, " or ".join(SETTINGS))
-    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
+    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec data split`", given.get("split"))
 
 
 def _row(row: str, given: Any) -> RowConfig:
@@ -139,8 +138,8 @@ def _row(row: str, given: Any) -> RowConfig:
     if unknown := sorted(given.keys() - {"system", "options", "tune"}):
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
-    if system not in SYSTEMS:
-        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(SYSTEMS)}")
+    if system not in RECOMMENDERS:
+        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(RECOMMENDERS)}")
     options, tune = read_options(given, f"{where}.options", "a mapping"), given.get("tune") or {}
     require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
@@ -148,7 +147,7 @@ def _row(row: str, given: Any) -> RowConfig:
     tune = {key: [as_meant(each) for each in values] for key, values in tune.items()}
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
-            refuse_options(SYSTEMS[system], {**options, **tried})
+            RECOMMENDERS[system].from_options({**options, **tried})
         except LorarecError as error:
             raise LorarecError(f"{where}.{key}: {error}") from error
     return RowConfig(system, options, tune)

@@ -9,12 +9,13 @@ from rich.console import Console
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import ROWS, Job, run_job, run_job_in_process
-from lorarec.experiments.recipe import BASELINES, Recipe
+from lorarec.experiments.recipe import Recipe
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.report import write_table
-from lorarec.experiments.systems import SEEDLESS
 from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.workers import ProcessWorkers, Workers
 from lorarec.io import Progress, read_json
+from lorarec.recommenders import BASELINES
 
 
 def run_experiment(
@@ -73,7 +74,7 @@ def row_jobs(recipe: Recipe) -> list[Job]:
         for share in recipe.shares
         for seed in recipe.seeds
         for name, row in recipe.rows.items()
-        if seed == recipe.seeds[0] or row.system not in SEEDLESS
+        if seed == recipe.seeds[0] or RECOMMENDERS[row.system].uses_seed
     ]
 
 

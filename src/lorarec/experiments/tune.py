@@ -1,4 +1,4 @@
-"""Options of a row, chosen among random trials on validation cases."""
+"""Random search over the options of a row, judged on validation cases."""
 
 import time
 from dataclasses import dataclass
@@ -10,64 +10,73 @@ import numpy as np
 
 from lorarec.errors import LorarecError
 from lorarec.experiments.recipe import RowConfig
-from lorarec.experiments.systems import SYSTEMS
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import read_json, write_json
 from lorarec.recommenders import Scorer, TrainingData
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted system and the seconds that fitting took."""
+    """A fitted recommender.
+
+    Attributes:
+        scorer: Fitted recommender.
+        seconds: Duration of fitting in seconds.
+    """
 
     scorer: Scorer
     seconds: float
 
 
-def tune(row: RowConfig, trials: int, material: TrainingData, kept: Path) -> tuple[list[dict[str, Any]], Fit | None]:
-    """Fit a row with random combinations of the values to try, all different.
+def tune(
+    row: RowConfig, num_trials: int, data: TrainingData, trials_file: Path
+) -> tuple[list[dict[str, Any]], Fit | None]:
+    """Fit a row with different random combinations of the values that its options may have.
 
     Args:
-        trials: so many, or all combinations where there are fewer.
-        material: its seed draws the combinations; its validation cases judge them by NDCG@10.
-        kept: JSON of the trials done so far, also those of other budgets and seeds; they are not done again.
+        row: Row with values to try.
+        num_trials: Number of trials; all combinations are tried if there are fewer.
+        data: Data to fit on. Its seed draws the combinations, and NDCG@10 on its validation cases judges them.
+        trials_file: JSON file of the trials so far, also those with other seeds; they are not repeated.
 
     Returns:
-        The options and the figure of each trial, the best one first; of equals the one drawn first. And what the best
-        one fitted, which is what its options and the material's seed give; None where it was done before.
+        The trials (options, NDCG@10), the best one first and of equal ones the one drawn first; and the fit of the best
+        trial, or None if it was not fitted in this call.
 
     Raises:
-        LorarecError: no trial could be fitted.
+        LorarecError: No trial could be fitted.
     """
     grid = [dict(zip(row.tune, values, strict=True)) for values in product(*row.tune.values())]
-    drawn = np.random.default_rng(material.seed).permutation(len(grid))[:trials]
-    done: list[dict[str, Any]] = read_json(kept) if kept.exists() else []
-    found: list[dict[str, Any]] = []
+    drawn = np.random.default_rng(data.seed).permutation(len(grid))[:num_trials]
+    done: list[dict[str, Any]] = read_json(trials_file) if trials_file.exists() else []
+    trials: list[dict[str, Any]] = []
     best: Fit | None = None
     for place in drawn:
-        asked = {"system": row.system, "options": row.options | grid[place], "seed": material.seed}
-        trial, fit = next((before for before in done if before | asked == before), None), None
+        key = {"system": row.system, "options": row.options | grid[place], "seed": data.seed}
+        trial, fit = next((earlier for earlier in done if earlier | key == earlier), None), None
         if trial is None:
-            figure, fit = _tried(asked["options"], row.system, material)
-            trial = asked | figure
+            outcome, fit = _run_trial(row.system, row.options | grid[place], data)
+            trial = key | outcome
             done.append(trial)
-            write_json(kept, done)
-        found.append(trial)
-        if max(found, key=_worth) is trial:
+            write_json(trials_file, done)
+        trials.append(trial)
+        if max(trials, key=_metric) is trial:
             best = fit
-    found.sort(key=_worth, reverse=True)
-    if found[0]["ndcg@10"] is None:
-        raise LorarecError(f"none of {len(found)} trials could be fitted: {found[0]['failed']}")
-    return found, best
+    trials.sort(key=_metric, reverse=True)
+    if trials[0]["ndcg@10"] is None:
+        raise LorarecError(f"none of {len(trials)} trials could be fitted: {trials[0]['failed']}")
+    return trials, best
 
 
-def _worth(trial: dict[str, Any]) -> float:
+def _metric(trial: dict[str, Any]) -> float:
     return -1 if trial["ndcg@10"] is None else trial["ndcg@10"]
 
 
-def _tried(options: dict[str, Any], system: str, material: TrainingData) -> tuple[dict[str, Any], Fit | None]:
+def _run_trial(system: str, options: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Fit | None]:
     began = time.perf_counter()
     try:
-        fit = Fit(SYSTEMS[system](material, **options), time.perf_counter() - began)
-        return {"ndcg@10": material.figure(fit.scorer)}, fit
-    except LorarecError as error:  # such as a learning rate that diverges: the others may be better
+        recommender = RECOMMENDERS[system].from_options(options).fit(data)
+        fit = Fit(recommender, time.perf_counter() - began)
+        return {"ndcg@10": data.validation_ndcg(recommender)}, fit
+    except LorarecError as error:  # such as a learning rate that diverges: other trials may succeed
         return {"ndcg@10": None, "failed": str(error)}, None

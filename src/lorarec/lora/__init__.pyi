@@ -1,6 +1,7 @@
 from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
+from .bank import truncate_rank as truncate_rank
 from .combine import COMBINE_RULES as COMBINE_RULES
 from .combine import DELTAS as DELTAS
 from .combine import FACTORS as FACTORS
@@ -20,7 +21,6 @@ from .mixing import sources_of as sources_of
 from .mixing_prompts import MixingExamples as MixingExamples
 from .mixing_prompts import MixingPrompts as MixingPrompts
 from .mixing_prompts import sample_cases as sample_cases
-from .mixture_batches import score_at_weights as score_at_weights
 from .objectives import ENTROPY_OBJECTIVES as ENTROPY_OBJECTIVES
 from .objectives import Entropy as Entropy
 from .peft_config import DEFAULT_LORA_ALPHA as DEFAULT_LORA_ALPHA
@@ -51,7 +51,9 @@ from .simplex import check_weights as check_weights
 from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
 from .target_layers import linear_layers as linear_layers
-from .truncation import truncate_rank as truncate_rank
 from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts
-from .weight_analysis import where_weight_goes as where_weight_goes
+from .weight_analysis import weights_by_setting as weights_by_setting
+from .weight_search import EvaluatedMixture as EvaluatedMixture
+from .weight_search import Trace as Trace
+from .weight_search import score_at_weights as score_at_weights

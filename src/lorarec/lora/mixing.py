@@ -9,9 +9,10 @@ from typing import Any
 from lorarec.backbone import Backbone
 from lorarec.data import WARM, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
+from lorarec.lora.entropy_search import choose_by_entropy
 from lorarec.lora.grid_search import grid_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.mixing_prompts import MixingExamples, MixingPrompts
@@ -21,13 +22,12 @@ from lorarec.lora.plots import plot_entropy, plot_prompt_curve, plot_weights
 from lorarec.lora.prompt_record import prompt_settings, recorded_settings, write_template
 from lorarec.lora.provenance import trained_on
 from lorarec.lora.simplex import check_weights
-from lorarec.lora.trace import Trace
-from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.lora.weight_search import Trace
 from lorarec.scoring import evaluation_mode
 
 MIXING_METHODS = ("fixed", "grid", "entropy")
 MIXING_SCOPES = ("model", "layer")
-TRACE = "mix_trace.json"
+TRACE_FILE = "mix_trace.json"
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def mix(
 
     Example:
         >>> from lorarec import Backbone, Dataset, mix
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
         >>> by_hand = mix(backbone, pair, "adapters/by-hand", method="fixed", weights=[0.3, 0.7])
         >>> by_hand.weights
@@ -115,7 +115,7 @@ def mix(
         1.0
     """
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     _check_arguments(method, scope, adapters, weights, dataset, examples)
     read = [read_adapter(adapter, backbone) for adapter in adapters]
     for adapter in read:
@@ -135,8 +135,8 @@ def mix(
         assert examples is not None
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             if method == "grid":
-                validation = (examples.prompts, examples.targets or ())
-                chosen, trace = grid_weights(mixed, bank.size, validation, examples.builder, token_budget)
+                labelled = (examples.prompts, examples.targets or ())
+                chosen, trace = grid_weights(mixed, bank.size, *labelled, examples.builder, token_budget)
             else:
                 entropy = Entropy(objective, examples.builder)
                 chosen, trace = choose_by_entropy(mixed, bank.size, examples.prompts, entropy, scope, token_budget)
@@ -152,11 +152,11 @@ def mix(
         "mix": settings | drawn_from,
         "versions": versions(),
     }
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         save_adapter(merged, folder, backbone.id, meta)
         write_template(folder, shared_prompt_settings(read).get("template"))
-        steps = {"stopped": trace.stopped, **trace.extra, "steps": trace.steps}
-        write_json(folder / TRACE, {"adapters": [str(adapter.folder) for adapter in read], **settings, **steps})
+        searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
+        write_json(folder / TRACE_FILE, {"adapters": [str(adapter.folder) for adapter in read], **settings, **searched})
         plot_weights(folder / "weights.png", bank.names, listed)
         if method == "grid":
             plot_prompt_curve(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3", "ndcg@10"))
@@ -214,13 +214,13 @@ def _check_arguments(
 
 
 def shared_prompt_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """How all of the adapters were prompted, as far as they agree."""
+    """Return the prompt settings on which all adapters agree."""
     first, *others = [prompt_settings(adapter) for adapter in adapters]
     return {key: value for key, value in first.items() if all(other[key] == value for other in others)}
 
 
 def sources_of(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """What `lorarec.json` says of a mixture's parts, and how it is prompted: as they were, as far as they agree."""
+    """Return the entries of `lorarec.json` about the parts of a mixture and the prompt settings on which they agree."""
     agreed = shared_prompt_settings(adapters)
     return {
         "readout": agreed.pop("readout", None),

@@ -43,5 +43,5 @@ def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
 
 
 def made_for(adapter: Adapter) -> str | None:
-    """The user for whom `personalize export` wrote the adapter, if any."""
+    """The user for whom `personal export` wrote the adapter, if any."""
     return (adapter.meta or {}).get("user")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lorarec.backbone import Backbone
-from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
+from lorarec.io import FolderKind, new_folder, versions, write_json
 from lorarec.lora import FACTORS, AdapterBank, frozen, inject, save_adapter, write_template
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
@@ -113,7 +113,7 @@ class PersonalLora(nn.Module):
         meta = self._made_with() | self.record
         listed = {name: w.tolist() for name, w in weights.items()}
         meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
-        with new_folder(out, overwrite, ADAPTER) as folder:
+        with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
             save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, meta)
             write_template(folder, self.template)
 
@@ -137,7 +137,7 @@ class PersonalLora(nn.Module):
             "layers": {name: {"scale": v.scale.tolist(), "ranks": v.ranks} for name, v in bank.layers.items()},
             "record": self.record,
         }
-        with new_folder(out, overwrite, ROUTER) as folder:
+        with new_folder(out, overwrite, FolderKind.PERSONAL_LORA) as folder:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
             write_json(folder / SETTINGS, self._made_with() | {"personal": settings})

@@ -100,7 +100,7 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
         LorarecError: no such user, a folder that `personalize` did not write, another backbone, or `out` exists.
     """
     folder = Path(folder)
-    users = read_parquet(folder / USERS, "run `lorarec personalize train` again").filter(pl.col(USER) == user)
+    users = read_parquet(folder / USERS, "run `lorarec personal train` again").filter(pl.col(USER) == user)
     if users.is_empty():
         raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
     found = users[REPRESENTATION][0]

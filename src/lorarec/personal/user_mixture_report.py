@@ -61,7 +61,7 @@ class UserMixtureScorer:
         self.prompts = MixingPrompts(backbone, [self.folder / CONSTANT])
         self.about = f"{self.folder}: the mixture that its router chooses for each user, {self.prompts.builder.readout}"
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Return the scores of the candidates of every case."""
         examples = self.prompts.examples(self.dataset, self.split, cases)
         with PersonalLora.load(self.folder / PERSONAL, self.backbone) as personal:

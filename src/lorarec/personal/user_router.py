@@ -26,7 +26,7 @@ from lorarec.personal.user_features import Standardization, fit_on_training_part
 from lorarec.personal.user_history import RatedHistories, TitledHistories, UserHistory
 from lorarec.personal.user_router_training import CRM, RECORD, VECTORS
 
-AGAIN = "run `lorarec personalize choose` again"
+AGAIN = "run `lorarec personal choose` again"
 
 
 @dataclass(frozen=True, eq=False)

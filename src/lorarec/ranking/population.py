@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, Dtype, Quantization
 from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
 from lorarec.errors import LorarecError
 from lorarec.io import new_file
@@ -48,9 +48,9 @@ class PopulationConfig:
     adapter: Path | None = None
     index: Path | None = None
     backbone: str = "embedded"
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     device: str | None = None
-    quantization: str | None = None
+    quantization: Quantization | None = None
     trust_remote_code: bool = False
     top_k: int = 10
     pool: int = 100
@@ -70,7 +70,9 @@ class PopulationScorer:
         self._job, self._titles = job, dataset.titles
         adapter = read_adapter(job.adapter) if job.adapter else None
         index = Index.load(job.index, dataset) if job.index else None
-        backbone = Backbone.load(job.backbone, job.dtype, job.device, job.quantization, job.trust_remote_code)
+        backbone = Backbone.from_pretrained(
+            job.backbone, job.dtype, job.device, job.quantization, job.trust_remote_code
+        )
         self._ranker = Ranker(backbone, adapter)
         self._index = index or Index.build(dataset)
         self._evidence = whole_evidence(dataset) if self._ranker.evidence else None

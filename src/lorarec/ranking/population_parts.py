@@ -10,7 +10,7 @@ import polars as pl
 from lorarec.data import USER, content_hash
 from lorarec.errors import LorarecError
 from lorarec.io import (
-    RANKING,
+    FolderKind,
     JsonObject,
     Progress,
     RunDir,
@@ -76,7 +76,7 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
             and is to be overwritten.
     """
     if overwrite or not (out / RECORD).is_file():
-        refuse_existing(out, overwrite, RANKING)
+        refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
 
 
 def recommend_to_folder(
@@ -118,7 +118,7 @@ def recommend_to_folder(
     parts_before = _score_missing(engine, parts, run_dir, details, progress)
     if replaces:
         with only_writer(folder):
-            replace_folder(folder, out, RANKING)
+            replace_folder(folder, out, FolderKind.RECOMMENDATIONS)
     return {**counts, "parts_before": parts_before}
 
 

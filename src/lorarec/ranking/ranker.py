@@ -14,7 +14,7 @@ from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, merge, prompt_settings, read_adapter
-from lorarec.prompts import Example, PromptBuilder, case_examples
+from lorarec.prompts import Example, PromptBuilder, TemplateText, case_examples
 from lorarec.ranking.generation import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.scoring import posterior, score
@@ -32,7 +32,7 @@ class Ranked:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> best = Ranker(Backbone.load("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
+        >>> best = Ranker(Backbone.from_pretrained("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
         >>> best.title == ["Heat", "Antz"][best.index]
         True
     """
@@ -69,7 +69,7 @@ class Ranker:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> with Ranker(backbone, "adapters/shop") as ranker:
         ...     ranked = ranker.rank(["Toy Story", "Antz"], ["A Bug's Life", "Heat", "Shrek"], top_k=2)
         >>> len(ranked)
@@ -83,7 +83,7 @@ class Ranker:
         backbone: Backbone,
         adapter: AdapterLike | None = None,
         readout: str | None = None,
-        template: str | Path | None = None,
+        template: str | Path | TemplateText | None = None,
         max_tokens: int | None = None,
         max_title_tokens: int | None = None,
         max_history: int | None = None,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from lorarec.backbone import Backbone, source_of, weights_dtype
+from lorarec.backbone import Backbone, Dtype, source_of, weights_dtype
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, prompt_settings
 
@@ -31,7 +31,7 @@ def require_vllm() -> None:
 
 
 def start_vllm(
-    backbone: Backbone, adapters: Sequence[Adapter], dtype: str, trust_remote_code: bool, options: dict[str, Any]
+    backbone: Backbone, adapters: Sequence[Adapter], dtype: Dtype, trust_remote_code: bool, options: dict[str, Any]
 ) -> tuple[Any, Any, int]:
     """Start vLLM; arguments and errors are those of `VllmEngine`.
 

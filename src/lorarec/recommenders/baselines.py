@@ -1,120 +1,152 @@
-"""Rankers without a language model in every table: chance, popularity, co-occurrence and similar titles."""
+"""Baselines of every table: random order, popularity, item-based nearest neighbours and TF-IDF similarity of titles."""
+
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize
 
-from lorarec.data import CANDIDATES, HISTORY, ITEM, Dataset, Split, title_vectors
-from lorarec.recommenders.scorer import Scorer
+from lorarec.data import CANDIDATES, HISTORY, ITEM, title_vectors
+from lorarec.errors import refuse_out_of_range
+from lorarec.options import document_options, option
+from lorarec.recommenders.interactions import encode_lists, interaction_matrix
+from lorarec.recommenders.recommender import Recommender, RecommenderConfig
+from lorarec.recommenders.training_data import TrainingData
 
-RANDOM = "random"
-INFORMED_BASELINES = POPULARITY, NEIGHBOURS, TITLE_SIMILARITY = ("popularity", "item-knn", "tf-idf")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
-def baseline_scorers(dataset: Dataset, split: Split, seed: int = 0) -> dict[str, Scorer]:
-    """The baselines by the names they have in tables."""
-    return {
-        RANDOM: RandomOrder(seed),
-        POPULARITY: Popularity(dataset, split),
-        NEIGHBOURS: ItemNeighbours(dataset, split),
-        TITLE_SIMILARITY: TitleSimilarity(dataset),
-    }
+class RandomOrder(Recommender[RecommenderConfig]):
+    """Score candidates by uniform random numbers: the performance of chance."""
 
-
-class RandomOrder:
-    """Scores drawn uniformly: what chance gives."""
-
+    config_class = RecommenderConfig
     about = "scores drawn at random"
 
-    def __init__(self, seed: int = 0) -> None:
-        self.rng = np.random.default_rng(seed)
+    def fit(self, data: TrainingData) -> Self:
+        """Seed the random numbers."""
+        self.generator = np.random.default_rng(data.seed)
+        return self
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Draw scores for the candidates of every case; the next call goes on with the stream."""
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Draw scores for the candidates of every case; each call continues the stream of random numbers."""
         sizes = cases[CANDIDATES].list.len().to_numpy().astype(np.int64)
-        return _per_case(self.rng.random(int(sizes.sum())), sizes)
+        return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity:
-    """How often an item occurs in training; items that are new there have 0."""
+class Popularity(Recommender[RecommenderConfig]):
+    """Score a candidate by its number of training interactions; items without any have score 0."""
 
+    config_class = RecommenderConfig
+    uses_seed = False
     about = "number of interactions with the item in training"
 
-    def __init__(self, dataset: Dataset, split: Split) -> None:
-        self.items = dataset.items[ITEM]
-        codes, _ = _coded(split.train[HISTORY], self.items)
-        self.counts = np.bincount(codes, minlength=len(self.items)).astype(np.float64)
+    def fit(self, data: TrainingData) -> Self:
+        """Count the interactions with every item."""
+        self.items = data.dataset.items[ITEM]
+        rows, _ = encode_lists(data.split.train[HISTORY], self.items)
+        self.counts = np.bincount(rows, minlength=len(self.items)).astype(np.float64)
+        return self
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case."""
-        codes, sizes = _coded(cases[CANDIDATES], self.items)
-        return _per_case(self.counts[codes], sizes)
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        rows, sizes = encode_lists(cases[CANDIDATES], self.items)
+        return _per_case(self.counts[rows], sizes)
 
 
-class ItemNeighbours:
-    """Sum of the cosines between who chose a candidate and who chose each of the latest history items, in training.
+@document_options
+@dataclass(frozen=True)
+class SimilarityConfig(RecommenderConfig):
+    """Options of `ItemKNN` and `TfIdf`."""
 
-    Args:
-        max_history: the latest items of a history that count.
+    max_history: int = option(10, "Number of items of a history that are read, the latest.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_out_of_range(self, ("max_history",), (), ())
+
+
+class SimilarityRecommender(Recommender[SimilarityConfig]):
+    """Score a candidate by the inner product of its vector with the sum of those of the latest history items.
+
+    Attributes:
+        items: Item ids of the catalogue.
+        vectors: Sparse vectors (items, features), which `fit` sets.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, max_history: int = 10) -> None:
-        self.items = dataset.items[ITEM]
-        self.max_history = max_history
-        codes, lengths = _coded(split.train[HISTORY], self.items)
-        chosen = csr_matrix(
-            (np.ones(len(codes)), (codes, np.repeat(np.arange(len(lengths)), lengths))),
-            shape=(len(self.items), len(lengths)),
-        )
-        chosen.data[:] = 1
-        self.users = normalize(chosen)
-        self.about = f"cosine of the users who chose a candidate and those of the last {max_history} items"
+    config_class = SimilarityConfig
+    uses_seed = False
+    items: pl.Series
+    vectors: csr_matrix
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case."""
-        return _to_history(cases, self.items, self.users, self.max_history)
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        scores: list[np.ndarray] = []
+        for batch in cases.iter_slices(_CASES_AT_ONCE):
+            history, lengths = encode_lists(batch[HISTORY].list.tail(self.config.max_history), self.items)
+            case = np.repeat(np.arange(len(batch)), lengths)
+            shape = len(batch), len(self.items)
+            profiles = csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
+            candidates, sizes = encode_lists(batch[CANDIDATES], self.items)
+            products = profiles[np.repeat(np.arange(len(batch)), sizes)].multiply(self.vectors[candidates])
+            scores += _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
+        return scores
 
 
-class TitleSimilarity:
-    """Inner product of a candidate's TF-IDF title vector with the sum of those of the latest history items.
+class ItemKNN(SimilarityRecommender):
+    """Item-based nearest neighbours: the sum of cosines between a candidate's users and those of each history item.
 
-    The vectors are scikit-learn's defaults (words of two and more characters, smooth idf, unit length), fitted on the
-    titles of the whole catalogue: those of new items are known, interactions are not looked at.
-
-    Args:
-        max_history: the latest items of a history that count.
+    With U_i the training users who chose item i, the score is the sum over the latest history items h of
+    |U_h & U_i| / sqrt(|U_h| |U_i|).
     """
 
-    def __init__(self, dataset: Dataset, max_history: int = 10) -> None:
-        self.items = dataset.items[ITEM]
-        self.max_history = max_history
-        self.words = title_vectors(list(dataset.titles.values()))
-        self.about = f"similarity of TF-IDF title vectors to the last {max_history} titles of the history"
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return f"cosine of the users who chose a candidate and those of the last {self.config.max_history} items"
 
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case."""
-        return _to_history(cases, self.items, self.words, self.max_history)
-
-
-def _to_history(cases: pl.DataFrame, items: pl.Series, vectors: csr_matrix, max_history: int) -> list[np.ndarray]:
-    """Inner products of each candidate's vector with the sum of those of the latest history items."""
-    found: list[np.ndarray] = []
-    for batch in cases.iter_slices(_CASES_AT_ONCE):
-        history, lengths = _coded(batch[HISTORY].list.tail(max_history), items)
-        owners = np.repeat(np.arange(len(batch)), lengths)
-        profiles = csr_matrix((np.ones(len(history)), (owners, history)), (len(batch), len(items))) @ vectors
-        codes, sizes = _coded(batch[CANDIDATES], items)
-        products = profiles[np.repeat(np.arange(len(batch)), sizes)].multiply(vectors[codes])
-        found += _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
-    return found
+    def fit(self, data: TrainingData) -> Self:
+        """Set the vector of an item to its users, scaled to length 1."""
+        self.items = data.dataset.items[ITEM]
+        rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
+        self.vectors = normalize(interaction_matrix(rows, lengths, len(self.items)).T.tocsr().astype(np.float64))
+        return self
 
 
-def _coded(lists: pl.Series, items: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of item ids as row numbers of `items`, one list after the other, and the lengths of the lists."""
-    codes = lists.explode().drop_nulls().cast(pl.Enum(items)).to_physical()
-    return codes.to_numpy().astype(np.int64), lists.list.len().to_numpy().astype(np.int64)
+class TfIdf(SimilarityRecommender):
+    """Similarity of titles: the inner product of a candidate's TF-IDF vector with the sum of those of the history.
+
+    The vectors are scikit-learn's with its defaults (words of two and more characters, smooth idf, unit length), fitted
+    to the titles of the whole catalogue, so new items have a vector as well. Interactions are not used.
+    """
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return f"similarity of TF-IDF title vectors to the last {self.config.max_history} titles of the history"
+
+    def fit(self, data: TrainingData) -> Self:
+        """Set the vector of an item to the TF-IDF weights of the words of its title."""
+        self.items = data.dataset.items[ITEM]
+        self.vectors = title_vectors(list(data.dataset.titles.values()))
+        return self
+
+
+#: Baselines that every table contains, by row name.
+BASELINES: dict[str, type[Recommender[Any]]] = {
+    "random": RandomOrder,
+    "popularity": Popularity,
+    "item-knn": ItemKNN,
+    "tf-idf": TfIdf,
+}
+#: Baselines that use data; the best of them is what other rows are compared with.
+INFORMED_BASELINES = tuple(name for name in BASELINES if name != "random")
+
+
+def fit_baselines(data: TrainingData) -> dict[str, Recommender[Any]]:
+    """Fit every baseline with its default options; the keys are their names in tables."""
+    return {name: baseline().fit(data) for name, baseline in BASELINES.items()}
 
 
 def _per_case(flat: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:

@@ -1,10 +1,9 @@
-"""What rows leave in `TrainingData.folder` for each other, under names that tell what it was made of."""
+"""Folders in `TrainingData.cache_dir` that several recommenders share; their names contain a hash of their contents."""
 
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,44 +16,49 @@ from lorarec.recommenders.training_data import TrainingData
 WEIGHTS, RECORD = "model.safetensors", "made_of.json"
 
 
-def cached_dir(material: TrainingData, kind: str, of: Any, make: Callable[[Path], None]) -> Path:
-    """A folder made by the first that asks for it; other processes wait meanwhile, and find it.
+def cached_dir(data: TrainingData, kind: str, key: object, write: Callable[[Path], None]) -> Path:
+    """Return a folder in the cache, written by the first process that needs it while others wait.
 
     Args:
-        kind: how its name begins.
-        of: JSON of all that decides what is in it.
-        make: writes the folder, whole or not at all.
+        kind: Start of the folder's name.
+        key: JSON value of everything that decides what the folder contains.
+        write: Function that writes the folder, completely or not at all.
 
     Raises:
-        LorarecError: the material has no folder.
+        LorarecError: `data` has no cache_dir.
     """
-    material.need("folder")
-    assert material.folder is not None
-    out = material.folder / f"{kind}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:12]}"
+    data.require("cache_dir")
+    assert data.cache_dir is not None
+    out = data.cache_dir / f"{kind}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
     with locked(out.with_name(f".{out.name}.lock")):
         if not out.exists():
-            make(out)
+            write(out)
     return out
 
 
 def cached_tensors(
-    material: TrainingData, kind: str, of: dict[str, Any], make: Callable[[], dict[str, torch.Tensor]]
+    data: TrainingData, kind: str, key: object, compute: Callable[[], dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """Tensors that `cached_dir` keeps; made anew by each that asks where the material has no folder.
+    """Return tensors from the cache; without a cache_dir they are computed at each call.
+
+    Args:
+        kind: Start of the name of the tensors' folder.
+        key: JSON value of everything that decides the tensors.
+        compute: Function that computes them.
 
     Raises:
-        LorarecError: what is kept cannot be read.
+        LorarecError: The cached file cannot be read.
     """
-    if material.folder is None:
-        return make()
+    if data.cache_dir is None:
+        return compute()
 
     def write(out: Path) -> None:
         with new_folder(out) as folder:
-            save_file(make(), folder / WEIGHTS)
-            write_json(folder / RECORD, {"made_of": of, "versions": versions()})
+            save_file(compute(), folder / WEIGHTS)
+            write_json(folder / RECORD, {"made_of": key, "versions": versions()})
 
-    kept = cached_dir(material, kind, of, write)
+    folder = cached_dir(data, kind, key, write)
     try:
-        return load_file(kept / WEIGHTS)
+        return load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise LorarecError(f"{kept / WEIGHTS} cannot be read ({error}): remove {kept}") from error
+        raise LorarecError(f"{folder / WEIGHTS} cannot be read ({error}): remove {folder}") from error

@@ -1,52 +1,81 @@
-"""Scores that are inner products: of what is known of a user with the vectors of items."""
+"""Scores that are inner products of query vectors and item vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
 import torch
 
-from lorarec.data import CANDIDATES
+from lorarec.data import CANDIDATES, HISTORY
+from lorarec.recommenders.interactions import known_items
 
 _CASES_AT_ONCE = 512
-#: Score of items that a system knows nothing of: below all others, so that they hold the places that are left.
-UNKNOWN = float(np.finfo(np.float32).min)
+#: Score of items without a vector. It is below all others, so that these items are ranked last.
+UNKNOWN_ITEM_SCORE = float(np.finfo(np.float32).min)
 
 
 class DotProductScorer:
-    """A scorer for candidates that have a vector; others come last, in the order of the candidates.
+    """Score a candidate by the inner product of its vector with the query vector of the case.
+
+    Candidates without a vector are ranked last, in the order in which they are given.
 
     Args:
-        row: item id -> its place among the vectors.
-        vectors: (items, width).
-        queries: from cases to (cases, width).
-        about: one line for reports.
-        biases: (items,) added to the products.
+        index: Position of each item among the vectors.
+        vectors: Item vectors (items, hidden_size).
+        queries: Function from cases to query vectors (cases, hidden_size).
+        about: One line for reports.
+        biases: Item biases (items,) that are added to the inner products, or None.
     """
 
     def __init__(
         self,
-        row: dict[str, int],
+        index: Mapping[str, int],
         vectors: torch.Tensor,
         queries: Callable[[pl.DataFrame], torch.Tensor],
-        about: str,
+        about: str = "",
         biases: torch.Tensor | None = None,
     ) -> None:
-        self.row = row
-        # numpy's, since a product of thirty vectors costs torch less than its own calls.
+        self.index = index
+        # NumPy: for thirty vectors, the call overhead of torch is more than the product costs.
         self.vectors = vectors.detach().numpy()
         self.queries = queries
         self.about = about
         self.biases = np.zeros(len(vectors), np.float32) if biases is None else biases.detach().numpy()
 
     @torch.no_grad()
-    def __call__(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case."""
-        found: list[np.ndarray] = []
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        scores: list[np.ndarray] = []
         for batch in cases.iter_slices(_CASES_AT_ONCE):
             for query, candidates in zip(self.queries(batch).numpy(), batch[CANDIDATES].to_list(), strict=True):
-                rows = np.array([self.row.get(item, -1) for item in candidates])
-                scores = self.vectors[rows] @ query + self.biases[rows]
-                scores[rows < 0] = UNKNOWN
-                found.append(scores)
-        return found
+                rows = np.array([self.index.get(item, -1) for item in candidates])
+                of_case = self.vectors[rows] @ query + self.biases[rows]
+                of_case[rows < 0] = UNKNOWN_ITEM_SCORE
+                scores.append(of_case)
+        return scores
+
+
+def history_scorer(
+    index: Mapping[str, int],
+    vectors: torch.Tensor,
+    encode: Callable[[list[np.ndarray]], torch.Tensor],
+    about: str = "",
+) -> DotProductScorer:
+    """Return a scorer whose query vector is an encoded history; all items have score 0 if no history item is known.
+
+    Args:
+        index: Position of each item among the vectors.
+        vectors: Item vectors (items, hidden_size).
+        encode: Function from histories of at least one position each to vectors (histories, hidden_size).
+        about: One line for reports.
+    """
+
+    def queries(cases: pl.DataFrame) -> torch.Tensor:
+        histories = known_items(cases[HISTORY], index)
+        encoded = torch.zeros(len(histories), vectors.shape[1])
+        not_empty = [case for case, history in enumerate(histories) if len(history)]
+        if not_empty:
+            encoded[not_empty] = encode([histories[case] for case in not_empty])
+        return encoded
+
+    return DotProductScorer(index, vectors, queries, about)

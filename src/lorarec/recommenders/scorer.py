@@ -1,11 +1,26 @@
 """The protocol of everything that scores candidates."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-#: Scores cases (user_id, history, candidates; item ids) with one array of scores per case, higher is better.
-#: A scorer may have an attribute `about`, one line for the report; it is read after scoring. One with a true attribute
-#: `gives_places` returns the candidates' places in place of scores: 1 first, infinite for none.
-Scorer = Callable[[pl.DataFrame], list[np.ndarray]]
+
+class Scorer(Protocol):
+    """An object that scores the candidates of cases, such as a fitted recommender or an adapter.
+
+    A scorer may have two more attributes: `about`, one line for reports, which is read after scoring; and
+    `returns_ranks`, which is True if `score` returns ranks of the candidates instead of scores (1 is the best, infinite
+    is a candidate without a rank).
+    """
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case.
+
+        Args:
+            cases: Columns `user_id`, `history` and `candidates`; the last two hold lists of item ids.
+
+        Returns:
+            One array (candidates,) per case, in which the best candidate has the highest score.
+        """
+        ...

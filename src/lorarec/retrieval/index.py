@@ -1,4 +1,4 @@
-"""The index: all sources of candidates over one catalogue, made once, kept in a folder, asked for any history."""
+"""The retrieval index: candidates of a whole catalogue for any history, from several sources."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -14,32 +14,41 @@ from scipy.sparse import csr_matrix
 
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
-from lorarec.io import INDEX, file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.recommenders import NextItemConfig
+from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
+from lorarec.recommenders import NextItemConfig, encode_lists, interaction_matrix
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
 from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source
-from lorarec.retrieval.rank_fusion import fuse, take_turns
-from lorarec.retrieval.source import CandidateSource, PopularSource, recent
+from lorarec.retrieval.rank_fusion import fuse, interleave
+from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
 from lorarec.retrieval.title_source import TitleSource
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
 KNOWN = "known"
-#: How many known items, in the order of their sources' rankings fused, and how many new ones a round gives.
-SHARES = {KNOWN: 9, NEW: 1}
-#: Items of the history that a proposal names at most.
-REASONS = 2
+#: Number of known items (by the fused rankings of their sources) and of new items in a round of the interleaving.
+QUOTAS = {KNOWN: 9, NEW: 1}
+#: Maximum number of history items that a proposal names as its reason.
+MAX_REASONS = 2
 RECORD, ARRAYS = "index.json", "index.safetensors"
+#: Names that options of the next-item model had in version 0.1.0.
+_FORMER_NAMES = {
+    "sequence": "encoder",
+    "width": "hidden_size",
+    "depth": "num_layers",
+    "longest": "max_history",
+    "batch": "batch_size",
+    "lr": "learning_rate",
+}
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One candidate.
+    """A candidate.
 
     Attributes:
-        source: what ranked it highest: `next` (follows the history, says a next-item model), `together` (chosen by
-            users who chose the history), `title` (similar words), `new` (similar words, and nobody has chosen it yet),
-            `popular`.
-        because: items of the history that it rests on, strongest first.
+        item_id: Id of the item.
+        source: Name of the source that ranked it highest: `next` (a next-item model), `together` (co-occurrence with
+            the history), `title` (similar title), `new` (similar title, and no interactions yet) or `popular`.
+        because: Ids of the history items that contribute most to its score, the most important first.
     """
 
     item_id: str
@@ -48,21 +57,21 @@ class Proposal:
 
 
 class Index:
-    """Proposes items of a whole catalogue for a history, from all its sources.
+    """Retrieve candidates of a whole catalogue for any history.
 
-    The rankings of known items are fused. New items have a source of their own and every tenth place, so that they
-    surface however many known ones there are. Popularity fills up.
+    The rankings of known items are fused. New items (without interactions) have a source and every tenth place of their
+    own, so that some are retrieved however many known items there are. Popularity is the fallback.
 
     Args:
-        items: item ids of the catalogue.
-        chosen: (users, items) ones where a user chose an item.
-        words: (items, words) title vectors.
-        learnt: vectors of a next-item model, or None.
-        record: what it was made of.
+        items: Item ids of the catalogue.
+        chosen: Binary matrix of who chose what (users, items).
+        words: Sparse title vectors (items, words).
+        next_item: Source of items by a next-item model, or None.
+        record: Description of the index for index.json.
 
     Attributes:
-        sources: name -> source.
-        learnt: the source `next`, or None.
+        sources: Sources by name.
+        next_item: Source of items by a next-item model, or None.
     """
 
     def __init__(
@@ -70,16 +79,16 @@ class Index:
         items: Sequence[str],
         chosen: csr_matrix,
         words: csr_matrix,
-        learnt: NextItemSource | None,
+        next_item: NextItemSource | None,
         record: dict[str, Any],
     ) -> None:
         self.items = items
         self.row = {item: row for row, item in enumerate(items)}
         self.record = record
-        self._chosen, self._words, self.learnt = chosen, words, learnt
+        self._chosen, self._words, self.next_item = chosen, words, next_item
         counts = np.bincount(chosen.indices, minlength=len(items))
         self.sources: dict[str, CandidateSource] = {
-            **({NEXT: learnt} if learnt else {}),
+            **({NEXT: next_item} if next_item else {}),
             TOGETHER: CooccurrenceSource(chosen),
             TITLE: TitleSource(words, np.flatnonzero(counts)),
             NEW: TitleSource(words, np.flatnonzero(counts == 0)),
@@ -90,71 +99,68 @@ class Index:
     def build(
         cls,
         dataset: Dataset,
-        options: NextItemConfig | None = None,
+        config: NextItemConfig | None = None,
         histories: pl.DataFrame | None = None,
+        *,
+        seed: int = 42,
         progress: bool = False,
     ) -> Self:
-        """Make the index of a dataset.
+        """Build the index of a dataset.
 
         Args:
-            options: of the next-item model; without it there is none, and the index is made in seconds.
-            histories: user_id and history (item ids): what is learned from, when that is not all of the dataset but
-                the training part of its split.
-            progress: show a bar.
+            dataset: Dataset with the catalogue.
+            config: Options of the next-item model. Without it there is none, and the index is built in seconds.
+            histories: Columns `user_id` and `history` (item ids) to learn from, such as the training part of a split;
+                all interactions of the dataset if None.
+            seed: Seed of the next-item model.
+            progress: Whether to show a progress bar.
         """
         items = dataset.items[ITEM]
         lists = (histories_of(dataset.interactions) if histories is None else histories)[HISTORY]
-        lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
-        flat = lists.explode().drop_nulls().cast(pl.Enum(items)).to_physical().to_numpy().astype(np.int64)
-        ends = np.cumsum(lengths)
-        chosen = csr_matrix(
-            (np.ones(len(flat), np.float32), flat.astype(np.int32), np.append(0, ends)), (len(lengths), len(items))
-        )
-        chosen.sum_duplicates()
-        chosen.data[:] = 1
+        rows, lengths = encode_lists(lists, items)
+        chosen = interaction_matrix(rows, lengths, len(items))
         words = title_vectors(list(dataset.titles.values())).astype(np.float32)
-        learnt = (
-            fit_next_item_source(np.split(flat, ends[:-1]), len(items), options, progress)
-            if options and options.epochs
-            else None
-        )
+        next_item = None
+        if config is not None and config.epochs:
+            sequences = np.split(rows, np.cumsum(lengths)[:-1])
+            next_item = fit_next_item_source(sequences, len(items), config, seed, progress)
         record = {
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
-            "options": asdict(options) if learnt and options else None,
-            "counts": {"items": len(items), "users": len(lengths), "interactions": len(flat)},
+            "options": {**asdict(config), "seed": seed} if next_item and config else None,
+            "counts": {"items": len(items), "users": len(lengths), "interactions": len(rows)},
             "versions": versions(),
         }
-        return cls(items.to_list(), chosen, words, learnt, record)
+        return cls(items.to_list(), chosen, words, next_item, record)
 
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
-        """Candidates for a history, each once, best first, with new ones at every tenth place.
+        """Return different candidates for a history, the best first, with a new item at every tenth place.
 
         Args:
-            history: item ids in time order, of any user; those that the catalogue does not know are passed over.
-            pool: how many at most; fewer where fewer are left.
-            blocked: what must not be proposed besides the history, see `blocked`.
+            history: Item ids in time order, of any user; unknown ids are ignored.
+            pool: Maximum number of candidates.
+            blocked: Mask of the items that must not be proposed besides those of the history, see `blocked`.
         """
-        rows, unwanted = self._query(history, blocked)
-        rankings = {name: source.find(rows, pool, unwanted).tolist() for name, source in self.sources.items()}
+        rows, excluded = self._query(history, blocked)
+        rankings = {name: source.find(rows, pool, excluded).tolist() for name, source in self.sources.items()}
         known = fuse({name: rows for name, rows in rankings.items() if name not in (NEW, POPULAR)})
         rounds = {KNOWN: list(known), NEW: rankings[NEW], POPULAR: rankings[POPULAR]}
-        turns = take_turns(rounds, SHARES, pool, fallback=POPULAR)
+        turns = interleave(rounds, QUOTAS, pool, fallback=POPULAR)
         found = {row: known.get(row, name) for row, name in turns.items()}
-        because = self._because(recent(rows), found)
+        because = self._because(latest_items(rows), found)
         return [Proposal(self.items[row], source, because[row]) for row, source in found.items()]
 
     def rank(self, source: str, history: Sequence[str], count: int) -> list[str]:
-        """What one source alone finds, best first."""
-        rows, unwanted = self._query(history, None)
-        return [self.items[row] for row in self.sources[source].find(rows, count, unwanted)]
+        """Return the item ids that one source finds for a history, the best first."""
+        rows, excluded = self._query(history, None)
+        return [self.items[row] for row in self.sources[source].find(rows, count, excluded)]
 
     def blocked(self, allow: Collection[str] | None = None, deny: Collection[str] = ()) -> np.ndarray:
-        """(items,) True for items that are not allowed or that are denied; ids of no item are passed over.
+        """Return a mask (items,) of the items that must not be proposed; unknown ids are ignored.
 
         Args:
-            allow: the only items that may be proposed; None for all.
-            deny: items that must not be proposed: unwanted, or out of stock.
+            allow: Ids of the only items that may be proposed; all may if None.
+            deny: Ids of items that must not be proposed, for example because they are out of stock.
         """
         blocked = np.full(len(self.items), allow is not None)
         blocked[[self.row[item] for item in allow or () if item in self.row]] = False
@@ -162,81 +168,97 @@ class Index:
         return blocked
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
-        """Write a folder with the arrays as safetensors and the record as JSON, whole or not at all.
+        """Write the index to a folder, completely or not at all: tensors as safetensors and a record as JSON.
+
+        Args:
+            out: Path of the new folder.
+            overwrite: Whether to replace an index at `out`.
 
         Raises:
-            LorarecError: `out` exists already or cannot be written to.
+            LorarecError: `out` exists already or cannot be written.
         """
         arrays = {**_parts("chosen", self._chosen), **_parts("words", self._words)}
-        del arrays["chosen.data"]  # ones
-        if self.learnt:
-            arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.learnt.arrays().items()}
-        with new_folder(out, overwrite, INDEX) as folder:
+        del arrays["chosen.data"]  # all ones
+        if self.next_item:
+            arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.next_item.arrays().items()}
+        with new_folder(out, overwrite, FolderKind.INDEX) as folder:
             save_file(arrays, folder / ARRAYS)
             write_json(folder / RECORD, {**self.record, "fingerprint": file_fingerprint(folder / ARRAYS)})
 
     @classmethod
     def load(cls, folder: str | Path, dataset: Dataset) -> Self:
-        """Read a folder that `save` wrote.
+        """Load an index that `save` wrote.
+
+        Args:
+            folder: Path of the index.
+            dataset: Dataset that the index was built of.
 
         Raises:
-            LorarecError: it is missing or damaged, or was made of another dataset.
+            LorarecError: The folder is missing or damaged, or the index was built of another dataset.
         """
         folder = Path(folder)
         if not (folder / RECORD).is_file():
-            raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
+            raise LorarecError(f"{folder} is not an index: build one with `lorarec index`")
         record = read_json(folder / RECORD)
         if not isinstance(record, dict) or not {"dataset_fingerprint", "options", "fingerprint"} <= record.keys():
-            raise LorarecError(f"{folder / RECORD} does not describe an index: make it again with `lorarec index`")
+            raise LorarecError(f"{folder / RECORD} does not describe an index: build it again with `lorarec index`")
         if record["dataset_fingerprint"] != dataset.fingerprint:
             raise LorarecError(
-                f"index {folder} was made of {record.get('dataset')} ({record['dataset_fingerprint']}), not of "
-                f"{dataset.name} ({dataset.fingerprint}): make it again with `lorarec index`"
+                f"index {folder} was built of {record.get('dataset')} ({record['dataset_fingerprint']}), not of "
+                f"{dataset.name} ({dataset.fingerprint}): build it again with `lorarec index`"
             )
         items = dataset.items[ITEM].to_list()
         try:
             if file_fingerprint(folder / ARRAYS) != record["fingerprint"]:
-                raise LorarecError(f"{folder / ARRAYS} is not what {RECORD} says: make it again with `lorarec index`")
+                raise LorarecError(f"{folder / ARRAYS} does not match {RECORD}: build it again with `lorarec index`")
             arrays = load_file(folder / ARRAYS)
             chosen, words = (_matrix(name, arrays) for name in ("chosen", "words"))
-            options = record["options"] and NextItemConfig(**record["options"])
-            learnt = NextItemSource.read(_under("learnt.", arrays), len(items), options) if options else None
+            next_item = None
+            if record["options"]:
+                config = _next_item_config(record["options"])
+                next_item = NextItemSource.from_arrays(_with_prefix("learnt.", arrays), len(items), config)
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise LorarecError(f"index {folder} is damaged ({error}): make it again with `lorarec index`") from error
-        return cls(items, chosen, words, learnt, record)
+            raise LorarecError(f"index {folder} is damaged ({error}): build it again with `lorarec index`") from error
+        return cls(items, chosen, words, next_item, record)
 
     def _query(self, history: Sequence[str], blocked: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the history's known items, and what must not be proposed: those and what is blocked."""
+        """Return the rows of the history's known items, and a mask of these and the blocked items."""
         rows = np.array([self.row[item] for item in history if item in self.row], np.int64)
-        unwanted = np.zeros(len(self.items), bool) if blocked is None else blocked.copy()
-        unwanted[rows] = True
-        return rows, unwanted
+        excluded = np.zeros(len(self.items), bool) if blocked is None else blocked.copy()
+        excluded[rows] = True
+        return rows, excluded
 
     def _because(self, history: np.ndarray, found: dict[int, str]) -> dict[int, list[str]]:
-        """Row -> the items of the history with the strongest ties to it."""
+        """Return for each row the ids of the history items that contribute most to it."""
         because: dict[int, list[str]] = {}
         for name, source in self.sources.items():
-            rows = [row for row, giver in found.items() if giver == name]
-            ties = source.ties(history, np.array(rows, np.int64))
-            strongest = np.argsort(-ties, axis=1, kind="stable")[:, :REASONS]
-            for row, places, strengths in zip(rows, strongest, ties, strict=True):
-                because[row] = [self.items[history[place]] for place in places if strengths[place] > 0]
+            rows = [row for row, source_name in found.items() if source_name == name]
+            similarities = source.similarities(history, np.array(rows, np.int64))
+            strongest = np.argsort(-similarities, axis=1, kind="stable")[:, :MAX_REASONS]
+            for row, places, of_row in zip(rows, strongest, similarities, strict=True):
+                because[row] = [self.items[history[place]] for place in places if of_row[place] > 0]
         return because
 
 
+def _next_item_config(options: dict[str, Any]) -> NextItemConfig:
+    """Return the options of the next-item model that index.json holds, also with the names of version 0.1.0."""
+    named = {_FORMER_NAMES.get(name, name): value for name, value in options.items() if name != "seed"}
+    return NextItemConfig(**named)
+
+
 def _parts(name: str, matrix: csr_matrix) -> dict[str, torch.Tensor]:
-    """The arrays of a sparse matrix."""
+    """Return the tensors of a sparse matrix."""
     parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
     parts |= {"width": np.array([matrix.shape[1]])}
     return {f"{name}.{part}": torch.from_numpy(array) for part, array in parts.items()}
 
 
 def _matrix(name: str, arrays: dict[str, torch.Tensor]) -> csr_matrix:
-    """The sparse matrix of such arrays; without data, of ones."""
-    parts = {part: array.numpy() for part, array in _under(f"{name}.", arrays).items()}
+    """Return the sparse matrix that `_parts` was given; its values are ones if there are none."""
+    parts = {part: array.numpy() for part, array in _with_prefix(f"{name}.", arrays).items()}
     data = parts.get("data", np.ones(len(parts["indices"]), np.float32))
     return csr_matrix((data, parts["indices"], parts["indptr"]), (len(parts["indptr"]) - 1, int(parts["width"][0])))
 
 
-def _under(prefix: str, arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _with_prefix(prefix: str, arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

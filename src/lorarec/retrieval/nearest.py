@@ -1,4 +1,4 @@
-"""The vectors with the largest inner product with a query: exactly, or through faiss where the catalogue is large."""
+"""Search for the vectors with the largest inner product with a query: exact, or with faiss in large catalogues."""
 
 from functools import cache
 from importlib import import_module
@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-#: Beyond this many vectors faiss answers many times faster than the exact product (of 200,000 vectors of 64 numbers, in
-#: under 1 ms against 8 ms), and finds most of the same items: nearly all where vectors lie in clusters.
+#: Maximum number of vectors for exact search. Beyond it, faiss is many times faster (under 1 ms instead of 8 ms for
+#: 200,000 vectors of size 64) and finds most of the same items, nearly all of them if the vectors are clustered.
 EXACT_UP_TO = 100_000
-#: Cells of the inverted file that are searched.
+#: Number of cells of the inverted file that are searched.
 PROBES = 64
-#: Vectors per cell that k-means sees: more of them cost minutes and move the cells little.
+#: Number of vectors per cell that k-means reads: more of them cost minutes and hardly change the cells.
 SAMPLE = 64
 
 
@@ -19,10 +19,10 @@ class NearestVectors:
     """Search among vectors.
 
     Args:
-        vectors: (n, d) float32.
-        cells: (c, d) centres of an inverted file, see `cells`; without them, or where faiss is not installed, the
-            search is exact.
-        probes: cells that are searched.
+        vectors: Vectors (n, size), float32.
+        cells: Centres of an inverted file (cells, size), see `cells`. The search is exact if it is None or if faiss is
+            not installed.
+        probes: Number of cells that are searched.
     """
 
     def __init__(self, vectors: np.ndarray, cells: np.ndarray | None = None, probes: int = PROBES) -> None:
@@ -37,14 +37,16 @@ class NearestVectors:
             self._file.add(self.vectors)
 
     def search(self, query: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
-        """Rows of the largest inner products with the query (d,), best first, at most `count`.
+        """Return the rows with the largest inner products with a query, the best first.
 
         Args:
-            blocked: (n,) True for rows that are not to be found.
+            query: Query vector (size,).
+            count: Maximum number of rows.
+            blocked: Mask of the rows that must not be returned (n,).
         """
         free = len(blocked) - int(blocked.sum())
         query = query.astype(np.float32)
-        if 4 * free < len(blocked):  # few are left by an allow list; they may all lie in cells that are not searched
+        if 4 * free < len(blocked):  # all allowed rows may be in cells that are not searched
             rows = np.flatnonzero(~blocked)
             return rows[best(self.vectors[rows] @ query, count)]
         if self._file is None:
@@ -59,9 +61,14 @@ class NearestVectors:
 
 
 def cells(vectors: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """Centres (c, d) of an inverted file over many vectors (n, d), c the root of n; None where exact search is as good.
+    """Return the centres of an inverted file, about sqrt(n) of them (cells, size), or None if search should be exact.
 
-    None as well where faiss is not installed (`pip install 'lorarec[index]'`).
+    Search should be exact for at most `EXACT_UP_TO` vectors, or if faiss is not installed
+    (`pip install 'lorarec[index]'`).
+
+    Args:
+        vectors: Vectors (n, size).
+        seed: Seed of k-means.
     """
     faiss = _faiss()
     if len(vectors) <= EXACT_UP_TO or not faiss:
@@ -74,7 +81,7 @@ def cells(vectors: np.ndarray, seed: int = 0) -> np.ndarray | None:
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Places of the largest scores (n,), at most `count`, best first; of equal scores the first place is taken."""
+    """Return the positions of the `count` largest scores (n,), the best first and of equal scores the first."""
     places = np.arange(len(scores))
     if len(scores) > count:
         least = np.partition(scores, len(scores) - count)[len(scores) - count]
@@ -84,7 +91,7 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
 
 @cache
 def _faiss() -> Any:
-    """The module, or None where it is not installed. Untyped: its stubs lack the arguments used here."""
+    """Return faiss, or None if it is not installed. It is untyped, since its stubs lack arguments used here."""
     try:
         return import_module("faiss")
     except ImportError:

@@ -1,49 +1,56 @@
-"""Several rankings made into one: fused, or in turns."""
+"""Combination of rankings: reciprocal rank fusion, and interleaving with quotas."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-#: Added to every place, so that the first places of a ranking do not decide alone; Cormack et al.'s value.
+#: Constant added to every rank, so that the first ranks do not dominate; the value of Cormack et al.
 DAMPING = 60
 
 
 def fuse(rankings: Mapping[str, Sequence[int]]) -> dict[int, str]:
-    """Reciprocal rank fusion (Cormack et al., SIGIR 2009): by the sum of 1 / (60 + place) over the rankings.
+    """Combine rankings by reciprocal rank fusion (Cormack et al., SIGIR 2009): the sum of 1 / (60 + rank).
 
     Returns:
-        row -> the name of the ranking in which it stands highest, the first of equals; the highest sum first.
+        The name of the ranking in which each row has the best rank (the first of equal ones), rows with the highest
+        sum first.
     """
     sums: dict[int, float] = {}
     best: dict[int, tuple[int, str]] = {}
     for name, rows in rankings.items():
-        for place, row in enumerate(rows, 1):
-            sums[row] = sums.get(row, 0) + 1 / (DAMPING + place)
-            if row not in best or place < best[row][0]:
-                best[row] = place, name
+        for rank, row in enumerate(rows, 1):
+            sums[row] = sums.get(row, 0) + 1 / (DAMPING + rank)
+            if row not in best or rank < best[row][0]:
+                best[row] = rank, name
     return {row: best[row][1] for row in sorted(sums, key=sums.__getitem__, reverse=True)}
 
 
-def take_turns(
-    rankings: Mapping[str, Sequence[int]], shares: Mapping[str, int], count: int, fallback: str
+def interleave(
+    rankings: Mapping[str, Sequence[int]], quotas: Mapping[str, int], count: int, fallback: str
 ) -> dict[int, str]:
-    """Take the next rows of each ranking that no other has given yet, `shares` of them in each round.
+    """Interleave rankings: in each round, every ranking contributes the next rows that were not taken yet.
 
-    A ranking that runs dry leaves its turns to the others. The fallback's turn comes when all have run dry.
+    When a ranking has no rows left, the others continue without it. The fallback is used when all have none left.
+
+    Args:
+        rankings: Rows of each ranking, the best first.
+        quotas: Number of rows that each ranking contributes in a round.
+        count: Maximum number of rows.
+        fallback: Name of the ranking that is used last.
 
     Returns:
-        row -> the name of the ranking it was taken from; at most `count`, in the order taken.
+        The name of the ranking that each row was taken from, in the order in which rows were taken.
     """
-    found: dict[int, str] = {}
-    waiting = {name: iter(rows) for name, rows in rankings.items() if name != fallback}
-    while waiting and len(found) < count:
-        for name in list(waiting):
-            room = min(shares[name], count - len(found))
-            taken = list(islice((row for row in waiting[name] if row not in found), room))
-            found.update(dict.fromkeys(taken, name))
+    taken_from: dict[int, str] = {}
+    remaining = {name: iter(rows) for name, rows in rankings.items() if name != fallback}
+    while remaining and len(taken_from) < count:
+        for name in list(remaining):
+            room = min(quotas[name], count - len(taken_from))
+            taken = list(islice((row for row in remaining[name] if row not in taken_from), room))
+            taken_from.update(dict.fromkeys(taken, name))
             if len(taken) < room:
-                del waiting[name]
+                del remaining[name]
     for row in rankings[fallback]:
-        if len(found) >= count:
+        if len(taken_from) >= count:
             break
-        found.setdefault(row, fallback)
-    return found
+        taken_from.setdefault(row, fallback)
+    return taken_from

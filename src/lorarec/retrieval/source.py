@@ -1,46 +1,63 @@
-"""What every source of candidates offers, and the simplest of them: popularity."""
+"""The protocol of candidate sources, and the simplest source: popularity."""
 
 from typing import Protocol
 
 import numpy as np
 
-#: The latest items of a history that co-occurrence and titles look at.
-RECENT = 10
+#: Number of items of a history that co-occurrence and title similarity read, the latest.
+MAX_HISTORY = 10
 
 
 class CandidateSource(Protocol):
-    """Finds rows of the catalogue for a history of such rows, latest last."""
+    """A source of candidates for a history; items are rows of the catalogue."""
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
-        """At most `count` different rows that are not blocked (items,), best first."""
+        """Return candidates for a history, the best first.
 
-    def ties(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(rows, history) how much each row rests on each item of the history; 0 where it does not."""
+        Args:
+            history: Rows of the history's items in time order (length,).
+            count: Maximum number of candidates.
+            blocked: Mask of the items that must not be returned (items,).
+        """
+
+    def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return how much each item of the history contributes to each candidate (rows, history), 0 for nothing."""
 
 
 class PopularSource:
-    """Items by the number of users who chose them: the fallback, which never runs dry."""
+    """Items by the number of users who chose them; it is the fallback, since it ranks every item.
+
+    The recommender `Popularity` counts interactions instead, so that a user who chose an item twice counts twice.
+
+    Args:
+        counts: Number of users of each item (items,).
+    """
 
     def __init__(self, counts: np.ndarray) -> None:
         self.order = np.argsort(-counts, kind="stable")
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
-        """See `CandidateSource`."""
-        # So many rows hold `count` free ones, even if all the blocked ones come first.
+        """See `CandidateSource.find`."""
+        # So many rows contain `count` allowed ones, even if all the blocked ones come first.
         first = self.order[: count + int(blocked.sum())]
         return first[~blocked[first]][:count]
 
-    def ties(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Popularity rests on nothing in the history."""
+    def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return zeros, since popularity does not depend on the history."""
         return np.zeros((len(rows), len(history)))
 
 
-def recent(history: np.ndarray) -> np.ndarray:
-    """The latest `RECENT` different rows of a history, latest first."""
-    return np.array(list(dict.fromkeys(history[::-1].tolist()))[:RECENT], np.int64)
+def latest_items(history: np.ndarray) -> np.ndarray:
+    """Return the latest `MAX_HISTORY` different rows of a history, the latest first."""
+    return np.array(list(dict.fromkeys(history[::-1].tolist()))[:MAX_HISTORY], np.int64)
 
 
-def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The whole numbers of several half-open ranges, one range after the other."""
+def concatenate_ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the integers of half-open ranges, one range after the other.
+
+    Args:
+        begin: First integer of each range (n,).
+        end: End of each range, exclusive (n,).
+    """
     length = end - begin
     return np.repeat(end - np.cumsum(length), length) + np.arange(int(length.sum()))

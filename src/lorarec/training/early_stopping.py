@@ -1,18 +1,18 @@
-"""The weights of the best epoch, and when to stop looking for a better one."""
+"""Early stopping that remembers the weights of the best epoch."""
 
 import torch
 from torch import nn
 
 
 class EarlyStopping:
-    """Keeps the weights of the epoch with the best validation figure, the earlier of two equal ones.
+    """Remember the weights of the epoch with the best validation metric, the earlier one of two equal epochs.
 
     Args:
-        model: whose weights are kept.
-        patience: epochs without a better figure after which to stop.
+        model: Model whose weights are remembered.
+        patience: Number of epochs without a better metric after which training should stop.
 
     Attributes:
-        curve: the figure of every epoch.
+        curve: Metric of every epoch so far.
     """
 
     def __init__(self, model: nn.Module, patience: int) -> None:
@@ -22,15 +22,15 @@ class EarlyStopping:
         self._weights: dict[str, torch.Tensor] = {}
         self._epoch = 0
 
-    def ends(self, figure: float) -> bool:
-        """Take the figure of an epoch, higher is better; whether that was the last epoch worth doing."""
-        if not self.curve or figure > self.curve[self._epoch]:
+    def step(self, metric: float) -> bool:
+        """Record the metric of an epoch, higher is better, and return whether training should stop."""
+        if not self.curve or metric > self.curve[self._epoch]:
             self._epoch = len(self.curve)
             self._weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.curve.append(figure)
+        self.curve.append(metric)
         return len(self.curve) - 1 - self._epoch >= self.patience
 
     def restore(self) -> None:
-        """Give the model the weights of the best epoch; it keeps its own where there was none."""
+        """Load the weights of the best epoch into the model; do nothing before the first epoch."""
         if self._weights:
             self.model.load_state_dict(self._weights)

@@ -1,21 +1,20 @@
-"""What an adapter folder says about itself: `lorarec.json`."""
+"""The record of a training run, `lorarec.json` beside the weights."""
 
 import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, write_json
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_RECORD_FILE,
     ADAPTER_WEIGHTS_FILE,
+    Adapter,
     read_adapter,
     recorded_settings,
     same_tensors,
@@ -33,48 +32,45 @@ LOGS = "tensorboard"
 logger = logging.getLogger(__name__)
 
 
-def identity(
-    backbone: Backbone,
-    pairs: Sequence[tuple[Dataset, Split]],
-    options: TrainingConfig,
-    template: str | TemplateText | None,
-    start_from: str | Path | None,
-) -> dict[str, Any]:
-    """What decides the weights, as recorded in `lorarec.json`.
+def run_identity(
+    backbone: Backbone, pairs: Sequence[tuple[Dataset, Split]], config: TrainingConfig, start: Adapter | None
+) -> JsonObject:
+    """Return everything that decides the weights, as `lorarec.json` records it.
 
     Args:
-        template: what `options.template` names.
-
-    Raises:
-        LorarecError: `start_from` is no LoRA adapter of this backbone.
+        backbone: Backbone that the adapter is trained on.
+        pairs: Datasets with their splits.
+        config: Options, with a template that has been read.
+        start: Adapter that training starts from, if any.
     """
-    start = None
-    if start_from is not None:
-        parent = read_adapter(start_from, backbone)
-        start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
-    own = template.text if isinstance(template, TemplateText) else None
-    settings = recorded_settings(asdict(options) | {"template": template})
+    template = config.template
+    text = template.text if isinstance(template, TemplateText) else None
+    options = recorded_settings(vars(config))
     return {
         "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
         "datasets": [_dataset(dataset, split) for dataset, split in pairs],
-        "template": settings["template"],
-        "template_fingerprint": None if own is None else hashlib.sha256(own.encode()).hexdigest()[:16],
-        "readout": options.readout,
-        "loss": options.loss,
-        "start_from": start,
-        "seed": options.seed,
-        "options": settings,
+        "template": options["template"],
+        "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
+        "readout": config.readout,
+        "loss": config.loss,
+        "start_from": None if start is None else _source(start),
+        "seed": config.seed,
+        "options": options,
     }
 
 
-def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
+def _source(adapter: Adapter) -> JsonObject:
+    return {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
+
+
+def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
     return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
 
 
-def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
-    """How far the run went and the validation figures of every evaluation."""
-    history = trainer.state.log_history  # of a resumed run its entries come back with their keys in another order
+def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
+    """Return the number of steps and cases, the last loss, and the validation metrics of every evaluation."""
+    history = trainer.state.log_history  # a resumed run restores its entries with their keys in another order
     evaluations = [
         {"step": entry["step"]}
         | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
@@ -96,14 +92,14 @@ def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validati
 
 
 def write_adapter(
-    out: Path, staged: Path, record: dict[str, Any], template: str | TemplateText | None, overwrite: bool
+    out: Path, staged: Path, record: JsonObject, config: TrainingConfig, start: Adapter | None, overwrite: bool
 ) -> None:
-    """Make the adapter folder: weights and logs from the folder of checkpoints, the record, and one's own template.
+    """Write the adapter folder: weights and logs of the folder of checkpoints, the record, and a custom template.
 
-    Training that left the adapter as it started is reported as a warning.
+    A warning is logged if training did not change the adapter.
 
     Raises:
-        LorarecError: the weights are not finite, or `out` exists or cannot be written to.
+        LorarecError: If the weights are not finite, or `out` exists or cannot be written to.
     """
     try:
         trained = read_adapter(staged / "final")
@@ -111,12 +107,12 @@ def write_adapter(
         raise LorarecError(f"the training diverged, lower the learning rate: {error}") from error
     if trained.is_zero:
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
-    elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
+    elif start is not None and same_tensors(trained, start):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
         write_json(folder / ADAPTER_RECORD_FILE, record)
-        write_template(folder, template)
+        write_template(folder, config.template)

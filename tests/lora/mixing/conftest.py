@@ -18,7 +18,7 @@ TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Descents end early, to be quick."""
-    monkeypatch.setattr(entropy, "MOST_STEPS", 8)
+    monkeypatch.setattr(entropy, "MAX_STEPS", 8)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from lorarec.recommenders import (
     next_item_positions,
 )
 
-SMALL = NextItemConfig(epochs=20, width=16, depth=1, longest=8, batch=16, lr=1e-2, dropout=0)
+SMALL = NextItemConfig(
+    epochs=20, hidden_size=16, num_layers=1, max_history=8, batch_size=16, learning_rate=1e-2, dropout=0
+)
 NAMES = sorted(SEQUENCE_ENCODERS)
 
 
@@ -37,12 +39,12 @@ def _right(model: NextItemModel) -> int:
 @pytest.mark.parametrize("negatives", [512, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_learns_what_follows(name: str, negatives: int) -> None:
-    model = fit_next_item(_circles(), 12, replace(SMALL, sequence=name, negatives=negatives))
+    model = fit_next_item(_circles(), 12, replace(SMALL, encoder=name, negatives=negatives))
     assert _right(model) >= 10
 
 
 def test_few_places_of_a_history_an_epoch_teach_as_well() -> None:
-    options = replace(SMALL, sequence="fmlp", epochs=60, prefixes=2)
+    options = replace(SMALL, encoder="fmlp", epochs=60, prefixes=2)
     assert _right(fit_next_item(_circles(), 12, options)) >= 10
 
 
@@ -60,7 +62,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_histories_are_read_as_one_at_a_time(name: str) -> None:
-    model = new_next_item(12, replace(SMALL, sequence=name)).eval()
+    model = new_next_item(12, replace(SMALL, encoder=name)).eval()
     histories = [np.array(history) for history in ([3], [3, 1, 4, 1, 5], [9, 2], list(range(12)))]
     together = model.queries(histories)
     alone = torch.cat([model.queries([history]) for history in histories])
@@ -69,14 +71,14 @@ def test_many_histories_are_read_as_one_at_a_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SEQUENCE_ENCODERS[name].causal])
 def test_a_place_sees_nothing_after_it(name: str) -> None:
-    model = new_next_item(12, replace(SMALL, sequence=name)).eval()
+    model = new_next_item(12, replace(SMALL, encoder=name)).eval()
     whole = torch.tensor([[3, 1, 4, 1, 5]])
     assert torch.allclose(model(whole)[:, :3], model(whole[:, :3]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_latest_places_are_read(name: str) -> None:
-    model = new_next_item(12, replace(SMALL, sequence=name, longest=4)).eval()
+    model = new_next_item(12, replace(SMALL, encoder=name, max_history=4)).eval()
     history = np.array([9, 8, 7, 6, 5, 4])
     assert torch.equal(model.queries([history]), model.queries([history[-4:]]))
 
@@ -93,15 +95,15 @@ def test_the_best_epoch_is_kept_and_training_stops_when_none_is_better() -> None
         seen.append(model.items.all().detach().clone())
         return [0.1, 0.5, 0.4, 0.3, 0.6][len(seen) - 1]
 
-    model = fit_next_item(_circles(), 12, replace(SMALL, patience=2), valid)
+    model = fit_next_item(_circles(), 12, replace(SMALL, patience=2), valid=valid)
     assert len(seen) == 4
     assert torch.equal(model.items.all(), seen[1])
 
 
 def test_options_out_of_range_are_named() -> None:
-    with pytest.raises(LorarecError, match="option width must be at least 1, got 0"):
-        NextItemConfig(width=0)
+    with pytest.raises(LorarecError, match="option hidden_size must be at least 1, got 0"):
+        NextItemConfig(hidden_size=0)
     with pytest.raises(LorarecError, match="option epochs must not be negative, got -1"):
         NextItemConfig(epochs=-1)
-    with pytest.raises(LorarecError, match="no sequence model transformer: choose one of sasrec, gru4rec, fmlp"):
-        NextItemConfig(sequence="transformer")
+    with pytest.raises(LorarecError, match="no encoder 'transformer': choose one of sasrec, gru4rec, fmlp"):
+        NextItemConfig(encoder="transformer")

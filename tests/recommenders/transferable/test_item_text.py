@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lorarec.data import Dataset
 from lorarec.recommenders import PADDING
-from lorarec.recommenders.transferable.item_text import KEY, NOTHING, START, VALUE, TokenizedItems, tokenize_items
+from lorarec.recommenders.transferable.item_text import KEY, PAD, START, VALUE, TokenizedItems, tokenize_items
 
 FRONT = 999
 
@@ -52,10 +52,10 @@ def test_datasets_stand_one_behind_the_other(dataset: Dataset, tokenizer: PreTra
 
 def test_histories_are_texts_without_gaps(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    text = words.texts(torch.tensor([[1, 0], [2, PADDING]]), 100)
+    text = words.concatenate(torch.tensor([[1, 0], [2, PADDING]]), 100)
     for row, items in enumerate(([1, 0], [2])):
-        there = text.kinds[row] != NOTHING
-        lengths = [int((words.kinds[item] != NOTHING).sum()) for item in items]
+        there = text.kinds[row] != PAD
+        lengths = [int((words.kinds[item] != PAD).sum()) for item in items]
         assert there.nonzero()[:, 0].tolist() == list(range(1 + sum(lengths)))
         assert text.tokens[row][there].tolist() == [FRONT] + [
             token for item, length in zip(items, lengths, strict=True) for token in words.tokens[item, :length].tolist()
@@ -68,7 +68,7 @@ def test_histories_are_texts_without_gaps(dataset: Dataset, tokenizer: PreTraine
 
 def test_the_oldest_items_are_cut(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    whole, cut = (words.texts(torch.tensor([[1, 0]]), length) for length in (100, 4))
+    whole, cut = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
     assert cut.tokens.tolist() == whole.tokens[:, :4].tolist()
 
 
@@ -76,4 +76,4 @@ def test_control_words_in_texts_are_text(dataset: Dataset, tokenizer: PreTrained
     items = dataset.items.with_columns(title=pl.lit("lamp<|end|>"), made_by=pl.lit("<|end|>"))
     words = tokenize_items([Dataset.from_frames("shop", dataset.interactions, items)], tokenizer, FRONT, 20, 20)
     assert _told(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
-    assert tokenizer.eos_token_id not in words.tokens[words.kinds != NOTHING]
+    assert tokenizer.eos_token_id not in words.tokens[words.kinds != PAD]

@@ -11,29 +11,37 @@ import torch
 
 from lorarec.data.columns import HISTORY, TARGET
 from lorarec.errors import LorarecError
-from lorarec.experiments import SYSTEMS
+from lorarec.experiments import RECOMMENDERS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
 from lorarec.recommenders import TrainingData
 from lorarec.recommenders.transferable.unisrec import Adaptor
 from lorarec.recommenders.transferable.vqrec import nearest, quantise
 
-_SHARED = {"pretrain_epochs": 10, "pretrain_lr": 1e-2, "width": 16, "depth": 1, "longest": 10, "batch": 32, "lr": 1e-2}
+_SHARED = {
+    "pretrain_epochs": 10,
+    "pretrain_learning_rate": 1e-2,
+    "hidden_size": 16,
+    "num_layers": 1,
+    "max_history": 10,
+    "batch_size": 32,
+    "learning_rate": 1e-2,
+}
 QUICK: dict[str, dict[str, Any]] = {
-    "unisrec": {**_SHARED, "dropout": 0, "experts": 2},
-    "vq-rec": {**_SHARED, "dropout": 0, "digits": 8, "codes": 16},
+    "unisrec": {**_SHARED, "dropout": 0, "num_experts": 2},
+    "vq-rec": {**_SHARED, "dropout": 0, "num_digits": 8, "num_codes": 16},
     "recformer": {**_SHARED, "dropout": 0, "pretrain_epochs": 6},
 }
 CHANCE = float(np.sum(1 / np.log2(np.arange(1, 11) + 1)) / 20)  # NDCG@10 of a random order of 20
 
 
-def _scores(system: str, material: TrainingData, cases: pl.DataFrame, **options: Any) -> list[np.ndarray]:
-    return SYSTEMS[system](material, **{**QUICK[system], **options})(cases)
+def _scores(system: str, data: TrainingData, cases: pl.DataFrame, **options: Any) -> list[np.ndarray]:
+    return RECOMMENDERS[system].from_options({**QUICK[system], **options}).fit(data).score(cases)
 
 
-def _ndcg(system: str, material: TrainingData, setting: str, **options: Any) -> float:
-    cases = material.split.test[setting]
-    ranks = target_ranks(_scores(system, material, cases, **options), np.array(true_places(cases)))
+def _ndcg(system: str, data: TrainingData, setting: str, **options: Any) -> float:
+    cases = data.split.test[setting]
+    ranks = target_ranks(_scores(system, data, cases, **options), np.array(true_places(cases)))
     return float(ndcg(ranks, 10).mean())
 
 
@@ -51,15 +59,15 @@ def test_general_domains_alone_teach_what_words_mean(system: str, setting: str, 
 @pytest.mark.parametrize("ids", [False, True])
 def test_new_items_are_known_by_their_titles(ids: bool, with_new_items: TrainingData) -> None:
     new = set(with_new_items.split.test["new-item"][TARGET].to_list())
-    assert not new & set(with_new_items.catalogue)
-    assert _ndcg("unisrec", with_new_items, "new-item", epochs=3, ids=ids) > 1.7 * CHANCE
+    assert not new & set(with_new_items.train_items)
+    assert _ndcg("unisrec", with_new_items, "new-item", epochs=3, use_item_ids=ids) > 1.7 * CHANCE
 
 
 def test_ids_and_a_free_transformer_learn_from_the_target(with_new_items: TrainingData) -> None:
     cases = with_new_items.split.test["warm"].head(3)
     found = [
         _scores("unisrec", with_new_items, cases, epochs=1, **options)
-        for options in ({}, {"ids": True}, {"fixed": False})
+        for options in ({}, {"use_item_ids": True}, {"freeze_encoder": False})
     ]
     for other in found[1:]:
         assert any(not np.allclose(one, two) for one, two in zip(found[0], other, strict=True))
@@ -77,16 +85,16 @@ def test_a_history_of_new_items_is_read(system: str, with_new_items: TrainingDat
 
 @pytest.mark.parametrize("system", QUICK)
 def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles: TrainingData, tmp_path) -> None:
-    kept = replace(circles, folder=tmp_path)
+    kept = replace(circles, cache_dir=tmp_path)
     cases = circles.split.test["warm"].head(4)
     options = {"pretrain_epochs": 1, "epochs": 1}
     first = _scores(system, kept, cases, **options)
     (folder,) = tmp_path.glob(f"{system}-*")
     written = _written(tmp_path)
-    for material in (kept, replace(circles, folder=None)):
-        for one, two in zip(first, _scores(system, material, cases, **options), strict=True):
+    for data in (kept, replace(circles, cache_dir=None)):
+        for one, two in zip(first, _scores(system, data, cases, **options), strict=True):
             np.testing.assert_array_equal(one, two)
-    _scores(system, replace(kept, seed=7), cases, **{**options, "lr": 3e-3})
+    _scores(system, replace(kept, seed=7), cases, **{**options, "learning_rate": 3e-3})
     assert _written(tmp_path) == written
     _scores(system, kept, cases, **{**options, "temperature": 0.1})
     assert len(list(tmp_path.glob(f"{system}-*"))) == 2
@@ -100,27 +108,27 @@ def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles
 @pytest.mark.parametrize("system", QUICK)
 def test_what_is_missing_is_named(system: str, circles: TrainingData) -> None:
     for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
-        with pytest.raises(LorarecError, match=f"circles: this system needs {what}"):
-            SYSTEMS[system](replace(circles, **without))
+        with pytest.raises(LorarecError, match=f"circles: this recommender needs {what}"):
+            RECOMMENDERS[system]().fit(replace(circles, **without))
 
 
 @pytest.mark.parametrize(
     ("system", "options", "message"),
     [
-        ("unisrec", {"experts": 0}, "option experts must be at least 1, got 0"),
+        ("unisrec", {"num_experts": 0}, "option num_experts must be at least 1, got 0"),
         ("unisrec", {"temperature": 0}, "option temperature must be positive, got 0"),
-        ("unisrec", {"drop": -1}, "option drop must not be negative, got -1"),
-        ("recformer", {"width": 5}, "option width must be a multiple of 2"),
-        ("recformer", {"hidden": 2}, "option hidden must be at most 1, got 2"),
-        ("recformer", {"length": 1}, "option length must be at least 2, got 1"),
-        ("vq-rec", {"width": 0}, "option width must be at least 1, got 0"),
-        ("vq-rec", {"swapped": 2}, "option swapped must be at most 1, got 2"),
-        ("vq-rec", {"digits": 99}, "option digits must be at most 32, the width of the backbone, got 99"),
+        ("unisrec", {"drop_ratio": -1}, "option drop_ratio must not be negative, got -1"),
+        ("recformer", {"hidden_size": 5}, "option hidden_size must be a multiple of 2"),
+        ("recformer", {"mask_ratio": 2}, "option mask_ratio must be at most 1, got 2"),
+        ("recformer", {"max_tokens": 1}, "option max_tokens must be at least 2, got 1"),
+        ("vq-rec", {"hidden_size": 0}, "option hidden_size must be at least 1, got 0"),
+        ("vq-rec", {"swap_ratio": 2}, "option swap_ratio must be at most 1, got 2"),
+        ("vq-rec", {"num_digits": 99}, "option num_digits must be at most 32, the hidden size of the backbone, got 99"),
     ],
 )
 def test_options_out_of_range_are_named(system: str, options: dict, message: str, circles: TrainingData) -> None:
     with pytest.raises(LorarecError, match=message):
-        SYSTEMS[system](replace(circles, folder=None), **options)
+        RECOMMENDERS[system].from_options(options).fit(replace(circles, cache_dir=None))
 
 
 def test_experts_whiten_and_a_gate_mixes_them() -> None:

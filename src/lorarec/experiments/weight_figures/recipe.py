@@ -18,10 +18,9 @@ from lorarec.experiments.recipe_keys import (
     require_seeds,
     require_texts,
 )
-from lorarec.experiments.systems import SYSTEMS
+from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
 from lorarec.lora import PROMPT_COUNTS
-from lorarec.recommenders import refuse_options
 
 WEIGHTS = "weights"
 
@@ -90,7 +89,7 @@ def _build(given: JsonObject) -> WeightsRecipe:
     if adapters and given["options"]:
         raise LorarecError("key options: the adapters given are trained already: leave it out")
     try:
-        refuse_options(SYSTEMS["general"], given["options"])
+        RECOMMENDERS["general"].from_options(given["options"])
     except LorarecError as error:
         raise LorarecError(f"key options: {error}") from error
     return WeightsRecipe(**{key: value for key, value in given.items() if value is not None})

@@ -15,7 +15,7 @@ from lorarec.evaluation import NumberCell, ReportTable, adapter_scorers
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
-from lorarec.experiments.language_models import adapter_pair
+from lorarec.experiments.language_models import AdapterConfig, adapter_pair
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import JsonObject, read_json, write_json
 from lorarec.lora import (
@@ -27,7 +27,7 @@ from lorarec.lora import (
     effect_of_prompts,
     mix,
     read_adapter,
-    where_weight_goes,
+    weights_by_setting,
 )
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
@@ -61,18 +61,18 @@ def run_weights(
         LorarecError: the data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.load(recipe.backbone), recipe.seeds[0]
+    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.from_pretrained(recipe.backbone), recipe.seeds[0]
     fingerprints = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
     identity = data.identity(recipe.data) | {"users": recipe.users, "adapters": fingerprints, **rest}
     open_experiment_dir(out, identity, recipe.as_dict(), RECORD)
     without_test = replace(data.split, test={})
     training_data = TrainingData(data.dataset, without_test, data.general, backbone, out / SHARED, seed, progress)
-    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(training_data, recipe.options)
+    pair = [Path(folder) for folder in recipe.adapters] or adapter_pair(training_data, AdapterConfig(**recipe.options))
     analysis = _Analysis(recipe, data, backbone, pair, MixingPrompts(backbone, pair))
     if not (out / "settings").exists():
         prompts = {name: analysis.unlabelled(data.split, name, PROMPTS) for name in data.cases}
-        where_weight_goes(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
+        weights_by_setting(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
         console.print("weights by setting: done", markup=False)
     variants = read_json(out / VARIANTS) if (out / VARIANTS).exists() else {}
     for name in data.cases:
@@ -130,8 +130,8 @@ class _Analysis:
 
     def _ndcg(self, halves: Split, adapter: AdapterLike) -> dict[str, float]:
         """Return NDCG of an adapter on the labelled cases."""
-        row = adapter_scorers(self.backbone, self.data.dataset, halves, {"row": adapter})["row"]
-        ranks = target_ranks(row(halves.valid), np.array(true_places(halves.valid)))
+        scorer = adapter_scorers(self.backbone, self.data.dataset, halves, {"row": adapter})["row"]
+        ranks = target_ranks(scorer.score(halves.valid), np.array(true_places(halves.valid)))
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
 
 

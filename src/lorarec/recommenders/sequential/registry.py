@@ -1,8 +1,12 @@
-"""The readers of a history by name."""
+"""Sequence encoders by name."""
 
-from lorarec.recommenders.sequential.fmlp import FMLPRec
-from lorarec.recommenders.sequential.gru4rec import GRU4Rec
-from lorarec.recommenders.sequential.sasrec import SASRec
+from lorarec.recommenders.sequential.fmlp_rec_encoder import FMLPRecEncoder
+from lorarec.recommenders.sequential.gru4rec_encoder import GRU4RecEncoder
+from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
 from lorarec.recommenders.sequential.sequence_encoder import SequenceEncoder
 
-SEQUENCE_ENCODERS: dict[str, type[SequenceEncoder]] = {"sasrec": SASRec, "gru4rec": GRU4Rec, "fmlp": FMLPRec}
+SEQUENCE_ENCODERS: dict[str, type[SequenceEncoder]] = {
+    "sasrec": SASRecEncoder,
+    "gru4rec": GRU4RecEncoder,
+    "fmlp": FMLPRecEncoder,
+}

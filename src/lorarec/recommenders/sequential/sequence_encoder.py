@@ -1,35 +1,40 @@
-"""The one face of all readers of a history."""
+"""The common interface of encoders of interaction histories."""
 
 import torch
 from torch import nn
 
 
 class SequenceEncoder(nn.Module):
-    """Reads the vectors of a history's items.
+    """Encode the item vectors of a history.
 
     Args:
-        width: of the vectors.
-        longest: the latest items that are read.
-        depth: layers.
-        dropout: in training.
+        hidden_size: Size of the item vectors.
+        max_history: Number of items of a history that are read, the latest.
+        num_layers: Number of layers.
+        dropout: Dropout probability in training.
 
     Attributes:
-        causal: whether a place sees only those before it. If so, one pass says what follows after every place, and
-            histories are filled up behind; if not, a pass says what follows after the last place alone, and histories
-            are filled up in front.
-        longest: the latest items that are read.
+        causal: Whether a position sees only those before it. If so, one pass predicts the next item at every position,
+            and histories are padded on the right. If not, a pass predicts the next item after the last position only,
+            and histories are padded on the left.
+        max_history: Number of items of a history that are read.
     """
 
     causal = True
 
-    def __init__(self, width: int, longest: int, depth: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, max_history: int, num_layers: int, dropout: float) -> None:
         super().__init__()
-        self.longest = longest
+        self.max_history = max_history
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(batch, length, width) item vectors, zeros where there is no item, oldest first, length at most `longest`.
+        """Return predictions of the vector of the next item.
+
+        Args:
+            states: Item vectors (batch, length, hidden_size), oldest first, zeros in padding; length is at most
+                `max_history`.
 
         Returns:
-            (batch, length, width) what follows after each place, or (batch, 1, width) after the last if not causal.
+            Predictions (batch, length, hidden_size) after each position, or (batch, 1, hidden_size) after the last
+            position if the encoder is not causal.
         """
         raise NotImplementedError

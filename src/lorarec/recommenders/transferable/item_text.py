@@ -1,4 +1,4 @@
-"""Items and histories as the words of their texts, which RecFormer reads (Li et al., KDD 2023, Section 2.2)."""
+"""Items and histories as tokens of their texts, which RecFormer reads (Li et al., KDD 2023, section 2.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import ITEM, TITLE, Dataset
 from lorarec.prompts import TextEncoder
-from lorarec.recommenders.sequential.model import PADDING
+from lorarec.recommenders.sequential.next_item_model import PADDING
 
-#: Kinds of tokens: none, the one in front, of a key such as `title`, of its value.
-NOTHING, START, KEY, VALUE = KINDS = range(4)
+#: Kinds of tokens: padding, the start token, part of a key such as `title`, part of its value.
+PAD, START, KEY, VALUE = KINDS = range(4)
 
 
 class TokenizedText(NamedTuple):
-    """A batch of sequences of tokens, each (batch, length).
+    """A batch of token sequences.
 
     Attributes:
-        tokens: numbers of the vocabulary.
-        kinds: of `KINDS`; `NOTHING` fills up.
-        items: 0 of the token in front, 1 of those of the first item, and so on.
+        tokens: Token ids (batch, length).
+        kinds: Kinds of the tokens (batch, length), one of `KINDS`.
+        items: Numbers of the tokens' items (batch, length): 0 for the start token, 1 for the first item and so on.
     """
 
     tokens: torch.Tensor
@@ -34,32 +34,32 @@ class TokenizedText(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenizedItems:
-    """Texts of items.
+    """Texts of items as tokens.
 
     Attributes:
-        tokens: (items, most tokens of an item).
-        kinds: the same of `KINDS`.
-        start: number of the token in front of every text, which no item has.
+        tokens: Token ids (items, longest text).
+        kinds: Kinds of the tokens (items, longest text), one of `KINDS`.
+        start: Id of the start token, which no item's text contains.
     """
 
     tokens: torch.Tensor
     kinds: torch.Tensor
     start: int
 
-    def texts(self, items: torch.Tensor, length: int) -> TokenizedText:
-        """The items' texts one behind the other, without gaps, behind a token in front.
+    def concatenate(self, items: torch.Tensor, length: int) -> TokenizedText:
+        """Concatenate the texts of items without gaps, after a start token.
 
         Args:
-            items: (batch, places) item numbers, filled up with `PADDING`.
-            length: later tokens are left out.
+            items: Item numbers (batch, positions), padded with `PADDING`.
+            length: Maximum number of tokens of a sequence; later tokens are dropped.
         """
-        there = (self.kinds[items] != NOTHING) & (items != PADDING)[..., None]
-        found = there.flatten(1)
-        kept = min(int(found.sum(1).max()), length - 1)
-        order = (~found).int().argsort(dim=1, stable=True)[:, :kept]
+        present = (self.kinds[items] != PAD) & (items != PADDING)[..., None]
+        flat = present.flatten(1)
+        count = min(int(flat.sum(1).max()), length - 1)
+        order = (~flat).int().argsort(dim=1, stable=True)[:, :count]
 
         def packed(values: torch.Tensor, first: int) -> torch.Tensor:
-            return pad((values * there).flatten(1).gather(1, order), (1, 0), value=first)
+            return pad((values * present).flatten(1).gather(1, order), (1, 0), value=first)
 
         numbers = torch.arange(1, items.shape[1] + 1)[:, None]
         return TokenizedText(
@@ -68,19 +68,25 @@ class TokenizedItems:
 
 
 def tokenize_items(
-    datasets: Sequence[Dataset], tokenizer: PreTrainedTokenizerBase, start: int, title: int, others: int
+    datasets: Sequence[Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    start: int,
+    max_title_tokens: int,
+    max_field_tokens: int,
 ) -> TokenizedItems:
-    """The texts of all items of some datasets, one dataset behind the other: each column's name and its value.
+    """Tokenize the texts of all items of some datasets, which are the names and values of their text columns.
 
     Args:
-        start: number of the token in front of every text.
-        title: tokens of a title that are kept.
-        others: tokens of the value of every other text column that are kept; 0 for titles alone.
+        datasets: Datasets, whose items are numbered in this order.
+        tokenizer: Tokenizer of the backbone.
+        start: Id of the start token.
+        max_title_tokens: Maximum number of tokens of a title.
+        max_field_tokens: Maximum number of tokens of every other value; if it is 0, texts are titles only.
     """
-    rows = [row for dataset in datasets for row in _rows(dataset.items, tokenizer, title, others)]
-    width = max(map(len, rows))
-    # NOTHING is zero, so that the end of a row says nothing.
-    table = np.zeros((2, len(rows), width), np.int64)
+    limits = max_title_tokens, max_field_tokens
+    rows = [row for dataset in datasets for row in _rows(dataset.items, tokenizer, *limits)]
+    # PAD is zero, so rows of zeros are padding.
+    table = np.zeros((2, len(rows), max(map(len, rows))), np.int64)
     for number, row in enumerate(rows):
         table[:, number, : len(row)] = np.array(row).T
     tokens, kinds = torch.from_numpy(table)
@@ -88,17 +94,18 @@ def tokenize_items(
 
 
 def _rows(
-    items: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, title: int, others: int
+    items: pl.DataFrame, tokenizer: PreTrainedTokenizerBase, max_title_tokens: int, max_field_tokens: int
 ) -> list[list[tuple[int, int]]]:
-    """(token, kind) of every item."""
+    """Return pairs (token, kind) of every item."""
     encoder = TextEncoder(tokenizer)
-    more = [name for name, kind in items.schema.items() if kind == pl.String and name not in (ITEM, TITLE)]
+    others = [name for name, kind in items.schema.items() if kind == pl.String and name not in (ITEM, TITLE)]
+    limits = {TITLE: max_title_tokens, **(dict.fromkeys(others, max_field_tokens) if max_field_tokens else {})}
     rows: list[list[tuple[int, int]]] = [[] for _ in range(len(items))]
-    for column, limit in {TITLE: title, **(dict.fromkeys(more, others) if others else {})}.items():
+    for column, limit in limits.items():
         name = f" {column.replace('_', ' ')}"
         values = [f" {value}" if value else "" for value in items[column].to_list()]
-        key, *found = map(encoder.plain, [name, *values])
-        for row, value in zip(rows, found, strict=True):
+        key, *encoded = map(encoder.plain, [name, *values])
+        for row, value in zip(rows, encoded, strict=True):
             if value:
                 row += [(token, KEY) for token in key] + [(token, VALUE) for token in value[:limit]]
     return rows

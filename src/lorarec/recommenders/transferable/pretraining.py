@@ -1,8 +1,8 @@
-"""What transferable systems share: texts of items, pre-training on the general domains, fine-tuning on the target.
+"""What transferable recommenders share: item texts, pre-training on general domains, fine-tuning on the target domain.
 
-UniSRec and VQ-Rec read histories with the Transformer of our SASRec; their logits are cosines over a temperature (Hou
-et al., KDD 2022, Section 2.2; Hou et al., WWW 2023, Section 2.3). The vectors that it reads have length 1, which
-SASRec's have as well; the papers put a layer norm there.
+UniSRec and VQ-Rec encode histories with the Transformer of our SASRec; their logits are cosines divided by a
+temperature (Hou et al., KDD 2022, section 2.2; Hou et al., WWW 2023, section 2.3). The Transformer reads vectors of
+length 1, as in our SASRec, where the papers apply a layer norm.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,167 +18,168 @@ from torch.nn.functional import normalize
 from lorarec.backbone import mean_states
 from lorarec.data import HISTORY, content_hash
 from lorarec.errors import refuse_out_of_range
+from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
-from lorarec.recommenders.dot_product import DotProductScorer
-from lorarec.recommenders.sequential.model import ItemEmbeddings, NextItemModel
-from lorarec.recommenders.sequential.next_item import next_item_scorer
-from lorarec.recommenders.sequential.sasrec import SASRec
+from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
+from lorarec.recommenders.interactions import known_items
+from lorarec.recommenders.recommender import RecommenderConfig
+from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
+from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
 from lorarec.recommenders.sequential.trainer import Loss, NextItemConfig, sampled_softmax, train_next_item
-from lorarec.recommenders.training_data import TrainingData, places
+from lorarec.recommenders.training_data import TrainingData
 
 
+@document_options
 @dataclass(frozen=True)
-class PretrainConfig:
-    """How a system is made that pre-trains on the general domains.
+class PretrainConfig(RecommenderConfig):
+    """Options of a recommender that is pre-trained on the general domains.
 
-    Attributes:
-        pretrain_epochs: passes over the histories of the general domains.
-        pretrain_lr: learning rate of Adam in them.
-        pretrain_seed: of pre-training; not that of the material, so that all seeds share what was pre-trained.
-        epochs: at most so many passes over the target's histories; 0 leaves the model as it was pre-trained.
-        patience: epochs without a better validation figure after which fine-tuning stops.
-        lr: learning rate of Adam in fine-tuning.
-        width: of the item vectors.
-        depth: layers that read a history.
-        longest: the latest items of a history that are read.
-        batch: histories.
-        dropout: in training.
-        temperature: by which cosines are divided.
-
-    Raises:
-        LorarecError: a number is out of range.
+    Pre-training has a seed of its own, so that fits with other seeds share the pre-trained weights.
     """
 
-    pretrain_epochs: int = 20
-    pretrain_lr: float = 1e-3
-    pretrain_seed: int = 42
-    epochs: int = 30
-    patience: int = 3
-    lr: float = 1e-3
-    width: int = 64
-    depth: int = 2
-    longest: int = 50
-    batch: int = 128
-    dropout: float = 0.2
-    temperature: float = 0.07
+    pretrain_epochs: int = option(20, "Number of passes over the histories of the general domains.")
+    pretrain_learning_rate: float = option(1e-3, "Learning rate of Adam in pre-training.")
+    pretrain_seed: int = option(42, "Seed of pre-training.")
+    epochs: int = option(30, "Maximum number of passes over the target's histories; 0 for no fine-tuning.")
+    patience: int = option(3, "Number of epochs without a better validation NDCG@10 after which training stops.")
+    learning_rate: float = option(1e-3, "Learning rate of Adam in fine-tuning.")
+    hidden_size: int = option(64, "Size of the item vectors.")
+    num_layers: int = option(2, "Number of layers of the encoder of histories.")
+    max_history: int = option(50, "Number of items of a history that are read, the latest.")
+    batch_size: int = option(128, "Number of histories per step.")
+    dropout: float = option(0.2, "Dropout probability in training.")
+    temperature: float = option(0.07, "Temperature that cosines are divided by.")
 
-    #: Options that pre-training does not depend on.
-    fine_tuning: ClassVar[tuple[str, ...]] = ("epochs", "patience", "lr")
+    #: Names of the options that pre-training does not depend on.
+    fine_tuning: ClassVar[tuple[str, ...]] = ("epochs", "patience", "learning_rate")
 
     def __post_init__(self) -> None:
-        at_least_one = ("patience", "width", "depth", "longest", "batch")
+        super().__post_init__()
+        at_least_one = ("patience", "hidden_size", "num_layers", "max_history", "batch_size")
         not_negative = ("pretrain_epochs", "pretrain_seed", "epochs", "dropout")
-        refuse_out_of_range(self, at_least_one, not_negative, ("pretrain_lr", "lr", "temperature"))
+        refuse_out_of_range(
+            self, at_least_one, not_negative, ("pretrain_learning_rate", "learning_rate", "temperature")
+        )
 
 
+@document_options
 @dataclass(frozen=True)
 class TransferConfig(PretrainConfig):
-    """How a system is made whose histories our SASRec reads, besides `PretrainConfig`.
+    """Options of a recommender whose histories the Transformer of SASRec encodes."""
 
-    Attributes:
-        fixed: the Transformer keeps its pre-trained weights, and item vectors alone are tuned, as in the papers.
-        negatives: of a batch at most: of its own items in pre-training, of the target's catalogue in fine-tuning.
+    freeze_encoder: bool = option(True, "Fine-tune the item vectors only, not the Transformer, as in the papers.")
+    negatives: int = option(
+        512, "Maximum number of negatives: items of the batch in pre-training, of the catalogue in fine-tuning."
+    )
 
-    Raises:
-        LorarecError: a number is out of range.
-    """
-
-    fixed: bool = True
-    negatives: int = 512
-
-    fine_tuning: ClassVar[tuple[str, ...]] = (*PretrainConfig.fine_tuning, "fixed")
+    fine_tuning: ClassVar[tuple[str, ...]] = (*PretrainConfig.fine_tuning, "freeze_encoder")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_out_of_range(self, ("negatives",), (), ())
 
 
-class CosineSequenceEncoder(SASRec):
-    """SASRec whose inner products with vectors of length 1 are cosines over a temperature."""
+class CosineSequenceEncoder(SASRecEncoder):
+    """SASRec's Transformer whose inner products with vectors of length 1 are cosines divided by a temperature."""
 
-    def __init__(self, options: TransferConfig) -> None:
-        super().__init__(options.width, options.longest, options.depth, options.dropout)
-        self.temperature = options.temperature
+    def __init__(self, config: TransferConfig) -> None:
+        super().__init__(config.hidden_size, config.max_history, config.num_layers, config.dropout)
+        self.temperature = config.temperature
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """See `SequenceEncoder.forward`."""
         return normalize(super().forward(states), dim=-1) / self.temperature
 
 
-def read_texts(material: TrainingData, titles: Sequence[str]) -> torch.Tensor:
-    """(titles, hidden): the backbone's last hidden states, averaged over each title; read once with a folder."""
-    backbone = material.backbone
-    assert backbone is not None, "the system asks for it with Material.need"
+def text_embeddings(data: TrainingData, titles: Sequence[str]) -> torch.Tensor:
+    """Return the backbone's last hidden states, averaged over the tokens of each title (titles, size).
 
-    def read() -> dict[str, torch.Tensor]:
-        return {"texts": torch.from_numpy(mean_states(backbone, titles, progress=material.progress))}
+    They are computed once if the data have a cache_dir.
+    """
+    backbone = data.backbone
+    assert backbone is not None, "`pretrained_weights` has checked it"
 
-    of = {"backbone": backbone.fingerprint, "titles": content_hash(pl.DataFrame({"title": titles}))}
-    return cached_tensors(material, "texts", of, read)["texts"]
+    def compute() -> dict[str, torch.Tensor]:
+        return {"texts": torch.from_numpy(mean_states(backbone, titles, progress=data.progress))}
+
+    key = {"backbone": backbone.fingerprint, "titles": content_hash(pl.DataFrame({"title": titles}))}
+    return cached_tensors(data, "texts", key, compute)["texts"]
 
 
-def general_log(material: TrainingData) -> tuple[list[str], list[np.ndarray]]:
-    """Titles of all items of the general domains, and their training histories as places among them."""
+def general_histories(data: TrainingData) -> tuple[list[str], list[np.ndarray]]:
+    """Return the titles of all items of the general domains, and training histories as positions in these titles."""
     titles: list[str] = []
     histories: list[np.ndarray] = []
-    for dataset, split in material.general:
-        row = {item: len(titles) + place for place, item in enumerate(dataset.titles)}
+    for dataset, split in data.general:
+        index = {item: len(titles) + position for position, item in enumerate(dataset.titles)}
         titles += dataset.titles.values()
-        histories += places(split.train[HISTORY], row)
+        histories += known_items(split.train[HISTORY], index)
     return titles, histories
 
 
 def pretrain(
-    items: ItemEmbeddings, histories: list[np.ndarray], options: TransferConfig, loss: Loss, bar: bool
+    items: ItemEmbeddings, histories: list[np.ndarray], config: TransferConfig, loss: Loss, progress: bool
 ) -> NextItemModel:
-    """Item vectors and a fresh Transformer trained on the histories of all general domains, mixed in every batch."""
-    steps = _steps(options, options.pretrain_epochs, options.pretrain_lr, options.pretrain_seed)
-    return train_next_item(NextItemModel(items, CosineSequenceEncoder(options)), histories, steps, loss, progress=bar)
+    """Train item embeddings and a new Transformer on the histories of all general domains, mixed in every batch."""
+    model = NextItemModel(items, CosineSequenceEncoder(config))
+    steps = _next_item_config(config, config.pretrain_epochs, config.pretrain_learning_rate)
+    return train_next_item(model, histories, steps, loss, config.pretrain_seed, progress=progress)
 
 
-def batch_items(targets: torch.Tensor, at_most: int, generator: np.random.Generator) -> torch.Tensor:
-    """The different items among a batch's targets, of all its domains; so many of them drawn where there are more."""
-    found = targets.unique()
-    return found[torch.from_numpy(generator.permutation(len(found))[:at_most])]
+def in_batch_negatives(targets: torch.Tensor, at_most: int, generator: np.random.Generator) -> torch.Tensor:
+    """Return the different items among the targets of a batch; `at_most` of them, drawn, if there are more."""
+    items = targets.unique()
+    return items[torch.from_numpy(generator.permutation(len(items))[:at_most])]
 
 
-def pretrained(
-    material: TrainingData, name: str, options: PretrainConfig, learn: Callable[[], nn.Module]
+def pretrained_weights(
+    data: TrainingData, name: str, config: PretrainConfig, train: Callable[[], nn.Module]
 ) -> dict[str, torch.Tensor]:
-    """The weights that pre-training gives, the same for all that ask with the same data, backbone and options.
+    """Return pre-trained weights, which fits with the same general domains, backbone and options share.
 
     Raises:
-        LorarecError: no general domain, no backbone, or what is kept cannot be read.
+        LorarecError: The data have no general domain or no backbone, or cached weights cannot be read.
     """
-    material.need("general")
-    material.need("backbone")
-    of = {
-        "backbone": material.backbone.fingerprint if material.backbone else None,
-        "general": [[dataset.fingerprint, split.fingerprint] for dataset, split in material.general],
-        "options": {key: value for key, value in asdict(options).items() if key not in options.fine_tuning},
+    data.require("general")
+    data.require("backbone")
+    key = {
+        "backbone": data.backbone.fingerprint if data.backbone else None,
+        "general": [[dataset.fingerprint, split.fingerprint] for dataset, split in data.general],
+        "options": {key: value for key, value in asdict(config).items() if key not in config.fine_tuning},
     }
-    return cached_tensors(material, name, of, lambda: learn().state_dict())
+    return cached_tensors(data, name, key, lambda: train().state_dict())
 
 
-def fine_tune(material: TrainingData, model: NextItemModel, options: TransferConfig, about: str) -> DotProductScorer:
-    """Tune a pre-trained model on the target's training histories and score all of the target's items.
+def fine_tune(data: TrainingData, model: NextItemModel, config: TransferConfig, about: str) -> DotProductScorer:
+    """Fine-tune a pre-trained model on the target's training histories and return a scorer of all its items.
 
-    The softmax is over the catalogue, so an item that nobody chose is never pushed away for that.
+    The softmax is over items with training interactions, so that items without any are not used as negatives.
 
     Args:
-        model: its items are numbered as in `TrainingData.whole`.
-        about: one line for reports.
+        model: Model whose items are numbered as in `TrainingData.item_index`.
+        about: One line for reports.
     """
 
-    def valid(model: NextItemModel) -> float:
-        return material.figure(next_item_scorer(material.whole, model, ""))
+    def scorer(about: str = "") -> DotProductScorer:
+        return history_scorer(data.item_index, model.items.all(), model.queries, about)
 
-    model.sequence.requires_grad_(not options.fixed)
-    loss = sampled_softmax(len(material.catalogue), options.negatives)
-    steps = _steps(options, options.epochs, options.lr, material.seed)
-    train_next_item(model, material.histories, steps, loss, valid, material.progress)
-    return next_item_scorer(material.whole, model, about)
+    model.sequence.requires_grad_(not config.freeze_encoder)
+    loss = sampled_softmax(len(data.train_items), config.negatives)
+    steps = _next_item_config(config, config.epochs, config.learning_rate)
+    valid = lambda _: data.validation_ndcg(scorer())  # noqa: E731
+    train_next_item(model, data.histories, steps, loss, data.seed, valid=valid, progress=data.progress)
+    return scorer(about)
 
 
-def _steps(options: TransferConfig, epochs: int, lr: float, seed: int) -> NextItemConfig:
-    shared = ("patience", "width", "depth", "longest", "negatives", "batch", "dropout")
-    return NextItemConfig(epochs=epochs, lr=lr, seed=seed, **{name: getattr(options, name) for name in shared})
+def _next_item_config(config: TransferConfig, epochs: int, learning_rate: float) -> NextItemConfig:
+    return NextItemConfig(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        patience=config.patience,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        max_history=config.max_history,
+        negatives=config.negatives,
+        batch_size=config.batch_size,
+        dropout=config.dropout,
+    )

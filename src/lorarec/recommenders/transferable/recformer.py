@@ -1,12 +1,12 @@
-"""RecFormer (Li et al., KDD 2023): items and histories are text alone, which one bidirectional Transformer reads.
+"""RecFormer (Li et al., KDD 2023): items and histories are texts, which one bidirectional Transformer encodes.
 
-Simplified: a small encoder made on the spot, whose attention is full, in place of Longformer; its word vectors start as
-the principal components of the backbone's; a title is cut to a few tokens, other columns to fewer; pre-training reads a
-history once for both of its tasks, with words hidden from both.
+Simplified: a small encoder with full attention and random initial weights instead of Longformer, whose word embeddings
+start as the principal components of the backbone's; titles are cut to a few tokens, other columns to fewer;
+pre-training reads a history once for both of its tasks, with tokens masked for both.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,140 +14,147 @@ from torch.nn.functional import cross_entropy, normalize
 
 from lorarec.data import Dataset
 from lorarec.io import track
-from lorarec.recommenders.dot_product import DotProductScorer
-from lorarec.recommenders.options import takes
-from lorarec.recommenders.sequential.next_item import history_scorer
+from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
+from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.item_text import TokenizedItems, tokenize_items
-from lorarec.recommenders.transferable.pretraining import general_log, pretrained
+from lorarec.recommenders.transferable.pretraining import general_histories, pretrained_weights
 from lorarec.recommenders.transferable.recformer_model import (
     RecFormerConfig,
     RecFormerEncoder,
-    RecFormerReader,
+    RecFormerModel,
     latest_first,
-    narrowed,
+    principal_components,
 )
 from lorarec.training import EarlyStopping
 
 
-@takes(RecFormerConfig)
-def recformer(material: TrainingData, **options: Any) -> DotProductScorer:
-    """RecFormer; options of `RecFormerConfig`. Items that nobody chose are scored by their texts.
+class RecFormer(ScorerRecommender[RecFormerConfig]):
+    """Text-only sequential recommendation. Items without training interactions are scored by their texts."""
 
-    Raises:
-        LorarecError: an option out of range, or no general domain or backbone.
-    """
-    chosen = RecFormerConfig(**options)
-    weights = pretrained(material, "recformer", chosen, lambda: pretrain(material, chosen))
-    encoder = _new_encoder(material, chosen)
-    encoder.load_state_dict(weights)
-    words = _words([material.dataset], material, encoder, chosen)
-    place = {item: place for place, item in enumerate(material.dataset.titles)}
-    order = [place[item] for item in material.whole]
-    reader = RecFormerReader(encoder, TokenizedItems(words.tokens[order], words.kinds[order], words.start), chosen)
-    fine_tune(material, reader)
-    return _scorer(material, reader)
+    config_class = RecFormerConfig
+
+    def fit(self, data: TrainingData) -> Self:
+        """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
+
+        Raises:
+            LorarecError: The data have no general domain or no backbone.
+        """
+        config = self.config
+        weights = pretrained_weights(data, "recformer", config, lambda: pretrain(data, config))
+        encoder = _new_encoder(data, config)
+        encoder.load_state_dict(weights)
+        texts = _tokenize([data.dataset], data, encoder, config)
+        position = {item: position for position, item in enumerate(data.dataset.titles)}
+        order = [position[item] for item in data.item_index]
+        texts = TokenizedItems(texts.tokens[order], texts.kinds[order], texts.start)
+        model = RecFormerModel(encoder, texts, config)
+        fine_tune(data, model)
+        self.scorer = _scorer(data, model)
+        return self
 
 
-def pretrain(material: TrainingData, options: RecFormerConfig) -> RecFormerEncoder:
-    """Guess hidden words, and tell the next item from those of the batch, on all general domains (Section 2.3)."""
-    torch.manual_seed(options.pretrain_seed)
-    generator = np.random.default_rng(options.pretrain_seed)
-    encoder = _new_encoder(material, options)
-    words = _words([dataset for dataset, _ in material.general], material, encoder, options)
-    _, histories = general_log(material)
-    optimizer = torch.optim.Adam(encoder.parameters(), options.pretrain_lr)
-    bar = track(range(options.pretrain_epochs), "Pre-training", material.progress)
-    for _ in bar:
-        for items, follows in _batches(histories, 1, options, generator):
-            text = words.texts(items, options.length)
-            shown, asked = encoder.hide(text, options.hidden)
-            states = encoder(shown)
-            lost = cross_entropy(encoder.guesses(states[asked]), text.tokens[asked], reduction="sum")
-            different, true = follows.unique(return_inverse=True)
-            vectors = encoder.vectors(words.texts(different[:, None], options.length))
-            named = normalize(states[:, 0], dim=-1) @ vectors.T / options.temperature
-            loss = cross_entropy(named, true) + options.words * lost / asked.sum().clamp(min=1)
+def pretrain(data: TrainingData, config: RecFormerConfig) -> RecFormerEncoder:
+    """Pre-train on the general domains by masked language modelling and the item-item contrast (section 2.3)."""
+    torch.manual_seed(config.pretrain_seed)
+    generator = np.random.default_rng(config.pretrain_seed)
+    encoder = _new_encoder(data, config)
+    texts = _tokenize([dataset for dataset, _ in data.general], data, encoder, config)
+    _, histories = general_histories(data)
+    optimizer = torch.optim.Adam(encoder.parameters(), config.pretrain_learning_rate)
+    for _ in track(range(config.pretrain_epochs), "Pre-training", data.progress):
+        for items, next_items in _batches(histories, 1, config, generator):
+            text = texts.concatenate(items, config.max_tokens)
+            masked, selected = encoder.mask_tokens(text, config.mask_ratio)
+            states = encoder(masked)
+            token_logits = encoder.token_logits(states[selected])
+            masked_loss = cross_entropy(token_logits, text.tokens[selected], reduction="sum")
+            different, target = next_items.unique(return_inverse=True)
+            vectors = encoder.vectors(texts.concatenate(different[:, None], config.max_tokens))
+            logits = normalize(states[:, 0], dim=-1) @ vectors.T / config.temperature
+            count = selected.sum().clamp(min=1)
+            loss = cross_entropy(logits, target) + config.masked_weight * masked_loss / count
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return encoder
 
 
-def fine_tune(material: TrainingData, reader: RecFormerReader) -> None:
-    """Two stages (Section 2.4, algorithm 1): items are encoded anew before each epoch; then their best vectors stay.
+def fine_tune(data: TrainingData, model: RecFormerModel) -> None:
+    """Fine-tune in two stages (section 2.4, algorithm 1).
 
-    The softmax is over the catalogue, so an item that nobody chose is never pushed away for that.
+    In the first stage items are encoded anew before each epoch; in the second their best vectors are fixed. The softmax
+    is over items with training interactions, so that items without any are not used as negatives.
     """
-    options = reader.options
-    torch.manual_seed(material.seed)
-    generator = np.random.default_rng(material.seed)
-    reader.encode_items()
-    figures: list[float] = []
+    config = model.config
+    torch.manual_seed(data.seed)
+    generator = np.random.default_rng(data.seed)
+    model.encode_items()
+    best: list[float] = []
     for stage in (1, 2):
-        optimizer = torch.optim.Adam(reader.encoder.parameters(), options.lr)
-        best = EarlyStopping(reader, options.patience)
-        if figures:
-            best.ends(max(figures))
-        bar = track(range(options.epochs), f"Stage {stage}", material.progress)
-        for _ in bar:
+        optimizer = torch.optim.Adam(model.encoder.parameters(), config.learning_rate)
+        stopping = EarlyStopping(model, config.patience)
+        if best:
+            stopping.step(max(best))
+        for _ in track(range(config.epochs), f"Stage {stage}", data.progress):
             if stage == 1:
-                reader.encode_items()
-            _epoch(reader, material.histories, len(material.catalogue), optimizer, generator)
-            if best.ends(material.figure(_scorer(material, reader))):
+                model.encode_items()
+            _train_epoch(model, data.histories, len(data.train_items), optimizer, generator)
+            if stopping.step(data.validation_ndcg(_scorer(data, model))):
                 break
-        best.restore()
-        figures = best.curve
-    reader.eval()
+        stopping.restore()
+        best = stopping.curve
+    model.eval()
 
 
-def _epoch(
-    reader: RecFormerReader,
+def _train_epoch(
+    model: RecFormerModel,
     histories: list[np.ndarray],
-    catalogue: int,
+    train_items: int,
     optimizer: torch.optim.Optimizer,
     generator: np.random.Generator,
 ) -> None:
-    """Tell the next item from all others of the catalogue, whose vectors stay as they are."""
-    reader.train()
-    for items, follows in _batches(histories, reader.options.prefixes, reader.options, generator):
-        states = reader.encoder.vectors(reader.texts(items))
-        logits = states @ reader.vectors[:catalogue].T / reader.options.temperature
+    """Learn to predict the next item among all items with training interactions, whose vectors are fixed."""
+    model.train()
+    for items, next_items in _batches(histories, model.config.prefixes, model.config, generator):
+        states = model.encoder.vectors(model.text(items))
+        logits = states @ model.vectors[:train_items].T / model.config.temperature
         optimizer.zero_grad()
-        cross_entropy(logits, follows).backward()
+        cross_entropy(logits, next_items).backward()
         optimizer.step()
 
 
 def _batches(
-    histories: list[np.ndarray], prefixes: int, options: RecFormerConfig, generator: np.random.Generator
+    histories: list[np.ndarray], prefixes: int, config: RecFormerConfig, generator: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Some next items (batch,) of each history, and the items before them (batch, places), latest first.
+    """Yield the items before some next items (batch, positions), latest first, and these next items (batch,).
 
     Args:
-        prefixes: at most so many of a history.
+        prefixes: Maximum number of next items of a history.
     """
     places = [(history, end) for history in histories for end in next_item_positions(len(history), prefixes, generator)]
-    before = [history[max(0, end - options.longest) : end] for history, end in places]
-    follows = torch.tensor([history[end] for history, end in places])
-    for part in batches_by_length([len(history) for history in before], options.batch, generator):
-        yield latest_first([before[place] for place in part], options.longest), follows[part]
+    before = [history[max(0, end - config.max_history) : end] for history, end in places]
+    next_items = torch.tensor([history[end] for history, end in places])
+    for batch in batches_by_length([len(history) for history in before], config.batch_size, generator):
+        yield latest_first([before[place] for place in batch], config.max_history), next_items[batch]
 
 
-def _new_encoder(material: TrainingData, options: RecFormerConfig) -> RecFormerEncoder:
-    material.need("backbone")
-    assert material.backbone is not None
-    words: Any = material.backbone.model.get_input_embeddings().weight
-    return RecFormerEncoder(narrowed(words, options.width), options)
+def _new_encoder(data: TrainingData, config: RecFormerConfig) -> RecFormerEncoder:
+    data.require("backbone")
+    assert data.backbone is not None
+    words: Any = data.backbone.model.get_input_embeddings().weight
+    return RecFormerEncoder(principal_components(words, config.hidden_size), config)
 
 
-def _words(
-    datasets: list[Dataset], material: TrainingData, encoder: RecFormerEncoder, options: RecFormerConfig
+def _tokenize(
+    datasets: list[Dataset], data: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> TokenizedItems:
-    assert material.backbone is not None
-    return tokenize_items(datasets, material.backbone.tokenizer, encoder.start, options.tokens, options.others)
+    assert data.backbone is not None
+    limits = config.max_title_tokens, config.max_field_tokens
+    return tokenize_items(datasets, data.backbone.tokenizer, encoder.start, *limits)
 
 
-def _scorer(material: TrainingData, reader: RecFormerReader) -> DotProductScorer:
-    about = f"RecFormer, text, width {reader.options.width}"
-    return history_scorer(material.whole, reader.vectors, reader.queries, about)
+def _scorer(data: TrainingData, model: RecFormerModel) -> DotProductScorer:
+    about = f"RecFormer, text, hidden size {model.config.hidden_size}"
+    return history_scorer(data.item_index, model.vectors, model.queries, about)

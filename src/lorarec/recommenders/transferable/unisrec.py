@@ -1,12 +1,12 @@
 """UniSRec (Hou et al., KDD 2022): items are texts, whitened and adapted by experts, pre-trained across domains.
 
-Simplified: texts are averaged hidden states of the backbone in place of BERT's, standardised by the general domains;
-all places of a history are learned from in one pass, and the batch's items, at most `negatives` of them, are what a
-next item is told apart from; the softmax of fine-tuning is over `negatives` items drawn from larger catalogues.
+Simplified: texts are averaged hidden states of the backbone instead of BERT's, standardised over the general domains;
+all positions of a history are predicted in one pass, and the negatives are the items of the batch, at most `negatives`
+of them; the softmax of fine-tuning is over `negatives` items drawn from larger catalogues.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,192 +14,194 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize, softplus
 
 from lorarec.errors import refuse_out_of_range
-from lorarec.recommenders.dot_product import DotProductScorer
-from lorarec.recommenders.options import takes
-from lorarec.recommenders.sequential.model import PADDING, IdEmbeddings, ItemEmbeddings, NextItemModel
-from lorarec.recommenders.sequential.trainer import Loss, sampled_logits
+from lorarec.options import document_options, option
+from lorarec.recommenders.recommender import ScorerRecommender
+from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, ItemEmbeddings, NextItemModel
+from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
     TransferConfig,
-    batch_items,
     fine_tune,
-    general_log,
+    general_histories,
+    in_batch_negatives,
     pretrain,
-    pretrained,
-    read_texts,
+    pretrained_weights,
+    text_embeddings,
 )
 
-#: Items whose vectors are computed at once when all are wanted.
+#: Number of items whose vectors are computed at once.
 _ITEMS_AT_ONCE = 8192
 
 
+@document_options
 @dataclass(frozen=True)
 class UniSRecConfig(TransferConfig):
-    """How UniSRec is made, besides `TransferConfig`.
+    """Options of `UniSRec`."""
 
-    Attributes:
-        experts: whitening layers that a gate mixes.
-        views: weight of the sequence-sequence task beside the sequence-item task.
-        drop: share of items, or of the words of titles, that an augmented view lacks; below 1.
-        ids: transductive: items of the catalogue get a vector of their own besides their text's.
+    num_experts: int = option(8, "Number of whitening layers that the gate mixes.")
+    contrastive_weight: float = option(
+        1e-3, "Weight of the sequence-sequence task, relative to the sequence-item task."
+    )
+    drop_ratio: float = option(0.2, "Share of items, or of the words of titles, that an augmented view lacks; below 1.")
+    use_item_ids: bool = option(False, "Add an embedding of the id to the text of items with training interactions.")
 
-    Raises:
-        LorarecError: a number is out of range.
-    """
-
-    experts: int = 8
-    views: float = 1e-3
-    drop: float = 0.2
-    ids: bool = False
-
-    fine_tuning: ClassVar[tuple[str, ...]] = (*TransferConfig.fine_tuning, "ids")
+    fine_tuning: ClassVar[tuple[str, ...]] = (*TransferConfig.fine_tuning, "use_item_ids")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_out_of_range(self, ("experts",), ("views", "drop"), ())
+        refuse_out_of_range(self, ("num_experts",), ("contrastive_weight", "drop_ratio"), ())
 
 
 class Adaptor(nn.Module):
-    """Experts, each a parametric whitening (x - b) W, under a gate that training makes noisy (Section 2.1)."""
+    """Experts, each a parametric whitening (x - b) W, and a gate that is noisy in training (section 2.1)."""
 
-    def __init__(self, hidden: int, width: int, experts: int, dropout: float) -> None:
+    def __init__(self, text_size: int, hidden_size: int, experts: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.shift = nn.Parameter(torch.zeros(experts, hidden))
-        self.whiten = nn.Parameter(torch.randn(experts, hidden, width) * hidden**-0.5)
-        self.gate = nn.Parameter(torch.zeros(hidden, experts))
-        self.noise = nn.Parameter(torch.zeros(hidden, experts))
+        self.shift = nn.Parameter(torch.zeros(experts, text_size))
+        self.whiten = nn.Parameter(torch.randn(experts, text_size, hidden_size) * text_size**-0.5)
+        self.gate = nn.Parameter(torch.zeros(text_size, experts))
+        self.noise = nn.Parameter(torch.zeros(text_size, experts))
 
     def weights(self, texts: torch.Tensor) -> torch.Tensor:
-        """(n, hidden) texts to (n, experts) weights, which add up to 1."""
+        """Return the weights (n, experts) of the experts for texts (n, text_size); they sum to 1."""
         logits = texts @ self.gate
         if self.training:
             logits = logits + torch.randn_like(logits) * softplus(texts @ self.noise)
         return logits.softmax(-1)
 
     def forward(self, texts: torch.Tensor) -> torch.Tensor:
-        """(n, hidden) to (n, width)."""
-        # The shift is taken from every row alike, so it can be whitened apart from them.
+        """Return the adapted vectors (n, hidden_size) of texts (n, text_size)."""
+        # The shift is the same for every row, so it is whitened once.
         whitened = torch.einsum("nh,ehw->new", self.dropout(texts), self.whiten)
         whitened = whitened - torch.einsum("eh,ehw->ew", self.shift, self.whiten)
         return (self.weights(texts)[..., None] * whitened).sum(1)
 
 
 class TextItemEmbeddings(ItemEmbeddings):
-    """Vectors of length 1 from texts, and from ids where there are some.
+    """Item vectors of length 1 from texts, and from ids after `add_ids`.
 
     Args:
-        texts: (items, hidden).
+        texts: Embeddings of the items' texts (items, text_size).
     """
 
     texts: torch.Tensor
     mean: torch.Tensor
-    spread: torch.Tensor
+    std: torch.Tensor
 
-    def __init__(self, texts: torch.Tensor, options: UniSRecConfig) -> None:
+    def __init__(self, texts: torch.Tensor, config: UniSRecConfig) -> None:
         super().__init__()
-        hidden = texts.shape[1]
+        text_size = texts.shape[1]
         self.register_buffer("texts", texts, persistent=False)
-        self.register_buffer("mean", torch.zeros(hidden))
-        self.register_buffer("spread", torch.ones(hidden))
-        self.adaptor = Adaptor(hidden, options.width, options.experts, options.dropout)
+        self.register_buffer("mean", torch.zeros(text_size))
+        self.register_buffer("std", torch.ones(text_size))
+        self.adaptor = Adaptor(text_size, config.hidden_size, config.num_experts, config.dropout)
         self.ids: IdEmbeddings | None = None
 
-    def standardise(self, texts: torch.Tensor) -> None:
-        """Read texts from now on with the means and deviations of these."""
-        self.mean, self.spread = texts.mean(0), texts.std(0, correction=0).clamp(min=1e-6)
+    def set_statistics(self, texts: torch.Tensor) -> None:
+        """Standardise texts by the means and standard deviations of these texts from now on."""
+        self.mean, self.std = texts.mean(0), texts.std(0, correction=0).clamp(min=1e-6)
 
-    def give_ids(self, known: int, width: int) -> None:
-        """Give the first items vectors of their own, small at first, so that texts lead."""
-        self.ids = IdEmbeddings(known, width)
+    def add_ids(self, items: int, hidden_size: int) -> None:
+        """Add id embeddings to the first items; they are small at first, so that the texts dominate."""
+        self.ids = IdEmbeddings(items, hidden_size)
         nn.init.normal_(self.ids.table.weight, std=0.02)
 
-    def forward(self, numbers: torch.Tensor) -> torch.Tensor:
-        # An item may stand in a batch many times; its text is adapted once.
-        items, places = numbers.unique(return_inverse=True)
-        vectors = normalize(self.adaptor((self.texts[items] - self.mean) / self.spread), dim=-1)
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        """See `ItemEmbeddings.forward`."""
+        # An item may occur many times in a batch; its text is adapted once.
+        different, places = items.unique(return_inverse=True)
+        vectors = normalize(self.adaptor((self.texts[different] - self.mean) / self.std), dim=-1)
         if self.ids is not None:
-            known = self.ids.table.num_embeddings
-            vectors = normalize(vectors + self.ids(items.clamp(max=known - 1)) * (items < known)[:, None], dim=-1)
+            count = self.ids.table.num_embeddings
+            ids = self.ids(different.clamp(max=count - 1)) * (different < count)[:, None]
+            vectors = normalize(vectors + ids, dim=-1)
         return vectors[places]
 
     @torch.no_grad()
     def all(self) -> torch.Tensor:
+        """See `ItemEmbeddings.all`."""
         return torch.cat([self(part) for part in torch.arange(len(self.texts)).split(_ITEMS_AT_ONCE)])
 
 
-@takes(UniSRecConfig)
-def unisrec(material: TrainingData, **options: Any) -> DotProductScorer:
-    """UniSRec; options of `UniSRecConfig`. Items that nobody chose are scored by their titles.
+class UniSRec(ScorerRecommender[UniSRecConfig]):
+    """Universal sequence representation learning. Items without training interactions are scored by their titles."""
 
-    Raises:
-        LorarecError: an option out of range, or no general domain or backbone.
-    """
-    chosen = UniSRecConfig(**options)
-    weights = pretrained(material, "unisrec", chosen, lambda: _pretrain(material, chosen))
-    titles = [material.dataset.titles[item] for item in material.whole]
-    torch.manual_seed(material.seed)
-    items = TextItemEmbeddings(read_texts(material, titles), chosen)
-    model = NextItemModel(items, CosineSequenceEncoder(chosen))
-    model.load_state_dict(weights)
-    if chosen.ids:
-        items.give_ids(len(material.catalogue), chosen.width)
-    about = f"UniSRec, {'text and ids' if chosen.ids else 'text'}, width {chosen.width}"
-    return fine_tune(material, model.eval(), chosen, about)
+    config_class = UniSRecConfig
 
+    def fit(self, data: TrainingData) -> Self:
+        """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
-def _pretrain(material: TrainingData, options: UniSRecConfig) -> NextItemModel:
-    titles, histories = general_log(material)
-    texts = read_texts(material, titles)
-    fewer = read_texts(material, _fewer_words(titles, options.drop, options.pretrain_seed))
-    torch.manual_seed(options.pretrain_seed)
-    items = TextItemEmbeddings(torch.cat([texts, fewer]), options)
-    items.standardise(texts)
-    return pretrain(items, histories, options, _two_tasks(len(titles), options), material.progress)
+        Raises:
+            LorarecError: The data have no general domain or no backbone.
+        """
+        config = self.config
+        weights = pretrained_weights(data, "unisrec", config, lambda: _pretrain(data, config))
+        titles = [data.dataset.titles[item] for item in data.item_index]
+        torch.manual_seed(data.seed)
+        items = TextItemEmbeddings(text_embeddings(data, titles), config)
+        model = NextItemModel(items, CosineSequenceEncoder(config))
+        model.load_state_dict(weights)
+        if config.use_item_ids:
+            items.add_ids(len(data.train_items), config.hidden_size)
+        about = f"UniSRec, {'text and ids' if config.use_item_ids else 'text'}, hidden size {config.hidden_size}"
+        self.scorer = fine_tune(data, model.eval(), config, about)
+        return self
 
 
-def _fewer_words(titles: list[str], drop: float, seed: int) -> list[str]:
-    """Titles from which words were dropped at random; one word at least is left."""
+def _pretrain(data: TrainingData, config: UniSRecConfig) -> NextItemModel:
+    titles, histories = general_histories(data)
+    texts = text_embeddings(data, titles)
+    augmented = text_embeddings(data, _drop_words(titles, config.drop_ratio, config.pretrain_seed))
+    torch.manual_seed(config.pretrain_seed)
+    items = TextItemEmbeddings(torch.cat([texts, augmented]), config)
+    items.set_statistics(texts)
+    return pretrain(items, histories, config, _two_tasks(len(titles), config), data.progress)
+
+
+def _drop_words(titles: list[str], drop_ratio: float, seed: int) -> list[str]:
+    """Return titles from which words were dropped at random; at least one word of each is kept."""
     generator = np.random.default_rng(seed)
-    found = []
+    shorter = []
     for title in titles:
         words = title.split()
         chance = generator.random(len(words))
-        # The last to go is never dropped.
-        found.append(" ".join(word for word, at in zip(words, chance, strict=True) if at >= drop or at == chance.max()))
-    return found
+        # The word with the largest random number is never dropped.
+        kept = (chance >= drop_ratio) | (chance == chance.max(initial=0))
+        shorter.append(" ".join(word for word, keep in zip(words, kept, strict=True) if keep))
+    return shorter
 
 
-def _two_tasks(items: int, options: UniSRecConfig) -> Loss:
-    """Sequence-item and sequence-sequence contrast (Section 2.2), over batches of all domains mixed.
+def _two_tasks(items: int, config: UniSRecConfig) -> Loss:
+    """Return the sum of the sequence-item and the sequence-sequence contrastive loss (section 2.2).
 
     Args:
-        items: of the general domains; number i + items is item i with fewer words.
+        items: Number of items of the general domains; number i + items is item i with fewer words.
     """
 
     def loss(model: NextItemModel, batch: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
         states, targets = model(batch[:, :-1]), batch[:, 1:]
-        there = targets != PADDING
-        negatives = batch_items(targets[there], options.negatives, generator)
-        next_item = sampled_logits(model, states[there], targets[there], negatives)
-        last, rows = there.sum(1) - 1, torch.arange(len(batch))
+        present = targets != PADDING
+        negatives = in_batch_negatives(targets[present], config.negatives, generator)
+        sequence_item = sampled_softmax_loss(model, states[present], targets[present], negatives)
+        last, rows = present.sum(1) - 1, torch.arange(len(batch))
         histories = (row[: end + 1].numpy() for row, end in zip(batch, last, strict=True))
-        views = [_view(history, items, options.drop, generator) for history in histories]
+        views = [_augmented(history, items, config.drop_ratio, generator) for history in histories]
         ends = torch.tensor([len(view) - 1 for view in views])
-        seen = normalize(model(model.filled(views))[rows, ends], dim=-1)
-        follows = targets[rows, last]
-        # Two histories with the same next item are not held against each other.
-        alike = (follows[:, None] == follows) & ~torch.eye(len(batch), dtype=torch.bool)
-        logits = (states[rows, last] @ seen.T).masked_fill(alike, -torch.inf)
-        return next_item + options.views * cross_entropy(logits, rows)
+        encoded = normalize(model(model.pad(views))[rows, ends], dim=-1)
+        next_items = targets[rows, last]
+        # Two histories with the same next item are no negatives of each other.
+        same = (next_items[:, None] == next_items) & ~torch.eye(len(batch), dtype=torch.bool)
+        logits = (states[rows, last] @ encoded.T).masked_fill(same, -torch.inf)
+        return sequence_item + config.contrastive_weight * cross_entropy(logits, rows)
 
     return loss
 
 
-def _view(history: np.ndarray, items: int, drop: float, generator: np.random.Generator) -> np.ndarray:
-    """A history without some of its items, or with fewer words in the titles of some."""
-    hit = generator.random(len(history)) < drop
+def _augmented(history: np.ndarray, items: int, drop_ratio: float, generator: np.random.Generator) -> np.ndarray:
+    """Return a history without some of its items, or with fewer words in the titles of some."""
+    dropped = generator.random(len(history)) < drop_ratio
     if generator.random() < 0.5:
-        return history[~hit] if not hit.all() else history[-1:]
-    return history + items * hit
+        return history[~dropped] if not dropped.all() else history[-1:]
+    return history + items * dropped

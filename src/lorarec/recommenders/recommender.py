@@ -1,0 +1,110 @@
+"""The protocol of all recommenders: a config, `fit` and `score`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Generic, Self, TypeVar, cast
+
+import numpy as np
+import polars as pl
+
+from lorarec.errors import LorarecError
+from lorarec.options import convert_options
+from lorarec.recommenders.scorer import Scorer
+from lorarec.recommenders.training_data import TrainingData
+
+Config = TypeVar("Config")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RecommenderConfig:
+    """Base class of the options of recommenders; on its own, there are no options.
+
+    Raises:
+        LorarecError: A value is of the wrong type or out of range.
+    """
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+
+
+def fixed(value: T) -> T:
+    """Define a field of a config that has one value and is no option."""
+    return field(default=value, init=False, metadata={"help": f"Always {value}."})
+
+
+class Recommender(ABC, Generic[Config]):
+    """A recommender that learns from the training part of a split and scores candidates.
+
+    Args:
+        config: Options of the recommender. The defaults of `config_class` are used if it is None.
+
+    Attributes:
+        config_class: Frozen dataclass of the options.
+        uses_seed: Whether the scores depend on `TrainingData.seed`.
+
+    Example:
+        >>> from lorarec.recommenders import ItemKNN, ItemKNNConfig, TrainingData
+        >>> from lorarec.data import load_sample, load_split
+        >>> dataset = load_sample("thriller")
+        >>> split = load_split(dataset)
+        >>> scores = ItemKNN(ItemKNNConfig(max_history=5)).fit(TrainingData(dataset, split)).score(split.valid)
+        >>> len(scores) == len(split.valid)
+        True
+    """
+
+    config_class: ClassVar[type]
+    uses_seed: ClassVar[bool] = True
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = cast(Config, self.config_class()) if config is None else config
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Self:
+        """Return an unfitted recommender with these options, which are names and values of fields of its config.
+
+        Raises:
+            LorarecError: An option is unknown, or its value is of the wrong type or out of range.
+        """
+        names = {field.name for field in fields(cls.config_class) if field.init}
+        if unknown := sorted(options.keys() - names):
+            choices = ", ".join(sorted(names)) or "no options"
+            raise LorarecError(f"unknown option {unknown[0]}: choose from {choices}")
+        return cls(cls.config_class(**options))
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return ""
+
+    @abstractmethod
+    def fit(self, data: TrainingData) -> Self:
+        """Learn from the training part of the split; validation cases may stop the training.
+
+        Raises:
+            LorarecError: The data lack something that this recommender needs.
+        """
+
+    @abstractmethod
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+
+
+class ScorerRecommender(Recommender[Config]):
+    """A recommender whose `fit` makes the object that scores.
+
+    Attributes:
+        scorer: What `fit` made.
+    """
+
+    scorer: Scorer
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return str(getattr(self.scorer, "about", ""))
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        return self.scorer.score(cases)

@@ -1,0 +1,85 @@
+"""SASRec, GRU4Rec and FMLP-Rec on item ids.
+
+Sources: Kang and McAuley, ICDM 2018; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022. All three are trained by the
+softmax over the next item and uniformly drawn items instead of the losses of their papers (binary cross-entropy with
+one negative; TOP1 and BPR; BPR), which makes them stronger.
+"""
+
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from lorarec.options import document_options, option
+from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
+from lorarec.recommenders.recommender import ScorerRecommender, fixed
+from lorarec.recommenders.sequential.next_item_model import NextItemModel
+from lorarec.recommenders.sequential.trainer import NextItemConfig, fit_next_item
+from lorarec.recommenders.training_data import TrainingData
+
+
+@document_options
+@dataclass(frozen=True)
+class SASRecConfig(NextItemConfig):
+    """Options of `SASRec`."""
+
+    encoder: str = fixed("sasrec")
+    prefixes: int | None = fixed(None)
+
+
+@document_options
+@dataclass(frozen=True)
+class GRU4RecConfig(NextItemConfig):
+    """Options of `GRU4Rec`."""
+
+    encoder: str = fixed("gru4rec")
+    num_layers: int = option(1, "Number of recurrent layers.")
+    prefixes: int | None = fixed(None)
+
+
+@document_options
+@dataclass(frozen=True)
+class FMLPRecConfig(NextItemConfig):
+    """Options of `FMLPRec`."""
+
+    encoder: str = fixed("fmlp")
+
+
+Config = TypeVar("Config", bound=NextItemConfig)
+
+
+class NextItemRecommender(ScorerRecommender[Config]):
+    """Predict the next item of a history from item ids. Items without training interactions are ranked last."""
+
+    def fit(self, data: TrainingData) -> Self:
+        """Train a next-item model on the training histories; NDCG@10 on validation cases chooses the epoch."""
+
+        def valid(model: NextItemModel) -> float:
+            return data.validation_ndcg(next_item_scorer(data, model))
+
+        config = self.config
+        items = len(data.train_items)
+        model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
+        self.scorer = next_item_scorer(data, model, f"{config.encoder} on item ids, hidden size {config.hidden_size}")
+        return self
+
+
+class SASRec(NextItemRecommender[SASRecConfig]):
+    """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018)."""
+
+    config_class = SASRecConfig
+
+
+class GRU4Rec(NextItemRecommender[GRU4RecConfig]):
+    """Sequential recommendation by a recurrent network (Hidasi et al., ICLR 2016)."""
+
+    config_class = GRU4RecConfig
+
+
+class FMLPRec(NextItemRecommender[FMLPRecConfig]):
+    """Sequential recommendation by filters in the frequency domain (Zhou et al., WWW 2022)."""
+
+    config_class = FMLPRecConfig
+
+
+def next_item_scorer(data: TrainingData, model: NextItemModel, about: str = "") -> DotProductScorer:
+    """Return a scorer of a model whose items are numbered as in `TrainingData.train_index`."""
+    return history_scorer(data.train_index, model.items.all(), model.queries, about)

@@ -1,0 +1,98 @@
+"""Behaviour of every recommender: it learns the patterns of the training data, and nothing else."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lorarec.data.columns import CANDIDATES, HISTORY, USER
+from lorarec.experiments import RECOMMENDERS
+from lorarec.metrics import ndcg, target_ranks
+from lorarec.prompts import true_places
+from lorarec.recommenders import BASELINES, Recommender, TrainingData
+
+#: Options that make a recommender quick on a small log.
+_SEQUENCE = {"epochs": 15, "hidden_size": 16, "batch_size": 16, "learning_rate": 1e-2, "dropout": 0, "max_history": 10}
+_TRANSFER = {
+    "pretrain_epochs": 10,
+    "pretrain_learning_rate": 1e-2,
+    "hidden_size": 16,
+    "num_layers": 1,
+    "max_history": 10,
+    "batch_size": 32,
+    "learning_rate": 1e-2,
+    "dropout": 0,
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "bpr-mf": {"epochs": 40, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2},
+    "sasrec": _SEQUENCE,
+    "gru4rec": _SEQUENCE,
+    "fmlp-rec": _SEQUENCE,
+    "unisrec": {**_TRANSFER, "num_experts": 2},
+    "vq-rec": {**_TRANSFER, "num_digits": 8, "num_codes": 16},
+    "recformer": {**_TRANSFER, "pretrain_epochs": 5, "epochs": 4},
+    "p5": {"epochs": 7, "hidden_size": 16, "num_layers": 1, "batch_size": 32, "learning_rate": 1e-2, "dropout": 0},
+}
+CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
+
+#: These need a backbone and have tests of their own.
+LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
+
+
+def test_every_recommender_is_tested() -> None:
+    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | BASELINES.keys()
+
+
+def _fit(name: str, data: TrainingData, **options: int) -> Recommender:
+    return RECOMMENDERS[name].from_options({**QUICK[name], **options}).fit(data)
+
+
+def _ndcg(name: str, data: TrainingData, **options: int) -> float:
+    cases = data.split.test["warm"]
+    scores = _fit(name, data, **options).score(cases.select(USER, HISTORY, CANDIDATES))
+    return float(ndcg(target_ranks(scores, np.array(true_places(cases))), 10).mean())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_learns_what_is_in_the_log(name: str, circles: TrainingData) -> None:
+    assert _ndcg(name, circles) > 3 * CHANCE
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_log_without_a_pattern_gives_chance(name: str, noise: TrainingData) -> None:
+    cases = noise.split.test["warm"].height
+    assert abs(_ndcg(name, noise, epochs=5) - CHANCE) < 3 * 0.3 / cases**0.5
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_seed_decides(name: str, circles: TrainingData) -> None:
+    cases = circles.split.test["warm"].head(5).select(USER, HISTORY, CANDIDATES)
+    one, two = (_fit(name, circles, epochs=1).score(cases) for _ in range(2))
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, circles: TrainingData) -> None:
+    cases = circles.split.test["warm"].head(5).select(USER, HISTORY, CANDIDATES)
+    strange = cases.head(1).with_columns(
+        pl.lit("nobody").alias(USER), pl.Series(HISTORY, [["i1", "gone"]]), pl.Series(CANDIDATES, [["new", "i2", "i3"]])
+    )
+    recommender = _fit(name, circles, epochs=1)
+    together = recommender.score(pl.concat([cases, strange]))
+    alone = [recommender.score(cases[place])[0] for place in range(len(cases))]
+    for first, second in zip(together, alone, strict=False):
+        np.testing.assert_allclose(first, second, atol=1e-5)
+    assert np.isfinite(together[-1]).all()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_test_cases_teach_nothing(name: str, circles: TrainingData) -> None:
+    cases = circles.split.test["warm"].head(5)
+    others = replace(circles.split, test={"warm": circles.split.test["warm"].tail(20)})
+    one = _fit(name, circles, epochs=1).score(cases)
+    two = _fit(name, replace(circles, split=others, cache_dir=None), epochs=1).score(cases)
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first, second)
