@@ -27,7 +27,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lorarec.backbone import Backbone
-from lorarec.personal import TARGETS, PersonalLora, meta_loras
+from lorarec.personal import PersonalLora, meta_loras
 from lorarec.scoring import plan_for, verdict_scores
 
 RANK, ALPHA, WIDTH, HIDDEN, YES_NO = 8, 16, 64, 60, (1, 2)
@@ -35,6 +35,7 @@ MODELS = ("embedded", "0.1B")
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 Way = Callable[[Backbone, int], AbstractContextManager[Step]]
+TARGETS = ("q_proj", "v_proj")
 
 
 def make_backbone(name: str) -> Backbone:

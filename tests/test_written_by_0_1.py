@@ -131,8 +131,8 @@ class Written:
             "mean": chooser.weights(None).tolist(),
             "names": list(chooser.names),
             "combine": chooser.combine,
-            "readout": chooser.settings["readout"],
-            "evidence": chooser.settings["evidence"],
+            "readout": chooser.prompt.readout,
+            "evidence": chooser.prompt.evidence,
         }
 
     def database(self) -> dict[str, list[str]]:

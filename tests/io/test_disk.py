@@ -22,7 +22,7 @@ from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import new_file, new_folder, write_json, write_text
 from lorarec.io.disk import disk_errors, disk_reason
-from lorarec.lora import mix, read_adapter, save_adapter
+from lorarec.lora import AdapterRecord, mix, read_adapter, save_adapter
 from lorarec.retrieval import Index
 from lorarec.training import TrainingConfig, train
 
@@ -231,6 +231,6 @@ def test_adapters_in_memory_are_saved_whole(
 
     def save(path: Path) -> None:
         with new_folder(path) as folder:
-            save_adapter(adapter, folder, "tiny", {})
+            save_adapter(adapter, folder, "tiny", AdapterRecord())
 
     _refused(full, save)

@@ -15,7 +15,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
-from lorarec.lora import Adapter, save_adapter
+from lorarec.lora import Adapter, AdapterRecord, save_adapter
 from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, UserRouterConfig, train_user_router
 
@@ -51,7 +51,7 @@ def choose(backbone: Backbone, dataset: Dataset, folder: Path, ctr_model: str) -
             a, b = (0.2 * torch.randn(size, generator=generator) for size in ((2, width), (height, 2)))
             tensors[layer] = (a, b)
         (folder / name).mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", {"readout": "verdict"})
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", AdapterRecord())
         adapters.append(folder / name)
     split = leave_one_out(dataset, new_items=0, negatives=3)
     train_user_router(backbone, adapters, dataset, split, folder / "chosen", QUICK, ctr_model=ctr_model)

@@ -234,7 +234,7 @@ def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
     for folder in (tmp_path / "own", out / "constant"):
         with Ranker(tiny_backbone, folder) as ranker:
             assert ranker.builder.template.source == text
-    assert UserRouter.load(out, tiny_backbone, dataset).settings["template"].text == text
+    assert UserRouter.load(out, tiny_backbone, dataset).prompt.template.text == text
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ class Offline:
         if mixture:
             parts = [self.adapters[name] for name in mixture]
             merged = AdapterBank.stack(parts).to_adapter(torch.tensor(list(mixture.values())), "factors")
-            merged = replace(merged, meta=parts[0].meta)
+            merged = replace(merged, record=parts[0].record)
         columns = {"user_id": [user], "history": [list(history)], "candidates": [list(candidates)]}
         cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})
         with Ranker(self.backbone, merged) as ranker:

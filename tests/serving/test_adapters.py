@@ -352,6 +352,6 @@ def test_an_own_template_is_read_when_loaded(make_service: Callable[..., Service
         assert np.abs(await scores(client, "own") - await scores(client, "same")).max() > 1e-3
         answer = await client.post("/v1/rank", json=body({"own": 0.5, "same": 0.5}))
         assert answer.status_code == 422
-        assert "another template" in answer.json()["error"]["message"]
+        assert "different values of template" in answer.json()["error"]["message"]
 
     play(service, scenario)

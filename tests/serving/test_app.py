@@ -35,7 +35,7 @@ GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
         ({"adapter": "none"}, 404, "adapter", "loaded general"),
         ({"adapter": None}, 422, "adapter", "name an adapter"),
         ({"adapter": {"general": 0.5}}, 422, "adapter", "sum to 1"),
-        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "another readout"),
+        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "different values of readout"),
         ({"adapter": {"general": -1}}, 422, "adapter.general", "greater than or equal to 0"),
         ({"adapter": {"\ud800": 1}}, 422, "adapter", "valid string"),
         ({"path": "/etc/passwd"}, 422, "path", "not permitted"),

@@ -154,7 +154,9 @@ def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
         settled(page, "v1/recommend", body)
         told = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
         weights(page, list(told["layers"].values()))
-        expect(page.locator("#weights-note")).to_have_text(f"chosen is mixed for user {user}. The weights differ by layer.")
+        expect(page.locator("#weights-note")).to_have_text(
+            f"chosen is mixed for user {user}. The weights differ by layer."
+        )
         expect(page.get_by_role("columnheader")).to_have_text(["Layer", "general", "specific"])
         seen.append(told["layers"])
     assert seen[0] != seen[1]

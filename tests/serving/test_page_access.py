@@ -106,7 +106,15 @@ def test_the_keyboard_reaches_everything_and_leaves_again(page: Page) -> None:
         reached.append(focus)
         page.keyboard.press("Tab")
     names = [name for name, _, _ in reached]
-    expected = {"Skip to the ranking", "forget", "key", "source-titles", "history-title", "items-selected", "candidates-title"}
+    expected = {
+        "Skip to the ranking",
+        "forget",
+        "key",
+        "source-titles",
+        "history-title",
+        "items-selected",
+        "candidates-title",
+    }
     expected |= {"first", "second", "slider", "weights-box"}
     assert expected <= set(names)
     assert sum(name.startswith("Remove") for name in names) == 6

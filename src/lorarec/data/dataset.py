@@ -321,7 +321,7 @@ def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     if empty.height:
         raise LorarecError(
             f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
-            "give it one, or import again, dropping such items or naming them by id (--keep-untitled)"
+            "give it one, or import again, dropping such items or naming them by id (keep_untitled=True)"
         )
     repeated = frame.filter(pl.col(ITEM).is_duplicated())
     if repeated.height:

@@ -2,9 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,8 @@ from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
-from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.lora import AdapterRecord
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.config import RETRIEVALS, PersonalizationConfig
@@ -28,7 +28,7 @@ from lorarec.personal.plots import plot_user_weights
 from lorarec.personal.scoring import keep_mean_weights, probabilities
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import PERSONAL, USERS, user_representations, user_weights
-from lorarec.prompts import CLICK
+from lorarec.prompts import CLICK, LATEST, PromptConfig
 from lorarec.training import Checkpoints
 
 CRM, RECORD, WEIGHTS = "crm", "personalize.json", "weights.png"
@@ -53,7 +53,7 @@ class Personalized:
 
     folder: Path
     predictions: pl.DataFrame
-    record: dict[str, Any]
+    record: JsonObject
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
@@ -137,14 +137,22 @@ def personalize(
     given = given_ctr_model(ctr_model, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
     rows.append(_Row(PERSONAL, RECLORA, config.num_meta_loras, config.retrieval))
-    record: dict[str, Any] = {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],
-        "readout": "verdict",
-        "crm": str(ctr_model),
-        "options": asdict(config) | {"template": CLICK},
-    }
-    stages = _Stages(out, record)
+    prompt = PromptConfig(
+        readout="verdict",
+        template=LATEST[CLICK],
+        max_tokens=config.max_tokens,
+        max_title_tokens=config.max_title_tokens,
+        max_history=config.max_history,
+    )
+    adapter_record = AdapterRecord(
+        prompt=prompt,
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint},),
+        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        details={"crm": str(ctr_model)},
+    )
+    stages = _Stages(out, adapter_record.to_json())
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
@@ -162,13 +170,17 @@ def personalize(
         for row in rows:
             few, tested = told[row.retrieval]
             asked = [tested, reader.read(judged, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, asked, stages.folder, record, progress)
+            found = _predict(backbone, reader, row, few, asked, stages.folder, adapter_record, progress)
             columns[row.title] = found[0]
         blend = choose_blend(recommender.score(judged, progress).astype(np.float64), found[1], log.label[judged])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
-        record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder, test)}
-        record["blend"] = {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses}
+        record = adapter_record.to_json() | {
+            "versions": versions(),
+            "sample": len(sample),
+            "test": counts_of_test(recommender.encoder, test),
+            "blend": {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses},
+        }
         with new_folder(out, overwrite, FolderKind.PERSONALIZATION) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
@@ -205,7 +217,7 @@ def _predict(
     few: EventRows,
     asked: Sequence[EventRows],
     stages: Path,
-    record: dict[str, Any],
+    record: AdapterRecord,
     progress: bool,
 ) -> list[np.ndarray]:
     """Probabilities of all that is asked of a LoRA that is tuned here, or read again if its stage is finished."""
@@ -222,8 +234,9 @@ def _predict(
             [name.strip() for name in options.target_modules.split(",")],
         )
         width = few.representation.shape[1]
-        settings: dict[str, Any] = {"combine": options.combine, "temperature": options.temperature, "record": record}
-        personal = PersonalLora(backbone, bank, width, **settings)
+        personal = PersonalLora(
+            backbone, bank, width, combine=options.combine, temperature=options.temperature, record=record
+        )
     with personal:
         if not done.exists():
             state = stages / f"{row.folder}.pt"

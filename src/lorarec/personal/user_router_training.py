@@ -1,9 +1,8 @@
 """Who gets how much of each finished adapter: a router over {general, specific, ...}, trained on validation cases."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -11,16 +10,15 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.data import USER, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora import (
     AdapterBank,
     AdapterLike,
     MixingPrompts,
     mix,
+    mixture_record,
     read_adapter,
     sample_cases,
-    shared_prompt_settings,
-    sources_of,
     write_template,
 )
 from lorarec.personal.config import TITLES, UserRouterConfig
@@ -47,7 +45,7 @@ class UserRouterResult:
 
     folder: Path
     users: pl.DataFrame
-    record: dict[str, Any]
+    record: JsonObject
 
 
 def train_user_router(
@@ -111,21 +109,19 @@ def train_user_router(
     known = user_features(backbone, dataset, split, recommender)
     users = known.table
     held_out, fitted = (_cases(prompts, dataset, split, part, users) for part in (drawn[:held], drawn[held:]))
-    record: dict[str, Any] = {
-        **sources_of(read),
-        "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}],
-        "chooser": asdict(config) | {"crm": str(ctr_model)},
-    }
+    adapter_record = replace(
+        mixture_record(read),
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases},),
+        details={"chooser": asdict(config) | {"crm": str(ctr_model)}},
+    )
     torch.manual_seed(config.seed)
-    template = shared_prompt_settings(read).get("template")
-    settings: dict[str, Any] = {
-        "combine": config.combine,
-        "trainable": False,
-        "record": record,
-        "template": template,
-    }
+    width = fitted.representation.shape[1]
     with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
-        with PersonalLora(backbone, bank, fitted.representation.shape[1], **settings) as personal:
+        with PersonalLora(
+            backbone, bank, width, combine=config.combine, trainable=False, record=adapter_record
+        ) as personal:
             trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress)
             weights = user_weights(personal, users)
             personal.router.mean.copy_(torch.from_numpy(weights.mean(0)))
@@ -137,14 +133,13 @@ def train_user_router(
             recommender.save(folder / CRM)
         if known.vectors is not None:
             known.vectors.write_parquet(folder / VECTORS)
-        record |= {
-            "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
+        record = adapter_record.to_json() | {
             **trace,
             "standard": known.standard.as_dict(),
             "versions": versions(),
         }
         write_json(folder / RECORD, record)
-        write_template(folder, template)
+        write_template(folder, adapter_record)
         if report is not None:
             report(UserRouterResult(folder, users, record))
     return UserRouterResult(out, users, record)

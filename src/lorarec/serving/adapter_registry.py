@@ -14,7 +14,7 @@ import numpy as np
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_settings, read_adapter, shared_settings
+from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
@@ -91,12 +91,12 @@ class AdapterRegistry:
             raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(available) or 'none'}")
         if available[name] == "personal":
             router = UserRouter.load(self.folder / name, self._engine.backbone, self._dataset)
-            return LoadedAdapter(name, router.adapters, router.settings, router.fingerprint, router)
+            return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
         limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
         adapter = read_adapter(self.folder / name, limit=limit)
         # safetensors maps the file into memory, but the file may be truncated or rewritten later.
         tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
-        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_settings(adapter), adapter.fingerprint)
+        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_config(adapter), adapter.fingerprint)
 
     def load_initial(self, names: Sequence[str] | None) -> None:
         """Load adapters before the service starts.
@@ -142,13 +142,14 @@ class AdapterRegistry:
         """Build a request with two candidates for an adapter, prompted as its record says.
 
         Raises:
-            LorarecError: If no prompt can be built with the recorded settings.
+            LorarecError: If no prompt can be built with the recorded options.
         """
-        settings = adapter.settings
-        keys = ("readout", "template", "max_tokens", "max_title_tokens")
-        builder = PromptBuilder(self._tokenizer, *(settings[key] for key in keys))
+        prompt = adapter.prompt
+        builder = PromptBuilder(
+            self._tokenizer, prompt.readout, prompt.template, prompt.max_tokens, prompt.max_title_tokens
+        )
         titles = list(islice(self._dataset.titles.values(), 2))
-        example = builder.example([titles[0]] * min(settings["max_history"], TEST_HISTORY), titles)
+        example = builder.example([titles[0]] * min(prompt.max_history, TEST_HISTORY), titles)
         router = adapter.user_router
         mixture = Mixture({adapter: 1.0}, {adapter: router.weights(None)} if router else {})
         return ScoringRequest(example, builder, mixture)
@@ -251,7 +252,7 @@ class AdapterRegistry:
         try:
             if weights:
                 check_weights(list(weights.values()), len(weights))
-                shared_settings({each.name: each.settings for each in weights})
+                shared_prompt_config({each.name: each.prompt for each in weights})
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights

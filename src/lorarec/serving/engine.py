@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterBank, Combine, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example, PromptBuilder, PromptConfig
 from lorarec.scoring import score, score_batch
 
 AdapterKind = Literal["adapter", "personal"]
@@ -25,14 +25,14 @@ class LoadedAdapter:
     Attributes:
         name: Name of its folder.
         parts: The adapters that are mixed, independent of the files they were read from; one for a plain adapter.
-        settings: How it must be prompted (see `lorarec.lora.prompt_settings`).
+        prompt: How it must be prompted.
         fingerprint: Hash of its files when it was loaded.
         user_router: Router that weights the parts for each user; None for a plain adapter.
     """
 
     name: str
     parts: tuple[Adapter, ...]
-    settings: dict[str, Any]
+    prompt: PromptConfig
     fingerprint: str
     user_router: UserRouter | None = None
 

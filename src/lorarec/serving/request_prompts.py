@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
-from lorarec.lora import prompt_settings, shared_settings
+from lorarec.lora import shared_prompt_config
 from lorarec.personal import UserHistory
-from lorarec.prompts import PromptBuilder, case_examples
+from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking import shorter_histories, whole_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
@@ -53,7 +52,7 @@ class RequestPrompts:
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
         self._backbone = backbone
         self._dataset = dataset
-        self._builders: dict[tuple[Any, ...], PromptBuilder] = {}
+        self._builders: dict[PromptConfig, PromptBuilder] = {}
         self._cooccurrence: Cooccurrence | None = None
 
     def title(self, item: str) -> str:
@@ -89,16 +88,16 @@ class RequestPrompts:
         Raises:
             LorarecError: If the candidates do not fit into a prompt.
         """
-        settings = _settings(mixture.weights)
-        shown = case.history[-settings["max_history"] :]
+        prompt = _prompt_config(mixture)
+        shown = case.history[-prompt.max_history :]
         frame = pl.DataFrame(
             {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
             schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
         )
         titles = {item: self.title(item) for item in (*shown, *case.candidates)}
-        builder = self._builder(settings)
-        cooccurrence = self.cooccurrence() if settings["evidence"] else None
-        (example,) = case_examples(frame, titles, builder, settings["max_history"], cooccurrence)
+        builder = self._builder(prompt)
+        cooccurrence = self.cooccurrence() if prompt.evidence else None
+        (example,) = case_examples(frame, titles, builder, prompt.max_history, cooccurrence)
         return ScoringRequest(example, builder, mixture)
 
     def leave_one_out_requests(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
@@ -107,12 +106,12 @@ class RequestPrompts:
         Raises:
             LorarecError: If the candidates do not fit into a prompt.
         """
-        histories = shorter_histories(case.history, _settings(mixture.weights)["max_history"])
+        histories = shorter_histories(case.history, _prompt_config(mixture).max_history)
         return [self.scoring_request(replace(case, history=history), mixture) for history in histories]
 
     def readout(self, mixture: Mixture) -> str:
         """Return the readout of a mixture, `verdict` or `likelihood`."""
-        return str(_settings(mixture.weights)["readout"])
+        return _prompt_config(mixture).readout
 
     def mixture(self, case: RequestCase, weights: Mapping[LoadedAdapter, float]) -> Mixture:
         """Return a mixture in which each personal adapter has the weights of the user of a case."""
@@ -127,17 +126,15 @@ class RequestPrompts:
             self._cooccurrence = whole_evidence(self._dataset)
         return self._cooccurrence
 
-    def _builder(self, settings: dict[str, Any]) -> PromptBuilder:
-        """Return the builder of some settings; builders are reused because they cache the tokens of titles."""
-        key = tuple(settings[name] for name in ("readout", "template", "max_tokens", "max_title_tokens"))
-        if key not in self._builders:
-            readout, template, max_tokens, max_title_tokens = key
-            self._builders[key] = PromptBuilder(
-                self._backbone.tokenizer, readout, template, self._backbone.token_limit(max_tokens), max_title_tokens
-            )
-        return self._builders[key]
+    def _builder(self, prompt: PromptConfig) -> PromptBuilder:
+        """Return a builder of prompts; builders are reused because they cache the tokens of titles."""
+        if prompt not in self._builders:
+            self._builders[prompt] = self._backbone.prompt_builder(prompt)
+        return self._builders[prompt]
 
 
-def _settings(adapters: Mapping[LoadedAdapter, float]) -> dict[str, Any]:
+def _prompt_config(mixture: Mixture) -> PromptConfig:
     """Return how a mixture is prompted; the backbone alone is prompted by default."""
-    return shared_settings({each.name: each.settings for each in adapters}) if adapters else prompt_settings(None)
+    if not mixture.weights:
+        return PromptConfig()
+    return shared_prompt_config({adapter.name: adapter.prompt for adapter in mixture.weights})

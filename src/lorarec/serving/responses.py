@@ -105,7 +105,7 @@ def adapter_info(adapter: LoadedAdapter, available: Collection[str]) -> AdapterI
         kind=adapter.kind,
         fingerprint=adapter.fingerprint,
         rank=max(rank for part in adapter.parts for rank in part.ranks.values()),
-        readout=adapter.settings["readout"],
+        readout=adapter.prompt.readout,
         in_folder=adapter.name in available,
     )
 

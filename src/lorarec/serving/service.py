@@ -92,7 +92,7 @@ class Service:
         wait = config.wait_ms / 1000
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)
         self.prompts = RequestPrompts(backbone, dataset)
-        if any(adapter.settings["evidence"] for adapter in self.adapters.loaded.values()):
+        if any(adapter.prompt.evidence for adapter in self.adapters.loaded.values()):
             self.prompts.cooccurrence()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)

@@ -23,13 +23,13 @@ class TrainingCase:
     """One training case as titles: the history in time order and the candidates, of which one is the next item.
 
     Attributes:
-        notes: what other users' histories say about each candidate; empty if nothing is to be told.
+        hints: what other users' histories say about each candidate; empty if nothing is to be told.
     """
 
     history: list[str]
     candidates: list[str]
     target: int
-    notes: list[str]
+    hints: list[str]
 
 
 class CaseSampler:
@@ -79,7 +79,7 @@ class CaseSampler:
             raise LorarecError(
                 f"dataset {self.name} has no training cases: its {self.users_set_aside} users with two training "
                 f"interactions leave at most {left[lengths > 1].max()} of {len(self.titles)} items, too few for "
-                f"{config.negatives} negatives: lower --negatives or use more items"
+                f"{config.negatives} negatives: lower option negatives or use more items"
             )
 
     def __len__(self) -> int:
@@ -108,12 +108,12 @@ class CaseSampler:
         candidates = self._negatives(self.items[start:end], rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
-        notes = self._notes(history.tolist(), candidates, target, self.users[user], rng)
+        hints = self._hints(history.tolist(), candidates, target, self.users[user], rng)
         return TrainingCase(
-            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes
+            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, hints
         )
 
-    def _notes(
+    def _hints(
         self, history: list[int], candidates: list[int], target: int, user: str, rng: np.random.Generator
     ) -> list[str]:
         if self.evidence is None:
@@ -123,7 +123,7 @@ class CaseSampler:
             share[target] = self.config.new_targets
         hidden = rng.random(len(candidates)) < share
         shown, offered = ([self.ids[item] for item in items] for items in (history, candidates))
-        return self.evidence.notes(shown, offered, user, hidden.tolist())
+        return self.evidence.hints(shown, offered, user, hidden.tolist())
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
         """`config.negatives` distinct items of the pool that the user never interacted with."""

@@ -86,7 +86,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
 
     def _example(self, epoch: int, index: int) -> tuple[Example, int]:
         case = self.cases.case(epoch, index)
-        example, target = self.builder.example(case.history, case.candidates, notes=case.notes), case.target
+        example, target = self.builder.example(case.history, case.candidates, hints=case.hints), case.target
         if self.config.loss == "next-token":
             example, target = Example(example.prompt, [example.branches[target]]), 0
         return example, target

@@ -9,17 +9,16 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, JsonObject, new_folder, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
-    ADAPTER_RECORD_FILE,
     ADAPTER_WEIGHTS_FILE,
     Adapter,
+    AdapterRecord,
     read_adapter,
-    recorded_settings,
     same_tensors,
-    trained_on,
-    write_template,
+    source_record,
+    write_record,
 )
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
@@ -32,10 +31,10 @@ LOGS = "tensorboard"
 logger = logging.getLogger(__name__)
 
 
-def run_identity(
+def run_record(
     backbone: Backbone, pairs: Sequence[tuple[Dataset, Split]], config: TrainingConfig, start: Adapter | None
-) -> JsonObject:
-    """Return everything that decides the weights, as `lorarec.json` records it.
+) -> AdapterRecord:
+    """Return the record of an adapter to be trained: everything that decides its weights.
 
     Args:
         backbone: Backbone that the adapter is trained on.
@@ -45,22 +44,20 @@ def run_identity(
     """
     template = config.template
     text = template.text if isinstance(template, TemplateText) else None
-    options = recorded_settings(vars(config))
-    return {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [_dataset(dataset, split) for dataset, split in pairs],
-        "template": options["template"],
-        "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
-        "readout": config.readout,
-        "loss": config.loss,
-        "start_from": None if start is None else _source(start),
-        "seed": config.seed,
-        "options": options,
-    }
-
-
-def _source(adapter: Adapter) -> JsonObject:
-    return {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
+    prompt = config.prompt
+    return AdapterRecord(
+        prompt=prompt,
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=tuple(_dataset(dataset, split) for dataset, split in pairs),
+        start_from=None if start is None else source_record(start),
+        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        details={
+            "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
+            "loss": config.loss,
+            "seed": config.seed,
+        },
+    )
 
 
 def _dataset(dataset: Dataset, split: Split) -> JsonObject:
@@ -91,9 +88,7 @@ def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation:
     }
 
 
-def write_adapter(
-    out: Path, staged: Path, record: JsonObject, config: TrainingConfig, start: Adapter | None, overwrite: bool
-) -> None:
+def write_adapter(out: Path, staged: Path, record: AdapterRecord, start: Adapter | None, overwrite: bool) -> None:
     """Write the adapter folder: weights and logs of the folder of checkpoints, the record, and a custom template.
 
     A warning is logged if training did not change the adapter.
@@ -114,5 +109,4 @@ def write_adapter(
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_json(folder / ADAPTER_RECORD_FILE, record)
-        write_template(folder, config.template)
+        write_record(folder, record)

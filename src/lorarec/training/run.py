@@ -20,7 +20,7 @@ from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
 from lorarec.training.micro_batches import MicroBatches
-from lorarec.training.record import LOGS, run_identity, training_summary, write_adapter
+from lorarec.training.record import LOGS, run_record, training_summary, write_adapter
 from lorarec.training.scoring_model import adapted
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
@@ -72,8 +72,8 @@ def train(
     if not pairs:
         raise LorarecError("no dataset to train on: name at least one")
     start = None if start_from is None else read_adapter(start_from, backbone)
-    identity = run_identity(backbone, pairs, config, start)
-    checkpoints = Checkpoints(out, identity)
+    record = run_record(backbone, pairs, config, start)
+    checkpoints = Checkpoints(out, record.to_json())
     checkpoints.refuse(resume, overwrite)
     builder = backbone.prompt_builder(config)
     processes = get_int_from_env(WORLD_SIZE, 1)
@@ -88,8 +88,9 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:
-            record = identity | {"versions": versions(), "training": training_summary(trainer, batches, validation)}
-            write_adapter(out, checkpoints.folder, record, config, start, overwrite)
+            results = {"versions": versions(), "training": training_summary(trainer, batches, validation)}
+            record = replace(record, details=record.details | results)
+            write_adapter(out, checkpoints.folder, record, start, overwrite)
             checkpoints.remove()
     state.wait_for_everyone()
     return read_adapter(out)

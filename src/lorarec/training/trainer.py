@@ -97,7 +97,7 @@ class AdapterTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop a run that has diverged."""
         if not torch.tensor(logs.get("loss", 0.0)).isfinite():
-            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower --lr")
+            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower learning_rate")
         super().log(logs, start_time)
 
     def _save_rng_state(self, output_dir: str) -> None:
