@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import CTRConfig, CTRModel, fit
+from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
@@ -48,7 +48,7 @@ def fit_on_training_part(
             f"crm={TITLES} (--crm {TITLES}), which reads users from the titles of their histories"
         )
     log = click_log(part, positive_from=positive_from, stars=stars)
-    return given_recommender(crm, log) or fit(str(crm), log, CTRConfig(seed=seed), progress=progress)
+    return given_recommender(crm, log) or fit_ctr_model(str(crm), log, CTRConfig(seed=seed), progress=progress)
 
 
 @dataclass(frozen=True)

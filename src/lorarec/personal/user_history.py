@@ -48,7 +48,7 @@ class RatedHistories:
         log = recommender.encoder.log
         self._recommender = recommender
         self._rated = rated
-        self.width = recommender.model.layers[-1]
+        self.width = recommender.model.config.hidden_units[-1]
         self._users = {user: number for number, user in enumerate(log.users)}
         self._items = {item: number for number, item in enumerate(log.dataset.items[ITEM])}
 
