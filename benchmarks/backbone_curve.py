@@ -9,8 +9,8 @@ adapter trained on other domains; popularity and TF-IDF beside them. Test users 
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -22,18 +22,23 @@ import polars as pl
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
-from lorarec.lora import read_adapter
 from lorarec.metrics import ndcg, target_ranks
-from lorarec.prompts import true_places
+from lorarec.prompts import PromptConfig, true_places
 from lorarec.recommenders import baseline_scorers
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
 #: As recipes/train/embedded.yaml, for a general adapter.
-TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0, "balance": "equal"},
-    **{"negatives": 11, "max_title_tokens": 16},
-}
+TRAINING = TrainingConfig(
+    epochs=1,
+    batch_size=16,
+    learning_rate=1e-3,
+    lora_dropout=0,
+    eval_users=0,
+    balance="equal",
+    negatives=11,
+    max_title_tokens=16,
+)
 
 
 def ndcg_at_1(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
@@ -58,21 +63,23 @@ def main() -> None:
     for dataset in targets:
         cases = sampled[dataset.name]
         for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
-            rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer(cases), cases)})
+            rows.append(
+                {"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)}
+            )
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
-        backbone = Backbone.load(snapshot)
+        backbone = Backbone.from_pretrained(snapshot)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "general"
-            train(backbone, general, out, samples=arguments.cases, **TRAINING)
-            for name, adapter in (("zero-shot", None), ("general", read_adapter(out, backbone))):
+            trained = train(backbone, general, out, replace(TRAINING, samples=arguments.cases))
+            for name, adapter in (("zero-shot", None), ("general", trained)):
                 for dataset in targets:
                     cases = sampled[dataset.name]
                     told = None if adapter is None else evidence[dataset.name]
-                    options = {"max_title_tokens": TRAINING["max_title_tokens"]}
-                    row = AdapterScorer(backbone, dataset.titles, adapter, told, **options)
-                    figure = ndcg_at_1(row(cases), cases)
+                    prompt = PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
+                    row = AdapterScorer(backbone, dataset.titles, adapter, told, prompt=prompt)
+                    figure = ndcg_at_1(row.score(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
                     print(rows[-1], flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,7 @@ def main() -> None:
         raise SystemExit(
             "the embedded backbone, whose tokenizer this needs, is not there: run `lorarec backbone build`"
         )
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     device = embedded.model.device
     for name in arguments.models:
         model = embedded.model if name == "embedded" else random_model().to(device)

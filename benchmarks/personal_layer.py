@@ -27,7 +27,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from lorarec.backbone import Backbone
-from lorarec.personal import TARGETS, PersonalLora, meta_loras
+from lorarec.personal import PersonalLora, meta_loras
 from lorarec.scoring import plan_for, verdict_scores
 
 RANK, ALPHA, WIDTH, HIDDEN, YES_NO = 8, 16, 64, 60, (1, 2)
@@ -35,11 +35,12 @@ MODELS = ("embedded", "0.1B")
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 Way = Callable[[Backbone, int], AbstractContextManager[Step]]
+TARGETS = ("q_proj", "v_proj")
 
 
 def make_backbone(name: str) -> Backbone:
     """The embedded one, or a randomly initialised Qwen2 in float32 of 0.12 billion parameters."""
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     if name == "embedded":
         return embedded
     return Backbone(random_qwen2(152_000), embedded.tokenizer, name, name)

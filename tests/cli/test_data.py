@@ -70,7 +70,7 @@ def test_an_existing_folder_is_refused_before_anything_is_read(tmp_path: Path) -
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "precious").touch()
     for words in (["movielens", tmp_path / "none"], ["amazon", tmp_path / "none"], ["table", tmp_path / "none.csv"]):
-        with pytest.raises(LorarecError, match="shop exists already: choose another --out or pass --overwrite"):
+        with pytest.raises(LorarecError, match="shop exists already: choose another folder or pass --overwrite"):
             _run("import", *words, "--out", tmp_path / "shop")
 
 

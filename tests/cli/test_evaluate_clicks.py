@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"predictions\.parquet is missing: name one that `lorarec personalize train`"):
+    with pytest.raises(ValueError, match=r"predictions\.parquet is missing: name one that `lorarec personal train`"):
         _run(tmp_path)
 
 

@@ -50,11 +50,11 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_too_many_workers_are_refused() -> None:
-    with pytest.raises(LorarecError, match="--workers 1000: the cluster has room for"):
+    with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):
         RayWorkers(1000)
 
 
 def test_an_address_is_of_the_ray_engine(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["experiment", str(write_recipe()), "--out", str(tmp_path), "--address", "auto"])
     assert isinstance(result.exception, LorarecError)
-    assert str(result.exception) == "--address is of the ray engine: add --engine ray"
+    assert str(result.exception) == "--address is for a Ray cluster: add --executor ray"

@@ -84,7 +84,7 @@ def test_a_folder_that_fails_is_not_there_and_spares_the_former(tmp_path: Path) 
     assert not list(out.parent.iterdir())
     with new_folder(out) as folder:
         (folder / "box.json").touch()
-    with pytest.raises(LorarecError, match=r"exists already.*--overwrite"), new_folder(out):
+    with pytest.raises(LorarecError, match=r"exists already.*overwrite=True"), new_folder(out):
         pass
     with pytest.raises(RuntimeError), new_folder(out, True, BOX):
         raise RuntimeError

@@ -18,5 +18,5 @@ def test_no_worker_needs_cores_of_two_machines(cores: list[int], workers: int, e
 def test_every_worker_has_a_gpu() -> None:
     machines = [{"CPU": 64}, {"CPU": 16, "GPU": 2}, {"CPU": 16, "GPU": 2}]
     assert cores_each(machines, 4, True) == 8
-    with pytest.raises(LorarecError, match="--workers 5: the cluster has room for 4 with a GPU and a core each"):
+    with pytest.raises(LorarecError, match="workers=5: the cluster has room for 4 with a GPU and a core each"):
         cores_each(machines, 5, True)

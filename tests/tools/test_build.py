@@ -1,4 +1,4 @@
-"""The recipe of the embedded backbone: its tasks, its start, and resuming."""
+"""Training of the embedded backbone: its tasks, its initial weights, and resuming."""
 
 import shutil
 from dataclasses import replace
@@ -18,7 +18,7 @@ from lorarec.scoring.tree import masked_by
 from tools.embedded_backbone import build as build_module
 from tools.embedded_backbone import loss as loss_module
 from tools.embedded_backbone.architecture import new_model
-from tools.embedded_backbone.build import BuildOptions, build_backbone
+from tools.embedded_backbone.build import BuildConfig, build_backbone
 from tools.embedded_backbone.curriculum import STAGES
 from tools.embedded_backbone.episodes import Catalogue, copy_batch, related_batch, repeat_batch
 from tools.embedded_backbone.relations import NEIGHBOURS, relate
@@ -115,7 +115,7 @@ def dataset() -> Dataset:
 def test_an_interrupted_build_ends_as_an_uninterrupted_one(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = BuildOptions(steps=4, vocabulary=400, snapshots=1)
+    options = BuildConfig(steps=4, vocabulary=400, snapshots=1)
     monkeypatch.setattr(build_module, "CHECKPOINT_EVERY", 2)
     whole = build_backbone([dataset], tmp_path / "whole", options=options)
     draw = build_module.draw
@@ -155,7 +155,7 @@ def test_the_gradient_does_not_depend_on_the_passes(
 
 
 def test_a_finished_build_goes_on_with_more_steps(dataset: Dataset, tmp_path: Path) -> None:
-    options = BuildOptions(steps=2, vocabulary=400, snapshots=1)
+    options = BuildConfig(steps=2, vocabulary=400, snapshots=1)
     out = build_backbone([dataset], tmp_path / "model", options=options)
     first = (out / "model.safetensors").read_bytes()
     shutil.rmtree(out)
@@ -173,6 +173,6 @@ def test_bad_input(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="exists already"):
         build_backbone([dataset], tmp_path / "there")
     with pytest.raises(LorarecError, match="cannot be loaded"):
-        build_backbone([dataset], tmp_path / "new", encoder=tmp_path / "none", options=BuildOptions(vocabulary=400))
+        build_backbone([dataset], tmp_path / "new", encoder=tmp_path / "none", options=BuildConfig(vocabulary=400))
     with pytest.raises(LorarecError, match="another build"):
-        build_backbone([dataset], tmp_path / "new", options=BuildOptions(vocabulary=500))
+        build_backbone([dataset], tmp_path / "new", options=BuildConfig(vocabulary=500))

@@ -1,0 +1,1 @@
+"""Training of the small backbone that lorarec bundles; see README.md here."""

@@ -1,5 +1,6 @@
-"""`lorarec backbone`: make the embedded backbone again, or one of your own like it."""
+"""Command line of this tool: `python -m tools.embedded_backbone build --help`, from the root of the repository."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -7,42 +8,47 @@ from typing import Annotated
 import typer
 
 from lorarec.cli import quieten_transformers
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
-backbone_app = typer.Typer(help="Build a small backbone from item texts.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-@backbone_app.callback()
-def backbone() -> None:
-    """Build a small backbone from item texts."""
+@app.callback()
+def embedded_backbone() -> None:
+    """Make the embedded backbone, or a small backbone like it from your own datasets."""
 
 
-@backbone_app.command("build")
+@app.command()
 def build(
     datasets: Annotated[
         list[Path], typer.Argument(help="Dataset folders of general domains, never of evaluated ones.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make; OUT.work keeps the work in progress.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; OUT.work holds the work in progress.")],
     encoder: Annotated[
-        Path | None, typer.Option("--encoder", help="Sentence encoder folder that relates titles by meaning.")
+        Path | None, typer.Option(help="Folder of a sentence encoder, which relates titles by meaning.")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps of about 3,000 tokens.")] = 3600,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and of every batch.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of about 3,000 tokens each.")] = 3600,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of every batch.")] = 0,
 ) -> None:
-    """Train the embedded backbone's recipe: copying, noisy repeats, related titles, and histories as running text.
+    """Train a backbone on four tasks: copying lists, noisy repeats, related titles, and histories as running text.
 
-    Interrupted? Run the same command again: it continues from its last checkpoint.
+    After an interruption the same command continues from the last checkpoint.
     """
-    from lorarec.data import Dataset
-
-    if out.exists():
-        raise LorarecError(f"{out} exists already: choose another --out")
     if encoder is not None and not encoder.is_dir():
-        raise LorarecError(f"encoder {encoder} does not exist: give a sentence encoder's folder")
+        raise LorarecError(f"encoder {encoder} does not exist: give the folder of a sentence encoder")
     domains = [Dataset.load(path) for path in datasets]
     quieten_transformers()
-    from tools.embedded_backbone.build import BuildOptions, build_backbone
+    from tools.embedded_backbone.build import BuildConfig, build_backbone
 
     started = time.monotonic()
-    folder = build_backbone(domains, out, encoder, BuildOptions(steps=steps, seed=seed))
+    folder = build_backbone(domains, out, encoder, BuildConfig(steps=steps, seed=seed))
     typer.echo(f"{folder} built in {(time.monotonic() - started) / 60:.1f} minutes; use it with --backbone {folder}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except LorarecError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,4 +1,4 @@
-"""The embedded backbone's shape, and a start that already knows how to look for related titles."""
+"""Architecture of the embedded backbone, and initial weights that already look for related titles."""
 
 import math
 from typing import Any
@@ -9,33 +9,35 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 HIDDEN, HEADS, LAYERS = 192, 3, 4
 HEAD = HIDDEN // HEADS
-#: Components of the residual stream that hold a token's meaning; the rest is scratch space.
+#: Number of components of the residual stream that hold a token's meaning; the others are scratch space.
 MEANING = 144
-#: Scratch components of the start's circuit.
+#: Scratch components of the initial circuit.
 ANSWER, START, IN_BRANCH, FOUND, VERDICT, PREVIOUS = 144, 145, 146, 147, 150, 152
-#: Components that a token keeps of its predecessor.
+#: Number of components of its predecessor's meaning that a token copies.
 WIDTH = 36
-#: Rotary pairs turn slowly from this one on, so content can be compared at a distance.
+#: First rotary pair that turns slowly enough to compare content at a distance.
 SLOW = 12
 THETA = 1e7
 INITIAL_RANGE = 0.05
-#: Length of a token embedding, and of a component the size of one, as RMS normalisation makes it.
+#: Norm of a token embedding after RMS normalization.
 NORM = math.sqrt(HIDDEN)
-#: What the first layer's additions leave of a token's own components after normalisation.
+#: Factor by which a token's own components shrink, in the normalization after the first layer.
 SHRUNK = 0.6
 
 
 def new_model(tokenizer: PreTrainedTokenizerBase, vectors: np.ndarray | None, seed: int) -> Qwen2ForCausalLM:
-    """A Qwen2 model whose attention starts as a circuit for comparing a candidate with what stands before it.
+    """Return a Qwen2 model whose initial attention is a circuit that compares a candidate with the tokens before it.
 
-    Training from random weights takes a hundred million tokens to find this circuit; from here it is refined.
-    Layer 1 marks what follows the question and copies each token's predecessor; layer 2 compares each token with the
-    list (two heads) and continues repeats (one head); layer 3 sums up what was found of a candidate at its end.
+    Training from random weights takes a hundred million tokens to find this circuit; training from here refines it.
+    Layer 1 marks the tokens after the question and copies each token's predecessor. Layer 2 compares each token with
+    the list (two heads) and continues repeats (one head). Layer 3 averages the matches of a candidate at its end.
 
     Args:
-        tokenizer: knows ` answer`, which the question holds (else its last piece stands in), and `yes` and `no`.
-        vectors: (vocabulary, d) meanings of the tokens; their principal components become the token embeddings.
-            Random when None.
+        tokenizer: Tokenizer with the tokens `yes`, `no` and ` answer`, a word of the question; the last piece of
+            ` answer` is used if it is not one token.
+        vectors: (vocabulary, d) Meanings of the tokens; their principal components become the token embeddings. None
+            for random embeddings.
+        seed: Seed of the random weights.
     """
     torch.manual_seed(seed)
     config = Qwen2Config(
@@ -57,7 +59,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase, vectors: np.ndarray | None, se
     with torch.no_grad():
         _embed(model.model.embed_tokens.weight, tokenizer, vectors)
         for layer in model.model.layers:
-            # What the random rest writes must not drown the circuit.
+            # The output of the random weights must stay small beside that of the circuit.
             layer.self_attn.o_proj.weight *= 0.1
             layer.mlp.down_proj.weight *= 0.1
         first, second, third = (layer.self_attn for layer in model.model.layers[:3])
@@ -76,7 +78,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase, vectors: np.ndarray | None, se
 
 
 def _embed(table: torch.Tensor, tokenizer: PreTrainedTokenizerBase, vectors: np.ndarray | None) -> None:
-    """Meanings of unit RMS in the first components; single components for the tokens that steer the circuit."""
+    """Set meanings of unit RMS, and single components of the tokens that control the circuit."""
     meanings = torch.randn(len(table), MEANING) if vectors is None else _principal_components(vectors)
     meanings = torch.nn.functional.normalize(meanings, dim=-1) * NORM * INITIAL_RANGE
     table.zero_()
@@ -92,7 +94,7 @@ def _embed(table: torch.Tensor, tokenizer: PreTrainedTokenizerBase, vectors: np.
 
 
 def _principal_components(vectors: np.ndarray) -> torch.Tensor:
-    """Scaled by the root of their spread, so that fine distinctions keep some weight."""
+    """Return the principal components, divided by the root of their spread so that small differences count too."""
     centred = torch.from_numpy(vectors - vectors.mean(0))
     _, spread, directions = torch.linalg.svd(centred, full_matrices=False)
     return centred @ directions[:MEANING].T / spread[:MEANING].sqrt()
@@ -103,7 +105,7 @@ def _rows(head: int) -> slice:
 
 
 def _slow_dimensions() -> list[int]:
-    """Dimensions of a head whose rotation is slow; both halves of each rotary pair."""
+    """Return the dimensions of a head whose rotation is slow, in both halves of the rotary pairs."""
     half = HEAD // 2
     return [*range(SLOW, half - 1), *range(half + SLOW, HEAD - 1)]
 
@@ -114,7 +116,7 @@ def _clear(attention: Any, head: int) -> None:
 
 
 def _mark_branch(attention: Any, head: int) -> None:
-    """Everything after ` answer` attends to it and gets IN_BRANCH."""
+    """Make every token after ` answer` attend to it and get IN_BRANCH."""
     _clear(attention, head)
     last = head * HEAD + HEAD - 1
     attention.q_proj.bias[last] = 8.0
@@ -124,13 +126,13 @@ def _mark_branch(attention: Any, head: int) -> None:
 
 
 def _look_back_one(attention: Any, head: int, view: torch.Tensor) -> None:
-    """The previous token's meaning, projected, goes to PREVIOUS: fast rotary pairs aim one position back."""
+    """Copy the previous token's projected meaning to PREVIOUS: fast rotary pairs attend one position back."""
     _clear(attention, head)
     half, base = HEAD // 2, head * HEAD
     for pair in range(6):
         angle = THETA ** (-pair / half)
         attention.k_proj.bias[base + pair] = 6.0
-        # A query turned by minus one step meets the key that stands one step behind it.
+        # A query that is rotated back by one step matches the key one position before it.
         attention.q_proj.bias[base + pair] = 6.0 * math.cos(angle)
         attention.q_proj.bias[base + half + pair] = -6.0 * math.sin(angle)
     attention.v_proj.weight[base : base + WIDTH, :MEANING] = view
@@ -138,8 +140,10 @@ def _look_back_one(attention: Any, head: int, view: torch.Tensor) -> None:
 
 
 def _compare(attention: Any, head: int) -> None:
-    """A token attends to tokens of similar meaning before the question, or to the prompt's first token; what share
-    went to the former is FOUND."""
+    """Make a token attend to tokens of similar meaning before the question, or else to the prompt's first token.
+
+    The share of the attention to similar tokens is written to FOUND.
+    """
     _clear(attention, head)
     base, slow = head * HEAD, _slow_dimensions()
     view = torch.zeros(len(slow), MEANING)
@@ -162,7 +166,7 @@ def _compare(attention: Any, head: int) -> None:
 
 
 def _continue_repeat(attention: Any, head: int, view: torch.Tensor) -> None:
-    """A token attends to what followed its earlier occurrence and proposes that, or attends to the first token."""
+    """Make a token attend to the successor of its earlier occurrence and predict it, or attend to the first token."""
     _clear(attention, head)
     base = head * HEAD
     rows = [base + dimension for dimension in _slow_dimensions()[:WIDTH]]
@@ -180,7 +184,7 @@ def _continue_repeat(attention: Any, head: int, view: torch.Tensor) -> None:
 
 
 def _sum_up(attention: Any, head: int) -> None:
-    """The mean of FOUND over a branch goes to VERDICT."""
+    """Write the mean of FOUND over a branch to VERDICT."""
     _clear(attention, head)
     base = head * HEAD
     last = base + HEAD - 1

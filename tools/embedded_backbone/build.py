@@ -1,4 +1,4 @@
-"""The recipe of the embedded backbone: `lorarec backbone build`."""
+"""Training of the embedded backbone from scratch."""
 
 import json
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io import (
+    JsonObject,
     Progress,
     disk_errors,
     new_file,
@@ -38,14 +39,15 @@ CHECKPOINT_EVERY = 100
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """How long and how fast to train.
+class BuildConfig:
+    """Options of the training.
 
     Attributes:
-        steps: optimiser steps, of about 3,000 tokens each.
-        learning_rate: the peak; linear warm-up over 50 steps, constant, linear decay over the last quarter.
-        vocabulary: tokens in the vocabulary.
-        snapshots: how many times the model on the way is kept, for the learning curve.
+        steps: Number of optimizer steps of about 3,000 tokens each.
+        learning_rate: Peak learning rate: linear warm-up over 50 steps, constant, linear decay over the last quarter.
+        vocabulary: Number of tokens of the vocabulary.
+        snapshots: Number of intermediate models that are saved, for the learning curve.
+        seed: Seed of the weights and of every batch.
     """
 
     steps: int = 3600
@@ -56,27 +58,28 @@ class BuildOptions:
 
 
 def build_backbone(
-    datasets: Sequence[Dataset], out: str | Path, encoder: str | Path | None = None, options: BuildOptions | None = None
+    datasets: Sequence[Dataset], out: str | Path, encoder: str | Path | None = None, options: BuildConfig | None = None
 ) -> Path:
     """Train the embedded backbone from scratch on general domains.
 
-    Work in progress lives in `OUT.work`; calling again with the same arguments continues there. So does, once `out`
-    has been moved away, calling with more steps: the learning rate returns to its peak and decays again.
+    `OUT.work` holds the work in progress; a call with the same arguments continues there. After `out` has been moved
+    away, a call with more steps continues there too: the learning rate returns to its peak and decays again.
 
     Args:
-        datasets: general domains. Never one that the backbone is to be evaluated on.
-        out: the folder to make: a Hugging Face model with its tokenizer, and `build.json`.
-        encoder: a sentence encoder's folder. It relates titles by meaning and gives token embeddings their start;
-            without it titles are related by shared words alone.
+        datasets: Datasets of general domains, never one that the backbone is to be evaluated on.
+        out: Folder to make: a Hugging Face model with its tokenizer, and `build.json`.
+        encoder: Folder of a sentence encoder. It relates titles by meaning, and its vectors are the first token
+            embeddings; without it titles are related by shared words alone.
+        options: Options of the training.
 
     Raises:
         LorarecError: `out` exists, a work folder of another build is in the way or another run writes to it, the
             encoder cannot be loaded, or the disk cannot be written to.
     """
-    options = options or BuildOptions()
+    options = options or BuildConfig()
     out = Path(out)
     if out.exists():
-        raise LorarecError(f"{out} exists already: choose another --out")
+        raise LorarecError(f"{out} exists already: choose another folder")
     work = out.with_name(out.name + ".work")
     with disk_errors(work):
         work.mkdir(parents=True, exist_ok=True)
@@ -85,7 +88,7 @@ def build_backbone(
 
 
 def _build(
-    datasets: Sequence[Dataset], out: Path, encoder: str | Path | None, options: BuildOptions, work: Path
+    datasets: Sequence[Dataset], out: Path, encoder: str | Path | None, options: BuildConfig, work: Path
 ) -> Path:
     remove_leftovers_inside(work)
     plan = {
@@ -106,8 +109,8 @@ def _build(
     return out
 
 
-def _steps(plan: dict[str, Any], work: Path) -> list[int]:
-    """Where the build and those that it goes on from end, the latest last."""
+def _steps(plan: JsonObject, work: Path) -> list[int]:
+    """Return the last steps of this build and of the builds that it continues, in order."""
     if not (work / "plan.json").exists():
         return [plan["steps"]]
     before = read_json(work / "plan.json")
@@ -117,7 +120,7 @@ def _steps(plan: dict[str, Any], work: Path) -> list[int]:
             return [*earlier, last]
         if plan["steps"] > last and _steps_done(work) == last:
             return [*earlier, last, plan["steps"]]
-    raise LorarecError(f"{work} holds another build: remove it or choose another --out")
+    raise LorarecError(f"{work} holds another build: remove it or choose another folder")
 
 
 def _steps_done(work: Path) -> int:
@@ -125,7 +128,7 @@ def _steps_done(work: Path) -> int:
 
 
 def _tokenizer(
-    datasets: Sequence[Dataset], encoder: str | Path | None, options: BuildOptions, work: Path
+    datasets: Sequence[Dataset], encoder: str | Path | None, options: BuildConfig, work: Path
 ) -> PreTrainedTokenizerFast:
     folder = work / "tokenizer"
     if not folder.exists():
@@ -137,7 +140,7 @@ def _tokenizer(
 
 
 def _encoder_words(encoder: str | Path | None) -> list[str]:
-    """Whole words of a WordPiece vocabulary in its order, which is by frequency."""
+    """Return the whole words of a WordPiece vocabulary in its order, which is by frequency."""
     if encoder is None or not (Path(encoder) / "vocab.txt").exists():
         return []
     lines = (Path(encoder) / "vocab.txt").read_text(encoding="utf-8").splitlines()
@@ -154,7 +157,7 @@ def _catalogue(dataset: Dataset, encoder: str | Path | None, work: Path) -> Cata
 
 
 def _start(
-    tokenizer: PreTrainedTokenizerFast, encoder: str | Path | None, options: BuildOptions, work: Path
+    tokenizer: PreTrainedTokenizerFast, encoder: str | Path | None, options: BuildConfig, work: Path
 ) -> Qwen2ForCausalLM:
     folder = work / "start"
     if not folder.exists():
@@ -169,7 +172,7 @@ def _train(
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     catalogues: Sequence[Catalogue],
-    options: BuildOptions,
+    options: BuildConfig,
     work: Path,
 ) -> int:
     builders = {r: PromptBuilder(tokenizer, r, max_title_tokens=20) for r in ("verdict", "likelihood")}
@@ -193,7 +196,7 @@ def _train(
             log.write(json.dumps({**row, "norm": round(norm.item(), 3)}) + "\n")
             log.flush()
             progress.update(step, f"loss {mean:.3f} ({task})")
-            if step % every == 0:  # before the checkpoint, after which a run goes on without this snapshot
+            if step % every == 0:  # before the checkpoint, from which a resumed run continues without this snapshot
                 _snapshot(model, tokenizer, work / "snapshots" / f"{step:06d}")
             if step % CHECKPOINT_EVERY == 0 or step == options.steps:
                 _checkpoint(model, optimizer, step, tokens, work)
@@ -201,12 +204,12 @@ def _train(
 
 
 def schedule(step: int, steps: int) -> float:
-    """Share of the peak learning rate: warm-up, constant, linear decay to 2% over the last quarter."""
+    """Return the share of the peak learning rate: warm-up, constant, linear decay to 2% over the last quarter."""
     return min(1.0, (step + 1) / 50, max(0.02, 4 * (1 - step / steps)))
 
 
 def _parameter_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
-    """Weight decay on matrices other than the embeddings."""
+    """Return parameter groups with weight decay on all matrices but the embeddings."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [{"params": matrices, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -227,7 +230,7 @@ def _checkpoint(model: Any, optimizer: torch.optim.Optimizer, step: int, tokens:
 
 
 def _resume(model: Any, optimizer: torch.optim.Optimizer, work: Path) -> tuple[int, int]:
-    """Continue from the last checkpoint; log lines written after it are cut."""
+    """Load the last checkpoint and return its steps and tokens; later lines of the log are removed."""
     log = work / "log.jsonl"
     if not (work / "state.pt").exists():
         log.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which task comes when."""
+"""The order of the training tasks."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from tools.embedded_backbone.episodes import (
 )
 
 TASKS = ("copy", "history", "repeat-verdict", "repeat-likelihood", "related-verdict", "related-likelihood")
-#: Shares of the tasks from a point of the build on: copies and noisy repeats first, then relatedness.
+#: Shares of the tasks, from a share of the steps on: copies and noisy repeats first, then related titles.
 STAGES = (
     (0.0, (0.30, 0.10, 0.40, 0.20, 0.00, 0.00)),
     (0.06, (0.08, 0.08, 0.08, 0.06, 0.58, 0.12)),
@@ -27,7 +27,7 @@ ROWS = {"text": 20, "verdict": 14, "likelihood": 14}
 def draw(
     seed: int, step: int, progress: float, catalogues: Sequence[Catalogue], builders: dict[str, PromptBuilder]
 ) -> tuple[str, TextBatch | ChoiceBatch]:
-    """The batch of one step: a pure function of seed and step."""
+    """Return the task and the batch of one step, a pure function of seed and step."""
     rng = np.random.default_rng((seed, step))
     starts = [start for start, _ in STAGES]
     number = sum(progress >= start for start in starts) - 1

@@ -1,13 +1,13 @@
-"""Training tasks for the embedded backbone, made from item text and histories of general domains.
+"""Training tasks of the embedded backbone, made from item titles and histories of general domains.
 
-Every batch is a pure function of (seed, step), so that a resumed build sees the same data. Each task says how hard
-it is by `progress` in [0, 1].
+Every batch is a pure function of (seed, step), so that a resumed build sees the same data. The difficulty of a task
+grows with `progress` in [0, 1].
 
 copy     a list of titles, then the same titles in another order; next-token loss on the repeat
 history  a user's titles as running text; next-token loss
 repeat   verdict or likelihood: the right candidate is a title of the list with a falling share of its tokens kept
-related  verdict or likelihood: a few candidates are related (by words or meaning) to titles of the list; how well each
-         fits the list, judged by the texts alone, is what verdicts should say
+related  verdict or likelihood: a few candidates are related (by words or meaning) to titles of the list; the target is
+         how well each candidate fits the list, judged by the texts alone
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ import numpy as np
 from lorarec.prompts import Example, PromptBuilder
 from tools.embedded_backbone.relations import Relations
 
-#: Similarities of texts are turned into a distribution over the candidates at this temperature.
+#: Temperature of the softmax that makes a distribution over candidates from similarities of texts.
 TEMPERATURE = 0.03
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One general domain as the tasks need it.
+    """A general domain.
 
     Attributes:
-        titles: every item's title.
-        relations: how related the titles are.
-        histories: users' items as indices into `titles`, in time order.
+        titles: Titles of all items.
+        relations: Similarities of the titles.
+        histories: Items of each user in time order, as indices into `titles`.
     """
 
     titles: list[str]
@@ -39,7 +39,13 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ChoiceBatch:
-    """Prompts with candidates and, for each prompt, how likely each candidate is the right one (candidates,)."""
+    """Prompts with candidates.
+
+    Attributes:
+        examples: Prompts with their candidates.
+        targets: (candidates,) Probability that each candidate is the right one, for each prompt.
+        builder: Prompt builder of the examples.
+    """
 
     examples: list[Example]
     targets: list[np.ndarray]
@@ -48,7 +54,12 @@ class ChoiceBatch:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Token ids with, for each row, the position from which tokens are predicted."""
+    """Running texts.
+
+    Attributes:
+        rows: Token ids of each text.
+        starts: First position of each text at which a token is predicted.
+    """
 
     rows: list[list[int]]
     starts: list[int]
@@ -57,7 +68,7 @@ class TextBatch:
 def copy_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int
 ) -> TextBatch:
-    """Lists of 4 to 9 titles and their shuffled repeat."""
+    """Return lists of 4 to 9 titles, each followed by the same titles in another order."""
     texts, starts = [], []
     for _ in range(rows):
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
@@ -72,7 +83,7 @@ def copy_batch(
 def history_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int
 ) -> TextBatch:
-    """Up to 12 successive titles of a user, in time order."""
+    """Return texts of up to 12 successive titles of a user, in time order."""
     texts = []
     for _ in range(rows):
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
@@ -86,7 +97,7 @@ def history_batch(
 def repeat_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
-    """The right candidate repeats a title of the list with 100% falling to 25% of its words kept."""
+    """Return prompts whose right candidate is a title of the list; of its words 100%, falling to 25%, are kept."""
     batch = ChoiceBatch([], [], builder)
     for _ in range(rows):
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
@@ -102,10 +113,10 @@ def repeat_batch(
 def related_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
-    """One to three candidates are neighbours of listed titles, the others are drawn at random.
+    """Return prompts with one to three candidates that are neighbours of listed titles among random candidates.
 
-    Half of the lists are pieces of histories; the others gather neighbours of one title, whose share among unrelated
-    titles falls from most of the list to a few.
+    Half of the lists are pieces of histories. The other lists hold neighbours of one title and unrelated titles; the
+    share of neighbours falls from most of the list to a few.
     """
     batch = ChoiceBatch([], [], builder)
     while len(batch.examples) < rows:
@@ -126,14 +137,14 @@ def related_batch(
 
 
 def _piece(rng: np.random.Generator, catalogue: Catalogue, count: int) -> np.ndarray:
-    """Up to `count` successive items of a user."""
+    """Return up to `count` successive items of a user."""
     history = catalogue.histories[rng.integers(len(catalogue.histories))]
     start = rng.integers(max(1, len(history) - count + 1))
     return history[start : start + count]
 
 
 def _gathered(rng: np.random.Generator, table: np.ndarray, count: int, progress: float) -> np.ndarray:
-    """`count` items, some of them an item and its neighbours, in random order."""
+    """Return `count` items in random order; some of them are an item and its neighbours."""
     anchor = rng.integers(len(table))
     near = rng.permutation(table[anchor][table[anchor] >= 0])
     related = int(rng.integers(1, max(2, round(count * (1 - 0.5 * progress)))))
@@ -150,7 +161,7 @@ def _add(
 
 
 def _noisy(rng: np.random.Generator, title: str, other: str, keep: float) -> str:
-    """Keep a share of the words of `title`, at least one; the gaps take words of `other`."""
+    """Replace words of a title by words of another one; a share of the words is kept, at least one."""
     words, spare = title.split(), other.split()
     kept = rng.random(len(words)) < keep
     kept[rng.integers(len(words))] = True

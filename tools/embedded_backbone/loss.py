@@ -1,4 +1,4 @@
-"""The loss of a batch of a training task, and its gradient."""
+"""The loss of a batch of a training task and its gradient."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,17 +11,19 @@ from lorarec.prompts import Example
 from lorarec.scoring import pad_rows, plan_for, score_batch, token_batches, token_log_probs
 from tools.embedded_backbone.episodes import ChoiceBatch, TextBatch
 
-#: Tokens of a forward and backward pass.
+#: Number of tokens of a forward and backward pass.
 PASS = 1024
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss summed over `count` cases or tokens.
+    """The loss of a batch.
 
     Attributes:
-        hits: verdict prompts whose likeliest candidate came first; None for other tasks.
-        tokens: that passed the model.
+        total: Sum of the loss over cases or tokens.
+        count: Number of cases or tokens.
+        hits: Number of verdict prompts whose likeliest candidate has the highest score; None for other tasks.
+        tokens: Number of tokens that the model read.
     """
 
     total: torch.Tensor
@@ -31,9 +33,9 @@ class Loss:
 
 
 def add_gradient(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> Loss:
-    """Put the gradient of the mean loss of a batch into the parameters' `grad`, which is empty before.
+    """Compute the gradient of the mean loss of a batch in the parameters' `grad`, which must be empty.
 
-    Rows of like length share a pass, which wastes little on padding and keeps a pass in a CPU's cache.
+    Rows of similar length share a pass, which needs little padding and fits into a CPU's cache.
     """
     losses = []
     for part in _passes(batch):
@@ -60,10 +62,10 @@ def _passes(batch: TextBatch | ChoiceBatch) -> Iterator[TextBatch | ChoiceBatch]
 
 
 def batch_loss(model: Qwen2ForCausalLM, batch: TextBatch | ChoiceBatch) -> Loss:
-    """The loss of a batch, differentiable.
+    """Return the differentiable loss of a batch.
 
     Verdicts are trained listwise over the candidates. The likelihood readout is trained by the next-token loss of the
-    likeliest title given the list: raw sums of log-probabilities are too wild for a listwise loss this early.
+    likeliest title given the list, since sums of log-probabilities vary too much for a listwise loss this early.
     """
     if isinstance(batch, TextBatch):
         return _text_loss(model, batch)

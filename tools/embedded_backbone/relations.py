@@ -1,4 +1,4 @@
-"""How related titles of a catalogue are, judged by their words and by a sentence encoder."""
+"""Similarities of the titles of a catalogue, by their words and by a sentence encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NEIGHBOURS = 12
 
 @torch.no_grad()
 def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) -> np.ndarray:
-    """Mean-pooled, unit-length sentence vectors (texts, d) of a Hugging Face encoder folder.
+    """Return mean-pooled sentence vectors (texts, d) of unit length from the folder of a Hugging Face encoder.
 
     Raises:
         LorarecError: the encoder cannot be loaded.
@@ -49,13 +49,13 @@ def encode_texts(encoder: str | Path, texts: Sequence[str], batch: int = 256) ->
 
 @dataclass(frozen=True)
 class Relations:
-    """How related the titles of a catalogue are.
+    """Similarities of the titles of a catalogue.
 
     Attributes:
-        words: TF-IDF vectors of unit length (titles, words), sparse.
-        vectors: sentence vectors of unit length (titles, d), or None.
-        neighbours: tables (titles, `NEIGHBOURS`) of the most similar other titles by words and, with vectors, by
-            meaning; -1 where there is none.
+        words: (titles, words) Sparse TF-IDF vectors of unit length.
+        vectors: (titles, d) Sentence vectors of unit length; None without an encoder.
+        neighbours: (titles, `NEIGHBOURS`) Tables of the most similar other titles by words and, with vectors, by
+            meaning; -1 fills rows with fewer neighbours.
     """
 
     words: sp.csr_matrix
@@ -63,9 +63,9 @@ class Relations:
     neighbours: tuple[np.ndarray, ...]
 
     def similarity(self, titles: np.ndarray, listed: np.ndarray) -> np.ndarray:
-        """How well each of `titles` fits a list of titles, (titles,).
+        """Return how well each of `titles` fits a list of titles, (titles,).
 
-        A soft maximum of the similarities to the listed ones: nearly the best match, raised a little by every other.
+        The fit is a soft maximum of the similarities to the listed titles.
         """
         result = _soft_maximum((self.words[titles] @ self.words[listed].T).toarray(), 0.2)
         if self.vectors is not None:
@@ -74,11 +74,12 @@ class Relations:
 
 
 def relate(titles: Sequence[str], encoder: str | Path | None, file: Path) -> Relations:
-    """Relate titles by their words and, when an encoder's folder is given, by meaning.
+    """Relate titles by their words and, if the folder of an encoder is given, by meaning.
 
-    What takes minutes is computed once and kept in `file` (npz).
+    Args:
+        file: Path of the npz file that stores neighbours and vectors, which take minutes to compute.
     """
-    # Words of more than a twentieth of the titles relate nothing, except in a small catalogue.
+    # Words in more than a twentieth of the titles are ignored, except in a small catalogue.
     common = max(0.05, min(1.0, 50 / len(titles)))
     words = TfidfVectorizer(sublinear_tf=True, max_df=common).fit_transform(titles).tocsr()
     if not file.exists():
@@ -97,12 +98,12 @@ def relate(titles: Sequence[str], encoder: str | Path | None, file: Path) -> Rel
 
 
 def _soft_maximum(similarities: np.ndarray, temperature: float) -> np.ndarray:
-    """temperature * log mean exp(s / temperature) over the last axis."""
+    """Return temperature * log mean exp(s / temperature) over the last axis."""
     return temperature * np.log(np.exp(similarities / temperature).mean(-1))
 
 
 def _neighbours(rows, similarity, count: int) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """For each row the `NEIGHBOURS` most similar others, -1 where similarity is below a tenth; (count, NEIGHBOURS)."""
+    """Return the most similar others of each row, (count, NEIGHBOURS); -1 stands for a similarity below a tenth."""
     result = np.full((count, NEIGHBOURS), -1, np.int32)
     kept = min(NEIGHBOURS, count - 1)
     for start in track(range(0, count, 1024), "Relating titles"):

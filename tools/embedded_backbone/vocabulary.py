@@ -1,4 +1,4 @@
-"""The embedded backbone's byte-pair vocabulary."""
+"""The byte-pair vocabulary of the embedded backbone."""
 
 from collections.abc import Iterable
 
@@ -12,13 +12,13 @@ ANSWERS = ("yes", "no")
 def train_vocabulary(texts: Iterable[str], words: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """Train a lower-cased byte-level BPE.
 
-    Titles shout, whisper and capitalise at will; lower-casing lets a title match itself across catalogues.
+    Catalogues capitalize titles differently; with lower case a title has the same tokens in all of them.
 
     Args:
-        texts: titles of the general domains.
-        words: common words of the language, most frequent first; they enter with falling weight so that words that
-            the general domains lack are whole tokens too.
-        size: number of tokens.
+        texts: Titles of the general domains.
+        words: Common words of the language, most frequent first. They are counted with falling weight, so that words
+            that do not occur in the general domains are whole tokens too.
+        size: Number of tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -36,7 +36,7 @@ def train_vocabulary(texts: Iterable[str], words: Iterable[str], size: int) -> P
 
 def _weighted(texts: Iterable[str], words: Iterable[str]) -> Iterable[str]:
     yield from (f" {text}" for text in texts)
-    # Answers open a line, so they need tokens without a space before them.
+    # An answer starts a line, so it needs a token without a space before it.
     yield from ANSWERS * 1_000
     for rank, word in enumerate(words):
         yield f" {word}" * (10 + 60_000 // (rank + 500))

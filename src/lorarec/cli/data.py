@@ -1,7 +1,7 @@
 """The group `lorarec data`: import, describe, split."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,7 +9,7 @@ from lorarec.cli.data_import import import_app
 from lorarec.cli.messages import Verb
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
 from lorarec.cli.output import print_values
-from lorarec.data import Dataset, draw_split, plot_lengths
+from lorarec.data import Dataset, SplitOptions, draw_split, plot_lengths
 from lorarec.data import describe as describe_dataset
 from lorarec.errors import LorarecError
 
@@ -61,7 +61,7 @@ def split(
     loaded = Dataset.load(dataset)
     if (dataset / "split").exists() and not overwrite:
         raise LorarecError(f"{dataset / 'split'} exists already: pass --overwrite to replace it")
-    options: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "seed": seed}
+    options: SplitOptions = {"protocol": protocol, "negatives": negatives, "seed": seed}
     if protocol == "leave-one-out":
         options["new_items"] = new_items
     drawn = draw_split(loaded, **options)

@@ -12,7 +12,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import EVALUATION, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 
 @config_options
@@ -49,7 +49,7 @@ def evaluate(
 ) -> None:
     """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
 
-    The split that is stored with the dataset decides who is tested on what; the default split is drawn without one.
+    Users and candidates are those of the split stored with the dataset; without one, the default split is drawn.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
@@ -58,14 +58,16 @@ def evaluate(
     named = _named(adapter or [])
     require_adapters(named.values())
     if out is not None:
-        refuse_existing(out, overwrite, EVALUATION)
+        refuse_existing(out, overwrite, FolderKind.EVALUATION)
     data = Dataset.load(dataset)
     split = load_split(data)
     from lorarec.evaluation import adapter_scorers, evaluation_table, split_warning
     from lorarec.evaluation import evaluate as evaluate_rows
 
     with open_engine(engine, backbone, list(named.values())) as (model, vllm):
-        rows = adapter_scorers(model, data, split, named, readout, True, generation, vllm)
+        rows = adapter_scorers(
+            model, data, split, named, readout=readout, generation=generation, engine=vllm, progress=True
+        )
         for row in rows.values():
             warning = row.adapter and split_warning(row.adapter, data, split)
             if warning:

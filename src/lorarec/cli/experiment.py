@@ -54,14 +54,14 @@ def experiment(
     from lorarec.experiments import ProcessWorkers, Workers, run_recipe
 
     with ExitStack() as stack:
-        doing: Workers = ProcessWorkers(workers)
+        pool: Workers = ProcessWorkers(workers)
         if executor == "ray":
             with ray_imports():
                 from lorarec.experiments import RayWorkers
                 from lorarec.io import cluster
             stack.enter_context(cluster(address))
-            doing = RayWorkers(workers)
-        result = run_recipe(recipe, out, workers=doing, console=stderr, progress=workers == 1)
+            pool = RayWorkers(workers)
+        result = run_recipe(recipe, out, workers=pool, console=stderr, progress=workers == 1)
     if as_json:
         typer.echo(json.dumps(result.values, indent=2, ensure_ascii=False))
     else:

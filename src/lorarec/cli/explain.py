@@ -19,7 +19,7 @@ from lorarec.cli.options import (
     require_adapters,
     require_index,
 )
-from lorarec.data import Dataset, history_of
+from lorarec.data import Dataset
 
 
 @config_options
@@ -43,7 +43,7 @@ def explain(
     require_adapters([adapter])
     require_index(index)
     data = Dataset.load(dataset)
-    history_of(data, user)
+    data.history(user)
     from lorarec.ranking import Ranker, explanation_table
     from lorarec.ranking import explain as explain_item
     from lorarec.retrieval import Index

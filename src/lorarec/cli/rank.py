@@ -14,7 +14,7 @@ from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import read_ids
 from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine, open_engine, require_adapters
-from lorarec.data import Dataset, history_of
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
 
@@ -48,7 +48,7 @@ def rank(
     require_adapters([adapter])
     data = Dataset.load(dataset)
     if user is not None:
-        history_of(data, user)
+        data.history(user)
     ids = list(dict.fromkeys([*(item or ()), *(read_ids(candidates) if candidates else ())]))
     if not ids:
         raise LorarecError("name items to rank with --item or --candidates")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,9 +30,9 @@ from lorarec.cli.options import (
     require_adapters,
     require_index,
 )
-from lorarec.data import Dataset, history_of
+from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import RANKING, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 if TYPE_CHECKING:
     from lorarec.ranking import Executor, PopulationConfig, Recommendation
@@ -104,35 +104,28 @@ def recommend(
     )
     if executor == "local" and (workers or address):
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
-    if out is not None and (overwrite or not (out / RANKING.marker).is_file()):
-        refuse_existing(out, overwrite, RANKING)
+    if out is not None and (overwrite or not (out / FolderKind.RECOMMENDATIONS.marker).is_file()):
+        refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
     data = Dataset.load(dataset)
     for each in user or ():
-        history_of(data, each)
+        data.history(each)
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     quieten_transformers()
-    from lorarec.ranking import PopulationConfig, Ranker, read_population, recommend_to_folder, recommend_users
+    from lorarec.ranking import Ranker, read_population, recommend_to_folder, recommend_users
     from lorarec.retrieval import Index
 
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
-        job = PopulationConfig(
-            dataset.resolve(),
-            adapter and adapter.resolve(),
-            index and index.resolve(),
-            str(Path(backbone.id).resolve()) if backbone.id != EMBEDDED and Path(backbone.id).is_dir() else backbone.id,
-            backbone.dtype,
-            backbone.device,
-            backbone.quantization,
-            backbone.trust_remote_code,
-            top,
-            pool,
-        )
+        job = _population(dataset, adapter, index, backbone, top, pool)
+        names = {
+            "dataset": data.name,
+            "backbone": job.backbone.id,
+            "adapter": None if adapter is None else str(adapter),
+        }
         with _executor(job, data, executor, workers or 1, address) as running:
-            names = {"dataset": data.name, "backbone": job.backbone, "adapter": adapter and str(adapter)}
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return
@@ -153,6 +146,23 @@ def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_w
     for name, given in only_without.items():
         if given and out is not None:
             raise LorarecError(f"--{name} cannot be used with --out: leave out one of them")
+
+
+def _population(
+    dataset: Path, adapter: Path | None, index: Path | None, backbone: BackboneConfig, top: int, pool: int
+) -> "PopulationConfig":
+    """Return what workers, which may have other working directories, load and rank."""
+    from lorarec.ranking import PopulationConfig
+
+    is_folder = backbone.id != EMBEDDED and Path(backbone.id).is_dir()
+    return PopulationConfig(
+        dataset.resolve(),
+        adapter and adapter.resolve(),
+        index and index.resolve(),
+        replace(backbone, id=str(Path(backbone.id).resolve())) if is_folder else backbone,
+        top,
+        pool,
+    )
 
 
 @contextmanager

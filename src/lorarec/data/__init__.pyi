@@ -16,7 +16,7 @@ from .columns import TIME as TIME
 from .columns import TITLE as TITLE
 from .columns import USER as USER
 from .cooccurrence import Cooccurrence as Cooccurrence
-from .cooccurrence import asked as asked
+from .cooccurrence import subsample_users as subsample_users
 from .dataset import Dataset as Dataset
 from .dataset import read_parquet as read_parquet
 from .description import describe as describe
@@ -24,7 +24,6 @@ from .description import plot_lengths as plot_lengths
 from .filters import k_core as k_core
 from .filters import remove_overlap as remove_overlap
 from .hashing import content_hash as content_hash
-from .history import history_of as history_of
 from .sample import GENERAL_DOMAINS as GENERAL_DOMAINS
 from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN
 from .sample import load_sample as load_sample
@@ -38,12 +37,13 @@ from .sources.table import read_table as read_table
 from .split import NEW_ITEM as NEW_ITEM
 from .split import WARM as WARM
 from .split import Split as Split
-from .split_protocols import global_time as global_time
-from .split_protocols import histories_of as histories_of
-from .split_protocols import leave_one_out as leave_one_out
-from .stored_splits import draw_split as draw_split
-from .stored_splits import few_shot as few_shot
-from .stored_splits import load_split as load_split
+from .splitting import SplitOptions as SplitOptions
+from .splitting import draw_split as draw_split
+from .splitting import few_shot as few_shot
+from .splitting import global_time as global_time
+from .splitting import histories_of as histories_of
+from .splitting import leave_one_out as leave_one_out
+from .splitting import load_split as load_split
 from .tables import BadTimes as BadTimes
 from .tables import Decimal as Decimal
 from .tables import Ids as Ids

@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.dataset import Dataset
 from lorarec.data.hashing import content_hash
-from lorarec.data.split_protocols import time_cuts
+from lorarec.data.splitting import time_cuts
 from lorarec.errors import LorarecError
 
 TRAIN, VALID, TEST = PARTS = ("train", "valid", "test")

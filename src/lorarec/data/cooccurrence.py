@@ -14,7 +14,7 @@ from lorarec.data.tfidf import title_vectors
 LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently", 0.1: "often", 0.3: "sometimes"}
 NEW, SILENT = "new", ""
 #: Users of a history's items who are asked at most, so that popular items cost no more than others.
-MOST_USERS = 4096
+MAX_USERS = 4096
 #: Known items whose evidence a new one borrows.
 SIMILAR = 5
 
@@ -50,7 +50,7 @@ class Cooccurrence:
         self._known_words = self._words[self._known]
         self._similar = lru_cache(maxsize=1 << 16)(self._most_similar)
 
-    def notes(
+    def hints(
         self,
         history: Sequence[str],
         candidates: Sequence[str],
@@ -97,7 +97,7 @@ class Cooccurrence:
         rows = [self._row[item] for item in dict.fromkeys(history) if item in self._row]
         users = self._users_of[:, rows].indices
         users = users[users != own]
-        users = users[asked(len(users))]
+        users = users[subsample_users(len(users))]
         counts = np.bincount(self._items_of[users].indices, minlength=self._items_of.shape[1])
         counts[rows] = 0
         return counts
@@ -107,9 +107,9 @@ class Cooccurrence:
         return len(users) > 1 or (len(users) == 1 and users[0] != own)
 
 
-def asked(users: int) -> slice:
-    """Which of so many users are asked what else they chose: at most `MOST_USERS`, evenly spread."""
-    return slice(None, None, -(-users // MOST_USERS) or 1)
+def subsample_users(count: int) -> slice:
+    """Return the slice that selects at most `MAX_USERS` of `count` users, evenly spaced."""
+    return slice(None, None, -(-count // MAX_USERS) or 1)
 
 
 def _word(count: float, ordered: np.ndarray, items: int) -> str:

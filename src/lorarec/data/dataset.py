@@ -15,7 +15,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.hashing import content_hash
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.errors import LorarecError
-from lorarec.io import DATASET, new_folder, read_json, write_json
+from lorarec.io import FolderKind, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,9 +212,9 @@ class Dataset:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec import`")
+            raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec data import`")
         if not (folder / "dataset.json").is_file():
-            raise LorarecError(f"{folder} has no dataset.json: make a dataset folder with `lorarec import`")
+            raise LorarecError(f"{folder} has no dataset.json: make a dataset folder with `lorarec data import`")
         info = read_json(folder / "dataset.json")
         if not isinstance(info, dict) or not {"name", "counts", "fingerprint"} <= info.keys():
             raise LorarecError(f"{folder / 'dataset.json'} lacks name, counts or fingerprint: import the dataset again")
@@ -234,7 +234,7 @@ class Dataset:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite, DATASET) as folder:
+        with new_folder(out, overwrite, FolderKind.DATASET) as folder:
             self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
             self.items.write_parquet(folder / "items.parquet", compression="zstd")
             if self.users is not None:
@@ -251,6 +251,22 @@ class Dataset:
     def titles(self) -> dict[str, str]:
         """item_id -> title."""
         return dict(zip(self.items[ITEM].to_list(), self.items[TITLE].to_list(), strict=True))
+
+    def history(self, user: str) -> list[str]:
+        """Return the ids of the items that a user interacted with, in time order.
+
+        Raises:
+            LorarecError: The dataset has no such user.
+
+        >>> from lorarec.data import load_sample
+        >>> load_sample("action").history("1")[:3]
+        ['3', '47', '50']
+        """
+        history = self.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
+        if not history:
+            known = ", ".join(self.interactions[USER].unique(maintain_order=True).head(3).to_list())
+            raise LorarecError(f"user {user} is not in dataset {self.name}: its users are like {known}")
+        return history
 
     def subset(self, interactions: pl.DataFrame, *, filter_note: str, name: str | None = None) -> Self:
         """The dataset of some of its interactions: items and users without any are left out, the note is recorded."""
@@ -305,7 +321,7 @@ def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     if empty.height:
         raise LorarecError(
             f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
-            "give it one, or import again, dropping such items or naming them by id (--keep-untitled)"
+            "give it one, or import again, dropping such items or naming them by id (keep_untitled=True)"
         )
     repeated = frame.filter(pl.col(ITEM).is_duplicated())
     if repeated.height:

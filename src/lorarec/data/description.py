@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
-from lorarec.io import new_file
+from lorarec.io import save_figure
 
 _EARLIEST_MOMENT = 10**8  # 1973; smaller timestamps are positions in a sequence
 
@@ -65,8 +65,7 @@ def plot_lengths(dataset: Dataset, out: str | Path) -> None:
         axis.axvline(np.median(lengths), color="#c44e52", linewidth=1, label=f"median {np.median(lengths):g}")
         axis.legend(frameon=False)
     figure.suptitle(f"{dataset.name}: {dataset.interactions.height:,} interactions")
-    with new_file(out) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    save_figure(figure, out)
 
 
 def _lengths(rows: pl.DataFrame, column: str) -> np.ndarray:

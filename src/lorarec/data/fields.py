@@ -9,8 +9,7 @@ from typing import Any
 import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, USER
-from lorarec.data.missing import without_missing
-from lorarec.data.tables import Decimal, Ids, TableFormat, row_number
+from lorarec.data.tables import Decimal, Ids, TableFormat, row_number, without_missing
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
 

@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data.dataset import read_parquet
 from lorarec.data.hashing import content_hash
 from lorarec.errors import LorarecError
-from lorarec.io import SPLIT, new_folder, read_json, write_json
+from lorarec.io import FolderKind, new_folder, read_json, write_json
 
 WARM, NEW_ITEM = "warm", "new-item"
 
@@ -42,7 +42,7 @@ class Split:
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write the split folder, whole or not at all: train, valid and test-SETTING as Parquet, and split.json."""
-        with new_folder(out, overwrite, SPLIT) as folder:
+        with new_folder(out, overwrite, FolderKind.SPLIT) as folder:
             self.train.write_parquet(folder / "train.parquet", compression="zstd")
             self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
             for setting, cases in self.test.items():
@@ -59,9 +59,13 @@ class Split:
         folder = Path(folder)
         info = read_json(folder / "split.json")
         if not isinstance(info, dict) or not {"options", "settings", "dataset", "fingerprint"} <= info.keys():
-            raise LorarecError(f"{folder / 'split.json'} does not describe a split: draw it again with `lorarec split`")
+            raise LorarecError(
+                f"{folder / 'split.json'} does not describe a split: draw it again with `lorarec data split`"
+            )
         train, valid = read_parquet(folder / "train.parquet"), read_parquet(folder / "valid.parquet")
         test = {setting: read_parquet(folder / f"test-{setting}.parquet") for setting in info["settings"]}
         if content_hash(train, valid, *test.values()) != info["fingerprint"]:
-            raise LorarecError(f"{folder}: the tables are not those of split.json: draw it again with `lorarec split`")
+            raise LorarecError(
+                f"{folder}: the tables are not those of split.json: draw it again with `lorarec data split`"
+            )
         return cls(train, valid, test, info)

@@ -32,6 +32,8 @@ _NAMED = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".da
 #: Separators in the order in which they are tried; one that is part of another comes after it.
 _GUESSES = ("::", "||", "\t", "|", ";", ",", " ")
 _SNIFFED_BYTES = 1 << 16
+#: What pandas, R, SQL and spreadsheets write for a missing value. Case matters, since "Nan" and "none" may be titles.
+_MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "NULL", "null", "Null", "None", "\\N")
 #: In RecBole's files the header also gives the type of each column.
 _TYPED = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")
 
@@ -144,6 +146,14 @@ class Table:
                     f"{self.where}: column {name!r} has type {dtype}, so a row has several values: write the table "
                     "with one value in each row (explode lists, unnest structures)"
                 )
+
+
+def without_missing(text: pl.Series) -> pl.Series:
+    """Strip white space from text and replace text that represents a missing value by null."""
+    text = text.str.strip_chars()
+    frame = pl.DataFrame({"text": text})
+    present = pl.when(~pl.col("text").is_in(_MISSING)).then("text")
+    return frame.select(present).to_series().alias(text.name)
 
 
 def row_number(row: int) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.data.columns import TIME
-from lorarec.data.missing import without_missing
-from lorarec.data.tables import BadTimes, row_number
+from lorarec.data.tables import BadTimes, row_number, without_missing
 from lorarec.errors import LorarecError
 
 #: Numbers since 1970: the unit, the first and the last number that is read in it, units per second. In each a number

@@ -1,4 +1,3 @@
-from .adapter_scorer import AdapterScorer as AdapterScorer
 from .case_metrics import measure_target_ranks as measure_target_ranks
 from .case_metrics import metric_results as metric_results
 from .case_metrics import metrics_per_case as metrics_per_case
@@ -40,5 +39,7 @@ from .result import Evaluation as Evaluation
 from .result import MetricResult as MetricResult
 from .result import RowResult as RowResult
 from .result import SettingResult as SettingResult
-from .scorer_rows import adapter_scorers as adapter_scorers
-from .scorer_rows import split_warning as split_warning
+from .scorers import AdapterScorer as AdapterScorer
+from .scorers import GenerationScorer as GenerationScorer
+from .scorers import adapter_scorers as adapter_scorers
+from .scorers import split_warning as split_warning

@@ -28,7 +28,7 @@ def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         LorarecError: the file is missing or is no Parquet file, a column is missing, or a value is no label or no
             probability.
     """
-    table = read_parquet(path, "name one that `lorarec personalize train` wrote, or write one like it")
+    table = read_parquet(path, "name one that `lorarec personal train` wrote, or write one like it")
     if LABEL not in table.columns:
         raise LorarecError(f"{path} has no column {LABEL}: add one with 1 for each click and 0 for the rest")
     rows = table.drop(USER, ITEM, TIME, LABEL, strict=False)

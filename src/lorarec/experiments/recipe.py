@@ -37,7 +37,7 @@ class RowConfig:
 
     Attributes:
         system: Name of the system, one of `RECOMMENDERS`.
-        options: Keyword arguments of the system.
+        options: Options of the system.
         tune: Values to try by name of the option.
     """
 
@@ -127,7 +127,7 @@ def check_domains(given: JsonObject) -> None:
     make_lists(given, "general", "settings", empty=("general",))
     require_each(given, "general", lambda each: isinstance(each, str), "dataset folders or sample:DOMAIN")
     require_each(given, "settings", lambda each: each in SETTINGS, " or ".join(SETTINGS))
-    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec split`", given.get("split"))
+    require("split", isinstance(given.get("split"), dict | None), "options of `lorarec data split`", given.get("split"))
 
 
 def _row(row: str, given: Any) -> RowConfig:

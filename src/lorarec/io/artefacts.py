@@ -41,16 +41,16 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise LorarecError(f"{out} exists already: choose another --out or pass --overwrite")
-    if kind is None or not out.is_dir() or not (out / kind.marker).is_file():
-        what = (
-            f"no {kind.name} folder written by lorarec (it has no {kind.marker})" if kind else "not written by lorarec"
-        )
-        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another --out, or remove it yourself")
+        raise LorarecError(f"{out} exists already: choose another folder or pass overwrite=True")
+    if kind is None:
+        raise LorarecError(f"{out} is not written by lorarec, so it is not overwritten: choose another folder")
+    if not out.is_dir() or not (out / kind.marker).is_file():
+        what = f"no {kind.name} folder written by lorarec (it has no {kind.marker})"
+        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another folder, or remove it yourself")
     if (foreign := kind.foreign_file(out)) is not None:
         raise LorarecError(
             f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
-            "choose another --out"
+            "choose another folder"
         )
 
 
@@ -143,7 +143,7 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         if kind is None:
-            message = f"{out} was created by another process meanwhile: choose another --out or pass --overwrite"
+            message = f"{out} was created by another process meanwhile: choose another folder or pass overwrite=True"
             raise LorarecError(message) from None
         refuse_existing(out, True, kind)
         _exchange_folders(made, target)

@@ -34,7 +34,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
         )
     except Exception as error:  # a bare one, where Ray's processes do not come up in time
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise LorarecError(f"no Ray cluster can be used at --address {address or 'local'}: {reason}") from error
+        raise LorarecError(f"no Ray cluster can be used at address={address or 'local'}: {reason}") from error
     try:
         yield
     finally:
@@ -76,5 +76,5 @@ def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -
     found = max((cores for cores in range(1, most + 1) if room(cores) >= workers), default=0)
     if not found:
         each = "a GPU and a core" if gpus else "a core"
-        raise LorarecError(f"--workers {workers}: the cluster has room for {room(1)} with {each} each: ask for fewer")
+        raise LorarecError(f"workers={workers}: the cluster has room for {room(1)} with {each} each: ask for fewer")
     return found

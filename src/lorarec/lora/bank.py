@@ -1,4 +1,4 @@
-"""K adapters of one backbone, stacked layer by layer, and the two rules that merge them into one."""
+"""K adapters of one backbone, stacked layer by layer, and the two rules that combine them into one adapter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora.combine import COMBINE_RULES, FACTORS
 from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
-from lorarec.lora.truncation import truncate_rank
 
 #: One weight per adapter, (K,), for the whole model or per layer name.
 Weights = torch.Tensor | Mapping[str, torch.Tensor]
@@ -21,10 +20,10 @@ class StackedLayer:
     """The stacked adapters of one linear layer.
 
     Attributes:
-        a: (K, rank, in); zero rows where an adapter has a lower rank or leaves the layer alone.
-        b: (K, out, rank), zero columns likewise.
-        scale: (K,) alpha / rank of each.
-        ranks: each adapter's own rank, 0 where it leaves the layer alone.
+        a: The matrices A, (K, rank, in); rows are zero where an adapter has a lower rank or does not adapt the layer.
+        b: The matrices B, (K, out, rank); columns are zero in the same places.
+        scale: The scale alpha / rank of each adapter, (K,).
+        ranks: The rank of each adapter; 0 where it does not adapt the layer.
     """
 
     a: torch.Tensor
@@ -35,13 +34,13 @@ class StackedLayer:
 
 @dataclass(frozen=True)
 class AdapterBank:
-    """Stacked adapters by layer name.
+    """K adapters of one backbone, stacked layer by layer.
 
     Attributes:
-        layers: layer name -> its stack.
-        size: number K of adapters.
-        config: the choice of layers in PEFT's terms, when all adapters share one.
-        names: what to call the adapters in messages and pictures.
+        layers: Layer name -> the stacked adapters of the layer.
+        size: The number K of adapters.
+        config: PEFT's settings for the choice of layers, if all adapters have the same.
+        names: The names of the adapters in messages and plots.
     """
 
     layers: dict[str, StackedLayer]
@@ -51,19 +50,19 @@ class AdapterBank:
 
     @classmethod
     def load(cls, adapters: Sequence[AdapterLike], backbone: Backbone | None = None) -> "AdapterBank":
-        """Read PEFT folders, or take adapters as they are, and stack them.
+        """Read PEFT folders and stack them; adapters that are read already are taken as they are.
 
         Raises:
-            LorarecError: an adapter cannot be read or belongs to another backbone.
+            LorarecError: An adapter cannot be read or belongs to another backbone.
         """
         return cls.stack([read_adapter(adapter, backbone) for adapter in adapters])
 
     @classmethod
     def stack(cls, adapters: Sequence[Adapter]) -> "AdapterBank":
-        """Stack adapters that adapt layers of the same backbone, in float32 unless all are in float64.
+        """Stack adapters of the same backbone, in float32 unless all are in float64.
 
         Raises:
-            LorarecError: no adapter, or two adapt the same layer with different sizes.
+            LorarecError: There is no adapter, or two adapters have different sizes of the same layer.
         """
         if not adapters:
             raise LorarecError("a bank needs at least one adapter")
@@ -75,10 +74,13 @@ class AdapterBank:
         return cls(layers, len(adapters), _shared_config(adapters), names)
 
     def require(self, combine: str) -> None:
-        """Check that the rule `combine` is defined on this bank.
+        """Check that a rule is defined for this bank.
+
+        Args:
+            combine: `factors` or `deltas`.
 
         Raises:
-            LorarecError: unknown rule, or `factors` over unequal ranks, scales or layers.
+            LorarecError: The rule is unknown, or is `factors` and the ranks or scales of the adapters differ.
         """
         if combine not in COMBINE_RULES:
             raise LorarecError(f"unknown rule {combine!r}: choose one of {', '.join(COMBINE_RULES)}")
@@ -96,29 +98,30 @@ class AdapterBank:
                 )
 
     def to_adapter(self, weights: Weights, combine: str, rank: int | None = None) -> Adapter:
-        """Merge the bank into one adapter.
+        """Combine the adapters into one.
 
         `factors`: A = sum_k w_k A_k, B = sum_k w_k B_k, delta = s B A (MoLoRec, arXiv 2502.08271, eqs. 6-8).
-        `deltas`: delta = sum_k w_k s_k B_k A_k, held exactly at the sum of the ranks.
+        `deltas`: delta = sum_k w_k s_k B_k A_k, represented exactly; the rank is the sum of the ranks.
 
         Args:
-            weights: (K,) for the whole model, or layer name -> (K,).
-            rank: cut the result to this rank by a singular value decomposition.
+            weights: The weights (K,) for the whole model, or layer name -> (K,).
+            combine: `factors` or `deltas`.
+            rank: The rank to which the result is truncated by a singular value decomposition, if any.
 
         Raises:
-            LorarecError: the rule is not defined on this bank, or `rank` is below 1.
+            LorarecError: The rule is not defined for this bank, or `rank` is below 1.
         """
         self.require(combine)
         tensors, scales = {}, {}
         for name, layer in self.layers.items():
             weight = (weights if isinstance(weights, torch.Tensor) else weights[name]).to(layer.a)
             tensors[name], scales[name] = (_factors if combine == FACTORS else _deltas)(layer, weight)
-        merged = Adapter(tensors, scales, self.config)
-        return merged if rank is None else truncate_rank(merged, rank)
+        combined = Adapter(tensors, scales, self.config)
+        return combined if rank is None else truncate_rank(combined, rank)
 
 
 def _shared_config(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """What PEFT needs to find the layers again: the adapters' own choice if it is the same, else nothing of it."""
+    """Return the settings by which PEFT finds the layers; the choice of layers only if all adapters share it."""
     first = adapters[0]
     config = {"fan_in_fan_out": first.config.get("fan_in_fan_out", False)}
     if all(adapter.tensors.keys() == first.tensors.keys() for adapter in adapters):
@@ -158,3 +161,27 @@ def _deltas(layer: StackedLayer, weight: torch.Tensor) -> tuple[tuple[torch.Tens
     a = torch.cat([weight[k] * layer.scale[k] * layer.a[k, :rank] for k, rank in enumerate(layer.ranks)])
     b = torch.cat([layer.b[k, :, :rank] for k, rank in enumerate(layer.ranks)], dim=1)
     return (a, b), 1.0
+
+
+def truncate_rank(adapter: Adapter, rank: int) -> Adapter:
+    """Return the adapter of at most `rank` whose layers' deltas are closest to those of `adapter` (Frobenius norm).
+
+    With B = Q_b R_b and A^T = Q_a R_a, the singular values of the delta are those of the small matrix R_b R_a^T, so the
+    out x in matrix is never computed: O((in + out) r^2) per layer.
+
+    Raises:
+        LorarecError: `rank` is below 1.
+    """
+    if rank < 1:
+        raise LorarecError(f"the rank must be at least 1, got {rank}")
+    tensors = {name: _truncate_layer(a, b, adapter.scales[name], rank) for name, (a, b) in adapter.tensors.items()}
+    return Adapter(tensors, dict.fromkeys(tensors, 1.0), adapter.config)
+
+
+def _truncate_layer(a: torch.Tensor, b: torch.Tensor, scale: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    q_b, r_b = torch.linalg.qr(b.double())
+    q_a, r_a = torch.linalg.qr(a.double().T)
+    u, s, v = torch.linalg.svd(scale * r_b @ r_a.T, full_matrices=False)
+    # Each factor gets the square roots of the singular values, so that both stay in range in half precision.
+    root = s[:rank].sqrt()
+    return (root[:, None] * (v[:rank] @ q_a.T)).to(a.dtype), (q_b @ u[:, :rank] * root).to(b.dtype)

@@ -1,61 +1,86 @@
-"""Weights that make the mixture surest of unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
+"""The weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
 
-Only the weights move: adapters and backbone stay as they are. No function here takes a label.
+Only the weights change; the adapters and the backbone stay as they are. No function here takes a label.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 
+from lorarec.errors import LorarecError
 from lorarec.lora.injection import MixedModel
-from lorarec.lora.mixture_batches import score_at_weights
 from lorarec.lora.objectives import Entropy
-from lorarec.lora.trace import Trace
+from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
 from lorarec.prompts import Example
 from lorarec.scoring import token_batches
 
-#: Adam's step on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
+#: Learning rate of Adam on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
 LEARNING_RATE = 0.2
-MOST_STEPS = 50
-#: Stop when this many steps together have not lowered the entropy by this share.
-PATIENCE, LEAST_GAIN = 5, 0.005
-#: The curve over two adapters: where it is evaluated first, and how near two evaluations may be.
-CURVE, RESOLUTION = (0.0, 0.25, 0.5, 0.75, 1.0), 0.02
+MAX_STEPS = 50
+#: The descent stops when `PATIENCE` steps together have not lowered the entropy by the share `MIN_IMPROVEMENT`.
+PATIENCE, MIN_IMPROVEMENT = 5, 0.005
+#: The first points of the entropy curve over two adapters, and the smallest distance between two evaluations.
+FIRST_POINTS, RESOLUTION = (0.0, 0.25, 0.5, 0.75, 1.0), 0.02
+
+
+def choose_by_entropy(
+    mixed: MixedModel, size: int, prompts: Sequence[Example], objective: Entropy, scope: str, token_budget: int = 8192
+) -> tuple[torch.Tensor, Trace]:
+    """Choose the weights with the lowest entropy on unlabelled prompts.
+
+    Args:
+        mixed: The model with mixed layers.
+        size: The number K of adapters.
+        prompts: The prompts, without labels.
+        objective: The entropy to minimise.
+        scope: `model` for one set of weights, or `layer` for one set per layer.
+        token_budget: The maximal number of tokens in one forward pass, padding included.
+
+    Returns:
+        The weights, (K,), or (layers, K) in the order of `mixed.layers`, and the mixtures that were evaluated.
+
+    Raises:
+        LorarecError: There are no prompts.
+    """
+    if not prompts:
+        raise LorarecError("entropy needs unlabelled prompts: give some, 50 to 100 are enough")
+    if scope == "model" and size == 2:
+        return search_pair(mixed, prompts, objective, token_budget)
+    return descend(mixed, size, prompts, objective, scope == "layer", token_budget)
 
 
 def search_pair(
     mixed: MixedModel, prompts: Sequence[Example], objective: Entropy, token_budget: int
 ) -> tuple[torch.Tensor, Trace]:
-    """One weight for two adapters, without gradients: the lowest point (1 - x, x) of the entropy curve.
+    """Find the lowest point (1 - x, x) of the entropy curve over two adapters, without gradients.
 
-    The curve is evaluated at five points as rows of the same batches, then where the parabola through the lowest
-    point and its neighbours has its minimum, until that is nowhere new: six or seven forward passes in place of the
-    dozens of forward and backward passes that descent takes.
+    The curve is evaluated at five points, as rows of the same batches. Then it is evaluated where the parabola through
+    the lowest point and its neighbours has its minimum, until that is close to a known point. This takes six or seven
+    forward passes, where gradient descent takes dozens of forward and backward passes.
     """
     curve: dict[float, float] = {}
-    steps: list[dict[str, Any]] = []
-    wanted = list(CURVE)
-    while wanted:
-        points = torch.tensor([[1 - x, x] for x in wanted], dtype=torch.float64)
+    steps: list[EvaluatedMixture] = []
+    pending = list(FIRST_POINTS)
+    while pending:
+        points = torch.tensor([[1 - x, x] for x in pending], dtype=torch.float64)
         found = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
-        for x, values in zip(wanted, found, strict=True):
+        for x, values in zip(pending, found, strict=True):
             curve[x] = float(torch.stack(values).double().mean())
-            steps.append({"step": len(steps), "weights": [1 - x, x], "entropy": curve[x]})
-        wanted = _next_point(curve)
+            steps.append(EvaluatedMixture([1 - x, x], {"entropy": curve[x]}))
+        pending = _next_point(curve)
     best = min(curve, key=lambda x: (curve[x], abs(x - 0.5)))
     return torch.tensor([1 - best, best], dtype=torch.float64), Trace(steps, "minimum of the curve")
 
 
 def _next_point(curve: dict[float, float]) -> list[float]:
-    """Where the parabola through the lowest point and its neighbours is lowest, unless that was evaluated."""
+    """Return the minimum of the parabola through the lowest point and its neighbours, unless it is known."""
     known = sorted(curve)
     lowest = min(max(known.index(min(known, key=lambda x: curve[x])), 1), len(known) - 2)
     near = known[lowest - 1 : lowest + 2]
     a, b, _ = np.polyfit(near, [curve[x] for x in near], 2)
-    if a <= 0:  # no minimum inside: an end is lowest
+    if a <= 0:  # The parabola has no minimum inside: an end is lowest.
         return []
     vertex = min(max(-b / (2 * a), 0.0), 1.0)
     return [] if min(abs(vertex - x) for x in known) < RESOLUTION else [float(vertex)]
@@ -64,34 +89,39 @@ def _next_point(curve: dict[float, float]) -> list[float]:
 def descend(
     mixed: MixedModel, size: int, prompts: Sequence[Example], objective: Entropy, per_layer: bool, token_budget: int
 ) -> tuple[torch.Tensor, Trace]:
-    """Adam on the logits of the weights, from uniform, until the entropy stops falling.
+    """Minimise the entropy by Adam on the logits of the weights, from equal weights.
 
     Args:
-        size: number K of adapters.
-        per_layer: weights for each adapted layer, otherwise one set for the model.
+        mixed: The model with mixed layers.
+        size: The number K of adapters.
+        prompts: The prompts, without labels.
+        objective: The entropy to minimise.
+        per_layer: Whether each adapted layer has its own weights.
+        token_budget: The maximal number of tokens in one pass, padding included.
 
     Returns:
-        Weights (layers, K) in the order of `mixed.layers`, or (K,); those with the lowest entropy seen.
+        The weights with the lowest entropy that was seen, (layers, K) in the order of `mixed.layers` or (K,), and the
+        mixtures that were evaluated.
     """
     names = list(mixed.layers)
     logits = torch.zeros(len(names) if per_layer else 1, size, device=mixed.model.device, requires_grad=True)
-    optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
-    steps: list[dict[str, Any]] = []
+    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
+    steps: list[EvaluatedMixture] = []
     best, best_weights = float("inf"), logits.detach().softmax(1)
     mark, mark_step, stopped = float("inf"), 0, "step limit"
     with frozen(mixed.model):
-        for step in range(MOST_STEPS):
+        for step in range(MAX_STEPS):
             value = entropy_and_gradient(mixed, names, logits, prompts, objective, token_budget)
             weights = logits.detach().softmax(1)
-            steps.append({"step": step, "entropy": value, "weights": weights.mean(0).tolist()})
+            steps.append(EvaluatedMixture(weights.mean(0).tolist(), {"entropy": value}))
             if value < best:
                 best, best_weights = value, weights
-            if value < mark * (1 - LEAST_GAIN):
+            if value < mark * (1 - MIN_IMPROVEMENT):
                 mark, mark_step = value, step
             if step - mark_step >= PATIENCE:
                 stopped = "plateau"
                 break
-            optimiser.step()
+            optimizer.step()
     chosen = best_weights.double().cpu()
     return (chosen if per_layer else chosen[0]), Trace(steps, stopped)
 
@@ -104,7 +134,16 @@ def entropy_and_gradient(
     objective: Entropy,
     token_budget: int,
 ) -> float:
-    """Mean entropy over the prompts at softmax(logits), (layers or 1, K); leaves the gradient in `logits.grad`."""
+    """Return the mean entropy over the prompts at the weights softmax(logits); its gradient is in `logits.grad`.
+
+    Args:
+        mixed: The model with mixed layers.
+        names: The names of the mixed layers.
+        logits: The logits of the weights, (layers or 1, K).
+        prompts: The prompts, without labels.
+        objective: The entropy.
+        token_budget: The maximal number of tokens in one pass, padding included.
+    """
     logits.grad = None
     total = 0.0
     for batch in token_batches([objective.length(prompt) for prompt in prompts], token_budget):
@@ -117,8 +156,8 @@ def entropy_and_gradient(
 
 
 @contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """Switch gradients of all of the model's own parameters off for a while."""
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Turn off the gradients of all parameters of a model, and turn them on again at the end."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The one primitive of lorarec: a linear layer that holds K adapters and mixes them, differently per row if asked."""
+"""A linear layer with K adapters that are mixed under weights, which may differ from row to row of a batch."""
 
 from typing import Any
 
@@ -11,25 +11,28 @@ from lorarec.lora.bank import StackedLayer
 from lorarec.lora.combine import FACTORS
 from lorarec.scoring import RowModule
 
-#: With fewer tokens per row than this, gating the stacked bank beats merging it for each row (measured on a CPU for
-#: 2 and 8 adapters of rank 8 and 16 on layers of 192 and 1024: equal at 4 to 16 tokens, 1.5x slower at 256).
+#: With fewer tokens per row, gating the stacked bank is faster than combining it for each row (measured on a CPU for 2
+#: and 8 adapters of rank 8 and 16 on layers of size 192 and 1024: equal at 4 to 16 tokens, 1.5x slower at 256).
 GATE_BELOW = 16
 
 
 class MixedLinear(RowModule):
-    """`base(x)` plus the mixture of K LoRA adapters under the weights set last.
+    """A linear layer that computes `base(x)` plus the mixture of K LoRA adapters (MoLoRec, arXiv 2502.08271, eqs. 6-8).
 
-    `weights` is None (the base layer alone), (K,) for all rows alike, or (rows, K) with a mixture of its own for each
-    row of x. Gradients flow to `weights`, to x and, if `trainable`, to the bank's `a` and `b`. `factors` with weights
-    per row has two ways: merge the bank for each row, K r (in + out) per row, or gate the stacked bank, K r (in + out)
-    per token; the layer takes the cheaper one unless `strategy` is `merge` or `gate`.
+    `weights` is None for the base layer alone, (K,) for the same mixture in all rows, or (rows, K) for another mixture
+    in each row of x. Gradients flow to `weights`, to x and, if `trainable`, to `a` and `b`. With `factors` and weights
+    per row there are two strategies: `merge` combines the adapters for each row, at K r (in + out) operations per row,
+    and `gate` weights the outputs of all adapters, at K r (in + out) operations per token. The layer chooses the
+    cheaper one unless `strategy` is set.
 
     Args:
-        base: a linear layer, quantised or not, or GPT-2's `Conv1D`.
-        layer: the stacked adapters; moved to the base's device and, where it computes in floats, its dtype.
+        base: A linear layer, quantised or not, or GPT-2's `Conv1D`.
+        layer: The stacked adapters. They are moved to the device of the base layer and, if that computes in floats, to
+            its data type.
         combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
-        trainable: the bank is trained and keeps its dtype, since an optimiser's steps vanish in half precision.
-        name: the layer's path in its model, for messages.
+        trainable: Whether the adapters are trained; they then keep their data type, since the steps of an optimizer
+            vanish in half precision.
+        name: The layer's path in its model, for messages.
     """
 
     def __init__(
@@ -49,14 +52,14 @@ class MixedLinear(RowModule):
         self.strategy = "auto"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x of shape (..., in) to (..., out).
+        """Map x of shape (..., in) to (..., out).
 
-        With weights per row x is (rows, ..., in), or (rows x tokens, in) from a model that flattens its batch row by
-        row before a layer.
+        With weights per row, x is (rows, ..., in), or (rows x tokens, in) in a model that flattens its batch row by row
+        before the layer.
 
         Raises:
-            LorarecError: weights per row that do not fit x, or in a layer that is one of several experts: these see
-                tokens in an order of their own.
+            LorarecError: Weights per row do not fit x, or the layer is one of several experts, which read tokens in
+                another order.
         """
         out: torch.Tensor = self.base_layer(x)
         if self.weights is None:
@@ -70,7 +73,7 @@ class MixedLinear(RowModule):
         return self._mixed(x, out, weights)
 
     def _by_row(self, x: torch.Tensor, rows: int) -> torch.Tensor:
-        """x as (rows, tokens, in)."""
+        """Return x as (rows, tokens, in)."""
         if "experts" in self.name.split("."):
             raise LorarecError(f"{self.name} is one of several experts: it cannot have weights per row")
         fits = len(x) == rows if x.ndim > 2 else len(x) % rows == 0
@@ -79,16 +82,16 @@ class MixedLinear(RowModule):
         return x.reshape(rows, -1, x.shape[-1])
 
     def _mixed(self, x: torch.Tensor, out: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """`out` plus what the mixture makes of x."""
+        """Return `out` plus the output of the mixture."""
         inner, b = self._inner(x.to(self.a.dtype), weights, self._gates(weights, x))
         inner, b = inner.to(out.dtype), b.to(out.dtype)
-        # Added in place: the backbone's output is the largest tensor here and nothing else needs it.
+        # The sum is computed in place: the output of the base layer is the largest tensor, and nothing else reads it.
         if b.ndim == 3:
             return out.baddbmm_(inner, b.mT)
         return out.view(-1, out.shape[-1]).addmm_(inner.flatten(0, -2), b.T).view_as(out)
 
     def _gates(self, weights: torch.Tensor, x: torch.Tensor) -> bool:
-        """Whether to gate the stacked bank instead of merging it."""
+        """Return whether the outputs of all adapters are weighted, instead of combining the adapters."""
         if self.combine != FACTORS:
             return True
         if self.strategy != "auto":
@@ -96,7 +99,7 @@ class MixedLinear(RowModule):
         return weights.ndim == 2 and x.shape[1] < GATE_BELOW
 
     def _inner(self, x: torch.Tensor, weights: torch.Tensor, gate: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """(..., n) and the (out, n) or (rows, out, n) matrix that takes it to the mixture's output."""
+        """Return a tensor (..., n), and the matrix (out, n) or (rows, out, n) that maps it to the mixture's output."""
         scaled = weights * self.scale
         if not gate:
             shape = weights.shape[:-1]

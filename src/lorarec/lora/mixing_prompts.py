@@ -1,4 +1,4 @@
-"""Prompts for choosing weights, from a dataset and its split."""
+"""Prompts on which the weights of a mixture are chosen, drawn from a dataset and its split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import TARGET, Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
-from lorarec.lora.prompt_record import prompt_settings, shared_settings
+from lorarec.lora.prompt_record import prompt_config, shared_prompt_config
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 
 
@@ -46,24 +46,25 @@ class MixingPrompts:
 
     def __init__(self, backbone: Backbone, adapters: Sequence[AdapterLike]) -> None:
         read = [read_adapter(adapter, backbone) for adapter in adapters]
-        first = shared_settings(
-            {adapter.folder or n: prompt_settings(adapter) for n, adapter in enumerate(read, start=1)}
+        config = shared_prompt_config(
+            {str(adapter.folder or n): prompt_config(adapter) for n, adapter in enumerate(read, start=1)}
         )
-        self.max_history = first["max_history"]
-        self.evidence = first["evidence"]
-        self.builder = PromptBuilder(
-            backbone.tokenizer,
-            first["readout"],
-            first["template"],
-            backbone.token_limit(first["max_tokens"]),
-            first["max_title_tokens"],
-        )
+        self.max_history = config.max_history
+        self.evidence = config.evidence
+        self.builder = backbone.prompt_builder(config)
 
     def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:
-        """Prompts of `count` random test users of a setting, without their targets.
+        """Return the prompts of random test users of a setting, without their targets.
+
+        Args:
+            dataset: The dataset.
+            split: Its split.
+            setting: The setting of the split, such as `warm` or `new-item`.
+            count: The number of prompts; if there are fewer test users, all of them are drawn.
+            seed: The seed of the draw.
 
         Raises:
-            LorarecError: the split has no such setting, or no cases in it.
+            LorarecError: The split does not have the setting, or no cases in it.
         """
         if setting not in split.test:
             raise LorarecError(f"dataset {dataset.name} has no setting {setting}: choose from {', '.join(split.test)}")
@@ -73,10 +74,16 @@ class MixingPrompts:
         return self.examples(dataset, split, sample_cases(cases, count, seed))
 
     def validation(self, dataset: Dataset, split: Split, count: int, seed: int) -> tuple[list[Example], list[int]]:
-        """Prompts of `count` random validation users and the index of each one's true candidate.
+        """Return the prompts of random validation users, and the index of the true candidate of each.
+
+        Args:
+            dataset: The dataset.
+            split: Its split.
+            count: The number of prompts; if there are fewer validation users, all of them are drawn.
+            seed: The seed of the draw.
 
         Raises:
-            LorarecError: the split has no validation cases.
+            LorarecError: The split has no validation cases.
         """
         if split.valid.is_empty():
             raise LorarecError(f"dataset {dataset.name} has no validation cases")
@@ -84,11 +91,11 @@ class MixingPrompts:
         return self.examples(dataset, split, cases), true_places(cases)
 
     def examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
-        """Prompts of rows of a split (user_id, history, candidates); targets, if there are any, are not read."""
+        """Return the prompts of rows of a split (user_id, history, candidates), without reading their targets."""
         evidence = Cooccurrence(split.train, dataset.titles) if self.evidence else None
         return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
 
 
 def sample_cases(cases: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
-    """`count` random cases, or all of them in random order where there are fewer."""
+    """Return `count` random cases, or all cases in random order if there are fewer."""
     return cases.sample(min(count, len(cases)), shuffle=True, seed=seed)

@@ -1,4 +1,4 @@
-"""How unsure a model is about unlabelled prompts (MoLoRec, arXiv 2502.08271, section 3.3)."""
+"""The entropy of a model's predictions on unlabelled prompts (MoLoRec, arXiv 2502.08271, section 3.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ CANDIDATES, TOKENS = ENTROPY_OBJECTIVES = ("candidates", "tokens")
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy of predictions, in nats; differentiable in whatever the model's weights depend on.
+    """The entropy of predictions, in nats; differentiable with respect to the weights of the mixture.
 
-    `candidates`: of the softmax over the scores of the candidate set, exact because the answer is one of them.
-    `tokens`: mean over the first `tokens` greedy answer tokens of that of the next-token distribution, the paper's.
+    `candidates` is the entropy of the softmax over the scores of the candidate set. It is exact, because the answer is
+    one of the candidates. `tokens` is the paper's objective: the entropy of the next-token distribution, averaged over
+    the first `tokens` tokens of the greedy answer.
 
     Attributes:
         objective: `candidates` or `tokens`.
-        builder: what built the prompts.
-        tokens: the paper's T (3; it uses 5 for long titles).
+        builder: The builder of the prompts.
+        tokens: The number T of answer tokens. The paper uses 3, and 5 for long titles.
 
     Raises:
-        LorarecError: unknown objective, or `tokens` over prompts that are not answered by a title.
+        LorarecError: The objective is unknown, or is `tokens` for prompts that are not answered by a title.
     """
 
     objective: str
@@ -37,39 +38,42 @@ class Entropy:
         if self.objective not in ENTROPY_OBJECTIVES:
             raise LorarecError(f"unknown objective {self.objective!r}: choose one of {', '.join(ENTROPY_OBJECTIVES)}")
         if self.objective == TOKENS and self.builder.readout != "likelihood":
-            raise LorarecError("objective=tokens reads the first tokens of a title: use readout likelihood")
+            raise LorarecError(
+                f"objective=tokens reads the first tokens of a title, but the readout is {self.builder.readout}: use "
+                "readout likelihood, or objective=candidates"
+            )
 
     def length(self, example: Example) -> int:
-        """Tokens that one example takes in a pass."""
+        """Return the number of tokens that an example takes in a pass."""
         return example.length if self.objective == CANDIDATES else len(example.prompt) + self.tokens
 
     def __call__(self, model: Any, examples: Sequence[Example]) -> torch.Tensor:
-        """Entropy of each example, (examples,) in at least float32."""
+        """Return the entropy of each example, (examples,), in float32 or better."""
         if self.objective == CANDIDATES:
             return torch.stack([entropy(scores) for scores in score_batch(model, examples, self.builder)])
         return token_entropy(model, [example.prompt for example in examples], self.tokens)
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of the softmax over the last dimension."""
+    """Return the entropy in nats of the softmax over the last dimension."""
     log_p = logits.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def token_entropy(model: Any, prompts: Sequence[list[int]], tokens: int) -> torch.Tensor:
-    """Mean entropy (prompts,) of the next-token distribution over the first `tokens` greedy tokens.
+    """Return the mean entropy (prompts,) of the next-token distribution over the first `tokens` greedy tokens.
 
     Tokens after an end of sequence do not count.
     """
     reader = PromptReader(model, prompts)
-    alive = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
+    unfinished = torch.ones(len(prompts), dtype=torch.bool, device=model.device)
     entropies, counted = [], []
     for step in range(tokens):
         logits = reader.logits
         entropies.append(entropy(logits.to(torch.promote_types(logits.dtype, torch.float32))))
-        counted.append(alive)
+        counted.append(unfinished)
         ids = logits.detach().argmax(-1, keepdim=True)
-        alive = alive & ~torch.isin(ids[:, 0], _end_tokens(model))
+        unfinished = unfinished & ~torch.isin(ids[:, 0], _end_tokens(model))
         if step < tokens - 1:
             reader.extend(ids)
     weights = torch.stack(counted).to(entropies[0].dtype)

@@ -1,28 +1,23 @@
-"""Pictures of how weights were chosen and what they are."""
+"""Plots of the weights of mixtures and of the searches for them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 120
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+from lorarec.io import save_figure
+from lorarec.lora.weight_search import EvaluatedMixture
 
 
 def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Mapping[str, Sequence[float]]) -> None:
-    """A bar per adapter, or stacked bars per layer from the first (top) to the last."""
+    """Plot one bar per adapter, or one stacked bar per layer, from the first layer (top) to the last."""
     if not isinstance(weights, Mapping):
-        figure = Figure(figsize=(5, 3))
+        figure = Figure(figsize=(5, 3), layout="tight")
         axes = figure.subplots()
         axes.bar(names, weights)
         axes.set(ylabel="weight", ylim=(0, 1), title="Weights of the mixture")
     else:
-        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)))
+        figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)), layout="tight")
         axes = figure.subplots()
         left = [0.0] * len(weights)
         for index, name in enumerate(names):
@@ -33,47 +28,50 @@ def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Ma
         axes.tick_params(axis="y", labelsize=6)
         axes.invert_yaxis()
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06 - 1.2 / len(weights)), ncols=len(names))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_entropy(path: Path, steps: Sequence[dict[str, Any]]) -> None:
-    """Entropy at every evaluation, and each adapter's mean weight there."""
-    figure = Figure(figsize=(6, 5))
+def plot_entropy(path: Path, steps: Sequence[EvaluatedMixture]) -> None:
+    """Plot the entropy at every evaluation, and each adapter's mean weight."""
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
-    numbers = [step["step"] for step in steps]
-    upper.plot(numbers, [step["entropy"] for step in steps], marker=".")
+    numbers = range(len(steps))
+    upper.plot(numbers, [step.metrics["entropy"] for step in steps], marker=".")
     upper.set(ylabel="mean entropy (nats)", title="Entropy against step")
-    lower.plot(numbers, [step["weights"] for step in steps], marker=".")
+    lower.plot(numbers, [step.weights for step in steps], marker=".")
     lower.set(xlabel="step", ylabel="mean weight", ylim=(-0.02, 1.02))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_prompt_curve(
-    path: Path, names: Sequence[str], steps: Sequence[dict[str, Any]], figures: Sequence[str]
+    path: Path, names: Sequence[str], steps: Sequence[EvaluatedMixture], metrics: Sequence[str]
 ) -> None:
-    """Figures of evaluated mixtures against the weight of the last adapter.
+    """Plot metrics of evaluated mixtures against the weight of the last adapter.
 
-    With more than two adapters several mixtures share a weight: the best of them make the line.
+    With more than two adapters several mixtures have the same weight; the line connects the best of them.
 
     Args:
-        figures: keys of `steps` to draw; `entropy` is best where it is lowest.
+        path: Path of the picture.
+        names: The names of the adapters.
+        steps: The mixtures that were evaluated.
+        metrics: The metrics to plot; the lowest `entropy` is the best one, and the highest value of any other metric.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
     axes = figure.subplots()
-    for key in figures:
-        points = [(step["weights"][-1], step[key]) for step in steps]
+    for metric in metrics:
+        points = [(step.weights[-1], step.metrics[metric]) for step in steps]
         axes.plot(*zip(*points, strict=True), ".", color="0.8")
-        best = min if key == "entropy" else max
+        best = min if metric == "entropy" else max
         line = sorted({x: best(y for other, y in points if other == x) for x, _ in points}.items())
-        axes.plot(*zip(*line, strict=True), marker=".", label=key)
-    axes.set(xlabel=f"lambda, the weight of {names[-1]}", title=f"{', '.join(figures)} against lambda")
+        axes.plot(*zip(*line, strict=True), marker=".", label=metric)
+    axes.set(xlabel=f"lambda, the weight of {names[-1]}", title=f"{', '.join(metrics)} against lambda")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequence[float]]) -> None:
-    """Where the weight goes in each setting: MoLoRec's Figure 4."""
-    figure = Figure(figsize=(6, 3.5))
+    """Plot the weights that were chosen in each setting, as in MoLoRec's Figure 4."""
+    figure = Figure(figsize=(6, 3.5), layout="tight")
     axes = figure.subplots()
     width = 0.8 / len(names)
     for index, name in enumerate(names):
@@ -83,29 +81,32 @@ def plot_settings(path: Path, names: Sequence[str], weights: Mapping[str, Sequen
     axes.set_xticks(range(len(weights)), list(weights))
     axes.set(ylabel="weight", ylim=(0, 1.1), title="Weights by entropy in each setting")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def plot_prompt_counts(path: Path, runs: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """NDCG@1 and the chosen weights against the number of unlabelled prompts: MoLoRec's Figure 5.
+def plot_prompt_counts(path: Path, runs: Sequence[tuple[int, EvaluatedMixture]], names: Sequence[str]) -> None:
+    """Plot NDCG@1 and the chosen weights against the number of unlabelled prompts, as in MoLoRec's Figure 5.
 
     Args:
-        runs: entries with `prompts`, `ndcg@1` and `weights`, several for each number of prompts.
+        path: Path of the picture.
+        runs: Numbers of prompts with the mixtures that were chosen on them, several for each number.
+        names: The names of the adapters.
     """
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
-    counts = sorted({run["prompts"] for run in runs})
-    groups = [[run for run in runs if run["prompts"] == count] for count in counts]
-    upper.plot([run["prompts"] for run in runs], [run["ndcg@1"] for run in runs], ".", color="0.7")
-    upper.plot(counts, [_mean([run["ndcg@1"] for run in group]) for group in groups], marker="o")
+    counts = sorted({count for count, _ in runs})
+    groups = [[mixture for each, mixture in runs if each == count] for count in counts]
+    upper.plot([count for count, _ in runs], [mixture.metrics["ndcg@1"] for _, mixture in runs], ".", color="0.7")
+    upper.plot(counts, [_mean([mixture.metrics["ndcg@1"] for mixture in group]) for group in groups], marker="o")
     upper.set(ylabel="NDCG@1", title="Effect of the number of unlabelled prompts", xscale="log")
     for index, name in enumerate(names):
-        lower.plot(counts, [_mean([run["weights"][index] for run in group]) for group in groups], "o-", label=name)
+        means = [_mean([mixture.weights[index] for mixture in group]) for group in groups]
+        lower.plot(counts, means, "o-", label=name)
     lower.set(xlabel="unlabelled prompts", ylabel="weight", ylim=(0, 1))
     lower.set_xticks(counts, list(map(str, counts)))
     lower.minorticks_off()
     lower.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _mean(values: Sequence[float]) -> float:

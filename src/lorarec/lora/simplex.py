@@ -8,14 +8,15 @@ import torch
 
 from lorarec.errors import LorarecError
 
-MOST_POINTS = 300
+MAX_POINTS = 300
 
 
 def check_weights(weights: Sequence[float] | torch.Tensor, size: int) -> torch.Tensor:
-    """The weights (size,) as float64, if they are on the simplex.
+    """Return weights (size,) as float64 if they are on the simplex.
 
     Raises:
-        LorarecError: wrong number, a negative or non-finite weight, or a sum other than 1 (to within 1e-6).
+        LorarecError: The number of weights is another one, a weight is negative or not finite, or the sum is not 1 (to
+            within 1e-6).
     """
     values = [float(weight) for weight in weights]
     shown = ", ".join(f"{value:g}" for value in values)
@@ -31,18 +32,19 @@ def check_weights(weights: Sequence[float] | torch.Tensor, size: int) -> torch.T
 
 
 def uniform(size: int) -> torch.Tensor:
-    """Equal weights (size,)."""
+    """Return equal weights (size,)."""
     return torch.full((size,), 1 / size, dtype=torch.float64)
 
 
 def simplex_grid(size: int, divisions: int | None = None) -> torch.Tensor:
-    """All weights that are multiples of 1 / divisions, and the uniform ones: (points, size).
+    """Return all weights that are multiples of 1 / divisions, and equal weights: (points, size).
 
     Args:
-        divisions: 10 unless that makes more than 300 points; then as many as stay below.
+        size: The number of weights of a point.
+        divisions: The number of steps from 0 to 1; if None, 10, or the largest number with at most 300 points.
     """
     if divisions is None:
-        divisions = max(n for n in range(1, 11) if n == 1 or math.comb(n + size - 1, size - 1) <= MOST_POINTS)
+        divisions = max(n for n in range(1, 11) if n == 1 or math.comb(n + size - 1, size - 1) <= MAX_POINTS)
     points = []
     for bars in combinations(range(divisions + size - 1), size - 1):
         edges = (-1, *bars, divisions + size - 1)

@@ -1,30 +1,30 @@
-"""Where entropy puts the weight, and how many unlabelled prompts it takes (MoLoRec, Figures 4 and 5)."""
+"""Which weights entropy chooses, and how many unlabelled prompts it needs (MoLoRec, Figures 4 and 5)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import EFFECT_OF_PROMPTS, WEIGHTS_BY_SETTING, new_folder, write_json
+from lorarec.io import FolderKind, new_folder, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
+from lorarec.lora.entropy_search import choose_by_entropy
 from lorarec.lora.grid_search import ndcg_at_weights
 from lorarec.lora.injection import inject
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike
 from lorarec.lora.plots import plot_prompt_counts, plot_settings
-from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.lora.weight_search import EvaluatedMixture
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import evaluation_mode
 
 PROMPT_COUNTS = (10, 25, 50, 100, 200)
 
 
-def where_weight_goes(
+def weights_by_setting(
     backbone: Backbone,
     adapters: Sequence[AdapterLike],
     prompts: Mapping[str, Sequence[Example]],
@@ -35,30 +35,41 @@ def where_weight_goes(
     objective: str = CANDIDATES,
     token_budget: int = 8192,
     overwrite: bool = False,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, EvaluatedMixture]:
     """Choose weights by entropy in each setting and write `weights_by_setting.json` and `.png` (Figure 4).
 
     Args:
-        prompts: setting, such as `warm` and `new-item` -> unlabelled prompts.
+        backbone: The backbone on which the adapters were trained.
+        adapters: Two or more adapters or paths of PEFT folders.
+        prompts: Setting, such as `warm` or `new-item`, -> unlabelled prompts.
+        builder: The builder of the prompts.
+        out: Path of the folder to write.
+        combine: `factors` or `deltas`; see `lorarec.mix`.
+        objective: `candidates` or `tokens`; see `Entropy`.
+        token_budget: The maximal number of tokens in one forward pass, padding included.
+        overwrite: Whether to replace such a folder at `out`.
 
     Returns:
-        Setting -> `weights` (one per adapter), `entropy` there, and `steps`.
+        Setting -> the chosen weights and their entropy.
 
     Raises:
-        LorarecError: an adapter is unusable, a setting has no prompts, or `out` exists.
+        LorarecError: An adapter cannot be used, a setting has no prompts, or `out` exists.
     """
     bank = AdapterBank.load(adapters, backbone)
     entropy = Entropy(objective, builder)
-    found: dict[str, dict[str, Any]] = {}
-    with new_folder(out, overwrite, WEIGHTS_BY_SETTING) as folder:
+    found: dict[str, EvaluatedMixture] = {}
+    listed = {}
+    with new_folder(out, overwrite, FolderKind.WEIGHTS_BY_SETTING) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             for setting, examples in prompts.items():
                 weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
-                lowest = min(step["entropy"] for step in trace.steps)
-                found[setting] = {"weights": weights.tolist(), "entropy": lowest, "steps": trace.steps}
-        write_json(folder / "weights_by_setting.json", {"adapters": list(map(_path, adapters)), "settings": found})
+                lowest = min(step.metrics["entropy"] for step in trace.steps)
+                found[setting] = EvaluatedMixture(weights.tolist(), {"entropy": lowest})
+                listed[setting] = {**found[setting].as_dict(), "steps": trace.listed()}
+        paths = [_path(adapter) for adapter in adapters]
+        write_json(folder / "weights_by_setting.json", {"adapters": paths, "settings": listed})
         plot_settings(
-            folder / "weights_by_setting.png", bank.names, {name: each["weights"] for name, each in found.items()}
+            folder / "weights_by_setting.png", bank.names, {name: each.weights for name, each in found.items()}
         )
     return found
 
@@ -77,22 +88,27 @@ def effect_of_prompts(
     objective: str = CANDIDATES,
     token_budget: int = 8192,
     overwrite: bool = False,
-) -> list[dict[str, Any]]:
-    """Choose weights from ever more unlabelled prompts and write `effect_of_prompts.json` and `.png` (Figure 5).
+) -> list[tuple[int, EvaluatedMixture]]:
+    """Choose weights on more and more unlabelled prompts and write `effect_of_prompts.json` and `.png` (Figure 5).
 
     The labels of `evaluation` are read after all weights are chosen.
 
     Args:
-        prompts: unlabelled prompts to draw from; counts above their number are left out.
-        evaluation: prompts and the index of the true candidate of each, to measure NDCG@1 and NDCG@3 on.
-        counts: numbers of prompts.
-        seeds: each gives one random draw for every count.
+        backbone: The backbone on which the adapters were trained.
+        adapters: Two or more adapters or paths of PEFT folders.
+        prompts: The unlabelled prompts to draw from.
+        evaluation: Prompts, and the index of the true candidate of each, on which NDCG is measured.
+        builder: The builder of all prompts.
+        out: Path of the folder to write.
+        counts: Numbers of prompts; those that exceed the number of `prompts` are left out.
+        seeds: The seeds of the random draws; each gives one draw for every count.
+        combine, objective, token_budget, overwrite: As for `weights_by_setting`.
 
     Returns:
-        For each draw `prompts` (their number), `weights`, `ndcg@1` and `ndcg@3`.
+        For each draw the number of prompts and the chosen weights with their NDCG@1, @3 and @10.
 
     Raises:
-        LorarecError: an adapter is unusable, there are fewer prompts than the smallest count, or `out` exists.
+        LorarecError: An adapter cannot be used, there are fewer prompts than the smallest count, or `out` exists.
     """
     usable = [count for count in counts if count <= len(prompts)]
     if not usable:
@@ -101,21 +117,24 @@ def effect_of_prompts(
     entropy = Entropy(objective, builder)
     generators = [np.random.default_rng(seed) for seed in seeds]
     draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
-    with new_folder(out, overwrite, EFFECT_OF_PROMPTS) as folder:
+    with new_folder(out, overwrite, FolderKind.EFFECT_OF_PROMPTS) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             chosen = [
                 choose_by_entropy(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]
                 for _, drawn in draws
             ]
-            figures = ndcg_at_weights(mixed, torch.stack(chosen), evaluation, builder, token_budget)
+            metrics = ndcg_at_weights(mixed, torch.stack(chosen), *evaluation, builder, token_budget)
         runs = [
-            {"prompts": count, "weights": weights.tolist(), **figure}
-            for (count, _), weights, figure in zip(draws, chosen, figures, strict=True)
+            (count, EvaluatedMixture(weights.tolist(), found))
+            for (count, _), weights, found in zip(draws, chosen, metrics, strict=True)
         ]
-        write_json(
-            folder / "effect_of_prompts.json",
-            {"adapters": list(map(_path, adapters)), "cases": len(evaluation[0]), "seeds": list(seeds), "runs": runs},
-        )
+        record = {
+            "adapters": [_path(adapter) for adapter in adapters],
+            "cases": len(evaluation[0]),
+            "seeds": list(seeds),
+            "runs": [{"prompts": count, **mixture.as_dict()} for count, mixture in runs],
+        }
+        write_json(folder / "effect_of_prompts.json", record)
         plot_prompt_counts(folder / "effect_of_prompts.png", runs, bank.names)
     return runs
 

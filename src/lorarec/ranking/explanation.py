@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, history_of
+from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.reason import can_reason, write_reason
@@ -116,7 +116,7 @@ def compared_items(
     Raises:
         LorarecError: an unknown user or item, an item of the user's own history, or nothing left to recommend.
     """
-    history = list(history_of(dataset, user))
+    history = list(dataset.history(user))
     if item is not None and item not in dataset.titles:
         known = next(iter(dataset.titles))
         raise LorarecError(f"item {item} is not in dataset {dataset.name}: its items are like {known}")
@@ -174,6 +174,6 @@ def _reason(
     ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
 ) -> str:
     shown = [influence.item_id for influence in found]
-    note = evidence.notes(shown, [item], user)[0] if evidence else ""
+    hint = evidence.hints(shown, [item], user)[0] if evidence else ""
     history = [(influence.title, influence.score) for influence in found]
-    return write_reason(ranker, history, dataset.titles[item], note)
+    return write_reason(ranker, history, dataset.titles[item], hint)

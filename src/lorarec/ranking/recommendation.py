@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of, history_of
+from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of
 from lorarec.errors import LorarecError
 from lorarec.ranking.ranker import Ranked, Ranker, best_first
 from lorarec.retrieval import Index, Proposal
@@ -70,7 +70,7 @@ def rank_items(
     """
     if user is None and history is None:
         raise LorarecError("rank_items needs a user of the dataset or a history of item ids")
-    past = list(history_of(dataset, user) if history is None and user is not None else history or ())
+    past = list(dataset.history(user) if history is None and user is not None else history or ())
     unknown = [item for item in (*past, *items) if item not in dataset.titles]
     if unknown:
         known = next(iter(dataset.titles))
@@ -115,7 +115,7 @@ def recommend(
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
         >>> shop = Dataset.load("data/shop")
         >>> user = shop.interactions["user_id"][0]
-        >>> with Ranker(Backbone.load("embedded"), "adapters/shop") as ranker:
+        >>> with Ranker(Backbone.from_pretrained("embedded"), "adapters/shop") as ranker:
         ...     items = recommend(ranker, shop, user, top_k=3, pool=10)
         >>> len(items)
         3
@@ -138,8 +138,14 @@ def recommend_users(
     """Recommend items to several users of a dataset; `recommend_to_folder` does so for a whole population.
 
     Args:
-        ranker, dataset, top_k, pool, index, allow, deny: As for `recommend`.
+        ranker: The ranker.
+        dataset: The dataset.
         users: User ids of the dataset.
+        top_k: The number of items to recommend to each user.
+        pool: The number of candidates that the index proposes to the ranker.
+        index: The dataset's index; if None, one without a next-item model is built for this call.
+        allow: The ids of the only items that may be recommended; None for all.
+        deny: The ids of items that must not be recommended.
 
     Returns:
         User id -> at most `top_k` recommendations, best first.
@@ -147,7 +153,7 @@ def recommend_users(
     Raises:
         LorarecError: As for `recommend`.
     """
-    histories = [history_of(dataset, user) for user in users]
+    histories = [dataset.history(user) for user in users]
     index = Index.build(dataset) if index is None else index
     evidence = whole_evidence(dataset) if ranker.evidence else None
     blocked = index.blocked(allow, deny)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lorarec.data import asked
+from lorarec.data import subsample_users
 from lorarec.retrieval.nearest import best
 from lorarec.retrieval.source import concatenate_ranges, latest_items
 
@@ -11,9 +11,8 @@ from lorarec.retrieval.source import concatenate_ranges, latest_items
 class CooccurrenceSource:
     """Items by the sum of the cosines between their users and those of each of the latest history items.
 
-    With U_i the users who chose item i, the score is the sum over history items h of |U_h & U_i| / sqrt(|U_h| |U_i|).
-    This is the score of the recommender `ItemKNN`. Unlike `ItemKNN`, which scores given candidates, the source searches
-    the whole catalogue: each history item counts once, and of many users only a sample is read (`lorarec.data.asked`).
+        sample = subsample_users(len(users))
+        users, weights = users[sample], weights[sample]
 
     Args:
         chosen: Binary matrix of who chose what (users, items).
@@ -30,7 +29,7 @@ class CooccurrenceSource:
         begin, end = self.users_of.indptr[latest], self.users_of.indptr[latest + 1]
         users = self.users_of.indices[concatenate_ranges(begin, end)]
         weights = np.repeat(self.scale[latest], end - begin)
-        sample = asked(len(users))
+        sample = subsample_users(len(users))
         users, weights = users[sample], weights[sample]
         begin, end = self.items_of.indptr[users], self.items_of.indptr[users + 1]
         items = self.items_of.indices[concatenate_ranges(begin, end)]

@@ -110,7 +110,7 @@ class AdapterState(BaseModel):
     """A loaded adapter."""
 
     name: str
-    kind: Annotated[Kind, Field(description="`personal`: what `personalize choose` wrote, mixed for each user.")]
+    kind: Annotated[Kind, Field(description="`personal`: what `personal choose` wrote, mixed for each user.")]
     fingerprint: Annotated[str, Field(description="Of its files when it was loaded.")]
     rank: Annotated[int, Field(description="Its largest.")]
     readout: str

@@ -57,7 +57,7 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
         ({"seeds": [-1]}, "key seeds: must be whole numbers from 0 on, got -1"),
         ({"samples": 0}, "key samples: must be a whole number from 1 on, got 0"),
         ({"test_events": "all"}, "key test_events: must be a whole number from 1 on, got 'all'"),
-        ({"options": ["learning_rate"]}, "key options: must be options of `lorarec personalize`"),
+        ({"options": ["learning_rate"]}, "key options: must be options of `lorarec personal train`"),
         ({"options": {"depth": 2}}, "key options: unknown option depth: choose from batch_size"),
         ({"options": {"learning_rate": -1}}, "key options: option learning_rate must be positive, got -1"),
         ({"options": {"learning_rate": "fast"}}, "key options: option learning_rate must be float, got 'fast'"),

@@ -17,7 +17,7 @@ from lorarec.lora import entropy_search as entropy
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Descents end early, and the sums of small numbers are the same in every run."""
-    monkeypatch.setattr(entropy, "MOST_STEPS", 2)
+    monkeypatch.setattr(entropy, "MAX_STEPS", 2)
     torch.set_num_threads(1)
 
 

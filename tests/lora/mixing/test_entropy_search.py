@@ -6,11 +6,10 @@ import torch
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, inject
 from lorarec.lora import entropy_search as entropy
-from lorarec.lora import weight_choice as choose
-from lorarec.lora.mixture_batches import score_at_weights
+from lorarec.lora.entropy_search import choose_by_entropy
 from lorarec.lora.objectives import Entropy
 from lorarec.lora.simplex import simplex_grid
-from lorarec.lora.weight_choice import choose_by_entropy
+from lorarec.lora.weight_search import score_at_weights
 from lorarec.prompts import Example
 
 
@@ -75,8 +74,8 @@ def test_descent_lowers_the_entropy_and_stops(scope, tiny_backbone, make_adapter
     objective, prompts = Entropy("candidates", builder), make_prompts(builder)
     with inject(tiny_backbone.model, AdapterBank.load(folders), "deltas") as mixed:
         weights, trace = choose_by_entropy(mixed, 3, prompts, objective, scope)
-        entropies = [step["entropy"] for step in trace.steps]
-        assert trace.steps[0]["weights"] == pytest.approx([1 / 3] * 3)
+        entropies = [step.metrics["entropy"] for step in trace.steps]
+        assert trace.steps[0].weights == pytest.approx([1 / 3] * 3)
         assert min(entropies) < entropies[0]
         chosen = dict(zip(mixed.layers, weights, strict=True)) if scope == "layer" else weights
         assert mean_entropy(mixed, chosen, prompts, objective) == pytest.approx(min(entropies), abs=1e-5)
@@ -118,5 +117,5 @@ def test_no_prompts(mixed, builder):
 
 def test_labels_cannot_be_passed():
     assert set(Example.__dataclass_fields__) == {"prompt", "branches"}
-    for function in (choose.choose_by_entropy, entropy.search_pair, entropy.descend, entropy.entropy_and_gradient):
+    for function in (choose_by_entropy, entropy.search_pair, entropy.descend, entropy.entropy_and_gradient):
         assert not {"target", "targets", "labels", "validation"} & set(inspect.signature(function).parameters)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, MixingExamples, inject, merge, mix, read_adapter
-from lorarec.lora.prompt_record import prompt_settings
+from lorarec.lora.prompt_record import prompt_config
 from lorarec.scoring import score_batch
 
 PICTURES = {
@@ -80,8 +80,8 @@ def test_what_is_recorded(tiny_backbone, pair, dataset, split, tmp_path):
 def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone, pair, builder, arguments, tmp_path):
     result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
     steps = result.trace.steps
-    best = max(step["ndcg@10"] for step in steps)
-    tied = [step["weights"] for step in steps if step["ndcg@10"] == best]
+    best = max(step.metrics["ndcg@10"] for step in steps)
+    tied = [step.weights for step in steps if step.metrics["ndcg@10"] == best]
     assert abs(result.weights[0] - 0.5) == pytest.approx(min(abs(weights[0] - 0.5) for weights in tied))
     certain = [example for example in arguments["grid"]["examples"].prompts if len(example.branches) == 4][:1]
     one = [type(certain[0])(certain[0].prompt, certain[0].branches[:1])]
@@ -98,8 +98,8 @@ def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, build
         scores = score_batch(tiny_backbone.model, given.prompts, builder)
     folded.unmerge()
     right = [int(each.argmax() == target) for each, target in zip(scores, given.targets, strict=True)]
-    (chosen,) = [step for step in result.trace.steps if step["weights"] == pytest.approx(result.weights)]
-    assert sum(right) / len(right) == pytest.approx(chosen["ndcg@1"])
+    (chosen,) = [step for step in result.trace.steps if step.weights == pytest.approx(result.weights)]
+    assert sum(right) / len(right) == pytest.approx(chosen.metrics["ndcg@1"])
 
 
 def test_three_adapters_and_a_cut_to_rank(tiny_backbone, pair, make_adapter, builder, arguments, tmp_path):
@@ -193,9 +193,9 @@ def test_a_template_of_ones_own_goes_with_the_mixture(tiny_backbone, pair, argum
         (folder / "lorarec.json").write_text(json.dumps(meta))
     out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
     assert json.loads((out / "lorarec.json").read_text())["options"]["template"] == "template.j2"
-    assert prompt_settings(read_adapter(out))["template"].text == text
+    assert prompt_config(read_adapter(out)).template.text == text
     again = mix(tiny_backbone, [out, pair[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
-    assert prompt_settings(read_adapter(again))["template"].text == text
+    assert prompt_config(read_adapter(again)).template.text == text
 
 
 def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, pair, arguments, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorarec.errors import LorarecError
-from lorarec.lora.simplex import MOST_POINTS, check_weights, simplex_grid, uniform
+from lorarec.lora.simplex import MAX_POINTS, check_weights, simplex_grid, uniform
 
 
 @given(st.integers(1, 6), st.integers(1, 7))
@@ -21,7 +21,7 @@ def test_grid_is_every_point_of_the_lattice_and_the_uniform_one(size, divisions)
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 20])
 def test_grid_stays_affordable(size):
-    assert len(simplex_grid(size)) <= MOST_POINTS + 1
+    assert len(simplex_grid(size)) <= MAX_POINTS + 1
 
 
 def test_pair_is_divided_in_tenths():

@@ -86,7 +86,9 @@ def _users_first(head: pl.DataFrame, path: Path) -> bool:
     """2014 puts the user first, 2018 the item; ids of users are longer and start with A."""
     first, second = (sum(bool(_USER_ID.fullmatch(value or "")) for value in column) for column in head)
     if first == second:
-        raise LorarecError(f"{path}: cannot tell users from items; use `lorarec import table` and name the columns")
+        raise LorarecError(
+            f"{path}: cannot tell users from items; use `lorarec data import table` and name the columns"
+        )
     return first > second
 
 
@@ -98,7 +100,7 @@ def _choose(names: list[str], path: Path) -> dict[str, str]:
         if found is None and meaning != RATING:
             raise LorarecError(
                 f"{path}: none of {', '.join(candidates)} is there for {meaning} (there are {', '.join(names)}): "
-                "use `lorarec import table` and name the columns"
+                "use `lorarec data import table` and name the columns"
             )
         if found:
             chosen[found] = meaning

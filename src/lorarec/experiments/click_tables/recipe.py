@@ -98,7 +98,7 @@ def _build(given: JsonObject) -> ClicksRecipe:
             raise LorarecError(f"key rows: no row {pattern}: choose from {', '.join(MAIN)}, or patterns of them")
     if given.get("crm") not in (None, *MODELS):
         raise LorarecError(f"key crm: no conventional recommender {given['crm']}: choose one of {', '.join(MODELS)}")
-    given["options"] = read_options(given, "options", "options of `lorarec personalize`")
+    given["options"] = read_options(given, "options", "options of `lorarec personal train`")
     if taken := [key for key in given["options"] if key in _KEYS]:
         raise LorarecError(f"key options.{taken[0]}: use the key {'seeds' if taken[0] == 'seed' else taken[0]}")
     recipe = ClicksRecipe(**{key: value for key, value in given.items() if value is not None})

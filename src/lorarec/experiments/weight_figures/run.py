@@ -27,7 +27,7 @@ from lorarec.lora import (
     effect_of_prompts,
     mix,
     read_adapter,
-    where_weight_goes,
+    weights_by_setting,
 )
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
@@ -61,7 +61,7 @@ def run_weights(
         LorarecError: the data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.load(recipe.backbone), recipe.seeds[0]
+    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.from_pretrained(recipe.backbone), recipe.seeds[0]
     fingerprints = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
     identity = data.identity(recipe.data) | {"users": recipe.users, "adapters": fingerprints, **rest}
@@ -72,7 +72,7 @@ def run_weights(
     analysis = _Analysis(recipe, data, backbone, pair, MixingPrompts(backbone, pair))
     if not (out / "settings").exists():
         prompts = {name: analysis.unlabelled(data.split, name, PROMPTS) for name in data.cases}
-        where_weight_goes(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
+        weights_by_setting(backbone, pair, prompts, analysis.prompts.builder, out / "settings")
         console.print("weights by setting: done", markup=False)
     variants = read_json(out / VARIANTS) if (out / VARIANTS).exists() else {}
     for name in data.cases:

@@ -1,4 +1,4 @@
-"""Rows from a backbone and its adapters."""
+"""Scorers of a backbone and its adapters."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +10,10 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, Split, few_shot
 from lorarec.errors import LorarecError
-from lorarec.evaluation import AdapterScorer, adapter_scorers, evaluate, split_warning
+from lorarec.evaluation import AdapterScorer, GenerationScorer, adapter_scorers, evaluate, split_warning
 from lorarec.lora import read_adapter
-from lorarec.ranking import Ranker
+from lorarec.prompts import PromptConfig
+from lorarec.ranking import Ranker, generate_titles
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_zero_shot_is_prompted_as_the_first_adapter(
 
 
 def test_dropped_history_is_counted(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
-    row = AdapterScorer(tiny_backbone, dataset.titles, max_tokens=80)
+    row = AdapterScorer(tiny_backbone, dataset.titles, prompt=PromptConfig(max_tokens=80))
     cases = split.test["warm"].head(3)
     row.score(cases)
     dropped = row.dropped
@@ -127,5 +128,53 @@ def test_rows_of_adapters_that_read_evidence(
     alone = adapter_scorers(tiny_backbone, dataset, split, {"deaf": folders["deaf"]})
     for name in ("zero-shot", "deaf"):
         np.testing.assert_array_equal(found[name], np.stack(alone[name].score(cases)))
-    assert "told how often others" in rows["told"].about
-    assert "told how often others" not in rows["deaf"].about
+    assert "evidence of how often others" in rows["told"].about
+    assert "evidence of how often others" not in rows["deaf"].about
+
+
+def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
+    cases = split.test["warm"].head(2)
+    row = GenerationScorer(tiny_backbone, dataset.titles, count=3, constrained=True)
+    with Ranker(tiny_backbone, readout="likelihood") as ranker:
+        for place, example in zip(row.score(cases), ranker.examples(cases, dataset.titles), strict=True):
+            listed = generate_titles(tiny_backbone, ranker.builder, example, 3, constrained=True)
+            assert [place[index] for index in listed if index is not None] == [1, 2, 3]
+            assert np.isinf(place).sum() == len(example.branches) - 3
+    assert "constrained to the candidates" in row.about
+    assert "0.0% of the places wasted" in row.about
+
+
+def test_what_is_not_named_has_no_place_and_earns_nothing(
+    tiny_backbone: Backbone, dataset: Dataset, split: Split
+) -> None:
+    """A random model writes no title exactly."""
+    rows = adapter_scorers(tiny_backbone, dataset, split, {}, generation="free")
+    found = evaluate(dataset, rows, split=split, settings=["warm"], limit=2).settings["warm"].rows["zero-shot"]
+    assert np.isinf(found.ranks).all()
+    assert found.metrics["ndcg@10"].mean == found.metrics["mrr"].mean == 0
+    assert "100.0% of the places wasted" in found.about
+
+
+def test_wasted_places_count(dataset: Dataset, split: Split) -> None:
+    class Second:
+        """Names the right item behind a wasted place."""
+
+        returns_ranks = True
+
+        def score(self, cases):
+            targets = split.test["warm"]["target"]
+            pairs = zip(cases["candidates"].to_list(), targets, strict=True)
+            return [np.where(np.array(items) == target, 2.0, np.inf) for items, target in pairs]
+
+    found = evaluate(dataset, {"second": Second()}, split=split, settings=["warm"])
+    metrics = found.settings["warm"].rows["second"].metrics
+    assert metrics["ndcg@1"].mean == 0
+    assert metrics["ndcg@3"].mean == pytest.approx(1 / np.log2(3))
+    assert metrics["mrr"].mean == 0.5
+
+
+def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
+    with pytest.raises(LorarecError, match="choose one of free, constrained"):
+        adapter_scorers(tiny_backbone, dataset, split, {}, generation="sampled")
+    with pytest.raises(LorarecError, match="leave out readout=verdict"):
+        adapter_scorers(tiny_backbone, dataset, split, {}, readout="verdict", generation="free")

@@ -1,0 +1,243 @@
+"""Scorers of a backbone and its adapters: rows of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from lorarec.backbone import Backbone
+from lorarec.data import Cooccurrence, Dataset, Split
+from lorarec.errors import LorarecError
+from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
+from lorarec.prompts import PromptConfig
+from lorarec.ranking import Ranker, VllmEngine
+
+ZERO_SHOT = "zero-shot"
+CONSTRAINED = "constrained"
+GENERATIONS = ("free", CONSTRAINED)
+
+
+class AdapterScorer:
+    """A scorer that ranks candidates with a backbone and one adapter.
+
+    The adapter is merged into the backbone only while it scores, so that many scorers share one backbone.
+
+    Args:
+        backbone: Backbone of the adapter.
+        titles: Title of each item by its id.
+        adapter: Adapter of the backbone; None for the backbone alone.
+        evidence: Co-occurrence counts of the training histories, for adapters that read them.
+        prompt: Prompt settings; None for those that the adapter was trained with.
+        readout: Readout in place of that of the prompt settings.
+        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+        progress: Show a bar while scoring.
+
+    Attributes:
+        about: Description for reports, with the number of history items that did not fit into the prompts of the last
+            call.
+        dropped: Number of history items that did not fit, over all calls.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        titles: dict[str, str],
+        adapter: Adapter | None = None,
+        evidence: Cooccurrence | None = None,
+        *,
+        prompt: PromptConfig | None = None,
+        readout: str | None = None,
+        engine: VllmEngine | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.titles = titles
+        self.adapter = adapter
+        self.evidence = evidence
+        self.prompt = prompt
+        self.readout = readout
+        self.engine = engine
+        self.progress = progress
+        self.about = ""
+        self.dropped = 0
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the scores of the candidates of every case."""
+        with self._open_ranker() as ranker:
+            scores = self._score(ranker, cases)
+            self.dropped += ranker.builder.dropped
+            self.about = self._describe(ranker)
+        return scores
+
+    def _open_ranker(self) -> Ranker:
+        prompt = self.prompt
+        if prompt is None:
+            return Ranker(self.backbone, self.adapter, self.readout, engine=self.engine)
+        prompt = prompt.with_readout(self.readout)
+        return Ranker(
+            self.backbone,
+            self.adapter,
+            prompt.readout,
+            prompt.template,
+            prompt.max_tokens,
+            prompt.max_title_tokens,
+            prompt.max_history,
+            engine=self.engine,
+        )
+
+    def _score(self, ranker: Ranker, cases: pl.DataFrame) -> list[np.ndarray]:
+        return ranker.score_cases(cases, self.titles, self.evidence, self.progress)
+
+    def _describe(self, ranker: Ranker) -> str:
+        parts = [
+            f"backbone {self.backbone.id} ({self.backbone.fingerprint})",
+            "no adapter" if self.adapter is None else f"adapter {_source(self.adapter)}",
+            f"readout {ranker.readout}" + (" through vLLM" if ranker.engine else ""),
+        ]
+        if ranker.evidence:
+            parts.append("evidence of how often others chose the candidates with the history")
+        dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
+        return ", ".join(parts) + (dropped if ranker.builder.dropped else "")
+
+
+class GenerationScorer(AdapterScorer):
+    """A scorer that lets the model generate a list of titles, the protocol of the papers.
+
+    The list is decoded greedily. The rank of a candidate is the place at which the list names it exactly; a candidate
+    that the list does not name has no rank. A generated title that is no candidate wastes its place.
+
+    Args:
+        backbone: Backbone of the adapter.
+        titles: Title of each item by its id.
+        adapter: Adapter of the backbone; None for the backbone alone.
+        evidence: Co-occurrence counts of the training histories, for adapters that read them.
+        count: Number of titles that are generated.
+        constrained: Whether only candidates that are not in the list yet can be generated.
+        prompt: Prompt settings; None for those that the adapter was trained with.
+        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+        progress: Show a bar while generating.
+
+    Attributes:
+        returns_ranks: True, since `score` returns ranks of the candidates: 1 is the best, infinite means no rank.
+        about: Description for reports, with the share of places that were wasted in the last call.
+    """
+
+    returns_ranks = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        titles: dict[str, str],
+        adapter: Adapter | None = None,
+        evidence: Cooccurrence | None = None,
+        *,
+        count: int = 5,
+        constrained: bool = False,
+        prompt: PromptConfig | None = None,
+        engine: VllmEngine | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone,
+            titles,
+            adapter,
+            evidence,
+            prompt=prompt,
+            readout="likelihood",
+            engine=engine,
+            progress=progress,
+        )
+        self.count = count
+        self.constrained = constrained
+        self._wasted = 0.0
+
+    def _score(self, ranker: Ranker, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the ranks of the candidates of every case."""
+        ranks, wasted = [], 0
+        examples = ranker.examples(cases, self.titles, self.evidence)
+        lists = ranker.generate(examples, self.count, self.constrained, self.progress)
+        for example, generated in zip(examples, lists, strict=True):
+            of_case = np.full(len(example.branches), np.inf)
+            for rank, candidate in enumerate(generated, start=1):
+                if candidate is not None:
+                    of_case[candidate] = rank
+            ranks.append(of_case)
+            wasted += generated.count(None)
+        self._wasted = wasted / max(1, self.count * cases.height)
+        return ranks
+
+    def _describe(self, ranker: Ranker) -> str:
+        kind = "constrained to the candidates" if self.constrained else "free"
+        return f"greedy list of {self.count} titles, {kind}, exact match; {self._wasted:.1%} of the places wasted"
+
+
+def adapter_scorers(
+    backbone: Backbone,
+    dataset: Dataset,
+    split: Split,
+    adapters: Mapping[str, AdapterLike],
+    *,
+    readout: str | None = None,
+    generation: str | None = None,
+    engine: VllmEngine | None = None,
+    progress: bool = False,
+) -> dict[str, AdapterScorer]:
+    """Return a scorer of the backbone alone, called `zero-shot`, and one for each adapter.
+
+    Args:
+        backbone: Backbone of the adapters.
+        dataset: Dataset that the titles come from.
+        split: Split whose training part is the evidence, if adapters read it.
+        adapters: Adapter, or path of its folder, by name of the row.
+        readout: Readout of all scorers; by default each adapter's own. The backbone alone is prompted as the first
+            adapter was in training.
+        generation: `free` or `constrained`, to generate lists of titles in place of scoring (see `GenerationScorer`).
+        engine: vLLM engine with this backbone and these adapters; None for PyTorch.
+        progress: Show a bar while a scorer scores.
+
+    Raises:
+        LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
+            unknown, or is given with the readout `verdict`.
+    """
+    if generation not in (None, *GENERATIONS):
+        raise LorarecError(f"unknown generation {generation!r}: choose one of {', '.join(GENERATIONS)}")
+    if generation is not None and readout == "verdict":
+        raise LorarecError("generation writes titles after a list of candidates: leave out readout=verdict")
+    if ZERO_SHOT in adapters:
+        raise LorarecError(f"the row name {ZERO_SHOT} is taken by the backbone alone: choose another")
+    read = {name: read_adapter(adapter, backbone) for name, adapter in adapters.items()}
+    evidence = None
+    if any(prompt_config(adapter).evidence for adapter in read.values()):
+        evidence = Cooccurrence(split.train, dataset.titles)
+    first = next(iter(read.values()), None)
+    # The backbone alone was not trained to read evidence.
+    alone = replace(prompt_config(first), evidence=False)
+    rows = {ZERO_SHOT: (None, None, alone), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
+    scorers: dict[str, AdapterScorer] = {}
+    for name, (adapter, of_training, prompt) in rows.items():
+        model = (backbone, dataset.titles, adapter, of_training)
+        if generation is None:
+            scorers[name] = AdapterScorer(*model, prompt=prompt, readout=readout, engine=engine, progress=progress)
+        else:
+            constrained = generation == CONSTRAINED
+            scorers[name] = GenerationScorer(
+                *model, constrained=constrained, prompt=prompt, engine=engine, progress=progress
+            )
+    return scorers
+
+
+def split_warning(adapter: Adapter, dataset: Dataset, split: Split) -> str | None:
+    """Return a warning if an adapter was trained on another split of this dataset and may know test items."""
+    for trained in trained_on(adapter):
+        if trained.get("fingerprint") == dataset.fingerprint and trained.get("split") != split.cases:
+            return (
+                f"adapter {_source(adapter)} was trained on another split of {dataset.name} ({trained.get('split')}, "
+                f"not {split.cases}) and may have seen test items: its metrics are not comparable"
+            )
+    return None
+
+
+def _source(adapter: Adapter) -> str:
+    """Return where an adapter was read from, for messages and reports."""
+    return "in memory" if adapter.folder is None else f"{adapter.folder} ({adapter.fingerprint})"

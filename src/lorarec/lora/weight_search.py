@@ -1,0 +1,84 @@
+"""What both searches for weights use: scores under many mixtures at once, and the record of what was evaluated."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from lorarec.lora.injection import MixedModel
+from lorarec.prompts import Example
+from lorarec.scoring import map_batches
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EvaluatedMixture:
+    """A mixture and its metrics.
+
+    Attributes:
+        weights: The weight of each adapter; the mean over the layers where each layer has its own.
+        metrics: Name -> value, such as `entropy` (in nats) or `ndcg@10`.
+    """
+
+    weights: list[float]
+    metrics: dict[str, float]
+
+    def as_dict(self) -> dict[str, list[float] | float]:
+        """Return the weights and the metrics for a JSON file."""
+        return {"weights": self.weights, **self.metrics}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The mixtures that a search has evaluated.
+
+    Attributes:
+        steps: The mixtures in the order of their evaluation.
+        stopped: The reason why the search ended.
+        counts: Further numbers for `mix_trace.json`.
+    """
+
+    steps: list[EvaluatedMixture] = field(default_factory=list)
+    stopped: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def listed(self) -> list[dict[str, list[float] | float]]:
+        """Return the steps, with their numbers, for a JSON file."""
+        return [{"step": number, **step.as_dict()} for number, step in enumerate(self.steps)]
+
+
+@torch.no_grad()
+def score_at_weights(
+    mixed: MixedModel,
+    points: torch.Tensor,
+    examples: Sequence[Example],
+    read: Callable[[Any, list[Example]], Iterable[Result]],
+    length: Callable[[Example], int],
+    token_budget: int,
+) -> list[list[Result]]:
+    """Evaluate every example under every mixture.
+
+    Every pair of an example and a mixture is a row of a batch; the mixed layers give each row its own weights.
+
+    Args:
+        mixed: The model with mixed layers.
+        points: The weights of the mixtures, (points, K).
+        examples: The prompts.
+        read: A function from a model and a batch of examples to one result per example.
+        length: A function from an example to the number of its tokens.
+        token_budget: The maximal number of tokens in one forward pass, padding included.
+
+    Returns:
+        For each point, one result per example.
+    """
+    rows = [(example, point) for example in range(len(examples)) for point in range(len(points))]
+    points = points.to(mixed.model.device)
+
+    def read_rows(batch: list[int]) -> Iterable[Result]:
+        mixed.set_weights(points[[rows[row][1] for row in batch]])
+        return read(mixed.model, [examples[rows[row][0]] for row in batch])
+
+    found = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
+    return [found[point :: len(points)] for point in range(len(points))]
