@@ -110,7 +110,7 @@ class AdapterTrainer(Trainer):
             LorarecError: If the loss is not finite.
         """
         if not torch.tensor(logs.get("loss", 0.0)).isfinite():
-            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower learning_rate")
+            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower the learning rate")
         super().log(logs, start_time)
 
     def _save_rng_state(self, output_dir: str) -> None:
