@@ -1,4 +1,4 @@
-"""Cleaning of raw columns: ids, titles, times and ratings; errors name the row of a value that cannot be used."""
+"""Cleaning of raw columns: ids, titles, times and ratings. Errors name the row of a value that cannot be used."""
 
 import html
 import re
@@ -19,8 +19,8 @@ _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
 
 def clean_title(text: str | None) -> str | None:
-    """One line of plain text: HTML entities decoded (also twice encoded ones), tags, invisible characters and
-    surplus white space gone; None if nothing is left.
+    """Clean a title: decode HTML entities (also twice encoded ones), and remove tags, invisible characters and
+    superfluous white space; return None if nothing is left.
 
     >>> clean_title("  Ben &amp;amp; Jerry&#39;s\\n<b>Ice</b> ")
     "Ben & Jerry's Ice"
@@ -48,16 +48,16 @@ def clean_interactions(
     """Write ids as text, timestamps as whole seconds and ratings as float32.
 
     Args:
-        raw: the columns user_id, item_id, timestamp and optionally rating, of any type.
-        where: the name of the file, for error messages.
-        options: how values are interpreted.
-        name_row: returns how error messages name a row ("line 7"), given its number from 0.
+        raw: The columns user_id, item_id, timestamp and optionally rating, of any type.
+        where: The name of the file, for error messages.
+        options: How values are interpreted.
+        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
 
     Returns:
         One row for each row of `raw`. Timestamps that are dropped because of `options.bad_times` are null.
 
     Raises:
-        LorarecError: an id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
+        LorarecError: An id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
     """
     options = options or TableFormat()
     columns = []
@@ -144,7 +144,7 @@ def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int],
     """Refuse floating point ids so large that their type cannot represent all integers.
 
     Raises:
-        LorarecError: there is one; the first is named.
+        LorarecError: There is one; the first is named.
     """
     if not ids.dtype.is_float():
         return

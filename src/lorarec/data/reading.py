@@ -22,7 +22,7 @@ def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
     """Yield the unpacked bytes of a file, which may be gzipped whatever its name; `progress` is shown on stderr.
 
     Raises:
-        LorarecError: the file cannot be read, its gzip stream is truncated or damaged, or it unpacks to more than
+        LorarecError: The file cannot be read, its gzip stream is truncated or damaged, or it unpacks to more than
             `lorarec.data.archives` allows.
     """
     path = Path(path)
@@ -37,7 +37,7 @@ def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int,
     """Blocks of whole lines with the number of their first line, counted from 1.
 
     Raises:
-        LorarecError: a line is longer than `_LONGEST_LINE`; see `opened` as well.
+        LorarecError: A line is longer than `_LONGEST_LINE`; see `opened` as well.
     """
     number, rest = 1, b""
     with opened(path, progress) as stream:
@@ -65,7 +65,7 @@ def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, dic
     """Line number and object of every line: JSON, or a Python literal as in the Amazon files of 2014.
 
     Raises:
-        LorarecError: a line is neither, or not an object.
+        LorarecError: A line is neither, or not an object.
     """
     for number, block in line_blocks(path, progress):
         for offset, line in enumerate(block.split(b"\n")):
@@ -93,7 +93,7 @@ def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = F
     """Chosen fields of JSON (or Python literal) lines, as text; absent fields are null.
 
     Raises:
-        LorarecError: a line that cannot be parsed, or a field that no line has.
+        LorarecError: A line that cannot be parsed, or a field that no line has.
     """
     schema = pl.Schema(dict.fromkeys(columns, pl.String))
     frames = []

@@ -15,10 +15,10 @@ def cluster(address: str | None = None) -> Iterator[None]:
     """Connect to a Ray cluster and leave it in the end; nothing is done where this process is connected already.
 
     Args:
-        address: as of `ray.init`; None starts a cluster on this machine, which ends with the block.
+        address: As of `ray.init`; None starts a cluster on this machine, which ends with the block.
 
     Raises:
-        LorarecError: there is no cluster at the address, or none can be started.
+        LorarecError: There is no cluster at the address, or none can be started.
     """
     if ray.is_initialized():
         yield
@@ -45,10 +45,10 @@ def share_each(workers: int, use_gpus: bool = True) -> tuple[int, int]:
     """Cores and GPUs for each of so many workers on the cluster that this process is connected to.
 
     Args:
-        use_gpus: a worker gets a GPU to itself, if the cluster has any.
+        use_gpus: A worker gets a GPU to itself, if the cluster has any.
 
     Raises:
-        LorarecError: there is no room for so many workers.
+        LorarecError: There is no room for so many workers.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = use_gpus and any(machine.get("GPU", 0) >= 1 for machine in machines)
@@ -59,11 +59,11 @@ def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -
     """The most whole cores that each of so many workers can have, none spread over machines.
 
     Args:
-        machines: of each, its resources `CPU` and `GPU`.
-        gpus: each worker needs a GPU too.
+        machines: Of each, its resources `CPU` and `GPU`.
+        gpus: Each worker needs a GPU too.
 
     Raises:
-        LorarecError: they do not fit with one core each.
+        LorarecError: They do not fit with one core each.
     """
 
     def room(cores: int) -> int:

@@ -48,7 +48,7 @@ def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = No
     scaling, soft caps) is done here as well.
 
     Args:
-        tokens: ids of the tokens asked for; where the head allows it, no others are computed.
+        tokens: Ids of the tokens asked for; where the head allows it, no others are computed.
     """
     with plan_for(model).lock:
         if tokens is None:

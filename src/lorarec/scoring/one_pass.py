@@ -28,17 +28,17 @@ def score_batch(
     candidate behind a prompt of its own (`plan_for` tells which).
 
     Args:
-        model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
-        examples: prompts with their branches.
-        builder: what built them; says the readout.
-        token_budget: padded tokens in one forward pass: a prompt whose branches exceed it alone is read once, and its
+        model: A Hugging Face causal LM, with or without LoRA layers injected by PEFT.
+        examples: Prompts with their branches.
+        builder: What built them; says the readout.
+        token_budget: Padded tokens in one forward pass: a prompt whose branches exceed it alone is read once, and its
             branches go on from the cached prompt in chunks. With gradients, activations are kept for as many.
 
     Returns:
         One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
 
     Raises:
-        LorarecError: no plan is exact for the model, or a prompt is longer than the model is defined on.
+        LorarecError: No plan is exact for the model, or a prompt is longer than the model is defined on.
     """
     return branch_scores(model, examples, builder.readout, builder.yes_no, token_budget)
 
@@ -91,7 +91,7 @@ def check_length(model: Any, examples: Sequence[Example]) -> None:
     """Check that every prompt with its longest branch fits the model.
 
     Raises:
-        LorarecError: one is longer than the positions that the model is defined on.
+        LorarecError: One is longer than the positions that the model is defined on.
     """
     limit = plan_for(model).max_positions
     longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
@@ -106,10 +106,10 @@ def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: Dynam
     """Hidden states (rows, tokens, d) of `input_ids` (rows, tokens), the last tokens of the tree.
 
     Args:
-        cache: keys and values of the tree's tokens before them; those of `input_ids` are added.
+        cache: Keys and values of the tree's tokens before them; those of `input_ids` are added.
 
     Raises:
-        LorarecError: the model made no mask of the tree.
+        LorarecError: The model made no mask of the tree.
     """
     with masked_by(tree) as active:
         hidden: torch.Tensor = (
@@ -153,7 +153,7 @@ def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, r
     """As `_states_from_prefix`, from sequences that each hold the prompt and one branch.
 
     Args:
-        recompute: compute each pass again in the backward pass, so that memory holds the activations of one.
+        recompute: Compute each pass again in the backward pass, so that memory holds the activations of one.
     """
 
     def read(ids: torch.Tensor) -> torch.Tensor:
@@ -190,7 +190,7 @@ def score(
         One (candidates,) float32 array per example, in the order given.
 
     Raises:
-        LorarecError: as for `score_batch`.
+        LorarecError: As for `score_batch`.
     """
 
     def read(batch: list[int]) -> list[np.ndarray]:

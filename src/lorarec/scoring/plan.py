@@ -80,7 +80,7 @@ def plan_for(model: Any) -> ScoringPlan:
     """The plan of a Hugging Face causal LM, chosen from what its class and configuration declare.
 
     Raises:
-        LorarecError: no plan is exact for the model; the message names it.
+        LorarecError: No plan is exact for the model; the message names it.
 
     Example:
         >>> from transformers import MistralConfig, MistralForCausalLM

@@ -66,7 +66,7 @@ class ScoringCheck:
         """Refuse a model whose scores are not exact.
 
         Raises:
-            LorarecError: the difference is above the tolerance; the message names the model.
+            LorarecError: The difference is above the tolerance; the message names the model.
         """
         if not self.exact:
             raise LorarecError(
@@ -83,10 +83,10 @@ def check_scoring(model: Any) -> ScoringCheck:
     The prompt is longer than the model's smallest attention window, where its positions reach that far.
 
     Args:
-        model: a Hugging Face causal LM in evaluation mode.
+        model: A Hugging Face causal LM in evaluation mode.
 
     Raises:
-        LorarecError: the model fits no plan, or a pass of it fails; the message names it.
+        LorarecError: The model fits no plan, or a pass of it fails; the message names it.
     """
     plan = plan_for(model)
     length = PROMPT_TOKENS
@@ -152,10 +152,10 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
     `~/.cache`).
 
     Args:
-        fingerprint: of the model's weights.
+        fingerprint: Of the model's weights.
 
     Raises:
-        LorarecError: the scores differ, or as for `check_scoring`; the message names the model.
+        LorarecError: The scores differ, or as for `check_scoring`; the message names the model.
     """
     plan = plan_for(model)
     config = model.config.get_text_config(decoder=True)

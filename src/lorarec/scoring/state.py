@@ -45,7 +45,7 @@ class SequenceState:
     """The state that a model caches of the tokens that it has read.
 
     Args:
-        model: a Hugging Face causal LM whose plan has a state, in evaluation mode.
+        model: A Hugging Face causal LM whose plan has a state, in evaluation mode.
     """
 
     def __init__(self, model: Any) -> None:
@@ -60,7 +60,7 @@ class SequenceState:
         """Read more tokens (rows, tokens); returns their hidden states (rows, tokens, d).
 
         Raises:
-            LorarecError: the model returns no state.
+            LorarecError: The model returns no state.
         """
         if self._state is not None and self._single_tokens:
             return torch.cat([self._read(column) for column in ids.split(1, dim=1)], 1)

@@ -36,7 +36,7 @@ class TokenTree:
         itself. Every token sees itself, so that no softmax is over nothing.
 
         Args:
-            mask_function: of (row, head, query position, key position), the pattern that a layer has on one sequence:
+            mask_function: Of (row, head, query position, key position), the pattern that a layer has on one sequence:
                 causal, with a sliding window, in chunks.
         """
         segments, positions, keys = self.segment_ids, self.position_ids, self.segment_ids.shape[1]
@@ -105,7 +105,7 @@ class TreeBatch:
 
     Attributes:
         input_ids: (rows, length) token ids.
-        tree: their positions and segments, (rows, length).
+        tree: Their positions and segments, (rows, length).
     """
 
     input_ids: torch.Tensor

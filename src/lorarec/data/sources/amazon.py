@@ -39,11 +39,11 @@ def read_amazon(
         reviews: `reviews_*.json.gz` or ratings-only CSV (2014), `*.json.gz` or ratings-only CSV (2018), `*.jsonl.gz`
             or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
         meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
-        bad_times: see `TableFormat`.
-        progress: show bars on stderr.
+        bad_times: See `TableFormat`.
+        progress: Show bars on stderr.
 
     Raises:
-        LorarecError: fields that none of these has, or lines that cannot be read.
+        LorarecError: Fields that none of these has, or lines that cannot be read.
     """
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")

@@ -29,7 +29,7 @@ def read_movielens(path: str | Path) -> RawLog:
     Items get `genres` as readable text; users of 100K and 1M get gender, age, occupation and zip code as published.
 
     Raises:
-        LorarecError: not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
+        LorarecError: Not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
     """
     path = Path(path)
     if not path.is_file():
