@@ -8,7 +8,7 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import Combine, IndexFolder, load_backbone, require_index
+from lorarec.cli.options import CombineRule, IndexFolder, load_backbone, require_index
 from lorarec.errors import LorarecError
 
 BATCHES = "Requests and batches"
@@ -37,7 +37,7 @@ def serve(
         str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
-    combine: Combine = "factors",
+    combine: CombineRule = "factors",
     token_budget: Annotated[
         int, typer.Option(min=1, help="Tokens per forward pass, padding included.", rich_help_panel=BATCHES)
     ] = 8192,
