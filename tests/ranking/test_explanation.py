@@ -138,8 +138,8 @@ def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evi
     text = chat.tokenizer.decode(question)
     assert text.startswith("[user]A user chose, in this order:\n- green lamp")
     assert (
-        "the word after its title says how often those who chose the same titles chose it too:\n- black puzzle: sometimes\n"
-        in text
+        "the word after its title says how often those who chose the same titles chose it too:\n"
+        "- black puzzle: sometimes\n" in text
     )
     assert text.endswith("[/][assistant]")
     strongest = sorted((one for one in found.influences if one.score > 0), key=lambda one: -one.score)[:3]

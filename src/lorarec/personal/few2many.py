@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
@@ -167,7 +167,7 @@ def personalize(
         if not (stages.folder / CRM).exists():
             retrieved = embeddings if config.ctr_retrieval == "similar" else None
             fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
-            fitted = given or fit(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
+            fitted = given or fit_ctr_model(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
         recommender = CTRModel.load(stages.folder / CRM, log)
         reader = EventReader(backbone, recommender, config, embeddings)
