@@ -93,7 +93,7 @@ def main() -> None:
     import transformers
 
     print(HEAD.format(version=transformers.__version__, torch=torch.__version__))
-    tokenizer = Backbone.load("embedded").tokenizer
+    tokenizer = Backbone.from_pretrained("embedded").tokenizer
     builders = [PromptBuilder(tokenizer, readout) for readout in ("verdict", "likelihood")]
     for name in ARCHITECTURES:
         model = build(name, len(tokenizer))

@@ -9,8 +9,8 @@ adapter trained on other domains; popularity and TF-IDF beside them. Test users 
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,18 +19,23 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
 from lorarec.io import save_figure
-from lorarec.lora import read_adapter
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import PromptConfig, true_places
 from lorarec.recommenders import TrainingData, fit_baselines
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
 #: As recipes/train/embedded.yaml, for a general adapter.
-TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0, "balance": "equal"},
-    **{"negatives": 11, "max_title_tokens": 16},
-}
+TRAINING = TrainingConfig(
+    epochs=1,
+    batch_size=16,
+    learning_rate=1e-3,
+    lora_dropout=0,
+    eval_users=0,
+    balance="equal",
+    negatives=11,
+    max_title_tokens=16,
+)
 
 
 def ndcg_at_1(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
@@ -60,15 +65,15 @@ def main() -> None:
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
-        backbone = Backbone.load(snapshot)
+        backbone = Backbone.from_pretrained(snapshot)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "general"
-            train(backbone, general, out, samples=arguments.cases, **TRAINING)
-            for name, adapter in (("zero-shot", None), ("general", read_adapter(out, backbone))):
+            trained = train(backbone, general, out, replace(TRAINING, samples=arguments.cases))
+            for name, adapter in (("zero-shot", None), ("general", trained)):
                 for dataset in targets:
                     cases = sampled[dataset.name]
                     counts = None if adapter is None else evidence[dataset.name]
-                    prompt = None if adapter else PromptConfig(max_title_tokens=TRAINING["max_title_tokens"])
+                    prompt = None if adapter else PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
                     scorer = AdapterScorer(backbone, dataset.titles, adapter, counts, prompt=prompt)
                     value = ndcg_at_1(scorer.score(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": value})

@@ -67,7 +67,7 @@ def quality(dataset: Dataset, epochs: int, arguments: argparse.Namespace) -> Non
     begin = time.perf_counter()
     index = Index.build(dataset, SASRecConfig(epochs=epochs), split.train, progress=True)
     print(f"{dataset.name}: index of {len(index.items):,} items in {time.perf_counter() - begin:.0f} s", flush=True)
-    with Ranker(Backbone.load(arguments.backbone), arguments.adapter) as ranker:
+    with Ranker(Backbone.from_pretrained(arguments.backbone), arguments.adapter) as ranker:
         for setting in split.test:
             cases = split.test[setting]
             cases = cases.sample(min(arguments.limit, len(cases)), seed=0)

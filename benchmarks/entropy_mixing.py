@@ -128,7 +128,7 @@ def main() -> None:
         raise SystemExit(
             "the embedded backbone, whose tokenizer is needed, is missing: make it with tools/embedded_backbone"
         )
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     device = embedded.model.device
     for name in arguments.models:
         model = embedded.model if name == "embedded" else random_model().to(device)

@@ -39,13 +39,13 @@ def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[p
 
     def read(cases: pl.DataFrame) -> torch.Tensor:
         rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()
-        notes = np.array(
+        hints = np.array(
             [
-                evidence.notes(shown[-MAX_HISTORY:], items, user, (rng.random(len(items)) < hidden).tolist())
+                evidence.hints(shown[-MAX_HISTORY:], items, user, (rng.random(len(items)) < hidden).tolist())
                 for user, shown, items in rows
             ]
         )
-        words = [notes == word for word in WORDS]
+        words = [hints == word for word in WORDS]
         return torch.tensor(np.stack([np.stack(titles.score(cases)), *words], axis=-1), dtype=torch.float64)
 
     return read

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +269,7 @@ def load() -> None:
     """Load what any command line loads, keep the garbage collector from it, and cut the work of the longest verbs."""
     MOLOREC.load_sample = _few_users
     MOLOREC.QUICK = MOLOREC.DemoSize(cases=8, users=2, prompts=2)
-    RECLORA.QUICK |= {"samples": 8, "max_title_tokens": 8}
+    RECLORA.QUICK = replace(RECLORA.QUICK, samples=8, max_title_tokens=8)
     RECLORA.QUICK_ONE_IN = 200
     sys.argv = ["lorarec", "data", "split", "--help"]
     with redirect_stdout(io.StringIO()), suppress(SystemExit):

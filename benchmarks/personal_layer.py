@@ -36,11 +36,12 @@ MODELS = ("embedded", "0.1B")
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 Way = Callable[[Backbone, int], AbstractContextManager[Step]]
+TARGETS = ("q_proj", "v_proj")
 
 
 def make_backbone(name: str) -> Backbone:
     """The embedded one, or a randomly initialised Qwen2 in float32 of 0.12 billion parameters."""
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     if name == "embedded":
         return embedded
     return Backbone(random_qwen2(152_000), embedded.tokenizer, name, name)

@@ -26,7 +26,6 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.sample import load_sample
-from lorarec.lora import read_adapter
 from lorarec.ranking import Ranker
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
 from lorarec.ranking.population_parts import Executor, split_into_parts
@@ -46,33 +45,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         folder = arguments.dataset or load_sample().save(Path(home) / "sample").folder
         dataset = Dataset.load(folder)
-        job = PopulationConfig(
+        config = PopulationConfig(
             folder.resolve(),
             arguments.adapter and arguments.adapter.resolve(),
             arguments.index and arguments.index.resolve(),
         )
         everyone = read_population(dataset)
         users = everyone[:: max(1, len(everyone) // arguments.users)][: arguments.users]
-        cost(job, dataset, users)
+        cost(config, dataset, users)
         parts = split_into_parts(users, arguments.part_size)
-        alone = speed("one process", LocalExecutor(job, dataset), parts, Path(home) / "torch", 1)
+        alone = speed("one process", LocalExecutor(config, dataset), parts, Path(home) / "torch", 1)
         for workers in (1, 2):
             ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
             found = speed(
-                f"ray, workers: {workers}", RayExecutor(job, workers), parts, Path(home) / str(workers), workers
+                f"ray, workers: {workers}", RayExecutor(config, workers), parts, Path(home) / str(workers), workers
             )
             ray.shutdown()
             print(f"    {found / alone:.2f}x of one process", flush=True)
 
 
-def cost(job: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
+def cost(config: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
-    index = Index.load(job.index, dataset) if job.index else Index.build(dataset)
-    ranker = Ranker(Backbone.load(job.backbone), job.adapter and read_adapter(job.adapter))
+    index = Index.load(config.index, dataset) if config.index else Index.build(dataset)
+    ranker = Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter)
     evidence = whole_evidence(dataset) if ranker.evidence else None
     cases = pl.DataFrame({USER: users}).join(histories_of(dataset.interactions), on=USER, maintain_order="left")
     marks = [time.process_time()]
-    pools = [[item.item_id for item in index.propose(history, job.pool)] for history in cases[HISTORY].to_list()]
+    pools = [[item.item_id for item in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
     marks.append(time.process_time())
     asked = cases.with_columns(pl.Series(CANDIDATES, pools))
     examples = ranker.examples(asked, dataset.titles, evidence)
@@ -85,7 +84,7 @@ def cost(job: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
         f"{1e3 * propose:.1f} ms, prompt {1e3 * build:.1f} ms, scoring {1e3 * (whole - build):.0f} ms; "
         f"{sum(example.length for example in examples) / len(users):.0f} tokens"
     )
-    rows = PopulationScorer(job, dataset).rank(users)
+    rows = PopulationScorer(config, dataset).recommend(users)
     few = rows.head(len(users) // 5)
     with tempfile.TemporaryDirectory() as folder:
         sizes = []
@@ -99,11 +98,11 @@ def cost(job: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     )
 
 
-def speed(name: str, engine: Executor, parts: list, out: Path, workers: int) -> float:
+def speed(name: str, executor: Executor, parts: list, out: Path, workers: int) -> float:
     """Print and return users per second."""
     out.mkdir()
     begin = time.perf_counter()
-    marks = [(time.perf_counter(), count) for count in engine.run(parts, out)]
+    marks = [(time.perf_counter(), count) for count in executor.run(parts, out)]
     ready, end = marks[workers - 1][0], marks[-1][0]
     rate = sum(count for _, count in marks[workers:]) / (end - ready)
     print(f"{name}: {rate:.2f} users per second; {end - begin:.1f} s with the start of the workers", flush=True)

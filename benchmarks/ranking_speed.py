@@ -183,7 +183,7 @@ def compare(
 def peak_memory(history: int) -> None:
     """Print the growth of the peak, in MiB, over the model's own memory."""
     model = random_qwen2(152_000, hidden=128, layers=2)
-    builder = PromptBuilder(Backbone.load().tokenizer, "likelihood")
+    builder = PromptBuilder(Backbone.from_pretrained().tokenizer, "likelihood")
     one_pass(model, random_examples(1, 1, "verdict", 152_000)[0], builder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     example = random_examples(1, history, "verdict", 152_000)[0]
@@ -200,7 +200,7 @@ def main() -> None:
     if arguments.peak_memory:
         peak_memory(arguments.peak_memory)
         return
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     builders = [PromptBuilder(embedded.tokenizer, readout) for readout in ("verdict", "likelihood")]
     trees = {"one by one": one_by_one, "a tree by hand": tree_by_hand, "generation of the list": generate}
     for name, model in (("embedded", embedded.model), ("0.1B", random_qwen2(152_000))):

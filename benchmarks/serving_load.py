@@ -80,7 +80,7 @@ def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -
         weights = torch.tensor([mixture.get("general", 0.0), mixture.get("specific", 0.0)])
         merged = AdapterBank.stack(adapters).to_adapter(weights, "factors")
         mine = cases[number :: len(MIXTURES)]
-        with Ranker(backbone, replace(merged, meta=adapters[0].meta)) as ranker:
+        with Ranker(backbone, replace(merged, record=adapters[0].record)) as ranker:
             scores = ranker.score_cases(mine, data.titles)
         for user, candidates, expected in zip(mine["user_id"], mine["candidates"], scores, strict=True):
             body = {"user_id": user, "candidates": candidates.to_list(), "adapter": mixture}
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="watch the memory under the first of --clients")
     arguments = parser.parse_args()
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data = load_sample().save(folder / "data")

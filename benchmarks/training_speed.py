@@ -58,7 +58,7 @@ class Clock(TrainerCallback):
 
 def make_backbone(name: str, device: str, dtype: str) -> Backbone:
     """The embedded backbone, or a randomly initialised Qwen2 of the named size with the vocabulary of Qwen2."""
-    embedded = Backbone.load("embedded", device="cpu")
+    embedded = Backbone.from_pretrained("embedded", device="cpu")
     if name == "embedded":
         embedded.model.to(device)
         return embedded

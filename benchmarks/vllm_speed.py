@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = load_sample()
     cases = leave_one_out(data, seed=0).test["warm"]
-    backbone = Backbone.load(arguments.backbone)
+    backbone = Backbone.from_pretrained(arguments.backbone)
     with VllmEngine(backbone) as engine:
         for readout in arguments.readouts:
             rankers = [Ranker(backbone, readout=readout), Ranker(backbone, readout=readout, engine=engine)]

@@ -9,18 +9,17 @@ from rich.console import Console
 from lorarec.backbone import Backbone
 from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN, Dataset, Split, leave_one_out, load_sample
 from lorarec.evaluation import Evaluation, adapter_scorers, evaluate, evaluation_table, write_report
-from lorarec.io import DEMO, new_folder
+from lorarec.io import FolderKind, new_folder
 from lorarec.lora import AdapterLike, mix
 from lorarec.ranking import Ranker, recommend, recommendation_table
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 SETTINGS = ("warm", "new-item")
 ADAPTERS = "adapters"
 #: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
-TRAINING: dict[str, Any] = {
-    **{"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "lora_dropout": 0, "eval_users": 0},
-    **{"negatives": 11, "max_title_tokens": 16},
-}
+TRAINING = TrainingConfig(
+    epochs=1, batch_size=8, learning_rate=1e-3, lora_dropout=0, eval_users=0, negatives=11, max_title_tokens=16
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool =
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
-    with new_folder(out, overwrite, DEMO) as made:
+    with new_folder(out, overwrite, FolderKind.DEMO) as made:
         evaluation = _fill(made, size, seed)
     console = Console()
     console.print(f"Report: {out / 'report.md'}")
@@ -68,12 +67,12 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
     for dataset in (specific, *(dataset for dataset, _ in general)):
         counts = dataset.info["counts"]
         console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(dataset.name, **counts))
-    backbone = Backbone.load()
-    options: dict[str, Any] = {**TRAINING, "samples": size.cases, "seed": seed}
+    backbone = Backbone.from_pretrained()
+    config = replace(TRAINING, samples=size.cases, seed=seed)
     console.rule("2. General adapter: " + ", ".join(GENERAL_DOMAINS))
-    pair = [train(backbone, general, made / ADAPTERS / "general", progress=True, **options)]
+    pair = [train(backbone, general, made / ADAPTERS / "general", config, progress=True)]
     console.rule(f"3. Specific adapter: {SPECIFIC_DOMAIN}")
-    pair.append(train(backbone, [(specific, split)], made / ADAPTERS / "specific", progress=True, **options))
+    pair.append(train(backbone, [(specific, split)], made / ADAPTERS / "specific", config, progress=True))
     console.rule("4. Mixtures: grid on validation, entropy on unlabelled prompts")
     adapters = made / ADAPTERS
     drawn: dict[str, Any] = {"dataset": specific, "split": split, "seed": seed}

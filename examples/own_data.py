@@ -22,11 +22,11 @@ shop = Dataset.from_polars(log, catalogue, user="customer", item="sku", time="at
 print(shop.info["counts"])
 
 backbone = Backbone.from_pretrained("embedded")
-options = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
+config = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
 general = train(
-    backbone, [load_sample("comedy"), load_sample("drama")], "example-output/general", options, overwrite=True
+    backbone, [load_sample("comedy"), load_sample("drama")], "example-output/general", config, overwrite=True
 )
-specific = train(backbone, [shop], "example-output/shop", options, overwrite=True)
+specific = train(backbone, [shop], "example-output/shop", config, overwrite=True)
 mixed = mix(backbone, [general, specific], dataset=shop, method="entropy", out="example-output/mixed", overwrite=True)
 print("weights of general and specific:", mixed.weights)
 

@@ -11,8 +11,8 @@ HISTORY = ["Toy Story (1995)", "Antz (1998)"]
 CANDIDATES = ["A Bug's Life (1998)", "Heat (1995)", "Die Hard (1988)", "Monsters, Inc. (2001)"]
 
 backbone = Backbone.from_pretrained("embedded")
-options = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
-adapter = train(backbone, [load_sample("comedy")], "example-output/comedy", options, overwrite=True)
+config = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
+adapter = train(backbone, [load_sample("comedy")], "example-output/comedy", config, overwrite=True)
 
 for name, weights in (("the backbone alone", None), ("with the adapter", adapter)):
     with Ranker(backbone, weights) as ranker:

@@ -1,7 +1,7 @@
 """The demo of RecLoRA: a conventional recommender on all ratings, and adapters for every user on a few percent."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from rich.console import Console
@@ -12,19 +12,21 @@ from lorarec.evaluation import (
     ClickEvaluation,
     click_table,
 )
-from lorarec.io import PERSONALIZED, refuse_existing
-from lorarec.personal import Personalized, describe_test_events, export_user, personalize, report_clicks
+from lorarec.io import FolderKind, refuse_existing
+from lorarec.personal import (
+    PersonalizationConfig,
+    Personalized,
+    describe_test_events,
+    export_user,
+    personalize,
+    report_clicks,
+)
 
 #: Few samples and passes, for minutes on two cores.
-FULL: dict[str, Any] = {
-    "samples": 2048,
-    "epochs": 2,
-    "batch_size": 16,
-    "learning_rate": 2e-3,
-    "max_title_tokens": 16,
-    "test_events": 3000,
-}
-QUICK: dict[str, Any] = {**FULL, "samples": 64, "epochs": 1, "max_history": 2, "test_events": None}
+FULL = PersonalizationConfig(
+    samples=2048, epochs=2, batch_size=16, learning_rate=2e-3, max_title_tokens=16, test_events=3000
+)
+QUICK = replace(FULL, samples=64, epochs=1, max_history=2, test_events=None)
 #: Of the users, one in so many is kept for the quick demo.
 QUICK_ONE_IN = 20
 EXPORTED = 2
@@ -40,17 +42,18 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
         LorarecError: `out` exists or cannot be written to, or the interrupted run had another seed or size.
     """
     console = Console()
-    refuse_existing(out, overwrite, PERSONALIZED)
-    data, options = load_whole_sample(), FULL
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
+    data, config = load_whole_sample(), replace(FULL, seed=seed)
     if quick:
         kept = data.interactions[USER].unique(maintain_order=True).gather_every(QUICK_ONE_IN)
         rows = data.interactions.filter(pl.col(USER).is_in(kept.implode()))
-        data, options = data.subset(rows, filter_note=f"one user in {QUICK_ONE_IN}"), QUICK
+        data = data.subset(rows, filter_note=f"one user in {QUICK_ONE_IN}")
+        config = replace(QUICK, seed=seed)
     console.rule("1. Data: MovieLens, ratings of four stars or more as clicks, cut by time")
     counts = data.info["counts"]
     console.print("{}: {users:,} users, {items:,} items, {interactions:,} ratings".format(data.name, **counts))
-    console.rule(f"2. DIN on all training ratings, adapters on {options['samples']:,} of them")
-    backbone = Backbone.load()
+    console.rule(f"2. DIN on all training ratings, adapters on {config.samples:,} of them")
+    backbone = Backbone.from_pretrained()
     evaluations = []
 
     def report(made: Personalized) -> None:
@@ -58,8 +61,17 @@ def run_personal_demo(out: Path, quick: bool = False, seed: int = 42, overwrite:
         for user in _exported(made):
             export_user(made.folder, user, made.folder / "users" / user, backbone)
 
-    how: dict[str, Any] = {"shared": ["similar"], "seed": seed, "overwrite": overwrite, "resume": not overwrite}
-    result = personalize(backbone, data, out, **how, progress=True, report=report, **options)
+    result = personalize(
+        backbone,
+        data,
+        out,
+        config,
+        shared=["similar"],
+        resume=not overwrite,
+        overwrite=overwrite,
+        progress=True,
+        report=report,
+    )
     console.rule("3. Results on later ratings")
     console.print(click_table(evaluations[0], data.name))
     console.print(describe_test_events(result.record))

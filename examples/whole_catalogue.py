@@ -9,8 +9,8 @@ SAMPLES = 256  # training cases
 
 shop = load_sample("action")
 backbone = Backbone.from_pretrained("embedded")
-options = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
-adapter = train(backbone, [shop], "example-output/shop", options, overwrite=True)
+config = TrainingConfig(samples=SAMPLES, epochs=1, batch_size=8, learning_rate=1e-3, eval_users=0)
+adapter = train(backbone, [shop], "example-output/shop", config, overwrite=True)
 
 index = Index.build(shop)
 user = shop.interactions["user_id"][0]

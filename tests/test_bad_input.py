@@ -13,7 +13,7 @@ import torch
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
 from lorarec.data import Dataset, load_split
-from lorarec.lora import Adapter, save_adapter
+from lorarec.lora import Adapter, AdapterRecord, save_adapter
 from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.retrieval import Index
 
@@ -52,7 +52,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
     Index.build(Dataset.from_frames("few", few, items.head(10)).save(folder / "few")).save(folder / "index-of-few")
     (folder / "seen.txt").write_text("i0\ni7\ni14\ni21\n")
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     _adapter(backbone, folder / "one", 2)
     _adapter(backbone, folder / "two", 2)
     _adapter(backbone, folder / "wide", 4)
@@ -71,7 +71,9 @@ def _adapter(backbone: Backbone, folder: Path, rank: int, fingerprint: str | Non
         width, height = dimensions(layer) or (0, 0)
         tensors[name] = (0.01 * torch.randn(rank, width), 0.01 * torch.randn(height, rank))
     meta = {"backbone": {"id": "embedded", "fingerprint": fingerprint or backbone.fingerprint}, "readout": "verdict"}
-    save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder, "embedded", meta)
+    save_adapter(
+        Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder, "embedded", AdapterRecord.from_json(folder, meta)
+    )
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
     ("words", "culprit"),
     [
         (["data", "split", "short"], "no user has the three interactions"),
-        (["data", "split", "few"], "at most 8 negatives (--negatives)"),
+        (["data", "split", "few"], "set option --negatives to at most 8"),
         (["data", "split", "taken"], "taken has no dataset.json"),
         (["train", "short", "--out", "new"], "no user has the three interactions"),
         (["train", "shop", "--out", "taken"], "taken exists already"),

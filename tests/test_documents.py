@@ -51,7 +51,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _quick(code: str) -> str:
     """Return Python code with less training and evaluation."""
-    code = re.sub(r"\b(samples|limit)=\d+", r"\1=4", code)
+    code = re.sub(r"\b(samples|limit)=\d+", r"\1=4", code).replace("dataset=shop,", "dataset=shop, prompts=2,")
     return re.sub(
         r"TrainingConfig\((?!samples)", "TrainingConfig(samples=4, epochs=1, batch_size=4, eval_users=4, ", code
     )

@@ -16,8 +16,8 @@ from lorarec.ctr import CTRModel
 from lorarec.data import Cooccurrence, Dataset, Split, load_split
 from lorarec.data.click_logs import TEST, click_log
 from lorarec.evaluation import evaluate_clicks, read_predictions
+from lorarec.io import FolderKind
 from lorarec.io.artefacts import refuse_existing
-from lorarec.io.folder_kinds import ADAPTER, CHOSEN, DATASET, INDEX, PERSONALIZED, RANKING, RECOMMENDER, SPLIT
 from lorarec.lora import read_adapter
 from lorarec.lora.provenance import made_for, part_weights, trained_on
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, export_user
@@ -30,15 +30,15 @@ EXPECTED: dict[str, Any] = json.loads((WRITTEN / "expected.json").read_text())
 ADAPTERS = sorted(path.name for path in (WRITTEN / "adapters").iterdir())
 CHOOSERS = ("chosen", "chosen-titles")
 KINDS = {
-    "dataset": DATASET,
-    "dataset/split": SPLIT,
-    "index": INDEX,
-    "clicks": RECOMMENDER,
-    "personalized": PERSONALIZED,
-    "exported": ADAPTER,
-    "ranking": RANKING,
-    **dict.fromkeys(CHOOSERS, CHOSEN),
-    **{f"adapters/{name}": ADAPTER for name in ADAPTERS},
+    "dataset": FolderKind.DATASET,
+    "dataset/split": FolderKind.SPLIT,
+    "index": FolderKind.INDEX,
+    "clicks": FolderKind.CTR_MODEL,
+    "personalized": FolderKind.PERSONALIZATION,
+    "exported": FolderKind.ADAPTER,
+    "ranking": FolderKind.RECOMMENDATIONS,
+    **dict.fromkeys(CHOOSERS, FolderKind.USER_ROUTER),
+    **{f"adapters/{name}": FolderKind.ADAPTER for name in ADAPTERS},
 }
 #: Prompts that adapters are compared on, and users and items that everything else is compared on.
 CASES, USERS, ITEMS = 3, ("fuser03", "fuser23"), ("f01", "f12", "f30")
@@ -131,8 +131,8 @@ class Written:
             "mean": chooser.weights(None).tolist(),
             "names": list(chooser.names),
             "combine": chooser.combine,
-            "readout": chooser.settings["readout"],
-            "evidence": chooser.settings["evidence"],
+            "readout": chooser.prompt.readout,
+            "evidence": chooser.prompt.evidence,
         }
 
     def database(self) -> dict[str, list[str]]:
@@ -199,7 +199,7 @@ def check(found: Any, expected: Any, tolerance: float = 1e-5, place: str = "") -
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return Backbone.load()
+    return Backbone.from_pretrained()
 
 
 @pytest.fixture(scope="module")

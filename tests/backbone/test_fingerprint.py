@@ -42,15 +42,15 @@ def in_cache(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_hub_id_folder_shards_dtype_and_metadata_do_not_matter(
     tiny_backbone: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = Backbone.load(folder).fingerprint
+    expected = Backbone.from_pretrained(folder).fingerprint
     shards = save(tiny_backbone, tmp_path / "shards", max_shard_size="20KB")
     assert len(list(shards.glob("*.safetensors"))) > 2
     noted = save(tiny_backbone, tmp_path / "noted")
     save_file(load_file(noted / "model.safetensors"), noted / "model.safetensors", metadata={"by": "someone"})
     save_file({"unused": torch.ones(2)}, noted / "consolidated.safetensors")
-    found = [Backbone.load(each).fingerprint for each in (shards, noted)]
-    found += [Backbone.load(folder, dtype=dtype).fingerprint for dtype in ("bfloat16", "float16")]
-    found.append(Backbone.load(in_cache(folder, tmp_path / "hub", monkeypatch)).fingerprint)
+    found = [Backbone.from_pretrained(each).fingerprint for each in (shards, noted)]
+    found += [Backbone.from_pretrained(folder, dtype=dtype).fingerprint for dtype in ("bfloat16", "float16")]
+    found.append(Backbone.from_pretrained(in_cache(folder, tmp_path / "hub", monkeypatch)).fingerprint)
     assert set(found) == {expected}
 
 
@@ -92,17 +92,17 @@ def test_without_files_it_is_of_the_parameters(tiny_backbone: Backbone) -> None:
 
 
 def test_fingerprints_of_earlier_versions_are_known(tiny_backbone: Backbone, folder: Path, caplog: Any) -> None:
-    embedded = Backbone.load()
+    embedded = Backbone.from_pretrained()
     assert fingerprint_of_files(str(embedded_folder())) == "035af74fcef58362"
     assert embedded.has_fingerprint("035af74fcef58362")
     assert embedded.has_fingerprint(embedded.fingerprint)
-    backbone = Backbone.load(folder)
+    backbone = Backbone.from_pretrained(folder)
     assert backbone.has_fingerprint(str(fingerprint_of_files(str(folder))))
     assert not backbone.has_fingerprint("035af74fcef58362")
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert backbone.has_fingerprint(fingerprint_of_first_rows(backbone.model, str(folder)))
-    assert "from few weights" in caplog.text
+    assert "from a few weights" in caplog.text
 
 
 def test_index_names_the_files(tiny_backbone: Backbone, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lorarec.errors import LorarecError
 
 
 def test_embedded_backbone_is_small_and_knows_its_answers() -> None:
-    backbone = Backbone.load()
+    backbone = Backbone.from_pretrained()
     assert backbone.model.config.model_type == "qwen2"
     assert backbone.model.num_parameters() <= 6_000_000
     assert backbone.model.dtype == torch.float32
@@ -24,18 +24,18 @@ def test_embedded_backbone_is_small_and_knows_its_answers() -> None:
 def test_a_package_without_the_embedded_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "embedded_folder", lambda: tmp_path / "embedded")
     with pytest.raises(LorarecError, match="the embedded backbone was removed from this installation"):
-        Backbone.load()
+        Backbone.from_pretrained()
 
 
 def test_embedded_backbone_ignores_case() -> None:
-    tokenizer = Backbone.load().tokenizer
+    tokenizer = Backbone.from_pretrained().tokenizer
     assert tokenizer(" LEGO Star Wars").input_ids == tokenizer(" Lego STAR wars").input_ids
 
 
 def test_a_saved_folder_loads_with_the_same_fingerprint(tiny_backbone: Backbone, tmp_path: Path) -> None:
     tiny_backbone.model.save_pretrained(tmp_path)
     tiny_backbone.tokenizer.save_pretrained(tmp_path)
-    first, second = Backbone.load(tmp_path), Backbone.load(tmp_path)
+    first, second = Backbone.from_pretrained(tmp_path), Backbone.from_pretrained(tmp_path)
     assert first.fingerprint == second.fingerprint
     weights = zip(first.model.parameters(), tiny_backbone.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
@@ -46,7 +46,7 @@ def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) ->
     tiny_backbone.tokenizer.save_pretrained(tmp_path)
     torch.save(tiny_backbone.model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(LorarecError, match="cannot be loaded"):
-        Backbone.load(tmp_path)
+        Backbone.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
@@ -63,7 +63,7 @@ def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_p
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    model = Backbone.load(tmp_path, dtype=dtype, device="cpu").model
+    model = Backbone.from_pretrained(tmp_path, dtype=dtype, device="cpu").model
     wanted = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {wanted}
     for name, weight in model.state_dict().items():
@@ -74,11 +74,11 @@ def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"id_or_path": "no/such/folder/here"}, "cannot be loaded"),
-        ({"dtype": "float8"}, "unknown dtype"),
-        ({"quantization": "2bit"}, "unknown quantization"),
+        ({"model_id_or_path": "no/such/folder/here"}, "cannot be loaded"),
+        ({"dtype": "float8"}, "option dtype must be auto or float32"),
+        ({"quantization": "2bit"}, "option quantization must be 4bit or 8bit"),
     ],
 )
 def test_bad_input(options: dict[str, str], message: str) -> None:
     with pytest.raises(LorarecError, match=message):
-        Backbone.load(**options)
+        Backbone.from_pretrained(**options)

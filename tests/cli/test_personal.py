@@ -51,7 +51,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert figures["rows"]["DIN"] == written["rows"]["DIN"]
     assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
     assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
-    assert read_adapter(tmp_path / "u03").meta["user"] == "u03"
+    assert read_adapter(tmp_path / "u03").record.user == "u03"
     assert "router's mean mixture" in _run("export", tmp_path / "one", "--user", "new", "--out", tmp_path / "new")
     with pytest.raises(LorarecError, match="one knows no user 'nobody'"):
         _run("export", tmp_path / "one", "--user", "nobody", "--out", tmp_path / "nobody")
@@ -65,7 +65,7 @@ def test_users_choose_of_two_adapters(
     rated: Path, backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     leave_one_out(Dataset.load(rated), new_items=0, negatives=5).save(rated / "split")
-    model, names = Backbone.load(backbone_folder).model, ("general", "specific")
+    model, names = Backbone.from_pretrained(backbone_folder).model, ("general", "specific")
     pair = [write_adapter(model, tmp_path / name, seed, {"readout": "verdict"}) for seed, name in enumerate(names)]
     run = ("choose", rated, *pair, "--backbone", backbone_folder, "--epochs", "1", "--ctr-model", "titles")
     figures = json.loads(_run(*run, "--out", tmp_path / "one", "--limit", "8", "--json"))
@@ -80,8 +80,8 @@ def test_users_choose_of_two_adapters(
     for word in ("own mixture", "weight of general", "report: "):
         assert word in told
     _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
-    meta = read_adapter(tmp_path / "u03").meta
-    assert (meta["user"], meta["readout"]) == ("u03", "verdict")
+    record = read_adapter(tmp_path / "u03").record
+    assert (record.user, record.prompt.readout) == ("u03", "verdict")
     with pytest.raises(LorarecError, match="one exists already"):
         _run(*run, "--out", tmp_path / "one")
     with pytest.raises(LorarecError, match="has no setting new-item: choose from warm"):

@@ -96,8 +96,8 @@ def test_an_adapter_says_how_it_is_prompted(
     assert listed[-1].startswith("- lamp 49")
     dataset = Dataset.load(shop)
     history = dataset.interactions.filter(user_id="u03")["item_id"].to_list()
-    note = whole_evidence(dataset).notes(history[-2:], ["i49"], "u03")[0]
-    assert listed[-1] == f"- lamp 49: {note}" if note else "- lamp 49"
+    hint = whole_evidence(dataset).hints(history[-2:], ["i49"], "u03")[0]
+    assert listed[-1] == f"- lamp 49: {hint}" if hint else "- lamp 49"
     assert found["text"].count("- lamp 41\n") <= 1
 
 

@@ -21,7 +21,7 @@ def test_items_are_ordered_for_a_user(shop: Path, backbone_folder: Path, tmp_pat
     (tmp_path / "shelf.txt").write_text("i40\n\ni41\ni30\n")
     words = (shop, "--user", "u03", "--item", "i30", "--candidates", tmp_path / "shelf.txt")
     found = _ranked(*words, "--backbone", backbone_folder)
-    with Ranker(Backbone.load(backbone_folder)) as ranker:
+    with Ranker(Backbone.from_pretrained(backbone_folder)) as ranker:
         expected = rank_items(ranker, Dataset.load(shop), ["i30", "i40", "i41"], user="u03")
     assert [row["title"] for row in found] == [row.title for row in expected]
     assert [row["score"] for row in found] == [row.score for row in expected]

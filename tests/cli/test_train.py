@@ -71,3 +71,29 @@ def test_bad_input_is_one_line(home: Path) -> None:
             _run(*words)
         assert "\n" not in str(caught.value)
         assert not (home / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("epochs: 2.5", r"recipe .*bad\.yaml, key epochs: 2\.5 cannot be used: .* integer"),
+        ("learning_rate: fast", r"recipe .*bad\.yaml, key learning_rate: 'fast' cannot be used: .* number"),
+        (
+            "loss: best",
+            r"recipe .*bad\.yaml, key loss: 'best' cannot be used: .* 'listwise', 'pointwise', 'next-token'",
+        ),
+        ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
+        ("trust_remote_code: true", "unknown key trust_remote_code"),
+        ("learning_rate: -1", "option --learning-rate must be positive"),
+    ],
+)
+def test_recipes_are_checked(home: Path, line: str, message: str) -> None:
+    (home / "bad.yaml").write_text(f"{line}\n")
+    with pytest.raises(LorarecError, match=message):
+        _run(home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml")
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.yaml")))
+def test_bundled_recipes_are_options(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match=r"nowhere is not a dataset folder"):
+        _run(tmp_path / "nowhere", "--out", tmp_path / "a", "--recipe", recipe)

@@ -70,7 +70,7 @@ def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> No
 
 
 def test_no_title_at_all_says_what_to_do() -> None:
-    with pytest.raises(LorarecError, match=r"no item has a title: give a table of items.*--keep-untitled"):
+    with pytest.raises(LorarecError, match=r"no item has a title: give a table of items.*keep_untitled=True"):
         assemble(_source({}))
     assert assemble(_source({}), keep_untitled=True).titles == {"x": "x", "y": "y", "z": "z"}
 

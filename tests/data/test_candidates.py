@@ -58,7 +58,7 @@ def test_items_and_places_are_uniform(items: int) -> None:
 
 
 def test_fewer_items_than_candidates_names_the_option() -> None:
-    with pytest.raises(LorarecError, match=r"30 candidates need as many items, but only 20 can be drawn.*--negatives"):
+    with pytest.raises(LorarecError, match=r"30 candidates need as many items, but only 20 can be.*option negatives"):
         _draw([(0, 0)], items=20, negatives=29)
 
 

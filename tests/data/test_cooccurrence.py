@@ -52,7 +52,7 @@ def level(count: float, counts: Counter[str], items: int) -> str:
 @settings(deadline=None)
 def test_words_equal_their_definition(histories: list[list[str]], history: list[str], data: st.DataObject) -> None:
     own = data.draw(st.none() | st.integers(0, len(histories) - 1))
-    found = Cooccurrence(frame(histories), TITLES).notes(history, ITEMS, None if own is None else f"u{own}")
+    found = Cooccurrence(frame(histories), TITLES).hints(history, ITEMS, None if own is None else f"u{own}")
     assert found == [expected(histories, history, item, own) for item in ITEMS]
 
 
@@ -64,10 +64,10 @@ def test_what_users_chose_themselves_does_not_count(histories: list[list[str]], 
     without = [[] if other == user else items for other, items in enumerate(histories)]
     ours, theirs = (Cooccurrence(frame(each), TITLES) for each in (histories, without))
     gone = set(ITEMS) - {item for items in without for item in items}
-    for item, word in zip(ITEMS, ours.notes(histories[user], ITEMS, f"u{user}"), strict=True):
+    for item, word in zip(ITEMS, ours.hints(histories[user], ITEMS, f"u{user}"), strict=True):
         assert word.startswith(NEW) == (item in gone)
     if {item for items in histories for item in items} == set(ITEMS) - gone:  # shares are of the same catalogue
-        assert ours.notes(histories[user], ITEMS, f"u{user}") == theirs.notes(histories[user], ITEMS)
+        assert ours.hints(histories[user], ITEMS, f"u{user}") == theirs.hints(histories[user], ITEMS)
 
 
 def test_a_word_means_the_same_in_a_larger_log() -> None:
@@ -75,14 +75,14 @@ def test_a_word_means_the_same_in_a_larger_log() -> None:
     candidates = [f"i{number}" for number in range(60)]
     titles = {item: f"title{number % 7}" for number, item in enumerate(candidates)}
     small, large = Cooccurrence(frame(histories), titles), Cooccurrence(frame(histories * 3), titles)
-    assert small.notes(["i1", "i2"], candidates) == large.notes(["i1", "i2"], candidates)
+    assert small.hints(["i1", "i2"], candidates) == large.hints(["i1", "i2"], candidates)
 
 
 def test_hidden_and_unknown_candidates_are_new() -> None:
     titles = {"a": "lamp", "b": "chair", "c": "desk", "y": "a desk", "z": "brush"}
     evidence = Cooccurrence(frame([["a", "b"]] * 40 + [["a", "c"]]), titles)
-    assert evidence.notes(["a"], ["b", "b", "z", "nowhere"], hidden=[False, True, False, False])[1:] == [NEW, NEW, NEW]
-    assert evidence.notes(["a"], ["b"], user="somebody else") == evidence.notes(["a"], ["b"])
+    assert evidence.hints(["a"], ["b", "b", "z", "nowhere"], hidden=[False, True, False, False])[1:] == [NEW, NEW, NEW]
+    assert evidence.hints(["a"], ["b"], user="somebody else") == evidence.hints(["a"], ["b"])
 
 
 def test_popular_items_ask_a_bounded_number_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_popular_items_ask_a_bounded_number_of_users(monkeypatch: pytest.MonkeyP
 
 
 def test_nobody_chose_anything() -> None:
-    assert Cooccurrence(frame([[], []]), TITLES).notes(["a"], ["b", "c"]) == [NEW, NEW]
+    assert Cooccurrence(frame([[], []]), TITLES).hints(["a"], ["b", "c"]) == [NEW, NEW]
 
 
 def test_new_items_borrow_from_similar_titles() -> None:
@@ -102,8 +102,8 @@ def test_new_items_borrow_from_similar_titles() -> None:
     titles = known | {"a": "table", "lamp": "red lamp", "new lamp": "blue lamp", "new else": "brush"}
     histories = [["a", "lamp"]] * 30 + [["a", item] for item in known]
     evidence = Cooccurrence(frame(histories), titles)
-    lamp, new, other = evidence.notes(["a"], ["lamp", "new lamp", "new else"])
+    lamp, new, other = evidence.hints(["a"], ["lamp", "new lamp", "new else"])
     assert lamp in LEVELS.values()
     assert new == f"new, {lamp}"
     assert other == "new"
-    assert evidence.notes(["a"], ["lamp"], hidden=[True])[0].startswith("new")
+    assert evidence.hints(["a"], ["lamp"], hidden=[True])[0].startswith("new")

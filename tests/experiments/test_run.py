@@ -162,12 +162,12 @@ def test_a_row_is_described_once_unless_tables_differ(write_recipe: Callable[...
     rows = {"bpr-mf": {"options": QUICK}}
     table = _table(read_experiment(write_recipe(rows=rows, settings=["warm", "new-item"])), tmp_path / "out")
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02"
+        "- **bpr-mf**: BPR-MF, hidden size 8; epochs 3, hidden\\_size 8, batch\\_size 64, learning\\_rate 0.02"
     ]
     table.costs["new-item"]["bpr-mf"] = replace(table.costs["new-item"]["bpr-mf"], options={"learning_rate": 1})
     assert [line for line in markdown(table).splitlines() if line.startswith("- **bpr-mf**")] == [
-        "- **bpr-mf**, warm: BPR-MF, hidden size 8; epochs 3, hidden_size 8, batch_size 64, learning_rate 0.02",
-        "- **bpr-mf**, new-item: BPR-MF, hidden size 8; learning_rate 1",
+        "- **bpr-mf**, warm: BPR-MF, hidden size 8; epochs 3, hidden\\_size 8, batch\\_size 64, learning\\_rate 0.02",
+        "- **bpr-mf**, new-item: BPR-MF, hidden size 8; learning\\_rate 1",
     ]
 
 
@@ -177,9 +177,8 @@ def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path],
     jobs = [Job("bpr-mf", 1), Job("other", 1)]
     for job in jobs:
         job.record(out).write_text(json.dumps({"made_from": job.made_from(recipe)}))
-    changed = read_experiment(
-        write_recipe(rows={"bpr-mf": {}, "other": {"system": "bpr-mf", "options": {"learning_rate": 0.1}}})
-    )
+    other = {"system": "bpr-mf", "options": {"learning_rate": 0.1}}
+    changed = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": other}))
     assert [job.is_done(recipe, out) for job in jobs] == [True, True]
     assert [job.is_done(changed, out) for job in jobs] == [True, False]
 

@@ -22,9 +22,9 @@ from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import new_file, new_folder, write_json, write_text
 from lorarec.io.disk import disk_errors, disk_reason
-from lorarec.lora import mix, read_adapter, save_adapter
+from lorarec.lora import AdapterRecord, mix, read_adapter, save_adapter
 from lorarec.retrieval import Index
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 LARGE = 1 << 20
 
@@ -102,9 +102,9 @@ def test_adapters_on_a_full_disk(
     pair = [write_adapter(tiny_backbone.model, tmp_path / str(seed), seed, r=64) for seed in (1, 2)]
     how: dict[str, Any] = {"method": "fixed", "weights": [0.5, 0.5], "combine": "factors"}
     _refused(full, lambda path: mix(tiny_backbone, pair, out=path, **how))
-    options = {"rank": 64, "samples": 8, "epochs": 1, "batch_size": 4, "eval_users": 4, "eval_steps": 1}
+    config = TrainingConfig(r=64, samples=8, epochs=1, batch_size=4, eval_users=4, eval_steps=1)
     pairs = [(shop_of_many, leave_one_out(shop_of_many, seed=0))]
-    _refused(full, lambda path: train(tiny_backbone, pairs, path, **options))
+    _refused(full, lambda path: train(tiny_backbone, pairs, path, config))
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
@@ -231,6 +231,6 @@ def test_adapters_in_memory_are_saved_whole(
 
     def save(path: Path) -> None:
         with new_folder(path) as folder:
-            save_adapter(adapter, folder, "tiny", {})
+            save_adapter(adapter, folder, "tiny", AdapterRecord())
 
     _refused(full, save)

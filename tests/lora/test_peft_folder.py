@@ -7,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
-from lorarec.lora import merge, read_adapter, save_adapter
+from lorarec.lora import AdapterRecord, merge, read_adapter, save_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 
@@ -160,7 +160,7 @@ def test_adapter_of_another_backbone_by_fingerprint(qwen2, make_adapter, as_back
     (folder / "lorarec.json").write_text(json.dumps(meta))
     with pytest.raises(LorarecError, match="belongs to backbone other/model"):
         read_adapter(folder, as_backbone(qwen2))
-    assert read_adapter(folder).meta == meta
+    assert read_adapter(folder).record == AdapterRecord.from_json(folder, meta)
 
 
 def test_adapter_on_the_vocabulary_projection(qwen2, make_adapter, as_backbone):

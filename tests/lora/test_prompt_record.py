@@ -8,8 +8,9 @@ import pytest
 
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
-from lorarec.lora.prompt_record import TEMPLATE, prompt_settings, recorded_settings, shared_settings, write_template
-from lorarec.prompts import TemplateText
+from lorarec.lora.prompt_record import prompt_config, shared_prompt_config
+from lorarec.lora.record import TEMPLATE_FILE, AdapterRecord, write_record
+from lorarec.prompts import PromptConfig, TemplateText
 
 TEXT = "{{ history | join(', ') }} then {{ candidate }}"
 
@@ -23,8 +24,8 @@ def record_template(folder: Path, name: str) -> None:
     (folder / "lorarec.json").write_text(json.dumps({"options": {"template": name}}))
 
 
-def settings(folder: Path) -> dict:
-    return prompt_settings(read_adapter(folder))
+def template(folder: Path) -> str | TemplateText | None:
+    return prompt_config(read_adapter(folder)).template
 
 
 @pytest.mark.parametrize("name", ["own.j2", "/home/someone/words/own.j2", "words/own.j2", "../own.j2"])
@@ -32,14 +33,14 @@ def test_the_file_in_the_folder_is_read_whatever_path_was_recorded(name: str, fo
     (folder.parent / "own.j2").write_text("another {{ candidate }}")
     (folder / "own.j2").write_text(TEXT)
     record_template(folder, name)
-    assert settings(folder)["template"] == TemplateText("own.j2", TEXT)
+    assert template(folder) == TemplateText("own.j2", TEXT)
 
 
 @pytest.mark.parametrize("name", ["verdict", "click"])
 def test_bundled_names_stay_names(name: str, folder: Path) -> None:
     (folder / name).write_text("{{ candidate }}")
     record_template(folder, name)
-    assert settings(folder)["template"] == name
+    assert template(folder) == f"{name}-v1"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_no_path_leads_out_of_the_folder(name: str, folder: Path) -> None:
     (folder / "words").mkdir()
     record_template(folder, name)
     with pytest.raises(LorarecError, match="not in its folder: copy it there") as error:
-        settings(folder)
+        template(folder)
     assert len(str(error.value)) < 400
 
 
@@ -60,41 +61,53 @@ def test_no_link_leads_out_of_the_folder(target: str, folder: Path) -> None:
     (folder / "own.j2").symlink_to(target)
     record_template(folder, "own.j2")
     with pytest.raises(LorarecError, match="not in its folder"):
-        settings(folder)
+        template(folder)
 
 
 def test_files_that_are_no_templates(folder: Path) -> None:
     record_template(folder, "own.j2")
     (folder / "own.j2").write_bytes(b"\xff\xfe")
     with pytest.raises(LorarecError, match="not UTF-8"):
-        settings(folder)
+        template(folder)
     with (folder / "own.j2").open("wb") as stream:
         stream.truncate(1 << 40)
     with pytest.raises(LorarecError, match="more than the limit"):
-        settings(folder)
+        template(folder)
     (folder / "own.j2").unlink()
     os.mkfifo(folder / "own.j2")
     with pytest.raises(LorarecError, match="not in its folder"):
-        settings(folder)
+        template(folder)
+
+
+@pytest.mark.parametrize("name", ["verdict-v1", "likelihood-v1", "click-v1"])
+def test_names_of_versions_stay_names(name: str, folder: Path) -> None:
+    (folder / "lorarec.json").write_text(json.dumps({"format_version": 2, "options": {"template": name}}))
+    assert template(folder) == name
+
+
+@pytest.mark.parametrize(("readout", "name"), [(None, "verdict-v1"), ("likelihood", "likelihood-v1")])
+def test_records_of_version_0_1_without_a_template_are_prompted_as_then(readout, name, folder: Path) -> None:
+    (folder / "lorarec.json").write_text(json.dumps({"readout": readout, "options": {"template": None}}))
+    assert template(folder) == name
 
 
 def test_a_template_is_written_where_it_is_read(folder: Path) -> None:
-    template = TemplateText("anything", TEXT)
-    recorded = recorded_settings({"template": template, "max_history": 3})
-    assert recorded == {"template": TEMPLATE, "max_history": 3}
-    write_template(folder, template)
-    (folder / "lorarec.json").write_text(json.dumps({"options": recorded}))
-    assert settings(folder)["template"] == template
-    write_template(folder, None)
-    write_template(folder, "click")
-    assert (folder / TEMPLATE).read_text() == TEXT
+    record = AdapterRecord(PromptConfig(template=TemplateText("anything", TEXT), max_history=3))
+    write_record(folder, record)
+    written = json.loads((folder / "lorarec.json").read_text())
+    assert (written["options"]["template"], written["options"]["max_history"]) == (TEMPLATE_FILE, 3)
+    assert prompt_config(read_adapter(folder)) == record.prompt
+    for name in (None, "click-v1"):
+        write_record(folder, AdapterRecord(PromptConfig(template=name)))
+        assert template(folder) == name
+    assert (folder / TEMPLATE_FILE).read_text() == TEXT
 
 
 def test_adapters_share_prompts_by_the_text_of_their_templates() -> None:
     one, same, other = (
-        {"readout": "verdict", "evidence": False, "template": TemplateText(name, text)}
+        PromptConfig(template=TemplateText(name, text))
         for name, text in [("a", TEXT), ("b", TEXT), ("c", "{{ candidate }}")]
     )
-    assert shared_settings({"one": one, "same": same}) == one
-    with pytest.raises(LorarecError, match=r"another template each \(a, c\)"):
-        shared_settings({"one": one, "other": other})
+    assert shared_prompt_config({"one": one, "same": same}) == one
+    with pytest.raises(LorarecError, match=r"different values of template \(a, c\)"):
+        shared_prompt_config({"one": one, "other": other})

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.lora import read_adapter
-from lorarec.lora.prompt_record import prompt_settings
+from lorarec.lora import AdapterRecord, MixtureRecord, SourceRecord, read_adapter, write_record
+from lorarec.lora.prompt_record import prompt_config
 from lorarec.lora.provenance import part_weights, trained_on
+from lorarec.prompts import PromptConfig
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ WRONG = [
     *({"mix": {"weights": value}} for value in ([float("nan")], [1e300], [True], {"q": ["1"]})),
     *({"personal": value} for value in (3, {"names": "general"}, {"names": [1]})),
     {"user": 42},
+    *({"format_version": value} for value in (1, 3, "2")),
 ]
 
 
@@ -64,6 +66,31 @@ def test_what_is_no_record(text: str, folder) -> None:
 def test_what_is_missing_is_unset(record, folder) -> None:
     (folder / "lorarec.json").write_text(json.dumps(record))
     adapter = read_adapter(folder)
-    assert prompt_settings(adapter)["max_history"] == 10
+    assert prompt_config(adapter).max_history == 10
     assert trained_on(adapter) == []
     assert part_weights(adapter, "one").keys() == adapter.tensors.keys()
+
+
+RECORDS = [
+    AdapterRecord(),
+    AdapterRecord(
+        prompt=PromptConfig("likelihood", "likelihood-v1", 900, 20, 5, True),
+        backbone_id="embedded",
+        backbone_fingerprint="0123456789abcdef",
+        datasets=({"name": "games", "fingerprint": "a", "split": "b"},),
+        start_from=SourceRecord("general", "c", ({"name": "office", "fingerprint": "d", "split": "e"},)),
+        options={"r": 4, "learning_rate": 1e-3},
+        details={"seed": 3, "training": {"steps": 2}},
+    ),
+    AdapterRecord(
+        adapters=(SourceRecord("general", "c"), SourceRecord("shop", "d")),
+        mix=MixtureRecord([0.5, 0.5], details={"method": "grid"}),
+    ),
+    AdapterRecord(personal=MixtureRecord({"layer": [0.5, 0.5]}, ["a", "b"], {"combine": "deltas"}), user="42"),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_record_is_read_as_it_was_written(record: AdapterRecord, folder) -> None:
+    write_record(folder, record)
+    assert read_adapter(folder).record == record

@@ -20,6 +20,7 @@ from lorarec.data.click_logs import click_log
 from lorarec.errors import LorarecError
 from lorarec.personal import (
     PersonalizationConfig,
+    Personalized,
     PersonalLora,
     export_user,
     few2many,
@@ -46,6 +47,12 @@ TINY: dict[str, Any] = {
 }
 
 
+def quick_personalize(backbone, dataset, out, *, ctr_model, shared=(), resume=False, **options) -> Personalized:
+    """Call `personalize` with few samples."""
+    config = PersonalizationConfig(**TINY | options)
+    return personalize(backbone, dataset, out, config, ctr_model=ctr_model, shared=shared, resume=resume)
+
+
 @pytest.fixture(scope="module")
 def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained conventional recommender."""
@@ -70,7 +77,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone, taste, crm, tmp_path):
     before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
-    result = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, shared=("recent", "similar"), **TINY)
+    result = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, shared=("recent", "similar"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert same(load_file(crm / "model.safetensors"), load_file(tmp_path / "out" / "crm" / "model.safetensors"))
     assert same(before, dict(tiny_backbone.model.state_dict()))
@@ -95,7 +102,7 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, cr
     log = click_log(taste)
     drawn = []
     for seed in (1, 2):
-        result = personalize(tiny_backbone, taste, tmp_path / str(seed), crm=crm, **TINY, test_events=20, seed=seed)
+        result = quick_personalize(tiny_backbone, taste, tmp_path / str(seed), ctr_model=crm, test_events=20, seed=seed)
         drawn.append(result.predictions.select("user_id", "item_id", "timestamp", "label"))
         assert result.record["test"]["events"] == len(result.predictions) == 20
         np.testing.assert_allclose(
@@ -105,7 +112,7 @@ def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, cr
 
 
 def test_recommender_by_name_is_fitted_on_all_training_events(tiny_backbone, taste, tmp_path):
-    personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
+    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm")
     log = click_log(taste)
     assert CTRModel.load(tmp_path / "out" / "crm", log).record["events"] == len(log.rows("train"))
 
@@ -114,7 +121,7 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
     found = {}
     for how in ("similar", "recent"):
         options = {**TINY, "ctr_max_history": 2, "ctr_retrieval": how}
-        found[how] = personalize(tiny_backbone, taste, tmp_path / how, crm="din", **options)
+        found[how] = quick_personalize(tiny_backbone, taste, tmp_path / how, ctr_model="din", **options)
         log = click_log(taste)
         again = CTRModel.load(tmp_path / how / "crm", log)
         assert again.record["history"] == how
@@ -127,8 +134,8 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny_backbone, taste, crm, tmp_path, monkeypatch, stop
 ):
-    run: dict[str, Any] = {**TINY, "crm": crm, "shared": ("similar",), "save_steps": 3}
-    whole = personalize(tiny_backbone, taste, tmp_path / "whole", **run)
+    run: dict[str, Any] = {**TINY, "ctr_model": crm, "shared": ("similar",), "save_steps": 3}
+    whole = quick_personalize(tiny_backbone, taste, tmp_path / "whole", **run)
     add_gradient, calls = tune.add_gradient, []
 
     def killed(*arguments: Any) -> float:
@@ -139,15 +146,15 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
     monkeypatch.setattr(tune, "add_gradient", killed)
     with pytest.raises(KeyboardInterrupt):
-        personalize(tiny_backbone, taste, tmp_path / "cut", **run)
+        quick_personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     assert not (tmp_path / "cut").exists()
     with pytest.raises(LorarecError, match="holds an interrupted run: pass resume=True"):
-        personalize(tiny_backbone, taste, tmp_path / "cut", **run)
+        quick_personalize(tiny_backbone, taste, tmp_path / "cut", **run)
     with pytest.raises(LorarecError, match=r"holds another run: options.learning_rate was 0.01 and is now 0.5"):
-        personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "learning_rate": 0.5})
+        quick_personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **{**run, "learning_rate": 0.5})
     calls.clear()
     monkeypatch.setattr(tune, "add_gradient", add_gradient)
-    cut = personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
+    cut = quick_personalize(tiny_backbone, taste, tmp_path / "cut", resume=True, **run)
     for name in ("shared-similar", "personal"):
         assert same(tensors(tmp_path / "cut" / name), tensors(tmp_path / "whole" / name))
     assert cut.predictions.equals(whole.predictions)
@@ -156,7 +163,7 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
     options = {**TINY, "num_meta_loras": 1}
-    result = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, shared=("similar",), **options)
+    result = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, shared=("similar",), **options)
     assert same(tensors(tmp_path / "out" / "shared-similar"), tensors(tmp_path / "out" / "personal"))
     assert result.predictions["RecLoRA"].equals(result.predictions["shared LoRA, similar history"], check_names=False)
 
@@ -176,7 +183,7 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
 @pytest.fixture
 def tuned(tiny_backbone, taste, crm, tmp_path):
     """A folder that `personalize` wrote, and the reader of its rows."""
-    personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
+    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm)
     reader = row_reader(tiny_backbone, CTRModel.load(crm, click_log(taste)), PersonalizationConfig(**TINY))
     return tmp_path / "out", reader
 
@@ -256,7 +263,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender: choose from deepfm"),
+        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model: choose from deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
         ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
         ({"test_events": 0}, "option test_events must be at least 1, got 0"),
@@ -273,7 +280,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
 )
 def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):
     with pytest.raises(LorarecError, match=message):
-        personalize(tiny_backbone, taste, tmp_path / "out", **{"crm": crm, **TINY, **options})
+        quick_personalize(tiny_backbone, taste, tmp_path / "out", **{"ctr_model": crm, **options})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,20 +290,25 @@ def test_later_ratings_all_alike(tiny_backbone, taste, crm, tmp_path):
     rows = taste.interactions.with_columns(rating=liked.cast(pl.Float32))
     alike = Dataset.from_frames("alike", rows, taste.items, taste.users)
     with pytest.raises(LorarecError, match=r"alike: the \d+ test events need two of either label"):
-        personalize(tiny_backbone, alike, tmp_path / "out", crm=crm, **TINY)
+        quick_personalize(tiny_backbone, alike, tmp_path / "out", ctr_model=crm)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_path):
     with pytest.raises(LorarecError, match="was trained on other data"):
-        personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY, positive_from=3.0, stars=6.0)
+        quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, positive_from=3.0, stars=6.0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
     with pytest.raises(LorarecError, match=r"the loss is .* lower lr"):
-        personalize(
-            tiny_backbone, taste, tmp_path / "out", crm=crm, **{**TINY, "learning_rate": 1e20, "warmup_ratio": 0.0}
+        quick_personalize(
+            tiny_backbone,
+            taste,
+            tmp_path / "out",
+            ctr_model=crm,
+            learning_rate=1e20,
+            warmup_ratio=0.0,
         )
 
 
@@ -307,15 +319,15 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
     with monkeypatch.context() as patch:
         patch.setattr(few2many, "tune", killed)
         with pytest.raises(KeyboardInterrupt):
-            personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", **TINY)
+            quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm")
     with monkeypatch.context() as patch:
         patch.setattr(few2many, "fit", killed)
-        personalize(tiny_backbone, taste, tmp_path / "out", crm="deepfm", resume=True, **TINY)
+        quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm", resume=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, crm, tmp_path):
-    found = personalize(tiny_backbone, taste, tmp_path / "out", crm=crm, **TINY)
+    found = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm)
     recommender = CTRModel.load(tmp_path / "out" / "crm", click_log(taste))
     log = recommender.encoder.log
     judged = log.rows("valid")

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterBank, MixedLinear
+from lorarec.lora import AdapterBank, AdapterRecord, MixedLinear
 from lorarec.personal import PersonalLora, meta_loras
-from lorarec.prompts import PromptBuilder
+from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import score_batch
 
 WIDTH = 6
@@ -149,14 +149,14 @@ def test_rows_of_scored_prompts_have_their_own_users(tiny_backbone, users):
 @RULES
 def test_exported_adapter_under_plain_peft_gives_the_same(combine, any_backbone, users, token_ids, tmp_path):
     targets = ("c_attn", "c_proj") if any_backbone.id.endswith("gpt2") else ("q_proj", "v_proj")
-    record = {"readout": "verdict", "options": {"max_history": 7}}
+    record = AdapterRecord(PromptConfig(max_history=7))
     with personal_lora(any_backbone, targets=targets, combine=combine, record=record) as personal:
         expected = run(personal, users, token_ids)
         for row, user in enumerate(users):
             personal.train().export(user, tmp_path / str(row))
             personal.eval()
     meta = json.loads((tmp_path / "0" / "lorarec.json").read_text())
-    assert {key: meta[key] for key in record} == record
+    assert (meta["readout"], meta["options"]["max_history"]) == ("verdict", 7)
     assert meta["backbone"]["fingerprint"] == any_backbone.fingerprint
     model = any_backbone.model
     for row in range(len(users)):

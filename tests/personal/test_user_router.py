@@ -15,11 +15,11 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
-from lorarec.lora import Adapter, save_adapter
+from lorarec.lora import Adapter, AdapterRecord, save_adapter
 from lorarec.lora.target_layers import dimensions, linear_layers
-from lorarec.personal import PersonalLora, UserHistory, UserRouter, train_user_router
+from lorarec.personal import PersonalLora, UserHistory, UserRouter, UserRouterConfig, train_user_router
 
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 12, "seed": 3}
+QUICK = UserRouterConfig(epochs=1, batch_size=16, cases=12, seed=3, combine="deltas")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return found
 
 
-def choose(backbone: Backbone, dataset: Dataset, folder: Path, crm: str) -> Path:
+def choose(backbone: Backbone, dataset: Dataset, folder: Path, ctr_model: str) -> Path:
     """A chooser over two random adapters, one of which leaves some layers alone; its router tells users apart."""
     adapters = []
     for seed, name in enumerate(("general", "specific")):
@@ -51,10 +51,10 @@ def choose(backbone: Backbone, dataset: Dataset, folder: Path, crm: str) -> Path
             a, b = (0.2 * torch.randn(size, generator=generator) for size in ((2, width), (height, 2)))
             tensors[layer] = (a, b)
         (folder / name).mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", {"readout": "verdict"})
+        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", AdapterRecord())
         adapters.append(folder / name)
     split = leave_one_out(dataset, new_items=0, negatives=3)
-    train_user_router(backbone, adapters, dataset, split, folder / "chosen", crm=crm, combine="deltas", **QUICK)
+    train_user_router(backbone, adapters, dataset, split, folder / "chosen", QUICK, ctr_model=ctr_model)
     path = folder / "chosen" / "personal" / "personal.safetensors"
     state = {name: tensor.clone() for name, tensor in load_file(path).items()}
     state["router.out_weight"].normal_(0, 0.2, generator=generator)

@@ -16,11 +16,18 @@ from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.lora import MixingPrompts
-from lorarec.personal import PersonalLora, UserRouter, export_user, train_user_router
+from lorarec.personal import (
+    PersonalLora,
+    UserRouter,
+    UserRouterConfig,
+    UserRouterResult,
+    export_user,
+    train_user_router,
+)
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import user_mixtures
 from lorarec.ranking import Ranker
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
@@ -71,6 +78,12 @@ def pair(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
     return [write_adapter(tiny_backbone.model, tmp_path / name, seed, meta) for seed, name in enumerate(names)]
 
 
+def quick_router(backbone, adapters, dataset, split, out, *, ctr_model="din", **options) -> UserRouterResult:
+    """Call `train_user_router` with few cases."""
+    config = UserRouterConfig(**QUICK | options)
+    return train_user_router(backbone, adapters, dataset, split, out, config, ctr_model=ctr_model)
+
+
 def trained_pair(backbone, out: Path) -> list[Path]:
     """Two adapters: one that learned from users who choose red things only, one from those who choose blue ones."""
     options: dict[str, Any] = {
@@ -85,7 +98,8 @@ def trained_pair(backbone, out: Path) -> list[Path]:
     folders = []
     for kind, name in enumerate(("red", "blue")):
         dataset = colours(range(200, 240), kind)
-        folders.append(train(backbone, [(dataset, leave_one_out(dataset, new_items=0))], out / name, **options))
+        sources = [(dataset, leave_one_out(dataset, new_items=0))]
+        folders.append(train(backbone, sources, out / name, TrainingConfig(**options)).folder)
     return folders
 
 
@@ -100,7 +114,7 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
     pair, out = trained_pair(tiny_backbone, tmp_path), tmp_path / "out"
     options: dict[str, Any] = {"batch_size": 8, "learning_rate": 2e-2, "epochs": 4, "combine": "deltas"}
     before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
-    found = train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **options)
+    found = quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles", **options)
     after = tiny_backbone.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     cases = split.test["warm"]
@@ -143,8 +157,8 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
     )
     other = Dataset.from_frames("colours", changed, dataset.items)
     blind = replace(split, test={"warm": split.test["warm"].with_columns(target=pl.lit("nobody"))})
-    train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "one", **QUICK)
-    train_user_router(tiny_backbone, pair, other, blind, tmp_path / "two", **QUICK)
+    quick_router(tiny_backbone, pair, dataset, split, tmp_path / "one")
+    quick_router(tiny_backbone, pair, other, blind, tmp_path / "two")
     for name in ("crm/model.safetensors", "personal/personal.safetensors"):
         one, two = (load_file(tmp_path / run / name) for run in ("one", "two"))
         assert one.keys() == two.keys()
@@ -156,9 +170,7 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
 
 def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
-    found = train_user_router(
-        tiny_backbone, pair, dataset, split, tmp_path / "out", crm="titles", **QUICK, learning_rate=1e-12
-    )
+    found = quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out", ctr_model="titles", learning_rate=1e-12)
     record = json.loads((tmp_path / "out" / "choose.json").read_text())
     assert record == found.record
     assert record["kept_epoch"] == 0
@@ -171,7 +183,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crm": "nope"}, "nope is neither a folder nor a conventional recommender"),
+        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model"),
         ({"cases": 1}, "option cases must be at least 2"),
         ({"held_out": 1.0}, "option held_out must be between 0 and 1"),
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
@@ -182,29 +194,29 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
 )
 def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):
     with pytest.raises(LorarecError, match=message):
-        train_user_router(tiny_backbone, pair, *shop, tmp_path / "out", **{**QUICK, **options})
+        quick_router(tiny_backbone, pair, *shop, tmp_path / "out", **options)
     assert {path.name for path in tmp_path.iterdir()} == {"general", "specific"}
 
 
 def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
     unrated = Dataset.from_frames("shop", dataset.interactions.drop("rating"), dataset.items)
-    with pytest.raises(LorarecError, match=r"shop has no ratings, .* take crm=titles"):
-        train_user_router(tiny_backbone, pair, unrated, split, tmp_path / "out")
+    with pytest.raises(LorarecError, match=r"shop has no ratings, .* use ctr_model titles"):
+        quick_router(tiny_backbone, pair, unrated, split, tmp_path / "out")
     with pytest.raises(LorarecError, match="needs two or more adapters, got 1"):
-        train_user_router(tiny_backbone, pair[:1], dataset, split, tmp_path / "out")
+        quick_router(tiny_backbone, pair[:1], dataset, split, tmp_path / "out")
     with pytest.raises(LorarecError, match="general exists already"):
-        train_user_router(tiny_backbone, pair, dataset, split, pair[0])
+        quick_router(tiny_backbone, pair, dataset, split, pair[0])
     empty = replace(split, valid=split.valid.clear())
     with pytest.raises(LorarecError, match="0 validation cases are too few"):
-        train_user_router(tiny_backbone, pair, dataset, empty, tmp_path / "out", crm="titles")
+        quick_router(tiny_backbone, pair, dataset, empty, tmp_path / "out", ctr_model="titles")
     meta = read_json(pair[1] / "lorarec.json")
     write_json(pair[1] / "lorarec.json", meta | {"readout": "likelihood"})
     with pytest.raises(LorarecError, match=r"another readout each \(verdict, likelihood\)"):
-        train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
+        quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
     write_json(pair[1] / "lorarec.json", meta | {"backbone": {"id": "other", "fingerprint": "x"}})
     with pytest.raises(LorarecError, match="belongs to backbone other"):
-        train_user_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
+        quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -217,12 +229,12 @@ def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
         write_json(folder / "lorarec.json", record)
     dataset, split = shop
     out = tmp_path / "chosen"
-    train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK)
+    quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles")
     export_user(out, split.valid["user_id"][0], tmp_path / "own", tiny_backbone)
     for folder in (tmp_path / "own", out / "constant"):
         with Ranker(tiny_backbone, folder) as ranker:
             assert ranker.builder.template.source == text
-    assert UserRouter.load(out, tiny_backbone, dataset).settings["template"].text == text
+    assert UserRouter.load(out, tiny_backbone, dataset).prompt.template.text == text
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,7 @@ def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
 def test_files_of_a_chooser_that_never_end(name, tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
     out = tmp_path / "chosen"
-    train_user_router(tiny_backbone, pair, dataset, split, out, crm="titles", **QUICK | {"cases": 4})
+    quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles", cases=4)
     (out / name).unlink()
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         make(out / name)

@@ -101,18 +101,18 @@ def test_notes_stand_behind_their_titles(tokenizer: PreTrainedTokenizerFast, rea
     """In the branch where the prompt holds no list; where it does, in the list, so that branches stay titles."""
     builder = PromptBuilder(tokenizer, readout)
     plain = builder.example(HISTORY, CANDIDATES)
-    noted = builder.example(HISTORY, CANDIDATES, notes=["often", ""])
-    text = tokenizer.decode(noted.prompt + noted.branches[0])
+    hinted = builder.example(HISTORY, CANDIDATES, hints=["often", ""])
+    text = tokenizer.decode(hinted.prompt + hinted.branches[0])
     assert text.count("- blue table: often\n") == 1
     assert "how often those who chose the same chose it too" in text
     assert "often" not in tokenizer.decode(plain.prompt + plain.branches[0])
-    assert noted.branches[1] == plain.branches[1]
-    assert (noted.branches == plain.branches) == (readout == "likelihood")
+    assert hinted.branches[1] == plain.branches[1]
+    assert (hinted.branches == plain.branches) == (readout == "likelihood")
 
 
 def test_long_titles_keep_their_notes(tokenizer: PreTrainedTokenizerFast) -> None:
     builder = PromptBuilder(tokenizer, max_title_tokens=2)
-    branch = builder.example(HISTORY, ["red lamp with a very long name"], notes=["often"]).branches[0]
+    branch = builder.example(HISTORY, ["red lamp with a very long name"], hints=["often"]).branches[0]
     assert tokenizer.decode(branch).endswith(": often\n")
 
 

@@ -29,7 +29,7 @@ STARS = ["5 stars", "1 star", "3.5 stars", "4 stars"]
 #: Readout, template, tokens of a title, and the arguments of `PromptBuilder.example`, in the order of the stored ids.
 PROMPTS = [
     ("verdict", None, 32, {"history": HISTORY, "candidates": CANDIDATES}),
-    ("verdict", None, 32, {"history": HISTORY, "candidates": CANDIDATES, "notes": ["often", "", "new, often", "new"]}),
+    ("verdict", None, 32, {"history": HISTORY, "candidates": CANDIDATES, "hints": ["often", "", "new, often", "new"]}),
     ("verdict", None, 8, {"history": [LONG, *HISTORY], "candidates": [LONG, *CANDIDATES]}),
     ("verdict", None, 32, {"history": [], "candidates": CANDIDATES[:2]}),
     ("likelihood", None, 32, {"history": HISTORY, "candidates": CANDIDATES}),
@@ -37,7 +37,7 @@ PROMPTS = [
         "likelihood",
         None,
         6,
-        {"history": [LONG], "candidates": [LONG, CANDIDATES[0]], "notes": ["mostly", "new, often"]},
+        {"history": [LONG], "candidates": [LONG, CANDIDATES[0]], "hints": ["mostly", "new, often"]},
     ),
     (
         "verdict",
@@ -48,7 +48,7 @@ PROMPTS = [
             "candidates": CANDIDATES[:1],
             "stars": STARS,
             "profile": "gender F, age 25, occupation K-12 student",
-            "notes": ["Animation, Children's"],
+            "hints": ["Animation, Children's"],
         },
     ),
     ("verdict", CLICK, 32, {"history": [], "candidates": CANDIDATES[:1]}),
@@ -60,7 +60,7 @@ PROMPTS = [
             "history": HISTORY,
             "candidates": CANDIDATES[:1],
             "stars": ["counts for it", "", "", ""],
-            "notes": ["usually"],
+            "hints": ["usually"],
         },
     ),
 ]

@@ -21,9 +21,9 @@ def test_evidence_counts_with_the_shown_items_and_without_the_user(tokenizer: Pr
     builder = PromptBuilder(tokenizer)
     train = pl.DataFrame({"user_id": ["u1", "u2"], "history": [["a", "b", "c", "d"], ["c", "a"]]})
     evidence = Cooccurrence(train, TITLES)
-    notes = evidence.notes(["b", "c"], ["d", "a"], "u1")
-    assert notes[0].startswith("new")
-    assert notes[1] != evidence.notes(["b"], ["a"], "u1")[0]
+    hints = evidence.hints(["b", "c"], ["d", "a"], "u1")
+    assert hints[0].startswith("new")
+    assert hints[1] != evidence.hints(["b"], ["a"], "u1")[0]
     found = case_examples(CASES, TITLES, builder, 2, evidence)
     shown, offered = ["blue table", "green novel"], ["small chair", "red lamp"]
-    assert found == [builder.example(shown, offered, notes=notes)]
+    assert found == [builder.example(shown, offered, hints=hints)]

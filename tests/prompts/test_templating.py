@@ -18,7 +18,7 @@ CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end
 
 
 def test_pieces_tell_whose_text_it_is() -> None:
-    pieces = Template("verdict", CLICK)._pieces(1, 0, ("5 stars",), "gender F", note="Drama")
+    pieces = Template("verdict", CLICK)._pieces(1, 0, ("5 stars",), "gender F", hint="Drama")
     assert pieces.prompt == (
         Literal("About the user: "),
         Plain("gender F"),
@@ -35,29 +35,29 @@ def test_pieces_tell_whose_text_it_is() -> None:
 @given(
     title=st.lists(st.sampled_from(HOSTILE), min_size=1).map("".join),
     profile=st.lists(st.sampled_from(HOSTILE)).map("".join),
-    note=st.lists(st.sampled_from(HOSTILE)).map("".join),
+    hint=st.lists(st.sampled_from(HOSTILE)).map("".join),
     stars=st.lists(st.sampled_from(HOSTILE)).map("".join),
     chat=st.booleans(),
 )
 def test_text_of_data_stays_text(
-    tokenizer_of: Tokenizers, title: str, profile: str, note: str, stars: str, chat: bool
+    tokenizer_of: Tokenizers, title: str, profile: str, hint: str, stars: str, chat: bool
 ) -> None:
-    """Marks, control tokens and Jinja2 in titles, profiles, notes and stars are read as they are written."""
+    """Marks, control tokens and Jinja2 in titles, profiles, hints and stars are read as they are written."""
     tokenizer = tokenizer_of("gpt-2")
     tokenizer.chat_template = CHAT if chat else None
     try:
         builder = PromptBuilder(tokenizer, template=CLICK, max_title_tokens=500, max_tokens=5000)
-        example = builder.example([title], [title], [stars], profile, [note])
+        example = builder.example([title], [title], [stars], profile, [hint])
     finally:
         tokenizer.chat_template = None
     about = f"About the user: {profile}\n" if profile else ""
-    noted = f": {note}" if note else ""
+    hinted = f": {hint}" if hint else ""
     question = (
         f"{about}The user rated, in this order:\n- {title}: {stars}\nWould the user like this? Answer yes or no.\n"
     )
     opening, closing = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") if chat else ("", "\n")
     ids = [*example.prompt, *example.branches[0]]
-    assert tokenizer.decode(ids) == f"{opening}{question}- {title}{noted}{closing}"
+    assert tokenizer.decode(ids) == f"{opening}{question}- {title}{hinted}{closing}"
     assert sum(token in builder.encoder.control for token in ids) == 3 * chat
 
 

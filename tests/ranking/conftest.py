@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, BackboneConfig
 from lorarec.data import Dataset
 from lorarec.ranking.population import PopulationConfig, PopulationScorer, read_population
 from lorarec.recommenders import NextItemConfig
@@ -16,7 +16,7 @@ COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "ol
 
 
 @pytest.fixture(scope="session")
-def job(
+def config(
     backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> PopulationConfig:
     """160 users with five of 32 items each, and user `all`, who has had everything."""
@@ -29,17 +29,19 @@ def job(
     dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
     Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
-    adapter = write_adapter(Backbone.load(backbone_folder).model, home / "adapter", 1, evident)
-    return PopulationConfig(home / "shop", adapter, home / "index", str(backbone_folder), top_k=5, pool=20)
+    adapter = write_adapter(Backbone.from_pretrained(backbone_folder).model, home / "adapter", 1, evident)
+    return PopulationConfig(
+        home / "shop", adapter, home / "index", BackboneConfig(str(backbone_folder)), top_k=5, pool=20
+    )
 
 
 @pytest.fixture(scope="session")
-def shop(job: PopulationConfig) -> Dataset:
-    """The dataset of the job."""
-    return Dataset.load(job.dataset)
+def shop(config: PopulationConfig) -> Dataset:
+    """The dataset of the config."""
+    return Dataset.load(config.dataset)
 
 
 @pytest.fixture(scope="session")
-def expected(job: PopulationConfig, shop: Dataset) -> pl.DataFrame:
+def expected(config: PopulationConfig, shop: Dataset) -> pl.DataFrame:
     """The rows of all users, made in one go."""
-    return PopulationScorer(job, shop).rank(read_population(shop))
+    return PopulationScorer(config, shop).recommend(read_population(shop))

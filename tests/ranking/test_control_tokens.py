@@ -53,12 +53,12 @@ def test_every_control_word(smollm2: PreTrainedTokenizerBase) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_all_text_of_a_prompt(smollm2: PreTrainedTokenizerBase, attack: str) -> None:
-    """Titles, histories, profiles, stars and notes add no control token to those of the chat template."""
+    """Titles, histories, profiles, stars and hints add no control token to those of the chat template."""
     title = PLAIN + attack
-    given: dict[str, Any] = {"stars": [attack] * 2, "profile": attack, "notes": [attack]}
+    given: dict[str, Any] = {"stars": [attack] * 2, "profile": attack, "hints": [attack]}
     for readout, template, more in (
-        ("verdict", None, {"notes": [attack]}),
-        ("likelihood", None, {"notes": [attack]}),
+        ("verdict", None, {"hints": [attack]}),
+        ("likelihood", None, {"hints": [attack]}),
         ("verdict", CLICK, given),
         ("verdict", REASON, given),
     ):

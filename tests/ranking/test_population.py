@@ -27,8 +27,8 @@ from lorarec.retrieval import Index
 
 
 @pytest.fixture(scope="module")
-def engine(job: PopulationConfig, shop: Dataset) -> LocalExecutor:
-    return LocalExecutor(job, shop)
+def executor(config: PopulationConfig, shop: Dataset) -> LocalExecutor:
+    return LocalExecutor(config, shop)
 
 
 def _read(out: Path) -> pl.DataFrame:
@@ -36,16 +36,16 @@ def _read(out: Path) -> pl.DataFrame:
 
 
 def test_parts_hold_what_recommend_gives_each_user(
-    engine: LocalExecutor, job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     users = read_population(shop)
-    assert recommend_to_folder(engine, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
+    assert recommend_to_folder(executor, users, tmp_path / "out", 50) == {"users": 161, "parts": 4, "parts_before": 0}
     found = _read(tmp_path / "out")
     assert found["user_id"].to_list() == users
     assert_frame_equal(found, expected, abs_tol=1e-5)
     assert found.filter(user_id="all")["item_ids"].to_list() == [[]]
-    index = Index.load(job.index, shop)
-    with Ranker(Backbone.load(job.backbone), job.adapter) as ranker:
+    index = Index.load(config.index, shop)
+    with Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter) as ranker:
         for user in ("u000", "u101"):
             items = recommend(ranker, shop, user, 5, 20, index)
             row = found.row(by_predicate=pl.col("user_id") == user, named=True)
@@ -63,11 +63,11 @@ def test_parts_hold_what_recommend_gives_each_user(
 
 
 def test_killed_run_goes_on_with_the_missing_parts(
-    engine: LocalExecutor, job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = ["rank", job.dataset, "--adapter", job.adapter, "--index", job.index, "--backbone", job.backbone]
-    words += ["--top", "5", "--pool", "20", "--part-size", "1", "--out", out]
+    words = ["recommend", config.dataset, "--all", "--adapter", config.adapter, "--index", config.index]
+    words += ["--backbone", config.backbone.id, "--top", "5", "--pool", "20", "--part-size", "1", "--out", out]
     running = subprocess.Popen(
         [sys.executable, "-m", "lorarec", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])},
@@ -80,7 +80,7 @@ def test_killed_run_goes_on_with_the_missing_parts(
     (out / ".part-000160.parquet.a1b2c3d4.tmp").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert not json.loads((out / "rank.json").read_text())["complete"]
-    figures = recommend_to_folder(engine, read_population(shop), out, part_size=1)
+    figures = recommend_to_folder(executor, read_population(shop), out, part_size=1)
     assert figures == {"users": 161, "parts": 161, "parts_before": len(before)}
     assert 3 <= len(before) < 161
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -89,38 +89,38 @@ def test_killed_run_goes_on_with_the_missing_parts(
 
 
 def test_damaged_and_foreign_parts_are_made_again(
-    engine: LocalExecutor, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
+    executor: LocalExecutor, expected: pl.DataFrame, shop: Dataset, tmp_path: Path
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)
-    recommend_to_folder(engine, users, out, 50)
+    recommend_to_folder(executor, users, out, 50)
     whole = (out / "part-000001.parquet").read_bytes()
     (out / "part-000000.parquet").write_bytes(whole)
     (out / "part-000001.parquet").write_bytes(whole[:-9])
-    assert recommend_to_folder(engine, users, out, 50)["parts_before"] == 2
+    assert recommend_to_folder(executor, users, out, 50)["parts_before"] == 2
     assert_frame_equal(_read(out), expected, abs_tol=1e-5)
-    assert recommend_to_folder(engine, users, out, 50)["parts_before"] == 4
+    assert recommend_to_folder(executor, users, out, 50)["parts_before"] == 4
 
 
 def test_folder_of_another_run_is_refused(
-    job: PopulationConfig, engine: LocalExecutor, shop: Dataset, tmp_path: Path
+    config: PopulationConfig, executor: LocalExecutor, shop: Dataset, tmp_path: Path
 ) -> None:
     out, users = tmp_path / "out", read_population(shop)[:4]
-    recommend_to_folder(engine, users, out, 2)
+    recommend_to_folder(executor, users, out, 2)
     with pytest.raises(LorarecError, match=r"holds another recommendation run: part_size was 2 and is now 3: choose"):
-        recommend_to_folder(engine, users, out, 3)
+        recommend_to_folder(executor, users, out, 3)
     with pytest.raises(LorarecError, match=r"another recommendation run: users was \w{16} and is now \w{16}: choose"):
-        recommend_to_folder(engine, users[:3], out, 2)
-    bare = LocalExecutor(replace(job, adapter=None, top_k=3), shop)
+        recommend_to_folder(executor, users[:3], out, 2)
+    bare = LocalExecutor(replace(config, adapter=None, top_k=3), shop)
     with pytest.raises(LorarecError, match=r"adapter was \w{16} and is now None \(also different: top\): choose"):
         recommend_to_folder(bare, users, out, 2)
     recommend_to_folder(bare, users[:3], out, 2, overwrite=True)
     assert _read(out)["user_id"].to_list() == users[:3]
     (out / "rank.json").write_text("[]")
     with pytest.raises(LorarecError, match=r"rank\.json does not say"):
-        recommend_to_folder(engine, users, out, 2)
+        recommend_to_folder(executor, users, out, 2)
     (out / "rank.json").unlink()
     with pytest.raises(LorarecError, match="out exists already"):
-        recommend_to_folder(engine, users, out, 2)
+        recommend_to_folder(executor, users, out, 2)
 
 
 class _Elsewhere(LocalExecutor):
@@ -131,9 +131,9 @@ class _Elsewhere(LocalExecutor):
         return super().run(parts, out.parent / "elsewhere")
 
 
-def test_folder_that_is_not_shared(job: PopulationConfig, shop: Dataset, tmp_path: Path) -> None:
+def test_folder_that_is_not_shared(config: PopulationConfig, shop: Dataset, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"2 parts are missing in .*out, the first is part-000000\.parquet.*share"):
-        recommend_to_folder(_Elsewhere(job, shop), read_population(shop)[:4], tmp_path / "out", 2)
+        recommend_to_folder(_Elsewhere(config, shop), read_population(shop)[:4], tmp_path / "out", 2)
 
 
 @given(st.lists(st.text(), unique=True), st.integers(1, 9))

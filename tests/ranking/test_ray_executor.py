@@ -25,9 +25,9 @@ on_the_cluster = pytest.mark.usefixtures("ray_cluster")
 
 @on_the_cluster
 def test_two_workers_give_what_one_process_gives(
-    job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
-    figures = recommend_to_folder(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 40)
+    figures = recommend_to_folder(RayExecutor(config, 2), read_population(shop), tmp_path / "out", 40)
     assert figures == {"users": 161, "parts": 5, "parts_before": 0}
     assert_frame_equal(pl.read_parquet(tmp_path / "out" / "part-*.parquet"), expected, abs_tol=1e-5)
 
@@ -47,13 +47,13 @@ def _kill_a_busy_worker(stop: Event) -> str | None:
 
 @on_the_cluster
 def test_killed_worker_loses_no_user(
-    job: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
+    config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     stop = Event()
     with ThreadPoolExecutor() as pool:
         killed = pool.submit(_kill_a_busy_worker, stop)
         try:
-            recommend_to_folder(RayExecutor(job, 2), read_population(shop), tmp_path / "out", 10)
+            recommend_to_folder(RayExecutor(config, 2), read_population(shop), tmp_path / "out", 10)
         finally:
             stop.set()
     assert killed.result()
@@ -64,8 +64,8 @@ def test_killed_worker_loses_no_user(
 
 
 @on_the_cluster
-def test_what_a_worker_refuses_is_told_in_one_line(job: PopulationConfig, tmp_path: Path) -> None:
+def test_what_a_worker_refuses_is_told_in_one_line(config: PopulationConfig, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=f"^adapter {tmp_path}/none does not exist: give a PEFT folder$"):
-        RayExecutor(replace(job, adapter=tmp_path / "none")).identity()
+        RayExecutor(replace(config, adapter=tmp_path / "none")).identity()
     with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):
-        RayExecutor(job, 1000)
+        RayExecutor(config, 1000)

@@ -82,7 +82,7 @@ def random_adapter(backbone: Backbone, folder: Path, seed: int, rank: int = 8) -
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return Backbone.load()
+    return Backbone.from_pretrained()
 
 
 @pytest.fixture(scope="module")

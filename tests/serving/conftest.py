@@ -29,7 +29,7 @@ import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.lora import AdapterBank, read_adapter
-from lorarec.personal import train_user_router
+from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Ranker
 from lorarec.ranking.recommendation import whole_evidence
 from lorarec.serving.app import create_app
@@ -62,11 +62,17 @@ def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
     """Write what `personal choose` writes, over adapters that lie beside it; it tells users apart."""
 
     def write(
-        backbone: Backbone, folder: Path, parts: Sequence[str], dataset: Dataset, split: Split, **options: Any
+        backbone: Backbone,
+        folder: Path,
+        parts: Sequence[str],
+        dataset: Dataset,
+        split: Split,
+        ctr_model: str = "titles",
+        cases: int = 4,
     ) -> None:
         adapters = [folder.parent / name for name in parts]
-        quick = {"crm": "titles", "epochs": 1, "cases": 4}
-        train_user_router(backbone, adapters, dataset, split, folder, **quick | options)
+        config = UserRouterConfig(epochs=1, cases=cases)
+        train_user_router(backbone, adapters, dataset, split, folder, config, ctr_model=ctr_model)
         stir(folder, 0)
 
     return write
@@ -103,7 +109,7 @@ def example_folder(
     backbone_folder: Path, write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path: Path
 ) -> Path:
     """What the serving guide's examples use: a shop, four adapters and, by user, mixtures of two of them."""
-    backbone = Backbone.load(backbone_folder)
+    backbone = Backbone.from_pretrained(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(20)]
@@ -136,7 +142,7 @@ class Offline:
         if mixture:
             parts = [self.adapters[name] for name in mixture]
             merged = AdapterBank.stack(parts).to_adapter(torch.tensor(list(mixture.values())), "factors")
-            merged = replace(merged, meta=parts[0].meta)
+            merged = replace(merged, record=parts[0].record)
         columns = {"user_id": [user], "history": [list(history)], "candidates": [list(candidates)]}
         cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})
         with Ranker(self.backbone, merged) as ranker:
@@ -241,7 +247,7 @@ def serve_options(
     """What `lorarec serve` needs, but for a database, to serve the shop with the adapter `general`."""
     folder = tmp_path_factory.mktemp("serve")
     _shop().save(folder / "shop")
-    write_adapter(Backbone.load(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
+    write_adapter(Backbone.from_pretrained(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
     return [str(folder / "shop"), "--adapters", str(folder / "adapters"), "--backbone", str(backbone_folder)]
 
 
@@ -319,7 +325,7 @@ def make_page_service(
     The weights of its adapter `layered` differ by layer, those of `chosen` by user as well.
     """
     folder = tmp_path_factory.mktemp("page")
-    backbone = Backbone.load("embedded")
+    backbone = Backbone.from_pretrained("embedded")
     for seed, name in enumerate(["general", "specific", "layered"]):
         write_adapter(backbone.model, folder / "adapters" / name, seed, EVIDENT)
     layers = read_adapter(folder / "adapters" / "layered").tensors

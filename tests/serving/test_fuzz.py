@@ -80,7 +80,7 @@ def test_no_body_gives_a_server_error(
     write_chooser: Callable[..., None],
     make_service: Callable[..., Service],
 ) -> None:
-    write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), crm="din")
+    write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), ctr_model="din")
     service = make_service(wait=0.0)
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)

@@ -229,7 +229,7 @@ from lorarec.serving.run import listen, serve
 from lorarec.serving.service import Service
 
 dataset, adapters, backbone, database, hangs = sys.argv[1:]
-service = Service(Backbone.load(backbone), Dataset.load(Path(dataset)), Path(adapters), f"sqlite:///{database}")
+service = Service(Backbone.from_pretrained(backbone), Dataset.load(Path(dataset)), Path(adapters), f"sqlite:///{database}")
 bound = listen("127.0.0.1", 0)
 for_ever = lambda *_: threading.Event().wait()
 if hangs == "prompts":

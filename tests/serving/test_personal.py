@@ -18,7 +18,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
-from lorarec.lora.prompt_record import prompt_settings
+from lorarec.lora.prompt_record import prompt_config
 from lorarec.personal import PersonalLora, UserHistory, UserRouter
 from lorarec.personal.scoring import user_scores
 from lorarec.prompts import PromptBuilder, case_examples
@@ -47,9 +47,9 @@ class Ground:
         self, weights: torch.Tensor, user: str | None, history: Sequence[str], candidates: Sequence[str]
     ) -> np.ndarray:
         """Of item ids under weights (layers, K) of the chooser's parts, as users are scored offline."""
-        settings = prompt_settings(self.chooser.adapters[0]) | EVIDENT["options"]
-        lengths = (settings["max_tokens"], settings["max_title_tokens"])
-        builder = PromptBuilder(self.backbone.tokenizer, settings["readout"], settings["template"], *lengths)
+        config = replace(prompt_config(self.chooser.adapters[0]), **EVIDENT["options"])
+        lengths = (config.max_tokens, config.max_title_tokens)
+        builder = PromptBuilder(self.backbone.tokenizer, config.readout, config.template, *lengths)
         columns = {"user_id": [user], "history": [list(history)[-4:]], "candidates": [list(candidates)]}
         cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})
         examples = case_examples(cases, self.dataset.titles, builder, 4, whole_evidence(self.dataset))
@@ -78,7 +78,7 @@ def ground(
     for seed, (name, meta) in enumerate([("general", EVIDENT), ("specific", EVIDENT), ("listed", LISTED)]):
         write_adapter(shared_backbone.model, folder / name, seed, meta)
     parts = ("general", "specific")
-    write_chooser(shared_backbone, folder / "chosen", parts, dataset, split, crm="din", cases=12)
+    write_chooser(shared_backbone, folder / "chosen", parts, dataset, split, ctr_model="din", cases=12)
     return Ground(shared_backbone, dataset, folder)
 
 

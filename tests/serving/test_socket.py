@@ -24,7 +24,7 @@ def url(backbone_folder: Path, example_folder: Path) -> Iterator[str]:
     """Address of a service in a thread, with the key `secret`, that knows the ids of the description's examples."""
     data, adapters = Dataset.load(example_folder / "data" / "shop"), example_folder / "adapters"
     database = f"sqlite:///{example_folder / 'histories.db'}"
-    service = Service(Backbone.load(backbone_folder), data, adapters, database)
+    service = Service(Backbone.from_pretrained(backbone_folder), data, adapters, database)
     bound = listen("127.0.0.1", 0)
     bound.listen()
     server = Server(service, "secret")

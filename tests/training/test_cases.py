@@ -131,7 +131,7 @@ def test_dataset_without_cases(pair) -> None:
 
 
 def test_more_candidates_than_items(pair) -> None:
-    with pytest.raises(LorarecError, match=r"shop has .* items.* --negatives"):
+    with pytest.raises(LorarecError, match=r"shop has .* items.* option negatives"):
         build([pair], negatives=39)
 
 
@@ -146,24 +146,24 @@ def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> Non
         shown = [titles[title] for title in case.history]
         chosen = [*shown, titles[case.candidates[case.target]]]
         owners = [user for history, user in owner.items() if list(history[: len(chosen)]) == chosen]
-        words = [evidence.notes(shown, [titles[title] for title in case.candidates], user) for user in owners]
-        assert case.notes in words
+        words = [evidence.hints(shown, [titles[title] for title in case.candidates], user) for user in owners]
+        assert case.hints in words
     hidden = build([pair], new_items=0.5)
     drawn = [hidden.case(0, index) for index in range(len(hidden))]
     assert drawn == [hidden.case(0, index) for index in range(len(hidden))]
-    by_place = [[case.notes[place] == "new" for case in drawn] for place in range(6)]
+    by_place = [[case.hints[place] == "new" for case in drawn] for place in range(6)]
     assert all(0.3 < np.mean(new) < 0.95 for new in by_place)
-    assert all(case.notes == [] for case in (build([pair], evidence=False).case(0, index) for index in range(3)))
+    assert all(case.hints == [] for case in (build([pair], evidence=False).case(0, index) for index in range(3)))
 
 
 def test_a_share_of_the_targets_is_called_new(pair) -> None:
     always, never = (build([pair], new_items=0, new_targets=share) for share in (0.999, 0.0))
     for index in range(len(always)):
         told, plain = always.case(0, index), never.case(0, index)
-        assert told.notes[told.target].startswith("new")
+        assert told.hints[told.target].startswith("new")
         assert told.candidates == plain.candidates
-        del told.notes[told.target], plain.notes[plain.target]
-        assert told.notes == plain.notes
+        del told.hints[told.target], plain.hints[plain.target]
+        assert told.hints == plain.hints
 
 
 def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:

@@ -1,7 +1,5 @@
 """Mixtures of experts: what is trained by default can be read, ranked with, and trained further."""
 
-from functools import partial
-
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -10,7 +8,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Ranker
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 from lorarec.training.scoring_model import target_layers
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -47,9 +45,9 @@ def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
     tokenizer = backbone.tokenizer
     backbone = Backbone(make(kind, len(tokenizer)), tokenizer, kind, kind)
     before = [name for name, _ in backbone.model.named_modules()]
-    begin = partial(train, backbone, [pair], **QUICK)
-    first = begin(tmp_path / "first")
-    second = begin(tmp_path / "second", start_from=first)
+    config = TrainingConfig(**QUICK)
+    first = train(backbone, [pair], tmp_path / "first", config)
+    second = train(backbone, [pair], tmp_path / "second", config, start_from=first)
     for out in (first, second):
         adapter = read_adapter(out, backbone)
         assert {name.rpartition(".")[2] for name in adapter.tensors} == MODELS[kind][1]
@@ -71,7 +69,7 @@ def test_targets_that_are_no_linear_layers(target, backbone, pair, tmp_path) -> 
     with pytest.raises(
         LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
     ):
-        train(backbone, [pair], tmp_path / "adapter", target_modules=f"q_proj,{target}", **QUICK)
+        train(backbone, [pair], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
     assert not list(tmp_path.iterdir())
 
 

@@ -11,18 +11,18 @@ import pytest
 
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 SCRIPT = """
 import json, sys
 import torch
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset
-from lorarec.training import train
+from lorarec.training import TrainingConfig, train
 
 torch.set_num_threads(1)
 folder, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-train(Backbone.load(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, **options)
+train(Backbone.from_pretrained(f"{folder}/backbone"), [Dataset.load(f"{folder}/data")], out, TrainingConfig(**options))
 """
 OPTIONS = {
     "batch_size": 8,
@@ -45,8 +45,9 @@ def home(backbone, pair, tmp_path):
     return tmp_path
 
 
-def here(home, name, options):
-    return train(Backbone.load(home / "backbone"), [Dataset.load(home / "data")], home / name, **options)
+def here(home, name, options, resume=False):
+    backbone, dataset = Backbone.from_pretrained(home / "backbone"), Dataset.load(home / "data")
+    return train(backbone, [dataset], home / name, TrainingConfig(**options), resume=resume).folder
 
 
 def wait_for(path, process) -> None:
@@ -66,7 +67,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> 
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (home / "killed").exists()
-    resumed = here(home, "killed", options | {"resume": True})
+    resumed = here(home, "killed", options, resume=True)
     assert difference(whole, resumed) == 0
     records = [json.loads((folder / "lorarec.json").read_text())["training"] for folder in (whole, resumed)]
     assert records[0] == records[1]

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,14 @@ from lorarec.training.validation import Validation
 QUICK = {"batch_size": 16, "negatives": 4, "r": 4, "epochs": 1, "learning_rate": 1e-2, "eval_users": 8, "eval_steps": 2}
 
 
+def quick_train(backbone, sources, out, *, start_from=None, resume=False, overwrite=False, **options) -> Path:
+    """Train with few cases; return the folder of the adapter."""
+    config = TrainingConfig(**QUICK | options)
+    adapter = train(backbone, sources, out, config, start_from=start_from, resume=resume, overwrite=overwrite)
+    assert adapter.folder == out
+    return out
+
+
 @pytest.fixture(scope="module")
 def shared(backbones):
     """A backbone for all tests here: training leaves it as it was."""
@@ -28,7 +37,7 @@ def shared(backbones):
 def first(shared, pairs, tmp_path_factory):
     """An adapter trained on two datasets."""
     sources = [pairs("shop"), pairs("store", users=10)]
-    return train(shared, sources, tmp_path_factory.mktemp("first") / "adapter", seed=7, patience=5, **QUICK)
+    return quick_train(shared, sources, tmp_path_factory.mktemp("first") / "adapter", seed=7, patience=5)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +49,8 @@ def first(shared, pairs, tmp_path_factory):
     ],
 )
 def test_training_learns(shared, pair, tmp_path, readout, loss, below) -> None:
-    options = QUICK | {"readout": readout, "loss": loss, "epochs": 3, "learning_rate": 5e-3, "eval_users": 0}
-    out = train(shared, [pair], tmp_path / "adapter", **options)
+    options = {"readout": readout, "loss": loss, "epochs": 3, "learning_rate": 5e-3, "eval_users": 0}
+    out = quick_train(shared, [pair], tmp_path / "adapter", **options)
     assert json.loads((out / "lorarec.json").read_text())["training"]["loss"] < below
 
 
@@ -69,22 +78,22 @@ def test_record(shared, pairs, first) -> None:
 def test_best_checkpoint_is_kept(shared, pair, tmp_path, monkeypatch, difference) -> None:
     figures = iter([0.2, 0.9, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
-    best = train(shared, [pair], tmp_path / "best", **QUICK | {"batch_size": 8, "learning_rate": 1e-3})
+    best = quick_train(shared, [pair], tmp_path / "best", batch_size=8, learning_rate=1e-3)
     record = json.loads((best / "lorarec.json").read_text())
     assert record["training"]["validation"] == {"step": 4, "ndcg@1": 0.9}
-    last = train(shared, [pair], tmp_path / "last", **QUICK | {"batch_size": 8, "learning_rate": 1e-3, "eval_users": 0})
+    last = quick_train(shared, [pair], tmp_path / "last", batch_size=8, learning_rate=1e-3, eval_users=0)
     assert difference(best, last) > 0
 
 
 def test_early_stopping(shared, pair, tmp_path, monkeypatch) -> None:
     figures = iter([0.5, 0.4, 0.4, 0.4])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
-    out = train(shared, [pair], tmp_path / "adapter", patience=2, **QUICK | {"batch_size": 4, "eval_steps": 1})
+    out = quick_train(shared, [pair], tmp_path / "adapter", patience=2, batch_size=4, eval_steps=1)
     assert json.loads((out / "lorarec.json").read_text())["training"]["steps"] == 3
 
 
 def test_second_round_starts_from_the_first(shared, pair, first, tmp_path, difference) -> None:
-    second = train(shared, [pair], tmp_path / "second", start_from=first, **QUICK | {"learning_rate": 1e-9, "r": 9})
+    second = quick_train(shared, [pair], tmp_path / "second", start_from=first, learning_rate=1e-9, r=9)
     assert difference(first, second) < 1e-6
     record = json.loads((second / "lorarec.json").read_text())
     assert record["start_from"]["path"] == str(first)
@@ -96,7 +105,8 @@ def test_seed_decides_the_weights_and_backbone_is_left_alone(shared, pair, tmp_p
     before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
     quick = QUICK | {"eval_users": 0, "gradient_checkpointing": True}
     one, same, other = (
-        train(shared, [pair], tmp_path / name, seed=seed, **quick) for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+        quick_train(shared, [pair], tmp_path / name, seed=seed, **quick)
+        for name, seed in [("a", 1), ("b", 1), ("c", 2)]
     )
     assert difference(one, same) == 0
     assert difference(one, other) > 0
@@ -111,21 +121,21 @@ def test_out_exists(shared, pair, tmp_path) -> None:
     out.mkdir()
     (out / "kept.txt").write_text("mine")
     with pytest.raises(LorarecError, match="adapter exists already"):
-        train(shared, [pair], out, **QUICK)
+        quick_train(shared, [pair], out)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
     with pytest.raises(LorarecError, match="adapter is no adapter folder"):
-        train(shared, [pair], out, overwrite=True, **QUICK)
+        quick_train(shared, [pair], out, overwrite=True)
     assert (out / "kept.txt").read_text() == "mine"
     (out / "kept.txt").unlink()
-    train(shared, [pair], out, seed=1, **QUICK)
+    quick_train(shared, [pair], out, seed=1)
     before = (out / "adapter_model.safetensors").read_bytes()
-    train(shared, [pair], out, seed=2, overwrite=True, **QUICK)
+    quick_train(shared, [pair], out, seed=2, overwrite=True)
     assert (out / "adapter_model.safetensors").read_bytes() != before
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
 def test_the_same_training_writes_the_same_bytes(shared, pair, tmp_path) -> None:
-    one, other = (train(shared, [pair], tmp_path / name, seed=3, **QUICK) for name in ("one", "other"))
+    one, other = (quick_train(shared, [pair], tmp_path / name, seed=3) for name in ("one", "other"))
     for name in ("adapter_config.json", "adapter_model.safetensors", "lorarec.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert read_adapter(one).fingerprint == read_adapter(other).fingerprint
@@ -140,14 +150,14 @@ def test_two_runs_do_not_share_a_folder(shared, pair, tmp_path) -> None:
     folder.mkdir()
     busy = pytest.raises(LorarecError, match=r"another run is writing to .*adapter\.checkpoints")
     with only_writer(folder), busy:
-        train(shared, [pair], tmp_path / "adapter", overwrite=True, **QUICK)
+        quick_train(shared, [pair], tmp_path / "adapter", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["adapter.checkpoints"]
 
 
 def test_adapter_of_another_backbone(backbones, pair, first, tmp_path) -> None:
     for other in (backbones(seed=1), backbones(width=48)):
         with pytest.raises(LorarecError, match="belongs to"):
-            train(other, [pair], tmp_path / "second", start_from=first, **QUICK)
+            quick_train(other, [pair], tmp_path / "second", start_from=first)
     assert not list(tmp_path.iterdir())
 
 
@@ -158,13 +168,12 @@ def test_bad_input_leaves_nothing_behind(shared, pair, tmp_path) -> None:
         ([], {}, "no dataset"),
         ([(dataset, empty)], {}, "no training cases"),
         ([pair], {"negatives": 60}, "too few"),
-        ([pair], {"rnak": 4}, "rnak"),
         ([pair], {"target_modules": "nowhere"}, "nowhere"),
         ([pair], {"start_from": tmp_path / "none"}, "none"),
         ([pair], {"max_tokens": 5}, "limit"),
     ]:
         with pytest.raises(LorarecError, match=message):
-            train(shared, sources, tmp_path / "adapter", **QUICK | options)
+            quick_train(shared, sources, tmp_path / "adapter", **options)
         assert not (tmp_path / "adapter").exists()
     assert not shared.model.training
 
@@ -172,8 +181,8 @@ def test_bad_input_leaves_nothing_behind(shared, pair, tmp_path) -> None:
 def test_diverged_run_is_named(backbone, pair, tmp_path) -> None:
     with torch.no_grad():
         backbone.model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(LorarecError, match="--lr"):
-        train(backbone, [pair], tmp_path / "adapter", **QUICK)
+    with pytest.raises(LorarecError, match="lower learning_rate"):
+        quick_train(backbone, [pair], tmp_path / "adapter")
     assert not list(tmp_path.iterdir())
 
 
@@ -181,19 +190,19 @@ def test_diverged_run_is_named(backbone, pair, tmp_path) -> None:
 def test_read_only_disk(shared, pair, tmp_path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(LorarecError, match="cannot write"):
-        train(shared, [pair], tmp_path / "adapter", **QUICK)
+        quick_train(shared, [pair], tmp_path / "adapter")
 
 
 def test_dataset_without_validation_cases(shared, pair, tmp_path) -> None:
     dataset, split = pair
     bare = type(split)(split.train, split.valid.clear(), split.test, split.info)
-    out = train(shared, [(dataset, bare)], tmp_path / "adapter", **QUICK)
+    out = quick_train(shared, [(dataset, bare)], tmp_path / "adapter")
     assert json.loads((out / "lorarec.json").read_text())["training"]["validation"] is None
 
 
 def test_dataset_alone_uses_its_stored_split(shared, pair, tmp_path) -> None:
     dataset = pair[0].save(tmp_path / "data")
-    out = train(shared, [dataset], tmp_path / "adapter", **QUICK)
+    out = quick_train(shared, [dataset], tmp_path / "adapter")
     stored = json.loads((tmp_path / "data" / "split" / "split.json").read_text())
     assert json.loads((out / "lorarec.json").read_text())["datasets"][0]["split"] == stored["fingerprint"]
 
@@ -224,8 +233,8 @@ def test_rate_of_no_whole_run_is_zero() -> None:
 
 @pytest.mark.parametrize(("samples", "warmup"), [(16, 0.05), (16, 0.0), (16, 0.99), (32, 0.05), (48, 0.99)])
 def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplog, samples, warmup) -> None:
-    options = QUICK | {"samples": samples, "warmup_ratio": warmup, "eval_users": 0}
-    out = train(shared, [pair], tmp_path / "adapter", **options)
+    options = {"samples": samples, "warmup_ratio": warmup, "eval_users": 0}
+    out = quick_train(shared, [pair], tmp_path / "adapter", **options)
     assert json.loads((out / "lorarec.json").read_text())["training"]["steps"] == samples // 16
     assert all(b.abs().max() > 1e-4 for _, b in read_adapter(out).tensors.values())
     assert not caplog.records
@@ -233,11 +242,11 @@ def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplo
 
 def test_training_that_changed_nothing_is_told(shared, pair, first, tmp_path, caplog) -> None:
     quick = QUICK | {"samples": 16, "eval_users": 0, "learning_rate": 1e-300}
-    out = train(shared, [pair], tmp_path / "zero", **quick)
+    out = quick_train(shared, [pair], tmp_path / "zero", **quick)
     assert f"adapter {out} changes nothing, since B is zero in all layers" in caplog.text
     assert read_adapter(out).is_zero
     caplog.clear()
-    out = train(shared, [pair], tmp_path / "again", start_from=first, **quick)
+    out = quick_train(shared, [pair], tmp_path / "again", start_from=first, **quick)
     assert f"adapter {out} equals the one that it started from" in caplog.text
 
 
@@ -254,7 +263,7 @@ def test_weights_that_are_no_numbers_are_not_written(shared, pair, tmp_path, mon
 
     monkeypatch.setattr(torch.optim.AdamW, "step", diverge)
     with pytest.raises(LorarecError, match="the training diverged, lower the learning rate"):
-        train(shared, [pair], tmp_path / "adapter", **QUICK | {"samples": 16, "eval_users": 0})
+        quick_train(shared, [pair], tmp_path / "adapter", samples=16, eval_users=0)
     assert not (tmp_path / "adapter").exists()
 
 
@@ -262,14 +271,14 @@ def test_an_own_template_is_kept_beside_the_adapter(shared, pair, tmp_path) -> N
     text = "{% for title in history %}{{ title }} {% endfor %}then {{ candidate }}?"
     (tmp_path / "words.j2").write_text(text)
     quick = QUICK | {"samples": 16, "eval_users": 0}
-    out = train(shared, [pair], tmp_path / "adapter", template=tmp_path / "words.j2", **quick)
+    out = quick_train(shared, [pair], tmp_path / "adapter", template=tmp_path / "words.j2", **quick)
     record = json.loads((out / "lorarec.json").read_text())
     assert record["template"] == record["options"]["template"] == "template.j2"
     out = out.rename(tmp_path / "moved")
     (tmp_path / "words.j2").unlink()
     with Ranker(shared, out) as ranker:
         assert ranker.builder.template.source == text
-    other = train(shared, [pair], tmp_path / "other", template="click", **quick)
+    other = quick_train(shared, [pair], tmp_path / "other", template="click", **quick)
     assert json.loads((other / "lorarec.json").read_text())["options"]["template"] == "click-v1"
     assert not (other / "template.j2").exists()
 
@@ -281,18 +290,18 @@ def interrupt(*_) -> None:
 def test_another_text_of_the_template_is_another_run(shared, pair, tmp_path, monkeypatch) -> None:
     template = tmp_path / "words.j2"
     template.write_text("{{ history | join(', ') }} then {{ candidate }}?")
-    options = QUICK | {"template": template, "eval_steps": 1}
+    options = {"template": template, "eval_steps": 1}
     monkeypatch.setattr("lorarec.training.run.write_adapter", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(shared, [pair], tmp_path / "adapter", **options)
+        quick_train(shared, [pair], tmp_path / "adapter", **options)
     template.write_text("{{ history | join('; ') }} then {{ candidate }}?")
     with pytest.raises(LorarecError, match="template_fingerprint was"):
-        train(shared, [pair], tmp_path / "adapter", resume=True, **options)
+        quick_train(shared, [pair], tmp_path / "adapter", resume=True, **options)
 
 
 def test_same_training_gives_the_same_bytes(shared, pair, tmp_path) -> None:
     """In processes whose sets have other orders as well."""
     quick = QUICK | {"samples": 16, "eval_users": 0}
-    one, other = (read_adapter(train(shared, [pair], tmp_path / name, **quick)) for name in "ab")
+    one, other = (read_adapter(quick_train(shared, [pair], tmp_path / name, **quick)) for name in "ab")
     assert one.fingerprint == other.fingerprint
     assert one.config["target_modules"] == sorted(one.config["target_modules"])

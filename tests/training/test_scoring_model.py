@@ -101,7 +101,7 @@ def test_continues_from_a_folder(backbone, builder, examples, tmp_path) -> None:
         model.eval()
         expected = scores(model.base_model.model, examples, builder)
         model.save_pretrained(str(tmp_path))
-    with adapted(backbone, builder, TrainingConfig(r=7), start_from=tmp_path) as model:
+    with adapted(backbone, builder, TrainingConfig(r=7), start=read_adapter(tmp_path, backbone)) as model:
         model.eval()
         assert model.peft_config["default"].r == 2
         assert torch.allclose(scores(model.base_model.model, examples, builder), expected, atol=1e-6)
@@ -132,7 +132,7 @@ def test_named_layers_and_unknown_ones(backbone, builder) -> None:
 def test_goes_on_from_adapters_of_any_settings(options, backbone, builder, examples, write_adapter, tmp_path) -> None:
     folder = write_adapter(backbone.model, tmp_path / "start", 1, task_type="CAUSAL_LM", **options)
     start = read_adapter(folder)
-    with adapted(backbone, builder, TrainingConfig(), start_from=folder) as model:
+    with adapted(backbone, builder, TrainingConfig(), start=read_adapter(folder, backbone)) as model:
         model.eval()
         found = scores(model.base_model.model, examples, builder)
         model.save_pretrained(str(tmp_path / "again"))

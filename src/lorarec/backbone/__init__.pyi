@@ -1,5 +1,7 @@
 from .config import EMBEDDED as EMBEDDED
 from .config import BackboneConfig as BackboneConfig
+from .config import Dtype as Dtype
+from .config import Quantization as Quantization
 from .embeddings import mean_states as mean_states
 from .embeddings import title_embeddings as title_embeddings
 from .load import Backbone as Backbone

@@ -1,4 +1,4 @@
-"""Any Hugging Face causal LM as a backbone, and the embedded one."""
+"""The backbone: any causal language model of Hugging Face, or the embedded one."""
 
 import logging
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from transformers import (
 )
 from transformers.utils.quantization_config import QuantizationMethod
 
-from lorarec.backbone.config import EMBEDDED
+from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
+from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import plan_for, require_exact
 
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -31,11 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Backbone:
-    """A causal LM and its tokenizer, both Hugging Face's own.
+    """A causal language model and its tokenizer, both Hugging Face's own.
 
     Attributes:
-        id: the hub id or folder it was loaded from, or `embedded`.
-        fingerprint: 16 hexadecimal digits of its weights (`weights_fingerprint`); adapters remember it.
+        model: Hugging Face model.
+        tokenizer: Hugging Face tokenizer.
+        id: Hub id or path that the model was loaded from, or `embedded`.
+        fingerprint: Hash of the weights, 16 hexadecimal digits (see `weights_fingerprint`); adapters record it.
     """
 
     model: PreTrainedModel
@@ -44,81 +47,86 @@ class Backbone:
     fingerprint: str
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
-        id_or_path: str | Path = EMBEDDED,
-        dtype: str = "auto",
+        model_id_or_path: str | Path = EMBEDDED,
+        dtype: Dtype = "auto",
         device: str | None = None,
-        quantization: str | None = None,
+        quantization: Quantization | None = None,
         trust_remote_code: bool = False,
         check: bool = True,
     ) -> Self:
-        """Load a backbone; only safetensors weights are read.
+        """Load a causal language model and its tokenizer; only safetensors weights are read.
 
-        The first time that its weights are met on this machine a few candidates are scored at once and one by one
-        (`lorarec.scoring.require_exact`).
+        When the weights are loaded for the first time on this machine, a few candidates are scored at once and one by
+        one, to check that both give the same scores (`lorarec.scoring.require_exact`).
 
-        Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantised, since an adapter's
+        Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantized, since an adapter's
         update would be lost in them.
 
         Args:
-            id_or_path: `embedded`, a folder, or a hub id.
-            dtype: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
-            device: a torch device or `auto` (accelerate spreads the model); a GPU when there is one by default.
+            model_id_or_path: `embedded`, path of a folder, or hub id.
+            dtype: Data type of the weights: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
+            device: Torch device, or `auto` to spread the model by accelerate; a GPU if there is one by default.
             quantization: `4bit` or `8bit` through bitsandbytes (`pip install lorarec[quantized]`).
-            trust_remote_code: run code that comes with the model. Off: such models are refused.
-            check: refuse a model whose scores of many candidates at once would not be exact; off for a model that
+            trust_remote_code: Run Python code that comes with the model; otherwise such a model is refused.
+            check: Refuse a model whose scores of many candidates at once are not exact. Pass False for a model that
                 torch does not score.
 
         Raises:
-            LorarecError: the model is missing, has no safetensors, needs remote code, cannot be scored exactly, or a
-                library is missing.
+            LorarecError: If an argument is not one of the choices, the model is missing, has no safetensors, needs
+                remote code or cannot be scored exactly, or a library is missing.
         """
-        name = str(id_or_path)
-        source = source_of(name)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        kwargs: dict[str, Any] = {
-            "dtype": weights_dtype(dtype, device, name),
+        config = BackboneConfig(str(model_id_or_path), dtype, device, quantization, trust_remote_code)
+        source = source_of(config.id)
+        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        arguments: dict[str, Any] = {
+            "dtype": weights_dtype(config.dtype, device, config.id),
             "use_safetensors": True,
             "trust_remote_code": trust_remote_code,
         }
         if quantization is not None:
-            kwargs["quantization_config"] = _quantization(quantization)
-            kwargs["device_map"] = "auto"
+            arguments["quantization_config"] = _quantization(quantization)
+            arguments["device_map"] = "auto"
         elif device != "cpu":
-            kwargs["device_map"] = device
+            arguments["device_map"] = device
         try:
             tokenizer = load_tokenizer(source, trust_remote_code)
-            eight_bits = _is_stored_in_8_bit_floats(source, trust_remote_code)
-            if eight_bits:
-                kwargs["quantization_config"] = FineGrainedFP8Config(dequantize=True)
-            model = AutoModelForCausalLM.from_pretrained(source, **kwargs)
-            if eight_bits and kwargs["dtype"] != "auto":  # what was not quantised is loaded as it was stored
-                model.to(kwargs["dtype"])
+            stored_in_8_bit = _is_stored_in_8_bit_floats(source, trust_remote_code)
+            if stored_in_8_bit:
+                arguments["quantization_config"] = FineGrainedFP8Config(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(source, **arguments)
+            if stored_in_8_bit and arguments["dtype"] != "auto":  # unquantized parameters are loaded as they are stored
+                model.to(arguments["dtype"])
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-            raise LorarecError(f"backbone {name} cannot be loaded: {lines[0]}") from error
+            raise LorarecError(f"backbone {config.id} cannot be loaded: {lines[0]}") from error
         if hasattr(model.config, "rescale_every"):
-            # RWKV divides weights in place for half precision, which an adapter added to them would not know of.
+            # RWKV divides its weights in place for half precision; an adapter added to them would not be divided.
             model.config.rescale_every = 0
         model.eval()
-        backbone = cls(model, tokenizer, name, weights_fingerprint(model, source))
+        backbone = cls(model, tokenizer, config.id, weights_fingerprint(model, source))
         if check:
             require_exact(model, backbone.fingerprint)
         return backbone
 
     def token_limit(self, wanted: int) -> int:
-        """`wanted` tokens of a prompt plus branch, or the number of the model's positions if that is smaller."""
+        """Return the maximum length of a prompt with a branch: `wanted`, or the model's positions if they are fewer."""
         return min(wanted, plan_for(self.model).max_positions or wanted)
 
+    def prompt_builder(self, config: PromptConfig) -> PromptBuilder:
+        """Return a builder of prompts for this model, no longer than it has positions."""
+        max_tokens = self.token_limit(config.max_tokens)
+        return PromptBuilder(self.tokenizer, config.readout, config.template, max_tokens, config.max_title_tokens)
+
     def has_fingerprint(self, fingerprint: str) -> bool:
-        """Whether a recorded fingerprint, maybe by an earlier version, is that of this backbone's weights."""
+        """Return whether a recorded fingerprint, possibly of an earlier version, is that of this model's weights."""
         if fingerprint == self.fingerprint or fingerprint == fingerprint_of_files(source_of(self.id)):
             return True
         if fingerprint != fingerprint_of_first_rows(self.model, source_of(self.id)):
             return False
         logger.warning(
-            "the fingerprint %s was made by an earlier version from few weights: make sure that it is that of %s",
+            "the fingerprint %s was made by an earlier version from a few weights: make sure that it belongs to %s",
             fingerprint,
             self.id,
         )
@@ -126,10 +134,10 @@ class Backbone:
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """A tokenizer as its folder declares it.
+    """Load the tokenizer of a folder or hub id as its files declare it.
 
-    For a Qwen2 model `AutoTokenizer` takes Qwen2's own tokenizer even if tokenizer_config.json names the generic
-    class, and so loses the lower-casing of tokenizer.json.
+    For a Qwen2 model `AutoTokenizer` takes Qwen2's own class even if tokenizer_config.json names the generic class; the
+    lower-casing of tokenizer.json would be lost then.
     """
     settings = Path(source) / "tokenizer_config.json"
     if settings.is_file() and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
@@ -138,36 +146,36 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
 
 
 def embedded_folder() -> Path:
-    """The folder of the embedded backbone inside the package."""
+    """Return the path of the embedded backbone inside the package."""
     return Path(str(resources.files("lorarec.backbone"))) / EMBEDDED
 
 
 def source_of(name: str) -> str:
-    """The folder or hub id that Hugging Face's loaders and vLLM read a backbone from.
+    """Return the path or hub id from which Hugging Face's loaders and vLLM read a backbone.
 
     Raises:
-        LorarecError: the embedded backbone was removed from the package.
+        LorarecError: If the embedded backbone was removed from the installed package.
     """
     if name != EMBEDDED:
         return name
     if not embedded_folder().is_dir():
         raise LorarecError(
-            "the embedded backbone was removed from this installation: give the folder or hub id of another"
+            "the embedded backbone was removed from this installation: give the path or hub id of another model"
         )
     return str(embedded_folder())
 
 
-def weights_dtype(dtype: str, device: str, name: str) -> Any:
-    """The torch dtype of a backbone's weights on a kind of device, or `auto` for that of its files.
+def weights_dtype(dtype: Dtype, device: str, name: str) -> Any:
+    """Return the torch dtype of a backbone's weights on a device, or `auto` for that of its files.
 
-    Raises:
-        LorarecError: unknown dtype.
+    Args:
+        dtype: Data type by name, or `auto`.
+        device: Torch device.
+        name: `embedded`, path of a folder, or hub id.
     """
     if dtype == "auto":
-        # Half precision is stored for size; CPUs compute in float32.
+        # Half precision is stored for its size; CPUs compute in float32.
         return torch.float32 if device == "cpu" or name == EMBEDDED else "auto"
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise LorarecError(f"unknown dtype {dtype!r}: choose auto, float32, bfloat16 or float16")
     return getattr(torch, dtype)
 
 
@@ -178,9 +186,7 @@ def _is_stored_in_8_bit_floats(source: str, trust_remote_code: bool) -> bool:
     return method == QuantizationMethod.FP8
 
 
-def _quantization(bits: str) -> Any:
-    if bits not in ("4bit", "8bit"):
-        raise LorarecError(f"unknown quantization {bits!r}: choose 4bit or 8bit")
+def _quantization(bits: Quantization) -> Any:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:

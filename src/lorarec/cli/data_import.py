@@ -30,7 +30,7 @@ from lorarec.data import (
     read_table,
 )
 from lorarec.errors import refuse_out_of_range
-from lorarec.io import DATASET, Progress, refuse_existing
+from lorarec.io import FolderKind, Progress, refuse_existing
 from lorarec.options import option
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
@@ -100,7 +100,7 @@ def import_movielens(
 
     Example: lorarec data import movielens ml-latest-small.zip --k-core 5 --out data/movies
     """
-    refuse_existing(out, overwrite, DATASET)
+    refuse_existing(out, overwrite, FolderKind.DATASET)
     with Progress(f"Reading {path}"):
         source = read_movielens(path)
     _finish(source, out, name, filters, overwrite, as_json)
@@ -125,7 +125,7 @@ def import_amazon(
 
     Example: lorarec data import amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz --out data/beauty
     """
-    refuse_existing(out, overwrite, DATASET)
+    refuse_existing(out, overwrite, FolderKind.DATASET)
     source = read_amazon(reviews, meta, bad_times=bad_times, progress=True)
     _finish(source, out, name, filters, overwrite, as_json)
 
@@ -229,7 +229,7 @@ def import_table(
     Example: lorarec data import table user_artists.dat --items artists.dat --user userID --item artistID --items-id id
     --title name --order file --out data/artists
     """
-    refuse_existing(out, overwrite, DATASET)
+    refuse_existing(out, overwrite, FolderKind.DATASET)
     columns = Columns(user, item, time, rating, title, items_id)
     with Progress(f"Reading {interactions}"):
         options = TableFormat(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)

@@ -12,7 +12,7 @@ import lorarec
 from lorarec.cli.messages import Verb
 from lorarec.cli.options import Overwrite, quieten_transformers
 from lorarec.errors import LorarecError
-from lorarec.io import DEMO, PERSONALIZED, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 Quick = Annotated[bool, typer.Option("--quick", help="Do a fraction of the work, to see that all parts run.")]
 
@@ -37,7 +37,7 @@ def demo(
     Example: lorarec demo --quick --out demo-output
     """
     if context.invoked_subcommand is None:
-        refuse_existing(out, overwrite, DEMO)
+        refuse_existing(out, overwrite, FolderKind.DEMO)
         quieten_transformers()
         example = load_example("molorec_demo")
         example.run_demo(out, example.QUICK if quick else example.FULL, seed, overwrite)
@@ -60,7 +60,7 @@ def personal(
 
     Example: lorarec demo personal --quick
     """
-    refuse_existing(out, overwrite, PERSONALIZED)
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
     quieten_transformers()
     load_example("reclora_demo").run_personal_demo(out, quick, seed, overwrite)
 

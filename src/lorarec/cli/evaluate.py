@@ -12,7 +12,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import EVALUATION, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 
 @config_options
@@ -58,7 +58,7 @@ def evaluate(
     named = _named(adapter or [])
     require_adapters(named.values())
     if out is not None:
-        refuse_existing(out, overwrite, EVALUATION)
+        refuse_existing(out, overwrite, FolderKind.EVALUATION)
     data = Dataset.load(dataset)
     split = load_split(data)
     from lorarec.evaluation import adapter_scorers, evaluation_table, split_warning

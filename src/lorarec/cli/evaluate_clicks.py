@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lorarec.cli.options import AsJson, Overwrite
 from lorarec.errors import LorarecError
-from lorarec.io import CLICK_EVALUATION, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 
 def evaluate_clicks(
@@ -35,7 +35,7 @@ def evaluate_clicks(
     if not predictions.exists():
         raise LorarecError(f"{predictions} does not exist: give a Parquet file of predictions")
     if out is not None:
-        refuse_existing(out, overwrite, CLICK_EVALUATION)
+        refuse_existing(out, overwrite, FolderKind.CLICK_EVALUATION)
     from lorarec.evaluation import click_table, predictions_file, read_predictions, write_click_report
     from lorarec.evaluation import evaluate_clicks as evaluate_rows
 

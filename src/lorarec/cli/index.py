@@ -32,9 +32,9 @@ def index(
     Example: lorarec index data/shop --out index/shop
     """
     from lorarec.data import Dataset
-    from lorarec.io import INDEX, refuse_existing
+    from lorarec.io import FolderKind, refuse_existing
 
-    refuse_existing(out, overwrite, INDEX)
+    refuse_existing(out, overwrite, FolderKind.INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
     from lorarec.recommenders import SASRecConfig

@@ -13,7 +13,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, Combine, Overwrite, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, Progress, refuse_existing
+from lorarec.io import FolderKind, Progress, refuse_existing
 
 SEARCH = "Search for weights (grid, entropy)"
 
@@ -69,7 +69,7 @@ def mix(
     if method != "fixed" and dataset is None:
         raise LorarecError(f"--method {method} needs --dataset, the folder its prompts come from")
     require_adapters(adapters)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     data = None if method == "fixed" or dataset is None else Dataset.load(dataset)
     split = None if data is None else load_split(data)
     from lorarec.lora import mix as mix_adapters

@@ -94,7 +94,9 @@ def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
     quieten_transformers()
     from lorarec.backbone import Backbone
 
-    return Backbone.load(config.id, config.dtype, config.device, config.quantization, config.trust_remote_code, check)
+    return Backbone.from_pretrained(
+        config.id, config.dtype, config.device, config.quantization, config.trust_remote_code, check
+    )
 
 
 @contextmanager

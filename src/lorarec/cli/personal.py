@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from lorarec.cli.messages import Verb
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, CHOSEN, PERSONALIZED, read_json, refuse_existing
+from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def train(
 
     Example: lorarec personal train data/ml-1m --ctr-model sim --samples 4096 --shared similar --out personal
     """
-    refuse_existing(out, overwrite, PERSONALIZED)
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
     _refuse_unknown(ctr_model, CTR_MODELS)
     data = Dataset.load(dataset)
     from lorarec.evaluation import click_table
@@ -78,13 +78,13 @@ def train(
         load_backbone(backbone),
         data,
         out,
-        crm=ctr_model,
+        config,
+        ctr_model=ctr_model,
         shared=shared or (),
         resume=resume,
         overwrite=overwrite,
         progress=True,
         report=lambda made: reports.append(report_clicks(made)),
-        **asdict(config),
     )
     (evaluation,) = reports
     if as_json:
@@ -130,7 +130,7 @@ def choose(
 
     Example: lorarec personal choose data/action demo/general demo/specific --out chosen
     """
-    refuse_existing(out, overwrite, CHOSEN)
+    refuse_existing(out, overwrite, FolderKind.USER_ROUTER)
     _refuse_unknown(ctr_model, (*CTR_MODELS, TITLES))
     data = Dataset.load(dataset)
     require_adapters([general, specific])
@@ -157,11 +157,11 @@ def choose(
         data,
         split,
         out,
-        crm=ctr_model,
+        config,
+        ctr_model=ctr_model,
         overwrite=overwrite,
         progress=True,
         report=report,
-        **asdict(config),
     )
     ((evaluation, preference),) = reports
     if as_json:
@@ -193,7 +193,7 @@ def export(
 
     Example: lorarec personal export personal --user 42 --out adapters/user-42
     """
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     if not folder.is_dir():
         raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
     from lorarec.personal import export_user, trained_with

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,7 @@ from lorarec.cli.options import (
 )
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import RANKING, refuse_existing
+from lorarec.io import FolderKind, refuse_existing
 
 if TYPE_CHECKING:
     from lorarec.ranking import Executor, PopulationConfig, Recommendation
@@ -104,8 +104,8 @@ def recommend(
     )
     if executor == "local" and (workers or address):
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
-    if out is not None and (overwrite or not (out / RANKING.marker).is_file()):
-        refuse_existing(out, overwrite, RANKING)
+    if out is not None and (overwrite or not (out / FolderKind.RECOMMENDATIONS.marker).is_file()):
+        refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
     data = Dataset.load(dataset)
     for each in user or ():
         data.history(each)
@@ -120,7 +120,11 @@ def recommend(
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
         job = _population(dataset, adapter, index, backbone, top, pool)
-        names = {"dataset": data.name, "backbone": job.backbone, "adapter": adapter and str(adapter)}
+        names = {
+            "dataset": data.name,
+            "backbone": job.backbone.id,
+            "adapter": None if adapter is None else str(adapter),
+        }
         with _executor(job, data, executor, workers or 1, address) as running:
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
@@ -155,11 +159,7 @@ def _population(
         dataset.resolve(),
         adapter and adapter.resolve(),
         index and index.resolve(),
-        str(Path(backbone.id).resolve()) if is_folder else backbone.id,
-        backbone.dtype,
-        backbone.device,
-        backbone.quantization,
-        backbone.trust_remote_code,
+        replace(backbone, id=str(Path(backbone.id).resolve())) if is_folder else backbone,
         top,
         pool,
     )

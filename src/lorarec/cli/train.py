@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, Overwrite, Resume, load_backbone, require_adapters
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, read_json, refuse_existing
+from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.training import TrainingConfig, read_recipe
 
 #: Keys of a recipe beside the fields of `TrainingConfig`.
@@ -35,11 +35,13 @@ def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
         values["datasets"] = [values["datasets"]]
     context.default_map = {"start_from" if key == "from" else key: value for key, value in values.items()}
     for option in context.command.params:
+        value = context.default_map.get(option.name)
         try:
-            option.process_value(context, context.default_map.get(option.name))
+            option.process_value(context, value)
         except typer.BadParameter as error:
             key = "from" if option.name == "start_from" else option.name
-            raise LorarecError(f"recipe {path}, key {key}: {error.message}") from None
+            reason = error.message.removeprefix("Value error, ")
+            raise LorarecError(f"recipe {path}, key {key}: {value!r} cannot be used: {reason}") from None
     return path
 
 
@@ -72,7 +74,7 @@ def train(
     """
     if out is None or not datasets:
         raise LorarecError("name at least one dataset and --out, here or in the recipe")
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     require_adapters([start_from])
     pairs = _load(datasets, few_shot, config.seed)
     from lorarec.training import train as train_adapter
@@ -83,11 +85,11 @@ def train(
         load_backbone(backbone),
         pairs,
         out,
+        config,
         start_from=start_from,
         resume=resume,
         overwrite=overwrite,
         progress=True,
-        **asdict(config),
     )
     if os.environ.get("RANK", "0") == "0":
         _show(out, as_json)

@@ -14,7 +14,7 @@ from lorarec.ctr.network import CTRNetwork
 from lorarec.ctr.registry import build
 from lorarec.data import ClickLog
 from lorarec.errors import LorarecError
-from lorarec.io import RECOMMENDER, new_folder, read_json, track, write_json
+from lorarec.io import FolderKind, new_folder, read_json, track, write_json
 from lorarec.scoring import evaluation_mode
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
@@ -63,7 +63,7 @@ class CTRModel:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite, RECOMMENDER) as folder:
+        with new_folder(out, overwrite, FolderKind.CTR_MODEL) as folder:
             state = self.model.state_dict()
             if self.encoder.embeddings is not None:
                 state[EMBEDDINGS] = torch.from_numpy(self.encoder.embeddings)

@@ -81,7 +81,7 @@ def assemble(
         if untitled.height == seen.height:
             raise LorarecError(
                 f"{name}: no item has a title: give a table of items that has them, "
-                "or name items by id (--keep-untitled)"
+                "or name items by id (keep_untitled=True)"
             )
         items = items.filter(pl.col(TITLE).is_not_null())
         before = rows.height

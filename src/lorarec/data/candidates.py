@@ -53,7 +53,7 @@ def draw_candidates(
     if catalogue.len() < negatives + 1:
         raise LorarecError(
             f"{negatives + 1} candidates need as many items, but only {catalogue.len()} can be drawn: "
-            f"ask for at most {catalogue.len() - 1} negatives (--negatives) or use more items"
+            f"set option negatives to at most {catalogue.len() - 1} or use more items"
         )
     if cases.is_empty():
         return _without_candidates(cases)

@@ -50,7 +50,7 @@ class Cooccurrence:
         self._known_words = self._words[self._known]
         self._similar = lru_cache(maxsize=1 << 16)(self._most_similar)
 
-    def notes(
+    def hints(
         self,
         history: Sequence[str],
         candidates: Sequence[str],

@@ -15,7 +15,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.hashing import content_hash
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.errors import LorarecError
-from lorarec.io import DATASET, new_folder, read_json, write_json
+from lorarec.io import FolderKind, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -234,7 +234,7 @@ class Dataset:
         Raises:
             LorarecError: `out` exists already or cannot be written to.
         """
-        with new_folder(out, overwrite, DATASET) as folder:
+        with new_folder(out, overwrite, FolderKind.DATASET) as folder:
             self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
             self.items.write_parquet(folder / "items.parquet", compression="zstd")
             if self.users is not None:
@@ -321,7 +321,7 @@ def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
     if empty.height:
         raise LorarecError(
             f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
-            "give it one, or import again, dropping such items or naming them by id (--keep-untitled)"
+            "give it one, or import again, dropping such items or naming them by id (keep_untitled=True)"
         )
     repeated = frame.filter(pl.col(ITEM).is_duplicated())
     if repeated.height:

@@ -25,9 +25,7 @@ def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
     keep, rounds = core_rows(dataset.interactions, k, item_k)
     if not keep.any():
         dropped = "; ".join(f"round {number} dropped {_in_words(each)}" for number, each in enumerate(rounds, start=1))
-        raise LorarecError(
-            f"{dataset.name}: nothing is left of a {k}-core: ask for a smaller one (--k-core); {dropped}"
-        )
+        raise LorarecError(f"{dataset.name}: nothing is left of a {k}-core: choose a smaller k_core; {dropped}")
     note = f"{k}-core" if item_k == k else f"core: users {k}, items {item_k}"
     core = dataset.subset(dataset.interactions.filter(keep), filter_note=note)
     return replace(core, info={**core.info, "core_rounds": [*dataset.info.get("core_rounds", []), *rounds]})

@@ -15,7 +15,7 @@ from lorarec.data.dataset import Dataset
 from lorarec.data.reading import opened
 from lorarec.data.sources.movielens import read_movielens, readable_genres
 from lorarec.errors import LorarecError
-from lorarec.io import SAMPLE, new_folder
+from lorarec.io import FolderKind, new_folder
 
 LICENCE = "MovieLens terms of use: research, no commercial use, redistribution under the same conditions"
 SPECIFIC_DOMAIN = "action"
@@ -81,7 +81,7 @@ def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -
         pl.col(USER).cast(pl.UInt16), pl.col(ITEM).cast(pl.Int32), pl.col(TIME).cast(pl.Int32)
     )
     movies = source.items.with_columns(pl.col(ITEM).cast(pl.Int32)).join(ratings, on=ITEM, how="semi")
-    with new_folder(out, overwrite, SAMPLE) as made:
+    with new_folder(out, overwrite, FolderKind.SAMPLE) as made:
         tables = {"ratings": ratings.sort(USER, TIME, maintain_order=True), "movies": movies.sort(ITEM)}
         for name, table in tables.items():
             table.write_parquet(made / f"{name}.parquet", compression="zstd", compression_level=22, statistics=False)

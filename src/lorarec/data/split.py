@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.data.dataset import read_parquet
 from lorarec.data.hashing import content_hash
 from lorarec.errors import LorarecError
-from lorarec.io import SPLIT, new_folder, read_json, write_json
+from lorarec.io import FolderKind, new_folder, read_json, write_json
 
 WARM, NEW_ITEM = "warm", "new-item"
 
@@ -42,7 +42,7 @@ class Split:
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write the split folder, whole or not at all: train, valid and test-SETTING as Parquet, and split.json."""
-        with new_folder(out, overwrite, SPLIT) as folder:
+        with new_folder(out, overwrite, FolderKind.SPLIT) as folder:
             self.train.write_parquet(folder / "train.parquet", compression="zstd")
             self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
             for setting, cases in self.test.items():

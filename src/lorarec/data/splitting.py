@@ -299,9 +299,7 @@ def _with_candidates(
         valid_catalogue: The items from which candidates of validation cases are drawn.
     """
     if options["negatives"] < 1:
-        raise LorarecError(
-            f"a candidate set needs at least one negative, not {options['negatives']}: raise option negatives"
-        )
+        raise LorarecError(f"a candidate set needs at least one negative, not {options['negatives']}")
     seed, negatives, interactions = options["seed"], options["negatives"], dataset.interactions
 
     def drawn(cases: pl.DataFrame, catalogue: pl.Series, purpose: str) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from lorarec.evaluation.click_evaluation import CLICK_METRICS, ClickEvaluation
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, versions_line
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT
-from lorarec.io import CLICK_EVALUATION, file_fingerprint, new_folder, versions, write_json, write_text
+from lorarec.io import FolderKind, file_fingerprint, new_folder, versions, write_json, write_text
 
 
 def click_table(evaluation: ClickEvaluation, title: str) -> Table:
@@ -25,7 +25,7 @@ def write_click_report(evaluation: ClickEvaluation, predictions: Path, out: Path
         LorarecError: `out` exists or cannot be written to.
     """
     facts = [f"- predictions: {predictions} ({file_fingerprint(predictions)})", versions_line(versions())]
-    with new_folder(out, overwrite, CLICK_EVALUATION) as folder:
+    with new_folder(out, overwrite, FolderKind.CLICK_EVALUATION) as folder:
         write_json(folder / METRICS, evaluation.as_dict())
         write_text(folder / REPORT, click_markdown(evaluation, f"Clicks of {predictions.name}", facts))
 

@@ -13,7 +13,7 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation.case_metrics import measure_target_ranks, metric_results, metrics_per_case, scorer_inputs
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import Evaluation, RowResult, SettingResult
-from lorarec.io import EVALUATION, new_folder, versions
+from lorarec.io import FolderKind, new_folder, versions
 from lorarec.metrics import ndcg
 from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
@@ -75,7 +75,7 @@ def evaluate(
         "versions": versions(),
     }
     console = Console(stderr=True, quiet=not progress, highlight=False)
-    with new_folder(out, overwrite, EVALUATION) if out is not None else nullcontext() as folder:
+    with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
             results[setting] = _evaluate_setting(setting, cases, everything, compare_with, seed, console)

@@ -9,7 +9,7 @@ import polars as pl
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.lora import Adapter, AdapterLike, prompt_settings, read_adapter, trained_on
+from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
 from lorarec.prompts import PromptConfig
 from lorarec.ranking import Ranker, VllmEngine
 
@@ -74,10 +74,11 @@ class AdapterScorer:
         prompt = self.prompt
         if prompt is None:
             return Ranker(self.backbone, self.adapter, self.readout, engine=self.engine)
+        prompt = prompt.with_readout(self.readout)
         return Ranker(
             self.backbone,
             self.adapter,
-            self.readout or prompt.readout,
+            prompt.readout,
             prompt.template,
             prompt.max_tokens,
             prompt.max_title_tokens,
@@ -207,11 +208,11 @@ def adapter_scorers(
         raise LorarecError(f"the row name {ZERO_SHOT} is taken by the backbone alone: choose another")
     read = {name: read_adapter(adapter, backbone) for name, adapter in adapters.items()}
     evidence = None
-    if any(prompt_settings(adapter)["evidence"] for adapter in read.values()):
+    if any(prompt_config(adapter).evidence for adapter in read.values()):
         evidence = Cooccurrence(split.train, dataset.titles)
     first = next(iter(read.values()), None)
     # The backbone alone was not trained to read evidence.
-    alone = replace(PromptConfig(**prompt_settings(first)), evidence=False)
+    alone = replace(prompt_config(first), evidence=False)
     rows = {ZERO_SHOT: (None, None, alone), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
     scorers: dict[str, AdapterScorer] = {}
     for name, (adapter, of_training, prompt) in rows.items():

@@ -60,7 +60,7 @@ class ExperimentData:
     ) -> TrainingData:
         """Return what a system may learn from. It has no test cases, so that no system can look at them."""
         split = replace(self.split_with_share(share, seed), test={})
-        backbone = None if recipe.backbone is None else Backbone.load(recipe.backbone)
+        backbone = None if recipe.backbone is None else Backbone.from_pretrained(recipe.backbone)
         return TrainingData(self.dataset, split, self.general, backbone, folder, seed, progress)
 
     def candidates(self) -> dict[str, str]:

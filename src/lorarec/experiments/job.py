@@ -12,6 +12,7 @@ import psutil
 from lorarec.data import USER
 from lorarec.evaluation import measure_target_ranks
 from lorarec.experiments.experiment_data import ExperimentData
+from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe import Recipe, table_name
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.tune import Fit, tune
@@ -63,7 +64,14 @@ class Job:
     def is_done(self, recipe: Recipe, out: Path) -> bool:
         """Return whether the files of the job exist and were made from this very row."""
         path = self.record(out)
-        return path.exists() and read_json(path)["made_from"] == self.made_from(recipe)
+        return path.exists() and _with_current_names(read_json(path)["made_from"]) == self.made_from(recipe)
+
+
+def _with_current_names(made_from: JsonObject) -> JsonObject:
+    """Return what a record was made from, with the current names of options."""
+    config_class = RECOMMENDERS[made_from["system"]].config_class
+    renamed = {key: current_names(config_class, made_from[key]) for key in ("options", "tune") if key in made_from}
+    return made_from | renamed
 
 
 def run_job_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> None:
@@ -104,9 +112,11 @@ def _fit(recipe: Recipe, data: ExperimentData, out: Path, job: Job, progress: bo
         return Fit(BASELINES[job.row]().fit(training_data), time.perf_counter() - began), {}
     row = recipe.rows[job.row]
     tuned = Job(job.row, recipe.seeds[0], job.share, tunes=True)
-    options = read_json(tuned.record(out))["options"] if row.tune else row.options
+    recommender_class, options = RECOMMENDERS[row.system], row.options
+    if row.tune:
+        options = current_names(recommender_class.config_class, read_json(tuned.record(out))["options"])
     training_data = data.training_data(recipe, job.share, job.seed, out / SHARED, progress)
-    recommender = RECOMMENDERS[row.system].from_options(options).fit(training_data)
+    recommender = recommender_class.from_options(options).fit(training_data)
     return Fit(recommender, time.perf_counter() - began), options
 
 

@@ -229,10 +229,11 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
     backbone = _backbone(data)
     domains = list(data.general) if kind == "general" else [(data.dataset, data.split)]
     options = {each.name: getattr(config, each.name) for each in fields(TrainingConfig)} | {"seed": data.seed}
+    training = TrainingConfig(**options)
     fingerprints = [[dataset.fingerprint, split.fingerprint] for dataset, split in domains]
 
     def write(out: Path) -> None:
-        train(backbone, domains, out, start_from=start_from, resume=True, progress=data.progress, **options)
+        train(backbone, domains, out, training, start_from=start_from, resume=True, progress=data.progress)
 
     return cached_dir(data, kind, [backbone.fingerprint, fingerprints, options, start_from and start_from.name], write)
 

@@ -9,6 +9,7 @@ from typing import Any
 from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRIC_NAMES
+from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
     as_meant,
     is_number,
@@ -144,7 +145,9 @@ def _row(row: str, given: Any) -> RowConfig:
     require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
         require(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
-    tune = {key: [as_meant(each) for each in values] for key, values in tune.items()}
+    config_class = RECOMMENDERS[system].config_class
+    options = current_names(config_class, options)
+    tune = current_names(config_class, {key: [as_meant(each) for each in values] for key, values in tune.items()})
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
             RECOMMENDERS[system].from_options({**options, **tried})

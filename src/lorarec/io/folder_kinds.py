@@ -3,24 +3,41 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class FolderKind:
-    """One kind of folder.
+    """One kind of folder that lorarec writes, such as `FolderKind.ADAPTER`.
 
     Attributes:
-        name: its name in error messages.
-        marker: the file by which a folder of this kind is recognised.
-        others: patterns of the relative paths of all other files in the folder; `*` also matches slashes.
+        name: Name of the kind in error messages.
+        marker: Relative path of the file by which a folder of this kind is recognised.
+        others: Patterns of the relative paths of all other files in the folder; `*` also matches slashes.
     """
 
     name: str
     marker: str
     others: tuple[str, ...] = ()
 
+    SPLIT: ClassVar["FolderKind"]
+    DATASET: ClassVar["FolderKind"]
+    SAMPLE: ClassVar["FolderKind"]
+    ADAPTER: ClassVar["FolderKind"]
+    WEIGHTS_BY_SETTING: ClassVar["FolderKind"]
+    EFFECT_OF_PROMPTS: ClassVar["FolderKind"]
+    CTR_MODEL: ClassVar["FolderKind"]
+    PERSONAL_LORA: ClassVar["FolderKind"]
+    CLICK_EVALUATION: ClassVar["FolderKind"]
+    EVALUATION: ClassVar["FolderKind"]
+    PERSONALIZATION: ClassVar["FolderKind"]
+    USER_ROUTER: ClassVar["FolderKind"]
+    INDEX: ClassVar["FolderKind"]
+    RECOMMENDATIONS: ClassVar["FolderKind"]
+    DEMO: ClassVar["FolderKind"]
+
     def under(self, folder: str) -> tuple[str, ...]:
-        """Return the patterns of its files when it is a subfolder of a folder of another kind."""
+        """Return the patterns of the files when they are in a subfolder of a folder of another kind."""
         return tuple(f"{folder}/{pattern}" for pattern in (self.marker, *self.others))
 
     def foreign_file(self, folder: Path) -> str | None:
@@ -31,12 +48,14 @@ class FolderKind:
         return next((name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)), None)
 
 
-SPLIT = FolderKind("split", "split.json", ("train.parquet", "valid.parquet", "test-*.parquet"))
-DATASET = FolderKind(
-    "dataset", "dataset.json", ("interactions.parquet", "items.parquet", "users.parquet", *SPLIT.under("split"))
+FolderKind.SPLIT = FolderKind("split", "split.json", ("train.parquet", "valid.parquet", "test-*.parquet"))
+FolderKind.DATASET = FolderKind(
+    "dataset",
+    "dataset.json",
+    ("interactions.parquet", "items.parquet", "users.parquet", *FolderKind.SPLIT.under("split")),
 )
-SAMPLE = FolderKind("sample", "ratings.parquet", ("movies.parquet", "LICENSE.txt"))
-ADAPTER = FolderKind(
+FolderKind.SAMPLE = FolderKind("sample", "ratings.parquet", ("movies.parquet", "LICENSE.txt"))
+FolderKind.ADAPTER = FolderKind(
     "adapter",
     "lorarec.json",
     (
@@ -51,13 +70,13 @@ ADAPTER = FolderKind(
         "entropy_by_lambda.png",
     ),
 )
-WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))
-EFFECT_OF_PROMPTS = FolderKind("analysis", "effect_of_prompts.json", ("effect_of_prompts.png",))
-RECOMMENDER = FolderKind("recommender", "conventional.json", ("model.safetensors",))
-ROUTER = FolderKind("router", "personal.json", ("personal.safetensors", "template.j2"))
-CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
-EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
-PERSONALIZED = FolderKind(
+FolderKind.WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))
+FolderKind.EFFECT_OF_PROMPTS = FolderKind("analysis", "effect_of_prompts.json", ("effect_of_prompts.png",))
+FolderKind.CTR_MODEL = FolderKind("click model", "conventional.json", ("model.safetensors",))
+FolderKind.PERSONAL_LORA = FolderKind("personal LoRA", "personal.json", ("personal.safetensors", "template.j2"))
+FolderKind.CLICK_EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md",))
+FolderKind.EVALUATION = FolderKind("evaluation", "metrics.json", ("report.md", "ndcg.png"))
+FolderKind.PERSONALIZATION = FolderKind(
     "personal train",
     "personalize.json",
     (
@@ -66,13 +85,13 @@ PERSONALIZED = FolderKind(
         "weights.png",
         "metrics.json",
         "report.md",
-        *RECOMMENDER.under("crm"),
-        *ROUTER.under("personal"),
-        *ROUTER.under("shared-*"),
-        *ADAPTER.under("users/*"),
+        *FolderKind.CTR_MODEL.under("crm"),
+        *FolderKind.PERSONAL_LORA.under("personal"),
+        *FolderKind.PERSONAL_LORA.under("shared-*"),
+        *FolderKind.ADAPTER.under("users/*"),
     ),
 )
-CHOSEN = FolderKind(
+FolderKind.USER_ROUTER = FolderKind(
     "personal choose",
     "choose.json",
     (
@@ -86,13 +105,15 @@ CHOSEN = FolderKind(
         "adapter_preference.png",
         "leaning.json",  # names in version 0.1
         "leaning.png",
-        *ADAPTER.under("constant"),
-        *RECOMMENDER.under("crm"),
-        *ROUTER.under("personal"),
+        *FolderKind.ADAPTER.under("constant"),
+        *FolderKind.CTR_MODEL.under("crm"),
+        *FolderKind.PERSONAL_LORA.under("personal"),
     ),
 )
-INDEX = FolderKind("index", "index.json", ("index.safetensors",))
-RANKING = FolderKind("recommendations", "rank.json", ("part-*.parquet",))
-DEMO = FolderKind(
-    "demo", "metrics.json", ("report.md", "ndcg.png", *DATASET.under("dataset"), *ADAPTER.under("adapters/*"))
+FolderKind.INDEX = FolderKind("index", "index.json", ("index.safetensors",))
+FolderKind.RECOMMENDATIONS = FolderKind("recommendations", "rank.json", ("part-*.parquet",))
+FolderKind.DEMO = FolderKind(
+    "demo",
+    "metrics.json",
+    ("report.md", "ndcg.png", *FolderKind.DATASET.under("dataset"), *FolderKind.ADAPTER.under("adapters/*")),
 )

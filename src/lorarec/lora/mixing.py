@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lorarec.backbone import Backbone
 from lorarec.data import WARM, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, refuse_existing, versions, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
 from lorarec.lora.entropy_search import choose_by_entropy
@@ -19,8 +18,8 @@ from lorarec.lora.mixing_prompts import MixingExamples, MixingPrompts
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike, read_adapter, save_adapter
 from lorarec.lora.plots import plot_entropy, plot_prompt_curve, plot_weights
-from lorarec.lora.prompt_record import prompt_settings, recorded_settings, write_template
-from lorarec.lora.provenance import trained_on
+from lorarec.lora.provenance import mixture_record
+from lorarec.lora.record import MixtureRecord
 from lorarec.lora.simplex import check_weights
 from lorarec.lora.weight_search import Trace
 from lorarec.scoring import evaluation_mode
@@ -105,7 +104,7 @@ def mix(
 
     Example:
         >>> from lorarec import Backbone, Dataset, mix
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
         >>> by_hand = mix(backbone, pair, "adapters/by-hand", method="fixed", weights=[0.3, 0.7])
         >>> by_hand.weights
@@ -115,7 +114,7 @@ def mix(
         1.0
     """
     out = Path(out)
-    refuse_existing(out, overwrite, ADAPTER)
+    refuse_existing(out, overwrite, FolderKind.ADAPTER)
     _check_arguments(method, scope, adapters, weights, dataset, examples)
     read = [read_adapter(adapter, backbone) for adapter in adapters]
     for adapter in read:
@@ -143,20 +142,21 @@ def mix(
     per_layer = dict(zip(bank.layers, chosen, strict=True)) if scope == "layer" else None
     merged = bank.to_adapter(chosen if per_layer is None else per_layer, combine, rank)
     listed = chosen.tolist() if per_layer is None else {name: row.tolist() for name, row in per_layer.items()}
-    settings = {"method": method, "combine": combine, "scope": scope, "rank": rank, "weights": listed}
+    settings: JsonObject = {"method": method, "combine": combine, "scope": scope, "rank": rank}
     if method == "entropy" and examples is not None:
         settings |= {"objective": objective, "prompts": len(examples.prompts)}
-    meta = {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        **sources_of(read),
-        "mix": settings | drawn_from,
-        "versions": versions(),
-    }
-    with new_folder(out, overwrite, ADAPTER) as folder:
-        save_adapter(merged, folder, backbone.id, meta)
-        write_template(folder, shared_prompt_settings(read).get("template"))
+    record = replace(
+        mixture_record(read),
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        mix=MixtureRecord(listed, details=settings | drawn_from),
+        details={"versions": versions()},
+    )
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
+        save_adapter(merged, folder, backbone.id, record)
         searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
-        write_json(folder / TRACE_FILE, {"adapters": [str(adapter.folder) for adapter in read], **settings, **searched})
+        given = {"adapters": [str(adapter.folder) for adapter in read], **settings, "weights": listed}
+        write_json(folder / TRACE_FILE, given | searched)
         plot_weights(folder / "weights.png", bank.names, listed)
         if method == "grid":
             plot_prompt_curve(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3", "ndcg@10"))
@@ -211,22 +211,3 @@ def _check_arguments(
         raise LorarecError(f"method={method} needs prompts: give either the dataset to draw them from, or examples")
     if method == "grid" and examples is not None and examples.targets is None:
         raise LorarecError("method=grid needs the true candidate of every example: give examples with targets")
-
-
-def shared_prompt_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """Return the prompt settings on which all adapters agree."""
-    first, *others = [prompt_settings(adapter) for adapter in adapters]
-    return {key: value for key, value in first.items() if all(other[key] == value for other in others)}
-
-
-def sources_of(adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """Return the entries of `lorarec.json` about the parts of a mixture and the prompt settings on which they agree."""
-    agreed = shared_prompt_settings(adapters)
-    return {
-        "readout": agreed.pop("readout", None),
-        "options": recorded_settings(agreed),
-        "adapters": [
-            {"path": str(adapter.folder), "fingerprint": adapter.fingerprint, "datasets": trained_on(adapter)}
-            for adapter in adapters
-        ],
-    }

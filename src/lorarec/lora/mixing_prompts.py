@@ -9,7 +9,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import TARGET, Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
-from lorarec.lora.prompt_record import prompt_settings, shared_settings
+from lorarec.lora.prompt_record import prompt_config, shared_prompt_config
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 
 
@@ -46,18 +46,12 @@ class MixingPrompts:
 
     def __init__(self, backbone: Backbone, adapters: Sequence[AdapterLike]) -> None:
         read = [read_adapter(adapter, backbone) for adapter in adapters]
-        first = shared_settings(
-            {adapter.folder or n: prompt_settings(adapter) for n, adapter in enumerate(read, start=1)}
+        config = shared_prompt_config(
+            {str(adapter.folder or n): prompt_config(adapter) for n, adapter in enumerate(read, start=1)}
         )
-        self.max_history = first["max_history"]
-        self.evidence = first["evidence"]
-        self.builder = PromptBuilder(
-            backbone.tokenizer,
-            first["readout"],
-            first["template"],
-            backbone.token_limit(first["max_tokens"]),
-            first["max_title_tokens"],
-        )
+        self.max_history = config.max_history
+        self.evidence = config.evidence
+        self.builder = backbone.prompt_builder(config)
 
     def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:
         """Return the prompts of random test users of a setting, without their targets.

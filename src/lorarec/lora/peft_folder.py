@@ -15,7 +15,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import file_fingerprint, read_json, write_json
 from lorarec.lora.base_model import check_base_model
 from lorarec.lora.peft_config import check_config, layer_ranks_and_scales
-from lorarec.lora.record import ADAPTER_RECORD_FILE, read_record
+from lorarec.lora.record import AdapterRecord, read_record, write_record
 from lorarec.lora.safe_files import read_bounded_json, require_regular
 from lorarec.lora.target_layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
 
@@ -39,14 +39,14 @@ class Adapter:
         tensors: layer name -> (A of shape (rank, in), B of shape (out, rank)).
         scales: layer name -> alpha / rank (alpha / sqrt(rank) for rank-stabilised LoRA).
         config: PEFT's settings, as read; what `save_adapter` keeps of them is the choice of layers.
-        meta: `lorarec.json`, or None for an adapter made elsewhere.
+        record: contents of `lorarec.json`, or None for an adapter made elsewhere.
         folder: where it was read from.
     """
 
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor]]
     scales: dict[str, float]
     config: dict[str, Any] = field(default_factory=dict)
-    meta: dict[str, Any] | None = None
+    record: AdapterRecord | None = None
     folder: Path | None = None
 
     @property
@@ -146,13 +146,13 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     Raises:
         LorarecError: it belongs to another backbone, or adapts something that cannot be adapted in this one.
     """
-    trained_on = (adapter.meta or {}).get("backbone") or {}
-    fingerprint = trained_on.get("fingerprint")
+    record = adapter.record or AdapterRecord()
+    fingerprint = record.backbone_fingerprint
     if fingerprint is None:
         check_base_model(adapter.folder, adapter.config, backbone)
     elif not backbone.has_fingerprint(fingerprint):
         raise LorarecError(
-            f"adapter {adapter.folder} belongs to backbone {trained_on.get('id')!s:.100} ({fingerprint:.16}), "
+            f"adapter {adapter.folder} belongs to backbone {record.backbone_id!s:.100} ({fingerprint:.16}), "
             f"not to {backbone.id} ({backbone.fingerprint})"
         )
     layers = linear_layers(backbone.model)
@@ -173,7 +173,7 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
             )
 
 
-def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: dict[str, Any] | None = None) -> None:
+def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, record: AdapterRecord | None = None) -> None:
     """Write a plain PEFT folder into the existing `folder`, in float32.
 
     All layers get the largest rank (zero rows fill the others) and one scale, so that the folder needs no per-layer
@@ -181,7 +181,7 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
 
     Args:
         base_model: the backbone's hub id or path, for PEFT's own loaders.
-        meta: what goes into `lorarec.json`.
+        record: what goes into `lorarec.json`; without it the folder has no such file.
     """
     folder = Path(folder)
     rank = max(adapter.ranks.values())
@@ -206,8 +206,8 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, meta: di
     )
     save_file(state, folder / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
     save_config(config, folder)
-    if meta is not None:
-        write_json(folder / ADAPTER_RECORD_FILE, meta)
+    if record is not None:
+        write_record(folder, record)
 
 
 def _layer_choice(adapter: Adapter) -> dict[str, Any]:

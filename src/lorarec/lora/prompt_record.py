@@ -1,47 +1,51 @@
-"""How an adapter was prompted in training, from its `lorarec.json`: it must be prompted so ever after."""
+"""How an adapter was prompted in training, from its `lorarec.json`; it must be prompted in the same way afterwards."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from lorarec.errors import LorarecError
-from lorarec.io import write_text
 from lorarec.lora.peft_folder import Adapter
+from lorarec.lora.record import AdapterRecord
 from lorarec.lora.safe_files import quoted, read_bounded
-from lorarec.prompts import BUNDLED, SOURCE_LIMIT, TemplateText
+from lorarec.prompts import BUNDLED, SOURCE_LIMIT, PromptConfig, TemplateText
 
-#: The file beside an adapter that holds its custom template.
-TEMPLATE = "template.j2"
-#: What `Ranker` and the choosers of weights prompt with when an adapter does not say.
-DEFAULTS: dict[str, Any] = {
-    "readout": "verdict",
-    "template": None,
-    "max_tokens": 1024,
-    "max_title_tokens": 32,
-    "max_history": 10,
-    "evidence": False,
-}
+#: Options of prompts that adapters must share to be scored together.
+SHARED = ("readout", "template", "evidence")
 
 
-def prompt_settings(adapter: Adapter | None) -> dict[str, Any]:
-    """Readout, template (None for the bundled one), length limits and evidence; defaults for what is missing.
+def prompt_config(adapter: Adapter | None) -> PromptConfig:
+    """Return how an adapter was prompted in training.
 
-    A template is the name of a bundled one, or the content of a file in the adapter's folder (`TemplateText`).
+    Without an adapter, or for an adapter made elsewhere, these are the defaults of `PromptConfig`.
 
     Raises:
-        LorarecError: the adapter names a template that is not in its folder.
+        LorarecError: If the adapter names a template that is not in its folder.
     """
-    meta = (adapter.meta if adapter else None) or {}
-    recorded = {**(meta.get("options") or {}), "readout": meta.get("readout")}
-    settings = {name: default if recorded.get(name) is None else recorded[name] for name, default in DEFAULTS.items()}
-    if adapter is not None and settings["template"] not in (None, *BUNDLED):
-        settings["template"] = _own_template(adapter.folder, settings["template"])
-    return settings
+    if adapter is None or adapter.record is None:
+        return PromptConfig()
+    return read_prompt(adapter.record, adapter.folder)
 
 
-def _own_template(folder: Path | None, recorded: str) -> TemplateText:
-    """The file in the folder that has the recorded name; older versions recorded the path that training read."""
+def read_prompt(record: AdapterRecord, folder: Path | None) -> PromptConfig:
+    """Return the prompt options of a record, with the text of a custom template.
+
+    Args:
+        record: A record.
+        folder: Folder of the record; None for a record in memory.
+
+    Raises:
+        LorarecError: If the record names a template that is not in the folder.
+    """
+    template = record.prompt.template
+    if template is None or isinstance(template, TemplateText) or template in BUNDLED:
+        return record.prompt
+    return replace(record.prompt, template=_custom_template(folder, template))
+
+
+def _custom_template(folder: Path | None, recorded: str) -> TemplateText:
+    """Read the file in the folder that has the recorded name; older versions recorded the path that training read."""
     name = Path(recorded).name
     inside = Path("" if folder is None else folder, name)
     # Unlike Path.is_file, os.path.isfile does not raise for a name that is not a valid path.
@@ -56,33 +60,34 @@ def _own_template(folder: Path | None, recorded: str) -> TemplateText:
         raise LorarecError(f"template {inside} cannot be read: it is not UTF-8 text") from error
 
 
-def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as `lorarec.json` stores them: a custom template is the file that `write_template` writes."""
-    return {key: TEMPLATE if isinstance(value, TemplateText) else value for key, value in settings.items()}
-
-
-def write_template(folder: Path, template: str | TemplateText | None) -> None:
-    """Write a custom template into the folder of the adapter that is prompted with it."""
-    if isinstance(template, TemplateText):
-        write_text(folder / TEMPLATE, template.text)
-
-
-def shared_settings(settings: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
-    """Settings that prompts for several adapters are built with: the first one's.
+def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
+    """Return the options of prompts that several adapters are scored with: those of the first adapter.
 
     Args:
-        settings: name or folder of an adapter -> its `prompt_settings`, one or more.
+        configs: Name or path of each adapter -> its `prompt_config`; one or more.
 
     Raises:
-        LorarecError: the adapters were trained on different prompts.
+        LorarecError: If the adapters were trained on different prompts.
     """
-    (first_name, first), *others = settings.items()
+    (first_name, first), *others = configs.items()
     for name, other in others:
-        for key in ("readout", "template", "evidence"):
-            if other[key] != first[key]:
-                trained = ", ".join(str(getattr(each[key], "name", each[key])) for each in (first, other))
+        for option in SHARED:
+            if getattr(other, option) != getattr(first, option):
+                values = (getattr(each, option) for each in (first, other))
+                trained = ", ".join(value.name if isinstance(value, TemplateText) else str(value) for value in values)
                 raise LorarecError(
-                    f"adapters {first_name} and {name} were trained with another {key} each ({trained}) and cannot "
-                    "share prompts"
+                    f"adapters {first_name} and {name} were trained with different values of {option} ({trained}) and "
+                    "cannot share prompts"
                 )
     return first
+
+
+def agreed_prompt_config(adapters: Sequence[Adapter]) -> PromptConfig:
+    """Return the options of prompts that all adapters have in common; defaults for those in which they differ."""
+    first, *others = map(prompt_config, adapters)
+    agreed = {
+        each.name: getattr(first, each.name)
+        for each in fields(PromptConfig)
+        if all(getattr(other, each.name) == getattr(first, each.name) for other in others)
+    }
+    return PromptConfig(**agreed)

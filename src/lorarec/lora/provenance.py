@@ -1,39 +1,55 @@
-"""What an adapter was trained on and mixed from, itself or through those it was made from, from its `lorarec.json`."""
+"""What an adapter was trained on and mixed from, itself or through the adapters it was made from."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lorarec.io import JsonObject
 from lorarec.lora.peft_folder import Adapter
+from lorarec.lora.prompt_record import agreed_prompt_config
+from lorarec.lora.record import AdapterRecord, SourceRecord
 
 
-def trained_on(adapter: Adapter) -> list[dict[str, Any]]:
-    """Every dataset (name, fingerprint, split) that shaped the adapter; empty for one made elsewhere.
+def trained_on(adapter: Adapter) -> list[JsonObject]:
+    """Return name, fingerprint and split of every dataset that the adapter was trained on.
 
-    A second round adds the datasets of the adapter it started from, a mixture those of all its parts.
+    An adapter of a second round was also trained on the datasets of the adapter that it started from, a mixture on
+    those of all its parts. The list is empty for an adapter made elsewhere.
     """
-    meta = adapter.meta or {}
-    sources = [meta, meta.get("start_from") or {}, *(meta.get("adapters") or [])]
-    found: list[dict[str, Any]] = []
-    for source in sources:
-        found += [dataset for dataset in source.get("datasets") or [] if dataset not in found]
-    return found
+    record = adapter.record or AdapterRecord()
+    started = [] if record.start_from is None else [record.start_from]
+    datasets: list[JsonObject] = []
+    for found in (record.datasets, *(source.datasets for source in (*started, *record.adapters))):
+        datasets += [dataset for dataset in found if dataset not in datasets]
+    return datasets
+
+
+def source_record(adapter: Adapter) -> SourceRecord:
+    """Return what the record of another adapter says of this one."""
+    return SourceRecord(str(adapter.folder), adapter.fingerprint, tuple(trained_on(adapter)))
+
+
+def mixture_record(adapters: Sequence[Adapter]) -> AdapterRecord:
+    """Return a record of a mixture: its parts, and the options of prompts that all parts have in common."""
+    return AdapterRecord(prompt=agreed_prompt_config(adapters), adapters=tuple(map(source_record, adapters)))
 
 
 def part_weights(adapter: Adapter, name: str) -> dict[str, dict[str, float]]:
-    """Layer name -> part -> its weight, for each adapted layer.
+    """Return the weight of each part of a mixture, by layer name and name of the part.
 
-    Parts are called by the last part of their paths, those of a personal adapter's bank by their names there.
+    A part has the name of its folder, or in a personal adapter its name in the bank.
 
     Args:
-        name: of the adapter, which is its own only part if it was not mixed.
+        adapter: An adapter.
+        name: Name of the adapter, which is its own only part if it is not a mixture.
     """
-    meta = adapter.meta or {}
-    made = meta.get("mix") or meta.get("personal") or {}
-    names = made.get("names") or [Path(part.get("path") or "").name for part in meta.get("adapters") or []]
-    weights = made.get("weights")
-    per_layer = weights if isinstance(weights, dict) else dict.fromkeys(adapter.tensors, weights)
-    return {layer: _named(names, per_layer.get(layer) or []) or {name: 1.0} for layer in adapter.tensors}
+    record = adapter.record or AdapterRecord()
+    mixture = record.mix or record.personal
+    if mixture is None:
+        return {layer: {name: 1.0} for layer in adapter.tensors}
+    names = mixture.names or [Path(part.path or "").name for part in record.adapters]
+    weights = mixture.weights
+    by_layer = weights if isinstance(weights, dict) else dict.fromkeys(adapter.tensors, weights)
+    return {layer: _named(names, by_layer.get(layer) or []) or {name: 1.0} for layer in adapter.tensors}
 
 
 def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
@@ -43,5 +59,5 @@ def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
 
 
 def made_for(adapter: Adapter) -> str | None:
-    """The user for whom `personal export` wrote the adapter, if any."""
-    return (adapter.meta or {}).get("user")
+    """Return the user for whom the adapter was exported, if any."""
+    return adapter.record.user if adapter.record else None

@@ -1,17 +1,28 @@
-"""`lorarec.json` beside an adapter: how it was trained and mixed. Records that cannot be used are refused when read."""
+"""The record of an adapter, `lorarec.json`: how it was trained, prompted and mixed.
+
+A record is checked when it is read, since an adapter folder may come from anywhere. Records of version 0.1.0, which
+have no `format_version`, are readable.
+"""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject, write_json, write_text
 from lorarec.lora.safe_files import quoted, read_bounded_json
-from lorarec.prompts import READOUTS
+from lorarec.prompts import READOUTS, PromptConfig, TemplateText
 
 ADAPTER_RECORD_FILE = "lorarec.json"
-#: The largest length or number of items that a record may hold.
+#: The file beside a record that holds a custom template.
+TEMPLATE_FILE = "template.j2"
+FORMAT_VERSION = 2
+#: Largest length or number of items that a record may have.
 MOST = 10**6
+#: Bundled templates that adapters of version 0.1.0 could be trained with, by the names recorded then.
+FORMER_TEMPLATES = {"verdict": "verdict-v1", "likelihood": "likelihood-v1", "click": "click-v1"}
 
 Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
 
@@ -59,6 +70,7 @@ MIXED: Checks = {
 RECORD: Checks = {
     "readout": (lambda value: value in READOUTS, " or ".join(READOUTS)),
     "user": TEXT,
+    "format_version": (lambda value: value == FORMAT_VERSION, str(FORMAT_VERSION)),
     **dict.fromkeys(("backbone", "options", "start_from", "mix", "personal"), MAPPING),
     **dict.fromkeys(("datasets", "adapters"), ENTRIES),
 }
@@ -76,25 +88,188 @@ PARTS: Mapping[str, Checks] = {
 }
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The `lorarec.json` of an adapter's folder, or None if there is none.
+@dataclass(frozen=True)
+class SourceRecord:
+    """An adapter from which another one was made.
+
+    Attributes:
+        path: Path of its folder at that time.
+        fingerprint: Content hash of its files.
+        datasets: Name, fingerprint and split of each dataset that it was trained on.
+    """
+
+    path: str | None = None
+    fingerprint: str | None = None
+    datasets: tuple[JsonObject, ...] = ()
+
+    @classmethod
+    def from_json(cls, contents: JsonObject) -> Self:
+        """Make a record of a JSON object that has been checked."""
+        return cls(contents.get("path"), contents.get("fingerprint"), tuple(contents.get("datasets") or ()))
+
+    def to_json(self) -> JsonObject:
+        """Return the record as a JSON object."""
+        return {"path": self.path, "fingerprint": self.fingerprint, "datasets": list(self.datasets)}
+
+
+@dataclass(frozen=True)
+class MixtureRecord:
+    """The weights by which adapters were mixed.
+
+    Attributes:
+        weights: One weight per adapter, for all layers or by layer name; None if they are not recorded.
+        names: Names of the adapters; None for those of their folders.
+        details: How the weights were chosen.
+    """
+
+    weights: list[float] | dict[str, list[float]] | None = None
+    names: list[str] | None = None
+    details: JsonObject = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, contents: JsonObject) -> Self:
+        """Make a record of a JSON object that has been checked."""
+        details = {key: value for key, value in contents.items() if key not in ("names", "weights")}
+        return cls(contents.get("weights"), contents.get("names"), details)
+
+    def to_json(self) -> JsonObject:
+        """Return the record as a JSON object."""
+        names = {} if self.names is None else {"names": self.names}
+        return {**self.details, **names, "weights": self.weights}
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """What `lorarec.json` records of an adapter.
+
+    Attributes:
+        prompt: How the adapter was prompted in training. In a record that was read, the template is the name of a
+            bundled one or of a file in the adapter's folder (see `lorarec.lora.prompt_config`).
+        backbone_id: Hub id or path of its backbone.
+        backbone_fingerprint: Fingerprint of the weights of its backbone.
+        datasets: Name, fingerprint and split of each dataset that it was trained on.
+        start_from: Adapter from which its training started.
+        adapters: Adapters of which it is a mixture.
+        mix: Weights of a mixture for all users.
+        personal: Weights of the mixture of one user.
+        user: User for whom it was exported.
+        options: Options of its training other than those of `prompt`.
+        details: All other entries, such as versions of packages and validation metrics.
+    """
+
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    backbone_id: str | None = None
+    backbone_fingerprint: str | None = None
+    datasets: tuple[JsonObject, ...] = ()
+    start_from: SourceRecord | None = None
+    adapters: tuple[SourceRecord, ...] = ()
+    mix: MixtureRecord | None = None
+    personal: MixtureRecord | None = None
+    user: str | None = None
+    options: JsonObject = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, path: Path, contents: Any) -> Self:
+        """Check and convert the contents of a record file.
+
+        Args:
+            path: Path of the file, for error messages.
+            contents: Its parsed contents.
+
+        Raises:
+            LorarecError: If the contents are not a record, or a field has another type or is out of range.
+        """
+        check_record(path, contents)
+        options, backbone = contents.get("options") or {}, contents.get("backbone") or {}
+        names = _prompt_options()
+        start, mix, personal = (contents.get(key) for key in ("start_from", "mix", "personal"))
+        return cls(
+            prompt=_read_prompt(contents, options),
+            backbone_id=backbone.get("id"),
+            backbone_fingerprint=backbone.get("fingerprint"),
+            datasets=tuple(contents.get("datasets") or ()),
+            start_from=None if start is None else SourceRecord.from_json(start),
+            adapters=tuple(map(SourceRecord.from_json, contents.get("adapters") or ())),
+            mix=None if mix is None else MixtureRecord.from_json(mix),
+            personal=None if personal is None else MixtureRecord.from_json(personal),
+            user=contents.get("user"),
+            options={key: value for key, value in options.items() if key not in names},
+            details={key: value for key, value in contents.items() if key not in _KEYS},
+        )
+
+    def to_json(self) -> JsonObject:
+        """Return the record as a JSON object; a custom template is recorded by the name of its file."""
+        template = self.prompt.template
+        prompt = {name: getattr(self.prompt, name) for name in _prompt_options()}
+        prompt["template"] = TEMPLATE_FILE if isinstance(template, TemplateText) else template
+        optional = {
+            "adapters": [adapter.to_json() for adapter in self.adapters],
+            "mix": self.mix and self.mix.to_json(),
+            "personal": self.personal and self.personal.to_json(),
+            "user": self.user,
+        }
+        return {
+            "format_version": FORMAT_VERSION,
+            "backbone": {"id": self.backbone_id, "fingerprint": self.backbone_fingerprint},
+            "datasets": list(self.datasets),
+            "readout": self.prompt.readout,
+            "options": prompt | self.options,
+            "start_from": self.start_from and self.start_from.to_json(),
+            **{key: value for key, value in optional.items() if value},
+            **self.details,
+        }
+
+
+_KEYS = {
+    *("format_version", "backbone", "datasets", "readout", "options"),
+    *("start_from", "adapters", "mix", "personal", "user"),
+}
+
+
+def _prompt_options() -> list[str]:
+    """Return the names of the options of a prompt that records have under `options`."""
+    return [each.name for each in fields(PromptConfig) if each.name != "readout"]
+
+
+def _read_prompt(contents: JsonObject, options: JsonObject) -> PromptConfig:
+    recorded = {name: options[name] for name in _prompt_options() if options.get(name) is not None}
+    recorded["readout"] = contents.get("readout") or PromptConfig().readout
+    if contents.get("format_version") is None:
+        template = recorded.get("template", recorded["readout"])
+        recorded["template"] = FORMER_TEMPLATES.get(template, template)
+    return PromptConfig(**recorded)
+
+
+def read_record(folder: Path) -> AdapterRecord | None:
+    """Read the record of an adapter folder; return None if it has none.
 
     Raises:
-        LorarecError: it is not JSON, or `check_record` refuses it.
+        LorarecError: If the file is not JSON, or a field has another type or is out of range.
     """
     path = folder / ADAPTER_RECORD_FILE
     if not os.path.lexists(path):
         return None
-    record = read_bounded_json(path)
-    check_record(path, record)
-    return record
+    return AdapterRecord.from_json(path, read_bounded_json(path))
+
+
+def write_record(folder: Path, record: AdapterRecord) -> None:
+    """Write the record of an adapter into its folder, and a custom template beside it."""
+    write_json(folder / ADAPTER_RECORD_FILE, record.to_json())
+    write_template(folder, record)
+
+
+def write_template(folder: Path, record: AdapterRecord) -> None:
+    """Write the template of a record into a folder, if it is a custom one."""
+    if isinstance(record.prompt.template, TemplateText):
+        write_text(folder / TEMPLATE_FILE, record.prompt.template.text)
 
 
 def check_record(path: Path, record: Any) -> None:
-    """Check the type and range of every field that is read somewhere; a field that is missing or null is unset.
+    """Check the type and range of every field that is used; a field that is missing or null is unset.
 
     Raises:
-        LorarecError: naming the file, the field and what it must be.
+        LorarecError: If a field is unusable; the message names the file, the field and what it must be.
     """
     if not isinstance(record, dict):
         raise LorarecError(f"{path} does not describe an adapter")

@@ -8,7 +8,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import EFFECT_OF_PROMPTS, WEIGHTS_BY_SETTING, new_folder, write_json
+from lorarec.io import FolderKind, new_folder, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
 from lorarec.lora.entropy_search import choose_by_entropy
@@ -59,7 +59,7 @@ def weights_by_setting(
     entropy = Entropy(objective, builder)
     found: dict[str, EvaluatedMixture] = {}
     listed = {}
-    with new_folder(out, overwrite, WEIGHTS_BY_SETTING) as folder:
+    with new_folder(out, overwrite, FolderKind.WEIGHTS_BY_SETTING) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             for setting, examples in prompts.items():
                 weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
@@ -117,7 +117,7 @@ def effect_of_prompts(
     entropy = Entropy(objective, builder)
     generators = [np.random.default_rng(seed) for seed in seeds]
     draws = [(count, rng.choice(len(prompts), count, replace=False)) for count in usable for rng in generators]
-    with new_folder(out, overwrite, EFFECT_OF_PROMPTS) as folder:
+    with new_folder(out, overwrite, FolderKind.EFFECT_OF_PROMPTS) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             chosen = [
                 choose_by_entropy(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]

@@ -2,9 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,8 +15,8 @@ from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
-from lorarec.io import PERSONALIZED, new_folder, refuse_existing, versions, write_json
-from lorarec.options import build_options
+from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.lora import AdapterRecord
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.config import RETRIEVALS, PersonalizationConfig
@@ -29,7 +28,7 @@ from lorarec.personal.plots import plot_user_weights
 from lorarec.personal.scoring import keep_mean_weights, probabilities
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import PERSONAL, USERS, user_representations, user_weights
-from lorarec.prompts import CLICK
+from lorarec.prompts import CLICK, LATEST, PromptConfig
 from lorarec.training import Checkpoints
 
 CRM, RECORD, WEIGHTS = "crm", "personalize.json", "weights.png"
@@ -54,7 +53,7 @@ class Personalized:
 
     folder: Path
     predictions: pl.DataFrame
-    record: dict[str, Any]
+    record: JsonObject
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
@@ -84,76 +83,86 @@ def personalize(
     backbone: Backbone,
     dataset: Dataset,
     out: str | Path,
+    config: PersonalizationConfig | None = None,
     *,
-    crm: str | Path = "din",
+    ctr_model: str | Path = "din",
     shared: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
     report: Callable[[Personalized], object] | None = None,
-    **options: Any,
 ) -> Personalized:
-    """Train a conventional recommender on all training clicks, and a personal LoRA that it routes on a few of them.
+    """Train a click-through model on all training clicks, and on a few of them a personal LoRA that it routes.
 
-    Stage 1 fits the conventional recommender, or takes a trained one. Stage 2 draws the few-shot sample, tells each
-    event as a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by
-    cross-entropy on the log-odds of yes; the recommender and the backbone stay as they are. In the end all of them
-    predict the test events; those whose user or target the recommender knows nothing of fall back to the router's mean
-    weights over the sample (see `lorarec.personal.fallback`). Beyond the paper, a last row is the weighted mean of the
-    log-odds of recommender and personal LoRA; 2,000 validation events choose its weight (see `lorarec.personal.blend`).
+    Stage 1 fits the click-through model, or uses a trained one. Stage 2 draws the few-shot sample, writes each event as
+    a prompt with the past ratings most similar to its target, and trains router and meta-LoRAs by cross-entropy on the
+    log-odds of yes; the click-through model and the backbone are frozen. Finally all models predict the test events;
+    an event whose user or target does not occur in the training part falls back to the router's mean weights over the
+    sample (see `lorarec.personal.fallback`). Beyond the paper, a last row is the weighted mean of the log-odds of the
+    click-through model and the personal LoRA; 2,000 validation events choose its weight (see `lorarec.personal.blend`).
     The LoRAs use no validation events, and nothing is chosen on test events.
 
     Args:
-        dataset: every interaction rated, with timestamps that are comparable across users.
-        out: the folder to make; OUT.checkpoints keeps finished stages and checkpoints meanwhile.
-        crm: the name of a conventional recommender to fit (see `lorarec.ctr.MODELS`), or the folder of one
+        backbone: Backbone that the LoRAs are trained on.
+        dataset: Dataset in which every interaction has a rating and timestamps are comparable across users.
+        out: Path of the folder to write; `OUT.checkpoints` holds finished stages and checkpoints until then.
+        config: Options; the defaults of `PersonalizationConfig` if None.
+        ctr_model: Name of a click-through model to fit (a key of `lorarec.ctr.MODELS`), or path of the folder of one
             that was trained on the same clicks.
-        shared: train a single LoRA for all users on the same sample as well: prompts with `similar` history (ReLLa),
-            with `recent` history (TALLRec), or one of each.
-        resume: go on where an interrupted run stopped; the weights end up as those of an uninterrupted run.
-        overwrite: replace what is at `out`.
-        progress: show progress bars.
-        report: is called with what was made before the folder is put in its place, so that the files that it writes
-            into `Personalized.folder` are there with all others or not at all.
-        options: fields of `PersonalizationConfig`.
+        shared: Kinds of history for which a single LoRA for all users is trained on the same sample as well: `similar`
+            (ReLLa), `recent` (TALLRec), or both.
+        resume: Continue an interrupted run; the weights are those of an uninterrupted run.
+        overwrite: Replace a folder of this kind at `out`.
+        progress: Show progress bars on standard error.
+        report: Function that is called with the result before the folder is renamed to `out`; files that it writes into
+            `Personalized.folder` are there with all others or not at all.
 
     Raises:
-        LorarecError: bad ratings or options, training, sample or test events labelled all alike, a recommender
-            trained on other data, `out` exists, another run's checkpoints, or a loss that is not finite.
+        LorarecError: If ratings are missing or out of range, the training, sampled or test events all have one label,
+            the click-through model was trained on other data, `out` exists, the checkpoints belong to another run, or a
+            loss is not finite.
     """
-    chosen = build_options(PersonalizationConfig, options)
+    config = config or PersonalizationConfig()
     out = Path(out)
-    refuse_existing(out, overwrite, PERSONALIZED)
+    refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
     for how in shared:
         if how not in RETRIEVALS:
-            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, not {how}")
-    log = click_log(dataset, positive_from=chosen.positive_from, stars=chosen.stars)
-    sample = log.few_shot(chosen.samples, chosen.seed)
-    test = log.rows(TEST) if chosen.test_events is None else log.few_shot(chosen.test_events, part=TEST)
+            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {how!r}")
+    log = click_log(dataset, positive_from=config.positive_from, stars=config.stars)
+    sample = log.few_shot(config.samples, config.seed)
+    test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
     for what, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
             raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
-    given = given_recommender(crm, log)
+    given = given_ctr_model(ctr_model, log)
     rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
-    rows.append(_Row(PERSONAL, RECLORA, chosen.num_meta_loras, chosen.retrieval))
-    record: dict[str, Any] = {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [{"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint}],
-        "readout": "verdict",
-        "crm": str(crm),
-        "options": asdict(chosen) | {"template": CLICK},
-    }
-    stages = _Stages(out, record)
+    rows.append(_Row(PERSONAL, RECLORA, config.num_meta_loras, config.retrieval))
+    prompt = PromptConfig(
+        readout="verdict",
+        template=LATEST[CLICK],
+        max_tokens=config.max_tokens,
+        max_title_tokens=config.max_title_tokens,
+        max_history=config.max_history,
+    )
+    adapter_record = AdapterRecord(
+        prompt=prompt,
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=({"name": dataset.name, "fingerprint": dataset.fingerprint, "split": log.fingerprint},),
+        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        details={"crm": str(ctr_model)},
+    )
+    stages = _Stages(out, adapter_record.to_json())
     stages.refuse(resume, overwrite)
     with stages.open(resume, PartialState()):
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
-            retrieved = embeddings if chosen.ctr_retrieval == "similar" else None
-            fitting = CTRConfig(max_history=chosen.ctr_max_history, seed=chosen.seed)
-            fitted = given or fit(str(crm), log, fitting, embeddings=retrieved, progress=progress)
+            retrieved = embeddings if config.ctr_retrieval == "similar" else None
+            fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
+            fitted = given or fit(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
         recommender = CTRModel.load(stages.folder / CRM, log)
-        reader = EventReader(backbone, recommender, chosen, embeddings)
+        reader = EventReader(backbone, recommender, config, embeddings)
         first = recommender.record["model"].upper()
         columns = {first: recommender.score(test, progress).astype(np.float64)}
         told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
@@ -161,14 +170,18 @@ def personalize(
         for row in rows:
             few, tested = told[row.retrieval]
             asked = [tested, reader.read(judged, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, asked, stages.folder, record, progress)
+            found = _predict(backbone, reader, row, few, asked, stages.folder, adapter_record, progress)
             columns[row.title] = found[0]
         blend = choose_blend(recommender.score(judged, progress).astype(np.float64), found[1], log.label[judged])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
-        record |= {"versions": versions(), "sample": len(sample), "test": counts_of_test(recommender.encoder, test)}
-        record["blend"] = {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses}
-        with new_folder(out, overwrite, PERSONALIZED) as folder:
+        record = adapter_record.to_json() | {
+            "versions": versions(),
+            "sample": len(sample),
+            "test": counts_of_test(recommender.encoder, test),
+            "blend": {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses},
+        }
+        with new_folder(out, overwrite, FolderKind.PERSONALIZATION) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
             users = user_representations(recommender)
@@ -182,17 +195,19 @@ def personalize(
     return Personalized(out, predictions, record)
 
 
-def given_recommender(crm: str | Path, log: ClickLog) -> CTRModel | None:
-    """The recommender in a folder, or None where `crm` is the name of one to be fitted.
+def given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
+    """Return the click-through model in a folder, or None if `ctr_model` is the name of a model to fit.
 
     Raises:
-        LorarecError: neither, or the folder's was trained on other data.
+        LorarecError: If it is neither, or the model in the folder was trained on other data.
     """
-    if str(crm) in MODELS:
+    if str(ctr_model) in MODELS:
         return None
-    if not Path(crm).is_dir():
-        raise LorarecError(f"{crm} is neither a folder nor a conventional recommender: choose from {', '.join(MODELS)}")
-    return CTRModel.load(crm, log)
+    if not Path(ctr_model).is_dir():
+        raise LorarecError(
+            f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
+        )
+    return CTRModel.load(ctr_model, log)
 
 
 def _predict(
@@ -202,7 +217,7 @@ def _predict(
     few: EventRows,
     asked: Sequence[EventRows],
     stages: Path,
-    record: dict[str, Any],
+    record: AdapterRecord,
     progress: bool,
 ) -> list[np.ndarray]:
     """Probabilities of all that is asked of a LoRA that is tuned here, or read again if its stage is finished."""
@@ -219,8 +234,9 @@ def _predict(
             [name.strip() for name in options.target_modules.split(",")],
         )
         width = few.representation.shape[1]
-        settings: dict[str, Any] = {"combine": options.combine, "temperature": options.temperature, "record": record}
-        personal = PersonalLora(backbone, bank, width, **settings)
+        personal = PersonalLora(
+            backbone, bank, width, combine=options.combine, temperature=options.temperature, record=record
+        )
     with personal:
         if not done.exists():
             state = stages / f"{row.folder}.pt"

@@ -1,22 +1,29 @@
 """Personal LoRA: a bank of adapters whose mixture a router chooses for every row of a batch, layer by layer."""
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from lorarec.backbone import Backbone
-from lorarec.io import ADAPTER, ROUTER, new_folder, versions, write_json
-from lorarec.lora import FACTORS, AdapterBank, frozen, inject, save_adapter, write_template
+from lorarec.io import FolderKind, new_folder, versions, write_json
+from lorarec.lora import (
+    FACTORS,
+    AdapterBank,
+    AdapterRecord,
+    MixtureRecord,
+    frozen,
+    inject,
+    save_adapter,
+    write_template,
+)
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
-from lorarec.prompts import TemplateText
 from lorarec.scoring import evaluation_mode
 
 
@@ -37,8 +44,7 @@ class PersonalLora(nn.Module):
         combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: of the router's softmax; the paper's are 1 to 15.
         trainable: train the bank; without it the router alone learns who gets how much of each finished adapter.
-        record: what else to keep in the JSON files of saved folders and exported adapters: readout, options, datasets.
-        template: one of the user's own that the record's options name, to be kept beside them.
+        record: Record of exported adapters: how they are prompted, and which data the bank was trained on.
 
     Attributes:
         mixed: the model with its mixed layers.
@@ -57,16 +63,16 @@ class PersonalLora(nn.Module):
         combine: str = FACTORS,
         temperature: float = 1.0,
         trainable: bool = True,
-        record: Mapping[str, Any] | None = None,
-        template: str | TemplateText | None = None,
+        record: AdapterRecord | None = None,
     ) -> None:
         super().__init__()
         self.router = Router(len(bank.layers), width, bank.size, temperature).to(backbone.model.device)
         self.backbone = backbone
         self.combine = combine
         self.trainable = trainable
-        self.record = dict(record or {})
-        self.template = template
+        self.record = replace(
+            record or AdapterRecord(), backbone_id=backbone.id, backbone_fingerprint=backbone.fingerprint
+        )
         self._given = bank
         with ExitStack() as undo:
             undo.enter_context(frozen(backbone.model))
@@ -110,12 +116,14 @@ class PersonalLora(nn.Module):
             chosen = (self.router.mean if representation is None else self(representation[None])[:, 0]).cpu()
         bank = self.bank
         weights = dict(zip(bank.layers, chosen, strict=True))
-        meta = self._made_with() | self.record
-        listed = {name: w.tolist() for name, w in weights.items()}
-        meta["personal"] = {"combine": self.combine, "names": bank.names, "weights": listed}
-        with new_folder(out, overwrite, ADAPTER) as folder:
-            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, meta)
-            write_template(folder, self.template)
+        by_layer = {name: w.tolist() for name, w in weights.items()}
+        record = replace(
+            self.record,
+            personal=MixtureRecord(by_layer, list(bank.names), {"combine": self.combine}),
+            details={"versions": versions()} | self.record.details,
+        )
+        with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
+            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, record)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write router and bank as `personal.safetensors` and their settings as `personal.json`, or nothing at all.
@@ -135,13 +143,14 @@ class PersonalLora(nn.Module):
             "names": bank.names,
             "config": bank.config,
             "layers": {name: {"scale": v.scale.tolist(), "ranks": v.ranks} for name, v in bank.layers.items()},
-            "record": self.record,
+            "record": self.record.to_json(),
         }
-        with new_folder(out, overwrite, ROUTER) as folder:
+        with new_folder(out, overwrite, FolderKind.PERSONAL_LORA) as folder:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
-            write_json(folder / SETTINGS, self._made_with() | {"personal": settings})
-            write_template(folder, self.template)
+            backbone = {"id": self.backbone.id, "fingerprint": self.backbone.fingerprint}
+            write_json(folder / SETTINGS, {"backbone": backbone, "versions": versions(), "personal": settings})
+            write_template(folder, self.record)
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone) -> Self:
@@ -151,7 +160,15 @@ class PersonalLora(nn.Module):
             LorarecError: a file is missing or corrupted, or belongs to another backbone.
         """
         saved = read_saved(folder, backbone)
-        personal = cls(backbone, saved.bank, template=saved.template, **saved.options)
+        personal = cls(
+            backbone,
+            saved.bank,
+            saved.router.width,
+            combine=saved.combine,
+            temperature=saved.router.temperature,
+            trainable=saved.trainable,
+            record=saved.record,
+        )
         personal.router.load_state_dict(saved.router.state_dict())
         return personal.eval()
 
@@ -166,9 +183,3 @@ class PersonalLora(nn.Module):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
-
-    def _made_with(self) -> dict[str, Any]:
-        return {
-            "backbone": {"id": self.backbone.id, "fingerprint": self.backbone.fingerprint},
-            "versions": versions(),
-        }

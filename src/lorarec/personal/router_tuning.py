@@ -2,35 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from lorarec.errors import LorarecError
-from lorarec.io import track
+from lorarec.io import JsonObject, track
 from lorarec.lora import score_at_weights, simplex_grid
 from lorarec.personal.config import UserRouterConfig
 from lorarec.personal.model import PersonalLora
-from lorarec.personal.router import Router
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.tuning import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, training_mode
-from lorarec.training import listwise
+from lorarec.training import EarlyStopping, listwise
 
-#: The constant mixtures tried keep this distance from the simplex's corners, where a softmax has no gradient.
+#: Smallest weight of a constant mixture that is tried; a softmax has no gradient at the corners of the simplex.
 LEAST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
 class RouterCases:
-    """Validation cases.
+    """Validation cases of a split.
 
     Attributes:
-        examples: prompts with their candidates as branches.
-        targets: the place of the true candidate of each.
-        representation: (n, d) what the router reads of their users.
+        examples: Prompts with their candidates as branches.
+        targets: Index of the true candidate of each case.
+        representation: Representation of each case's user, (cases, d), which the router reads.
     """
 
     examples: Sequence[Example]
@@ -41,7 +39,7 @@ class RouterCases:
         return len(self.examples)
 
     def loss(self, scores: Sequence[torch.Tensor], rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """The sum of the listwise losses of some cases, given the scores of their candidates."""
+        """Return the sum of the listwise losses of some cases, given the scores of their candidates."""
         return listwise(scores, [self.targets[row] for row in rows])
 
 
@@ -50,66 +48,72 @@ def tune_router(
     fitted: RouterCases,
     held_out: RouterCases,
     builder: PromptBuilder,
-    options: UserRouterConfig,
+    config: UserRouterConfig,
     progress: bool = False,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Train a router over finished adapters by the cross-entropy of the true candidate over its candidate set.
 
-    It starts at the constant mixture with the lowest loss on the cases it is trained on, and is left as it was after
-    the epoch with the lowest loss on the held-out cases; `kept_epoch` 0 is the constant mixture itself.
+    The router is initialized to the constant mixture with the lowest loss on the cases that it is trained on. At the
+    end it has the weights of the epoch with the lowest loss on the held-out cases; epoch 0 is the constant mixture.
 
     Args:
-        fitted: trained on.
-        held_out: these choose the epoch.
-        builder: of the prompts.
+        personal: Personal LoRA whose router is trained.
+        fitted: Cases that the router is trained on.
+        held_out: Cases that decide on early stopping.
+        builder: Builder of the prompts.
+        config: Options.
+        progress: Show progress bars on standard error.
 
     Returns:
-        `constant`, its weights (K,); `grid`, the loss of every constant mixture tried; `losses` by epoch, in nats;
-        `kept_epoch`; and `cases`, how many were trained on and held out.
+        `constant`, the weights (K,) of the constant mixture; `grid`, the loss of every constant mixture that was tried;
+        `losses` by epoch, in nats; `kept_epoch`, the epoch whose weights were restored; and `cases`, the numbers of
+        cases that were trained on and held out.
 
     Raises:
-        LorarecError: the loss is not finite.
+        LorarecError: If a loss is not finite.
     """
     router = personal.router
-    constant, grid = _best_constant(personal, fitted, builder, options.token_budget)
+    constant, grid = _best_constant(personal, fitted, builder, config.token_budget)
     with torch.no_grad():
         router.out_weight.zero_()
         router.out_bias.copy_(constant.log().to(router.out_bias))
-    optimizer = torch.optim.AdamW(router.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    curve: list[dict[str, Any]] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, options)}]
-    best, kept = _copied(router), 0
-    for epoch in range(1, options.epochs + 1):
-        order = np.random.default_rng([options.seed, epoch]).permutation(len(fitted))
-        batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
+    optimizer = torch.optim.AdamW(router.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    losses: list[JsonObject] = [{"epoch": 0, "held_out": _mean_loss(personal, held_out, builder, config)}]
+    stopping = EarlyStopping(router, config.patience)
+    stopping.step(-losses[0]["held_out"])
+    for epoch in range(1, config.epochs + 1):
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(fitted))
+        batches = [order[start : start + config.batch_size] for start in range(0, len(order), config.batch_size)]
         trained = 0.0
         with training_mode(personal):
-            for batch in track(batches, f"Choosing, epoch {epoch}", progress):
-                told = (fitted.examples, fitted.representation, batch, builder, options.token_budget)
-                trained += add_gradient(personal, *told, fitted.loss) * len(batch) / len(order)
+            for batch in track(batches, f"Training the router, epoch {epoch}", progress):
+                loss = add_gradient(
+                    personal, fitted.examples, fitted.representation, batch, builder, config.token_budget, fitted.loss
+                )
+                trained += loss * len(batch) / len(order)
                 torch.nn.utils.clip_grad_norm_(router.parameters(), MAX_NORM)
                 optimizer.step()
                 optimizer.zero_grad()
-        found = _mean_loss(personal, held_out, builder, options)
-        if not np.isfinite(found):
-            raise LorarecError(f"the loss is {found} after epoch {epoch}: lower lr")
-        curve.append({"epoch": epoch, "trained": trained, "held_out": found})
-        if found < curve[kept]["held_out"]:
-            best, kept = _copied(router), epoch
-        elif epoch - kept >= options.patience:
+        held_out_loss = _mean_loss(personal, held_out, builder, config)
+        if not np.isfinite(held_out_loss):
+            raise LorarecError(f"the loss is {held_out_loss} after epoch {epoch}: lower the learning rate")
+        losses.append({"epoch": epoch, "trained": trained, "held_out": held_out_loss})
+        if stopping.step(-held_out_loss):
             break
-    router.load_state_dict(best)
-    counts = {"trained": len(fitted), "held_out": len(held_out)}
-    return {"constant": constant.tolist(), "grid": grid, "losses": curve, "kept_epoch": kept, "cases": counts}
-
-
-def _copied(router: Router) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in router.state_dict().items()}
+    stopping.restore()
+    return {
+        "constant": constant.tolist(),
+        "grid": grid,
+        "losses": losses,
+        "kept_epoch": stopping.best_epoch,
+        "cases": {"trained": len(fitted), "held_out": len(held_out)},
+    }
 
 
 def _best_constant(
     personal: PersonalLora, cases: RouterCases, builder: PromptBuilder, token_budget: int
-) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """The weights (K,) with the lowest mean loss, and the losses of all that were tried."""
+) -> tuple[torch.Tensor, list[JsonObject]]:
+    """Return the weights (K,) with the lowest mean loss, and the losses of all weights that were tried."""
     points = simplex_grid(personal.router.size).clamp(min=LEAST_WEIGHT)
     points = points / points.sum(1, keepdim=True)
     scores = score_at_weights(
@@ -126,8 +130,8 @@ def _best_constant(
 
 
 @torch.no_grad()
-def _mean_loss(personal: PersonalLora, cases: RouterCases, builder: PromptBuilder, options: UserRouterConfig) -> float:
-    """In nats, every case under the mixture that the router chooses for its user."""
+def _mean_loss(personal: PersonalLora, cases: RouterCases, builder: PromptBuilder, config: UserRouterConfig) -> float:
+    """Return the mean loss in nats; the mixture of each case is the one that the router chooses for its user."""
     weights = lambda rows: personal(cases.representation[rows])  # noqa: E731
-    scores = user_scores(personal, cases.examples, weights, builder, options.token_budget)
+    scores = user_scores(personal, cases.examples, weights, builder, config.token_budget)
     return float(cases.loss([torch.from_numpy(each) for each in scores], range(len(cases)))) / len(cases)

@@ -1,37 +1,36 @@
 """A saved personal LoRA, read without a model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import read_json
-from lorarec.lora import Adapter, AdapterBank, StackedLayer, check_record, prompt_settings, read_tensors
+from lorarec.io import JsonObject, read_json
+from lorarec.lora import AdapterBank, AdapterRecord, StackedLayer, read_prompt, read_tensors
 from lorarec.personal.router import Router
-from lorarec.prompts import TemplateText
 
 SETTINGS, TENSORS = "personal.json", "personal.safetensors"
-OPTIONS = ("width", "combine", "temperature", "trainable", "record")
 
 
 @dataclass(frozen=True)
 class SavedPersonalLora:
-    """What `PersonalLora.save` wrote.
+    """A personal LoRA that `PersonalLora.save` wrote.
 
     Attributes:
-        options: what makes a `PersonalLora` of the bank.
-        bank: the adapters; its tensors may be backed by the file.
-        router: in evaluation mode.
-        template: what its prompts are built with.
+        bank: Bank of adapters; its tensors may be backed by the file.
+        router: Router, in evaluation mode.
+        combine: Rule by which the adapters are combined.
+        trainable: Whether the bank was trained with the router.
+        record: Record of exported adapters, with the text of a custom template.
     """
 
-    options: dict[str, Any]
     bank: AdapterBank
     router: Router
-    template: str | TemplateText | None
+    combine: str
+    trainable: bool
+    record: AdapterRecord
 
 
 def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
@@ -54,23 +53,23 @@ def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
     found = {name.removeprefix("router."): state[name] for name in state if name.startswith("router.")}
     try:
         bank = _bank(settings, state)
-        options = {name: settings[name] for name in OPTIONS}
+        router = Router(len(bank.layers), settings["width"], bank.size, settings["temperature"])
+        combine, trainable, recorded = settings["combine"], settings["trainable"], settings["record"]
     except KeyError as error:
         raise LorarecError(f"{folder}: {error.args[0]} is missing from {SETTINGS} or {TENSORS}") from None
     for name, layer in bank.layers.items():
         if not _fits(layer, bank.size):
             raise LorarecError(f"{folder / TENSORS}: the tensors of {name} are not those of {SETTINGS}")
-    router = Router(len(bank.layers), options["width"], bank.size, options["temperature"])
     try:
         router.load_state_dict(found)
     except RuntimeError:
         raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
-    check_record(folder / SETTINGS, options["record"])
-    template = prompt_settings(Adapter({}, {}, meta=options["record"], folder=folder))["template"]
-    return SavedPersonalLora(options, bank, router.eval(), template)
+    record = AdapterRecord.from_json(folder / SETTINGS, recorded)
+    record = replace(record, prompt=read_prompt(record, folder))
+    return SavedPersonalLora(bank, router.eval(), combine, trainable, record)
 
 
-def _bank(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> AdapterBank:
+def _bank(settings: JsonObject, state: dict[str, torch.Tensor]) -> AdapterBank:
     layers = {
         name: StackedLayer(
             state[f"bank.{name}.a"], state[f"bank.{name}.b"], torch.tensor(part["scale"]), tuple(part["ranks"])

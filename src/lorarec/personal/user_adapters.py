@@ -1,5 +1,6 @@
 """One representation for each user, from which the user's own adapter is exported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
         raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
     found = users[REPRESENTATION][0]
     with PersonalLora.load(folder / PERSONAL, backbone) as personal:
-        personal.record |= {"user": user, "routed": found is not None}
+        record = personal.record
+        personal.record = replace(record, user=user, details=record.details | {"routed": found is not None})
         personal.export(None if found is None else torch.tensor(found.to_list()), out, overwrite)
     return found is not None

@@ -11,7 +11,7 @@ from lorarec.ctr import CTRConfig, CTRModel, fit
 from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
-from lorarec.personal.few2many import given_recommender
+from lorarec.personal.few2many import given_ctr_model
 from lorarec.personal.user_adapters import REPRESENTATION, user_representations
 
 EVENTS, VECTOR = "events", "vector"
@@ -33,22 +33,22 @@ def training_part(dataset: Dataset, split: Split) -> Dataset:
 
 
 def fit_on_training_part(
-    crm: str | Path, dataset: Dataset, split: Split, positive_from: float, stars: float, seed: int, progress: bool
+    ctr_model: str | Path, dataset: Dataset, split: Split, positive_from: float, stars: float, seed: int, progress: bool
 ) -> CTRModel:
-    """A conventional recommender of the training part, divided by time within itself; fitted, or read from a folder.
+    """Fit a click-through model to the training part, which is split by time for it, or load one from a folder.
 
     Raises:
-        LorarecError: the dataset has no ratings, they or the recommender's name are unusable, or the folder's was
-            trained on other data than this training part.
+        LorarecError: If the dataset has no ratings or unusable ones, `ctr_model` is neither a name nor a folder, or the
+            model in the folder was trained on other data than this training part.
     """
     part = training_part(dataset, split)
     if part.interactions[RATING].null_count() == len(part.interactions):
         raise LorarecError(
-            f"{dataset.name} has no ratings, which conventional recommenders learn from: import them, or take "
-            f"crm={TITLES} (--crm {TITLES}), which reads users from the titles of their histories"
+            f"{dataset.name} has no ratings, which click-through models are trained on: import them, or use ctr_model "
+            f"{TITLES}, which represents users by the titles of their histories"
         )
     log = click_log(part, positive_from=positive_from, stars=stars)
-    return given_recommender(crm, log) or fit(str(crm), log, CTRConfig(seed=seed), progress=progress)
+    return given_ctr_model(ctr_model, log) or fit(str(ctr_model), log, CTRConfig(seed=seed), progress=progress)
 
 
 @dataclass(frozen=True)

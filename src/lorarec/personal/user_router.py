@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -16,8 +16,8 @@ from lorarec.ctr import WEIGHTS as CRM_WEIGHTS
 from lorarec.ctr import CTRModel
 from lorarec.data import Dataset, load_split, read_parquet
 from lorarec.errors import LorarecError
-from lorarec.io import file_fingerprint, read_json
-from lorarec.lora import JSON_LIMIT, WEIGHTS_LIMIT, Adapter, AdapterBank, check_record, prompt_settings, require_regular
+from lorarec.io import JsonObject, file_fingerprint, read_json
+from lorarec.lora import JSON_LIMIT, WEIGHTS_LIMIT, Adapter, AdapterBank, AdapterRecord, read_prompt, require_regular
 from lorarec.personal.config import TITLES
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
@@ -25,6 +25,7 @@ from lorarec.personal.user_adapters import PERSONAL
 from lorarec.personal.user_features import Standardization, fit_on_training_part
 from lorarec.personal.user_history import RatedHistories, TitledHistories, UserHistory
 from lorarec.personal.user_router_training import CRM, RECORD, VECTORS
+from lorarec.prompts import PromptConfig
 
 AGAIN = "run `lorarec personal choose` again"
 
@@ -38,7 +39,7 @@ class UserRouter:
         names: what they are called, (K,).
         layers: names of the adapted layers, in the order of the weights.
         combine: the rule by which they are mixed.
-        settings: how they must be prompted (`lorarec.lora.prompt_record`).
+        prompt: How the adapters must be prompted.
         fingerprint: content hash of the files read.
         router: reads what `standard` makes of what `read` tells of a history: (d,) numbers, None for nothing.
     """
@@ -47,7 +48,7 @@ class UserRouter:
     names: tuple[str, ...]
     layers: tuple[str, ...]
     combine: str
-    settings: dict[str, Any]
+    prompt: PromptConfig
     fingerprint: str
     router: Router
     standard: Standardization
@@ -87,9 +88,9 @@ class UserRouter:
         for file in (folder / PERSONAL / TENSORS, folder / VECTORS, folder / CRM / CRM_WEIGHTS):
             if os.path.lexists(file):
                 require_regular(file, WEIGHTS_LIMIT)
-        record = read_json(folder / RECORD)
-        (of,) = record["datasets"]
-        check_record(folder / RECORD, record)
+        contents = read_json(folder / RECORD)
+        (of,) = contents["datasets"]
+        record = AdapterRecord.from_json(folder / RECORD, contents)
         if of["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
                 f"{folder} is for the users of dataset {of['name']} ({of['fingerprint']}), "
@@ -98,13 +99,14 @@ class UserRouter:
         saved = read_saved(folder / PERSONAL, backbone)
         files = [folder / RECORD, folder / PERSONAL / SETTINGS, folder / PERSONAL / TENSORS]
         read: RatedHistories | TitledHistories
-        if record["chooser"]["crm"] == TITLES:
+        if contents["chooser"]["crm"] == TITLES:
             read = TitledHistories(read_parquet(folder / VECTORS, AGAIN))
             files.append(folder / VECTORS)
         else:
-            read = RatedHistories(_recommender(folder, record, dataset), dataset.interactions)
+            read = RatedHistories(_recommender(folder, contents, dataset), dataset.interactions)
             files += [folder / CRM / name for name in (CRM_RECORD, CRM_WEIGHTS)]
-        standard = Standardization(*(np.array(record["standard"][name], np.float64) for name in ("mean", "deviation")))
+        mean, deviation = (np.array(contents["standard"][name], np.float64) for name in ("mean", "deviation"))
+        standard = Standardization(mean, deviation)
         width = read.width + 1
         if (width, {standard.mean.shape, standard.deviation.shape}) != (saved.router.width, {(width,)}):
             raise LorarecError(f"{folder}: its files do not belong together: {AGAIN}")
@@ -116,8 +118,8 @@ class UserRouter:
             adapters=_adapters(saved.bank, folder),
             names=saved.bank.names,
             layers=tuple(saved.bank.layers),
-            combine=saved.options["combine"],
-            settings=prompt_settings(Adapter({}, {}, meta=record, folder=folder)),
+            combine=saved.combine,
+            prompt=read_prompt(record, folder),
             fingerprint=file_fingerprint(*files),
             router=saved.router,
             standard=standard,
@@ -125,15 +127,15 @@ class UserRouter:
         )
 
 
-def _recommender(folder: Path, record: dict[str, Any], dataset: Dataset) -> CTRModel:
+def _recommender(folder: Path, contents: JsonObject, dataset: Dataset) -> CTRModel:
     """Of the training part of the dataset's split, which its numbers of users and items are read from."""
     try:
         split = load_split(dataset)
     except LorarecError as error:
         raise LorarecError(f"{folder} needs the split of {dataset.name}, which cannot be read") from error
-    if split.cases != record["datasets"][0]["split"]:
+    if split.cases != contents["datasets"][0]["split"]:
         raise LorarecError(f"{folder} learned from another split of {dataset.name} than it has now: {AGAIN}")
-    positive_from, stars, seed = (record["chooser"][name] for name in ("positive_from", "stars", "seed"))
+    positive_from, stars, seed = (contents["chooser"][name] for name in ("positive_from", "stars", "seed"))
     return fit_on_training_part(folder / CRM, dataset, split, positive_from, stars, seed, progress=False)
 
 

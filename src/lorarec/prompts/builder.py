@@ -47,7 +47,7 @@ class _End(NamedTuple):
 class PromptBuilder:
     """Builds `Example`s with one tokenizer and one template.
 
-    Titles, notes and whatever else comes from data are encoded as plain text: control tokens come from the template and
+    Titles, hints and whatever else comes from data are encoded as plain text: control tokens come from the template and
     the chat template alone (see `lorarec.prompts.encode`).
 
     Args:
@@ -167,7 +167,7 @@ class PromptBuilder:
         candidates: Sequence[str],
         stars: Sequence[str] = (),
         profile: str = "",
-        notes: Sequence[str] = (),
+        hints: Sequence[str] = (),
     ) -> Example:
         """Build one example.
 
@@ -176,7 +176,7 @@ class PromptBuilder:
             candidates: titles to score, at least one.
             stars: what the user gave each title of the history, in words; nothing is said without.
             profile: what is known of the user, in words.
-            notes: what is known of each candidate besides its title, in words; empty where there is nothing to say.
+            hints: what is known of each candidate besides its title, in words; empty where there is nothing to say.
 
         Raises:
             LorarecError: no candidates, an empty title, or a prompt beyond `max_tokens` with no history at all.
@@ -187,7 +187,7 @@ class PromptBuilder:
             raise LorarecError("an empty title in a prompt: give every item a title")
         kept, given = list(history), tuple(stars)
         while True:
-            prompt, branches = self._assemble(kept, candidates, given, profile, tuple(notes))
+            prompt, branches = self._assemble(kept, candidates, given, profile, tuple(hints))
             over = len(prompt) + max(map(len, branches)) - self.max_tokens
             if over <= 0:
                 return Example(prompt, branches)
@@ -210,14 +210,14 @@ class PromptBuilder:
         candidates: Sequence[str],
         stars: tuple[str, ...],
         profile: str,
-        notes: tuple[str, ...],
+        hints: tuple[str, ...],
     ) -> tuple[list[int], list[list[int]]]:
         listed = candidates if self.readout == "likelihood" else ()
-        # Where the prompt lists the candidates, notes stand there: a branch is then what the model would write.
-        in_list, in_branch = (notes, ()) if listed else ((), notes)
-        pieces = self.template.pieces(len(history), len(listed), stars, profile, in_list, "", bool(notes))
+        # Where the prompt lists the candidates, hints stand there: a branch is then what the model would write.
+        in_list, in_branch = (hints, ()) if listed else ((), hints)
+        pieces = self.template.pieces(len(history), len(listed), stars, profile, in_list, "", bool(hints))
         prompt, end = self._encode(pieces.prompt, _End(), {"h": history, "c": listed})
-        suffixes = [self.template.pieces(0, 0, note=note).suffix for note in in_branch or [""] * len(candidates)]
+        suffixes = [self.template.pieces(0, 0, hint=hint).suffix for hint in in_branch or [""] * len(candidates)]
         branches = [self._branch(title, end, suffix) for title, suffix in zip(candidates, suffixes, strict=True)]
         return [*self._bos, *prompt], branches
 

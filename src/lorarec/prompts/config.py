@@ -1,7 +1,7 @@
 """How prompts are built: readout, template, lengths and evidence."""
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast, get_args
 
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import convert_options, document_options, option
@@ -50,3 +50,13 @@ class PromptConfig:
     def __post_init__(self) -> None:
         convert_options(self)
         refuse_out_of_range(self, ("max_tokens", "max_title_tokens", "max_history"), (), ())
+
+    def with_readout(self, readout: str | None) -> "PromptConfig":
+        """Return these options with another readout, or as they are if None.
+
+        A bundled template of the former readout is replaced by the latest one of the new readout.
+        """
+        if readout is None or readout == self.readout:
+            return self
+        bundled = isinstance(self.template, str) and self.template.startswith(f"{self.readout}-v")
+        return replace(self, readout=cast(Readout, readout), template=None if bundled else self.template)

@@ -27,9 +27,9 @@ def case_examples(
     examples = []
     for user, history, candidates in cases.select(USER, HISTORY, CANDIDATES).iter_rows():
         shown = history[-max_history:]
-        notes = evidence.notes(shown, candidates, user) if evidence else ()
+        hints = evidence.hints(shown, candidates, user) if evidence else ()
         examples.append(
-            builder.example([titles[item] for item in shown], [titles[item] for item in candidates], notes=notes)
+            builder.example([titles[item] for item in shown], [titles[item] for item in candidates], hints=hints)
         )
     return examples
 

@@ -1,8 +1,8 @@
 """Templates: the words around titles, kept in Jinja2 files apart from code.
 
 A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
-for each title of the history), `profile` (a text about the user), `note` (a text about the candidate), `notes` (one for
-each of the candidates) and `evidence` (whether notes are given at all); they are empty where nothing is known.
+for each title of the history), `profile` (a text about the user), `hint` (a text about the candidate), `hints` (one for
+each of the candidates) and `evidence` (whether hints are given at all); they are empty where nothing is known.
 Rendering it with marks in the place of titles yields *pieces*: the template's own text, titles, and other text that an
 expression of the template gave. Only the template's own text can hold control tokens. Pieces are encoded apart, so a
 title has the same token ids wherever it stands, and is encoded once however often it occurs.
@@ -51,7 +51,7 @@ class Literal(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """Text from data, such as a note: never a control token."""
+    """Text from data, such as a hint: never a control token."""
 
     text: str
 
@@ -142,8 +142,8 @@ class Template:
         candidates: int,
         stars: tuple[str, ...] = (),
         profile: str = "",
-        notes: tuple[str, ...] = (),
-        note: str = "",
+        hints: tuple[str, ...] = (),
+        hint: str = "",
         evidence: bool = False,
     ) -> Pieces:
         texts: list[str] = []
@@ -153,8 +153,10 @@ class Template:
             candidate=_UnknownTitle(_SCORED, 0),
             stars=stars,
             profile=profile,
-            notes=notes,
-            note=note,
+            hints=hints,
+            hint=hint,
+            notes=hints,  # names of the two in templates that were written for version 0.1
+            note=hint,
             evidence=evidence,
             _texts=texts,
         )

@@ -174,6 +174,6 @@ def _reason(
     ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
 ) -> str:
     shown = [influence.item_id for influence in found]
-    note = evidence.notes(shown, [item], user)[0] if evidence else ""
+    hint = evidence.hints(shown, [item], user)[0] if evidence else ""
     history = [(influence.title, influence.score) for influence in found]
-    return write_reason(ranker, history, dataset.titles[item], note)
+    return write_reason(ranker, history, dataset.titles[item], hint)

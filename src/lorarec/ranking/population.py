@@ -1,24 +1,23 @@
-"""Recommendations for a whole population: what users are scored with, and who they are."""
+"""Recommendations for a whole population: its users, and the model and data with which they are computed."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, BackboneConfig
 from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
 from lorarec.errors import LorarecError
-from lorarec.io import new_file
+from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
 from lorarec.ranking.population_parts import Part
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import recommend_each, whole_evidence
 from lorarec.retrieval import Index
 
-#: Column of lists, one value for each item -> attribute of `Recommendation`. Of `log_odds` and `log_likelihoods` one
-#: holds nulls, as the adapter's readout says.
+#: Name of a column of lists, with one value for each item -> attribute of `Recommendation`. Either `log_odds` or
+#: `log_likelihoods` holds nulls, depending on the adapter's readout.
 LISTS = {
     "item_ids": "item_id",
     "scores": "score",
@@ -30,108 +29,128 @@ LISTS = {
 SCHEMA = pl.Schema(
     {USER: pl.String(), **{name: pl.List(pl.String if name == "item_ids" else pl.Float32) for name in LISTS}}
 )
-#: Users whose prompts are in memory at once.
-AT_ONCE = 1000
+#: The number of users whose prompts are in memory at the same time.
+USERS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class PopulationConfig:
-    """What users are scored with: paths and options alone, so that it can travel to workers that see the same paths.
+    """The data, model and options of recommendations for many users, which are sent to workers.
 
     Attributes:
-        adapter: a PEFT folder; None for the backbone alone.
-        index: made by `lorarec index`; None for a light one, made on the spot.
-        top_k, pool: see `lorarec.ranking.recommend`.
+        dataset: Path of the dataset folder; all workers see the same paths.
+        adapter: Path of the adapter folder; None for the backbone alone.
+        index: Path of the index folder; if None, an index without a next-item model is built.
+        backbone: The backbone and how it is loaded.
+        top_k: The number of items to recommend.
+        pool: The number of candidates that the index proposes to the ranker.
     """
 
     dataset: Path
     adapter: Path | None = None
     index: Path | None = None
-    backbone: str = "embedded"
-    dtype: str = "auto"
-    device: str | None = None
-    quantization: str | None = None
-    trust_remote_code: bool = False
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     top_k: int = 10
     pool: int = 100
 
 
 class PopulationScorer:
-    """Dataset, index and ranker, loaded once for many parts.
+    """Recommends items for the users of a population, with a dataset, an index and a ranker that are loaded once.
 
     Args:
-        dataset: that of the job's path.
+        config: The data, model and options.
+        dataset: The dataset at the path of the config.
 
     Raises:
-        LorarecError: something that the job names is missing, damaged, or does not belong to the rest.
+        LorarecError: Something that the config names is missing or damaged, or does not belong to the rest.
     """
 
-    def __init__(self, job: PopulationConfig, dataset: Dataset) -> None:
-        self._job, self._titles = job, dataset.titles
-        adapter = read_adapter(job.adapter) if job.adapter else None
-        index = Index.load(job.index, dataset) if job.index else None
-        backbone = Backbone.load(job.backbone, job.dtype, job.device, job.quantization, job.trust_remote_code)
+    def __init__(self, config: PopulationConfig, dataset: Dataset) -> None:
+        self._config, self._titles = config, dataset.titles
+        adapter = read_adapter(config.adapter) if config.adapter else None
+        index = Index.load(config.index, dataset) if config.index else None
+        how = config.backbone
+        backbone = Backbone.from_pretrained(how.id, how.dtype, how.device, how.quantization, how.trust_remote_code)
         self._ranker = Ranker(backbone, adapter)
         self._index = index or Index.build(dataset)
         self._evidence = whole_evidence(dataset) if self._ranker.evidence else None
         self._histories = histories_of(dataset.interactions)
-        self._made_of = {
+        self._identity: JsonObject = {
             "dataset": dataset.fingerprint,
             "adapter": adapter.fingerprint if adapter else None,
             "backbone": backbone.fingerprint,
             "dtype": str(backbone.model.dtype).removeprefix("torch."),
-            "quantization": job.quantization,
+            "quantization": config.backbone.quantization,
             "index": self._index.record.get("fingerprint"),
-            "top": job.top_k,
-            "pool": job.pool,
+            "top": config.top_k,
+            "pool": config.pool,
             "columns": list(SCHEMA),
         }
 
-    def identity(self) -> dict[str, Any]:
-        """What decides a user's row: fingerprints and options."""
-        return self._made_of
+    def identity(self) -> JsonObject:
+        """Return everything that decides a user's row: fingerprints and options."""
+        return self._identity
 
-    def rank(self, users: Sequence[str]) -> pl.DataFrame:
-        """One row for each user, in the order given, of `SCHEMA`; empty lists where nothing is left to recommend."""
-        asked = pl.DataFrame({USER: users}, schema={USER: pl.String})
-        asked = asked.join(self._histories, on=USER, how="left", maintain_order="left")
-        return pl.concat([self._rank(rows) for rows in asked.iter_slices(AT_ONCE)])
+    def recommend(self, users: Sequence[str]) -> pl.DataFrame:
+        """Return one row of `SCHEMA` for each user, in the order given, with empty lists if nothing is left."""
+        rows = pl.DataFrame({USER: users}, schema={USER: pl.String})
+        rows = rows.join(self._histories, on=USER, how="left", maintain_order="left")
+        return pl.concat([self._recommend(some) for some in rows.iter_slices(USERS_AT_ONCE)])
 
-    def _rank(self, asked: pl.DataFrame) -> pl.DataFrame:
-        users, job = asked[USER].to_list(), self._job
-        histories = asked[HISTORY].to_list()
+    def _recommend(self, rows: pl.DataFrame) -> pl.DataFrame:
+        users, histories, config = rows[USER].to_list(), rows[HISTORY].to_list(), self._config
         found = recommend_each(
-            self._ranker, self._index, self._titles, users, histories, job.top_k, job.pool, evidence=self._evidence
+            self._ranker,
+            self._index,
+            self._titles,
+            users,
+            histories,
+            config.top_k,
+            config.pool,
+            evidence=self._evidence,
         )
         columns = {name: [[getattr(item, one) for item in items] for items in found] for name, one in LISTS.items()}
         return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)
 
     def write(self, part: Part, out: Path) -> None:
-        """Score a part and put its file into a folder, whole; what is there under its name is replaced."""
-        rows = self.rank(part.users)
+        """Write the file of a part into a folder, whole or not at all; a file of the same name is replaced."""
+        rows = self.recommend(part.users)
         with new_file(out / part.name) as path:
             rows.write_parquet(path, compression="zstd")
 
 
 class LocalExecutor:
-    """Scores part after part in this process; raises as `PopulationScorer` does."""
+    """Computes recommendations in this process, part by part.
 
-    def __init__(self, job: PopulationConfig, dataset: Dataset) -> None:
-        self._scorer = PopulationScorer(job, dataset)
+    Args:
+        config: The data, model and options.
+        dataset: The dataset at the path of the config.
+
+    Raises:
+        LorarecError: As for `PopulationScorer`.
+    """
+
+    def __init__(self, config: PopulationConfig, dataset: Dataset) -> None:
+        self._scorer = PopulationScorer(config, dataset)
         self.identity = self._scorer.identity
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
-        """See `Engine`."""
+        """Write the parts into a folder; see `Executor`."""
         for part in parts:
             self._scorer.write(part, out)
             yield len(part.users)
 
 
 def read_population(dataset: Dataset, path: str | Path | None = None) -> list[str]:
-    """User ids in order, each once: all of a dataset, or those of a table's column user_id.
+    """Return the user ids of a dataset, or those of a table's column `user_id`, sorted and without repetitions.
+
+    Args:
+        dataset: The dataset.
+        path: Path of a CSV, Parquet or JSONL file; None for all users of the dataset.
 
     Raises:
-        LorarecError: the table cannot be read, lacks the column, names nobody, or names a user that the dataset lacks.
+        LorarecError: The table cannot be read, has no column `user_id`, is empty, or has a user that the dataset does
+            not have.
     """
     known = dataset.interactions[USER].unique()
     if path is None:

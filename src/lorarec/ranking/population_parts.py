@@ -1,16 +1,16 @@
-"""A folder of Parquet parts, one row per user, that a killed run leaves fit to go on with; whatever engine fills it."""
+"""A folder of Parquet files with recommendations, one row per user, that an interrupted run can resume."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
 from lorarec.data import USER, content_hash
 from lorarec.errors import LorarecError
 from lorarec.io import (
-    RANKING,
+    FolderKind,
     JsonObject,
     Progress,
     RunDir,
@@ -30,34 +30,39 @@ RECORD = "rank.json"
 
 @dataclass(frozen=True)
 class Part:
-    """Users whose rows share a file."""
+    """Users whose rows are in one file.
+
+    Attributes:
+        number: The number of the part, from 0.
+        users: User ids.
+    """
 
     number: int
     users: list[str]
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the part's file."""
         return f"part-{self.number:06}.parquet"
 
 
 class Executor(Protocol):
-    """Something that scores parts."""
+    """Where recommendations are computed: in this process or on a cluster."""
 
-    def identity(self) -> dict[str, Any]:
-        """What decides a user's row: fingerprints and options."""
+    def identity(self) -> JsonObject:
+        """Return everything that decides a user's row: fingerprints and options."""
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
-        """Write the parts into a folder, in any order; yields the users of each as it is there."""
+        """Write the parts into a folder, in any order, and yield the number of users of each finished part."""
 
 
 def split_into_parts(users: Sequence[str], size: int) -> list[Part]:
-    """Parts of so many users each, in order; the last one may be smaller."""
+    """Return parts of `size` users each, in order; the last one may be smaller."""
     return [Part(i, list(users[start : start + size])) for i, start in enumerate(range(0, len(users), size))]
 
 
 def missing(parts: Sequence[Part], out: Path) -> list[Part]:
-    """The parts that are not in the folder, one row per user, whole."""
+    """Return the parts whose files are missing, damaged or incomplete."""
     return [part for part in parts if not _is_whole(part, out)]
 
 
@@ -72,42 +77,45 @@ def refuse_other_folder(out: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something else, before models are loaded.
 
     Raises:
-        LorarecError: it is not empty and was not begun by `recommend_to_folder`, or holds other files beside its parts
-            and is to be overwritten.
+        LorarecError: The folder is not empty and is not one of `recommend_to_folder`, or it would be overwritten and
+            holds other files besides its parts.
     """
     if overwrite or not (out / RECORD).is_file():
-        refuse_existing(out, overwrite, RANKING)
+        refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
 
 
 def recommend_to_folder(
-    engine: Executor,
+    executor: Executor,
     users: Sequence[str],
     out: str | Path,
     part_size: int = 1000,
     overwrite: bool = False,
-    names: dict[str, Any] | None = None,
+    names: Mapping[str, str | None] | None = None,
     progress: bool = False,
 ) -> dict[str, int]:
-    """Write recommendations for users as Parquet parts and a record, or go on where an earlier run stopped.
+    """Write recommendations for users as Parquet files and a record, or resume an earlier run.
 
     Args:
-        users: from `read_population`.
-        out: a new or empty folder, or one that was begun with the same data and options.
-        overwrite: replace a folder that was begun with any data or options. Its parts stay until all new parts are
-            made, which are written to OUT.work until then; an interrupted run resumes there.
-        names: what the record tells beside fingerprints and options.
+        executor: A `LocalExecutor` or a `RayExecutor`.
+        users: User ids, as `read_population` returns them.
+        out: A new or empty folder, or the folder of an earlier run with the same data and options.
+        part_size: The number of users in a file.
+        overwrite: Whether to replace the folder of a run with any data or options. The old files stay until all new
+            ones are complete, which are written to OUT.work until then; an interrupted run resumes there.
+        names: Further entries of the record, such as the names of the dataset and the adapter.
+        progress: Whether to show the progress on standard error.
 
     Returns:
-        Counts of users and parts, and of the parts that were there already.
+        The numbers of `users` and `parts`, and of the parts that were complete before (`parts_before`).
 
     Raises:
-        LorarecError: the folder was begun with other data or options or cannot be written to, another run writes to
-            it, or parts are missing in the end.
+        LorarecError: The folder belongs to a run with other data or options or cannot be written to, another run writes
+            to it, or parts are missing in the end.
     """
     out, parts = Path(out), split_into_parts(users, part_size)
     refuse_other_folder(out, overwrite)
     users_hash = content_hash(pl.DataFrame({USER: users}, schema={USER: pl.String}))
-    identity = {**engine.identity(), "users": users_hash, "part_size": part_size}
+    identity = {**executor.identity(), "users": users_hash, "part_size": part_size}
     counts = {"users": len(users), "parts": len(parts)}
     details = {"counts": counts, **(names or {}), "versions": versions(), "complete": False}
     replaces = overwrite and (out / RECORD).is_file()
@@ -115,15 +123,15 @@ def recommend_to_folder(
     run_dir = RunDir(folder, identity, record=RECORD, key="made_of", kind="recommendation run")
     if replaces and not run_dir.matches():
         remove_folder(folder)
-    parts_before = _score_missing(engine, parts, run_dir, details, progress)
+    parts_before = _score_missing(executor, parts, run_dir, details, progress)
     if replaces:
         with only_writer(folder):
-            replace_folder(folder, out, RANKING)
+            replace_folder(folder, out, FolderKind.RECOMMENDATIONS)
     return {**counts, "parts_before": parts_before}
 
 
 def _score_missing(
-    engine: Executor, parts: Sequence[Part], run_dir: RunDir, details: JsonObject, progress: bool
+    executor: Executor, parts: Sequence[Part], run_dir: RunDir, details: JsonObject, progress: bool
 ) -> int:
     """Score the parts that are missing in a folder; return the number of parts that were there already."""
     users, out = sum(len(part.users) for part in parts), run_dir.path
@@ -134,13 +142,13 @@ def _score_missing(
         remove_leftovers_inside(out)
         left = missing(parts, out)
         with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
-            for count in engine.run(left, out) if left else ():
+            for count in executor.run(left, out) if left else ():
                 shown.advance(count)
         if lost := missing(parts, out):
             raise LorarecError(
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "
                 "if workers run on other machines, the folder must be one that all of them share"
             )
-        remove_leftovers_inside(out)  # of workers that were killed
+        remove_leftovers_inside(out)  # Workers that were killed leave them.
         write_json(out / RECORD, {**read_json(out / RECORD), "complete": True})
     return len(parts) - len(left)

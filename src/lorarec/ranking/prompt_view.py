@@ -6,7 +6,7 @@ import polars as pl
 from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Dataset
-from lorarec.lora import Adapter, prompt_settings
+from lorarec.lora import Adapter, prompt_config
 from lorarec.prompts import PromptBuilder, ShownToken, case_examples, show_text, show_tokens
 from lorarec.ranking.explanation import compared_items
 from lorarec.ranking.recommendation import whole_evidence
@@ -59,14 +59,12 @@ def user_prompt(
         LorarecError: an unknown user or item, an item of the user's own history, nothing left to recommend, or a
             template, chat template or tokenizer that cannot be used.
     """
-    settings = prompt_settings(adapter)
-    builder = PromptBuilder(
-        tokenizer, settings["readout"], settings["template"], settings["max_tokens"], settings["max_title_tokens"]
-    )
+    config = prompt_config(adapter)
+    builder = PromptBuilder(tokenizer, config.readout, config.template, config.max_tokens, config.max_title_tokens)
     history, candidates = compared_items(dataset, user, item, pool, index)
     case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [candidates]})
-    evidence = whole_evidence(dataset) if settings["evidence"] else None
-    example = case_examples(case, dataset.titles, builder, settings["max_history"], evidence)[0]
+    evidence = whole_evidence(dataset) if config.evidence else None
+    example = case_examples(case, dataset.titles, builder, config.max_history, evidence)[0]
     chosen = candidates[0] if item is None else item
     branch = example.branches[candidates.index(chosen)]
     ids = [*example.prompt, *branch]

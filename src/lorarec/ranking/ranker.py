@@ -13,7 +13,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.io import track
-from lorarec.lora import Adapter, AdapterLike, merge, prompt_settings, read_adapter
+from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter
 from lorarec.prompts import Example, PromptBuilder, TemplateText, case_examples
 from lorarec.ranking.generation import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
@@ -32,7 +32,7 @@ class Ranked:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> best = Ranker(Backbone.load("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
+        >>> best = Ranker(Backbone.from_pretrained("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
         >>> best.title == ["Heat", "Antz"][best.index]
         True
     """
@@ -69,7 +69,7 @@ class Ranker:
 
     Example:
         >>> from lorarec import Backbone, Ranker
-        >>> backbone = Backbone.load("embedded")
+        >>> backbone = Backbone.from_pretrained("embedded")
         >>> with Ranker(backbone, "adapters/shop") as ranker:
         ...     ranked = ranker.rank(["Toy Story", "Antz"], ["A Bug's Life", "Heat", "Shrek"], top_k=2)
         >>> len(ranked)
@@ -94,16 +94,16 @@ class Ranker:
         self.engine = engine
         self._merged = None
         chosen = None if adapter is None else read_adapter(adapter, backbone)
-        trained = prompt_settings(chosen)
-        self.max_history = max_history or trained["max_history"]
-        self.evidence = bool(trained["evidence"])
+        trained = prompt_config(chosen).with_readout(readout)
+        self.max_history = max_history or trained.max_history
+        self.evidence = trained.evidence
         self.token_budget = token_budget
         self.builder = PromptBuilder(
             backbone.tokenizer,
-            readout or trained["readout"],
-            template or trained["template"],
-            backbone.token_limit(max_tokens or trained["max_tokens"]),
-            max_title_tokens or trained["max_title_tokens"],
+            trained.readout,
+            template or trained.template,
+            backbone.token_limit(max_tokens or trained.max_tokens),
+            max_title_tokens or trained.max_title_tokens,
         )
         self._adapter = chosen
         if chosen is not None and engine is None:

@@ -1,13 +1,13 @@
-"""Scores a population on a Ray cluster, through Ray Data.
+"""Recommendations for a population on a Ray cluster, through Ray Data.
 
-Ray Data restarts an actor whose process died and gives it its part again, for ever: a part may be scored twice. So the
-workers write the parts themselves, each under its own name through a temporary sibling, and what travels back is the
-number of users alone; a part that comes a second time replaces the same rows. Ray Data's own writers name files by
-task, and a run that is started again would have no way to tell which users are done.
+Ray Data restarts an actor whose process died and gives it its part again, so a part may be computed twice. Therefore
+the workers write the files themselves, each under its own name by renaming a temporary file, and return the number of
+users only; a part that is computed again replaces the same rows. Ray Data's own writers name files by task, so that a
+run that is started again could not find out which users are done.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,73 +20,74 @@ from ray.exceptions import RayError, RayTaskError
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import share_each
+from lorarec.io import JsonObject, share_each
 from lorarec.ranking.population import PopulationConfig, PopulationScorer
 from lorarec.ranking.population_parts import Part
 
 
 class RayExecutor:
-    """Scores parts on workers of the cluster that this process is connected to, see `lorarec.io.ray_cluster`.
+    """Computes recommendations on workers of the cluster that this process is connected to (`lorarec.io.cluster`).
 
-    A worker loads dataset, index and backbone once. It has one GPU to itself, if the cluster has any and the job does
-    not ask for the CPU, and as many threads as whole cores are there for each worker.
+    A worker loads dataset, index and backbone once. It has a GPU of its own, if the cluster has GPUs and the config
+    does not choose the CPU, and an equal share of the cores.
 
     Args:
-        job: its paths are absolute; all workers see them.
+        config: The data, model and options; the paths are absolute, and all workers see them.
+        workers: The number of workers.
 
     Raises:
-        LorarecError: there is no room for so many workers.
+        LorarecError: The cluster does not have room for the workers.
     """
 
-    def __init__(self, job: PopulationConfig, workers: int = 1) -> None:
-        self._job, self._workers = job, workers
-        self._cores, self._gpus = share_each(workers, use_gpus=job.device != "cpu")
+    def __init__(self, config: PopulationConfig, workers: int = 1) -> None:
+        self._config, self._workers = config, workers
+        self._cores, self._gpus = share_each(workers, use_gpus=config.backbone.device != "cpu")
 
-    def identity(self) -> dict[str, Any]:
-        """See `PopulationScorer.identity`; asked of a worker, since the model may not fit into this process."""
-        with _in_one_line():
+    def identity(self) -> JsonObject:
+        """Return `PopulationScorer.identity`, computed by a worker, since the model may not fit into this process."""
+        with _one_line_errors():
             task = ray.remote(num_cpus=self._cores, num_gpus=self._gpus)(_identity)
-            found: dict[str, Any] = ray.get(task.remote(self._job))
+            found: JsonObject = ray.get(task.remote(self._config))
         return found
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
-        """See `Engine`."""
+        """Write the parts into a folder; see `Executor`."""
         rows = [{"number": part.number, "users": part.users} for part in parts]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             Worker,
             batch_size=1,
-            fn_constructor_args=(self._job, out.resolve(), self._cores),
-            # A part is long: one that waits for a busy worker would be missed by an idle one.
+            fn_constructor_args=(self._config, out.resolve(), self._cores),
+            # A part takes long: none may wait for a busy worker while another worker is idle.
             compute=ray.data.ActorPoolStrategy(size=min(self._workers, len(rows)), max_tasks_in_flight_per_actor=1),
             num_cpus=self._cores,
             num_gpus=self._gpus,
         )
-        with _in_one_line():
+        with _one_line_errors():
             for row in done.iter_rows():
                 yield row["users"]
 
 
 class Worker:
-    """An actor of Ray Data."""
+    """An actor of Ray Data that computes parts."""
 
-    def __init__(self, job: PopulationConfig, out: Path, threads: int) -> None:
+    def __init__(self, config: PopulationConfig, out: Path, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._scorer, self._out = PopulationScorer(job, Dataset.load(job.dataset)), out
+        self._scorer, self._out = PopulationScorer(config, Dataset.load(config.dataset)), out
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Write the part in a batch of one row: its number and its users."""
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[int]]:
+        """Write the part that is the only row of a batch, with its number and its users."""
         part = Part(int(batch["number"][0]), list(batch["users"][0]))
         self._scorer.write(part, self._out)
         return {"users": [len(part.users)]}
 
 
-def _identity(job: PopulationConfig) -> dict[str, Any]:
-    return PopulationScorer(job, Dataset.load(job.dataset)).identity()
+def _identity(config: PopulationConfig) -> JsonObject:
+    return PopulationScorer(config, Dataset.load(config.dataset)).identity()
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
-    """Quiet Ray Data, whose errors become one line."""
+def _one_line_errors() -> Iterator[None]:
+    """Silence Ray Data, and raise its errors as `LorarecError`s of one line."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.raise_original_map_exception = True
@@ -105,5 +106,5 @@ def _in_one_line() -> Iterator[None]:
         ) from error
     except RayError as error:
         raise LorarecError(
-            f"the Ray cluster failed ({str(error).splitlines()[0]}): run again to go on with the parts that are missing"
+            f"the Ray cluster failed ({str(error).splitlines()[0]}): run again to compute the missing parts"
         ) from error

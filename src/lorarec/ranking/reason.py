@@ -19,14 +19,14 @@ def can_reason(ranker: Ranker) -> bool:
 
 
 @torch.no_grad()
-def write_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, note: str = "") -> str:
+def write_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, hint: str = "") -> str:
     """Ask why a title is recommended, and decode the answer greedily, with the ranker's adapter.
 
     Args:
         ranker: see `can_reason`.
         history: titles, oldest first, each with what it does to the recommended one's score.
         title: what is recommended.
-        note: what the prompt tells of it besides (see `lorarec.data.Cooccurrence`).
+        hint: what the prompt tells of it besides (see `lorarec.data.Cooccurrence`).
 
     Returns:
         At most `MAX_TOKENS` tokens as text.
@@ -36,7 +36,7 @@ def write_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: st
     asking = PromptBuilder(tokenizer, "verdict", REASON, builder.max_tokens, builder.max_title_tokens)
     strongest = sorted((effect for _, effect in history if effect > 0), reverse=True)[:NAMED]
     counts = ["counts for it" if effect in strongest else "" for _, effect in history]
-    example = asking.example([past for past, _ in history], [title], counts, notes=[note] if note else ())
+    example = asking.example([past for past, _ in history], [title], counts, hints=[hint] if hint else ())
     ids = torch.tensor([[*example.prompt, *example.branches[0]]], device=model.device)
     ends = model.generation_config.eos_token_id or []
     written = model.generate(

@@ -115,7 +115,7 @@ def recommend(
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
         >>> shop = Dataset.load("data/shop")
         >>> user = shop.interactions["user_id"][0]
-        >>> with Ranker(Backbone.load("embedded"), "adapters/shop") as ranker:
+        >>> with Ranker(Backbone.from_pretrained("embedded"), "adapters/shop") as ranker:
         ...     items = recommend(ranker, shop, user, top_k=3, pool=10)
         >>> len(items)
         3

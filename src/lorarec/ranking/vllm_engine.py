@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, Dtype
 from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter
@@ -32,7 +32,7 @@ class VllmEngine:
         backbone: says where vLLM finds the weights (`Backbone.id`), which it loads itself; its tokenizer is used, its
             model is not.
         adapters: those that will be used; they decide the largest rank, and the longest prompt.
-        dtype: of the weights, as for `Backbone.load`.
+        dtype: of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: run code that comes with the model.
         options: further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
 
@@ -44,7 +44,7 @@ class VllmEngine:
         self,
         backbone: Backbone,
         adapters: Sequence[Adapter] = (),
-        dtype: str = "auto",
+        dtype: Dtype = "auto",
         trust_remote_code: bool = False,
         **options: Any,
     ) -> None:

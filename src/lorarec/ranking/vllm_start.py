@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from lorarec.backbone import Backbone, source_of, weights_dtype
+from lorarec.backbone import Backbone, Dtype, source_of, weights_dtype
 from lorarec.errors import LorarecError
-from lorarec.lora import Adapter, prompt_settings
+from lorarec.lora import Adapter, prompt_config
 
 #: Tokens beyond the longest prompt, for lists of titles.
 WRITTEN = 512
@@ -31,7 +31,7 @@ def require_vllm() -> None:
 
 
 def start_vllm(
-    backbone: Backbone, adapters: Sequence[Adapter], dtype: str, trust_remote_code: bool, options: dict[str, Any]
+    backbone: Backbone, adapters: Sequence[Adapter], dtype: Dtype, trust_remote_code: bool, options: dict[str, Any]
 ) -> tuple[Any, Any, int]:
     """Start vLLM; arguments and errors are those of `VllmEngine`.
 
@@ -49,7 +49,7 @@ def start_vllm(
     except ImportError as error:
         raise LorarecError(f"vLLM is installed but cannot be loaded: {first_line(error)}") from error
     on_cpu = current_platform.is_cpu()
-    longest = max(prompt_settings(adapter)["max_tokens"] for adapter in (None, *adapters)) + WRITTEN
+    longest = max(prompt_config(adapter).max_tokens for adapter in (None, *adapters)) + WRITTEN
     positions = getattr(backbone.model.config, "max_position_embeddings", None) or longest
     settings: dict[str, Any] = {
         "dtype": weights_dtype(dtype, "cpu" if on_cpu else "cuda", backbone.id),

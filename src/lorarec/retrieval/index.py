@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
-from lorarec.io import INDEX, file_fingerprint, new_folder, read_json, versions, write_json
+from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
 from lorarec.recommenders import NextItemConfig, encode_lists, interaction_matrix
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
 from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source
@@ -181,7 +181,7 @@ class Index:
         del arrays["chosen.data"]  # all ones
         if self.next_item:
             arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.next_item.arrays().items()}
-        with new_folder(out, overwrite, INDEX) as folder:
+        with new_folder(out, overwrite, FolderKind.INDEX) as folder:
             save_file(arrays, folder / ARRAYS)
             write_json(folder / RECORD, {**self.record, "fingerprint": file_fingerprint(folder / ARRAYS)})
 

@@ -202,7 +202,7 @@ def _state(one: LoadedAdapter, available: Collection[str]) -> AdapterState:
         kind=PERSONAL if one.chooser else ADAPTER,
         fingerprint=one.fingerprint,
         rank=max(rank for part in one.parts for rank in part.ranks.values()),
-        readout=one.settings["readout"],
+        readout=one.prompt.readout,
         in_folder=one.name in available,
     )
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterBank, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example, PromptBuilder, PromptConfig
 from lorarec.scoring import score, score_batch
 
 
@@ -22,14 +21,14 @@ class LoadedAdapter:
 
     Attributes:
         parts: the adapters it consists of, independent of the files they came from; one if it is an adapter.
-        settings: how it must be prompted (`lorarec.lora.prompt_record`).
+        prompt: How it must be prompted.
         fingerprint: content hash of its files at the time of loading.
         chooser: mixes the parts for each user; None of an adapter.
     """
 
     name: str
     parts: tuple[Adapter, ...]
-    settings: dict[str, Any]
+    prompt: PromptConfig
     fingerprint: str
     chooser: UserRouter | None = None
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_settings, read_adapter, shared_settings
+from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
@@ -87,12 +87,12 @@ class AdapterRegistry:
             raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(listed) or 'none'}")
         if listed[name] == PERSONAL:
             chooser = UserRouter.load(self.folder / name, self._engine.backbone, self._dataset)
-            return LoadedAdapter(name, chooser.adapters, chooser.settings, chooser.fingerprint, chooser)
+            return LoadedAdapter(name, chooser.adapters, chooser.prompt, chooser.fingerprint, chooser)
         limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
         adapter = read_adapter(self.folder / name, limit=limit)
         # Copies: what safetensors reads is backed by the file, which may be cut short or rewritten later.
         tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
-        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_settings(adapter), adapter.fingerprint)
+        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_config(adapter), adapter.fingerprint)
 
     def open(self, names: Sequence[str] | None) -> None:
         """Load adapters before the service runs.
@@ -139,11 +139,12 @@ class AdapterRegistry:
         Raises:
             LorarecError: no prompt can be built with the settings of its record.
         """
-        settings = one.settings
-        keys = ("readout", "template", "max_tokens", "max_title_tokens")
-        builder = PromptBuilder(self._tokenizer, *(settings[key] for key in keys))
+        prompt = one.prompt
+        builder = PromptBuilder(
+            self._tokenizer, prompt.readout, prompt.template, prompt.max_tokens, prompt.max_title_tokens
+        )
         titles = list(islice(self._dataset.titles.values(), 2))
-        example = builder.example([titles[0]] * min(settings["max_history"], TRIAL_HISTORY), titles)
+        example = builder.example([titles[0]] * min(prompt.max_history, TRIAL_HISTORY), titles)
         return ScoringRequest(
             example, builder, Mixture({one: 1.0}, {one: one.chooser.weights(None)} if one.chooser else {})
         )
@@ -236,7 +237,7 @@ class AdapterRegistry:
         try:
             if mixture:
                 check_weights(list(mixture.values()), len(mixture))
-                shared_settings({one.name: one.settings for one in mixture})
+                shared_prompt_config({one.name: one.prompt for one in mixture})
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return mixture

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
-from lorarec.lora import prompt_settings, shared_settings
+from lorarec.lora import prompt_config, shared_prompt_config
 from lorarec.personal import UserHistory
-from lorarec.prompts import PromptBuilder, case_examples
+from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking import shorter_histories, whole_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
@@ -45,7 +44,7 @@ class RequestPrompts:
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
         self._backbone = backbone
         self._dataset = dataset
-        self._builders: dict[tuple[Any, ...], PromptBuilder] = {}
+        self._builders: dict[PromptConfig, PromptBuilder] = {}
         self._evidence: Cooccurrence | None = None
 
     def title(self, item: str) -> str:
@@ -79,22 +78,20 @@ class RequestPrompts:
         Raises:
             LorarecError: the candidates do not fit into a prompt.
         """
-        settings = _settings(mixture.shares)
-        shown = case.history[-settings["max_history"] :]
+        prompt = _prompt(mixture.shares)
+        shown = case.history[-prompt.max_history :]
         frame = pl.DataFrame(
             {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
             schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
         )
         titles = {item: self.title(item) for item in (*shown, *case.candidates)}
-        builder = self._builder(settings)
-        evidence = self.evidence() if settings["evidence"] else None
-        return ScoringRequest(
-            case_examples(frame, titles, builder, settings["max_history"], evidence)[0], builder, mixture
-        )
+        builder = self._builder(prompt)
+        evidence = self.evidence() if prompt.evidence else None
+        return ScoringRequest(case_examples(frame, titles, builder, prompt.max_history, evidence)[0], builder, mixture)
 
     def readout(self, mixture: Mixture) -> str:
         """How a mixture's scores are read: `verdict` or `likelihood`."""
-        return str(_settings(mixture.shares)["readout"])
+        return _prompt(mixture.shares).readout
 
     def mixture(self, case: RequestCase, shares: Mapping[LoadedAdapter, float]) -> Mixture:
         """What scores a case: the shares of adapters and choosers, and what each chooser gives the case's user."""
@@ -107,7 +104,7 @@ class RequestPrompts:
         Raises:
             LorarecError: the candidates do not fit into a prompt.
         """
-        histories = shorter_histories(case.history, _settings(mixture.shares)["max_history"])
+        histories = shorter_histories(case.history, _prompt(mixture.shares).max_history)
         return [self.row(replace(case, history=history), mixture) for history in histories]
 
     def evidence(self) -> Cooccurrence:
@@ -116,16 +113,12 @@ class RequestPrompts:
             self._evidence = whole_evidence(self._dataset)
         return self._evidence
 
-    def _builder(self, settings: dict[str, Any]) -> PromptBuilder:
-        """Builders are shared, since they remember the tokens of titles."""
-        key = tuple(settings[name] for name in ("readout", "template", "max_tokens", "max_title_tokens"))
-        if key not in self._builders:
-            readout, template, max_tokens, max_title_tokens = key
-            self._builders[key] = PromptBuilder(
-                self._backbone.tokenizer, readout, template, self._backbone.token_limit(max_tokens), max_title_tokens
-            )
-        return self._builders[key]
+    def _builder(self, prompt: PromptConfig) -> PromptBuilder:
+        """Return a builder; builders are reused since they cache the tokens of titles."""
+        if prompt not in self._builders:
+            self._builders[prompt] = self._backbone.prompt_builder(prompt)
+        return self._builders[prompt]
 
 
-def _settings(shares: Mapping[LoadedAdapter, float]) -> dict[str, Any]:
-    return shared_settings({one.name: one.settings for one in shares}) if shares else prompt_settings(None)
+def _prompt(shares: Mapping[LoadedAdapter, float]) -> PromptConfig:
+    return shared_prompt_config({one.name: one.prompt for one in shares}) if shares else prompt_config(None)

@@ -100,7 +100,7 @@ class Service:
         self.shelf.open(options.load)
         self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
         self.prompting = RequestPrompts(backbone, dataset)
-        if any(one.settings["evidence"] for one in self.shelf.loaded.values()):
+        if any(one.prompt.evidence for one in self.shelf.loaded.values()):
             self.prompting.evidence()
         # A tokenizer is for one thread at a time.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)

@@ -23,13 +23,13 @@ class TrainingCase:
     """One training case as titles: the history in time order and the candidates, of which one is the next item.
 
     Attributes:
-        notes: what other users' histories say about each candidate; empty if nothing is to be told.
+        hints: what other users' histories say about each candidate; empty if nothing is to be told.
     """
 
     history: list[str]
     candidates: list[str]
     target: int
-    notes: list[str]
+    hints: list[str]
 
 
 class CaseSampler:
@@ -49,9 +49,9 @@ class CaseSampler:
         LorarecError: no user has two training interactions, or all who have leave fewer items than `negatives`.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, options: TrainingConfig) -> None:
+    def __init__(self, dataset: Dataset, split: Split, config: TrainingConfig) -> None:
         self.name = dataset.name
-        self.options = options
+        self.config = config
         histories = split.train[HISTORY]
         lengths = histories.list.len().to_numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -61,14 +61,14 @@ class CaseSampler:
         self.ids = catalogue.to_list()
         self.titles = [dataset.titles[item] for item in self.ids]
         self.users = split.train[USER].to_list()
-        self.evidence = Cooccurrence(split.train, dataset.titles) if options.evidence else None
+        self.evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
         # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
-        popular = [self.items] if options.negative_sampling == "popularity" else []
+        popular = [self.items] if config.negative_sampling == "popularity" else []
         self.pool = np.concatenate([np.arange(len(self.titles)), *popular])
         left = len(self.titles) - histories.list.n_unique().fill_null(0).to_numpy().astype(np.int64)
-        too_few = left < options.negatives
+        too_few = left < config.negatives
         self.users_set_aside = int((too_few & (lengths > 1)).sum())
         target = np.repeat(~too_few, lengths)
         target[self.starts[:-1][lengths > 0]] = False
@@ -79,55 +79,55 @@ class CaseSampler:
             raise LorarecError(
                 f"dataset {self.name} has no training cases: its {self.users_set_aside} users with two training "
                 f"interactions leave at most {left[lengths > 1].max()} of {len(self.titles)} items, too few for "
-                f"{options.negatives} negatives: lower --negatives or use more items"
+                f"{config.negatives} negatives: lower option negatives or use more items"
             )
 
     def __len__(self) -> int:
-        """Training cases in one pass: all prefixes, or at most `options.prefixes` per user."""
-        if self.options.prefixes is None:
+        """Training cases in one pass: all prefixes, or at most `config.prefixes` per user."""
+        if self.config.prefixes is None:
             return len(self.positions)
         users = np.searchsorted(self.starts, self.positions, side="right")
-        return int(np.minimum(np.bincount(users), self.options.prefixes).sum())
+        return int(np.minimum(np.bincount(users), self.config.prefixes).sum())
 
     def one_pass(self, stream: Sequence[int]) -> np.ndarray:
         """Places of the targets of one pass in random order, (len(self),), drawn from the random stream's key."""
         rng = np.random.default_rng(list(stream))
-        if self.options.prefixes is None:
+        if self.config.prefixes is None:
             return rng.permutation(self.positions)
         users = np.searchsorted(self.starts, self.positions, side="right")
         order = np.lexsort((rng.random(len(users)), users))
         first_of_user = np.searchsorted(users, users)  # users are sorted, so this is where each one's run begins
-        chosen = order[np.arange(len(users)) - first_of_user < self.options.prefixes]
+        chosen = order[np.arange(len(users)) - first_of_user < self.config.prefixes]
         return rng.permutation(self.positions[chosen])
 
     def case(self, position: int, rng: np.random.Generator) -> TrainingCase:
         """The case whose target is at `position`, with candidates in random order."""
         user = int(np.searchsorted(self.starts, position, side="right")) - 1
         start, end = self.starts[user], self.starts[user + 1]
-        history = self.items[max(start, position - self.options.max_history) : position]
+        history = self.items[max(start, position - self.config.max_history) : position]
         candidates = self._negatives(self.items[start:end], rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
-        notes = self._notes(history.tolist(), candidates, target, self.users[user], rng)
+        hints = self._hints(history.tolist(), candidates, target, self.users[user], rng)
         return TrainingCase(
-            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, notes
+            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, hints
         )
 
-    def _notes(
+    def _hints(
         self, history: list[int], candidates: list[int], target: int, user: str, rng: np.random.Generator
     ) -> list[str]:
         if self.evidence is None:
             return []
-        share = np.full(len(candidates), self.options.new_items)
-        if self.options.new_targets is not None:
-            share[target] = self.options.new_targets
+        share = np.full(len(candidates), self.config.new_items)
+        if self.config.new_targets is not None:
+            share[target] = self.config.new_targets
         hidden = rng.random(len(candidates)) < share
         shown, offered = ([self.ids[item] for item in items] for items in (history, candidates))
-        return self.evidence.notes(shown, offered, user, hidden.tolist())
+        return self.evidence.hints(shown, offered, user, hidden.tolist())
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """`options.negatives` distinct items of the pool that the user never interacted with."""
-        wanted = self.options.negatives
+        """`config.negatives` distinct items of the pool that the user never interacted with."""
+        wanted = self.config.negatives
         if len(self.titles) < 4 * (len(owned) + wanted):  # rejection would draw many times
             shares = np.bincount(self.pool).astype(float)
             shares[owned] = 0
@@ -149,12 +149,12 @@ class TrainingCases:
         quotas: cases of each dataset in one epoch.
     """
 
-    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], options: TrainingConfig) -> None:
-        self.options = options
-        self.sources = [CaseSampler(dataset, split, options) for dataset, split in datasets]
+    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], config: TrainingConfig) -> None:
+        self.config = config
+        self.sources = [CaseSampler(dataset, split, config) for dataset, split in datasets]
         sizes = np.array([len(source) for source in self.sources])
-        shares = sizes / sizes.sum() if options.balance == "size" else np.full(len(sizes), 1 / len(sizes))
-        total = options.samples or int(sizes.sum())
+        shares = sizes / sizes.sum() if config.balance == "size" else np.full(len(sizes), 1 / len(sizes))
+        total = config.samples or int(sizes.sum())
         edges = np.round(np.cumsum(shares) * total).astype(int)
         self.quotas = np.diff(edges, prepend=0)
         self.epoch_order = lru_cache(maxsize=2)(self._epoch_order)
@@ -167,7 +167,7 @@ class TrainingCases:
     def case(self, epoch: int, index: int) -> TrainingCase:
         """Case `index` of `epoch`; the same one whenever it is asked for."""
         source, position = self.epoch_order(epoch)[index]
-        rng = np.random.default_rng([self.options.seed, NEGATIVES, epoch, index])
+        rng = np.random.default_rng([self.config.seed, NEGATIVES, epoch, index])
         return self.sources[source].case(int(position), rng)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -182,7 +182,7 @@ class TrainingCases:
             skipped = begin // size * size
             places = np.concatenate([*passes, np.empty(0, dtype=np.int64)])[begin - skipped : end - skipped]
             parts.append(np.stack([np.full(quota, number), places], axis=1))
-        return np.random.default_rng([self.options.seed, ORDER, epoch]).permutation(np.concatenate(parts))
+        return np.random.default_rng([self.config.seed, ORDER, epoch]).permutation(np.concatenate(parts))
 
     def _one_pass(self, number: int, turn: int) -> np.ndarray:
-        return self.sources[number].one_pass([self.options.seed, PASS, turn, number])
+        return self.sources[number].one_pass([self.config.seed, PASS, turn, number])

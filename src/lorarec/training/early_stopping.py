@@ -13,6 +13,7 @@ class EarlyStopping:
 
     Attributes:
         curve: Metric of every epoch so far.
+        best_epoch: Index of the best epoch in `curve`.
     """
 
     def __init__(self, model: nn.Module, patience: int) -> None:
@@ -20,15 +21,15 @@ class EarlyStopping:
         self.patience = patience
         self.curve: list[float] = []
         self._weights: dict[str, torch.Tensor] = {}
-        self._epoch = 0
+        self.best_epoch = 0
 
     def step(self, metric: float) -> bool:
         """Record the metric of an epoch, higher is better, and return whether training should stop."""
-        if not self.curve or metric > self.curve[self._epoch]:
-            self._epoch = len(self.curve)
+        if not self.curve or metric > self.curve[self.best_epoch]:
+            self.best_epoch = len(self.curve)
             self._weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.curve.append(metric)
-        return len(self.curve) - 1 - self._epoch >= self.patience
+        return len(self.curve) - 1 - self.best_epoch >= self.patience
 
     def restore(self) -> None:
         """Load the weights of the best epoch into the model; do nothing before the first epoch."""

@@ -39,13 +39,13 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, cases: TrainingCases, builder: PromptBuilder, options: TrainingConfig, processes: int = 1
+        self, cases: TrainingCases, builder: PromptBuilder, config: TrainingConfig, processes: int = 1
     ) -> None:
         self.cases = cases
         self.builder = builder
-        self.options = options
-        self.steps_per_epoch = -(-len(cases) // options.batch_size)
-        self.steps = options.epochs * self.steps_per_epoch
+        self.config = config
+        self.steps_per_epoch = -(-len(cases) // config.batch_size)
+        self.steps = config.epochs * self.steps_per_epoch
         self.examples_of_step = lru_cache(maxsize=2)(self._examples_of_step)
         tokens = sum(example.length for example, _ in self.examples_of_step(0))
         smallest = len(cases) // self.steps_per_epoch
@@ -54,10 +54,10 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         # Without dropout nothing but the order of float additions depends on how a step is cut.
         unit = next(
             unit
-            for shared in (SHARED if options.lora_dropout else (1,))
+            for shared in (SHARED if config.lora_dropout else (1,))
             if (unit := math.lcm(shared, processes)) <= smallest
         )
-        self.parts = min(-(-tokens // (options.token_budget * unit)), smallest // unit) * unit
+        self.parts = min(-(-tokens // (config.token_budget * unit)), smallest // unit) * unit
 
     def __len__(self) -> int:
         return self.steps * self.parts
@@ -68,13 +68,13 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         begin, end = (len(examples) * edge // self.parts for edge in (part, part + 1))
         chosen = examples[begin:end]
         whole = len(examples)
-        if self.options.loss == "next-token":
+        if self.config.loss == "next-token":
             whole = sum(len(example.branches[0]) for example, _ in examples)
         return {
             "examples": [example for example, _ in chosen],
             "targets": [target for _, target in chosen],
             "scale": self.parts / whole,
-            "seed": int(np.random.SeedSequence([self.options.seed, DROPOUT, index]).generate_state(1)[0]),
+            "seed": int(np.random.SeedSequence([self.config.seed, DROPOUT, index]).generate_state(1)[0]),
         }
 
     def _examples_of_step(self, step: int) -> list[tuple[Example, int]]:
@@ -86,7 +86,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
 
     def _example(self, epoch: int, index: int) -> tuple[Example, int]:
         case = self.cases.case(epoch, index)
-        example, target = self.builder.example(case.history, case.candidates, notes=case.notes), case.target
-        if self.options.loss == "next-token":
+        example, target = self.builder.example(case.history, case.candidates, hints=case.hints), case.target
+        if self.config.loss == "next-token":
             example, target = Example(example.prompt, [example.branches[target]]), 0
         return example, target

@@ -1,26 +1,24 @@
-"""What an adapter folder says about itself: `lorarec.json`."""
+"""The record of a training run, `lorarec.json` beside the weights."""
 
 import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import ADAPTER, new_folder, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
-    ADAPTER_RECORD_FILE,
     ADAPTER_WEIGHTS_FILE,
+    Adapter,
+    AdapterRecord,
     read_adapter,
-    recorded_settings,
     same_tensors,
-    trained_on,
-    write_template,
+    source_record,
+    write_record,
 )
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
@@ -33,48 +31,43 @@ LOGS = "tensorboard"
 logger = logging.getLogger(__name__)
 
 
-def identity(
-    backbone: Backbone,
-    pairs: Sequence[tuple[Dataset, Split]],
-    options: TrainingConfig,
-    template: str | TemplateText | None,
-    start_from: str | Path | None,
-) -> dict[str, Any]:
-    """What decides the weights, as recorded in `lorarec.json`.
+def run_record(
+    backbone: Backbone, pairs: Sequence[tuple[Dataset, Split]], config: TrainingConfig, start: Adapter | None
+) -> AdapterRecord:
+    """Return the record of an adapter to be trained: everything that decides its weights.
 
     Args:
-        template: what `options.template` names.
-
-    Raises:
-        LorarecError: `start_from` is no LoRA adapter of this backbone.
+        backbone: Backbone that the adapter is trained on.
+        pairs: Datasets with their splits.
+        config: Options, with a template that has been read.
+        start: Adapter that training starts from, if any.
     """
-    start = None
-    if start_from is not None:
-        parent = read_adapter(start_from, backbone)
-        start = {"path": str(start_from), "fingerprint": parent.fingerprint, "datasets": trained_on(parent)}
-    own = template.text if isinstance(template, TemplateText) else None
-    settings = recorded_settings(asdict(options) | {"template": template})
-    return {
-        "backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint},
-        "datasets": [_dataset(dataset, split) for dataset, split in pairs],
-        "template": settings["template"],
-        "template_fingerprint": None if own is None else hashlib.sha256(own.encode()).hexdigest()[:16],
-        "readout": options.readout,
-        "loss": options.loss,
-        "start_from": start,
-        "seed": options.seed,
-        "options": settings,
-    }
+    template = config.template
+    text = template.text if isinstance(template, TemplateText) else None
+    prompt = config.prompt
+    return AdapterRecord(
+        prompt=prompt,
+        backbone_id=backbone.id,
+        backbone_fingerprint=backbone.fingerprint,
+        datasets=tuple(_dataset(dataset, split) for dataset, split in pairs),
+        start_from=None if start is None else source_record(start),
+        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        details={
+            "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
+            "loss": config.loss,
+            "seed": config.seed,
+        },
+    )
 
 
-def _dataset(dataset: Dataset, split: Split) -> dict[str, Any]:
+def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
     return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
 
 
-def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> dict[str, Any]:
-    """How far the run went and the validation figures of every evaluation."""
-    history = trainer.state.log_history  # of a resumed run its entries come back with their keys in another order
+def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
+    """Return the number of steps and cases, the last loss, and the validation metrics of every evaluation."""
+    history = trainer.state.log_history  # a resumed run restores its entries with their keys in another order
     evaluations = [
         {"step": entry["step"]}
         | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
@@ -95,15 +88,13 @@ def outcome(trainer: AdapterTrainer, batches: MicroBatches, validation: Validati
     }
 
 
-def write_adapter(
-    out: Path, staged: Path, record: dict[str, Any], template: str | TemplateText | None, overwrite: bool
-) -> None:
-    """Make the adapter folder: weights and logs from the folder of checkpoints, the record, and one's own template.
+def write_adapter(out: Path, staged: Path, record: AdapterRecord, start: Adapter | None, overwrite: bool) -> None:
+    """Write the adapter folder: weights and logs of the folder of checkpoints, the record, and a custom template.
 
-    Training that left the adapter as it started is reported as a warning.
+    A warning is logged if training did not change the adapter.
 
     Raises:
-        LorarecError: the weights are not finite, or `out` exists or cannot be written to.
+        LorarecError: If the weights are not finite, or `out` exists or cannot be written to.
     """
     try:
         trained = read_adapter(staged / "final")
@@ -111,12 +102,11 @@ def write_adapter(
         raise LorarecError(f"the training diverged, lower the learning rate: {error}") from error
     if trained.is_zero:
         logger.warning("adapter %s changes nothing, since B is zero in all layers: train for more steps", out)
-    elif record["start_from"] and same_tensors(trained, read_adapter(record["start_from"]["path"])):
+    elif start is not None and same_tensors(trained, start):
         logger.warning("adapter %s equals the one that it started from: train for more steps", out)
-    with new_folder(out, overwrite, ADAPTER) as folder:
+    with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_json(folder / ADAPTER_RECORD_FILE, record)
-        write_template(folder, template)
+        write_record(folder, record)

@@ -1,4 +1,4 @@
-"""The model that is trained: a backbone with a fresh or continued LoRA adapter whose forward pass ranks candidates."""
+"""The model that is trained: a backbone with a LoRA adapter, whose forward pass scores candidates."""
 
 import math
 import re
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, read_adapter, save_config
+from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, save_config
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch
 from lorarec.training.config import TrainingConfig
@@ -26,14 +26,17 @@ from lorarec.training.cpu_lora import ADAPTER, speed_up
 class ScoringModel(PeftModel):
     """A PEFT model whose `forward` takes examples and returns scores.
 
-    Data-parallel and sharded wrappers synchronise around `forward`, so the whole pass from token ids to candidate
-    scores has to happen inside it.
+    Data-parallel and sharded wrappers synchronize around `forward`, so the whole pass from token ids to scores of
+    candidates must happen inside it.
+
+    Attributes:
+        builder: Builder of the prompts.
     """
 
     builder: PromptBuilder
 
     def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        """One (candidates,) tensor of scores per example, in one pass."""
+        """Return one (candidates,) tensor of scores per example, computed in one pass."""
         return score_batch(self.base_model.model, examples, self.builder)
 
     def save_pretrained(  # type: ignore[override]
@@ -62,71 +65,72 @@ class ScoringModel(PeftModel):
 
 @contextmanager
 def adapted(
-    backbone: Backbone, builder: PromptBuilder, options: TrainingConfig, start_from: str | Path | None = None
+    backbone: Backbone, builder: PromptBuilder, config: TrainingConfig, start: Adapter | None = None
 ) -> Iterator[ScoringModel]:
-    """Put a trainable adapter into the backbone's model, and take it out again at the end, whatever happens.
+    """Add a trainable adapter to the backbone's model; on exit, also by an exception, it is removed again.
 
     Args:
-        start_from: a PEFT folder of this backbone to go on from; its rank, alpha and layers then stand instead of
-            the options'.
+        backbone: Backbone that the adapter is trained on.
+        builder: Builder of the prompts that the model is called with.
+        config: Options.
+        start: Adapter of this backbone to train further; its layers, r and lora_alpha replace those of `config`.
 
     Raises:
-        LorarecError: `options.target_modules` names something else than linear layers.
+        LorarecError: If `config.target_modules` names something else than linear layers.
     """
     base = backbone.model
     use_cache, training = base.config.use_cache, base.training
-    start = None if start_from is None else read_adapter(start_from, backbone)
-    layers = target_layers(base, options.target_modules) if start is None else list(start.tensors)
-    config = _fresh_config(base, options, layers) if start is None else _continued_config(start, options)
-    config.base_model_name_or_path = backbone.id
-    torch.manual_seed(options.seed)
+    layers = target_layers(base, config.target_modules) if start is None else list(start.tensors)
+    lora = _fresh_lora(base, config, layers) if start is None else _continued_lora(start, config)
+    lora.base_model_name_or_path = backbone.id
+    torch.manual_seed(config.seed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT reads renamed attributes, and sets fan_in_fan_out for GPT-2 itself
-            model = ScoringModel(base, config)
+            model = ScoringModel(base, lora)
     except ValueError as error:
-        raise LorarecError(
-            f"cannot put an adapter on {options.target_modules}: {' '.join(str(error).split())}"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise LorarecError(f"cannot put an adapter on {config.target_modules}: {reason}") from error
     try:
         modules: dict[str, Any] = {name: each for name, each in base.named_modules() if isinstance(each, LoraLayer)}
         if modules.keys() != set(layers):
-            raise LorarecError(f"PEFT cannot adapt these layers of {backbone.id} alone: choose other targets")
+            raise LorarecError(f"PEFT cannot adapt these layers of {backbone.id} alone: choose other target_modules")
         model.builder = builder
         if start is not None:
             _fill(modules, start)
-        if base.device.type == "cpu" and options.precision != "bf16":
+        if base.device.type == "cpu" and config.precision != "bf16":
             speed_up(model)
-        if options.gradient_checkpointing:
+        if config.gradient_checkpointing:
             _checkpointing(base, "enable")
         yield model
     finally:
         model.unload()
-        if options.gradient_checkpointing:
+        if config.gradient_checkpointing:
             _checkpointing(base, "disable")
         base.config.use_cache = use_cache
         base.train(training)
 
 
-def target_layers(model: Any, targets: str) -> list[str]:
-    """The linear layers that get an adapter.
+def target_layers(model: Any, target_modules: str) -> list[str]:
+    """Return the names of the linear layers that get an adapter.
 
-    A mixture of experts keeps its experts, and often its router, as fused parameters, which are no linear layers: there
-    `all-linear` is attention with the dense and shared layers.
+    A mixture of experts has its experts, and often its router, as fused parameters, which are no linear layers; with
+    `all-linear` the adapter is on attention and on the dense and shared layers.
 
     Args:
-        targets: `all-linear`, or comma-separated names or last parts of names.
+        model: Hugging Face model.
+        target_modules: `all-linear`, or comma-separated names or last parts of names.
 
     Raises:
-        LorarecError: a name that no linear layer has, or one under which PEFT takes fused parameters.
+        LorarecError: If no linear layer has one of the names, or PEFT applies it to fused parameters.
     """
     linear = linear_layers(model)
     last = {name.rpartition(".")[2] for name in linear}
     fused = {name for name in last if _is_fused(model, name)}
-    if targets.strip() == "all-linear":
+    if target_modules.strip() == "all-linear":
         return [name for name in linear if name.rpartition(".")[2] not in fused]
     chosen: dict[str, None] = {}
-    for target in map(str.strip, targets.split(",")):
+    for target in map(str.strip, target_modules.split(",")):
         found = [name for name in linear if name == target or name.endswith(f".{target}")]
         if not found or target.rpartition(".")[2] in fused:
             known = ", ".join(sorted(last - fused))
@@ -145,29 +149,29 @@ def _is_fused(model: Any, name: str) -> bool:
     return bool(config.target_parameters)
 
 
-def _checkpointing(model: Any, verb: str) -> None:
-    """transformers calls it activation checkpointing since 5.2x."""
+def _checkpointing(model: Any, verb: Literal["enable", "disable"]) -> None:
+    """Enable or disable gradient checkpointing, which newer versions of transformers call activation checkpointing."""
     name = f"activation_checkpointing_{verb}"
     getattr(model, name if hasattr(model, name) else f"gradient_checkpointing_{verb}")()
 
 
-def _fresh_config(model: Any, options: TrainingConfig, layers: Sequence[str]) -> LoraConfig:
+def _fresh_lora(model: Any, config: TrainingConfig, layers: Sequence[str]) -> LoraConfig:
     last = {name.rpartition(".")[2] for name in layers}
-    # Last parts of names say the same in fewer words, unless other modules share them.
-    same = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in last} == set(layers)
+    # The last parts of names suffice, unless other modules have them too.
+    suffices = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in last} == set(layers)
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=options.r,
-        lora_alpha=int(options.lora_alpha) if options.lora_alpha.is_integer() else options.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=options.lora_dropout,
-        target_modules=list(last if same else layers),
+        r=config.r,
+        lora_alpha=int(config.lora_alpha) if config.lora_alpha.is_integer() else config.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=config.lora_dropout,
+        target_modules=list(last if suffices else layers),
     )
 
 
-def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
+def _continued_lora(start: Adapter, config: TrainingConfig) -> LoraConfig:
     """Return a configuration with the ranks, alphas and layers of an adapter.
 
-    Its own patterns are not passed on, since PEFT matches regular expressions without a time limit.
+    Its own patterns are not used, since PEFT matches regular expressions without a time limit.
     """
     r, rslora = start.config.get("r", DEFAULT_R), bool(start.config.get("use_rslora"))
     # PEFT takes the first pattern that fits the end of a name.
@@ -178,7 +182,7 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
         task_type="CAUSAL_LM",
         r=r,
         lora_alpha=start.config.get("lora_alpha", DEFAULT_LORA_ALPHA),
-        lora_dropout=options.lora_dropout,
+        lora_dropout=config.lora_dropout,
         use_rslora=rslora,
         target_modules=list(start.tensors),
         rank_pattern=ranks,
@@ -188,7 +192,7 @@ def _continued_config(start: Adapter, options: TrainingConfig) -> LoraConfig:
 
 @torch.no_grad()
 def _fill(modules: dict[str, Any], start: Adapter) -> None:
-    """Copy the weights of a finished adapter into the new one."""
+    """Copy the weights of a trained adapter into the new one."""
     for name, (a, b) in start.tensors.items():
         modules[name].lora_A[ADAPTER].weight.copy_(a)
         modules[name].lora_B[ADAPTER].weight.copy_(b)

@@ -36,7 +36,7 @@ class AdapterTrainer(Trainer):
         arguments: TrainingArguments,
         batches: MicroBatches,
         validation: Validation | None,
-        options: TrainingConfig,
+        config: TrainingConfig,
         progress: Progress,
         logs: Path,
     ) -> None:
@@ -46,8 +46,8 @@ class AdapterTrainer(Trainer):
             from torch.utils.tensorboard import SummaryWriter
 
             callbacks.append(TensorBoardCallback(SummaryWriter(str(logs))))
-        if options.patience is not None and validation is not None:
-            callbacks.append(EarlyStoppingCallback(options.patience))
+        if config.patience is not None and validation is not None:
+            callbacks.append(EarlyStoppingCallback(config.patience))
         super().__init__(
             model,
             arguments,
@@ -57,7 +57,7 @@ class AdapterTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
-        self.options = options
+        self.config = config
         self.validation = validation
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -74,12 +74,12 @@ class AdapterTrainer(Trainer):
         """The scaled loss of one micro-batch."""
         torch.manual_seed(inputs["seed"])
         scores = model(inputs["examples"])
-        if self.options.loss == "next-token":
+        if self.config.loss == "next-token":
             loss = next_token(scores)
-        elif self.options.loss == "pointwise":
+        elif self.config.loss == "pointwise":
             loss = pointwise(scores, inputs["targets"])
         else:
-            loss = listwise(scores, inputs["targets"], self.options.temperature)
+            loss = listwise(scores, inputs["targets"], self.config.temperature)
         return loss * inputs["scale"]
 
     def evaluate(
@@ -97,7 +97,7 @@ class AdapterTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop a run that has diverged."""
         if not torch.tensor(logs.get("loss", 0.0)).isfinite():
-            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower --lr")
+            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower learning_rate")
         super().log(logs, start_time)
 
     def _save_rng_state(self, output_dir: str) -> None:

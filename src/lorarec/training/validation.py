@@ -16,7 +16,7 @@ CUTOFFS = (1, 3, 5, 10)
 
 
 class Validation:
-    """At most `options.eval_users` validation cases, shared equally among the datasets and drawn by the seed.
+    """At most `config.eval_users` validation cases, shared equally among the datasets and drawn by the seed.
 
     Attributes:
         examples: prompts with their stored candidates.
@@ -24,18 +24,18 @@ class Validation:
     """
 
     def __init__(
-        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, options: TrainingConfig
+        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, config: TrainingConfig
     ) -> None:
         cases: list[tuple[Example, int]] = []
         for number, (dataset, split) in enumerate(datasets):
-            share = (options.eval_users * (number + 1)) // len(datasets) - options.eval_users * number // len(datasets)
-            rows = split.valid.sample(min(share, len(split.valid)), seed=options.seed)
-            evidence = Cooccurrence(split.train, dataset.titles) if options.evidence else None
-            examples = case_examples(rows, dataset.titles, builder, options.max_history, evidence)
+            share = (config.eval_users * (number + 1)) // len(datasets) - config.eval_users * number // len(datasets)
+            rows = split.valid.sample(min(share, len(split.valid)), seed=config.seed)
+            evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
+            examples = case_examples(rows, dataset.titles, builder, config.max_history, evidence)
             cases += zip(examples, true_places(rows), strict=True)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
-        self.token_budget = options.token_budget
+        self.token_budget = config.token_budget
 
     def __len__(self) -> int:
         return len(self.examples)

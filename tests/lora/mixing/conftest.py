@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lorarec.data import Dataset, leave_one_out
-from lorarec.lora import Adapter, save_adapter
+from lorarec.lora import Adapter, AdapterRecord, save_adapter
 from lorarec.lora import entropy_search as entropy
 from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.prompts import PromptBuilder
@@ -36,7 +36,9 @@ def make_adapter(tmp_path):
         meta |= {"options": {"max_history": 3, "lr": 1}}
         folder = tmp_path / f"adapter{seed}"
         folder.mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, backbone.id, meta)
+        save_adapter(
+            Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, backbone.id, AdapterRecord.from_json(folder, meta)
+        )
         return folder
 
     return make

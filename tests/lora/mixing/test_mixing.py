@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, MixingExamples, inject, merge, mix, read_adapter
-from lorarec.lora.prompt_record import prompt_settings
+from lorarec.lora.prompt_record import prompt_config
 from lorarec.scoring import score_batch
 
 PICTURES = {
@@ -193,9 +193,9 @@ def test_a_template_of_ones_own_goes_with_the_mixture(tiny_backbone, pair, argum
         (folder / "lorarec.json").write_text(json.dumps(meta))
     out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
     assert json.loads((out / "lorarec.json").read_text())["options"]["template"] == "template.j2"
-    assert prompt_settings(read_adapter(out))["template"].text == text
+    assert prompt_config(read_adapter(out)).template.text == text
     again = mix(tiny_backbone, [out, pair[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
-    assert prompt_settings(read_adapter(again))["template"].text == text
+    assert prompt_config(read_adapter(again)).template.text == text
 
 
 def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, pair, arguments, tmp_path):

@@ -65,7 +65,7 @@ class RowRunner:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.load(self.recipe.backbone)
+        return Backbone.from_pretrained(self.recipe.backbone)
 
     @cached_property
     def log(self) -> ClickLog:
@@ -101,11 +101,11 @@ class RowRunner:
             self.backbone,
             self.dataset,
             self.out / "runs" / row.name,
-            crm=self._recommender(self.recipe.crm, options, row.few),
+            options,
+            ctr_model=self._recommender(self.recipe.crm, options, row.few),
             resume=True,
             overwrite=True,
             progress=self.progress,
-            **vars(options),
         )
         crm = self.recipe.crm.upper()
         names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from lorarec.backbone import EMBEDDED
 from lorarec.errors import LorarecError
+from lorarec.experiments.former_names import current_names
+from lorarec.experiments.language_models import AdapterConfig, GeneralAdapter
 from lorarec.experiments.recipe import SETTINGS, Recipe, check_domains
 from lorarec.experiments.recipe_keys import (
     TABLE,
@@ -18,7 +20,6 @@ from lorarec.experiments.recipe_keys import (
     require_seeds,
     require_texts,
 )
-from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
 from lorarec.lora import PROMPT_COUNTS
 
@@ -88,8 +89,9 @@ def _build(given: JsonObject) -> WeightsRecipe:
     given["options"] = read_options(given, "options", "options of `lorarec train`")
     if adapters and given["options"]:
         raise LorarecError("key options: the adapters given are trained already: leave it out")
+    given["options"] = current_names(AdapterConfig, given["options"])
     try:
-        RECOMMENDERS["general"].from_options(given["options"])
+        GeneralAdapter.from_options(given["options"])
     except LorarecError as error:
         raise LorarecError(f"key options: {error}") from error
     return WeightsRecipe(**{key: value for key, value in given.items() if value is not None})

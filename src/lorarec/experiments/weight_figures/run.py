@@ -61,7 +61,7 @@ def run_weights(
         LorarecError: the data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.load(recipe.backbone), recipe.seeds[0]
+    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.from_pretrained(recipe.backbone), recipe.seeds[0]
     fingerprints = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
     identity = data.identity(recipe.data) | {"users": recipe.users, "adapters": fingerprints, **rest}
