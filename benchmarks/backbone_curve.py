@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
