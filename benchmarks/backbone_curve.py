@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
+from lorarec.io import save_figure
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import PromptConfig, true_places
-from lorarec.recommenders import baseline_scorers, TrainingData, fit_baselines
+from lorarec.recommenders import TrainingData, fit_baselines
 from lorarec.training import TrainingConfig, train
-from lorarec.io import save_figure
-from lorarec.lora import read_adapter
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
 #: As recipes/train/embedded.yaml, for a general adapter.

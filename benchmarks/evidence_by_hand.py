@@ -45,7 +45,7 @@ def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[p
                 for user, shown, items in rows
             ]
         )
-        words = [notes == word for word in WORDS]
+        words = [hints == word for word in WORDS]
         return torch.tensor(np.stack([np.stack(titles.score(cases)), *words], axis=-1), dtype=torch.float64)
 
     return read
