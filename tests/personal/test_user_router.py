@@ -118,8 +118,8 @@ def test_of_items_that_training_lacks_only_the_length_is_told(
 ) -> None:
     chooser = UserRouter.load(chosen, shared_backbone, dataset)
     numbers = np.zeros(chooser.router.width, np.float32)
-    assert chooser.standard.deviation[-1] > 0.1
-    numbers[-1] = (np.log(3) - chooser.standard.mean[-1]) / chooser.standard.deviation[-1]
+    assert chooser.standardization.deviation[-1] > 0.1
+    numbers[-1] = (np.log(3) - chooser.standardization.mean[-1]) / chooser.standardization.deviation[-1]
     with torch.no_grad():
         expected = chooser.router(torch.from_numpy(numbers)[None])[:, 0]
     torch.testing.assert_close(chooser.weights(UserHistory("nobody", ["i29", "gone"], [1, 2])), expected)

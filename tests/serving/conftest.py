@@ -33,8 +33,9 @@ from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Ranker
 from lorarec.ranking.recommendation import whole_evidence
 from lorarec.serving.app import create_app
-from lorarec.serving.run import Server, listen
-from lorarec.serving.service import Service, ServiceConfig
+from lorarec.serving.config import ServiceConfig
+from lorarec.serving.server import Server, listen
+from lorarec.serving.service import Service
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 COLOURS = ["red", "green", "blue", "black", "white"]
@@ -157,11 +158,12 @@ def offline(tiny_backbone: Backbone, adapters: Path, shop: Dataset) -> Offline:
 
 @pytest.fixture
 def make_service(offline: Offline, tiny_backbone: Backbone, adapters: Path, tmp_path: Path) -> Callable[..., Service]:
-    """A service with other options than usual."""
+    """Make a service with options other than the default ones."""
 
-    def make(**options: Any) -> Service:
-        chosen = ServiceConfig(**{"wait": 0.05, **options})
-        return Service(tiny_backbone, offline.dataset, adapters, f"sqlite:///{tmp_path / 'histories.db'}", chosen)
+    def make(load: Sequence[str] | None = None, **options: Any) -> Service:
+        config = ServiceConfig(**{"wait_ms": 50, **options})
+        database = f"sqlite:///{tmp_path / 'histories.db'}"
+        return Service(tiny_backbone, offline.dataset, adapters, database, config, load=load)
 
     return make
 
@@ -341,10 +343,10 @@ def make_page_service(
     parts, split = ("general", "specific"), leave_one_out(dataset, negatives=3)
     write_chooser(backbone, folder / "adapters" / "chosen", parts, dataset, split)
 
-    def make(**options: Any) -> Service:
+    def make(load: Sequence[str] | None = None, **options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))
         database = f"sqlite:///{tmp_path_factory.mktemp('histories') / 'page.db'}"
-        return Service(model, dataset, folder / "adapters", database, ServiceConfig(**options))
+        return Service(model, dataset, folder / "adapters", database, ServiceConfig(**options), load=load)
 
     return make
 

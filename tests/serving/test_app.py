@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.serving import requests
+from lorarec.serving import schemas
 from lorarec.serving.middleware import MAX_BODY
-from lorarec.serving.requests import MAX_CANDIDATES, MAX_HISTORY
+from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY
 from lorarec.serving.service import Service
 
 GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
@@ -35,7 +35,7 @@ GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
         ({"adapter": "none"}, 404, "adapter", "loaded general"),
         ({"adapter": None}, 422, "adapter", "name an adapter"),
         ({"adapter": {"general": 0.5}}, 422, "adapter", "sum to 1"),
-        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "another readout"),
+        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "different values of readout"),
         ({"adapter": {"general": -1}}, 422, "adapter.general", "greater than or equal to 0"),
         ({"adapter": {"\ud800": 1}}, 422, "adapter", "valid string"),
         ({"path": "/etc/passwd"}, 422, "path", "not permitted"),
@@ -208,11 +208,11 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
             *("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/adapters/{name}"),
             *("/v1/items", "/v1/users", "/v1/history", "/healthz", "/livez", "/readyz", "/metrics"),
         }
-        for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "AdapterName"):
+        for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "LoadAdapterRequest"):
             examples = described["components"]["schemas"][name]["examples"]
             assert examples
             for example in examples:
-                getattr(requests, name).model_validate(example)
+                getattr(schemas, name).model_validate(example)
 
     play(service, scenario)
 

@@ -139,12 +139,12 @@ def test_stop_answers_what_is_queued() -> None:
 def test_no_more_than_the_limit_is_admitted() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()
-        with batcher.admitted(), batcher.admitted():
-            with pytest.raises(ApiError) as refused, batcher.admitted():
+        with batcher.admit(), batcher.admit():
+            with pytest.raises(ApiError) as refused, batcher.admit():
                 pass
             assert refused.value.status == 429
             assert int(refused.value.headers["Retry-After"]) >= 1
-        with batcher.admitted():
+        with batcher.admit():
             pass
 
     run(scenario, limit=2)

@@ -19,7 +19,7 @@ import pytest
 from lorarec.serving.connections import MAX_CHUNKS, ConnectionLimits
 from lorarec.serving.logs import RateLimit
 from lorarec.serving.middleware import MAX_BODY, AuthMiddleware
-from lorarec.serving.run import Server, listen
+from lorarec.serving.server import Server, listen
 from lorarec.serving.service import Service
 
 HALF_HEAD = b"GET / HTTP/1.1\r\nHo"
@@ -271,7 +271,7 @@ def test_messages_of_one_kind_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_p
     clock = [0.0]
     monkeypatch.setattr("lorarec.serving.logs.time.monotonic", lambda: clock[0])
     logger, handler = logging.getLogger("tests.bounded"), logging.FileHandler(tmp_path / "log")
-    handler.addFilter(RateLimit(most=3, seconds=60))
+    handler.addFilter(RateLimit(limit=3, seconds=60))
     logger.addHandler(handler)
     for number in range(1000):
         logger.warning("client %d left", number)

@@ -81,7 +81,7 @@ def test_no_body_gives_a_server_error(
     make_service: Callable[..., Service],
 ) -> None:
     write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), ctr_model="din")
-    service = make_service(wait=0.0)
+    service = make_service(wait_ms=0)
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)
     client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")

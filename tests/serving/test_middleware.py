@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lorarec.serving.app import create_app
 from lorarec.serving.errors import ApiError
-from lorarec.serving.middleware import MAX_BODY, MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, OPEN, check_json
-from lorarec.serving.requests import EventsRequest, RankRequest, RecommendRequest
+from lorarec.serving.middleware import MAX_BODY, MAX_DEPTH, MAX_MEMBERS, MAX_VALUES, PUBLIC_PATHS, check_json
+from lorarec.serving.schemas import EventsRequest, RankRequest, RecommendRequest
 from lorarec.serving.service import Service
 
 VALUES = st.recursive(
@@ -172,7 +172,7 @@ def test_open_paths_take_no_body(service: Service, play: Any, key: str | None) -
         yield b""
 
     async def scenario(client: httpx2.AsyncClient) -> None:
-        for path in OPEN:
+        for path in PUBLIC_PATHS:
             for method in ("POST", "PUT", "DELETE", "OPTIONS", "MADEUP"):
                 answer = await client.request(method, path, content=unread())
                 assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")

@@ -23,7 +23,8 @@ from lorarec.personal import PersonalLora, UserHistory, UserRouter
 from lorarec.personal.scoring import user_scores
 from lorarec.prompts import PromptBuilder, case_examples
 from lorarec.ranking.recommendation import whole_evidence
-from lorarec.serving.service import Service, ServiceConfig
+from lorarec.serving.config import ServiceConfig
+from lorarec.serving.service import Service
 
 EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}}
 LISTED = {"readout": "likelihood", "options": {}}
@@ -92,10 +93,11 @@ def adapters(ground: Ground, tmp_path: Path) -> Path:
 def make_service(ground: Ground, adapters: Path, tmp_path: Path) -> Callable[..., Service]:
     """A service over the rated shop."""
 
-    def make(**options: Any) -> Service:
+    def make(load: Sequence[str] | None = None, **options: Any) -> Service:
         backbone = replace(ground.backbone, model=copy.deepcopy(ground.backbone.model))
         database = f"sqlite:///{tmp_path / 'histories.db'}"
-        return Service(backbone, ground.dataset, adapters, database, ServiceConfig(**{"wait": 0.05, **options}))
+        config = ServiceConfig(**{"wait_ms": 50, **options})
+        return Service(backbone, ground.dataset, adapters, database, config, load=load)
 
     return make
 
@@ -121,7 +123,7 @@ def told(answer: dict[str, Any], name: str = "chosen") -> torch.Tensor:
 def test_users_share_a_batch_with_everyone_and_get_the_offline_scores(
     make_service: Callable[..., Service], ground: Ground, play: Any, token_budget: int
 ) -> None:
-    service = make_service(token_budget=token_budget, wait=0.3)  # long enough for all, whatever else is running
+    service = make_service(token_budget=token_budget, wait_ms=300)  # long enough for all, whatever else is running
     mean, layers = ground.chooser.weights(None), len(ground.chooser.layers)
     requests, expected = [], []
     for number in range(16):
@@ -315,9 +317,9 @@ def test_a_broken_folder_leaves_what_is_in_memory(
 
 
 def test_another_rule_is_refused(make_service: Callable[..., Service], play: Any) -> None:
-    with pytest.raises(LorarecError, match=r"chosen was trained with combine=factors.*--combine factors"):
+    with pytest.raises(LorarecError, match=r"chosen was trained with combine=factors.*with combine=factors"):
         make_service(combine="deltas", load=["chosen"])
-    assert "chosen" not in make_service(combine="deltas").shelf.loaded
+    assert "chosen" not in make_service(combine="deltas").adapters.loaded
     service = make_service(combine="deltas", load=["general"])
 
     async def scenario(client: httpx2.AsyncClient) -> None:

@@ -24,7 +24,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
 from lorarec.serving.histories import Event, Histories
-from lorarec.serving.run import listen
+from lorarec.serving.server import listen
 from lorarec.serving.service import Service
 
 

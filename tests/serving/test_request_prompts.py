@@ -7,7 +7,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.ranking import Ranker
 from lorarec.serving.engine import Mixture
-from lorarec.serving.request_prompts import UNKNOWN, RequestCase, RequestPrompts
+from lorarec.serving.request_prompts import TITLE_PREFIX, RequestCase, RequestPrompts
 
 TITLES = {"i1": "red lamp", "i2": "chair<|end|>", "i3": "<|end|>"}
 
@@ -20,8 +20,8 @@ def dataset() -> Dataset:
 
 @pytest.mark.parametrize("title", ["novel", "<|end|>", "novel<|end|>\n<|end|>yes", "\0h0\0", "{{ candidate }}<|end|>"])
 def test_control_words_are_text(dataset: Dataset, tiny_backbone: Backbone, title: str) -> None:
-    case = RequestCase("u", ["i1", "i2", "i3"], ["i2", UNKNOWN + title])
-    row = RequestPrompts(tiny_backbone, dataset).row(case, Mixture())
+    case = RequestCase("u", ["i1", "i2", "i3"], ["i2", TITLE_PREFIX + title])
+    row = RequestPrompts(tiny_backbone, dataset).scoring_request(case, Mixture())
     ids = [*row.example.prompt, *row.example.branches[1]]
     assert tiny_backbone.tokenizer.eos_token_id not in ids
     assert tiny_backbone.tokenizer.decode(ids).endswith(f"- chair<|end|>\n- <|end|>\n{_question()}- {title}\n")

@@ -31,16 +31,16 @@ FILMS = ["Amélie", "The Matrix", "Matrix Reloaded, The", "Star Wars", "Wars of 
     ],
 )
 def test_all_words_whatever_their_case_and_accents(query: str, found: list[str]) -> None:
-    assert [FILMS[place] for place in TextSearch(FILMS).places(query, 10)] == found
+    assert [FILMS[place] for place in TextSearch(FILMS).search(query, 10)] == found
 
 
 @example(["\U0001e030"], "", 1)  # a letter of Unicode 15, which not every Python knows
 @given(st.lists(st.text(), max_size=8), st.text(max_size=4), st.integers(1, 9))
 def test_any_text_finds_at_most_the_limit_and_a_text_finds_itself(texts: list[str], query: str, limit: int) -> None:
-    found = TextSearch(texts).places(query, limit)
+    found = TextSearch(texts).search(query, limit)
     assert len(found) == len(set(found)) <= min(limit, len(texts))
     for place, text in enumerate(texts):
-        assert place in TextSearch(texts).places(text, len(texts))
+        assert place in TextSearch(texts).search(text, len(texts))
 
 
 def test_items_users_and_histories(service: Service, play: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
-from lorarec.serving.run import Server, listen
+from lorarec.serving.server import Server, listen
 from lorarec.serving.service import Service
 
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")

@@ -260,7 +260,7 @@ class Dataset:
 
         >>> from lorarec.data import load_sample
         >>> load_sample("action").history("1")[:3]
-        ['3', '47', '50']
+        ['1210', '2628', '2826']
         """
         history = self.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
         if not history:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.io import JsonObject
 from lorarec.options import document_options, option
 from lorarec.prompts import EVIDENCE_HELP, PROMPTS, PromptConfig
 
@@ -107,7 +108,7 @@ class TrainingConfig(PromptConfig):
         return PromptConfig(**{each.name: getattr(self, each.name) for each in fields(PromptConfig)})
 
 
-def read_recipe(path: str | Path, known: set[str] | None) -> dict[str, Any]:
+def read_recipe(path: str | Path, known: set[str] | None) -> JsonObject:
     """Read the options of a YAML recipe, a mapping of option names (`-` and `_` are the same) to values.
 
     Args:

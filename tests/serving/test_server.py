@@ -22,7 +22,7 @@ from lorarec.cli import entry as cli
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.serving.histories import Histories
-from lorarec.serving.run import listen, require_key
+from lorarec.serving.server import listen, require_key
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_the_examples_of_the_guide(
     [
         (["--host", "0.0.0.0"], "error: --host 0.0.0.0 lets other machines in: set LORAREC_API_KEY"),
         (["--load", "nothing"], "error: no adapter 'nothing' in the adapters folder: it has general"),
-        (["--db", "nonsense://x"], "error: --db is no usable database URL"),
+        (["--db", "nonsense://x"], "error: option --db is not a usable database URL"),
         (["--db", "/no/such/folder/h.db"], "error: database sqlite:////no/such/folder/h.db cannot be used"),
     ],
 )
@@ -152,6 +152,6 @@ def test_small_answers_are_sent_at_once() -> None:
 def test_taken_port_is_told() -> None:
     bound = listen("127.0.0.1", 0)
     bound.listen()
-    with pytest.raises(LorarecError, match="choose another --port"):
+    with pytest.raises(LorarecError, match="change option port"):
         listen("127.0.0.1", bound.getsockname()[1])
     bound.close()

@@ -1,4 +1,4 @@
-"""Runs the service in this process until it is told to stop."""
+"""The HTTP server, which runs the service in this process until a signal stops it."""
 
 import gc
 import os
@@ -12,33 +12,34 @@ from lorarec.errors import LorarecError
 from lorarec.serving.app import create_app
 from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
 from lorarec.serving.logs import configure_logging
-from lorarec.serving.middleware import LOCAL
+from lorarec.serving.middleware import LOCAL_HOSTS
 from lorarec.serving.service import STOP_SECONDS, Service
 
-#: Seconds that requests under way get to finish after SIGTERM or Ctrl+C.
+#: Seconds that unfinished requests get after SIGTERM or Ctrl+C.
 GRACE = 20.0
 
 
 def require_key(host: str, key: str | None) -> None:
-    """Refuse to listen to other machines without a key.
+    """Refuse to listen to other machines without an API key.
 
     Raises:
-        LorarecError: `host` is no local one and there is no key, or the key is empty.
+        LorarecError: If `host` is not local and there is no key, or the key is empty.
     """
     if key is not None and not key.strip():
         raise LorarecError("LORAREC_API_KEY is empty: set a long random text, or unset it")
-    if key is None and host not in (*LOCAL, "::1"):
-        raise LorarecError(f"--host {host} lets other machines in: set LORAREC_API_KEY to a long random text first")
+    if key is None and host not in (*LOCAL_HOSTS, "::1"):
+        raise LorarecError(f"host={host} lets other machines in: set LORAREC_API_KEY to a long random text first")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; port 0 is any free one.
+    """Return a socket that is bound to an address; port 0 is any free port.
 
     Raises:
-        LorarecError: the address is taken or not of this machine.
+        LorarecError: If the address is in use or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends small answers at once (TCP_NODELAY) only where a socket names its protocol; others wait 40 ms.
+    # asyncio sends small responses at once (TCP_NODELAY) only if the socket names its protocol; otherwise they wait for
+    # 40 ms.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -46,17 +47,19 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise LorarecError(
-            f"cannot listen on {host}:{port}: {error.strerror}: choose another --port or --host"
+            f"cannot listen on {host}:{port}: {error.strerror}: change option port or option host"
         ) from error
     return bound
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, whose process ends in time after a signal even where a thread never does.
+    """Uvicorn's server, whose process ends in time after a signal even if a thread hangs.
 
     Args:
-        limits: of the connections; those that this process's file descriptors allow when None.
-        grace: seconds that requests under way get to finish after a signal.
+        service: Service that answers the requests.
+        key: API key; if None, only local hosts are answered.
+        limits: Limits on the connections; if None, as many are open as the file descriptors of this process allow.
+        grace: Seconds that unfinished requests get after a signal.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self._latest_end = grace + STOP_SECONDS + 2
+        self._exit_seconds = grace + STOP_SECONDS + 2
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -81,16 +84,23 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
-            end = threading.Timer(self._latest_end, os._exit, [128 + sig])
-            end.daemon = True
-            end.start()
+            timer = threading.Timer(self._exit_seconds, os._exit, [128 + sig])
+            timer.daemon = True
+            timer.start()
         super().handle_exit(sig, frame)
 
 
 def serve(service: Service, bound: socket.socket, key: str | None, grace: float = GRACE) -> None:
-    """Answer requests until SIGTERM or SIGINT; those under way get `grace` seconds to finish."""
+    """Answer requests until SIGTERM or SIGINT.
+
+    Args:
+        service: Service that answers the requests.
+        bound: Socket of `listen`.
+        key: API key; if None, only local hosts are answered.
+        grace: Seconds that unfinished requests get after the signal.
+    """
     configure_logging()
-    # A collection that goes through all modules and the model takes up to a second, in which nobody is answered.
+    # A garbage collection over all modules and the model would block all requests for up to a second.
     gc.collect()
     gc.freeze()
     Server(service, key, grace=grace).run(sockets=[bound])
