@@ -24,7 +24,7 @@ from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import PromptConfig, true_places
-from lorarec.recommenders import baseline_scorers
+from lorarec.recommenders import TrainingData, fit_baselines
 from lorarec.training import TrainingConfig, train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
@@ -62,7 +62,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for dataset in targets:
         cases = sampled[dataset.name]
-        for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
+        for name, scorer in fit_baselines(TrainingData(dataset, load_split(dataset), seed=0)).items():
             rows.append(
                 {"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)}
             )

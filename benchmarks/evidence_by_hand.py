@@ -9,6 +9,7 @@ use one of the two alone.
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.cooccurrence import LEVELS, NEW
 from lorarec.evaluation import evaluate, evaluation_table
 from lorarec.prompts import true_places
-from lorarec.recommenders import TitleSimilarity
+from lorarec.recommenders import SimilarityConfig, TfIdf, TrainingData
 
 WORDS = (*LEVELS.values(), NEW, *(f"{NEW}, {word}" for word in LEVELS.values()))
 MAX_HISTORY, HIDDEN = 10, 0.1  # as in training
@@ -30,7 +31,8 @@ PARTS = {"by hand: titles": slice(0, 1), "by hand: evidence": slice(1, None), "b
 def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[pl.DataFrame], torch.Tensor]:
     """Cases with equally many candidates -> (cases, candidates, 1 + words); a share of the candidates is called new."""
     rng = np.random.default_rng(0)
-    titles, evidence = TitleSimilarity(dataset, MAX_HISTORY), Cooccurrence(split.train, dataset.titles)
+    titles = TfIdf(SimilarityConfig(max_history=MAX_HISTORY)).fit(TrainingData(dataset, split))
+    evidence = Cooccurrence(split.train, dataset.titles)
 
     def read(cases: pl.DataFrame) -> torch.Tensor:
         rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()
@@ -41,7 +43,7 @@ def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[p
             ]
         )
         words = [hints == word for word in WORDS]
-        return torch.tensor(np.stack([np.stack(titles(cases)), *words], axis=-1), dtype=torch.float64)
+        return torch.tensor(np.stack([np.stack(titles.score(cases)), *words], axis=-1), dtype=torch.float64)
 
     return read
 
@@ -59,6 +61,18 @@ def fitted(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     optimizer.step(loss)
     return weights.detach()
+
+
+@dataclass(frozen=True)
+class LogitScorer:
+    """Scores by a part of the features and their weights."""
+
+    read: Callable[[pl.DataFrame], torch.Tensor]
+    part: slice
+    weights: torch.Tensor
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        return list((self.read(cases)[..., self.part] @ self.weights).numpy())
 
 
 def main() -> None:
@@ -80,10 +94,9 @@ def main() -> None:
     target = Dataset.load(arguments.target)
     split = load_split(target)
     read = features(target, split)
-    rows = {}
-    for name, part in PARTS.items():
-        weights = fitted(seen[..., part], torch.tensor(targets))
-        rows[name] = lambda cases, part=part, weights=weights: list((read(cases)[..., part] @ weights).numpy())
+    rows = {
+        name: LogitScorer(read, part, fitted(seen[..., part], torch.tensor(targets))) for name, part in PARTS.items()
+    }
     settings = [arguments.setting] if arguments.setting else None
     evaluation = evaluate(target, rows, split=split, settings=settings, limit=arguments.limit, progress=True)
     for setting in evaluation.settings:

@@ -22,32 +22,38 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from lorarec.recommenders.sequential.next_item import next_item_scorer
 
 from lorarec.data import Dataset, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.evaluation import sample_users
-from lorarec.experiments import SYSTEMS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.recommenders import NextItemConfig, NextItemModel, TrainingData, fit_next_item
-from lorarec.recommenders.training_data import places
+from lorarec.recommenders import (
+    BPRMF,
+    BPRMFConfig,
+    NextItemModel,
+    SASRecConfig,
+    TrainingData,
+    fit_next_item,
+    known_items,
+    next_item_scorer,
+)
 
 EVERYTHING = 10**9
 
 
-def write_log(material: TrainingData, cases: pl.DataFrame, path: Path) -> None:
+def write_log(data: TrainingData, cases: pl.DataFrame, path: Path) -> None:
     """Training histories, the histories of the cases and their candidates as item numbers.
 
     Users of the cases come first in training under the same number, so that BPR knows them. Candidates that training
     does not have are -1.
     """
     order = {user: place for place, user in enumerate(cases["user_id"].to_list())}
-    rows = sorted(range(len(material.users)), key=lambda row: order.get(material.users[row], len(order)))
-    assert [material.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
-    train = [material.histories[row] for row in rows]
-    asked = places(cases[HISTORY], material.row)
-    candidates = [[material.row.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
+    rows = sorted(range(len(data.users)), key=lambda row: order.get(data.users[row], len(order)))
+    assert [data.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
+    train = [data.histories[row] for row in rows]
+    asked = known_items(cases[HISTORY], data.train_index)
+    candidates = [[data.train_index.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
     arrays = {"train": np.concatenate(train), "train_ends": np.cumsum([len(history) for history in train])}
     arrays |= {"asked": np.concatenate(asked), "asked_ends": np.cumsum([len(history) for history in asked])}
     np.savez(path, users=np.arange(len(cases)), candidates=np.array(candidates), **arrays)
@@ -79,10 +85,8 @@ def rival(python: str, log: Path, cases: pl.DataFrame, options: dict[str, Any]) 
     }
 
 
-def own_sasrec(
-    material: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]
-) -> dict[str, float]:
-    chosen = NextItemConfig(negatives=negatives, patience=EVERYTHING, **options)
+def own_sasrec(data: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]) -> dict[str, float]:
+    config = SASRecConfig(negatives=negatives, patience=EVERYTHING, **options)
     ends: list[float] = [time.perf_counter()]
 
     def look(_: NextItemModel) -> float:
@@ -90,18 +94,18 @@ def own_sasrec(
         ends.append(time.perf_counter())
         return len(ends)
 
-    model = fit_next_item(material.histories, len(material.catalogue), chosen, look)
-    scores = next_item_scorer(material.row, model, "")(cases)
-    learned = sum(len(history) - 1 for history in material.histories)
+    model = fit_next_item(data.histories, len(data.train_items), config, data.seed, valid=look)
+    scores = next_item_scorer(data, model).score(cases)
+    learned = sum(len(history) - 1 for history in data.histories)
     return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **figures(scores, cases)}
 
 
-def own_bpr(material: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
+def own_bpr(data: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
-    scorer = SYSTEMS["bpr-mf"](material, patience=EVERYTHING, **options)
-    learned = sum(map(len, material.histories))
+    recommender = BPRMF(BPRMFConfig(patience=EVERYTHING, **options)).fit(data)
+    learned = sum(map(len, data.histories))
     return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | figures(
-        scorer(cases), cases
+        recommender.score(cases), cases
     )
 
 
@@ -113,31 +117,30 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--bpr-epochs", type=int, default=100, help="0 for no BPR-MF")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--longest", type=int, default=50)
+    parser.add_argument("--max-history", type=int, default=50)
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset)
     split = load_split(dataset)
     cases = sample_users(split.test["warm"], arguments.users, 0)
-    shared = {"width": 64, "batch": 128, "epochs": arguments.epochs, "lr": 1e-3, "dropout": 0.2, "depth": 2}
-    shared |= {"longest": arguments.longest}
+    shared = {"hidden_size": 64, "batch_size": 128, "epochs": arguments.epochs, "learning_rate": 1e-3, "dropout": 0.2}
+    shared |= {"num_layers": 2, "max_history": arguments.max_history}
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, arguments.rounds + 1):
-            material = TrainingData(dataset, split, seed=seed)
+            data = TrainingData(dataset, split, seed=seed)
             log = Path(folder) / "log.npz"
-            write_log(material, cases, log)
-            own = shared | {"seed": seed}
+            write_log(data, cases, log)
             theirs = partial(rival, arguments.rectools, log, cases)
             ways = {
-                "SASRec, RecTools, whole catalogue": partial(theirs, own | {"system": "sasrec"}),
-                "SASRec, lorarec, whole catalogue": partial(own_sasrec, material, cases, EVERYTHING, own),
-                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, material, cases, 512, own),
+                "SASRec, RecTools, whole catalogue": partial(theirs, shared | {"seed": seed, "system": "sasrec"}),
+                "SASRec, lorarec, whole catalogue": partial(own_sasrec, data, cases, EVERYTHING, shared),
+                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, data, cases, 512, shared),
             }
             if arguments.bpr_epochs:
-                more = {"width": 64, "epochs": arguments.bpr_epochs}
-                usual = {"system": "bpr", "seed": seed, "lr": 0.01, "penalty": 0.01}
+                more = {"hidden_size": 64, "epochs": arguments.bpr_epochs}
+                usual = {"system": "bpr", "seed": seed, "learning_rate": 0.01, "weight_decay": 0.01}
                 ways["BPR-MF, implicit through RecTools"] = partial(theirs, usual | more)
-                ways["BPR-MF, lorarec"] = partial(own_bpr, material, cases, more)
+                ways["BPR-MF, lorarec"] = partial(own_bpr, data, cases, more)
             for name, way in ways.items():
                 found.setdefault(name, []).append(way())
                 print(seed, name, found[name][-1], flush=True)

@@ -52,14 +52,14 @@ def sasrec(options: dict, clock: Clock) -> SASRecModel:
 
     lightning.seed_everything(options["seed"])
     return SASRecModel(
-        n_blocks=options["depth"],
+        n_blocks=options["num_layers"],
         n_heads=1,
-        n_factors=options["width"],
+        n_factors=options["hidden_size"],
         dropout_rate=options["dropout"],
-        session_max_len=options["longest"],
+        session_max_len=options["max_history"],
         loss="softmax",
-        lr=options["lr"],
-        batch_size=options["batch"],
+        lr=options["learning_rate"],
+        batch_size=options["batch_size"],
         epochs=options["epochs"],
         get_trainer_func=trainer,
     )
@@ -70,9 +70,9 @@ def bpr(options: dict) -> ImplicitBPRWrapperModel:
 
     return ImplicitBPRWrapperModel(
         BayesianPersonalizedRanking(
-            factors=options["width"],
-            learning_rate=options["lr"],
-            regularization=options["penalty"],
+            factors=options["hidden_size"],
+            learning_rate=options["learning_rate"],
+            regularization=options["weight_decay"],
             iterations=options["epochs"],
             random_state=options["seed"],
             num_threads=1,
@@ -98,7 +98,7 @@ def main() -> None:
     scores[found[Columns.User], found[Columns.Item]] = found[Columns.Score]
     np.save(path.with_name("scores.npy"), scores[users[:, None], log["candidates"]])
     lengths = np.diff(log["train_ends"], prepend=0)
-    read = np.minimum(lengths - 1, options["longest"]) if options["system"] == "sasrec" else lengths
+    read = np.minimum(lengths - 1, options["max_history"]) if options["system"] == "sasrec" else lengths
     print(json.dumps({"seconds": seconds, "epochs": clock.epochs, "learned": int(read.sum())}))
 
 
