@@ -9,7 +9,6 @@ and `evidence` use one of the two features alone.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -76,18 +75,6 @@ def fit(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     optimizer.step(loss)
     return weights.detach()
-
-
-@dataclass(frozen=True)
-class LogitScorer:
-    """Scores by a part of the features and their weights."""
-
-    read: Callable[[pl.DataFrame], torch.Tensor]
-    part: slice
-    weights: torch.Tensor
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        return list((self.read(cases)[..., self.part] @ self.weights).numpy())
 
 
 def main() -> None:

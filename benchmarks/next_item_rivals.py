@@ -94,17 +94,17 @@ def own_sasrec(data: TrainingData, cases: pl.DataFrame, negatives: int, options:
         ends.append(time.perf_counter())
         return len(ends)
 
-    model = fit_next_item(data.histories, len(data.train_items), config, data.seed, valid=look)
+    model = fit_next_item(data.histories, len(data.train_items), config, data.seed, valid=valid)
     scores = next_item_scorer(data, model).score(cases)
     learned = sum(len(history) - 1 for history in data.histories)
-    return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **figures(scores, cases)}
+    return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **metrics_of(scores, cases)}
 
 
 def own_bpr(data: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
     recommender = BPRMF(BPRMFConfig(patience=EVERYTHING, **options)).fit(data)
     learned = sum(map(len, data.histories))
-    return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | figures(
+    return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | metrics_of(
         recommender.score(cases), cases
     )
 
