@@ -88,11 +88,11 @@ def refused(
         before = {path: path.stat().st_size for path in workshop.rglob("*")}
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        told = capsys.readouterr().err.strip().splitlines()
+        output = capsys.readouterr().err.strip().splitlines()
         assert stop.value.code == 2
-        assert len(told) == 1, told
+        assert len(output) == 1, output
         assert {path: path.stat().st_size for path in workshop.rglob("*")} == before
-        return told[0]
+        return output[0]
 
     return run
 

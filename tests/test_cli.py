@@ -79,10 +79,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     missing = tmp_path / ("a folder with a name that is longer than one line of a terminal " * 2 + "[red]")
     assert _main(monkeypatch, "data", "describe", str(missing)) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"error: {missing} ")
-    assert told.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"error: {missing} ")
+    assert output.err.count("\n") == 1
 
 
 def test_message_of_several_lines_becomes_one(

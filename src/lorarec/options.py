@@ -1,6 +1,7 @@
 """Options: frozen dataclasses whose fields carry their help text; documentation and command line are made from them."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import field, fields
 from pathlib import Path
@@ -29,7 +30,7 @@ def document_options(options: type[_T]) -> type[_T]:
     return options
 
 
-def build_options(options: type[_T], values: dict[str, Any], what: str = "option") -> _T:
+def build_options(options: type[_T], values: Mapping[str, Any], what: str = "option") -> _T:
     """Make an instance of a dataclass of options from values by name, as a recipe or a command line gives them.
 
     Args:

@@ -138,7 +138,7 @@ def test_options_of_tables(tmp_path: Path) -> None:
     assert dataset.interactions["rating"].unique().to_list() == [4.5]
 
 
-def test_what_each_round_of_a_core_took_is_told(tmp_path: Path) -> None:
+def test_rounds_of_a_core_are_reported(tmp_path: Path) -> None:
     pairs = [(user, item) for user in "abc" for item in "xyz"] + [
         ("d", "x"),
         ("d", "w"),
@@ -148,16 +148,16 @@ def test_what_each_round_of_a_core_took_is_told(tmp_path: Path) -> None:
     ]
     text = "\n".join(f"{user},{item},1,{item}" for user, item in pairs)
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp,title\n" + text)
-    told = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
-    assert "core round 1" in told
-    assert "users 1, items 2, interactions 4" in told
-    assert "core round 2" in told
-    assert "users 1, items 0, interactions 1" in told
-    assert "core round 3" not in told
+    output = _run("import", "table", tmp_path / "log.csv", "--k-core", "3", "--out", tmp_path / "core")
+    assert "core round 1" in output
+    assert "users 1, items 2, interactions 4" in output
+    assert "core round 2" in output
+    assert "users 1, items 0, interactions 1" in output
+    assert "core round 3" not in output
 
 
 def test_help_teaches_how_tables_are_read() -> None:
-    told = " ".join(_run("import", "table", "--help").replace("\u2502", " ").split())
+    output = " ".join(_run("import", "table", "--help").replace("\u2502", " ").split())
     for option in (
         "--time-format",
         "--bad-times",
@@ -168,6 +168,6 @@ def test_help_teaches_how_tables_are_read() -> None:
         "--ids",
         "--decimal",
     ):
-        assert option in told
+        assert option in output
     for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet files", "ISO 8601", "Titles such as NA"):
-        assert words in told
+        assert words in output

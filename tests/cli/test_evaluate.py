@@ -26,10 +26,10 @@ def _run(*words: object) -> tuple[str, str]:
 
 def test_tables_report_and_json(shop: Path, backbone_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
     words = [shop, "--backbone", backbone_folder, "--adapter", adapter_folder, "--adapter", f"mine={adapter_folder}"]
-    told, progress = _run(*words, "--out", tmp_path / "report")
-    assert "shop, warm" in told
-    assert "shop, new-item" in told
-    assert str(tmp_path / "report" / "report.md") in told
+    output, progress = _run(*words, "--out", tmp_path / "report")
+    assert "shop, warm" in output
+    assert "shop, new-item" in output
+    assert str(tmp_path / "report" / "report.md") in output
     assert "warm: plug-in NDCG@1" in progress
     found = json.loads(
         _run(*words, "--setting", "warm", "--limit", 6, "--compare", "mine", "--readout", "likelihood", "--json")[0]

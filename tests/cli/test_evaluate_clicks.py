@@ -36,9 +36,9 @@ def _run(*words: object) -> str:
 def test_table_report_and_json(tmp_path: Path) -> None:
     table = _table()
     table.write_parquet(tmp_path / "predictions.parquet")
-    told = _run(tmp_path, "--out", tmp_path / "report")
+    output = _run(tmp_path, "--out", tmp_path / "report")
     for word in ("knows", "guesses", "AUC", "LogLoss", "ACC", "ECE", "60 test events", "differs from knows"):
-        assert word in " ".join(told.split())
+        assert word in " ".join(output.split())
     report = (tmp_path / "report" / "report.md").read_text()
     assert "| guesses |" in report
     assert "predictions.parquet" in report
@@ -87,10 +87,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.setattr(sys, "argv", ["lorarec", "evaluate-clicks", "clicks.parquet", "--out", "new", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
-    told = capsys.readouterr().err.strip().splitlines()
+    output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
-    assert len(told) == 1, told
-    assert culprit in told[0]
+    assert len(output) == 1, output
+    assert culprit in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
 
 

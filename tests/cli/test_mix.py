@@ -25,9 +25,9 @@ def _run(*words: object) -> str:
 
 def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "mixed"
-    told = _run(*pair, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
-    assert "0.300" in told
-    assert "0.700" in told
+    output = _run(*pair, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
+    assert "0.300" in output
+    assert "0.700" in output
     assert set(read_adapter(out).ranks.values()) == {2}
 
 
@@ -37,9 +37,9 @@ def test_weights_from_a_dataset(
 ) -> None:
     words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--prompts", 3, "--cases", 3]
     words += ["--setting", "new-item", "--combine", "deltas", "--rank", 3]
-    told = [json.loads(_run(*pair, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
-    assert told[0]["weights"] == told[1]["weights"]
-    assert sum(told[0]["weights"]) == pytest.approx(1)
+    output = [json.loads(_run(*pair, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
+    assert output[0]["weights"] == output[1]["weights"]
+    assert sum(output[0]["weights"]) == pytest.approx(1)
     assert set(read_adapter(tmp_path / "0").ranks.values()) == {3}
     recorded = json.loads((tmp_path / "0" / "lorarec.json").read_text())["mix"]
     assert recorded["dataset"] == "shop"

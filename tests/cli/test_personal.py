@@ -38,9 +38,9 @@ def _run(*words: object) -> str:
 
 def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp_path: Path) -> None:
     run = ("train", rated, "--backbone", backbone_folder, *QUICK)
-    told = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
+    output = _run(*run, "--shared", "similar", "--out", tmp_path / "one")
     for word in ("DIN", "shared LoRA", "RecLoRA", "AUC", "LogLoss", "ACC", "ECE", "Of 13 test events", "mean weights"):
-        assert word in " ".join(told.split())
+        assert word in " ".join(output.split())
     written = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert 0 <= written["rows"]["RecLoRA"]["auc"]["low"] <= written["rows"]["RecLoRA"]["auc"]["mean"] <= 1
     report = (tmp_path / "one" / "report.md").read_text()
@@ -76,9 +76,9 @@ def test_users_choose_of_two_adapters(
     assert json.loads((tmp_path / "one" / "adapter_preference.json").read_text()) == figures["adapter_preference"]
     assert "## Which users prefer which adapter" in (tmp_path / "one" / "report.md").read_text()
     assert (tmp_path / "one" / "adapter_preference.png").is_file()
-    told = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
+    output = " ".join(_run(*run, "--out", tmp_path / "two").split()).lower()
     for word in ("own mixture", "weight of general", "report: "):
-        assert word in told
+        assert word in output
     _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
     record = read_adapter(tmp_path / "u03").record
     assert (record.user, record.prompt.readout) == ("u03", "verdict")
@@ -116,8 +116,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.setattr(sys, "argv", ["lorarec", "personal", *words])
     with pytest.raises(SystemExit) as stop:
         cli.main()
-    told = capsys.readouterr().err.strip().splitlines()
+    output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
-    assert len(told) == 1, told
-    assert culprit in told[0]
+    assert len(output) == 1, output
+    assert culprit in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["films"]

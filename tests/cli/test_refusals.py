@@ -76,7 +76,7 @@ import json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from lorarec.cli import main
-told = []
+output = []
 for words in json.load(sys.stdin):
     sys.argv, said = ["lorarec", *words], StringIO()
     code = None
@@ -85,8 +85,8 @@ for words in json.load(sys.stdin):
             main()
         except SystemExit as stop:
             code = stop.code
-    told.append([code, said.getvalue(), [name for name in {HEAVY!r} if name in sys.modules]])
-print(json.dumps(told))
+    output.append([code, said.getvalue(), [name for name in {HEAVY!r} if name in sys.modules]])
+print(json.dumps(output))
 """
 
 

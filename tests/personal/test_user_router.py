@@ -1,4 +1,4 @@
-"""A user chooser in memory: it gives what was learnt offline, for histories as they are now."""
+"""A user router in memory gives the weights of training for the same histories."""
 
 import shutil
 from collections.abc import Callable
@@ -118,8 +118,8 @@ def test_of_items_that_training_lacks_only_the_length_is_told(
 ) -> None:
     chooser = UserRouter.load(chosen, shared_backbone, dataset)
     numbers = np.zeros(chooser.router.width, np.float32)
-    assert chooser.standard.deviation[-1] > 0.1
-    numbers[-1] = (np.log(3) - chooser.standard.mean[-1]) / chooser.standard.deviation[-1]
+    assert chooser.standardization.deviation[-1] > 0.1
+    numbers[-1] = (np.log(3) - chooser.standardization.mean[-1]) / chooser.standardization.deviation[-1]
     with torch.no_grad():
         expected = chooser.router(torch.from_numpy(numbers)[None])[:, 0]
     torch.testing.assert_close(chooser.weights(UserHistory("nobody", ["i29", "gone"], [1, 2])), expected)
@@ -144,10 +144,13 @@ def _edit(path: Path, **changes: Any) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "choose.json").unlink(), r"choose\.json does not exist"),
-        (lambda folder: (folder / "choose.json").write_text("[]"), "is no user chooser, or damaged"),
-        (lambda folder: _edit(folder / "choose.json", standard=None), "is no user chooser, or damaged"),
+        (lambda folder: (folder / "choose.json").write_text("[]"), "is not a user router"),
+        (lambda folder: _edit(folder / "choose.json", standard=None), "is not a user router"),
         (lambda folder: _edit(folder / "choose.json", standard={"mean": [0], "deviation": [1]}), "belong together"),
-        (lambda folder: _edit(folder / "personal" / "personal.json", backbone=3), "is no user chooser, or damaged"),
+        (
+            lambda folder: _edit(folder / "personal" / "personal.json", backbone=3),
+            "is not a user router",
+        ),
         (lambda folder: (folder / "personal" / "personal.safetensors").unlink(), "does not exist"),
         (lambda folder: (folder / "personal" / "personal.safetensors").write_bytes(b"\xff" * 64), "is corrupted"),
         (lambda folder: (folder / "crm" / "model.safetensors").write_bytes(b"\xff" * 64), "does not hold the weights"),

@@ -188,7 +188,6 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
         ({"held_out": 1.0}, "option held_out must be between 0 and 1"),
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
         ({"epochs": 0}, "option epochs must be at least 1"),
-        ({"rnak": 3}, "unknown option rnak"),
         ({"combine": "sum"}, "option combine must be factors or deltas, got 'sum'"),
     ],
 )

@@ -104,7 +104,7 @@ def test_notes_stand_behind_their_titles(tokenizer: PreTrainedTokenizerFast, rea
     hinted = builder.example(HISTORY, CANDIDATES, hints=["often", ""])
     text = tokenizer.decode(hinted.prompt + hinted.branches[0])
     assert text.count("- blue table: often\n") == 1
-    assert "how often those who chose the same chose it too" in text
+    assert "he word after a title says how often those who chose the same titles chose it too" in text
     assert "often" not in tokenizer.decode(plain.prompt + plain.branches[0])
     assert hinted.branches[1] == plain.branches[1]
     assert (hinted.branches == plain.branches) == (readout == "likelihood")

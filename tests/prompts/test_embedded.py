@@ -29,13 +29,18 @@ STARS = ["5 stars", "1 star", "3.5 stars", "4 stars"]
 #: Readout, template, tokens of a title, and the arguments of `PromptBuilder.example`, in the order of the stored ids.
 PROMPTS = [
     ("verdict", None, 32, {"history": HISTORY, "candidates": CANDIDATES}),
-    ("verdict", None, 32, {"history": HISTORY, "candidates": CANDIDATES, "hints": ["often", "", "new, often", "new"]}),
+    (
+        "verdict",
+        "verdict-v1",
+        32,
+        {"history": HISTORY, "candidates": CANDIDATES, "hints": ["often", "", "new, often", "new"]},
+    ),
     ("verdict", None, 8, {"history": [LONG, *HISTORY], "candidates": [LONG, *CANDIDATES]}),
     ("verdict", None, 32, {"history": [], "candidates": CANDIDATES[:2]}),
     ("likelihood", None, 32, {"history": HISTORY, "candidates": CANDIDATES}),
     (
         "likelihood",
-        None,
+        "likelihood-v1",
         6,
         {"history": [LONG], "candidates": [LONG, CANDIDATES[0]], "hints": ["mostly", "new, often"]},
     ),

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
-from lorarec.training.cpu_lora import LoraProduct, dropped_places, speed_up
+from lorarec.training.cpu_lora import LoraProduct, dropped_positions, speed_up
 
 
 class TwoLayers(torch.nn.Module):
@@ -70,7 +70,7 @@ def test_dropout_is_of_the_adapter_alone_and_follows_the_seed() -> None:
 @given(size=st.integers(1, 5000), p=st.floats(1e-4, 0.95), seed=st.integers(0, 99))
 def test_places_are_distinct_sorted_and_inside(size, p, seed) -> None:
     torch.manual_seed(seed)
-    places = dropped_places(size, p)
+    places = dropped_positions(size, p)
     assert torch.equal(places, places.unique())
     assert all(0 <= place < size for place in places.tolist())
 
@@ -81,6 +81,6 @@ def test_every_place_is_dropped_equally_often(p) -> None:
     draws = 4000
     counts = torch.zeros(10)
     for _ in range(draws):
-        counts[dropped_places(10, p)] += 1
+        counts[dropped_positions(10, p)] += 1
     error = 5 * (p * (1 - p) / draws) ** 0.5
     assert ((counts / draws - p).abs() < error).all()

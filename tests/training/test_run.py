@@ -181,7 +181,7 @@ def test_bad_input_leaves_nothing_behind(shared, pair, tmp_path) -> None:
 def test_diverged_run_is_named(backbone, pair, tmp_path) -> None:
     with torch.no_grad():
         backbone.model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(LorarecError, match="lower learning_rate"):
+    with pytest.raises(LorarecError, match="lower the learning rate"):
         quick_train(backbone, [pair], tmp_path / "adapter")
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Item embeddings from a backbone: what the retriever compares when no others are given."""
+"""Embeddings of titles by a backbone."""
 
 from collections.abc import Sequence
 
@@ -15,18 +15,19 @@ from lorarec.scoring import map_batches, pad_rows, plan_for
 def title_embeddings(
     backbone: Backbone, titles: Sequence[str], dimensions: int = 64, token_budget: int = 8192
 ) -> np.ndarray:
-    """Unit vectors of titles: the last hidden states averaged over a title's tokens, then PCA (RecLoRA, 2408.03533).
+    """Return unit vectors of titles: mean hidden states of the tokens, reduced by PCA (RecLoRA, arXiv 2408.03533).
 
     Args:
-        titles: one per item, at least two.
-        dimensions: fewer where the backbone's width or the number of titles is smaller.
-        token_budget: tokens in one pass, padding included.
+        backbone: Backbone that reads the titles.
+        titles: Two or more titles.
+        dimensions: Maximum size of a vector; the hidden size and the number of titles limit it, too.
+        token_budget: Tokens per forward pass, padding included.
 
     Returns:
-        (titles, dimensions) float32.
+        Array of shape (titles, dimensions), float32.
 
     Raises:
-        LorarecError: fewer than two titles, a title without tokens, or `dimensions` below 1.
+        LorarecError: If there are fewer than two titles, a title has no tokens, or `dimensions` is below 1.
     """
     if len(titles) < 2:
         raise LorarecError(f"embeddings are compared: give two titles or more, got {len(titles)}")
@@ -43,13 +44,16 @@ def title_embeddings(
 def mean_states(
     backbone: Backbone, titles: Sequence[str], token_budget: int = 8192, progress: bool = False
 ) -> np.ndarray:
-    """The last hidden states averaged over each title's tokens, (titles, hidden) float32.
+    """Return the last hidden states averaged over each title's tokens, (titles, hidden_size) float32.
 
     Args:
-        progress: show a bar.
+        backbone: Backbone that reads the titles.
+        titles: Titles.
+        token_budget: Tokens per forward pass, padding included.
+        progress: Show a progress bar on standard error.
 
     Raises:
-        LorarecError: a title without tokens.
+        LorarecError: If a title has no tokens.
     """
     encoder = TextEncoder(backbone.tokenizer)
     ids = [encoder.plain(title) for title in titles]
@@ -61,7 +65,7 @@ def mean_states(
         tokens = pad_rows([ids[i] for i in batch], model.device)
         lengths = torch.tensor([len(ids[i]) for i in batch], device=model.device)
         mask = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]
-        # Padding stands on the right, where no token before it can see it.
+        # Padding is on the right, so that no token attends to it.
         states = trunk(input_ids=tokens, use_cache=False).last_hidden_state
         means: np.ndarray = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
         return means

@@ -1,4 +1,4 @@
-"""Fingerprints of a backbone's weights, which are the same for a hub id and a folder, for one file and several."""
+"""Fingerprints of the weights of a backbone, the same for a hub id and a folder, for one file and several."""
 
 import hashlib
 import json
@@ -16,23 +16,23 @@ from lorarec.io import file_fingerprint, read_json
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: Fields of a configuration that are part of the fingerprints of earlier versions.
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
-#: All weights are read if they have at most this many bytes.
+#: Maximum number of bytes of weights that are read completely.
 WHOLE = 1 << 28
-#: Of each tensor of a larger model SPANS evenly spread spans of SPAN bytes are read.
+#: Number and length in bytes of the evenly spaced spans that are read of each tensor of a larger model.
 SPANS, SPAN = 256, 256
 
 
 def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
-    """16 hexadecimal digits of a model's weights as they are stored: names, types, shapes and values.
+    """Return a hash, 16 hexadecimal digits, of a model's stored weights: names, types, shapes and values.
 
-    The precision, quantisation and device that a model is loaded with change nothing, nor do the number of files and
-    their metadata. In models of up to 256 MiB every value counts. Of each tensor of a larger model 64 KiB are read, in
-    256 evenly spread spans, which takes less than a second for 7B parameters. Training changes nearly all values of the
-    tensors that it touches, so fine-tunes of one model differ. A change of a few rows between the spans goes unnoticed.
+    It does not depend on the precision, quantization and device that the model is loaded with, nor on the number of
+    files and their metadata. In models of up to 256 MiB all values are hashed. In a larger model 64 KiB of each tensor
+    are hashed, in 256 evenly spaced spans, which takes less than a second for 7B parameters. Training changes nearly
+    all values of a tensor, so fine-tuned models differ; a change of a few rows between the spans is not noticed.
 
     Args:
-        source: the folder or hub id that the model was loaded from. A model without safetensors files there is
-            identified by its parameters as they are in memory.
+        model: Model whose parameters are hashed if its source has no safetensors files.
+        source: Path of the folder, or hub id, that the model was loaded from.
     """
     files = weight_files(source)
     digest = hashlib.sha256()
@@ -42,7 +42,7 @@ def weights_fingerprint(model: PreTrainedModel, source: str) -> str:
 
 
 def fingerprint_of_files(source: str) -> str | None:
-    """The fingerprint of earlier versions for folders with less than 256 MiB of files; None for other sources."""
+    """Return the fingerprint of earlier versions for folders with less than 256 MiB; None for other sources."""
     files = _all_files(source)
     if not files or sum(file.stat().st_size for file in files) >= WHOLE:
         return None
@@ -50,7 +50,7 @@ def fingerprint_of_files(source: str) -> str | None:
 
 
 def fingerprint_of_first_rows(model: PreTrainedModel, source: str) -> str:
-    """The fingerprint of earlier versions for other sources; models with the same first embeddings share it."""
+    """Return the fingerprint of earlier versions for other sources; it is a hash of the first embeddings."""
     config = model.config.get_text_config()
     digest = hashlib.sha256(json.dumps([getattr(config, name, None) for name in SHAPE]).encode())
     for file in _all_files(source):
@@ -66,7 +66,7 @@ def _all_files(source: str) -> list[Path]:
 
 
 def weight_files(source: str) -> list[Path]:
-    """The safetensors files, if any, that transformers loads from a folder, or from its cache for a hub id."""
+    """Return the safetensors files, if any, that transformers loads from a folder, or from its cache for a hub id."""
     folder = Path(source)
     if not folder.is_dir():
         try:
@@ -82,7 +82,7 @@ def weight_files(source: str) -> list[Path]:
 
 
 def _stored(files: Iterable[Path]) -> Iterable[bytes]:
-    """The bytes of stored tensors that enter the digest, in the order of the tensors' names."""
+    """Yield the bytes of stored tensors that are hashed, in the order of the tensors' names."""
     tensors: dict[str, tuple[Path, int, int, bytes]] = {}
     for file in files:
         with file.open("rb") as stream:
@@ -108,16 +108,16 @@ def _stored(files: Iterable[Path]) -> Iterable[bytes]:
 
 
 def _spans(size: int) -> list[tuple[int, int]]:
-    """(start, length) of the spans that are read of a tensor of `size` bytes; a small one is read whole."""
+    """Return (start, length) of the spans of a tensor of `size` bytes; a small tensor is one span."""
     if size <= SPANS * SPAN:
         return [(0, size)]
     return [((size - SPAN) * number // (SPANS - 1), SPAN) for number in range(SPANS)]
 
 
 def _in_memory(model: PreTrainedModel) -> Iterable[bytes]:
-    """The bytes of parameters that enter the digest: at most SPANS * SPAN evenly spread values of each, as float32."""
+    """Yield the bytes of parameters that are hashed: at most SPANS * SPAN evenly spaced values of each, as float32."""
     for name, parameter in sorted(model.named_parameters()):
         yield json.dumps([name, list(parameter.shape)]).encode()
         flat = parameter.detach().flatten()
-        places = torch.arange(min(len(flat), SPANS * SPAN), device=flat.device) * len(flat) // (SPANS * SPAN)
-        yield (flat[places] if len(flat) > SPANS * SPAN else flat).float().cpu().numpy().tobytes()
+        indices = torch.arange(min(len(flat), SPANS * SPAN), device=flat.device) * len(flat) // (SPANS * SPAN)
+        yield (flat[indices] if len(flat) > SPANS * SPAN else flat).float().cpu().numpy().tobytes()

@@ -1,9 +1,10 @@
 """The group `lorarec data`: import, describe, split."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from lorarec.cli.data_import import import_app
 from lorarec.cli.messages import Verb
@@ -13,7 +14,17 @@ from lorarec.data import Dataset, SplitOptions, draw_split, plot_lengths
 from lorarec.data import describe as describe_dataset
 from lorarec.errors import LorarecError
 
-data_app = typer.Typer(no_args_is_help=True, help="Import an interaction log, describe a dataset, split it.")
+
+class _Group(TyperGroup):
+    """A group with its commands in the order in which they are called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["import", "describe", "split"]
+
+
+data_app = typer.Typer(
+    cls=_Group, no_args_is_help=True, help="Import an interaction log, describe a dataset, split it."
+)
 data_app.add_typer(import_app, name="import")
 
 

@@ -13,6 +13,7 @@ from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_e
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
+from lorarec.prompts import Readout
 
 
 @config_options
@@ -31,7 +32,7 @@ def evaluate(
         ),
     ] = None,
     readout: Annotated[
-        Literal["verdict", "likelihood"] | None,
+        Readout | None,
         typer.Option(help="Readout to score with, in place of the one each adapter was trained with."),
     ] = None,
     generation: Annotated[

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, Combine, Overwrite, load_backbone, require_adapters
+from lorarec.cli.options import AsJson, CombineRule, Overwrite, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing
@@ -33,7 +33,7 @@ def mix(
     weights: Annotated[
         str | None, typer.Option(help="Weight of each adapter with --method fixed, such as 0.3,0.7.")
     ] = None,
-    combine: Combine = "factors",
+    combine: CombineRule = "factors",
     scope: Annotated[
         Literal["model", "layer"], typer.Option(help="One weight per adapter, or one per layer (entropy only).")
     ] = "model",

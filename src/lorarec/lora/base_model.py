@@ -1,13 +1,13 @@
-"""Whether an adapter made elsewhere belongs to a backbone, by the base model that `adapter_config.json` names."""
+"""Check that an adapter made elsewhere belongs to a backbone, by the base model named in `adapter_config.json`."""
 
 import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from lorarec.backbone import EMBEDDED, Backbone, embedded_folder
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 from lorarec.lora.safe_files import quoted
 
 logger = logging.getLogger(__name__)
@@ -16,16 +16,16 @@ logger = logging.getLogger(__name__)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Backbone) -> None:
+def check_base_model(folder: Path | None, config: JsonObject, backbone: Backbone) -> None:
     """Refuse an adapter whose `base_model_name_or_path` is clearly another model.
 
-    Two names mean the same model if their last parts are equal, in whatever case, since folders and mirrors usually
-    have the name of the model. Two hub ids with different last parts mean different models. A folder with another name
-    may hold the same model, and another revision may have the same weights: in these two cases a warning asks the user
-    to make sure. An adapter that names no model passes.
+    Two names refer to the same model if their last parts are equal up to case, since folders and mirrors usually have
+    the name of the model. Two hub ids with different last parts refer to different models. A folder with another name
+    may hold the same model, and another revision may have the same weights; a warning is logged in these two cases. An
+    adapter that names no model is accepted.
 
     Raises:
-        LorarecError: the adapter is of another model.
+        LorarecError: If the adapter belongs to another model.
     """
     name, revision = _hub_name(config.get("base_model_name_or_path") or "")
     if not name:
@@ -50,9 +50,9 @@ def check_base_model(folder: Path | None, config: dict[str, Any], backbone: Back
 
 
 def _hub_name(name: str) -> tuple[str, str | None]:
-    """The hub id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name.
+    """Return hub id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name.
 
-    The cache keeps the model OWNER/NAME in folders models--OWNER--NAME/snapshots/REVISION.
+    The cache stores the model OWNER/NAME in folders models--OWNER--NAME/snapshots/REVISION.
     """
     name = name.rstrip("/")
     *_, cached, snapshots, revision = ("", "", *name.split("/"))
@@ -67,6 +67,6 @@ def _last(name: str) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name is a hub id or `embedded`, and not the path of a folder."""
+    """Return whether a name is a hub id or `embedded`, and not the path of a folder."""
     # Unlike Path.exists, os.path.exists does not raise for a name that is too long.
     return name == EMBEDDED or (HUB_ID.fullmatch(name) is not None and not os.path.exists(name))

@@ -1,4 +1,4 @@
-"""PEFT's `adapter_config.json`: the settings that a plain LoRA may have, and the rank and scale of each layer."""
+"""Checks of PEFT's `adapter_config.json`, and the rank and scale of each layer."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from typing import Any
 import regex
 
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 from lorarec.lora.safe_files import quoted
 
 #: Settings that a plain LoRA may have with any value: where it comes from, which layers it adapts, how it was trained
@@ -37,7 +38,7 @@ def check_config(path: Path, config: Any) -> None:
     """Refuse a configuration that is not that of a plain LoRA.
 
     Raises:
-        LorarecError: naming the file, the setting and what is wrong with it.
+        LorarecError: If a setting is refused; the message names the file and the setting.
     """
     if not isinstance(config, dict) or "peft_type" not in config:
         raise LorarecError(f"{path} is not the configuration of a PEFT adapter")
@@ -59,7 +60,7 @@ def check_config(path: Path, config: Any) -> None:
     _check_types(path, config)
 
 
-def _check_types(path: Path, config: dict[str, Any]) -> None:
+def _check_types(path: Path, config: JsonObject) -> None:
     checks = {
         "r": (_is_rank, "a whole number of 1 or more"),
         "lora_alpha": (_is_alpha, "a positive number"),
@@ -107,7 +108,7 @@ def _is_layers(value: Any) -> bool:
     return value is None or all(type(layer) is int for layer in (value if isinstance(value, list) else [value]))
 
 
-def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[str]) -> dict[str, tuple[int, float]]:
+def layer_ranks_and_scales(path: Path, config: JsonObject, layers: Iterable[str]) -> dict[str, tuple[int, float]]:
     """Layer name -> its rank and scale: alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA.
 
     As in PEFT, the first key of a pattern that matches the end of a layer's name decides.
@@ -135,7 +136,7 @@ def layer_ranks_and_scales(path: Path, config: dict[str, Any], layers: Iterable[
     return found
 
 
-def _compiled(path: Path, field: str, config: dict[str, Any], deadline: float) -> list[tuple[Any, Any]]:
+def _compiled(path: Path, field: str, config: JsonObject, deadline: float) -> list[tuple[Any, Any]]:
     """The keys of a pattern, compiled, with their values.
 
     Raises:

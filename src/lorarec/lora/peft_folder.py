@@ -1,9 +1,8 @@
-"""LoRA adapters in and out of plain PEFT folders (`adapter_config.json` and `adapter_model.safetensors`)."""
+"""Reading and writing of LoRA adapters as plain PEFT folders (`adapter_config.json`, `adapter_model.safetensors`)."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import file_fingerprint, read_json, write_json
+from lorarec.io import JsonObject, file_fingerprint, read_json, write_json
 from lorarec.lora.base_model import check_base_model
 from lorarec.lora.peft_config import check_config, layer_ranks_and_scales
 from lorarec.lora.record import AdapterRecord, read_record, write_record
@@ -36,22 +35,22 @@ class Adapter:
     """A LoRA adapter: for each adapted layer `h = W x + scale * B (A x)`.
 
     Attributes:
-        tensors: layer name -> (A of shape (rank, in), B of shape (out, rank)).
-        scales: layer name -> alpha / rank (alpha / sqrt(rank) for rank-stabilised LoRA).
-        config: PEFT's settings, as read; what `save_adapter` keeps of them is the choice of layers.
-        record: contents of `lorarec.json`, or None for an adapter made elsewhere.
-        folder: where it was read from.
+        tensors: Matrices by layer name: A of shape (r, in) and B of shape (out, r).
+        scales: Scale by layer name: lora_alpha / r, or lora_alpha / sqrt(r) for rank-stabilized LoRA.
+        config: Settings of PEFT; `save_adapter` uses those that choose the layers.
+        record: Contents of `lorarec.json`; None for an adapter made elsewhere.
+        folder: Path of the folder that the adapter was read from; None for an adapter in memory.
     """
 
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor]]
     scales: dict[str, float]
-    config: dict[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
     record: AdapterRecord | None = None
     folder: Path | None = None
 
     @property
     def ranks(self) -> dict[str, int]:
-        """Layer name -> rank."""
+        """Rank by layer name."""
         return {name: a.shape[0] for name, (a, _) in self.tensors.items()}
 
     @property
@@ -64,7 +63,7 @@ class Adapter:
         """Content hash of the two files of a PEFT folder.
 
         Raises:
-            LorarecError: the adapter was never on disk.
+            LorarecError: If the adapter is in memory only.
         """
         if self.folder is None:
             raise LorarecError("an adapter in memory has no fingerprint: save it first")
@@ -79,13 +78,13 @@ def read_adapter(adapter: AdapterLike, backbone: Backbone | None = None, limit: 
     """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
     Args:
-        adapter: The path of a PEFT folder; an `Adapter` is only checked and returned.
-        backbone: check that the adapter belongs to this backbone (see `check_backbone`).
-        limit: bytes that the file of weights may have.
+        adapter: Path of a PEFT folder; an `Adapter` is only checked and returned.
+        backbone: Backbone that the adapter must belong to (see `check_backbone`); None for any.
+        limit: Maximum number of bytes of the file of weights.
 
     Raises:
-        LorarecError: a file is missing, corrupted or too large, the weights are pickled or not finite, the adapter is
-            no plain LoRA, its files contradict each other, its `lorarec.json` could not be used, or it belongs to
+        LorarecError: If a file is missing, corrupted or too large, the weights are pickled or not finite, the adapter
+            is not a plain LoRA, its files contradict each other, its `lorarec.json` is unusable, or it belongs to
             another backbone.
     """
     read = adapter if isinstance(adapter, Adapter) else _read_folder(Path(adapter), limit)
@@ -113,7 +112,7 @@ def _read_folder(folder: Path, limit: int) -> Adapter:
 
 
 def same_tensors(one: Adapter, other: Adapter) -> bool:
-    """Whether two adapters have equal matrices on the same layers."""
+    """Return whether two adapters have equal matrices on the same layers."""
     return one.tensors.keys() == other.tensors.keys() and all(
         torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
     )
@@ -123,7 +122,7 @@ def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tens
     """Read safetensors of at most `limit` bytes.
 
     Raises:
-        LorarecError: the file is missing, no regular file, too large or corrupted.
+        LorarecError: If the file is missing, not a regular file, too large or corrupted.
     """
     require_regular(path, limit)
     try:
@@ -144,7 +143,7 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
 
     Raises:
-        LorarecError: it belongs to another backbone, or adapts something that cannot be adapted in this one.
+        LorarecError: If it belongs to another backbone, or adapts a layer that cannot be adapted in this one.
     """
     record = adapter.record or AdapterRecord()
     fingerprint = record.backbone_fingerprint
@@ -159,12 +158,12 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     for name, (a, b) in adapter.tensors.items():
         if name not in layers:
             raise LorarecError(
-                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not offer"
+                f"adapter {adapter.folder} adapts {name:.200}, which backbone {backbone.id} does not have"
             )
         if has_8_bit_floats(layers[name]):
             raise LorarecError(
-                f"backbone {backbone.id} keeps {name:.200} in 8-bit floats, which no adapter can work with: "
-                "load the model that it was quantised from"
+                f"backbone {backbone.id} keeps {name:.200} in 8-bit floats, which an adapter cannot be added to: "
+                "load the model that it was quantized from"
             )
         if (a.shape[1], b.shape[0]) != dimensions(layers[name]):
             raise LorarecError(
@@ -176,12 +175,14 @@ def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
 def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, record: AdapterRecord | None = None) -> None:
     """Write a plain PEFT folder into the existing `folder`, in float32.
 
-    All layers get the largest rank (zero rows fill the others) and one scale, so that the folder needs no per-layer
-    patterns, which some servers do not read.
+    All layers get the largest rank, filled up with zero rows, and one scale, so that the folder needs no patterns by
+    layer, which some servers do not read.
 
     Args:
-        base_model: the backbone's hub id or path, for PEFT's own loaders.
-        record: what goes into `lorarec.json`; without it the folder has no such file.
+        adapter: Adapter to write.
+        folder: Path of an existing folder.
+        base_model: Hub id or path of the backbone, for PEFT's own loaders.
+        record: Contents of `lorarec.json`, which is not written if None.
     """
     folder = Path(folder)
     rank = max(adapter.ranks.values())
@@ -210,8 +211,8 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, record: 
         write_record(folder, record)
 
 
-def _layer_choice(adapter: Adapter) -> dict[str, Any]:
-    """PEFT's settings for the choice of layers. Patterns, which PEFT matches without a time limit, become names."""
+def _layer_choice(adapter: Adapter) -> JsonObject:
+    """Return PEFT's settings that choose the layers; names replace patterns, which PEFT matches without a limit."""
     choice = {key: adapter.config[key] for key in LAYER_CHOICE if adapter.config.get(key) is not None}
     if isinstance(choice.get("target_modules"), list) and choice.keys() <= {"target_modules", "layers_to_transform"}:
         return choice
@@ -235,7 +236,7 @@ def _load(folder: Path, limit: int) -> dict[str, torch.Tensor]:
 
 
 def _pairs(path: Path, state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Layer name -> its A and B."""
+    """Return A and B by layer name."""
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in state.items():
         match = KEY.fullmatch(key)

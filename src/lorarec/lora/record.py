@@ -214,6 +214,7 @@ class AdapterRecord:
             "backbone": {"id": self.backbone_id, "fingerprint": self.backbone_fingerprint},
             "datasets": list(self.datasets),
             "readout": self.prompt.readout,
+            "template": prompt["template"],
             "options": prompt | self.options,
             "start_from": self.start_from and self.start_from.to_json(),
             **{key: value for key, value in optional.items() if value},
@@ -222,7 +223,7 @@ class AdapterRecord:
 
 
 _KEYS = {
-    *("format_version", "backbone", "datasets", "readout", "options"),
+    *("format_version", "backbone", "datasets", "readout", "template", "options"),
     *("start_from", "adapters", "mix", "personal", "user"),
 }
 
@@ -280,7 +281,7 @@ def check_record(path: Path, record: Any) -> None:
         _check(path, f"adapters.{number}.", part, {"path": TEXT, "datasets": ENTRIES})
 
 
-def _check(path: Path, prefix: str, values: dict[str, Any], checks: Checks) -> None:
+def _check(path: Path, prefix: str, values: JsonObject, checks: Checks) -> None:
     for name, (check, wanted) in checks.items():
         value = values.get(name)
         if value is not None and not check(value):

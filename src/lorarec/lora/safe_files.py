@@ -1,4 +1,4 @@
-"""Files of adapter folders, which may come from anywhere: only regular files of bounded size are read."""
+"""Safe reading of files from untrusted folders: only regular files of bounded size are read."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from lorarec.errors import LorarecError
 
-#: Limit on the bytes of a JSON file; the largest that lorarec writes, weights by layer, are far smaller.
+#: Maximum number of bytes of a JSON file; the largest that lorarec writes, weights by layer, are far smaller.
 JSON_LIMIT = 16 << 20
 
 if sys.platform == "win32":
@@ -24,10 +24,10 @@ def require_regular(path: Path, limit: int) -> None:
     """Refuse a path that is not a regular file of at most `limit` bytes.
 
     The file is not opened, since a FIFO or a device may block or never end. Symbolic links are followed, since the
-    hub's cache consists of them.
+    cache of the hub uses them.
 
     Raises:
-        LorarecError: naming the file.
+        LorarecError: If it is not; the message names the file.
     """
     try:
         status = path.stat()
@@ -42,10 +42,10 @@ def require_regular(path: Path, limit: int) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+    """Return the contents of a regular file of at most `limit` bytes.
 
     Raises:
-        LorarecError: the file is missing, unreadable, not regular or larger.
+        LorarecError: If the file is missing, unreadable, not regular or larger.
     """
     require_regular(path, limit)
     try:
@@ -59,10 +59,10 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def read_bounded_json(path: Path) -> Any:
-    """The parsed content of a JSON file of at most `JSON_LIMIT` bytes.
+    """Return the parsed contents of a JSON file of at most `JSON_LIMIT` bytes.
 
     Raises:
-        LorarecError: the file is missing, unreadable, too large, too deep or not JSON.
+        LorarecError: If the file is missing, unreadable, too large, too deep or not JSON.
     """
     try:
         return json.loads(read_bounded(path, JSON_LIMIT))
@@ -73,5 +73,5 @@ def read_bounded_json(path: Path) -> Any:
 
 
 def quoted(value: Any) -> str:
-    """A shortened representation of a value from a file, for an error message."""
+    """Return a shortened representation of a value from a file, for an error message."""
     return reprlib.repr(value)

@@ -1,4 +1,4 @@
-"""A personal LoRA and its recommender as one: the weighted mean of their log-odds."""
+"""The blend of a personal LoRA and its click-through model: the weighted mean of their log-odds."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from lorarec.lora import simplex_grid
 from lorarec.metrics import EPSILON, log_loss
 
-#: Validation events that choose the weights, and into how many steps the line between the two is divided.
+#: Number of validation events that choose the weights, and number of steps between weights 0 and 1.
 EVENTS, STEPS = 2000, 20
 
 
@@ -17,29 +17,31 @@ class Blend:
     """The weights with the lowest log loss on validation events.
 
     Attributes:
-        weights: of the recommender and of the personal LoRA; they sum to 1.
-        losses: for every weight of the personal LoRA that was tried, `weight` and mean log `loss` in nats.
+        weights: Weights of the click-through model and of the personal LoRA, which sum to 1.
+        losses: `weight` and mean log `loss`, in nats, of every weight of the personal LoRA that was tried.
     """
 
     weights: tuple[float, float]
     losses: list[dict[str, float]]
 
 
-def choose_blend(recommender: np.ndarray, personal: np.ndarray, labels: np.ndarray) -> Blend:
-    """Weights for two columns of probabilities (events,), which may be a corner: one of the two alone.
+def choose_blend(ctr_model: np.ndarray, personal: np.ndarray, labels: np.ndarray) -> Blend:
+    """Return the best weights of two arrays of probabilities; one weight may be zero.
 
     Args:
-        labels: (events,) 1 for a click; of events that neither was trained on.
+        ctr_model: Probabilities of the click-through model, (events,).
+        personal: Probabilities of the personal LoRA, (events,).
+        labels: 1 for a click, (events,); neither model was trained on these events.
     """
     losses = [
-        {"weight": weight, "loss": float(log_loss(blended(recommender, personal, (other, weight)), labels).mean())}
+        {"weight": weight, "loss": float(log_loss(blended(ctr_model, personal, (other, weight)), labels).mean())}
         for other, weight in simplex_grid(2, STEPS).tolist()
     ]
     best = min(losses, key=lambda tried: tried["loss"])["weight"]
     return Blend((1 - best, best), losses)
 
 
-def blended(recommender: np.ndarray, personal: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
-    """(events,) probabilities whose log-odds are the weighted mean of the log-odds of both."""
-    clipped = np.clip([recommender, personal], EPSILON, 1 - EPSILON)
+def blended(ctr_model: np.ndarray, personal: np.ndarray, weights: tuple[float, float]) -> np.ndarray:
+    """Return probabilities (events,) whose log-odds are the weighted mean of the log-odds of both."""
+    clipped = np.clip([ctr_model, personal], EPSILON, 1 - EPSILON)
     return np.asarray(expit(np.tensordot(weights, logit(clipped), 1)))

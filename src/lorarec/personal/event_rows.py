@@ -1,4 +1,4 @@
-"""Events as RecLoRA reads them: a prompt for the language model and a representation for the router."""
+"""Events of a click log as inputs: a prompt for the language model and a representation for the router."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class EventRows:
     """Some events of a click log.
 
     Attributes:
-        examples: one prompt with one branch each.
-        representation: (n, d) last hidden layer of the conventional recommender.
-        label: (n,) float32, 1 for a click.
-        falls_back: (n,) True where the router's mean weights are taken (see `lorarec.personal.fallback`).
+        examples: One prompt with one branch for each event.
+        representation: Last hidden layer of the click-through model, (events, d).
+        label: 1 for a click, (events,) float32.
+        falls_back: True for an event that has the router's mean weights, (events,) (see `lorarec.personal.fallback`).
     """
 
     examples: Sequence[Example]
@@ -34,39 +34,42 @@ class EventRows:
 
 
 class EventReader:
-    """Makes `EventRows`. The conventional recommender is read without gradients, so that it stays as it is.
+    """Makes `EventRows` of events; the click-through model is frozen, so it is read without gradients.
 
     Args:
-        embeddings: (items, d) by which the prompts' histories are retrieved.
+        backbone: Backbone that reads the prompts.
+        ctr_model: Click-through model.
+        config: Options.
+        embeddings: Embeddings of the items, (items, d), by which histories similar to a target are retrieved.
 
     Attributes:
-        builder: of the prompts.
+        builder: Builder of the prompts.
     """
 
     def __init__(
-        self, backbone: Backbone, recommender: CTRModel, options: PersonalizationConfig, embeddings: np.ndarray
+        self, backbone: Backbone, ctr_model: CTRModel, config: PersonalizationConfig, embeddings: np.ndarray
     ) -> None:
-        log = recommender.encoder.log
-        self.recommender = recommender
-        self.options = options
+        log = ctr_model.encoder.log
+        self.ctr_model = ctr_model
+        self.config = config
         self.builder = PromptBuilder(
             backbone.tokenizer,
             template=CLICK,
-            max_tokens=backbone.token_limit(options.max_tokens),
-            max_title_tokens=options.max_title_tokens,
+            max_tokens=backbone.token_limit(config.max_tokens),
+            max_title_tokens=config.max_title_tokens,
         )
         self.retriever = Retriever(log.user, log.item, log.time, embeddings)
 
     def read(self, events: np.ndarray, retrieval: str) -> EventRows:
-        """The rows of some events, with histories that are `similar` to the target or `recent`."""
-        log, count = self.recommender.encoder.log, self.options.max_history
+        """Return the rows of some events, with histories that are `similar` to the target or `recent`."""
+        log, count = self.ctr_model.encoder.log, self.config.max_history
         if retrieval == "similar":
             histories = self.retriever.similar(log.user[events], log.item[events], log.time[events], count)
         else:
             histories = log.histories(events, count)
         return EventRows(
             click_examples(log, events, histories, self.builder),
-            torch.from_numpy(self.recommender.representation(events)),
+            torch.from_numpy(self.ctr_model.representation(events)),
             torch.from_numpy(log.label[events]).float(),
-            torch.from_numpy(falls_back(self.recommender.encoder, events)),
+            torch.from_numpy(falls_back(self.ctr_model.encoder, events)),
         )

@@ -1,4 +1,4 @@
-"""Which events are not routed, and how many test events that concerns."""
+"""Events that have the router's mean weights in place of weights of their own."""
 
 import numpy as np
 
@@ -7,13 +7,14 @@ from lorarec.data import TRAIN
 
 
 def falls_back(encoder: FeatureEncoder, events: np.ndarray) -> np.ndarray:
-    """(events,) True where the router's mean weights are taken, since the recommender's representation of user and
-    target lacks one of them.
+    """Return for each event whether the router's mean weights are used, (events,).
 
-    - Of the user it lacks everything but a profile if there is no history. A user that training never saw is routed all
-      the same: what the router reads of a user comes from the history, which is there for new users too.
-    - Of the target it lacks everything if training saw neither the item nor its genres nor its year. A new item with
-      known genres or year is routed by them.
+    They are used where the click-through model's representation says nothing about the user or the target:
+
+    - The user has no history. A user who does not occur in the training part is routed, since the router reads the
+      history.
+    - Neither the target nor its genres nor its year occur in the training part. A new item with known genres or year is
+      routed.
     """
     log = encoder.log
     without_history = log.begin[events] == log.end[events]
@@ -22,7 +23,7 @@ def falls_back(encoder: FeatureEncoder, events: np.ndarray) -> np.ndarray:
 
 
 def counts_of_test(encoder: FeatureEncoder, test: np.ndarray) -> dict[str, int]:
-    """The tested events, those that the training part says little about, and those that fall back."""
+    """Return the numbers of test events, of those unlike the training part, and of those that fall back."""
     log = encoder.log
     train = log.rows(TRAIN)
     return {

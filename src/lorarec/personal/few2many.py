@@ -1,4 +1,4 @@
-"""Few2Many of RecLoRA: a conventional recommender on all clicks, then personal LoRA on a few of them."""
+"""Few2Many of RecLoRA: a click-through model is trained on all clicks, then a personal LoRA on a few of them."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from accelerate import PartialState
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import PREDICTIONS
@@ -38,17 +38,18 @@ RECLORA = "RecLoRA"
 
 @dataclass(frozen=True)
 class Personalized:
-    """What `personalize` wrote.
+    """The folder that `personalize` wrote.
 
     Attributes:
-        folder: `crm/`, `personal/`, a `shared-similar/` or `shared-recent/` for each shared LoRA, `users.parquet`,
-            `predictions.parquet`, `personalize.json` and `weights.png`.
-        predictions: user_id, item_id, timestamp and label of the tested events in time order, and a column of
-            probabilities for each row of the table: the conventional recommender, shared LoRAs, RecLoRA, and RecLoRA
-            with the recommender.
-        record: `personalize.json`: data, backbone, options, versions, the weights of the last row, and how many of the
-            test events are of users and items that the training part lacks, or of users without a history, and how many
-            fell back.
+        folder: Path of the folder. It has `crm/` (the click-through model), `personal/`, a `shared-similar/` or
+            `shared-recent/` for each shared LoRA, `users.parquet`, `predictions.parquet`, `personalize.json` and
+            `weights.png`.
+        predictions: user_id, item_id, timestamp and label of the test events in time order, and a column of
+            probabilities for each row of the table: the click-through model, shared LoRAs, RecLoRA, and the blend of
+            RecLoRA and the click-through model.
+        record: Contents of `personalize.json`: data, backbone, options, versions, the weights of the blend, and the
+            numbers of test events: of users and items that do not occur in the training part, of users without a
+            history, and of those that fell back.
     """
 
     folder: Path
@@ -57,13 +58,20 @@ class Personalized:
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
-        """Name of the row -> (events,) probabilities."""
+        """Probabilities (events,) by name of the row."""
         return {each.name: each.to_numpy() for each in self.predictions.drop(USER, ITEM, TIME, LABEL)}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One LoRA to be tuned: the folder's name, that of the table's row, number of meta-LoRAs, kind of history."""
+    """A LoRA to be trained.
+
+    Attributes:
+        folder: Name of its folder.
+        title: Name of its row in the table.
+        size: Number of meta-LoRAs.
+        retrieval: Kind of history in its prompts.
+    """
 
     folder: str
     title: str
@@ -72,10 +80,10 @@ class _Row:
 
 
 class _Stages(Checkpoints):
-    """The folder of finished stages, beside the state of the one that is under way."""
+    """The folder of finished stages and of the checkpoint of the present stage."""
 
     def latest(self) -> str | None:
-        """The first stage; once it is there, a run can go on."""
+        """Return the path of the first stage; a run can be resumed once it is finished."""
         return str(self.folder / CRM) if (self.folder / CRM).is_dir() else None
 
 
@@ -159,32 +167,33 @@ def personalize(
         if not (stages.folder / CRM).exists():
             retrieved = embeddings if config.ctr_retrieval == "similar" else None
             fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
-            fitted = given or fit(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
+            fitted = given or fit_ctr_model(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
-        recommender = CTRModel.load(stages.folder / CRM, log)
-        reader = EventReader(backbone, recommender, config, embeddings)
-        first = recommender.record["model"].upper()
-        columns = {first: recommender.score(test, progress).astype(np.float64)}
-        told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
-        judged = log.few_shot(min(BLEND_EVENTS, len(log.rows(VALID))), part=VALID)
+        fitted_model = CTRModel.load(stages.folder / CRM, log)
+        reader = EventReader(backbone, fitted_model, config, embeddings)
+        first = fitted_model.record["model"].upper()
+        columns = {first: fitted_model.score(test, progress).astype(np.float64)}
+        kinds = {row.retrieval for row in rows}
+        inputs = {kind: (reader.read(sample, kind), reader.read(test, kind)) for kind in kinds}
+        valid = log.few_shot(min(BLEND_EVENTS, len(log.rows(VALID))), part=VALID)
         for row in rows:
-            few, tested = told[row.retrieval]
-            asked = [tested, reader.read(judged, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, asked, stages.folder, adapter_record, progress)
+            few, tested = inputs[row.retrieval]
+            predicted = [tested, reader.read(valid, row.retrieval)] if row.folder == PERSONAL else [tested]
+            found = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
             columns[row.title] = found[0]
-        blend = choose_blend(recommender.score(judged, progress).astype(np.float64), found[1], log.label[judged])
+        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), found[1], log.label[valid])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
         record = adapter_record.to_json() | {
             "versions": versions(),
             "sample": len(sample),
-            "test": counts_of_test(recommender.encoder, test),
-            "blend": {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses},
+            "test": counts_of_test(fitted_model.encoder, test),
+            "blend": {"weights": list(blend.weights), "events": len(valid), "losses": blend.losses},
         }
         with new_folder(out, overwrite, FolderKind.PERSONALIZATION) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
-            users = user_representations(recommender)
+            users = user_representations(fitted_model)
             users.write_parquet(folder / USERS)
             _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
             predictions.write_parquet(folder / PREDICTIONS)
@@ -215,39 +224,39 @@ def _predict(
     reader: EventReader,
     row: _Row,
     few: EventRows,
-    asked: Sequence[EventRows],
+    predicted: Sequence[EventRows],
     stages: Path,
     record: AdapterRecord,
     progress: bool,
 ) -> list[np.ndarray]:
-    """Probabilities of all that is asked of a LoRA that is tuned here, or read again if its stage is finished."""
-    options, done = reader.options, stages / row.folder
+    """Return probabilities of sets of rows under a LoRA, which is trained or, if its stage is finished, loaded."""
+    config, done = reader.config, stages / row.folder
     if done.exists():
         personal = PersonalLora.load(done, backbone)
     else:
-        torch.manual_seed(options.seed)
+        torch.manual_seed(config.seed)
         bank = meta_loras(
             backbone.model,
             row.size,
-            options.r,
-            options.lora_alpha,
-            [name.strip() for name in options.target_modules.split(",")],
+            config.r,
+            config.lora_alpha,
+            [name.strip() for name in config.target_modules.split(",")],
         )
         width = few.representation.shape[1]
         personal = PersonalLora(
-            backbone, bank, width, combine=options.combine, temperature=options.temperature, record=record
+            backbone, bank, width, combine=config.combine, temperature=config.temperature, record=record
         )
     with personal:
         if not done.exists():
             state = stages / f"{row.folder}.pt"
-            tune(personal, few, reader.builder, options, state, f"Tuning {row.title}", progress)
+            tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress)
             keep_mean_weights(personal, few)
             personal.save(done)
-        return [probabilities(personal, rows, reader.builder, options.token_budget, progress) for rows in asked]
+        return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in predicted]
 
 
 def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:
-    """A picture of the router's weights for the users, or for 2,000 of them."""
+    """Draw a figure of the router's weights of the users, or of 2,000 of them."""
     drawn = np.sort(np.random.default_rng(0).permutation(len(users))[:DRAWN])
     clicked = np.bincount(log.user, log.label) / np.bincount(log.user)
     with PersonalLora.load(saved, backbone) as personal:
@@ -256,7 +265,7 @@ def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log:
 
 
 def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:
-    """Who met what when, and whether it clicked."""
+    """Return user, item, timestamp and label of events."""
     items = log.dataset.items[ITEM]
     return pl.DataFrame(
         {

@@ -30,28 +30,29 @@ from lorarec.scoring import evaluation_mode
 class PersonalLora(nn.Module):
     """RecLoRA (arXiv 2408.03533): h = W x + mix(A_1..K, B_1..K, w) x, with w from a router that reads (user, target).
 
-    Puts mixed layers into the backbone's model; as a context manager it takes them out at the end. What is trained are
-    this module's parameters: the router and, if `trainable`, the bank. The backbone is no part of the module and
-    gets no gradient meanwhile. As any module it starts in training mode, where the router has dropout.
+    The backbone's linear layers are replaced by mixed layers until the context manager exits. The parameters of this
+    module are those of the router and, if `trainable`, of the bank; the backbone is not part of the module and is
+    frozen. Like any module it starts in training mode, in which the router has dropout.
 
         with PersonalLora(backbone, meta_loras(backbone.model), width=64) as personal:
             personal.set_weights(personal(representation))
             scores = score_batch(backbone.model, examples, builder)
 
     Args:
-        bank: fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
-        width: size of the representations that the router reads: (batch, width) floats.
-        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`).
-        temperature: of the router's softmax; the paper's are 1 to 15.
-        trainable: train the bank; without it the router alone learns who gets how much of each finished adapter.
+        backbone: Backbone.
+        bank: Fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
+        width: Size of the representations that the router reads.
+        combine: Rule by which adapters are combined, `factors` or `deltas` (see `AdapterBank.to_adapter`).
+        temperature: Temperature of the router's softmax; the paper uses 1 to 15.
+        trainable: Train the bank; otherwise the router alone is trained.
         record: Record of exported adapters: how they are prompted, and which data the bank was trained on.
 
     Attributes:
-        mixed: the model with its mixed layers.
-        router: representation -> weights.
+        mixed: Model with its mixed layers.
+        router: Router from representations to weights.
 
     Raises:
-        LorarecError: the rule is not defined on this bank, the model lacks one of its layers, or a bad size.
+        LorarecError: If the rule is not defined for this bank, the model lacks one of its layers, or a size is below 1.
     """
 
     def __init__(
@@ -82,24 +83,24 @@ class PersonalLora(nn.Module):
         self.factors = nn.ParameterList(factor for layer in layers for factor in (layer.a, layer.b))
 
     def forward(self, representation: torch.Tensor) -> torch.Tensor:
-        """Representations (batch, width) to weights (layers, batch, K) on the simplex, layers as in `bank`.
+        """Map representations (batch, width) to weights (layers, batch, K) on the simplex, with layers as in `bank`.
 
         Raises:
-            LorarecError: another shape, or values that are not finite.
+            LorarecError: If the shape is another one, or values are not finite.
         """
         return self.router(representation.to(self.backbone.model.device))
 
     def set_weights(self, weights: torch.Tensor | None) -> None:
-        """Set the mixtures of the rows of the model's next passes.
+        """Set the mixture of each row for the next forward passes of the model.
 
         Args:
-            weights: (layers, batch, K); None is the backbone alone.
+            weights: Weights (layers, batch, K); None for the backbone alone.
         """
         self.mixed.set_weights(None if weights is None else dict(zip(self.mixed.layers, weights, strict=True)))
 
     @property
     def bank(self) -> AdapterBank:
-        """The bank as it is now, on the CPU."""
+        """The bank with its current parameters, on the CPU."""
         if not self.trainable:
             return self._given
         factors = [factor.detach().cpu() for factor in self.factors]
@@ -107,10 +108,10 @@ class PersonalLora(nn.Module):
         return replace(self._given, layers={name: replace(layer, a=a, b=b) for (name, layer), a, b in layers})
 
     def export(self, representation: torch.Tensor | None, out: str | Path, overwrite: bool = False) -> None:
-        """Write the mixture of one representation (width,), or the router's mean one, as a plain PEFT folder.
+        """Write the mixture of one representation (width,), or the router's mean mixture, as a plain PEFT folder.
 
         Raises:
-            LorarecError: `out` exists, or a representation of another shape.
+            LorarecError: If `out` exists, or the representation has another shape.
         """
         with torch.no_grad(), evaluation_mode(self.router):
             chosen = (self.router.mean if representation is None else self(representation[None])[:, 0]).cpu()
@@ -126,10 +127,10 @@ class PersonalLora(nn.Module):
             save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, record)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
-        """Write router and bank as `personal.safetensors` and their settings as `personal.json`, or nothing at all.
+        """Write router and bank as `personal.safetensors` and their settings as `personal.json`.
 
         Raises:
-            LorarecError: `out` exists.
+            LorarecError: If `out` exists.
         """
         bank = self.bank
         state = {f"router.{name}": tensor for name, tensor in self.router.state_dict().items()}
@@ -154,10 +155,10 @@ class PersonalLora(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone) -> Self:
-        """Read what `save` wrote and put it into the backbone's model.
+        """Load a folder that `save` wrote, and add it to the backbone's model.
 
         Raises:
-            LorarecError: a file is missing or corrupted, or belongs to another backbone.
+            LorarecError: If a file is missing or corrupted, or belongs to another backbone.
         """
         saved = read_saved(folder, backbone)
         personal = cls(
@@ -173,7 +174,7 @@ class PersonalLora(nn.Module):
         return personal.eval()
 
     def remove(self) -> None:
-        """Put the original layers back and let the backbone be trained again."""
+        """Restore the original layers, and make the backbone trainable again."""
         self._undo.close()
 
     def __enter__(self) -> Self:

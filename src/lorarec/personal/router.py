@@ -1,4 +1,4 @@
-"""The router of RecLoRA: from a representation of (user, target) to a mixture for every adapted layer."""
+"""The router of RecLoRA, which maps a representation of (user, target) to a mixture for every adapted layer."""
 
 import math
 
@@ -11,22 +11,22 @@ HIDDEN, DROPOUT = 60, 0.1
 
 
 class Router(nn.Module):
-    """One small network per adapted layer, all of them computed as one batched product (arXiv 2408.03533).
+    """One small network per adapted layer; all are computed as one batched product (RecLoRA, arXiv 2408.03533).
 
     For each layer: LayerNorm -> Linear(width, 60) -> ReLU -> Dropout(0.1) -> Linear(60, K) -> softmax of the
     logits over the temperature.
 
     Args:
-        layers: number of adapted layers.
-        width: size of a representation.
-        size: number K of adapters.
-        temperature: above 0; the higher, the more even the weights.
+        layers: Number of adapted layers.
+        width: Size of a representation.
+        size: Number K of adapters.
+        temperature: Temperature of the softmax, above 0; a higher one gives more even weights.
 
     Attributes:
-        mean: (layers, K) weights for whom no representation says anything; even until they are set.
+        mean: Weights (layers, K) for users without a representation; even until they are set.
 
     Raises:
-        LorarecError: a size below 1 or a temperature that is not a positive number.
+        LorarecError: If a size is below 1 or the temperature is not a positive number.
     """
 
     def __init__(self, layers: int, width: int, size: int, temperature: float = 1.0) -> None:
@@ -49,10 +49,10 @@ class Router(nn.Module):
         self.register_buffer("mean", torch.full((layers, size), 1 / size))
 
     def forward(self, representation: torch.Tensor) -> torch.Tensor:
-        """Representations (batch, width) to weights (layers, batch, K), each on the simplex.
+        """Map representations (batch, width) to weights (layers, batch, K) on the simplex.
 
         Raises:
-            LorarecError: another shape, or values that are not finite.
+            LorarecError: If the shape is another one, or values are not finite.
         """
         if representation.ndim != 2 or representation.shape[1] != self.width:
             raise LorarecError(
@@ -68,7 +68,7 @@ class Router(nn.Module):
 
 
 def _linears(layers: int, width: int, height: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weights (layers, width, height) and biases (layers, 1, height), drawn as `nn.Linear` draws its own."""
+    """Return weights (layers, width, height) and biases (layers, 1, height), initialized as in `nn.Linear`."""
     bound = width**-0.5
     weight = torch.empty(layers, width, height).uniform_(-bound, bound)
     return nn.Parameter(weight), nn.Parameter(torch.empty(layers, 1, height).uniform_(-bound, bound))

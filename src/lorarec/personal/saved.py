@@ -1,4 +1,4 @@
-"""A saved personal LoRA, read without a model."""
+"""Reading of a saved personal LoRA without a model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
     """Read a folder that `PersonalLora.save` wrote.
 
     Raises:
-        LorarecError: a file is missing or corrupted, or belongs to another backbone.
+        LorarecError: If a file is missing or corrupted, or belongs to another backbone.
     """
     folder = Path(folder)
     meta = read_json(folder / SETTINGS)
@@ -80,7 +80,7 @@ def _bank(settings: JsonObject, state: dict[str, torch.Tensor]) -> AdapterBank:
 
 
 def _fits(layer: StackedLayer, size: int) -> bool:
-    """Whether the tensors of a layer are of one bank of so many adapters."""
+    """Return whether the tensors of a layer belong to a bank of `size` adapters."""
     a, b = layer.a, layer.b
     if not a.ndim == b.ndim == 3 or not a.shape[1] == b.shape[2] >= max(layer.ranks):
         return False

@@ -20,11 +20,16 @@ def probabilities(
     token_budget: int = 8192,
     progress: bool = False,
 ) -> np.ndarray:
-    """P(yes) of each row, (n,) float64: every row under its own mixture, or the router's mean one where it falls back.
+    """Return the probability of a click of each row, (rows,) float64, under the mixture of the row.
+
+    A row that falls back has the router's mean mixture.
 
     Args:
-        builder: what built the prompts.
-        token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
+        personal: Personal LoRA.
+        rows: Rows to be scored.
+        builder: Builder of the prompts.
+        token_budget: Tokens per forward pass, padding included; it changes results by float rounding at most.
+        progress: Show a progress bar on standard error.
     """
 
     def weights(chosen: list[int]) -> torch.Tensor:
@@ -45,11 +50,15 @@ def user_scores(
     token_budget: int = 8192,
     progress: bool = False,
 ) -> list[np.ndarray]:
-    """Scores of all branches, each prompt under its own mixture; one (branches,) float32 array per prompt.
+    """Return the scores of all branches, (branches,) float32 per prompt, each prompt under a mixture of its own.
 
     Args:
-        weights: from places among the examples to their mixtures (layers, chosen, K).
-        token_budget: tokens in one pass, padding included; results do not depend on it (up to float rounding).
+        personal: Personal LoRA.
+        examples: Prompts with their branches.
+        weights: Function that returns the mixtures (layers, indices, K) of the prompts at some indices.
+        builder: Builder of the prompts.
+        token_budget: Tokens per forward pass, padding included; it changes results by float rounding at most.
+        progress: Show a progress bar on standard error.
     """
 
     def read(batch: list[int]) -> list[np.ndarray]:
@@ -63,6 +72,6 @@ def user_scores(
 
 @torch.no_grad()
 def keep_mean_weights(personal: PersonalLora, rows: EventRows) -> None:
-    """Store the router's mean weights over some rows in the router."""
+    """Set the router's mean weights to the mean over some rows."""
     with evaluation_mode(personal):
         personal.router.mean.copy_(personal(rows.representation).mean(1))

@@ -1,6 +1,6 @@
-"""Tuning of a personal LoRA on clicks: binary cross-entropy on the log-odds of yes against no."""
+"""Training of a personal LoRA on clicks, by the binary cross-entropy of the log-odds of yes against no."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,35 @@ def tune(
     personal: PersonalLora,
     rows: EventRows,
     builder: PromptBuilder,
-    options: PersonalizationConfig,
+    config: PersonalizationConfig,
     state: Path,
     title: str,
     progress: bool = False,
 ) -> float:
-    """Train router and bank; goes on from `state` if a run that was stopped left one.
+    """Train router and bank, from the checkpoint of an interrupted run if there is one.
 
-    Batches and dropout are pure functions of seed and step, so the weights end up as those of an uninterrupted run.
+    Batches and dropout are pure functions of seed and step, so the weights are those of an uninterrupted run.
 
     Args:
-        rows: the few-shot sample.
-        builder: what built its prompts.
-        state: file that keeps parameters and optimiser every `checkpoint_every` steps.
-        title: of the progress bar.
+        personal: Personal LoRA to train.
+        rows: Few-shot sample.
+        builder: Builder of the prompts.
+        config: Options.
+        state: Path of the checkpoint of parameters and optimizer, written every `save_steps` steps.
+        title: Title of the progress bar.
+        progress: Show the progress bar on standard error.
 
     Returns:
         The mean loss of the last step, in nats.
 
     Raises:
-        LorarecError: the loss is not finite.
+        LorarecError: If the loss is not finite.
     """
     parameters = [parameter for parameter in personal.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay)
-    per_epoch = -(-len(rows) // options.batch_size)
-    steps = options.epochs * per_epoch
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(options.warmup_ratio * steps), steps)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    per_epoch = -(-len(rows) // config.batch_size)
+    steps = config.epochs * per_epoch
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup_ratio * steps), steps)
     parts = {"personal": personal, "optimizer": optimizer, "schedule": schedule}
     loss = _restore(parts, state)
 
@@ -60,18 +63,19 @@ def tune(
 
     with training_mode(personal), Progress(title, steps, schedule.last_epoch, progress) as shown:
         for step in range(schedule.last_epoch, steps):
-            torch.manual_seed(_seed(options.seed, DROPOUT, step))
-            batch = _batch(len(rows), step, per_epoch, options)
-            told = (rows.examples, rows.representation, batch, builder, options.token_budget)
-            loss = add_gradient(personal, *told, cross_entropy)
+            torch.manual_seed(_seed(config.seed, DROPOUT, step))
+            batch = _batch(len(rows), step, per_epoch, config)
+            loss = add_gradient(
+                personal, rows.examples, rows.representation, batch, builder, config.token_budget, cross_entropy
+            )
             if not np.isfinite(loss):
-                raise LorarecError(f"the loss is {loss} at step {step + 1}: lower lr")
+                raise LorarecError(f"the loss is {loss} at step {step + 1}: lower the learning rate")
             torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if (step + 1) % options.save_steps == 0:
-                _keep(parts, loss, state)
+            if (step + 1) % config.save_steps == 0:
+                _save(parts, loss, state)
             shown.update(step + 1, f"loss {loss:.3f}")
     return loss
 
@@ -85,12 +89,17 @@ def add_gradient(
     token_budget: int,
     loss_of: Callable[[list[torch.Tensor], np.ndarray], torch.Tensor],
 ) -> float:
-    """Add the gradient of the batch's mean loss, in passes of at most `token_budget` tokens; returns that loss.
+    """Add the gradient of a batch's mean loss, in passes of at most `token_budget` tokens, and return that loss.
 
     Args:
-        representation: (n, d) what the router reads, of every example.
-        batch: places among the examples.
-        loss_of: from the scores of the branches of some of them, and their places, to the sum of their losses.
+        personal: Personal LoRA.
+        examples: Prompts with their branches.
+        representation: Representation of each example, (examples, d), which the router reads.
+        batch: Indices of the examples of the batch.
+        builder: Builder of the prompts.
+        token_budget: Tokens per forward pass, padding included.
+        loss_of: Function of the scores of some examples' branches, and of their indices, that returns the sum of their
+            losses.
     """
     total = 0.0
     for part in token_batches([examples[row].length for row in batch], token_budget):
@@ -103,10 +112,10 @@ def add_gradient(
     return total
 
 
-def _batch(count: int, step: int, per_epoch: int, options: PersonalizationConfig) -> np.ndarray:
-    """The rows of a step; those of an epoch are as equally many as can be."""
+def _batch(count: int, step: int, per_epoch: int, config: PersonalizationConfig) -> np.ndarray:
+    """Return the rows of a step; the steps of an epoch differ by one row at most."""
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([options.seed, ORDER, epoch]).permutation(count)
+    order = np.random.default_rng([config.seed, ORDER, epoch]).permutation(count)
     return order[count * place // per_epoch : count * (place + 1) // per_epoch]
 
 
@@ -114,13 +123,13 @@ def _seed(*stream: int) -> int:
     return int(np.random.SeedSequence(stream).generate_state(1)[0])
 
 
-def _keep(parts: dict[str, Any], loss: float, state: Path) -> None:
+def _save(parts: Mapping[str, Any], loss: float, state: Path) -> None:
     with new_file(state) as temporary:
         torch.save({name: part.state_dict() for name, part in parts.items()} | {"loss": loss}, temporary)
 
 
-def _restore(parts: dict[str, Any], state: Path) -> float:
-    """Go back to what `_keep` wrote, if it did; returns the loss of that step."""
+def _restore(parts: Mapping[str, Any], state: Path) -> float:
+    """Load what `_save` wrote, if the file exists, and return the loss of that step, else NaN."""
     if not state.exists():
         return float("nan")
     kept = torch.load(state, weights_only=True)

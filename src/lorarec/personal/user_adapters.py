@@ -1,4 +1,4 @@
-"""One representation for each user, from which the user's own adapter is exported."""
+"""Representations of users, and export of a user's own adapter."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,41 +22,42 @@ REPRESENTATION = "representation"
 LATEST = 10
 
 
-def user_representations(recommender: CTRModel) -> pl.DataFrame:
-    """user_id and representation: the mean over the targets of the user's latest ten events that do not fall back.
+def user_representations(ctr_model: CTRModel) -> pl.DataFrame:
+    """Return user_id and representation, the mean over the user's latest ten events that do not fall back.
 
-    A representation is of (user, target), an exported adapter serves one user and any target. It is null for a user
-    whose events all fall back.
+    The click-through model represents a pair of user and target; the mean over targets represents the user alone, since
+    an exported adapter is used for any target. It is null for a user whose events all fall back.
     """
-    log = recommender.encoder.log
-    numbers, means = latest_means(recommender)
+    log = ctr_model.encoder.log
+    numbers, means = latest_means(ctr_model)
     known = pl.DataFrame({USER: log.users.gather(numbers), REPRESENTATION: means})
     return pl.DataFrame({USER: log.users}).join(known, on=USER, how="left", maintain_order="left")
 
 
-def latest_means(recommender: CTRModel) -> tuple[np.ndarray, np.ndarray]:
-    """Of the users with an event that does not fall back their numbers in the log, and the means (users, d) float32.
+def latest_means(ctr_model: CTRModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the users with events that do not fall back, and their representations (users, d) float32.
 
     Raises:
-        LorarecError: there is none.
+        LorarecError: If there are none.
     """
-    log = recommender.encoder.log
-    events = np.flatnonzero(~falls_back(recommender.encoder, np.arange(len(log))))
+    log = ctr_model.encoder.log
+    events = np.flatnonzero(~falls_back(ctr_model.encoder, np.arange(len(log))))
     last = np.flatnonzero(np.diff(log.user[events], append=-1))
     place = np.arange(len(events))
     events = events[last[np.searchsorted(last, place)] - place < LATEST]
     begins = np.flatnonzero(np.diff(log.user[events], prepend=-1))
-    sums = np.add.reduceat(recommender.representation(events), begins)
+    sums = np.add.reduceat(ctr_model.representation(events), begins)
     means = sums / np.diff(begins, append=len(events))[:, None]
     return log.user[events[begins]], means.astype(np.float32)
 
 
 @torch.no_grad()
 def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
-    """The router's weights (users, layers, K) of some of `user_representations`; its mean ones where there is none.
+    """Return the router's weights (users, layers, K) of users; its mean weights for a user without a representation.
 
     Args:
-        personal: in evaluation mode.
+        personal: Personal LoRA.
+        users: user_id and representation.
     """
     weights = personal.router.mean.repeat(len(users), 1, 1)
     known = users[REPRESENTATION].is_not_null().to_numpy()
@@ -68,21 +69,22 @@ def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
 
 
 def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -> torch.Tensor:
-    """The router's weights (layers, rows, K) of one user id per row, as `PersonalLora.set_weights` takes them.
+    """Return the router's weights (layers, rows, K) of one user id per row, as `PersonalLora.set_weights` takes them.
 
     Args:
-        personal: in evaluation mode.
+        personal: Personal LoRA.
         users: user_id and representation; users who are not there get the router's mean weights.
+        ids: User id of each row.
     """
-    told = pl.DataFrame({USER: ids}).join(users, on=USER, how="left", maintain_order="left")
-    return torch.from_numpy(user_weights(personal, told)).transpose(0, 1)
+    rows = pl.DataFrame({USER: ids}).join(users, on=USER, how="left", maintain_order="left")
+    return torch.from_numpy(user_weights(personal, rows)).transpose(0, 1)
 
 
 def trained_with(folder: str | Path) -> str:
-    """The backbone, as it was named, of what `personalize` wrote.
+    """Return the hub id or path of the backbone of a folder that `personalize` or `train_user_router` wrote.
 
     Raises:
-        LorarecError: the folder is not one.
+        LorarecError: If the folder is not one of these.
     """
     return str(read_json(Path(folder) / PERSONAL / SETTINGS)["backbone"]["id"])
 
@@ -90,23 +92,27 @@ def trained_with(folder: str | Path) -> str:
 def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbone, overwrite: bool = False) -> bool:
     """Write a user's own adapter as a plain PEFT folder.
 
-    Returns:
-        Whether the router chose its mixture; else the user has no history, and it is the router's mean one.
-
     Args:
-        folder: what `personalize` wrote.
-        user: one of its dataset.
+        folder: Path of a folder that `personalize` or `train_user_router` wrote.
+        user: User id of its dataset.
+        out: Path of the adapter folder to write.
+        backbone: Backbone of the folder.
+        overwrite: Replace an adapter at `out`.
+
+    Returns:
+        Whether the router chose the mixture; it is the router's mean mixture for a user without a history.
 
     Raises:
-        LorarecError: no such user, a folder that `personalize` did not write, another backbone, or `out` exists.
+        LorarecError: If there is no such user, the folder is of another kind or backbone, or `out` exists.
     """
     folder = Path(folder)
     users = read_parquet(folder / USERS, "run `lorarec personal train` again").filter(pl.col(USER) == user)
     if users.is_empty():
         raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
-    found = users[REPRESENTATION][0]
+    representation = users[REPRESENTATION][0]
     with PersonalLora.load(folder / PERSONAL, backbone) as personal:
         record = personal.record
-        personal.record = replace(record, user=user, details=record.details | {"routed": found is not None})
-        personal.export(None if found is None else torch.tensor(found.to_list()), out, overwrite)
-    return found is not None
+        personal.record = replace(record, user=user, details=record.details | {"routed": representation is not None})
+        tensor = None if representation is None else torch.tensor(representation.to_list())
+        personal.export(tensor, out, overwrite)
+    return representation is not None

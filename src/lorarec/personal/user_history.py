@@ -1,4 +1,4 @@
-"""What a router is told of a user whose history has gone on since it was trained: the numbers of `split_users`."""
+"""Representations of users from their present histories, which may be longer than those in training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from lorarec.personal.user_features import VECTOR
 
 @dataclass(frozen=True)
 class UserHistory:
-    """What a user chose, oldest first.
+    """The history of a user, oldest item first.
 
     Attributes:
-        user: the id.
-        items: item ids.
-        times: of each, as in the dataset.
+        user: User id.
+        items: Item ids.
+        times: Timestamp of each item, as in the dataset.
     """
 
     user: str
@@ -32,34 +32,34 @@ class UserHistory:
 
 
 class RatedHistories:
-    """Reads histories with a conventional recommender, as `user_representations` reads those it was trained on.
+    """Represents histories by a click-through model, as `user_representations` does in training.
 
-    Items that it was not trained on are passed over. A choice without a rating counts as the lowest that is a click.
+    Items that the dataset does not have are skipped. An item without a rating has the lowest rating that is a click.
 
     Args:
-        recommender: of the training part of a split.
+        ctr_model: Click-through model of the training part of a split.
         rated: user_id, item_id, timestamp and rating of the whole dataset, sorted by user.
 
     Attributes:
-        width: numbers d that are told of a user.
+        width: Size d of a representation.
     """
 
-    def __init__(self, recommender: CTRModel, rated: pl.DataFrame) -> None:
-        log = recommender.encoder.log
-        self._recommender = recommender
+    def __init__(self, ctr_model: CTRModel, rated: pl.DataFrame) -> None:
+        log = ctr_model.encoder.log
+        self._ctr_model = ctr_model
         self._rated = rated
-        self.width = recommender.model.layers[-1]
+        self.width = ctr_model.model.config.hidden_units[-1]
         self._users = {user: number for number, user in enumerate(log.users)}
         self._items = {item: number for number, item in enumerate(log.dataset.items[ITEM])}
 
-    def __call__(self, past: UserHistory) -> np.ndarray | None:
-        """(d,) float32 of a user; None where all that is in the history falls back."""
-        encoder = self._recommender.encoder
-        known = [place for place, item in enumerate(past.items) if item in self._items]
-        item = np.array([self._items[past.items[place]] for place in known], np.int64)
-        time = np.array([past.times[place] for place in known], np.int64)
-        rating = self._ratings(past)[known]
-        user = self._users.get(past.user, len(self._users))
+    def __call__(self, history: UserHistory) -> np.ndarray | None:
+        """Return the representation (d,) float32 of a user; None if all items of the history fall back."""
+        encoder = self._ctr_model.encoder
+        known = [place for place, item in enumerate(history.items) if item in self._items]
+        item = np.array([self._items[history.items[place]] for place in known], np.int64)
+        time = np.array([history.times[place] for place in known], np.int64)
+        rating = self._ratings(history)[known]
+        user = self._users.get(history.user, len(self._users))
         log = replace(
             encoder.log,
             user=np.full(len(item), user),
@@ -71,29 +71,29 @@ class RatedHistories:
             end=np.searchsorted(time, time),
             part=np.zeros(len(item), np.int8),
         )
-        own = CTRModel(self._recommender.model, encoder.over(log), self._recommender.record)
+        own = CTRModel(self._ctr_model.model, encoder.over(log), self._ctr_model.record)
         if falls_back(own.encoder, np.arange(len(log))).all():
             return None
         return latest_means(own)[1][0]
 
-    def _ratings(self, past: UserHistory) -> np.ndarray:
-        """(events,) float32."""
-        log = self._recommender.encoder.log
-        begin, end = (self._rated[USER].search_sorted(past.user, side) for side in ("left", "right"))
+    def _ratings(self, history: UserHistory) -> np.ndarray:
+        """Return the ratings of the items of a history, (items,) float32."""
+        log = self._ctr_model.encoder.log
+        begin, end = (self._rated[USER].search_sorted(history.user, side) for side in ("left", "right"))
         rows = self._rated[begin:end].filter(pl.col(RATING).is_between(0, log.stars))
         given = {(item, time): rating for item, time, rating in rows.select(ITEM, TIME, RATING).iter_rows()}
-        told = [given.get(event, log.positive_from) for event in zip(past.items, past.times, strict=True)]
-        return np.array(told, np.float32)
+        ratings = [given.get(event, log.positive_from) for event in zip(history.items, history.times, strict=True)]
+        return np.array(ratings, np.float32)
 
 
 class TitledHistories:
-    """Reads histories by their titles, as `split_users` does without a recommender.
+    """Represents histories by the mean embedding of their titles, as `user_features` does without a model of clicks.
 
     Args:
-        vectors: item_id and vector; other items are passed over.
+        vectors: item_id and vector; items that are not there are skipped.
 
     Attributes:
-        width: numbers d that are told of a user.
+        width: Size d of a representation.
     """
 
     def __init__(self, vectors: pl.DataFrame) -> None:
@@ -101,7 +101,7 @@ class TitledHistories:
         self.width = self._vectors.shape[1]
         self._items = {item: number for number, item in enumerate(vectors[ITEM])}
 
-    def __call__(self, past: UserHistory) -> np.ndarray | None:
-        """(d,) float32 of a user; None where no item is known."""
-        known = [self._items[item] for item in past.items if item in self._items]
+    def __call__(self, history: UserHistory) -> np.ndarray | None:
+        """Return the representation (d,) float32 of a user; None if no item is known."""
+        known = [self._items[item] for item in history.items if item in self._items]
         return self._vectors[known].mean(0) if known else None

@@ -1,4 +1,4 @@
-"""A user chooser in memory: anyone's mixture of the finished adapters, from what is known of the user now."""
+"""A trained user router in memory, which gives the mixture of any user from the user's present history."""
 
 import os
 from collections.abc import Callable
@@ -32,16 +32,18 @@ AGAIN = "run `lorarec personal choose` again"
 
 @dataclass(frozen=True, eq=False)
 class UserRouter:
-    """What `choose_by_user` wrote, without a model. Safe for many threads.
+    """A router that `train_user_router` wrote, without a model; it may be used from many threads.
 
     Attributes:
-        adapters: the K finished adapters; their tensors are independent of the files they came from.
-        names: what they are called, (K,).
-        layers: names of the adapted layers, in the order of the weights.
-        combine: the rule by which they are mixed.
+        adapters: The K finished adapters; their tensors are independent of the files they came from.
+        names: Names of the adapters, (K,).
+        layers: Names of the adapted layers, in the order of the weights.
+        combine: Rule by which the adapters are combined.
         prompt: How the adapters must be prompted.
-        fingerprint: content hash of the files read.
-        router: reads what `standard` makes of what `read` tells of a history: (d,) numbers, None for nothing.
+        fingerprint: Content hash of the files.
+        router: Router from standardized features to weights.
+        standardization: Standardization of the features of a user.
+        represent: Function that returns the features (d,) of a history; None if there are none.
     """
 
     adapters: tuple[Adapter, ...]
@@ -51,26 +53,27 @@ class UserRouter:
     prompt: PromptConfig
     fingerprint: str
     router: Router
-    standard: Standardization
-    read: Callable[[UserHistory], np.ndarray | None]
+    standardization: Standardization
+    represent: Callable[[UserHistory], np.ndarray | None]
 
     @torch.no_grad()
-    def weights(self, past: UserHistory | None) -> torch.Tensor:
-        """The weights (layers, K) of a user with a history of one item or more, or the router's mean ones."""
-        if past is None:
+    def weights(self, history: UserHistory | None) -> torch.Tensor:
+        """Return the weights (layers, K) of a user, or the router's mean weights if there is no history."""
+        if history is None:
             return self.router.mean
-        found = self.read(past)
-        told = np.empty((0, self.router.width - 1)) if found is None else found[None]
-        numbers = self.standard.numbers(told, np.array([found is not None]), np.array([len(past)]))
-        weights: torch.Tensor = self.router(torch.from_numpy(numbers))[:, 0]
+        found = self.represent(history)
+        features = np.empty((0, self.router.width - 1)) if found is None else found[None]
+        known, events = np.array([found is not None]), np.array([len(history)])
+        inputs = self.standardization.transform(features, known, events)
+        weights: torch.Tensor = self.router(torch.from_numpy(inputs))[:, 0]
         return weights
 
     @classmethod
     def load(cls, folder: str | Path, backbone: Backbone, dataset: Dataset) -> Self:
-        """Read what `choose_by_user` wrote for the users of a dataset; nothing in it is executed.
+        """Read a folder that `train_user_router` wrote for the users of a dataset; nothing in it is executed.
 
         Raises:
-            LorarecError: a file is missing or corrupted, or it belongs to another backbone, dataset or split.
+            LorarecError: If a file is missing or corrupted, or belongs to another backbone, dataset or split.
         """
         folder = Path(folder)
         try:
@@ -78,7 +81,7 @@ class UserRouter:
         except LorarecError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise LorarecError(f"{folder} is no user chooser, or damaged: {AGAIN}") from error
+            raise LorarecError(f"{folder} is not a user router, or is damaged: {AGAIN}") from error
 
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:
@@ -89,30 +92,30 @@ class UserRouter:
             if os.path.lexists(file):
                 require_regular(file, WEIGHTS_LIMIT)
         contents = read_json(folder / RECORD)
-        (of,) = contents["datasets"]
+        (trained_for,) = contents["datasets"]
         record = AdapterRecord.from_json(folder / RECORD, contents)
-        if of["fingerprint"] != dataset.fingerprint:
+        if trained_for["fingerprint"] != dataset.fingerprint:
             raise LorarecError(
-                f"{folder} is for the users of dataset {of['name']} ({of['fingerprint']}), "
+                f"{folder} is for the users of dataset {trained_for['name']} ({trained_for['fingerprint']}), "
                 f"not of {dataset.name} ({dataset.fingerprint})"
             )
         saved = read_saved(folder / PERSONAL, backbone)
         files = [folder / RECORD, folder / PERSONAL / SETTINGS, folder / PERSONAL / TENSORS]
-        read: RatedHistories | TitledHistories
+        represent: RatedHistories | TitledHistories
         if contents["chooser"]["crm"] == TITLES:
-            read = TitledHistories(read_parquet(folder / VECTORS, AGAIN))
+            represent = TitledHistories(read_parquet(folder / VECTORS, AGAIN))
             files.append(folder / VECTORS)
         else:
-            read = RatedHistories(_recommender(folder, contents, dataset), dataset.interactions)
+            represent = RatedHistories(_load_ctr_model(folder, contents, dataset), dataset.interactions)
             files += [folder / CRM / name for name in (CRM_RECORD, CRM_WEIGHTS)]
         mean, deviation = (np.array(contents["standard"][name], np.float64) for name in ("mean", "deviation"))
-        standard = Standardization(mean, deviation)
-        width = read.width + 1
-        if (width, {standard.mean.shape, standard.deviation.shape}) != (saved.router.width, {(width,)}):
+        standardization = Standardization(mean, deviation)
+        width = represent.width + 1
+        if (width, {mean.shape, deviation.shape}) != (saved.router.width, {(width,)}):
             raise LorarecError(f"{folder}: its files do not belong together: {AGAIN}")
-        numbers = [*saved.router.state_dict().values(), *_factors(saved.bank)]
-        numbers += map(torch.from_numpy, (standard.mean, standard.deviation))
-        if not all(tensor.isfinite().all() for tensor in numbers):
+        tensors = [*saved.router.state_dict().values(), *_factors(saved.bank)]
+        tensors += map(torch.from_numpy, (mean, deviation))
+        if not all(tensor.isfinite().all() for tensor in tensors):
             raise LorarecError(f"{folder} holds NaN or infinite values: {AGAIN}")
         return cls(
             adapters=_adapters(saved.bank, folder),
@@ -122,13 +125,13 @@ class UserRouter:
             prompt=read_prompt(record, folder),
             fingerprint=file_fingerprint(*files),
             router=saved.router,
-            standard=standard,
-            read=read,
+            standardization=standardization,
+            represent=represent,
         )
 
 
-def _recommender(folder: Path, contents: JsonObject, dataset: Dataset) -> CTRModel:
-    """Of the training part of the dataset's split, which its numbers of users and items are read from."""
+def _load_ctr_model(folder: Path, contents: JsonObject, dataset: Dataset) -> CTRModel:
+    """Load the click-through model, which numbers users and items as in the training part of the dataset's split."""
     try:
         split = load_split(dataset)
     except LorarecError as error:
@@ -144,7 +147,7 @@ def _factors(bank: AdapterBank) -> list[torch.Tensor]:
 
 
 def _adapters(bank: AdapterBank, folder: Path) -> tuple[Adapter, ...]:
-    """The adapters of a bank one by one, as copies, each with the layers and the ranks it had."""
+    """Return copies of the adapters of a bank, each with its own layers and ranks."""
     found = []
     for number, name in enumerate(bank.names):
         own = {layer: part for layer, part in bank.layers.items() if part.ranks[number]}

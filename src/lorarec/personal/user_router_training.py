@@ -1,4 +1,4 @@
-"""Who gets how much of each finished adapter: a router over {general, specific, ...}, trained on validation cases."""
+"""Training of a router that weights finished adapters for each user, on validation cases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,13 +34,15 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class UserRouterResult:
-    """What `train_user_router` wrote.
+    """The folder that `train_user_router` wrote.
 
     Attributes:
-        folder: `personal/` and `users.parquet`, from which `export_user` writes a user's own adapter; `constant/`, the
-            PEFT folder of the best constant mixture; `crm/`, or `titles.parquet` where titles were read; `choose.json`.
-        users: users.parquet: user_id, events (training history), representation, and weights (K), the mean over layers.
-        record: choose.json.
+        folder: Path of the folder. It has `personal/` and `users.parquet`, from which `export_user` writes a user's own
+            adapter; `constant/`, the PEFT folder of the best constant mixture; `crm/`, the click-through model, or
+            `titles.parquet`; and `choose.json`.
+        users: Contents of users.parquet: user_id, events (length of the training history), representation, and weights
+            (K), the mean over layers.
+        record: Contents of choose.json.
     """
 
     folder: Path
@@ -100,14 +102,14 @@ def train_user_router(
     drawn = sample_cases(split.valid, config.cases, config.seed)
     held = round(config.held_out * len(drawn))
     if not 0 < held < len(drawn):
-        raise LorarecError(f"{dataset.name}: {len(drawn)} validation cases are too few: some are held out of training")
-    recommender = None
+        raise LorarecError(f"{dataset.name}: {len(drawn)} validation cases are too few: some of them are held out")
+    fitted_model = None
     if str(ctr_model) != TITLES:
-        recommender = fit_on_training_part(
+        fitted_model = fit_on_training_part(
             ctr_model, dataset, split, config.positive_from, config.stars, config.seed, progress
         )
-    known = user_features(backbone, dataset, split, recommender)
-    users = known.table
+    features = user_features(backbone, dataset, split, fitted_model)
+    users = features.table
     held_out, fitted = (_cases(prompts, dataset, split, part, users) for part in (drawn[:held], drawn[held:]))
     adapter_record = replace(
         mixture_record(read),
@@ -129,13 +131,13 @@ def train_user_router(
         users = users.with_columns(pl.Series(WEIGHTS, weights.mean(1)))
         users.write_parquet(folder / USERS)
         mix(backbone, read, folder / CONSTANT, method="fixed", combine=config.combine, weights=trace["constant"])
-        if recommender is not None:
-            recommender.save(folder / CRM)
-        if known.vectors is not None:
-            known.vectors.write_parquet(folder / VECTORS)
+        if fitted_model is not None:
+            fitted_model.save(folder / CRM)
+        if features.vectors is not None:
+            features.vectors.write_parquet(folder / VECTORS)
         record = adapter_record.to_json() | {
             **trace,
-            "standard": known.standard.as_dict(),
+            "standard": features.standardization.as_dict(),
             "versions": versions(),
         }
         write_json(folder / RECORD, record)
@@ -148,5 +150,7 @@ def train_user_router(
 def _cases(
     prompts: MixingPrompts, dataset: Dataset, split: Split, cases: pl.DataFrame, users: pl.DataFrame
 ) -> RouterCases:
-    told = cases.join(users, on=USER, how="left", maintain_order="left")[REPRESENTATION].to_numpy()
-    return RouterCases(prompts.examples(dataset, split, cases), true_places(cases), torch.from_numpy(told.copy()))
+    representations = cases.join(users, on=USER, how="left", maintain_order="left")[REPRESENTATION].to_numpy()
+    return RouterCases(
+        prompts.examples(dataset, split, cases), true_places(cases), torch.from_numpy(representations.copy())
+    )

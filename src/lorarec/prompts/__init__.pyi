@@ -1,8 +1,5 @@
 from .builder import Example as Example
 from .builder import PromptBuilder as PromptBuilder
-from .click_prompts import click_examples as click_examples
-from .click_prompts import genres as genres
-from .click_prompts import profiles as profiles
 from .config import EVIDENCE_HELP as EVIDENCE_HELP
 from .config import PROMPTS as PROMPTS
 from .config import READOUTS as READOUTS
@@ -13,9 +10,12 @@ from .display import ShownToken as ShownToken
 from .display import show_text as show_text
 from .display import show_tokens as show_tokens
 from .encode import TextEncoder as TextEncoder
+from .examples import case_examples as case_examples
+from .examples import click_examples as click_examples
+from .examples import genres as genres
+from .examples import profiles as profiles
+from .examples import true_places as true_places
 from .sandbox import SOURCE_LIMIT as SOURCE_LIMIT
-from .split_prompts import case_examples as case_examples
-from .split_prompts import true_places as true_places
 from .templating import BUNDLED as BUNDLED
 from .templating import CLICK as CLICK
 from .templating import LATEST as LATEST

@@ -1,4 +1,4 @@
-"""From titles to token ids: one prompt and its candidate branches."""
+"""Prompts and their candidates as token ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from lorarec.prompts.config import TemplateText
 from lorarec.prompts.encode import Place, TextEncoder
 from lorarec.prompts.templating import REASON, Literal, Piece, Plain, Template, Title
 
-#: `yes_no` of prompts that ask for neither.
+#: The value of `PromptBuilder.yes_no` for prompts that are not answered by yes or no.
 NO_ANSWERS = (-1, -1)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt and its candidate branches as token ids.
+    """A prompt and its candidates as token ids.
 
     Attributes:
-        prompt: ids of the shared prompt.
-        branches: ids of each candidate's branch: the title and what the template puts after it. `likelihood` reads
-            the probabilities of all of a branch's tokens, `verdict` the prediction after its last token.
+        prompt: Token ids of the prompt that all candidates share.
+        branches: Token ids of each candidate: its title and what the template writes after it. `likelihood` reads the
+            probabilities of all tokens of a branch, `verdict` the prediction after its last token.
     """
 
     prompt: list[int]
@@ -33,37 +33,44 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and all branches."""
+        """Number of tokens of the prompt and all branches."""
         return len(self.prompt) + sum(map(len, self.branches))
 
 
 class _End(NamedTuple):
-    """The end of a prompt: the place of what follows, and a space that belongs to the first token of that."""
+    """The end of a prompt: the position of what follows, and a space that belongs to its first token."""
 
     place: Place = "start"
     lead: str = ""
 
 
 class PromptBuilder:
-    """Builds `Example`s with one tokenizer and one template.
+    """Builds examples with a tokenizer and a template.
 
-    Titles, hints and whatever else comes from data are encoded as plain text: control tokens come from the template and
-    the chat template alone (see `lorarec.prompts.encode`).
+    Titles, hints and other text from data are encoded as plain text; only the template and the chat template can write
+    control tokens (see `lorarec.prompts.encode`).
 
     Args:
-        tokenizer: a Hugging Face tokenizer; its chat template is used when it has one.
-        readout: `verdict` (the prompt holds the history) or `likelihood` (and the candidate list).
-        template: a Jinja2 file, or the name of a bundled one, in place of the readout's own.
-        max_tokens: the longest prompt plus branch; the oldest history is dropped first to fit.
-        max_title_tokens: titles are cut to this many tokens.
+        tokenizer: A Hugging Face tokenizer; its chat template is used if it has one.
+        readout: `verdict` (the prompt contains the history) or `likelihood` (the history and the list of candidates).
+        template: A Jinja2 file or the name of a bundled template; None for the latest template of the readout.
+        max_tokens: Maximum number of tokens of a prompt with its longest branch; the oldest items are dropped first.
+        max_title_tokens: Maximum number of tokens of a title.
 
     Attributes:
-        yes_no: ids of the two answers of `verdict`; `NO_ANSWERS` in `likelihood` and for the template `reason`.
-        dropped: titles of histories that were left out so far, to keep within `max_tokens`.
+        yes_no: Token ids of the two answers of `verdict`; `NO_ANSWERS` in `likelihood` and for the template `reason`.
+        dropped: Number of titles that were dropped from histories so far because of `max_tokens`.
 
     Raises:
-        LorarecError: unknown readout, unusable template or chat template, or `verdict` with a tokenizer that has no
-            token of its own for yes and no.
+        LorarecError: The readout is unknown, the template or chat template cannot be used, or the readout is `verdict`
+            and the tokenizer does not encode yes and no as one token each.
+
+    >>> from lorarec import Backbone
+    >>> from lorarec.prompts import PromptBuilder
+    >>> builder = PromptBuilder(Backbone.from_pretrained("embedded").tokenizer)
+    >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
+    >>> builder.tokenizer.decode(example.branches[1])
+    ' heat\\n'
     """
 
     def __init__(
@@ -92,9 +99,9 @@ class PromptBuilder:
         return tuple(self.encoder.template(text, place))
 
     def _encode_given(self, text: str, place: Place, limit: int | None = None, line_end: str = "") -> tuple[int, ...]:
-        """Ids of text from data, cut to `limit` tokens, with the end of its line.
+        """Encode text from data, truncated to `limit` tokens, with the end of its line.
 
-        Some vocabularies have tokens for a line's last sign and its end, so the two are encoded together.
+        Some vocabularies have tokens of punctuation and a line break, so the two are encoded together.
         """
         ids = self.encoder.plain(text, place)
         if limit is not None and len(ids) > limit:
@@ -102,15 +109,15 @@ class PromptBuilder:
         return tuple(self.encoder.plain(text + line_end, place) if line_end else ids)
 
     def title(self, title: str) -> tuple[int, ...]:
-        """Ids of a title behind other text and a space."""
+        """Return the token ids of a title after other text and a space."""
         return self._given(f" {title}", "inside", self.max_title_tokens)
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Ids of a template's text behind other text."""
+        """Return the token ids of a template's text after other text."""
         return self._written(text, "inside")
 
     def _answer_ids(self) -> tuple[int, int]:
-        """The first pair of words, as usual in a place like this one, that are one token each."""
+        """Return the ids of the first usual pair of answers that are one token each at the end of the prompt."""
         pieces = self.template.pieces(0, 0)
         _, (place, _) = self._encode(pieces.suffix, _End("inside"), last=True)
         chat = self.template.chat is not None
@@ -120,8 +127,8 @@ class PromptBuilder:
                 yes, no = (self._given(space + word, place) for word in words)
                 if len(yes) == len(no) == 1 and yes != no and self.tokenizer.unk_token_id not in (*yes, *no):
                     return yes[0], no[0]
-        became = [self.tokenizer.convert_ids_to_tokens([*self._given(lead + word, place)]) for word in ("yes", "no")]
-        yes_tokens, no_tokens = ("+".join(map(str, tokens)) or "nothing" for tokens in became)
+        encoded = [self.tokenizer.convert_ids_to_tokens([*self._given(lead + word, place)]) for word in ("yes", "no")]
+        yes_tokens, no_tokens = ("+".join(map(str, tokens)) or "nothing" for tokens in encoded)
         raise LorarecError(
             f"the readout verdict needs yes and no as a token each, but {name_of(self.tokenizer)} makes {yes_tokens} "
             f"and {no_tokens} of them: use the readout likelihood"
@@ -130,11 +137,16 @@ class PromptBuilder:
     def _encode(
         self, pieces: Sequence[Piece], end: _End, titles: Mapping[str, Sequence[str]] | None = None, last: bool = False
     ) -> tuple[list[int], _End]:
-        """Ids of pieces that go on behind others.
+        """Encode pieces that follow others.
 
         Args:
-            titles: the texts of `Title` pieces, by role.
-            last: whether nothing follows, so that a space at the end is no title's.
+            pieces: The pieces.
+            end: The end of the pieces before them.
+            titles: The texts of `Title` pieces, by role.
+            last: Whether nothing follows, so that a space at the end does not belong to a title.
+
+        Returns:
+            The token ids, and the end of the pieces.
         """
         ids: list[int] = []
         place, lead = end
@@ -145,7 +157,7 @@ class PromptBuilder:
             else:
                 text, limit = piece.text.removeprefix(line_end), None
             text, line_end = lead + text, ""
-            # In most vocabularies a space before a word belongs to the word's token.
+            # In most vocabularies a space before a word is part of the word's token.
             lead = " " if _leads(piece, following, last) and text.endswith(" ") else ""
             text = text.removesuffix(lead)
             if isinstance(piece, Literal):
@@ -169,39 +181,40 @@ class PromptBuilder:
         profile: str = "",
         hints: Sequence[str] = (),
     ) -> Example:
-        """Build one example.
+        """Build an example.
 
         Args:
-            history: titles in time order, oldest first.
-            candidates: titles to score, at least one.
-            stars: what the user gave each title of the history, in words; nothing is said without.
-            profile: what is known of the user, in words.
-            hints: what is known of each candidate besides its title, in words; empty where there is nothing to say.
+            history: Titles in time order, oldest first.
+            candidates: Titles to score, at least one.
+            stars: Text after each title of the history, such as the user's rating; empty for none.
+            profile: Text about the user.
+            hints: Text after the title of each candidate, such as a word of `Cooccurrence`; empty for none.
 
         Raises:
-            LorarecError: no candidates, an empty title, or a prompt beyond `max_tokens` with no history at all.
+            LorarecError: There are no candidates, a title is empty, or the prompt exceeds `max_tokens` even without a
+                history.
         """
         if not candidates:
             raise LorarecError("a prompt needs at least one candidate title")
         if not all(candidates) or not all(history):
             raise LorarecError("an empty title in a prompt: give every item a title")
-        kept, given = list(history), tuple(stars)
+        shown, given = list(history), tuple(stars)
         while True:
-            prompt, branches = self._assemble(kept, candidates, given, profile, tuple(hints))
+            prompt, branches = self._assemble(shown, candidates, given, profile, tuple(hints))
             over = len(prompt) + max(map(len, branches)) - self.max_tokens
             if over <= 0:
                 return Example(prompt, branches)
-            if not kept:
+            if not shown:
                 raise LorarecError(
                     f"the candidates alone need {over + self.max_tokens} tokens, more than the limit of "
                     f"{self.max_tokens}: use fewer candidates, shorter titles or readout=verdict"
                 )
-            # At least one title goes each round; how many follows from what the dropped lines are worth.
+            # Each round drops at least one title, and as many as make up for the excess.
             drop = 0
-            while over > 0 and drop < len(kept):
-                over -= len(self.title(kept[drop])) + 2
+            while over > 0 and drop < len(shown):
+                over -= len(self.title(shown[drop])) + 2
                 drop += 1
-            kept, given = kept[drop:], given[drop:]
+            shown, given = shown[drop:], given[drop:]
             self.dropped += drop
 
     def _assemble(
@@ -213,7 +226,7 @@ class PromptBuilder:
         hints: tuple[str, ...],
     ) -> tuple[list[int], list[list[int]]]:
         listed = candidates if self.readout == "likelihood" else ()
-        # Where the prompt lists the candidates, hints stand there: a branch is then what the model would write.
+        # If the prompt lists the candidates, hints are in the list, so that a branch is what the model would write.
         in_list, in_branch = (hints, ()) if listed else ((), hints)
         pieces = self.template.pieces(len(history), len(listed), stars, profile, in_list, "", bool(hints))
         prompt, end = self._encode(pieces.prompt, _End(), {"h": history, "c": listed})
@@ -222,12 +235,12 @@ class PromptBuilder:
         return [*self._bos, *prompt], branches
 
     def from_text(self, prompt: str, candidates: Sequence[str]) -> Example:
-        """Build an example from a prompt written out in full, up to where the candidate's title begins.
+        """Build an example from the text of a prompt, up to the beginning of the candidate's title.
 
-        The prompt is plain text, as titles are; with a chat template it is the text of the user's message.
+        The text is encoded as plain text, as titles are; with a chat template it is the user's message.
 
         Raises:
-            LorarecError: no candidates, or the prompt and its longest branch exceed `max_tokens`.
+            LorarecError: There are no candidates, or the prompt and its longest branch exceed `max_tokens`.
         """
         if not candidates:
             raise LorarecError("a prompt needs at least one candidate title")
@@ -241,12 +254,12 @@ class PromptBuilder:
 
 
 def _leads(piece: Piece, following: Piece | None, last: bool) -> bool:
-    """Whether a space at the end of a piece stands before text from data."""
+    """Return whether a space at the end of a piece is before text from data."""
     return not isinstance(piece, Title) and (not last if following is None else not isinstance(following, Literal))
 
 
 def _line_end(text: str, following: Piece | None) -> str:
-    """A line break behind text from data that a template writes, if it is alone."""
+    """Return the line break that a template writes after text from data, or nothing if there are several."""
     if not isinstance(following, Literal) or not following.text.startswith("\n") or text[-1:].isspace():
         return ""
     return "" if following.text[1:2].isspace() else "\n"

@@ -1,31 +1,36 @@
-"""Token ids of a prompt's text. Only a template can write control tokens; text from data never becomes one."""
+"""Encoding of prompts. Only a template can write control tokens; text from data never becomes one."""
 
 import json
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerBase
 
-#: Where a piece of text stands in a prompt: at its start, directly behind a control token, or behind other text.
-#: Some vocabularies put a space before the first word of the text (`start`) or of each such section (`section`).
+from lorarec.io import JsonObject
+
+#: The position of a piece of text: at the start of the prompt, directly after a control token, or after other text.
+#: Some tokenizers add a space before the first word of the text (`start`) or of each section (`section`).
 Place = Literal["start", "section", "inside"]
-#: Texts that stand before a piece while a tokenizer of Python encodes it, so that it is not the start of a text.
+#: Texts that are put before a piece while a tokenizer written in Python encodes it, so that it is not at the start.
 _ANCHORS = ("\n", "-")
-#: Characters of scripts that few vocabularies have (cuneiform, hieroglyphs, runes), to find the token of unknown text.
+#: Characters that few vocabularies have (cuneiform, hieroglyphs, runes), to find the token of unknown text.
 _RARE = "\U00012000 \U00013000 \u16a0"
 
 
 class TextEncoder:
-    """Encodes a prompt piece by piece, each as the tokenizer would encode it at its place in the whole text.
+    """Encodes a prompt piece by piece, each as the tokenizer encodes it at its position in the whole text.
 
     A control token is any special token and any token that was added to the vocabulary, such as `<|im_start|>` or
-    `<think>`. Added runs of spaces or line breaks are not, and neither is the token that unknown words become.
+    `<think>`. Added runs of spaces or line breaks are not control tokens, and neither is the token of unknown words.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
 
     Attributes:
-        control: ids of the control tokens.
+        control: Ids of the control tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -39,31 +44,31 @@ class TextEncoder:
         self._pattern = _pattern(tokenizer, added)
 
     def template(self, text: str, place: Place = "start") -> list[int]:
-        """Ids of a template's own text, in which control tokens count."""
+        """Encode text of a template, in which control tokens are recognised."""
         if place == "start":
             return list(self.tokenizer(text, add_special_tokens=False).input_ids)
         control = self._pattern.search(text)
         if control is None:
             return self.plain(text, place)
-        # What follows a control token does not depend on what stands before it.
+        # The encoding of what follows a control token does not depend on what is before it.
         return self.plain(text[: control.start()], place) + self.template(text[control.start() :])
 
     def plain(self, text: str, place: Place = "start") -> list[int]:
-        """Ids of text from data: what reads as a control token is encoded as the characters it consists of."""
+        """Encode text from data, in which the text of a control token is encoded as ordinary characters."""
         ids = self._unguarded(text, place) if text else []
         if self.control.isdisjoint(ids):
             return ids
-        # The vocabulary itself spells a control token.
+        # The ordinary vocabulary contains the text of a control token.
         return self._split_normalised(text, place) if self._backend else self._split(text, place, self._cut_by_pattern)
 
     def after(self, text: str, place: Place) -> Place:
-        """The place of what follows a template's text that stands at `place`."""
+        """Return the position of what follows a template's text that is at position `place`."""
         if not text:
             return place
         return "section" if any(match.end() == len(text) for match in self._pattern.finditer(text)) else "inside"
 
     def _unguarded(self, text: str, place: Place) -> list[int]:
-        """Ids of text at a place, without the pass that recognises added tokens."""
+        """Encode text without the step that recognises added tokens."""
         if self._backend:
             return list(self._pipelines[place].encode(text, add_special_tokens=False).ids)
         for anchor in _ANCHORS if place == "inside" else ():
@@ -73,23 +78,23 @@ class TextEncoder:
         return self._call(text)
 
     def _split_normalised(self, text: str, place: Place) -> list[int]:
-        """Split the normalised text, since normalisation may have written the control token."""
+        """Encode text in parts after normalising it, since normalisation may produce the text of a control token."""
         normalizer = self._pipelines[place].normalizer
         return self._split(normalizer.normalize_str(text) if normalizer else text, place, self._cut_by_offset)
 
     def _cut_by_offset(self, text: str, place: Place) -> tuple[list[int], int]:
-        """Ids of normalised text, and a position inside the first control token among them."""
+        """Encode normalised text, and return a position inside the first control token as well."""
         encoding = self._normalised_pipelines[place].encode(text, add_special_tokens=False)
         found = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
         return encoding.ids, encoding.offsets[found][0] + 1 if found is not None else 0
 
     def _cut_by_pattern(self, text: str, place: Place) -> tuple[list[int], int]:
-        """Ids, and a position inside the first control word of the text."""
+        """Encode text, and return a position inside the text of the first control token as well."""
         control = self._pattern.search(text)
         return self._unguarded(text, place), control.start() + 1 if control else len(text) // 2
 
     def _split(self, text: str, place: Place, encode_once: Callable[[str, Place], tuple[list[int], int]]) -> list[int]:
-        """Ids of the text in as few parts as keep control tokens out; a character that is one becomes unknown."""
+        """Encode text in as few parts as needed to avoid control tokens; a character that is one becomes unknown."""
         ids: list[int] = []
         waiting = [(text, place)]
         while waiting:
@@ -110,7 +115,7 @@ class TextEncoder:
 
     @cached_property
     def _splitting(self) -> dict[str, bool]:
-        """The option that keeps control tokens apart where this tokenizer has it; some kinds always do."""
+        """Return the option that splits the text of control tokens, if the tokenizer has it."""
         try:
             self.tokenizer("a", add_special_tokens=False, split_special_tokens=True)
         except (TypeError, ValueError):
@@ -131,16 +136,16 @@ class TextEncoder:
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Content and id of every control token."""
+    """Return the id of every control token by its content."""
     known = getattr(tokenizer, "added_tokens_decoder", None)
     added = {str(token): int(number) for number, token in known.items()} if isinstance(known, dict) else {}
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    # SentencePiece vocabularies write a space as ▁.
+    # SentencePiece writes a space as ▁.
     return {content: number for content, number in {**added, **special}.items() if content.strip("▁ \t\r\n")}
 
 
 def _pattern(tokenizer: PreTrainedTokenizerBase, added: dict[str, int]) -> re.Pattern[str]:
-    """Matches any control token, the longest first, with the spaces that it takes in."""
+    """Return a pattern of all control tokens, the longest first, with the white space that they absorb."""
     known = getattr(tokenizer, "added_tokens_decoder", None)
     taking = {str(token) for token in known.values() if token.rstrip} if isinstance(known, dict) else set()
     words = [
@@ -150,7 +155,7 @@ def _pattern(tokenizer: PreTrainedTokenizerBase, added: dict[str, int]) -> re.Pa
 
 
 def _can_be_serialised(backend: Tokenizer) -> bool:
-    """Whether a tokenizer can be serialised; not if its normalizer or pre-tokenizer is written in Python."""
+    """Return whether a tokenizer can be serialised; one with components written in Python cannot."""
     try:
         _components(backend)
     except Exception:  # the bindings raise plain Exceptions
@@ -158,8 +163,8 @@ def _can_be_serialised(backend: Tokenizer) -> bool:
     return True
 
 
-def _components(backend: Tokenizer) -> dict[str, Any]:
-    """The normalizer and pre-tokenizer of a tokenizer in a serialised one with an empty vocabulary."""
+def _components(backend: Tokenizer) -> JsonObject:
+    """Serialise a tokenizer with an empty vocabulary, for its normalizer and pre-tokenizer."""
     shell = Tokenizer(models.BPE())
     if backend.normalizer is not None:
         shell.normalizer = backend.normalizer
@@ -169,10 +174,12 @@ def _components(backend: Tokenizer) -> dict[str, Any]:
 
 
 def _without_added_tokens(backend: Tokenizer, place: Place, normalised: bool = False) -> Tokenizer:
-    """The pipeline of a tokenizer for text at a place. It shares the model, and with it the memory of the vocabulary.
+    """Return a tokenizer for text at a position. It shares the model, and so the memory of the vocabulary.
 
     Args:
-        normalised: leave normalisation out.
+        backend: The tokenizer.
+        place: The position of the text.
+        normalised: Whether the text is normalised already.
     """
     components = _components(backend)
     normalizer = None if normalised else _at(components["normalizer"], place)
@@ -182,8 +189,8 @@ def _without_added_tokens(backend: Tokenizer, place: Place, normalised: bool = F
     return pipeline
 
 
-def _at(component: dict[str, Any] | None, place: Place) -> dict[str, Any] | None:
-    """A serialised component, without what it does only at the ends of a text if the place is not such an end."""
+def _at(component: JsonObject | None, place: Place) -> JsonObject | None:
+    """Return a serialised component without its steps at the ends of a text that do not apply to the position."""
     if component is None:
         return None
     component = dict(component)

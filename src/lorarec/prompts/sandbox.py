@@ -1,8 +1,8 @@
-"""Jinja2 templates that come from anywhere, rendered under limits of size and time.
+"""Rendering of untrusted Jinja2 templates under limits of size and time.
 
-Jinja2's own sandbox keeps a template from Python's objects, not from using up memory and time. So a template may
-use a few constructs only, none of which lets its text grow faster than the lists it is given, and the limits are
-checked between the steps of its loops.
+Jinja2's sandbox protects Python's objects from a template, but not memory and time. So a template may use only a few
+constructs, none of which lets its text grow faster than the lists that it is given, and the limits are checked between
+the steps of its loops.
 """
 
 import time
@@ -34,24 +34,25 @@ FILTERS = frozenset(
 )
 TESTS = frozenset(("defined", "even", "in", "none", "odd", "undefined"))
 LOOP = frozenset(("first", "index", "index0", "last", "length", "revindex", "revindex0"))
-#: A name whose value is the empty text. It is written at each step of a loop, after which the caller checks the limits.
+#: A variable whose value is empty text. Each step of a loop writes it, after which the limits are checked.
 TURN = "__turn"
-#: What rendering an expression over values of the wrong kind raises.
+#: Exceptions that are raised by expressions over values of the wrong kind.
 WRONG = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class LimitedTemplate:
-    """A Jinja2 template that cannot take more than bounded memory and time.
+    """A Jinja2 template whose memory and time are bounded.
 
-    It may hold text, `if`, `for`, conditional and comparing expressions, items and slices, `~`, sums with a number, the
-    filters `FILTERS` and the tests `TESTS`.
+    It may contain text, `if`, `for`, conditional and comparing expressions, items and slices, `~`, sums with a number,
+    the filters `FILTERS` and the tests `TESTS`.
 
     Args:
-        name: of the template, for messages.
-        finalize: given what each expression puts out, returns what is put out (Jinja2's option of that name).
+        name: Name of the template in error messages.
+        source: Jinja2 source.
+        finalize: Function that is applied to the value of each expression before it is written (as in Jinja2).
 
     Raises:
-        LorarecError: the source is too long, not valid Jinja2, or holds other constructs.
+        LorarecError: The source is too long, is not valid Jinja2, or contains other constructs.
     """
 
     def __init__(self, name: str, source: str, finalize: Callable[..., Any] | None = None) -> None:
@@ -81,13 +82,13 @@ class LimitedTemplate:
         except (ArithmeticError, ValueError) as error:
             if isinstance(error, LorarecError):
                 raise
-            raise LorarecError(f"template {name} is not valid Jinja2: it holds a number that is too long") from error
+            raise LorarecError(f"template {name} is not valid Jinja2: it contains a number that is too long") from error
 
     def render(self, **values: Any) -> str:
-        """The text, given values of the names that the template uses.
+        """Render the template with values for its variables.
 
         Raises:
-            LorarecError: a name has no value, a value is of the wrong kind, the text is too long or takes too long.
+            LorarecError: A variable has no value or one of the wrong kind, or the text or the time exceeds its limit.
         """
         deadline = time.monotonic() + SECONDS
         parts, size = [], 0
@@ -119,13 +120,13 @@ class LimitedTemplate:
                 what = getattr(node, "name", None) if isinstance(node, nodes.Filter | nodes.Test) else None
                 raise LorarecError(
                     f"template {self.name} must not use {what or type(node).__name__} as in line {node.lineno}: it may "
-                    f"have if, for, items, comparisons, ~ and the filters {', '.join(sorted(FILTERS))}"
+                    f"use if, for, items, comparisons, ~ and the filters {', '.join(sorted(FILTERS))}"
                 )
             waiting += [(child, depth + 1) for child in node.iter_child_nodes()]
 
 
 def _is_bounded(node: nodes.Node) -> bool:
-    """Whether an allowed construct is used in a way that cannot blow up."""
+    """Return whether an allowed construct is used in a way that bounds its result."""
     if isinstance(node, nodes.Getattr):
         return isinstance(node.node, nodes.Name) and node.node.name == "loop" and node.attr in LOOP
     if isinstance(node, nodes.For):
@@ -141,7 +142,7 @@ def _is_bounded(node: nodes.Node) -> bool:
 
 
 def _are_short(node: nodes.Filter) -> bool:
-    """Whether a filter's arguments are short constants."""
+    """Return whether the arguments of a filter are short constants."""
     if node.node is None or node.dyn_args or node.dyn_kwargs or node.kwargs:
         return False
     return all(isinstance(each, nodes.Const) and len(str(each.value)) <= ARGUMENT for each in node.args)

@@ -1,11 +1,11 @@
-"""Templates: the words around titles, kept in Jinja2 files apart from code.
+"""Templates of prompts, which are Jinja2 files.
 
-A template sees `history` and `candidates` (titles, oldest first), `candidate`, the title being scored, `stars` (a text
-for each title of the history), `profile` (a text about the user), `hint` (a text about the candidate), `hints` (one for
-each of the candidates) and `evidence` (whether hints are given at all); they are empty where nothing is known.
-Rendering it with marks in the place of titles yields *pieces*: the template's own text, titles, and other text that an
-expression of the template gave. Only the template's own text can hold control tokens. Pieces are encoded apart, so a
-title has the same token ids wherever it stands, and is encoded once however often it occurs.
+The variables of a template are `history` and `candidates` (titles, oldest first), `candidate` (the title that is
+scored), `stars` (a text for each title of the history), `profile` (a text about the user), `hint` (a text about the
+candidate), `hints` (one for each of `candidates`) and `evidence` (whether there are hints); what is unknown is empty.
+A template is rendered with placeholders for titles into pieces: the template's own text, titles, and other text that
+its expressions write. Only the template's own text can contain control tokens. Pieces are encoded one by one, so a
+title has the same token ids wherever it is, and is encoded only once.
 """
 
 import re
@@ -25,19 +25,19 @@ from lorarec.prompts.chat import chat_frame
 from lorarec.prompts.config import READOUTS, TemplateText
 from lorarec.prompts.sandbox import SOURCE_LIMIT, LimitedTemplate
 
-#: The bundled template of clicks: profile, history with stars, one title; read as a verdict.
+#: The bundled template for clicks: profile, history with stars, one title; used with the readout `verdict`.
 CLICK = "click"
-#: The bundled template that asks a chat model why a title is recommended; what comes after it is generated.
+#: The bundled template that asks a chat model why a title is recommended; the model generates the answer.
 REASON = "reason"
 #: The latest version of each bundled template that adapters are trained with. The text of a version never changes,
 #: since an adapter must be prompted as it was in training.
-LATEST = {"verdict": "verdict-v1", "likelihood": "likelihood-v1", CLICK: "click-v1"}
+LATEST = {"verdict": "verdict-v2", "likelihood": "likelihood-v2", CLICK: "click-v1"}
 #: All versions of the bundled templates.
-VERSIONED = ("verdict-v1", "likelihood-v1", "click-v1")
+VERSIONED = ("verdict-v1", "verdict-v2", "likelihood-v1", "likelihood-v2", "click-v1")
 BUNDLED = (*LATEST, *VERSIONED, REASON)
 
-#: Makes marks that no text of a dataset can contain, since it is drawn anew in every process. Its letters are of both
-#: cases, so that filters which change the case of a title are noticed.
+#: Part of the placeholders. It is drawn in every process, so that no text of a dataset can contain it, and has letters
+#: of both cases, so that filters which change the case of a title are noticed.
 _SECRET = f"Mark{secrets.randbits(64)}"
 _MARK = re.compile(rf"\x00{_SECRET}:([hcxt])(\d+)\x00")
 _BROKEN_MARK = re.compile(f"{_SECRET}|{_SECRET[::-1]}", re.IGNORECASE)
@@ -45,19 +45,19 @@ _HISTORY, _CANDIDATE, _SCORED, _TEXT = "h", "c", "x", "t"
 
 
 class Literal(NamedTuple):
-    """Text of the template itself, in which control tokens count."""
+    """Text of the template itself, in which control tokens are recognised."""
 
     text: str
 
 
 class Plain(NamedTuple):
-    """Text from data, such as a hint: never a control token."""
+    """Text from data, such as a hint, which never becomes a control token."""
 
     text: str
 
 
 class Title(NamedTuple):
-    """The place of a title: `h` of the history or `c` of the listed candidates, and its number."""
+    """The position of a title: `h` in the history or `c` in the list of candidates, and its index."""
 
     role: str
     number: int
@@ -71,9 +71,9 @@ class Pieces:
     """A rendered template.
 
     Attributes:
-        prompt: what stands before the scored candidate.
-        suffix: what stands behind it, at least the end of its line.
-        answer: what stands between the suffix and the answer: a space, where a chat template puts one, or nothing.
+        prompt: Pieces before the scored candidate.
+        suffix: Pieces after it, at least the end of its line.
+        answer: Text between the suffix and the answer: a space if a chat template writes one, or nothing.
     """
 
     prompt: tuple[Piece, ...]
@@ -112,13 +112,13 @@ class Template:
 
     Args:
         readout: `verdict` or `likelihood` (see `lorarec.scoring`).
-        path: a Jinja2 file, its text, or the name of a bundled template; the readout's bundled template if None. A
-            template may hold a few constructs only (see `lorarec.prompts.sandbox`).
-        chat: a tokenizer whose chat template wraps the text as one user message, or None for plain text.
+        path: A Jinja2 file, its text, or the name of a bundled template; None for the latest template of the readout. A
+            template may use only a few constructs (see `lorarec.prompts.sandbox`).
+        chat: A tokenizer whose chat template wraps the text as a user's message; None for plain text.
 
     Raises:
-        LorarecError: unknown readout, a missing file, bad Jinja2, a template without `candidate` near its end, or a
-            chat template that cannot be used.
+        LorarecError: The readout is unknown, the file is missing or not valid Jinja2, it does not contain `candidate`
+            exactly once and after all other titles, or the chat template cannot be used.
     """
 
     def __init__(
@@ -162,20 +162,20 @@ class Template:
         )
         before, *after = text.split(_mark(_SCORED, 0))
         if len(after) != 1:
-            raise LorarecError(f"template {self.name} must hold {{{{ candidate }}}} exactly once")
+            raise LorarecError(f"template {self.name} must contain {{{{ candidate }}}} exactly once")
         if _BROKEN_MARK.search("".join([*texts, *_MARK.split(text)[::3]])):
             raise LorarecError(f"template {self.name} changes a title: write titles without filters")
         return self._framed(_cut(before, texts), _cut(after[0], texts))
 
     def written_out(self, prompt: str) -> Pieces:
-        """The pieces of a prompt that is written out in full, up to where the candidate's title begins."""
+        """Return the pieces of a prompt that is given as text, up to the beginning of the candidate's title."""
         if self._frame is None:
             return _pieces([Plain(prompt)], [*self.pieces(0, 0).suffix])
         question = prompt.rstrip().removesuffix("-").rstrip() if self.readout == "likelihood" else prompt
         return self._framed([Plain(question)], [])
 
     def _framed(self, before: list[Piece], after: list[Piece]) -> Pieces:
-        """`verdict` asks about a candidate inside the user's message; in `likelihood` the candidate is the answer."""
+        """Put pieces into the chat template; the candidate is in the user's message or, in `likelihood`, the answer."""
         if any(isinstance(piece, Title) for piece in after):
             raise LorarecError(f"template {self.name} holds a title after {{{{ candidate }}}}: put it before")
         if self._frame is None:
@@ -190,7 +190,7 @@ class Template:
 
 
 class _UnknownTitle:
-    """Stands for a title while a template is rendered; it can be written and joined, but has no items or length."""
+    """A placeholder for a title; a template can write and join it, but it has no items or length."""
 
     def __init__(self, role: str, number: int) -> None:
         self._text = _mark(role, number)
@@ -201,9 +201,9 @@ class _UnknownTitle:
 
 @jinja2.pass_context
 def _mark_text(context: Context, value: Any) -> Any:
-    """Replace the text that an expression of a template gives by a mark, which keeps it apart from the template's text.
+    """Replace the text that an expression writes by a placeholder, which separates it from the template's own text.
 
-    Numbers stay as they are. A list could hold text from data and is refused.
+    Numbers are unchanged. Lists are refused, since they could contain text from data.
     """
     if value is None or isinstance(value, int | float | jinja2.Undefined):
         return value
@@ -224,7 +224,7 @@ def _mark(role: str, number: int) -> str:
 
 
 def _cut(rendered: str, texts: list[str]) -> list[Piece]:
-    """The pieces of rendered text."""
+    """Return the pieces of rendered text."""
     parts = _MARK.split(rendered)
     pieces: list[Piece] = []
     for text, role, number in zip(parts[::3], [*parts[1::3], ""], [*parts[2::3], ""], strict=True):
@@ -236,7 +236,7 @@ def _cut(rendered: str, texts: list[str]) -> list[Piece]:
 
 
 def _stripped(pieces: list[Piece], characters: str, once: bool = False) -> list[Piece]:
-    """The pieces without these characters at their end, if the template itself wrote them."""
+    """Return the pieces without these characters at their end, if the template itself wrote them."""
     if not pieces or not isinstance(pieces[-1], Literal):
         return pieces
     text = pieces[-1].text

@@ -1,7 +1,7 @@
-"""Generation mode: a greedy list of titles, as the paper reads its rankings.
+"""Generation of ranked lists of titles by greedy decoding, as in the paper (MoLoRec, arXiv 2502.08271).
 
-Unconstrained decoding writes whatever the model likes and is matched to the candidates exactly; constrained decoding
-can only write candidates that are not in the list yet.
+Unconstrained decoding may generate any text, and titles are matched to the candidates exactly. Constrained decoding
+generates only candidates that are not in the list yet.
 """
 
 import torch
@@ -13,22 +13,22 @@ from lorarec.scoring import PromptReader
 
 
 class TitleList:
-    """A list of titles while it is being written, token by token, whoever decodes it.
+    """The state of a list of titles that a decoder generates token by token.
 
     Args:
-        builder: a `likelihood` builder.
-        example: what it built: the prompt, and the candidates as branches.
-        count: titles to write.
-        constrained: only candidates not listed yet can be written.
-        max_title_tokens: where an unconstrained title that does not end is cut.
+        builder: A prompt builder with the readout `likelihood`.
+        example: A prompt of the builder, with the candidates as branches.
+        count: The number of titles to generate.
+        constrained: Whether only candidates that are not listed yet can be generated.
+        max_title_tokens: The length at which an unconstrained title without an end is truncated.
 
     Attributes:
-        ids: the prompt and all that is written; a decoder continues it.
-        listed: for each finished title the index of the candidate it equals (token by token), or None.
-        stop: the tokens that end a title.
+        ids: The token ids of the prompt and of the list so far.
+        listed: For each finished title the index of the candidate with the same tokens, or None.
+        stop: The token ids that end a title.
 
     Raises:
-        LorarecError: the builder's readout is not `likelihood`.
+        LorarecError: The builder's readout is not `likelihood`.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class TitleList:
         max_title_tokens: int = 64,
     ) -> None:
         if builder.readout != "likelihood":
-            raise LorarecError("generation needs a prompt that lists the candidates: use readout=likelihood")
+            raise LorarecError(
+                f"generation needs a prompt that lists the candidates, but the readout is {builder.readout}: "
+                "use readout=likelihood"
+            )
         self.ids = list(example.prompt)
         self.listed: list[int | None] = []
         self.stop = {*(branch[-1] for branch in example.branches), builder.tokenizer.eos_token_id}
@@ -49,33 +52,33 @@ class TitleList:
         self._max_title_tokens = max_title_tokens
         self._open = dict(enumerate(example.branches))
         self._title: list[int] = []
-        # What stands between the line break and the title in the prompt's last line stands there in every line.
+        # Every line of the list begins with the same tokens before the title as the last line of the prompt.
         self._lead = _line_start(builder, example.prompt) if builder.template.chat is None else []
 
     @property
     def done(self) -> bool:
-        """Whether all titles are written."""
+        """Whether all titles are finished."""
         return len(self.listed) == self._count
 
     @property
     def room(self) -> int:
-        """Tokens that the title being written may still take."""
+        """The number of tokens by which the current title may still grow."""
         return self._max_title_tokens - len(self._title)
 
     @property
-    def ahead(self) -> int:
-        """Tokens that the whole list may still take."""
+    def remaining(self) -> int:
+        """The largest number of tokens by which the whole list may still grow."""
         return (self._count - len(self.listed)) * (self._max_title_tokens + len(self._lead))
 
     def allowed(self) -> list[int] | None:
-        """The tokens that may come next; None where all may."""
+        """Return the token ids that are allowed next; None if all are."""
         if not self._constrained:
             return None
         written = len(self._title)
         return sorted({branch[written] for branch in self._open.values() if branch[:written] == self._title})
 
     def add(self, token: int) -> None:
-        """Append what the model wrote."""
+        """Append a token that the model has generated."""
         self._title.append(token)
         self.ids.append(token)
         if token not in self.stop and self.room > 0:
@@ -106,16 +109,17 @@ def generate_titles(
     constrained: bool = False,
     max_title_tokens: int = 64,
 ) -> list[int | None]:
-    """Decode a list of titles greedily and match each to the candidates.
+    """Generate a list of titles greedily and match each title to the candidates.
 
     Args:
-        builder, example, count, constrained, max_title_tokens: see `TitleList`.
+        backbone: The language model.
+        builder, example, count, constrained, max_title_tokens: As for `TitleList`.
 
     Returns:
-        For each title written the index of the candidate it equals (token by token), or None: the place is lost.
+        For each title of the list the index of the candidate with the same tokens, or None.
 
     Raises:
-        LorarecError: the builder's readout is not `likelihood`.
+        LorarecError: The builder's readout is not `likelihood`.
     """
     titles = TitleList(builder, example, count, constrained, max_title_tokens)
     reader = PromptReader(backbone.model, [titles.ids])

@@ -1,4 +1,4 @@
-"""The exact prompt with which an item is scored for a user."""
+"""The exact prompt that the model reads when it scores an item for a user."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,16 @@ class UserPrompt:
     """A prompt followed by the branch of one candidate.
 
     Attributes:
-        readout: how scores are read: `verdict` or `likelihood`.
-        template: a file or the name of a bundled template.
-        chat: whether the prompt is in the tokenizer's chat template.
-        text: the text in parts, each with whether it consists of control tokens.
-        tokens: all tokens; the last `branch_tokens` of them are the branch.
-        answers: the tokens for yes and no, whose log-odds `verdict` reads next; empty for `likelihood`.
+        user_id: The user's id.
+        item_id: The candidate's id.
+        title: The candidate's title.
+        readout: How scores are read, `verdict` or `likelihood`.
+        template: The name of the template.
+        chat: Whether the prompt is in the tokenizer's chat template.
+        text: The parts of the text, each with whether it consists of control tokens.
+        tokens: All tokens; the last `branch_tokens` of them are the branch.
+        branch_tokens: The number of tokens of the branch.
+        answers: The tokens for yes and no, whose log-odds `verdict` reads next; empty for `likelihood`.
     """
 
     user_id: str
@@ -47,17 +51,19 @@ def user_prompt(
     pool: int = 100,
     index: Index | None = None,
 ) -> UserPrompt:
-    """Build the prompt that `recommend` and `explain` score an item with.
+    """Build the prompt with which `recommend` and `explain` score an item.
 
     Args:
-        tokenizer: the tokenizer of the backbone.
-        adapter: the adapter whose prompt settings are used; if None, the defaults.
-        item: an item id outside the user's history; if None, the first item that the index proposes.
-        pool, index: as for `explain`.
+        tokenizer: The tokenizer of the backbone.
+        adapter: The adapter whose prompt settings are used; if None, the defaults.
+        dataset: The dataset.
+        user: A user id of the dataset.
+        item: An item id that is not in the user's history; if None, the first item that the index proposes.
+        pool, index: As for `explain`.
 
     Raises:
-        LorarecError: an unknown user or item, an item of the user's own history, nothing left to recommend, or a
-            template, chat template or tokenizer that cannot be used.
+        LorarecError: The user or the item is unknown, the item is in the user's history, nothing is left to recommend,
+            or the template, chat template or tokenizer cannot be used.
     """
     config = prompt_config(adapter)
     builder = PromptBuilder(tokenizer, config.readout, config.template, config.max_tokens, config.max_title_tokens)

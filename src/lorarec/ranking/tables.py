@@ -1,4 +1,4 @@
-"""Recommendations and what they rest on, for a person to read."""
+"""Tables of recommendations and explanations for a terminal."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ REASONS = {
 
 
 def recommendation_table(recommendations: Sequence[Recommendation], title: str) -> Table:
-    """Rank, title, probability over the candidate pool, and what of the history each rests on."""
+    """Return a table of rank, title, probability over the candidate pool, and the reason for each recommendation."""
     table = Table(title=title)
     for name in ("#", "title", "p", "why"):
         table.add_column(name)
@@ -31,9 +31,9 @@ def recommendation_table(recommendations: Sequence[Recommendation], title: str) 
 
 
 def explanation_table(explanation: Explanation, title: str) -> Table:
-    """What of the history speaks for and against an item, the strongest first."""
+    """Return a table of the influences of the history on an item, the strongest first."""
     table = Table(title=Text(title))
-    table.add_column("of the history")
+    table.add_column("item of the history")
     for name in ("score", "p"):
         table.add_column(name, justify="right")
     for influence in sorted(explanation.influences, key=lambda found: -abs(found.score)):

@@ -1,10 +1,10 @@
-"""Ranking through vLLM: every candidate is a sequence of its own, whose prompt vLLM computes once for all of them.
+"""Ranking with vLLM: every candidate is a sequence, and vLLM computes the common prompt once.
 
-Token ids are those that the torch engine reads, and a sequence's positions are those that a branch continues, so scores
-agree up to float rounding. vLLM is no dependency of lorarec; it is imported when an engine starts.
+The token ids and positions are those of the torch engine, so the scores agree up to rounding. vLLM is not a dependency
+of lorarec; it is imported when an engine starts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,26 +18,31 @@ from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.generation import TitleList
 from lorarec.ranking.vllm_start import first_line, start_vllm
 
-#: Examples asked for at once: enough to fill vLLM's batches, few enough that their answers fit in memory.
-GROUP = 64
+#: The number of examples in a request: enough to fill vLLM's batches, few enough that the outputs fit in memory.
+EXAMPLES_PER_REQUEST = 64
 
 
 class VllmEngine:
-    """A backbone in vLLM, for any number of `Ranker`s at once; adapters are requests, not folded weights.
+    """A backbone that runs in vLLM, for any number of `Ranker`s at once.
 
-    Starting takes a minute. vLLM runs the model in processes of its own, so a script must start it below
-    `if __name__ == "__main__":`. Leave with `close` or a `with` block.
+    Adapters are sent with the requests as LoRA requests and are not merged into the weights. The start takes a minute.
+    vLLM runs the model in processes of its own, so a script must start it below `if __name__ == "__main__":`. `close`,
+    or the end of a `with` block, ends these processes.
 
     Args:
-        backbone: says where vLLM finds the weights (`Backbone.id`), which it loads itself; its tokenizer is used, its
-            model is not.
-        adapters: those that will be used; they decide the largest rank, and the longest prompt.
-        dtype: of the weights, as for `Backbone.from_pretrained`.
-        trust_remote_code: run code that comes with the model.
-        options: further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
+        backbone: The backbone. vLLM loads the weights itself from `Backbone.id`; only the tokenizer is used otherwise.
+        adapters: The adapters that will be used. They determine the largest rank and the longest prompt.
+        dtype: The data type of the weights, as for `Backbone.from_pretrained`.
+        trust_remote_code: Whether to run Python code that comes with the model.
+        llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
 
     Raises:
-        LorarecError: vLLM is missing or cannot run this backbone, or an adapter's rank is too large for it.
+        LorarecError: vLLM is missing or cannot run this backbone, or the rank of an adapter is too large for it.
+
+    Example (in an environment with vLLM):
+
+        with VllmEngine(backbone, [adapter], llm_options={"gpu_memory_utilization": 0.8}) as engine:
+            ranked = Ranker(backbone, adapter, engine=engine).rank(["Toy Story"], ["Antz", "Heat"])
     """
 
     def __init__(
@@ -46,9 +51,10 @@ class VllmEngine:
         adapters: Sequence[Adapter] = (),
         dtype: Dtype = "auto",
         trust_remote_code: bool = False,
-        **options: Any,
+        llm_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._vllm, self._llm, self.max_tokens = start_vllm(backbone, adapters, dtype, trust_remote_code, options)
+        started = start_vllm(backbone, adapters, dtype, trust_remote_code, llm_options or {})
+        self._vllm, self._llm, self.max_tokens = started
         self._requests: dict[tuple[str, str], Any] = {}
 
     def score(
@@ -61,13 +67,16 @@ class VllmEngine:
         """Score the candidates of many prompts.
 
         Args:
-            adapters: of each example, None for the backbone alone; different ones share batches.
+            examples: The prompts with their candidates as branches.
+            builder: The builder of the prompts.
+            adapters: The adapter of each example, None for the backbone alone; different adapters share batches.
+            progress: Whether to show the progress on standard error.
 
         Returns:
             One (candidates,) float32 array per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
 
         Raises:
-            LorarecError: a prompt longer than the engine was started for, or an adapter that vLLM refuses.
+            LorarecError: A prompt is longer than the engine was started for, or vLLM refuses an adapter.
         """
         read = self._verdicts if builder.readout == "verdict" else self._likelihoods
         requests = [self._request(adapter) for adapter in adapters]
@@ -89,105 +98,117 @@ class VllmEngine:
         constrained: bool = False,
         progress: bool = False,
     ) -> list[list[int | None]]:
-        """Decode a list of titles for every example greedily; see `lorarec.ranking.generate_titles`.
+        """Generate a list of titles for every example greedily; see `lorarec.ranking.generate_titles`.
 
-        All lists of a group grow together: a title at a time, or a token at a time when they are constrained.
+        All lists of a request grow together, by a title at a time, or by a token at a time if they are constrained.
+
+        Args:
+            examples, builder, adapters, progress: As for `score`.
+            count: The number of titles in a list.
+            constrained: Whether only candidates that are not listed yet can be generated.
+
+        Returns:
+            For every title of every list the index of the candidate that it equals, or None.
 
         Raises:
-            LorarecError: as for `score`, or the builder's readout is not `likelihood`.
+            LorarecError: As for `score`, or the builder's readout is not `likelihood`.
         """
         requests = [self._request(adapter) for adapter in adapters]
         results: list[list[int | None]] = []
-        for group in track(list(_groups(len(examples))), "Writing", progress):
+        for group in track(list(_groups(len(examples))), "Generating", progress):
             lists = [TitleList(builder, example, count, constrained) for example in examples[group]]
-            self._require_room(max(len(each.ids) + each.ahead for each in lists))
+            self._require_room(max(len(each.ids) + each.remaining for each in lists))
             while unfinished := [i for i, each in enumerate(lists) if not each.done]:
-                answers = self._generate(
+                outputs = self._generate(
                     [lists[i].ids for i in unfinished],
-                    [self._next(lists[i]) for i in unfinished],
+                    [self._next_tokens(lists[i]) for i in unfinished],
                     [requests[group][i] for i in unfinished],
                 )
-                for i, answer in zip(unfinished, answers, strict=True):
-                    for token in answer.outputs[0].token_ids:
+                for i, output in zip(unfinished, outputs, strict=True):
+                    for token in output.outputs[0].token_ids:
                         lists[i].add(token)
             results += [each.listed for each in lists]
         return results
 
-    def _next(self, titles: TitleList) -> Any:
+    def _next_tokens(self, titles: TitleList) -> Any:
+        """Return the sampling parameters for the next token of a constrained list, or the next title of another."""
         allowed = titles.allowed()
         if allowed is not None:
-            return self._sampling(1, allowed_token_ids=allowed)
-        return self._sampling(titles.room, stop_token_ids=sorted(titles.stop))
+            return self._greedy(1, {"allowed_token_ids": allowed})
+        return self._greedy(titles.room, {"stop_token_ids": sorted(titles.stop)})
 
     def _verdicts(
         self, pairs: list[tuple[Example, list[int]]], requests: list[Any], builder: PromptBuilder
     ) -> list[float]:
         yes, no = builder.yes_no
-        answers = self._ask(pairs, requests, self._sampling(1, logprob_token_ids=[yes, no]))
-        found = [answer.outputs[0].logprobs[0] for answer in answers]
+        outputs = self._run_pairs(pairs, requests, self._greedy(1, {"logprob_token_ids": [yes, no]}))
+        found = [output.outputs[0].logprobs[0] for output in outputs]
         return [each[yes].logprob - each[no].logprob for each in found]
 
     def _likelihoods(
         self, pairs: list[tuple[Example, list[int]]], requests: list[Any], builder: PromptBuilder
     ) -> list[float]:
-        """Log-probabilities of the branches' tokens.
+        """Return the log-probabilities of the branches.
 
-        vLLM gives those of tokens that it computes, so it reads no cache for such requests unless told to. Told to, it
-        leaves out the cached part of the prompt, which is not needed; where even a part of the branch was in the cache
-        (another candidate begins alike, or the case was scored before), it is asked again without.
+        vLLM returns the log-probabilities of tokens that it computes, so by default it does not read the prefix cache
+        for such requests. Here it reads the cache, and leaves out the cached part of the prompt, which is not needed.
+        If a part of the branch was in the cache as well (another candidate begins with the same tokens, or the case was
+        scored before), the sequence is computed again without the cache.
         """
-        answers = self._ask(
-            pairs, requests, self._sampling(1, prompt_logprobs=0, skip_reading_prefix_cache=False, flat_logprobs=True)
+        outputs = self._run_pairs(pairs, requests, self._prompt_logprobs(read_cache=True))
+        lost = [
+            i for i, (pair, output) in enumerate(zip(pairs, outputs, strict=True)) if not _is_complete(pair, output)
+        ]
+        again = self._run_pairs(
+            [pairs[i] for i in lost], [requests[i] for i in lost], self._prompt_logprobs(read_cache=False)
         )
-        lost = [i for i, (pair, answer) in enumerate(zip(pairs, answers, strict=True)) if not _all_there(pair, answer)]
-        again = self._ask(
-            [pairs[i] for i in lost],
-            [requests[i] for i in lost],
-            self._sampling(1, prompt_logprobs=0, skip_reading_prefix_cache=True, flat_logprobs=True),
-        )
-        for i, answer in zip(lost, again, strict=True):
-            answers[i] = answer
+        for i, output in zip(lost, again, strict=True):
+            outputs[i] = output
         return [
-            sum(answer.prompt_logprobs.logprobs[-len(branch) :])
-            for (_, branch), answer in zip(pairs, answers, strict=True)
+            sum(output.prompt_logprobs.logprobs[-len(branch) :])
+            for (_, branch), output in zip(pairs, outputs, strict=True)
         ]
 
-    def _ask(self, pairs: list[tuple[Example, list[int]]], requests: list[Any], params: Any) -> list[Any]:
+    def _run_pairs(self, pairs: list[tuple[Example, list[int]]], requests: list[Any], params: Any) -> list[Any]:
         sequences = [example.prompt + branch for example, branch in pairs]
         self._require_room(max(map(len, sequences), default=0) + 1)
         return self._generate(sequences, [params] * len(sequences), requests)
 
     def _generate(self, sequences: list[list[int]], params: list[Any], requests: list[Any]) -> list[Any]:
-        """Sequences without an adapter go apart: on CPUs vLLM 0.32 gives them another's when one shares the step."""
-        answers: list[Any] = [None] * len(sequences)
-        for alone in (True, False):
-            places = [i for i, request in enumerate(requests) if (request is None) == alone]
+        """Run sequences, those without an adapter apart, since vLLM 0.32 on CPUs applies another's adapter to them."""
+        outputs: list[Any] = [None] * len(sequences)
+        for without_adapter in (True, False):
+            places = [i for i, request in enumerate(requests) if (request is None) == without_adapter]
             if not places:
                 continue
             found = self._llm.generate(
                 [{"prompt_token_ids": sequences[i]} for i in places],
                 [params[i] for i in places],
-                lora_request=None if alone else [requests[i] for i in places],
+                lora_request=None if without_adapter else [requests[i] for i in places],
                 use_tqdm=False,
             )
-            for i, answer in zip(places, found, strict=True):
-                answers[i] = answer
-        return answers
+            for i, output in zip(places, found, strict=True):
+                outputs[i] = output
+        return outputs
 
-    def _sampling(self, max_tokens: int, **options: Any) -> Any:
+    def _greedy(self, max_tokens: int, options: Mapping[str, Any]) -> Any:
         return self._vllm.SamplingParams(max_tokens=max_tokens, temperature=0, detokenize=False, **options)
+
+    def _prompt_logprobs(self, read_cache: bool) -> Any:
+        options = {"prompt_logprobs": 0, "skip_reading_prefix_cache": not read_cache, "flat_logprobs": True}
+        return self._greedy(1, options)
 
     def _require_room(self, tokens: int) -> None:
         if tokens > self.max_tokens:
             raise LorarecError(
-                f"a prompt with its answer needs {tokens} tokens, but vLLM was started for {self.max_tokens}: give it "
-                "the adapters that will be used, or max_model_len"
+                f"a prompt with its answer needs {tokens} tokens, but vLLM was started for {self.max_tokens}: give "
+                "VllmEngine the adapters that will be used, or max_model_len among its llm_options"
             )
 
     def _request(self, adapter: Adapter | None) -> Any:
-        """The LoRA request of an adapter's folder as it is, loaded at first use.
+        """Return the LoRA request of an adapter's folder, which is loaded at first use.
 
-        Its name, by which vLLM tells cached prompts apart, holds its fingerprint.
+        vLLM distinguishes cached prompts by the name of the request, so the name includes the adapter's fingerprint.
         """
         if adapter is None:
             return None
@@ -200,7 +221,7 @@ class VllmEngine:
             request = LoRARequest(" ".join(key), len(self._requests) + 1, key[0])
             try:
                 self._llm.llm_engine.add_lora(request)
-            except Exception as error:  # what vLLM raises here differs with how its processes are run
+            except Exception as error:  # The type depends on how vLLM runs its processes.
                 raise LorarecError(f"vLLM cannot use adapter {adapter.folder}: {first_line(error)}") from error
             self._requests[key] = request
         return self._requests[key]
@@ -218,11 +239,11 @@ class VllmEngine:
         self.close()
 
 
-def _all_there(pair: tuple[Example, list[int]], answer: Any) -> bool:
-    """Whether the token before the branch was computed, and so all of the branch's log-probabilities."""
-    return (answer.num_cached_tokens or 0) < len(pair[0].prompt)
+def _is_complete(pair: tuple[Example, list[int]], output: Any) -> bool:
+    """Return whether the token before the branch was computed, and so all log-probabilities of the branch."""
+    return (output.num_cached_tokens or 0) < len(pair[0].prompt)
 
 
 def _groups(count: int) -> Iterator[slice]:
-    for start in range(0, count, GROUP):
-        yield slice(start, min(start + GROUP, count))
+    for start in range(0, count, EXAMPLES_PER_REQUEST):
+        yield slice(start, min(start + EXAMPLES_PER_REQUEST, count))

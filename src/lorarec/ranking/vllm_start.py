@@ -1,27 +1,28 @@
-"""Starting vLLM with a backbone: what it is told, and what is said when it cannot."""
+"""The start of vLLM with a backbone: its settings, and errors in one line."""
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from lorarec.backbone import Backbone, Dtype, source_of, weights_dtype
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 from lorarec.lora import Adapter, prompt_config
 
-#: Tokens beyond the longest prompt, for lists of titles.
-WRITTEN = 512
-#: On a CPU: what keys and values are kept in, of which vLLM would take most of the memory (VLLM_CPU_KVCACHE_SPACE, in
-#: GiB, goes before it); tokens in a block of them, since a prompt is shared by whole blocks; tokens of a step, since
-#: there vLLM copies an adapter's matrices for each of them.
-CPU = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32, "max_num_batched_tokens": 512}
+#: Tokens beyond the longest prompt, for generated lists of titles.
+GENERATED_TOKENS = 512
+#: Settings on a CPU: the memory for keys and values, of which vLLM would take most by default (the environment variable
+#: VLLM_CPU_KVCACHE_SPACE, in GiB, takes precedence); the tokens of a block, since prompts share whole blocks; and the
+#: tokens of a step, since vLLM copies an adapter's matrices for each token there.
+CPU_SETTINGS = {"kv_cache_memory_bytes": 1 << 30, "block_size": 32, "max_num_batched_tokens": 512}
 
 
 def require_vllm() -> None:
     """Check that vLLM is installed, without importing it.
 
     Raises:
-        LorarecError: it is not.
+        LorarecError: vLLM is not installed.
     """
     if importlib.util.find_spec("vllm") is None:
         raise LorarecError(
@@ -31,15 +32,21 @@ def require_vllm() -> None:
 
 
 def start_vllm(
-    backbone: Backbone, adapters: Sequence[Adapter], dtype: Dtype, trust_remote_code: bool, options: dict[str, Any]
+    backbone: Backbone, adapters: Sequence[Adapter], dtype: Dtype, trust_remote_code: bool, options: Mapping[str, Any]
 ) -> tuple[Any, Any, int]:
-    """Start vLLM; arguments and errors are those of `VllmEngine`.
+    """Start vLLM.
+
+    Args:
+        backbone, adapters, dtype, trust_remote_code, options: As for `VllmEngine`.
 
     Returns:
-        The module, its `LLM`, and the longest sequence that it takes, in tokens.
+        The module `vllm`, an `LLM` of it, and the maximal length of a sequence in tokens.
+
+    Raises:
+        LorarecError: As for `VllmEngine`.
     """
     require_vllm()
-    # No messages among the figures, and nothing sent home.
+    # vLLM would otherwise print messages to stdout and report usage statistics.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -49,16 +56,16 @@ def start_vllm(
     except ImportError as error:
         raise LorarecError(f"vLLM is installed but cannot be loaded: {first_line(error)}") from error
     on_cpu = current_platform.is_cpu()
-    longest = max(prompt_config(adapter).max_tokens for adapter in (None, *adapters)) + WRITTEN
+    longest = max(prompt_config(adapter).max_tokens for adapter in (None, *adapters)) + GENERATED_TOKENS
     positions = getattr(backbone.model.config, "max_position_embeddings", None) or longest
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "dtype": weights_dtype(dtype, "cpu" if on_cpu else "cuda", backbone.id),
         "trust_remote_code": trust_remote_code,
         "max_model_len": min(longest, positions),
         "enable_prefix_caching": True,
         "skip_tokenizer_init": True,
         "disable_log_stats": True,
-        **(CPU if on_cpu else {}),
+        **(CPU_SETTINGS if on_cpu else {}),
         **(_lora_settings(adapters) if adapters else {}),
         **options,
     }
@@ -69,7 +76,7 @@ def start_vllm(
     return vllm, llm, settings["max_model_len"]
 
 
-def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
+def _lora_settings(adapters: Sequence[Adapter]) -> JsonObject:
     from vllm.config.lora import MaxLoRARanks
 
     rank = max(max(adapter.ranks.values()) for adapter in adapters)
@@ -85,6 +92,6 @@ def _lora_settings(adapters: Sequence[Adapter]) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Of a message, for one of ours."""
+    """Return the first line of an exception's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Training cases: (history so far, next item) pairs of several datasets, with drawn negatives.
+"""Training cases: pairs of a history and its next item, of several datasets, with sampled negatives.
 
-Every choice is a pure function of (seed, dataset, epoch, index), never of what was drawn before, so that a run can
-be resumed at any index and split over processes without changing what it sees.
+Every random choice is a pure function of (seed, dataset, epoch, index) and not of earlier draws, so that a run can be
+resumed at any index and distributed over processes without changing its cases.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,13 @@ PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One training case as titles: the history in time order and the candidates, of which one is the next item.
+    """One training case as titles.
 
     Attributes:
-        hints: what other users' histories say about each candidate; empty if nothing is to be told.
+        history: Titles of the history, oldest first.
+        candidates: Titles of the candidates, one of which is the next item.
+        target: Index of the next item among the candidates.
+        hints: Co-occurrence words of the candidates (see `lorarec.data.Cooccurrence`); empty without evidence.
     """
 
     history: list[str]
@@ -33,20 +36,25 @@ class TrainingCase:
 
 
 class CaseSampler:
-    """The training part of one dataset as arrays.
+    """Samples training cases of one dataset.
 
-    Negatives are drawn from the items that occur in training or validation, so that items held out as new are
-    never seen, not even as wrong answers. Users who leave fewer of them than `negatives` are set aside:
-    they give no cases, but their interactions still count in the cases of others.
+    Negatives are drawn from the items that occur in the training or validation part, so that new items of the test part
+    are never seen, not even as negatives. Users who have interacted with all but fewer than `negatives` of these items
+    are set aside: they give no cases, but their interactions count in the evidence and popularity of others.
+
+    Args:
+        dataset: Dataset.
+        split: Split of the dataset.
+        config: Options.
 
     Attributes:
-        name: of the dataset.
-        positions: (n,) places in the concatenated histories that can be a target: all but the first of each user who
+        name: Name of the dataset.
+        positions: Positions (n,) in the concatenated histories that can be a target: all but the first of each user who
             is not set aside.
-        users_set_aside: how many users leave too few items for negatives.
+        users_set_aside: Number of users for whom there are too few negatives.
 
     Raises:
-        LorarecError: no user has two training interactions, or all who have leave fewer items than `negatives`.
+        LorarecError: If no user has two training interactions, or there are too few negatives for all who have.
     """
 
     def __init__(self, dataset: Dataset, split: Split, config: TrainingConfig) -> None:
@@ -64,7 +72,7 @@ class CaseSampler:
         self.evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
-        # What negatives are drawn from: every item once and, by popularity, once more for each interaction.
+        # Negatives are drawn from this array: every item once and, by popularity, once more for each interaction.
         popular = [self.items] if config.negative_sampling == "popularity" else []
         self.pool = np.concatenate([np.arange(len(self.titles)), *popular])
         left = len(self.titles) - histories.list.n_unique().fill_null(0).to_numpy().astype(np.int64)
@@ -83,25 +91,29 @@ class CaseSampler:
             )
 
     def __len__(self) -> int:
-        """Training cases in one pass: all prefixes, or at most `config.prefixes` per user."""
+        """Return the number of cases in one pass: all positions, or at most `config.prefixes` per user."""
         if self.config.prefixes is None:
             return len(self.positions)
         users = np.searchsorted(self.starts, self.positions, side="right")
         return int(np.minimum(np.bincount(users), self.config.prefixes).sum())
 
     def one_pass(self, stream: Sequence[int]) -> np.ndarray:
-        """Places of the targets of one pass in random order, (len(self),), drawn from the random stream's key."""
+        """Return the positions of the targets of one pass in random order, (len(self),).
+
+        Args:
+            stream: Key of the random stream.
+        """
         rng = np.random.default_rng(list(stream))
         if self.config.prefixes is None:
             return rng.permutation(self.positions)
         users = np.searchsorted(self.starts, self.positions, side="right")
         order = np.lexsort((rng.random(len(users)), users))
-        first_of_user = np.searchsorted(users, users)  # users are sorted, so this is where each one's run begins
+        first_of_user = np.searchsorted(users, users)  # users are sorted: where the positions of each user begin
         chosen = order[np.arange(len(users)) - first_of_user < self.config.prefixes]
         return rng.permutation(self.positions[chosen])
 
     def case(self, position: int, rng: np.random.Generator) -> TrainingCase:
-        """The case whose target is at `position`, with candidates in random order."""
+        """Return the case whose target is at `position`, with candidates in random order."""
         user = int(np.searchsorted(self.starts, position, side="right")) - 1
         start, end = self.starts[user], self.starts[user + 1]
         history = self.items[max(start, position - self.config.max_history) : position]
@@ -126,9 +138,9 @@ class CaseSampler:
         return self.evidence.hints(shown, offered, user, hidden.tolist())
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """`config.negatives` distinct items of the pool that the user never interacted with."""
+        """Return `config.negatives` distinct items of the pool that the user never interacted with."""
         wanted = self.config.negatives
-        if len(self.titles) < 4 * (len(owned) + wanted):  # rejection would draw many times
+        if len(self.titles) < 4 * (len(owned) + wanted):  # rejection sampling would need many draws
             shares = np.bincount(self.pool).astype(float)
             shares[owned] = 0
             return rng.choice(len(shares), wanted, replace=False, p=shares / shares.sum()).tolist()
@@ -145,8 +157,13 @@ class CaseSampler:
 class TrainingCases:
     """The training cases of all datasets, epoch by epoch.
 
+    Args:
+        datasets: Datasets with their splits.
+        config: Options.
+
     Attributes:
-        quotas: cases of each dataset in one epoch.
+        sources: Sampler of each dataset.
+        quotas: Number of cases of each dataset in one epoch.
     """
 
     def __init__(self, datasets: Sequence[tuple[Dataset, Split]], config: TrainingConfig) -> None:
@@ -161,19 +178,19 @@ class TrainingCases:
         self.one_pass = lru_cache(maxsize=2 * len(self.sources))(self._one_pass)
 
     def __len__(self) -> int:
-        """Cases in one epoch."""
+        """Return the number of cases in one epoch."""
         return int(self.quotas.sum())
 
     def case(self, epoch: int, index: int) -> TrainingCase:
-        """Case `index` of `epoch`; the same one whenever it is asked for."""
+        """Return case `index` of `epoch`, the same one in every call."""
         source, position = self.epoch_order(epoch)[index]
         rng = np.random.default_rng([self.config.seed, NEGATIVES, epoch, index])
         return self.sources[source].case(int(position), rng)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        """(cases, 2) source and place of every case of an epoch, shuffled over datasets.
+        """Return the index of the source and the position of every case of an epoch, (cases, 2), shuffled.
 
-        Each dataset is read on from where the last epoch stopped, so that all its cases are seen before one returns.
+        Each dataset continues where the last epoch stopped, so that all its cases are used before one is repeated.
         """
         parts = []
         for number, (source, quota) in enumerate(zip(self.sources, self.quotas, strict=True)):

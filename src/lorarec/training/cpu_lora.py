@@ -1,8 +1,8 @@
-"""LoRA layers for training on a CPU, where PEFT's elementwise steps cost more than the products between them.
+"""LoRA layers for training on a CPU, where PEFT's elementwise operations take longer than its matrix products.
 
-h = W x + s B A (m * x), m a dropout mask, is one autograd function: the low-rank term is added into W x in place, and
-the scale is applied in the low rank. Dropout draws only the places it drops, since drawing a number for every element
-takes a CPU longer than the layer.
+h = W x + s B A (m * x), with a dropout mask m, is one autograd function: the low-rank term is added to W x in place and
+the scale is applied in the low rank. Dropout draws only the positions that it drops, since drawing a number for every
+element takes longer on a CPU than the layer.
 """
 
 from types import MethodType
@@ -15,7 +15,7 @@ ADAPTER = "default"
 
 
 def speed_up(model: torch.nn.Module) -> None:
-    """Give all plain float32 LoRA layers of a model the forward pass of this module; results stay the same."""
+    """Replace the forward method of all plain float32 LoRA layers of a model; results stay the same."""
     for layer in model.modules():
         if not isinstance(layer, Linear) or layer.lora_variant:
             continue
@@ -24,10 +24,11 @@ def speed_up(model: torch.nn.Module) -> None:
             layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
 
 
-def dropped_places(size: int, p: float) -> torch.Tensor:
-    """The places in range(size) where independent draws drop an element with probability p, in order.
+def dropped_positions(size: int, p: float) -> torch.Tensor:
+    """Return the sorted positions in range(size) that are dropped, each independently with probability p.
 
-    The number kept between two dropped ones is geometric: the whole part of an exponential with rate -log(1 - p).
+    The gaps between dropped positions have a geometric distribution, the integer part of an exponential distribution
+    with rate -log(1 - p).
     """
     rate = -torch.log1p(torch.tensor(-p, dtype=torch.float64)).item()
     places = torch.empty(0, dtype=torch.int64)
@@ -41,7 +42,7 @@ def dropped_places(size: int, p: float) -> torch.Tensor:
 
 
 class LoraProduct(torch.autograd.Function):
-    """W x + bias + scale * B A (x with some places set to zero), for frozen W and bias."""
+    """W x + bias + scale * B A (x with some positions set to zero), for frozen W and bias."""
 
     @staticmethod
     def forward(
@@ -54,7 +55,7 @@ class LoraProduct(torch.autograd.Function):
         scale: float,
         dropped: torch.Tensor | None,
     ) -> torch.Tensor:
-        """x: (..., in); weight: (out, in); a: (rank, in); b: (out, rank); dropped: flat places in x."""
+        """Compute the output for x (..., in), weight (out, in), a (r, in), b (out, r); `dropped` indexes flat x."""
         rows = x.reshape(-1, x.shape[-1])
         low = _without(rows, dropped) @ a.T
         out = torch.nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scale)
@@ -64,7 +65,7 @@ class LoraProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of x, a and b."""
+        """Return the gradients of x, a and b."""
         rows, weight, a, b, low, dropped = ctx.saved_tensors
         shape, grad = grad.shape, grad.reshape(-1, grad.shape[-1])
         grad_low = (grad @ b).mul_(ctx.scale)
@@ -86,7 +87,7 @@ def _without(rows: torch.Tensor, dropped: torch.Tensor | None) -> torch.Tensor:
 
 
 def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """In place of the forward method of PEFT's `Linear`, for its one trained adapter."""
+    """Compute the forward pass of PEFT's `Linear` for its one trained adapter."""
     p = getattr(layer.lora_dropout[ADAPTER], "p", 0.0) if layer.training else 0.0
     return LoraProduct.apply(  # type: ignore[no-untyped-call]
         x,
@@ -95,5 +96,5 @@ def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
         layer.lora_A[ADAPTER].weight,
         layer.lora_B[ADAPTER].weight,
         layer.scaling[ADAPTER] / (1 - p),
-        dropped_places(x.numel(), p) if p else None,
+        dropped_positions(x.numel(), p) if p else None,
     )

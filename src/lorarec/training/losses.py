@@ -1,4 +1,4 @@
-"""Losses over the scores of a batch, summed over its cases."""
+"""Losses of the scores of a batch, summed over its cases."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,12 @@ import torch
 
 
 def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature: float = 1.0) -> torch.Tensor:
-    """Cross-entropy of the true item under the softmax over its candidate set: -log softmax(s / temperature)[target].
+    """Return the cross-entropy of the true items over their candidate sets: -log softmax(s / temperature)[target].
 
     Args:
-        scores: one (candidates,) tensor per case, all of one length.
-        targets: index of the true candidate of each case.
+        scores: One (candidates,) tensor per case, all of one length.
+        targets: Index of the true candidate of each case.
+        temperature: Divisor of the scores.
 
     Returns:
         The sum over the cases, a scalar.
@@ -20,13 +21,13 @@ def listwise(scores: Sequence[torch.Tensor], targets: Sequence[int], temperature
 
 
 def pointwise(scores: Sequence[torch.Tensor], targets: Sequence[int]) -> torch.Tensor:
-    """Binary cross-entropy of each candidate by itself, yes for the true item and no for the others.
+    """Return the binary cross-entropy of each candidate by itself, yes for the true item and no for the others.
 
-    TALLRec's loss (Bao et al., RecSys 2023, Section 3), where an answer is yes or no.
+    This is the loss of TALLRec (Bao et al., RecSys 2023, Section 3).
 
     Args:
-        scores: one (candidates,) tensor per case, the log-odds of yes, all of one length.
-        targets: index of the true candidate of each case.
+        scores: One (candidates,) tensor per case, the log-odds of yes, all of one length.
+        targets: Index of the true candidate of each case.
 
     Returns:
         The mean over the candidates of a case, summed over the cases, a scalar.
@@ -38,10 +39,10 @@ def pointwise(scores: Sequence[torch.Tensor], targets: Sequence[int]) -> torch.T
 
 
 def next_token(scores: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The papers' language-modelling loss on the answer alone: minus the log-likelihood of the true titles.
+    """Return the language-modelling loss of the papers on the answer alone: -log p of the tokens of the true titles.
 
     Args:
-        scores: one (1,) tensor per case, the log-likelihood of the true title and its terminator.
+        scores: One (1,) tensor per case, the log-likelihood of the true title and its terminator.
 
     Returns:
         The sum over all title tokens, a scalar.

@@ -1,8 +1,8 @@
-"""A training run laid out as one list of micro-batches, each a pure function of its index."""
+"""The micro-batches of a training run as one list, each a pure function of its index."""
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
@@ -12,30 +12,48 @@ from lorarec.prompts import Example, PromptBuilder
 from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
 
-DROPOUT = 4  # a random stream apart from those of the cases
-SHARED = (4, 2, 1)  # a step has a multiple of this many parts, so that as many processes can share the same ones
+DROPOUT = 4  # a random stream independent of those of the cases
+SHARED = (4, 2, 1)  # a step has a multiple of this many micro-batches, so that so many processes get the same ones
 
 
-class MicroBatches(TorchDataset[dict[str, Any]]):
-    """All micro-batches of a run in the order of training.
-
-    Every optimiser step holds the same number of micro-batches, so that accumulation and processes may share them
-    out in any way; the cases of a step are sorted by length first, so that little of a pass is padding. Steps of an
-    epoch differ by one case at most. A micro-batch is a dict:
-
-        examples: prompts with their candidate branches (next-token: the true title's branch alone);
-        targets: index of the true branch of each example;
-        scale: factor of the summed loss under which the mean over the micro-batches of a step is the mean over its
-            cases (next-token: over its title tokens);
-        seed: of its dropout masks.
+class MicroBatch(TypedDict):
+    """The inputs of one forward pass in training.
 
     Attributes:
-        steps: optimiser steps of the run.
-        steps_per_epoch: of one epoch.
-        parts: micro-batches of a step: a multiple of `processes`, and with dropout of 4 where the batch allows.
+        examples: Prompts with their candidate branches (next-token: the true title's branch alone).
+        targets: Index of the true branch of each example.
+        scale: Factor of the summed loss with which the mean over the micro-batches of a step is the mean over its cases
+            (next-token: over its title tokens).
+        seed: Seed of the dropout masks.
+    """
+
+    examples: list[Example]
+    targets: list[int]
+    scale: float
+    seed: int
+
+
+class MicroBatches(TorchDataset[MicroBatch]):
+    """All micro-batches of a run in the order of training.
+
+    Every optimizer step has the same number of micro-batches, so that they can be distributed over accumulation steps
+    and processes in any way. The cases of a step are sorted by length, so that a pass has little padding. Steps of an
+    epoch differ by one case at most.
+
+    Args:
+        cases: Training cases.
+        builder: Builder of the prompts.
+        config: Options.
+        processes: Number of processes that share a step.
+
+    Attributes:
+        steps: Optimizer steps of the run.
+        steps_per_epoch: Optimizer steps of one epoch.
+        parts: Micro-batches of a step: a multiple of `processes`, and with dropout a multiple of 4 if the batch is
+            large enough.
 
     Raises:
-        LorarecError: a step has fewer cases than there are processes.
+        LorarecError: If a step has fewer cases than there are processes.
     """
 
     def __init__(
@@ -51,7 +69,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         smallest = len(cases) // self.steps_per_epoch
         if smallest < processes:
             raise LorarecError(f"{processes} processes cannot share a step of {smallest} training cases: use fewer")
-        # Without dropout nothing but the order of float additions depends on how a step is cut.
+        # Without dropout, the division of a step changes the order of float additions only.
         unit = next(
             unit
             for shared in (SHARED if config.lora_dropout else (1,))
@@ -62,7 +80,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.steps * self.parts
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.parts)
         examples = self.examples_of_step(step)
         begin, end = (len(examples) * edge // self.parts for edge in (part, part + 1))
@@ -78,7 +96,7 @@ class MicroBatches(TorchDataset[dict[str, Any]]):
         }
 
     def _examples_of_step(self, step: int) -> list[tuple[Example, int]]:
-        """(example, target) of the cases of a step, shortest first."""
+        """Return (example, target) of the cases of a step, shortest first."""
         epoch, place = divmod(step, self.steps_per_epoch)
         begin, end = (len(self.cases) * edge // self.steps_per_epoch for edge in (place, place + 1))
         examples = [self._example(epoch, index) for index in range(begin, end)]

@@ -3,7 +3,7 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -42,7 +42,7 @@ class ScoringModel(PeftModel):
     def save_pretrained(  # type: ignore[override]
         self,
         save_directory: str,
-        state_dict: dict[str, Any] | None = None,
+        state_dict: dict[str, torch.Tensor] | None = None,
         is_main_process: bool = True,
         **_: Any,
     ) -> None:
@@ -92,7 +92,7 @@ def adapted(
         reason = " ".join(str(error).split())
         raise LorarecError(f"cannot put an adapter on {config.target_modules}: {reason}") from error
     try:
-        modules: dict[str, Any] = {name: each for name, each in base.named_modules() if isinstance(each, LoraLayer)}
+        modules = {name: each for name, each in base.named_modules() if isinstance(each, LoraLayer)}
         if modules.keys() != set(layers):
             raise LorarecError(f"PEFT cannot adapt these layers of {backbone.id} alone: choose other target_modules")
         model.builder = builder
@@ -191,7 +191,7 @@ def _continued_lora(start: Adapter, config: TrainingConfig) -> LoraConfig:
 
 
 @torch.no_grad()
-def _fill(modules: dict[str, Any], start: Adapter) -> None:
+def _fill(modules: Mapping[str, Any], start: Adapter) -> None:
     """Copy the weights of a trained adapter into the new one."""
     for name, (a, b) in start.tensors.items():
         modules[name].lora_A[ADAPTER].weight.copy_(a)

@@ -1,4 +1,4 @@
-"""transformers' Trainer, told how to score, what to seed and what to validate on."""
+"""The Trainer of transformers with the losses, seeds and validation of lorarec."""
 
 import importlib.util
 from collections.abc import Callable
@@ -22,10 +22,19 @@ from lorarec.training.validation import Validation
 
 
 class AdapterTrainer(Trainer):
-    """Trains the adapter of a `ScoringModel` on micro-batches that are already laid out for the whole run.
+    """Trains the adapter of a `ScoringModel` on the micro-batches of a whole run.
 
-    The Trainer sees one long epoch. Dropout masks are seeded by the micro-batch, so that neither resuming nor the
-    number of processes changes them and no generator state has to be stored.
+    The Trainer runs a single epoch over all of them. Dropout masks are seeded by the micro-batch, so that neither
+    resuming nor the number of processes changes them, and no generator state has to be stored.
+
+    Args:
+        model: Model to train.
+        arguments: Arguments of the Trainer.
+        batches: Micro-batches of the run.
+        validation: Validation cases, or None.
+        config: Options.
+        progress: Progress bar of the optimizer steps.
+        logs: Path of the folder for TensorBoard.
     """
 
     loss_is_scaled_for_ga = False
@@ -61,17 +70,17 @@ class AdapterTrainer(Trainer):
         self.validation = validation
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        """Micro-batches are in order already."""
+        """Return a sampler that keeps the order of the micro-batches."""
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
     def compute_loss(
         self,
         model: Callable[..., list[torch.Tensor]],
-        inputs: dict[str, Any],
+        inputs: dict[str, Any],  # a `MicroBatch`
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The scaled loss of one micro-batch."""
+        """Return the scaled loss of one micro-batch."""
         torch.manual_seed(inputs["seed"])
         scores = model(inputs["examples"])
         if self.config.loss == "next-token":
@@ -85,31 +94,35 @@ class AdapterTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """NDCG on the validation cases."""
+        """Return NDCG on the validation cases."""
         assert self.validation is not None, "evaluation is off without validation cases"
         with evaluation_mode(self.model_wrapped):
-            figures = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+            ndcg = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in ndcg.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, and stop a run that has diverged."""
+        """Log metrics, and stop a run that has diverged.
+
+        Raises:
+            LorarecError: If the loss is not finite.
+        """
         if not torch.tensor(logs.get("loss", 0.0)).isfinite():
-            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower learning_rate")
+            raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower the learning rate")
         super().log(logs, start_time)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to store: see the class."""
+        """Store nothing, since the dropout masks are seeded by the micro-batch."""
 
 
 class ProgressCallback(TrainerCallback):
-    """Shows the optimiser steps of the run, with the latest loss and NDCG@1."""
+    """Shows the optimizer steps of the run, with the latest loss and NDCG@1."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.figures: dict[str, str] = {}
+        self.metrics: dict[str, str] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -128,10 +141,10 @@ class ProgressCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         shown = {"loss": "loss", "eval_ndcg@1": "NDCG@1"}
-        self.figures |= {shown[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in shown}
-        self.progress.update(state.global_step, ", ".join(f"{name} {value}" for name, value in self.figures.items()))
+        self.metrics |= {shown[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in shown}
+        self.progress.update(state.global_step, ", ".join(f"{name} {value}" for name, value in self.metrics.items()))
 
 
-def _only(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    """The collator of micro-batches, which the loader reads one at a time."""
+def _only(batch: list[Any]) -> dict[str, Any]:
+    """Return the only element of a batch; the loader reads micro-batches one at a time."""
     return batch[0]

@@ -1,4 +1,4 @@
-"""Validation cases of all datasets, scored by lorarec's own pass and shared out over processes."""
+"""Validation cases of all datasets, distributed over processes."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,11 +16,16 @@ CUTOFFS = (1, 3, 5, 10)
 
 
 class Validation:
-    """At most `config.eval_users` validation cases, shared equally among the datasets and drawn by the seed.
+    """At most `config.eval_users` validation cases, equally many of each dataset, drawn by the seed.
+
+    Args:
+        datasets: Datasets with their splits.
+        builder: Builder of the prompts.
+        config: Options.
 
     Attributes:
-        examples: prompts with their stored candidates.
-        targets: (cases,) index of the true candidate of each.
+        examples: Prompts with their stored candidates.
+        targets: Index of the true candidate of each case, (cases,).
     """
 
     def __init__(
@@ -46,11 +51,13 @@ class Validation:
         process: int = 0,
         processes: int = 1,
     ) -> dict[str, float]:
-        """Mean NDCG at the cut-offs, the same on every process.
+        """Return the mean NDCG at the cut-offs, the same on every process.
 
         Args:
-            forward: scores of some examples; called equally often on each process, since a sharded model
-                exchanges weights at every call.
+            forward: Function that returns the scores of examples. It is called equally often on each process, since a
+                sharded model exchanges weights at every call.
+            process: Index of this process.
+            processes: Number of processes.
         """
         batches = self.batches()
         scores: dict[int, np.ndarray] = {}
@@ -64,5 +71,5 @@ class Validation:
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
 
     def batches(self) -> list[list[int]]:
-        """Indices of cases per pass: as many as the token budget holds, padding included, at least one."""
+        """Return the indices of the cases of each pass: as many as the token budget allows, at least one."""
         return token_batches([example.length for example in self.examples], self.token_budget)

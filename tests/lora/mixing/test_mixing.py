@@ -60,7 +60,7 @@ def test_what_is_recorded(tiny_backbone, pair, dataset, split, tmp_path):
     assert [each["fingerprint"] for each in meta["adapters"]] == [read_adapter(folder).fingerprint for folder in pair]
     assert meta["readout"] == "verdict"
     assert meta["options"] == {
-        "template": None,
+        "template": "verdict-v1",
         "max_tokens": 1024,
         "max_title_tokens": 32,
         "max_history": 3,
