@@ -129,7 +129,7 @@ def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: Dynam
             .last_hidden_state
         )
     if not active.used:
-        raise LorarecError(f"{type(model).__name__} does not apply its attention mask as requested")
+        raise LorarecError(f"{type(model).__name__} does not apply the requested mask, so it cannot be scored")
     return hidden
 
 
