@@ -18,10 +18,9 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
-from lorarec.lora.prompt_record import prompt_config
 from lorarec.personal import PersonalLora, UserHistory, UserRouter
 from lorarec.personal.scoring import user_scores
-from lorarec.prompts import PromptBuilder, case_examples
+from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking.recommendation import whole_evidence
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.service import Service
@@ -48,7 +47,7 @@ class RatedShop:
         self, weights: torch.Tensor, user: str | None, history: Sequence[str], candidates: Sequence[str]
     ) -> np.ndarray:
         """Score item ids offline under weights (layers, K) of the router's parts."""
-        config = replace(prompt_config(self.router.adapters[0]), **EVIDENT["options"])
+        config = PromptConfig(template="verdict-v1", **EVIDENT["options"])  # a record without a version is of 0.1.0
         lengths = (config.max_tokens, config.max_title_tokens)
         builder = PromptBuilder(self.backbone.tokenizer, config.readout, config.template, *lengths)
         columns = {"user_id": [user], "history": [list(history)[-4:]], "candidates": [list(candidates)]}
