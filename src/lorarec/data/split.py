@@ -6,8 +6,8 @@ from typing import Self
 
 import polars as pl
 
-from lorarec.data.dataset import read_parquet
 from lorarec.data.hashing import content_hash
+from lorarec.data.validation import read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
