@@ -24,9 +24,10 @@ def k_core(dataset: "Dataset", k: int, item_k: int | None = None) -> "Dataset":
     Raises:
         LorarecError: Nothing is left.
 
-    >>> from lorarec.data import k_core, load_sample
-    >>> k_core(load_sample("action"), 20).info["filters"]
-    ['5-core', '20-core']
+    Example:
+        >>> from lorarec.data import k_core, load_sample
+        >>> k_core(load_sample("action"), 20).info["filters"]
+        ['5-core', '20-core']
     """
     item_k = k if item_k is None else item_k
     keep, rounds = core_rows(dataset.interactions, k, item_k)

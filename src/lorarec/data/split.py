@@ -24,6 +24,12 @@ class Split:
             interacted with, in random order).
         test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
         info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
+
+    Example:
+        >>> from lorarec.data import load_sample, load_split
+        >>> split = load_split(load_sample("action"))
+        >>> list(split.test), split.test["warm"].columns
+        (['warm', 'new-item'], ['user_id', 'history', 'target', 'candidates'])
     """
 
     train: pl.DataFrame
