@@ -35,7 +35,7 @@ def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 
     settings = {"dataset": "taste", "fingerprint": Dataset.load(recipe.dataset).fingerprint}
     settings |= {
         "backbone": recipe.backbone,
-        "crm": recipe.crm,
+        "ctr_model": recipe.ctr_model,
         "first_seed": recipe.seeds[0],
         "options": recipe.shared_options,
     }
