@@ -40,7 +40,7 @@ class Dataset:
         folder: Path of the folder that the dataset was loaded from or saved to, or None.
 
     >>> from lorarec import Dataset
-    >>> from lorarec.data import load_sample
+    >>> from lorarec import load_sample
     >>> films = load_sample("action")
     >>> films.info["counts"]
     {'users': 604, 'items': 1535, 'interactions': 46567}
@@ -224,7 +224,7 @@ class Dataset:
 
         >>> from tempfile import TemporaryDirectory
         >>> from lorarec import Dataset
-        >>> from lorarec.data import load_sample
+        >>> from lorarec import load_sample
         >>> with TemporaryDirectory() as folder:
         ...     saved = load_sample("action").save(f"{folder}/action")
         ...     Dataset.load(f"{folder}/action").name
@@ -282,7 +282,7 @@ class Dataset:
         Raises:
             LorarecError: The dataset has no such user.
 
-        >>> from lorarec.data import load_sample
+        >>> from lorarec import load_sample
         >>> load_sample("action").history("1")[:3]
         ['1210', '2628', '2826']
         """

@@ -41,7 +41,7 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     Raises:
         LorarecError: There is no such domain, or the sample was removed from the package.
 
-    >>> from lorarec.data import load_sample
+    >>> from lorarec import load_sample
     >>> load_sample("comedy").name
     'sample-comedy'
     """

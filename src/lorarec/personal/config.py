@@ -29,6 +29,11 @@ class PersonalizationConfig:
 
     Raises:
         LorarecError: If a value is of the wrong type or out of range.
+
+    Example:
+        >>> from lorarec import PersonalizationConfig
+        >>> PersonalizationConfig(num_meta_loras=4, samples=256).num_meta_loras
+        4
     """
 
     samples: int = option(1024, "Training events of the language model; the click-through model reads all of them.")
@@ -77,6 +82,11 @@ class UserRouterConfig:
 
     Raises:
         LorarecError: If a value is of the wrong type or out of range.
+
+    Example:
+        >>> from lorarec import UserRouterConfig
+        >>> UserRouterConfig(cases=200, epochs=2).cases
+        200
     """
 
     cases: int = option(1000, "Number of validation cases, drawn at random; all where there are fewer.")

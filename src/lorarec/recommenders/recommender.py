@@ -46,7 +46,7 @@ class Recommender(ABC, Generic[Config]):
 
     Example:
         >>> from lorarec.recommenders import ItemKNN, ItemKNNConfig, TrainingData
-        >>> from lorarec.data import load_sample, load_split
+        >>> from lorarec import load_sample, load_split
         >>> dataset = load_sample("thriller")
         >>> split = load_split(dataset)
         >>> scores = ItemKNN(ItemKNNConfig(max_history=5)).fit(TrainingData(dataset, split)).score(split.valid)

@@ -50,6 +50,12 @@ class TrainingConfig(PromptConfig):
 
     Raises:
         LorarecError: If a value is of the wrong type or out of range, or options contradict each other.
+
+    Example:
+        >>> from lorarec import TrainingConfig
+        >>> config = TrainingConfig(epochs=1, learning_rate=1e-3)
+        >>> config.epochs, config.r, config.lora_alpha
+        (1, 16, 32.0)
     """
 
     evidence: bool = option(True, EVIDENCE_HELP, PROMPTS)

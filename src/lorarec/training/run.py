@@ -63,6 +63,14 @@ def train(
     Raises:
         LorarecError: If a dataset has no training cases or too few items, `out` exists, `start_from` belongs to another
             backbone, or the training diverged.
+
+    Example:
+        >>> from lorarec import Backbone, Dataset, TrainingConfig, train
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> config = TrainingConfig(samples=8, epochs=1, batch_size=8, negatives=3, eval_users=0)
+        >>> adapter = train(backbone, [Dataset.load("data/office")], "adapters/office", config)
+        >>> adapter.folder.name
+        'office'
     """
     config = config or TrainingConfig()
     config = replace(config, template=read_template(config.template or config.readout))
