@@ -12,19 +12,17 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
 from lorarec.evaluation import AdapterScorer
+from lorarec.io import save_figure
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import PromptConfig, true_places
-from lorarec.recommenders import baseline_scorers
+from lorarec.recommenders import TrainingData, fit_baselines
 from lorarec.training import TrainingConfig, train
 
 STYLES = (":", "-.", (0, (5, 5)), "--")  # of the baselines
@@ -47,7 +45,7 @@ def ndcg_at_1(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="OUT.work of `lorarec backbone build`")
+    parser.add_argument("work", type=Path, help="OUT.work of `python -m tools.embedded_backbone build`")
     parser.add_argument("--general", type=Path, nargs="+", required=True)
     parser.add_argument("--targets", type=Path, nargs="+", required=True)
     parser.add_argument("--users", type=int, default=300)
@@ -62,10 +60,9 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for dataset in targets:
         cases = sampled[dataset.name]
-        for name, scorer in baseline_scorers(dataset, load_split(dataset), 0).items():
-            rows.append(
-                {"row": name, "target": dataset.name, "step": None, "ndcg@1": ndcg_at_1(scorer.score(cases), cases)}
-            )
+        for name, baseline in fit_baselines(TrainingData(dataset, load_split(dataset), seed=0)).items():
+            value = ndcg_at_1(baseline.score(cases), cases)
+            rows.append({"row": name, "target": dataset.name, "step": None, "ndcg@1": value})
     for snapshot in sorted((arguments.work / "snapshots").iterdir()):
         if arguments.steps and int(snapshot.name) not in arguments.steps:
             continue
@@ -76,11 +73,11 @@ def main() -> None:
             for name, adapter in (("zero-shot", None), ("general", trained)):
                 for dataset in targets:
                     cases = sampled[dataset.name]
-                    told = None if adapter is None else evidence[dataset.name]
-                    prompt = PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
-                    row = AdapterScorer(backbone, dataset.titles, adapter, told, prompt=prompt)
-                    figure = ndcg_at_1(row.score(cases), cases)
-                    rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": figure})
+                    counts = None if adapter is None else evidence[dataset.name]
+                    prompt = None if adapter else PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
+                    scorer = AdapterScorer(backbone, dataset.titles, adapter, counts, prompt=prompt)
+                    value = ndcg_at_1(scorer.score(cases), cases)
+                    rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": value})
                     print(rows[-1], flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "backbone_curve.json").write_text(json.dumps(rows, indent=1))
@@ -88,7 +85,8 @@ def main() -> None:
 
 
 def draw(rows: list[dict[str, object]], targets: list[str], path: Path) -> None:
-    figure, axes = plt.subplots(1, len(targets), figsize=(5 * len(targets), 3.5), sharey=True, squeeze=False)
+    figure = Figure(figsize=(5 * len(targets), 3.5), layout="tight")
+    axes = figure.subplots(1, len(targets), sharey=True, squeeze=False)
     for axis, target in zip(axes[0], targets, strict=True):
         mine = [row for row in rows if row["target"] == target]
         for name in ("zero-shot", "general"):
@@ -99,8 +97,7 @@ def draw(rows: list[dict[str, object]], targets: list[str], path: Path) -> None:
         axis.set(title=f"{target} (validation)", xlabel="step of the build")
     axes[0, 0].set_ylabel("NDCG@1")
     axes[0, 0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE,
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker
 from lorarec.ranking.recommendation import log_prior
-from lorarec.recommenders import NextItemConfig
+from lorarec.recommenders import SASRecConfig
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import NearestVectors
 
@@ -65,7 +65,7 @@ def quality(dataset: Dataset, epochs: int, arguments: argparse.Namespace) -> Non
     """Tables of the sources, the mix and the whole."""
     split = load_split(dataset)
     begin = time.perf_counter()
-    index = Index.build(dataset, NextItemConfig(epochs=epochs), split.train, progress=True)
+    index = Index.build(dataset, SASRecConfig(epochs=epochs), split.train, progress=True)
     print(f"{dataset.name}: index of {len(index.items):,} items in {time.perf_counter() - begin:.0f} s", flush=True)
     with Ranker(Backbone.from_pretrained(arguments.backbone), arguments.adapter) as ranker:
         for setting in split.test:
@@ -151,7 +151,7 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
     with timed("build without next-item model"):
         Index.build(dataset)
     with timed(f"build with a next-item model of {epochs} epochs"):
-        index = Index.build(dataset, NextItemConfig(epochs=epochs))
+        index = Index.build(dataset, SASRecConfig(epochs=epochs))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "index"
         with timed("save"):
@@ -164,14 +164,14 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
     latencies("the whole request", histories, lambda history: index.propose(history, pool))
     for name in index.sources:
         latencies(name, histories, lambda history, name=name: index.rank(name, history, pool))
-    if index.learnt:
+    if index.next_item:
         print(f"share of the exact {pool} that `next` finds: {share_found(index, histories[:100], pool):.3f}")
 
 
 def share_found(index: Index, histories: list[list[str]], pool: int) -> float:
     """Of the items with the truly largest inner products, those that the inverted file finds."""
     found = [set(index.rank("next", history, pool)) for history in histories]
-    index.learnt.nearest = NearestVectors(index.learnt.nearest.vectors)
+    index.next_item.nearest = NearestVectors(index.next_item.nearest.vectors)
     exact = [set(index.rank("next", history, pool)) for history in histories]
     return float(np.mean([len(a & b) / len(b) for a, b in zip(found, exact, strict=True)]))
 

@@ -1,4 +1,4 @@
-"""Parameters, AUC and log loss of every conventional recommender on one click log, cut 8:1:1 by global time.
+"""Parameters, AUC and log loss of every click-through model on one click log, divided 8:1:1 by global time.
 
     python benchmarks/click_models.py [DATASET] [--models din sim] [--positive-from 4] [--epochs 20] [--seed 42]
 
@@ -6,29 +6,27 @@ DATASET is a dataset folder with ratings; without it the bundled MovieLens sampl
 
 With --as-recbole the log is that of RecBole's published benchmark on MovieLens-1M, for comparison with its figures:
 ratings of 3 are left out, the parts are drawn at random, and networks and learning rate are those that it found best.
-Beside its fields the models see the event before, since they always read a history.
+Besides its fields the models read the previous event, since they always read a history.
 
     python benchmarks/click_models.py data/ml-1m --as-recbole --models deepfm autoint dcnv2
 """
 
 import argparse
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from lorarec.ctr import MODELS, CTRConfig, fit
+from lorarec.ctr import MODELS, CTRConfig, NetworkConfig, fit_ctr_model
 from lorarec.data import Dataset
 from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.data.columns import RATING
 from lorarec.data.sample import load_sample
 from lorarec.metrics.classification import auc, auc_interval, log_loss
 
-#: Of RecBole's best trial of DeepFM and AutoInt; DCNv2's has two layers of 256.
-RECBOLE_NETWORK = {"layers": (256, 256, 256)}
+#: Final layers of RecBole's best trial of DeepFM and AutoInt; DCNv2's has two layers of 256.
+RECBOLE_HIDDEN_UNITS = (256, 256, 256)
 
 
 def recbole_log(dataset: Dataset, seed: int) -> ClickLog:
@@ -39,10 +37,11 @@ def recbole_log(dataset: Dataset, seed: int) -> ClickLog:
     return replace(log, part=np.maximum(tenth - 7, 0).astype(log.part.dtype))
 
 
-def row(name: str, log: ClickLog, options: CTRConfig, architecture: Mapping[str, Any]) -> str:
-    """Train one model and describe it in a line of the table."""
+def row(name: str, log: ClickLog, config: CTRConfig, hidden_units: tuple[int, ...]) -> str:
+    """Train one model and return its row of the table."""
     start = time.perf_counter()
-    found = fit(name, log, options, architecture=architecture, progress=True)
+    network = MODELS[name].config_class(hidden_units=hidden_units)
+    found = fit_ctr_model(name, log, config, network=network, progress=True)
     seconds = time.perf_counter() - start
     events = log.rows("test")
     scores, labels = found.score(events), log.label[events]
@@ -62,10 +61,11 @@ def main() -> None:
     parser.add_argument("--as-recbole", action="store_true", help="RecBole's division and networks; see above")
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset) if arguments.dataset else load_sample()
-    options, architecture = CTRConfig(epochs=arguments.epochs, seed=arguments.seed), {}
+    config, hidden_units = CTRConfig(epochs=arguments.epochs, seed=arguments.seed), NetworkConfig.hidden_units
     if arguments.as_recbole:
         log = recbole_log(dataset, arguments.seed)
-        options, architecture = replace(options, batch_size=2048, lr=5e-3, max_history=1), RECBOLE_NETWORK
+        config = replace(config, batch_size=2048, learning_rate=5e-3, max_history=1)
+        hidden_units = RECBOLE_HIDDEN_UNITS
     else:
         log = click_log(dataset, positive_from=arguments.positive_from)
     sizes = ", ".join(f"{len(log.rows(part)):,} {part}" for part in ("train", "valid", "test"))
@@ -73,7 +73,7 @@ def main() -> None:
     print(f"{log.label.mean():.1%} of the ratings are clicks")
     print("model    parameters      AUC  95% interval     log loss epochs  seconds")
     for name in arguments.models:
-        print(row(name, log, options, architecture), flush=True)
+        print(row(name, log, config, hidden_units), flush=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not any(embedded_folder().glob("*.safetensors")):
         raise SystemExit(
-            "the embedded backbone, whose tokenizer this needs, is not there: run `lorarec backbone build`"
+            "the embedded backbone, whose tokenizer is needed, is missing: make it with tools/embedded_backbone"
         )
     embedded = Backbone.from_pretrained()
     device = embedded.model.device

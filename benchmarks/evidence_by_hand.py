@@ -1,10 +1,10 @@
-"""What evidence is worth without a language model: a conditional logit of title similarity and the evidence words.
+"""Evaluate a conditional logit of title similarity and co-occurrence words, without a language model.
 
     python benchmarks/evidence_by_hand.py TARGET --general DOMAIN DOMAIN [--setting warm] [--limit 1000]
 
-The weights are fitted on validation users of the general domains, then test users of TARGET are ranked with them: the
-fair comparison for a general adapter, which learns to read the same words in the same domains. `titles` and `evidence`
-use one of the two alone.
+The weights are fitted on validation users of the general domains, and test users of TARGET are ranked with them. That
+is a fair comparison with a general adapter, which learns to read the same words in the same domains. The rows `titles`
+and `evidence` use one of the two features alone.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.cooccurrence import LEVELS, NEW
 from lorarec.evaluation import evaluate, evaluation_table
 from lorarec.prompts import true_places
-from lorarec.recommenders import TitleSimilarity
+from lorarec.recommenders import SimilarityConfig, TfIdf, TrainingData
 
 WORDS = (*LEVELS.values(), NEW, *(f"{NEW}, {word}" for word in LEVELS.values()))
 MAX_HISTORY, HIDDEN = 10, 0.1  # as in training
@@ -28,9 +28,14 @@ PARTS = {"by hand: titles": slice(0, 1), "by hand: evidence": slice(1, None), "b
 
 
 def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[pl.DataFrame], torch.Tensor]:
-    """Cases with equally many candidates -> (cases, candidates, 1 + words); a share of the candidates is called new."""
+    """Return a function that makes features (cases, candidates, 1 + words) of cases with equally many candidates.
+
+    Args:
+        hidden: Share of the candidates that are called new.
+    """
     rng = np.random.default_rng(0)
-    titles, evidence = TitleSimilarity(dataset, MAX_HISTORY), Cooccurrence(split.train, dataset.titles)
+    titles = TfIdf(SimilarityConfig(max_history=MAX_HISTORY)).fit(TrainingData(dataset, split))
+    evidence = Cooccurrence(split.train, dataset.titles)
 
     def read(cases: pl.DataFrame) -> torch.Tensor:
         rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()
@@ -41,21 +46,32 @@ def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[p
             ]
         )
         words = [hints == word for word in WORDS]
-        return torch.tensor(np.stack([np.stack(titles(cases)), *words], axis=-1), dtype=torch.float64)
+        return torch.tensor(np.stack([np.stack(titles.score(cases)), *words], axis=-1), dtype=torch.float64)
 
     return read
 
 
-def fitted(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Weights that maximise the likelihood of the true candidate under a softmax over the set."""
+class LogitScorer:
+    """Scores candidates by a weighted sum of features."""
+
+    def __init__(self, read: Callable[[pl.DataFrame], torch.Tensor], part: slice, weights: torch.Tensor) -> None:
+        self.read, self.part, self.weights = read, part, weights
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the scores of the candidates of every case."""
+        return list((self.read(cases)[..., self.part] @ self.weights).numpy())
+
+
+def fit(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the weights that maximize the likelihood of the target under a softmax over the candidates."""
     weights = torch.zeros(inputs.shape[-1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        found = torch.nn.functional.cross_entropy(inputs @ weights, targets) + 1e-4 * weights.square().sum()
-        found.backward()
-        return found
+        value = torch.nn.functional.cross_entropy(inputs @ weights, targets) + 1e-4 * weights.square().sum()
+        value.backward()
+        return value
 
     optimizer.step(loss)
     return weights.detach()
@@ -76,14 +92,13 @@ def main() -> None:
         cases = split.valid.sample(min(arguments.users, len(split.valid)), seed=0)
         inputs.append(features(dataset, split, HIDDEN)(cases))
         targets += true_places(cases)
-    seen = torch.cat(inputs)
+    general = torch.cat(inputs)
     target = Dataset.load(arguments.target)
     split = load_split(target)
     read = features(target, split)
     rows = {}
     for name, part in PARTS.items():
-        weights = fitted(seen[..., part], torch.tensor(targets))
-        rows[name] = lambda cases, part=part, weights=weights: list((read(cases)[..., part] @ weights).numpy())
+        rows[name] = LogitScorer(read, part, fit(general[..., part], torch.tensor(targets)))
     settings = [arguments.setting] if arguments.setting else None
     evaluation = evaluate(target, rows, split=split, settings=settings, limit=arguments.limit, progress=True)
     for setting in evaluation.settings:

@@ -1,10 +1,10 @@
-"""SASRec and BPR-MF against RecTools' (and implicit's) on the same split, batch and number of epochs.
+"""Compare SASRec and BPR-MF with those of RecTools (and implicit) on the same split, batch size and number of epochs.
 
-Both learn in turn, with one seed a round and the same threads: next items (of BPR, interactions) learned from per
-second, and NDCG of the right item among the stored candidates of the warm test. RecTools names the next item among the
-whole catalogue; so does lorarec here, once, and beside 512 drawn items, which is its default. RecTools reads the latest
-items of a history, lorarec all, in pieces. Epochs are fixed: no validation on either side, but a look at it is in
-lorarec's time.
+The libraries train in turn, with one seed a round and the same number of threads. Measured are next items (for BPR
+interactions) per second, and NDCG of the target among the stored candidates of the warm test. RecTools' softmax
+is over the whole catalogue; lorarec trains once with that and once with 512 drawn items, its default. RecTools reads
+the latest items of a history, lorarec reads all of them in pieces. The number of epochs is fixed, and neither uses
+validation cases.
 
     python -m venv rectools && rectools/bin/pip install 'rectools[torch]' polars
     python benchmarks/next_item_rivals.py data/ml-100k --rectools rectools/bin/python --epochs 40 --rounds 3
@@ -22,38 +22,44 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from lorarec.recommenders.sequential.next_item import next_item_scorer
 
 from lorarec.data import Dataset, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.evaluation import sample_users
-from lorarec.experiments import SYSTEMS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.recommenders import NextItemConfig, NextItemModel, TrainingData, fit_next_item
-from lorarec.recommenders.training_data import places
+from lorarec.recommenders import (
+    BPRMF,
+    BPRMFConfig,
+    NextItemModel,
+    SASRecConfig,
+    TrainingData,
+    fit_next_item,
+    known_items,
+    next_item_scorer,
+)
 
 EVERYTHING = 10**9
 
 
-def write_log(material: TrainingData, cases: pl.DataFrame, path: Path) -> None:
+def write_log(data: TrainingData, cases: pl.DataFrame, path: Path) -> None:
     """Training histories, the histories of the cases and their candidates as item numbers.
 
-    Users of the cases come first in training under the same number, so that BPR knows them. Candidates that training
-    does not have are -1.
+    Users of the cases come first in training under the same number, so that BPR knows them. Candidates without training
+    interactions are -1.
     """
     order = {user: place for place, user in enumerate(cases["user_id"].to_list())}
-    rows = sorted(range(len(material.users)), key=lambda row: order.get(material.users[row], len(order)))
-    assert [material.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
-    train = [material.histories[row] for row in rows]
-    asked = places(cases[HISTORY], material.row)
-    candidates = [[material.row.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
+    rows = sorted(range(len(data.users)), key=lambda row: order.get(data.users[row], len(order)))
+    assert [data.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
+    train = [data.histories[row] for row in rows]
+    asked = known_items(cases[HISTORY], data.train_index)
+    candidates = [[data.train_index.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
     arrays = {"train": np.concatenate(train), "train_ends": np.cumsum([len(history) for history in train])}
-    arrays |= {"asked": np.concatenate(asked), "asked_ends": np.cumsum([len(history) for history in asked])}
+    arrays |= {"cases": np.concatenate(asked), "cases_ends": np.cumsum([len(history) for history in asked])}
     np.savez(path, users=np.arange(len(cases)), candidates=np.array(candidates), **arrays)
 
 
-def figures(scores: list[np.ndarray], cases: pl.DataFrame) -> dict[str, float]:
+def metrics_of(scores: list[np.ndarray], cases: pl.DataFrame) -> dict[str, float]:
     ranks = target_ranks(scores, np.array(true_places(cases)))
     return {f"NDCG@{k}": float(ndcg(ranks, k).mean()) for k in (1, 10)}
 
@@ -69,75 +75,72 @@ def rival(python: str, log: Path, cases: pl.DataFrame, options: dict[str, Any]) 
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    result = json.loads(done.stdout.strip().splitlines()[-1])
     # The first epoch also warms up.
-    seconds = float(np.median(told["epochs"][1:])) if told["epochs"] else told["seconds"] / options["epochs"]
+    seconds = float(np.median(result["epochs"][1:])) if result["epochs"] else result["seconds"] / options["epochs"]
     return {
         "epoch": seconds,
-        "learned": told["learned"],
-        **figures(list(np.load(log.with_name("scores.npy"))), cases),
+        "learned": result["learned"],
+        **metrics_of(list(np.load(log.with_name("scores.npy"))), cases),
     }
 
 
-def own_sasrec(
-    material: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]
-) -> dict[str, float]:
-    chosen = NextItemConfig(negatives=negatives, patience=EVERYTHING, **options)
+def own_sasrec(data: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]) -> dict[str, float]:
+    config = SASRecConfig(negatives=negatives, patience=EVERYTHING, **options)
     ends: list[float] = [time.perf_counter()]
 
-    def look(_: NextItemModel) -> float:
-        """Takes the time; later epochs are better, so the last is kept."""
+    def valid(_: NextItemModel) -> float:
+        """Note the time and return a number that rises, so that the last epoch is the best."""
         ends.append(time.perf_counter())
         return len(ends)
 
-    model = fit_next_item(material.histories, len(material.catalogue), chosen, look)
-    scores = next_item_scorer(material.row, model, "")(cases)
-    learned = sum(len(history) - 1 for history in material.histories)
-    return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **figures(scores, cases)}
+    model = fit_next_item(data.histories, len(data.train_items), config, data.seed, valid=valid)
+    scores = next_item_scorer(data, model).score(cases)
+    learned = sum(len(history) - 1 for history in data.histories)
+    return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **metrics_of(scores, cases)}
 
 
-def own_bpr(material: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
+def own_bpr(data: TrainingData, cases: pl.DataFrame, options: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
-    scorer = SYSTEMS["bpr-mf"](material, patience=EVERYTHING, **options)
-    learned = sum(map(len, material.histories))
-    return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | figures(
-        scorer(cases), cases
+    recommender = BPRMF(BPRMFConfig(patience=EVERYTHING, **options)).fit(data)
+    learned = sum(map(len, data.histories))
+    return {"epoch": (time.perf_counter() - began) / options["epochs"], "learned": learned} | metrics_of(
+        recommender.score(cases), cases
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--rectools", required=True, help="Python of an environment that has RecTools")
-    parser.add_argument("--users", type=int, default=1000, help="of the test")
+    parser.add_argument("--rectools", required=True, help="Python of an environment with RecTools")
+    parser.add_argument("--users", type=int, default=1000, help="number of test users")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--bpr-epochs", type=int, default=100, help="0 for no BPR-MF")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--longest", type=int, default=50)
+    parser.add_argument("--max-history", type=int, default=50)
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.dataset)
     split = load_split(dataset)
     cases = sample_users(split.test["warm"], arguments.users, 0)
-    shared = {"width": 64, "batch": 128, "epochs": arguments.epochs, "lr": 1e-3, "dropout": 0.2, "depth": 2}
-    shared |= {"longest": arguments.longest}
+    shared = {"hidden_size": 64, "batch_size": 128, "epochs": arguments.epochs, "learning_rate": 1e-3, "dropout": 0.2}
+    shared |= {"num_layers": 2, "max_history": arguments.max_history}
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, arguments.rounds + 1):
-            material = TrainingData(dataset, split, seed=seed)
+            data = TrainingData(dataset, split, seed=seed)
             log = Path(folder) / "log.npz"
-            write_log(material, cases, log)
-            own = shared | {"seed": seed}
+            write_log(data, cases, log)
             theirs = partial(rival, arguments.rectools, log, cases)
             ways = {
-                "SASRec, RecTools, whole catalogue": partial(theirs, own | {"system": "sasrec"}),
-                "SASRec, lorarec, whole catalogue": partial(own_sasrec, material, cases, EVERYTHING, own),
-                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, material, cases, 512, own),
+                "SASRec, RecTools, whole catalogue": partial(theirs, shared | {"seed": seed, "system": "sasrec"}),
+                "SASRec, lorarec, whole catalogue": partial(own_sasrec, data, cases, EVERYTHING, shared),
+                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, data, cases, 512, shared),
             }
             if arguments.bpr_epochs:
-                more = {"width": 64, "epochs": arguments.bpr_epochs}
-                usual = {"system": "bpr", "seed": seed, "lr": 0.01, "penalty": 0.01}
+                more = {"hidden_size": 64, "epochs": arguments.bpr_epochs}
+                usual = {"system": "bpr", "seed": seed, "learning_rate": 0.01, "weight_decay": 0.01}
                 ways["BPR-MF, implicit through RecTools"] = partial(theirs, usual | more)
-                ways["BPR-MF, lorarec"] = partial(own_bpr, material, cases, more)
+                ways["BPR-MF, lorarec"] = partial(own_bpr, data, cases, more)
             for name, way in ways.items():
                 found.setdefault(name, []).append(way())
                 print(seed, name, found[name][-1], flush=True)

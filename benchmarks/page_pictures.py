@@ -48,7 +48,7 @@ def save(picture: bytes, path: Path) -> None:
 def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
     """The whole page, the slider between general and specific."""
     with page_of_user(browser, url, scheme) as page:
-        slider = page.get_by_label("Between them")
+        slider = page.get_by_label("Weight of the second adapter")
         for _ in range(SPECIFIC_STEPS):
             slider.press("ArrowRight")
         share = f"{float(slider.input_value()) / 100:.2f}"
@@ -61,8 +61,8 @@ def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
 def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
     """The user's weights by layer under the mixture of their own."""
     with page_of_user(browser, url, "light") as page:
-        page.get_by_label("First", exact=True).select_option(OWN)
-        expect(page.locator("#weights-note")).to_contain_text(f"{OWN}, for user {USER}.", timeout=WAIT)
+        page.get_by_label("First adapter", exact=True).select_option(OWN)
+        expect(page.locator("#weights-note")).to_contain_text(f"{OWN} is mixed for user {USER}.", timeout=WAIT)
         save(page.locator("#weights-part").screenshot(), path)
 
 

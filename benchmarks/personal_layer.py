@@ -31,6 +31,7 @@ from lorarec.personal import PersonalLora, meta_loras
 from lorarec.scoring import plan_for, verdict_scores
 
 RANK, ALPHA, WIDTH, HIDDEN, YES_NO = 8, 16, 64, 60, (1, 2)
+TARGETS = ("q_proj", "v_proj")
 MODELS = ("embedded", "0.1B")
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]

@@ -18,7 +18,7 @@ from rectools.models.nn.transformers.sasrec import SASRecModel
 
 
 class Clock(lightning.Callback):
-    """Seconds of each epoch."""
+    """Measures the time of each epoch in seconds."""
 
     def __init__(self) -> None:
         self.epochs: list[float] = []
@@ -31,7 +31,7 @@ class Clock(lightning.Callback):
 
 
 def interactions(flat: np.ndarray, ends: np.ndarray) -> pd.DataFrame:
-    """Histories of item numbers, one after the other, as RecTools wants them."""
+    """Return RecTools' table of interactions from histories of item numbers, which follow each other."""
     users = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
     times = pd.to_datetime(np.arange(len(flat)), unit="s")
     return pd.DataFrame({Columns.User: users, Columns.Item: flat, Columns.Weight: 1.0, Columns.Datetime: times})
@@ -52,14 +52,14 @@ def sasrec(options: dict, clock: Clock) -> SASRecModel:
 
     lightning.seed_everything(options["seed"])
     return SASRecModel(
-        n_blocks=options["depth"],
+        n_blocks=options["num_layers"],
         n_heads=1,
-        n_factors=options["width"],
+        n_factors=options["hidden_size"],
         dropout_rate=options["dropout"],
-        session_max_len=options["longest"],
+        session_max_len=options["max_history"],
         loss="softmax",
-        lr=options["lr"],
-        batch_size=options["batch"],
+        lr=options["learning_rate"],
+        batch_size=options["batch_size"],
         epochs=options["epochs"],
         get_trainer_func=trainer,
     )
@@ -70,9 +70,9 @@ def bpr(options: dict) -> ImplicitBPRWrapperModel:
 
     return ImplicitBPRWrapperModel(
         BayesianPersonalizedRanking(
-            factors=options["width"],
-            learning_rate=options["lr"],
-            regularization=options["penalty"],
+            factors=options["hidden_size"],
+            learning_rate=options["learning_rate"],
+            regularization=options["weight_decay"],
             iterations=options["epochs"],
             random_state=options["seed"],
             num_threads=1,
@@ -90,15 +90,17 @@ def main() -> None:
     began = time.perf_counter()
     model.fit(train)
     seconds = time.perf_counter() - began
-    asked = Dataset.construct(interactions(log["asked"], log["asked_ends"])) if options["system"] == "sasrec" else train
+    case_data = (
+        Dataset.construct(interactions(log["cases"], log["cases_ends"])) if options["system"] == "sasrec" else train
+    )
     users = log["users"]
-    found = model.recommend(users, asked, k=int(log["train"].max()) + 1, filter_viewed=False)
-    # One column more: of the candidates that training does not have, whose number is -1.
+    found = model.recommend(users, case_data, k=int(log["train"].max()) + 1, filter_viewed=False)
+    # The last column is for candidates without training interactions, whose number is -1.
     scores = np.full((int(users.max()) + 1, int(log["train"].max()) + 2), -np.inf, np.float32)
     scores[found[Columns.User], found[Columns.Item]] = found[Columns.Score]
     np.save(path.with_name("scores.npy"), scores[users[:, None], log["candidates"]])
     lengths = np.diff(log["train_ends"], prepend=0)
-    read = np.minimum(lengths - 1, options["longest"]) if options["system"] == "sasrec" else lengths
+    read = np.minimum(lengths - 1, options["max_history"]) if options["system"] == "sasrec" else lengths
     print(json.dumps({"seconds": seconds, "epochs": clock.epochs, "learned": int(read.sum())}))
 
 

@@ -5,7 +5,7 @@ from lorarec.ctr.din import Interest
 
 def test_a_behaviour_weighs_what_the_network_says_of_it_the_target_their_difference_and_product():
     torch.manual_seed(0)
-    interest = Interest(target=6, behaviour=8)
+    interest = Interest(target_size=6, behaviour_size=8)
     target, behaviours = torch.randn(3, 6), torch.randn(3, 5, 8)
     mask = torch.arange(5) < torch.tensor([[5], [2], [0]])
     expected = torch.zeros(3, 8)

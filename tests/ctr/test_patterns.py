@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from lorarec.ctr import MODELS, CTRConfig, CTRNetwork, fit
+from lorarec.ctr import MODELS, CTRConfig, CTRNetwork, NetworkConfig, fit_ctr_model
 from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
 from lorarec.data.click_logs import ClickLog
@@ -15,15 +15,15 @@ from lorarec.metrics.classification import auc
 
 from .conftest import KINDS, Rule, make_log
 
-ARCHITECTURE = {"width": 8, "layers": [32, 16], "dropout": 0.0}
+SIZES = {"embedding_dim": 8, "hidden_units": (32, 16), "dropout": 0.0}
 
 
-class Pooled(CTRNetwork):
+class Pooled(CTRNetwork[NetworkConfig]):
     """A deep network on user, target and the mean of the history: blind to order and to the target's relations."""
 
-    def __init__(self, encoder: FeatureEncoder, **options: Any) -> None:
-        super().__init__(encoder, **options)
-        self.deep = self.final(self.embeddings.all_width)
+    def __init__(self, encoder: FeatureEncoder, config: NetworkConfig) -> None:
+        super().__init__(encoder, config)
+        self.deep = self.final_layers(self.embeddings.all_size)
 
     def hidden(self, embedded: EmbeddedBatch) -> torch.Tensor:
         return self.deep(embedded.all_fields.flatten(1))
@@ -41,10 +41,11 @@ def _events(log: ClickLog, least: int) -> np.ndarray:
 
 
 def _auc(
-    name: str, log: ClickLog, least: int = 0, epochs: int = 8, lr: float = 1e-2, max_history: int = 60, **more: Any
+    name: str, log: ClickLog, least: int = 0, epochs: int = 8, lr: float = 1e-2, max_history: int = 60, **sizes: Any
 ) -> float:
-    options = CTRConfig(epochs=epochs, patience=epochs, lr=lr, batch_size=128, max_history=max_history)
-    found = fit(name, log, options, architecture={**ARCHITECTURE, **more})
+    config = CTRConfig(epochs=epochs, patience=epochs, learning_rate=lr, batch_size=128, max_history=max_history)
+    network = MODELS[name].config_class(**SIZES, **sizes)
+    found = fit_ctr_model(name, log, config, network=network)
     events = _events(log, least)
     return auc(found.score(events), log.label[events])
 
@@ -91,7 +92,7 @@ def test_gru4rec_learns_order() -> None:
 
 def test_sasrec_learns_the_latest_item() -> None:
     log = make_log(lambda _, before, kind: bool(before) and (before[-1] < 2) == (kind < 2), users=300)
-    assert _auc("sasrec", log, least=4, state=16, depth=1) > 0.95
+    assert _auc("sasrec", log, least=4, hidden_size=16, num_layers=1) > 0.95
     assert _auc("pooled", log, least=4) < 0.85
 
 
@@ -111,6 +112,6 @@ def test_din_learns_an_interest_that_the_target_wakes() -> None:
 def test_sim_finds_what_is_far_in_the_past() -> None:
     """Kinds take turns, so that the latest rating of the target's kind lies outside the short history of two."""
     log = make_log(_taste(), users=400, length=15, kinds=lambda at: at % KINDS)
-    search = {"found": 2, "latest": 2}
+    search = {"num_retrieved": 2, "num_recent": 2}
     assert _auc("sim", log, least=KINDS, epochs=5, **search) > 0.9
     assert _auc("sim", log, least=KINDS - 1, max_history=KINDS - 1, epochs=3, **search) < 0.65

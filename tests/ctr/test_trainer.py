@@ -1,4 +1,4 @@
-"""What holds for every conventional recommender: batches, padding, folders, seeds, unknown users and bad input."""
+"""What holds for every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import pad
 
 import lorarec.ctr.ctr_model as folders
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
 from lorarec.ctr.features import UNKNOWN, FeatureBatch, FeatureEncoder
+from lorarec.ctr.sim import SIMConfig
 from lorarec.data.click_logs import ClickLog
 from lorarec.errors import LorarecError
 
@@ -23,9 +24,9 @@ EVENTS = np.arange(15)
 
 @pytest.fixture(scope="module", params=MODELS)
 def fitted(request: pytest.FixtureRequest, small_log: ClickLog) -> CTRModel:
-    """Every recommender after an epoch; SIM's search leaves something out."""
-    architecture = {"found": 3, "latest": 2} if request.param == "sim" else {}
-    return fit(request.param, small_log, ONE_EPOCH, architecture=architecture)
+    """Every model after an epoch; SIM's search leaves something out."""
+    network = SIMConfig(num_retrieved=3, num_recent=2) if request.param == "sim" else None
+    return fit_ctr_model(request.param, small_log, ONE_EPOCH, network=network)
 
 
 def test_batch_equals_single(fitted: CTRModel, small_log: ClickLog) -> None:
@@ -95,7 +96,7 @@ def test_retrieved_histories_are_earlier_and_the_most_similar(small_log: ClickLo
 
 def test_nothing_at_or_after_the_target_is_read(small_log: ClickLog) -> None:
     """The scores of events stay the same whatever later ratings and items are."""
-    found = fit("din", small_log, CTRConfig(epochs=1, max_history=3), embeddings=_vectors())
+    found = fit_ctr_model("din", small_log, CTRConfig(epochs=1, max_history=3), embeddings=_vectors())
     events = small_log.rows("valid")
     later = small_log.time > small_log.time[events].max()
     changed = replace(
@@ -113,7 +114,7 @@ def test_nothing_at_or_after_the_target_is_read(small_log: ClickLog) -> None:
 
 def test_a_folder_keeps_how_histories_are_retrieved(small_log: ClickLog, tmp_path: Path) -> None:
     options = CTRConfig(epochs=1, max_history=3)
-    similar, recent = (fit("din", small_log, options, embeddings=each) for each in (_vectors(), None))
+    similar, recent = (fit_ctr_model("din", small_log, options, embeddings=each) for each in (_vectors(), None))
     assert (similar.record["history"], recent.record["history"]) == ("similar", "recent")
     events = small_log.rows("test")
     for name, found in (("similar", similar), ("recent", recent)):
@@ -125,21 +126,21 @@ def test_a_folder_keeps_how_histories_are_retrieved(small_log: ClickLog, tmp_pat
 
 
 def test_the_seed_decides(fitted: CTRModel, small_log: ClickLog) -> None:
-    name, architecture = fitted.record["model"], fitted.record["architecture"]
+    name, network = fitted.record["model"], fitted.model.config
     torch.manual_seed(7)
-    same = fit(name, small_log, ONE_EPOCH, architecture=architecture)
-    other = fit(name, small_log, CTRConfig(epochs=1, seed=1), architecture=architecture)
+    same = fit_ctr_model(name, small_log, ONE_EPOCH, network=network)
+    other = fit_ctr_model(name, small_log, CTRConfig(epochs=1, seed=1), network=network)
     np.testing.assert_array_equal(same.score(EVENTS), fitted.score(EVENTS))
     assert not np.allclose(other.score(EVENTS), fitted.score(EVENTS))
 
 
 def test_the_best_epoch_is_kept(small_log: ClickLog) -> None:
     """A fit that stops at the best epoch of a longer one has its weights."""
-    longer = fit("dcnv2", small_log, CTRConfig(epochs=8, lr=0.03))
+    longer = fit_ctr_model("dcnv2", small_log, CTRConfig(epochs=8, learning_rate=0.03))
     curve = longer.record["validation_auc"]
     best = int(np.argmax(curve))
     assert len(curve) < 8 or best > 5
-    shorter = fit("dcnv2", small_log, CTRConfig(epochs=best + 1, lr=0.03))
+    shorter = fit_ctr_model("dcnv2", small_log, CTRConfig(epochs=best + 1, learning_rate=0.03))
     assert shorter.record["validation_auc"] == curve[: best + 1]
     events = small_log.rows("test")
     np.testing.assert_array_equal(shorter.score(events), longer.score(events))
@@ -179,7 +180,7 @@ def test_a_failed_write_leaves_nothing(fitted: CTRModel, tmp_path: Path, monkeyp
 
 
 def test_few_training_events(small_log: ClickLog) -> None:
-    few = fit("deepfm", small_log, ONE_EPOCH, events=small_log.few_shot(40))
+    few = fit_ctr_model("deepfm", small_log, ONE_EPOCH, events=small_log.few_shot(40))
     assert few.record["events"] == 40
 
 
@@ -187,26 +188,26 @@ def test_bad_fits(small_log: ClickLog) -> None:
     liked = small_log.rows("train")[small_log.label[small_log.rows("train")] == 1]
     one_sided = replace(small_log, label=np.where(small_log.part == 1, 0, small_log.label))
     for log, name, options, message in [
-        (small_log, "fm", {}, "no conventional recommender 'fm': choose one of deepfm,"),
-        (small_log, "din", {"architecture": {"depth": 2}}, "cannot build din with {'depth': 2}: .*depth"),
+        (small_log, "fm", {}, "no click-through model 'fm': choose one of deepfm,"),
+        (small_log, "din", {"network": SIMConfig()}, "the config of din must be a NetworkConfig, got a SIMConfig"),
         (small_log, "din", {"events": liked[:0]}, "planted: training events need both labels, but there are none"),
         (small_log, "din", {"events": liked[:9]}, "planted: training events need both labels, but all 9 are clicked"),
         (small_log, "din", {"events": small_log.rows("test")}, "planted: events outside the training part"),
         (one_sided, "din", {}, r"planted: validation events need both labels, but all \d+ are not clicked"),
     ]:
         with pytest.raises(LorarecError, match=message):
-            fit(name, log, **options)  # type: ignore[arg-type]
-    for option, value in (("epochs", 0), ("max_history", 0), ("lr", 0.0), ("weight_decay", -1.0)):
+            fit_ctr_model(name, log, **options)  # type: ignore[arg-type]
+    for option, value in (("epochs", 0), ("max_history", 0), ("learning_rate", 0.0), ("weight_decay", -1.0)):
         with pytest.raises(LorarecError, match=f"option {option} must"):
             CTRConfig(**{option: value})  # type: ignore[arg-type]
 
 
 def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     folder = tmp_path / "crm"
-    found = fit("deepfm", small_log, ONE_EPOCH)
+    found = fit_ctr_model("deepfm", small_log, ONE_EPOCH)
     with pytest.raises(LorarecError, match="no events to score"):
         found.score(small_log.rows("test")[:0])
-    with pytest.raises(LorarecError, match="crm is not a folder of a conventional recommender"):
+    with pytest.raises(LorarecError, match="crm is not a folder of a click-through model"):
         CTRModel.load(folder, small_log)
     found.save(folder)
     with pytest.raises(LorarecError, match="crm exists already"):
@@ -218,5 +219,5 @@ def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="does not hold the weights of a deepfm"):
         CTRModel.load(folder, small_log)
     (folder / "conventional.json").write_text("{}")
-    with pytest.raises(LorarecError, match="does not describe a conventional recommender"):
+    with pytest.raises(LorarecError, match="does not describe a click-through model"):
         CTRModel.load(folder, small_log)

@@ -10,7 +10,7 @@ from lorarec.metrics.classification import auc
 
 def test_taste_is_learnt_from_texts(tiny_backbone, taste):
     log = click_log(taste)
-    towers = fit_two_towers(tiny_backbone, log, CTRConfig(epochs=20, patience=20, batch_size=32, lr=1e-2))
+    towers = fit_two_towers(tiny_backbone, log, CTRConfig(epochs=20, patience=20, batch_size=32, learning_rate=1e-2))
     test = log.rows("test")
     scores = towers.score(test)
     assert auc(scores, log.label[test]) > 0.8

@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from lorarec.backbone import title_embeddings
-from lorarec.ctr import CTRConfig, CTRModel, fit
+from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import Dataset
 from lorarec.data.click_logs import click_log
 from lorarec.errors import LorarecError
@@ -57,7 +57,7 @@ def quick_personalize(backbone, dataset, out, *, ctr_model, shared=(), resume=Fa
 def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained conventional recommender."""
     folder = tmp_path_factory.mktemp("crm") / "din"
-    fit("din", click_log(taste), CTRConfig(epochs=2, batch_size=32)).save(folder)
+    fit_ctr_model("din", click_log(taste), CTRConfig(epochs=2, batch_size=32)).save(folder)
     return folder
 
 
@@ -320,7 +320,7 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
         with pytest.raises(KeyboardInterrupt):
             quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm")
     with monkeypatch.context() as patch:
-        patch.setattr(few2many, "fit", killed)
+        patch.setattr(few2many, "fit_ctr_model", killed)
         quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model="deepfm", resume=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 

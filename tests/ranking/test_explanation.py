@@ -137,8 +137,10 @@ def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evi
     assert found.reason == chat.tokenizer.decode(greedy, skip_special_tokens=True).strip()
     text = chat.tokenizer.decode(question)
     assert text.startswith("[user]A user chose, in this order:\n- green lamp")
-    told = "the word after its title says how often those who chose the same titles chose it too:"
-    assert f"{told}\n- black puzzle: sometimes\n" in text
+    assert (
+        "the word after its title says how often those who chose the same titles chose it too:\n"
+        "- black puzzle: sometimes\n" in text
+    )
     assert text.endswith("[/][assistant]")
     strongest = sorted((one for one in found.influences if one.score > 0), key=lambda one: -one.score)[:3]
     named = {influence.title for influence in found.influences if f"- {influence.title}: counts for it\n" in text}

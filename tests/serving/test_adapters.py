@@ -1,4 +1,4 @@
-"""Adapters come and go while requests are served; files may go wrong, what is in memory stays right."""
+"""Adapters are loaded and unloaded while requests are served; damaged files do not affect loaded adapters."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ def test_requests_before_an_unload_are_answered_with_the_adapter(service: Servic
         while len(service.batcher._queue) < 3:
             await asyncio.sleep(0.01)
         unloading = asyncio.ensure_future(client.delete("/v1/adapters/specific"))
-        while "specific" in service.shelf.loaded:
+        while "specific" in service.adapters.loaded:
             await asyncio.sleep(0.01)
         assert (await client.post("/v1/rank", json=body("specific"))).status_code == 404
         release.set()
@@ -178,7 +178,7 @@ def test_names_are_never_paths(service: Service, adapters: Path, play: Any, name
             assert answer.status_code == 404
             quoted = "".join(f"%{byte:02x}" for byte in tried.encode())
             assert (await client.delete(f"/v1/adapters/{quoted}")).status_code in (404, 405)
-        assert len(service.shelf.loaded) == 4
+        assert len(service.adapters.loaded) == 4
 
     play(service, scenario)
 
@@ -352,6 +352,6 @@ def test_an_own_template_is_read_when_loaded(make_service: Callable[..., Service
         assert np.abs(await scores(client, "own") - await scores(client, "same")).max() > 1e-3
         answer = await client.post("/v1/rank", json=body({"own": 0.5, "same": 0.5}))
         assert answer.status_code == 422
-        assert "another template" in answer.json()["error"]["message"]
+        assert "different values of template" in answer.json()["error"]["message"]
 
     play(service, scenario)

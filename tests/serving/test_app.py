@@ -1,4 +1,4 @@
-"""What the API refuses and how it says so; what it tells about itself."""
+"""Errors, authentication, metrics and the OpenAPI schema."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from lorarec.errors import LorarecError
-from lorarec.serving import requests
+from lorarec.serving import schemas
 from lorarec.serving.middleware import MAX_BODY
-from lorarec.serving.requests import MAX_CANDIDATES, MAX_HISTORY
+from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY
 from lorarec.serving.service import Service
 
 GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
@@ -35,7 +35,7 @@ GOOD = {"history": ["x01"], "candidates": ["x02", "x03"], "adapter": "general"}
         ({"adapter": "none"}, 404, "adapter", "loaded general"),
         ({"adapter": None}, 422, "adapter", "name an adapter"),
         ({"adapter": {"general": 0.5}}, 422, "adapter", "sum to 1"),
-        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "another readout"),
+        ({"adapter": {"general": 0.5, "listed": 0.5}}, 422, "adapter", "different values of readout"),
         ({"adapter": {"general": -1}}, 422, "adapter.general", "greater than or equal to 0"),
         ({"adapter": {"\ud800": 1}}, 422, "adapter", "valid string"),
         ({"path": "/etc/passwd"}, 422, "path", "not permitted"),
@@ -77,7 +77,7 @@ def test_bodies_that_cannot_be_read(service: Service, play: Any, body: bytes, st
             for start in range(0, len(body), 100_000):
                 yield body[start : start + 100_000]
 
-        for content in (body, chunks()):  # with its length told, and without
+        for content in (body, chunks()):  # with a Content-Length and without
             answer = await client.post("/v1/rank", content=content, headers={"content-type": "application/json"})
             assert answer.status_code == status, answer.text
             assert answer.json()["error"]["message"]
@@ -157,7 +157,7 @@ def test_events_of_unknown_items_store_nothing(service: Service, play: Any) -> N
     play(service, scenario)
 
 
-def test_database_that_goes_away_is_told(service: Service, play: Any, tmp_path: Path) -> None:
+def test_database_that_goes_away_is_reported(service: Service, play: Any, tmp_path: Path) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         service.histories.close()
         (tmp_path / "histories.db").rename(tmp_path / "kept.db")
@@ -208,11 +208,11 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
             *("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/adapters/{name}"),
             *("/v1/items", "/v1/users", "/v1/history", "/healthz", "/livez", "/readyz", "/metrics"),
         }
-        for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "AdapterName"):
+        for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "LoadAdapterRequest"):
             examples = described["components"]["schemas"][name]["examples"]
             assert examples
             for example in examples:
-                getattr(requests, name).model_validate(example)
+                getattr(schemas, name).model_validate(example)
 
     play(service, scenario)
 

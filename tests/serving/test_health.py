@@ -1,4 +1,4 @@
-"""Faults of a database file, and of threads: who is told, what goes on, and that the process ends."""
+"""Faults of a database file, and of threads: what is reported, what still works, and that the process ends."""
 
 import asyncio
 import os
@@ -83,7 +83,7 @@ def without_table(path: Path) -> Iterator[None]:
         (without_table, "unusable"),
     ],
 )
-def test_faults_of_the_file_are_told_and_end(
+def test_faults_of_the_file_are_reported_and_end(
     service: Service, play: Any, database_becomes: Any, tmp_path: Path, fault: Any, state: str
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
@@ -161,13 +161,13 @@ def test_the_result_of_a_slow_check_reaches_the_next_question(monkeypatch: pytes
                 raise fault
 
     async def scenario() -> list[str]:
-        state, told = DatabaseState(Slow()), []  # type: ignore[arg-type]
+        state, states = DatabaseState(Slow()), []  # type: ignore[arg-type]
         for _ in range(3):
-            told.append(await state.now())
+            states.append(await state.current())
             assert state._check is not None
             await asyncio.wait([state._check])
         state.close()
-        return told
+        return states
 
     assert asyncio.run(scenario()) == ["ok", "unusable", "ok"]
 
@@ -176,7 +176,7 @@ def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callab
     """Also for one that no deadline of a driver frees: calls are given up, and the queue stays free."""
     service = make_service(queue=20)
     release = threading.Event()
-    service.histories.past = lambda *_: release.wait()  # type: ignore[assignment,method-assign]
+    service.histories.user_history = lambda *_: release.wait()  # type: ignore[assignment,method-assign]
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         began = time.monotonic()
@@ -194,11 +194,13 @@ def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callab
 
 
 @pytest.mark.parametrize("thread", ["prompts", "model"])
-def test_a_thread_that_hangs_is_told(service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str) -> None:
+def test_a_thread_that_hangs_is_reported(
+    service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
     release = threading.Event()
-    hangs = {"prompts": (service.prompting, "row"), "model": (service.batcher, "_score")}
+    hangs = {"prompts": (service.prompts, "scoring_request"), "model": (service.batcher, "_score")}
     watched = {"prompts": service._prompt_thread, "model": service.batcher._thread}[thread]
-    monkeypatch.setattr(watched, "_seconds", 0.3)
+    monkeypatch.setattr(watched, "_timeout", 0.3)
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         assert (await client.get("/livez")).json() == {"status": "ok"}
@@ -225,7 +227,7 @@ import sys, threading
 from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
-from lorarec.serving.run import listen, serve
+from lorarec.serving.server import listen, serve
 from lorarec.serving.service import Service
 
 dataset, adapters, backbone, database, hangs = sys.argv[1:]
@@ -233,9 +235,9 @@ service = Service(Backbone.from_pretrained(backbone), Dataset.load(Path(dataset)
 bound = listen("127.0.0.1", 0)
 for_ever = lambda *_: threading.Event().wait()
 if hangs == "prompts":
-    service.prompting.row = for_ever
+    service.prompts.scoring_request = for_ever
 else:
-    service.histories.past = for_ever
+    service.histories.user_history = for_ever
 print(bound.getsockname()[1], flush=True)
 serve(service, bound, None, grace=1)
 """

@@ -1,4 +1,4 @@
-"""The page in a real browser, before a real server: what it asks, shows and says."""
+"""The page in a browser, with a real server."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ KEY = "lång random text"
 
 @pytest.fixture
 def page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """The page as it opens; a complaint in the console fails the test."""
+    """The page after loading; an error in the console fails the test."""
     with browser.new_context(reduced_motion="reduce") as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
@@ -25,23 +25,23 @@ def page(browser: Browser, page_url: str) -> Iterator[Page]:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(page_url)
-        expect(page.get_by_label("First", exact=True)).to_have_value("general")
+        expect(page.get_by_label("First adapter", exact=True)).to_have_value("general")
         yield page
-        told = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
-        assert told == []
+        unexpected = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
+        assert unexpected == []
 
 
 def ranking(page: Page) -> list[tuple[str, str]]:
-    """Titles and probabilities, as shown."""
+    """Return the shown titles and probabilities."""
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
     shown = page.locator("#ranking li").all()
-    return [(item.locator(".title").inner_text(), item.locator(".share").inner_text()) for item in shown]
+    return [(item.locator(".title").inner_text(), item.locator(".probability").inner_text()) for item in shown]
 
 
 def answer(page: Page, path: str, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """The same, as the service tells."""
-    told = httpx2.post(f"{page.url}{path}", json=body, timeout=60).raise_for_status().json()
-    return [(item["title"], f"{100 * item['probability']:.1f} %") for item in told["ranking"]]
+    """Return titles and probabilities of a response of the service."""
+    response = httpx2.post(f"{page.url}{path}", json=body, timeout=60).raise_for_status().json()
+    return [(item["title"], f"{100 * item['probability']:.1f} %") for item in response["ranking"]]
 
 
 def choose_user(page: Page, user: str) -> None:
@@ -50,10 +50,10 @@ def choose_user(page: Page, user: str) -> None:
 
 
 def settled(page: Page, path: str, body: dict[str, Any]) -> None:
-    """The page comes to show what the service answers."""
+    """Wait until the page shows the response of the service."""
     expected = answer(page, path, body)
     expect(page.locator("#ranking .title")).to_have_text([title for title, _ in expected])
-    expect(page.locator("#ranking .share")).to_have_text([share for _, share in expected])
+    expect(page.locator("#ranking .probability")).to_have_text([share for _, share in expected])
 
 
 def test_nothing_comes_from_elsewhere(page: Page, page_url: str) -> None:
@@ -70,7 +70,7 @@ def test_a_history_is_built_and_changed_by_keyboard_alone(page: Page) -> None:
     for _ in range(2):  # past the link to the ranking
         page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")
-    expect(page.get_by_label("One you build")).to_be_checked()
+    expect(page.get_by_label("Titles you add")).to_be_checked()
     page.keyboard.press("Tab")
     field = page.get_by_label("Add a title", exact=True)
     expect(field).to_be_focused()
@@ -92,7 +92,7 @@ def test_a_history_is_built_and_changed_by_keyboard_alone(page: Page) -> None:
     expect(page.locator("#history li span")).to_have_text(["red chair", "black lamp"])
     mixture = {"general": 0.5, "specific": 0.5}
     settled(page, "v1/recommend", {"history": ["x05", "x03"], "adapter": mixture})
-    expect(page.locator("#status")).to_contain_text("10 items, first ")
+    expect(page.locator("#status")).to_contain_text("10 items, the first is ")
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Remove red chair")).to_be_focused()
     page.keyboard.press("Enter")
@@ -103,7 +103,7 @@ def test_a_history_is_built_and_changed_by_keyboard_alone(page: Page) -> None:
 def test_the_slider_changes_order_and_weights(page: Page) -> None:
     choose_user(page, "u03")
     expect(page.locator("#latest li")).to_have_count(6)
-    slider = page.get_by_label("Between them")
+    slider = page.get_by_label("Weight of the second adapter")
     seen = []
     for keys, weight in (["Home"], 0.0), (["ArrowRight"] * 6, 0.3), (["End"], 1.0):
         slider.focus()
@@ -115,63 +115,65 @@ def test_the_slider_changes_order_and_weights(page: Page) -> None:
         expect(slider).to_have_attribute("aria-valuetext", f"general {1 - weight:.2f}, specific {weight:.2f}")
         seen.append([title for title, _ in ranking(page)])
     assert seen[0] != seen[2]
-    expect(page.locator("#weights-note")).to_have_text("The same in all 28 layers.")
+    expect(page.locator("#weights-note")).to_have_text("The weights are the same in all 28 layers.")
 
 
 def test_one_adapter_or_none_and_a_mixture_by_layer(page: Page) -> None:
     choose_user(page, "u03")
-    page.get_by_label("Second", exact=True).select_option(label="none")
-    expect(page.get_by_label("Between them")).to_be_hidden()
+    page.get_by_label("Second adapter", exact=True).select_option(label="none")
+    expect(page.get_by_label("Weight of the second adapter")).to_be_hidden()
     settled(page, "v1/recommend", {"user_id": "u03", "adapter": "general"})
-    page.get_by_label("First", exact=True).select_option("layered")
+    page.get_by_label("First adapter", exact=True).select_option("layered")
     settled(page, "v1/recommend", {"user_id": "u03", "adapter": "layered"})
-    expect(page.locator("#weights-note")).to_have_text("Not the same in all layers.")
+    expect(page.locator("#weights-note")).to_have_text("The weights differ by layer.")
     expect(page.locator("#weights thead th")).to_have_text(["Layer", "general", "specific"])
     rows = page.locator("#weights tbody tr")
     expect(rows.nth(0).locator("td")).to_have_text(["0.00", "1.00", ""])
     expect(rows.nth(7).locator("td")).to_have_text(["0.25", "0.75", ""])
-    page.get_by_label("First", exact=True).select_option(label="the backbone alone")
+    page.get_by_label("First adapter", exact=True).select_option(label="backbone only")
     settled(page, "v1/recommend", {"user_id": "u03", "adapter": {}})
-    expect(page.locator("#weights-note")).to_have_text("No adapter: the backbone alone.")
+    expect(page.locator("#weights-note")).to_have_text("No adapter is used: the backbone ranks alone.")
 
 
 def weights(page: Page, rows: list[list[float]]) -> None:
-    """The page comes to show these weights, layer by layer."""
+    """Wait until the page shows weights, layer by layer."""
     shown = [text for row in rows for text in (*(f"{weight:.2f}" for weight in row), "")]
     expect(page.locator("#weights tbody td")).to_have_text(shown)
 
 
 def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
     choose_user(page, "u03")
-    page.get_by_label("First", exact=True).select_option("chosen")
-    for label in ("Between them", "Second"):
+    page.get_by_label("First adapter", exact=True).select_option("chosen")
+    for label in ("Weight of the second adapter", "Second adapter"):
         expect(page.get_by_label(label, exact=True)).to_be_hidden()
-    expect(page.get_by_text("Mixes its adapters for each user, layer by layer.")).to_be_visible()
+    expect(page.get_by_text("This adapter has its own weights for each user and layer.")).to_be_visible()
     seen = []
     for user in ("u03", "u04"):
         choose_user(page, user)
         body = {"user_id": user, "adapter": "chosen"}
         settled(page, "v1/recommend", body)
-        told = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
-        weights(page, list(told["layers"].values()))
-        expect(page.locator("#weights-note")).to_have_text(f"chosen, for user {user}. Not the same in all layers.")
+        personal = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
+        weights(page, list(personal["layers"].values()))
+        expect(page.locator("#weights-note")).to_have_text(
+            f"chosen is mixed for user {user}. The weights differ by layer."
+        )
         expect(page.get_by_role("columnheader")).to_have_text(["Layer", "general", "specific"])
-        seen.append(told["layers"])
+        seen.append(personal["layers"])
     assert seen[0] != seen[1]
-    page.get_by_label("One you build").check()
+    page.get_by_label("Titles you add").check()
     page.get_by_label("Add a title", exact=True).fill("red lamp")
     page.keyboard.press("Enter")
     settled(page, "v1/recommend", {"history": ["x00"], "adapter": "chosen"})
     mean = httpx2.get(f"{page.url}v1/adapters/chosen").json()["layers"]
     weights(page, [list(layer["weights"].values()) for layer in mean])
-    expect(page.locator("#weights-note")).to_contain_text("chosen, the mean of its users.")
-    page.get_by_label("First", exact=True).select_option("specific")
-    expect(page.get_by_label("Second", exact=True)).to_be_visible()
+    expect(page.locator("#weights-note")).to_contain_text("chosen has the mean weights of its users.")
+    page.get_by_label("First adapter", exact=True).select_option("specific")
+    expect(page.get_by_label("Second adapter", exact=True)).to_be_visible()
 
 
 def test_items_one_picks_are_ranked(page: Page) -> None:
     choose_user(page, "u03")
-    page.get_by_label("Items you pick").check()
+    page.get_by_label("Selected items").check()
     expect(page.locator("#ranking li")).to_have_count(0)
     for words in ("red lamp", "blue", "red lamp", "A title nobody has seen"):
         page.get_by_label("Add a title to rank").fill(words)
@@ -203,18 +205,18 @@ def test_an_older_answer_never_replaces_a_newer_one(page: Page) -> None:
     assert ranking(page) == newer
 
 
-def test_problems_are_told_in_one_line(page: Page) -> None:
+def test_errors_are_reported_in_one_line(page: Page) -> None:
     problem = page.get_by_role("alert")
     choose_user(page, "nobody")
-    expect(problem).to_have_text("The service knows no user “nobody”.")
+    expect(problem).to_have_text("User “nobody” has no history.")
     choose_user(page, "u03")
     expect(page.locator("#ranking li")).to_have_count(10)
     expect(problem).to_have_text("")
     page.context.set_offline(True)
-    page.get_by_label("Show the best").select_option("20")
+    page.get_by_label("Number of results").select_option("20")
     expect(problem).to_have_text("The service cannot be reached: is it running?")
     page.context.set_offline(False)
-    page.get_by_label("Show the best").select_option("50")
+    page.get_by_label("Number of results").select_option("50")
     expect(page.locator("#ranking li")).to_have_count(27)
     expect(problem).to_have_text("")
 
@@ -228,13 +230,13 @@ def test_key_and_a_full_queue(
         page = context.new_page()
         page.goto(url)
         problem = page.get_by_role("alert")
-        expect(problem).to_have_text("The service asks for an API key.")
+        expect(problem).to_have_text("The service requires an API key.")
         key = page.get_by_label("API key of this service")
         expect(key).to_be_focused()
         expect(key).to_have_attribute("type", "password")
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        expect(problem).to_have_text("The service does not accept this API key.")
+        expect(problem).to_have_text("The API key is wrong.")
         page.keyboard.type(KEY)
         page.keyboard.press("Enter")
         expect(key).to_be_hidden()
@@ -246,11 +248,11 @@ def test_key_and_a_full_queue(
         body = {"user_id": "u03", "candidates": ["x01"]}
         headers = {"authorization": f"Bearer {KEY}".encode()}
         waiting = [threads.submit(httpx2.post, f"{url}/v1/rank", json=body, headers=headers) for _ in range(3)]
-        while service.batcher._inside < 3:
+        while service.batcher._in_progress < 3:
             page.wait_for_timeout(20)
-        page.get_by_label("Show the best").select_option("20")
+        page.get_by_label("Number of results").select_option("20")
         expect(problem).to_have_text("The service is busy: try again in 1 s.")
         release.set()
         assert [future.result().status_code for future in waiting] == [200] * 3
         page.get_by_role("button", name="Forget the API key").click()
-        expect(problem).to_have_text("The service asks for an API key.")
+        expect(problem).to_have_text("The service requires an API key.")

@@ -1,4 +1,4 @@
-"""The page for everyone: keyboard, screen reader, two colour schemes, small screens; and what it must not run."""
+"""Accessibility of the page, small screens, and scripts that must not run."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 CONTROLS = {"button", "checkbox", "combobox", "link", "listbox", "radio", "region", "slider", "table", "textbox"}
-#: Visible texts with their contrast (WCAG 2.1, 1.4.3), as [text, ratio].
+#: Visible texts with their contrast ratios (WCAG 2.1, 1.4.3).
 CONTRASTS = """() => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255)
@@ -30,7 +30,7 @@ CONTRASTS = """() => {
     return found;
 }"""
 
-#: What has the focus, and how that is shown: [name, outline's style, its width]; null at the end of the page.
+#: Name of the focused element with style and width of its outline; null at the end of the page.
 FOCUS = """() => {
     const node = document.activeElement;
     if (node === document.body) return null;
@@ -41,7 +41,7 @@ FOCUS = """() => {
 
 @pytest.fixture
 def page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """The page as it opens."""
+    """The page after loading."""
     with browser.new_context(reduced_motion="reduce") as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
@@ -50,9 +50,9 @@ def page(browser: Browser, page_url: str) -> Iterator[Page]:
 
 
 def use_all(page: Page) -> None:
-    """Bring all parts of the page into sight."""
-    page.get_by_label("One you build").check()
-    page.get_by_label("Items you pick").check()
+    """Show all parts of the page."""
+    page.get_by_label("Titles you add").check()
+    page.get_by_label("Selected items").check()
     for label in ("Add a title", "Add a title to rank"):
         for words in ("red", "blue", "green"):
             page.get_by_label(label, exact=True).fill(words)
@@ -67,7 +67,7 @@ def use_all(page: Page) -> None:
 def test_text_is_readable_in_both_schemes(page: Page) -> None:
     use_all(page)
     page.context.set_offline(True)
-    page.get_by_label("Between them").press("ArrowRight")
+    page.get_by_label("Weight of the second adapter").press("ArrowRight")
     expect(page.get_by_role("alert")).not_to_have_text("")
     page.context.set_offline(False)
     page.get_by_label("Add a title", exact=True).fill("red")
@@ -106,7 +106,15 @@ def test_the_keyboard_reaches_everything_and_leaves_again(page: Page) -> None:
         reached.append(focus)
         page.keyboard.press("Tab")
     names = [name for name, _, _ in reached]
-    expected = {"Skip to the ranking", "forget", "key", "whose-own", "history-title", "what-picked", "picked-title"}
+    expected = {
+        "Skip to the ranking",
+        "forget",
+        "key",
+        "source-titles",
+        "history-title",
+        "items-selected",
+        "candidates-title",
+    }
     expected |= {"first", "second", "slider", "weights-box"}
     assert expected <= set(names)
     assert sum(name.startswith("Remove") for name in names) == 6
@@ -127,14 +135,14 @@ def test_titles_and_ids_are_text(page: Page) -> None:
     expect(page.locator("[role=option]").first).to_have_text("<i>mallory</i>/?&#%")
     page.keyboard.press("Enter")
     expect(page.locator("#latest")).to_contain_text("<script>window.ran = 1</script>")
-    page.get_by_label("One you build").check()
+    page.get_by_label("Titles you add").check()
     for words in ("<script>", "<img", "<b onclick", "<svg onload=window.ran=1>"):
         page.get_by_label("Add a title", exact=True).fill(words)
         expect(page.locator("[role=option]").first).to_contain_text(words)
         page.keyboard.press("Enter")
     expect(page.locator("#history li")).to_have_count(4)
     expect(page.locator("#ranking li")).to_have_count(10)
-    page.get_by_label("Items you pick").check()
+    page.get_by_label("Selected items").check()
     page.get_by_label("Add a title to rank").fill("<img")
     page.keyboard.press("Enter")
     expect(page.locator("#ranking li")).to_have_count(1)

@@ -19,10 +19,9 @@ class BackboneConfig:
     Raises:
         LorarecError: If a value is of the wrong type or is not one of the choices.
 
-    Example:
-        >>> from lorarec import BackboneConfig
-        >>> BackboneConfig("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16").quantization is None
-        True
+    >>> from lorarec import BackboneConfig
+    >>> BackboneConfig("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16").device is None
+    True
     """
 
     id: str = option(EMBEDDED, "Language model: `embedded`, a folder or a hub id.")

@@ -40,11 +40,10 @@ class Backbone:
         id: Hub id or path that the model was loaded from, or `embedded`.
         fingerprint: Hash of the weights, 16 hexadecimal digits (see `weights_fingerprint`); adapters record it.
 
-    Example:
-        >>> from lorarec import Backbone
-        >>> backbone = Backbone.from_pretrained("embedded")
-        >>> backbone.id, backbone.model.config.model_type
-        ('embedded', 'qwen2')
+    >>> from lorarec import Backbone
+    >>> backbone = Backbone.from_pretrained("embedded")
+    >>> backbone.id, len(backbone.fingerprint)
+    ('embedded', 16)
     """
 
     model: PreTrainedModel

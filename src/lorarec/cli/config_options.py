@@ -66,7 +66,7 @@ def _options(config: Any, parameter: str) -> dict[str, inspect.Parameter]:
     """Return the option of each field of a dataclass."""
     types, made = get_type_hints(config), {}
     flags = {field.name: f"--{field.name.replace('_', '-')}" for field in fields(config)}
-    for field in fields(config):
+    for field in (each for each in fields(config) if each.init):
         name = parameter if field.name == "id" else field.name
         kind = _option_type(types[field.name])
         help_text = with_flags(re.sub(r"\bNone\b", "unset", field.metadata["help"]), flags)

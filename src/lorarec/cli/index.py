@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
+from lorarec.cli.config_options import Only, config_options
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
+from lorarec.recommenders import SASRecConfig
 
 
+@config_options
 def index(
     *,
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option(help="Index folder to write.")],
     overwrite: Overwrite = False,
     as_json: AsJson = False,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the log of the next-item model; 0 for none.")] = 20,
-    hidden_size: Annotated[int, typer.Option(min=1, help="Size of the item vectors.")] = 64,
+    config: Annotated[SASRecConfig, Only(("epochs", "hidden_size"))],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the next-item model.")] = 42,
 ) -> None:
     """Index a catalogue, so that `lorarec recommend --index` finds candidates in milliseconds.
@@ -27,7 +29,7 @@ def index(
     popular items. It belongs to one state of the dataset: make it again when the log or the catalogue has changed.
     Histories may grow without that. With --epochs 0 there is no next-item model.
 
-    Beyond 100,000 items the vectors are searched by faiss, if it is installed: pip install 'lorarec[index]'
+    Beyond 100,000 items the vectors are searched by faiss, if it is installed: pip install 'lorarec\\[index]'
 
     Example: lorarec index data/shop --out index/shop
     """
@@ -37,10 +39,9 @@ def index(
     refuse_existing(out, overwrite, FolderKind.INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
-    from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
-    made = Index.build(data, SASRecConfig(epochs=epochs, hidden_size=hidden_size), seed=seed, progress=True)
+    made = Index.build(data, config, seed=seed, progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

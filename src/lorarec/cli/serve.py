@@ -8,10 +8,9 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import CombineRule, IndexFolder, load_backbone, require_index
+from lorarec.cli.options import IndexFolder, load_backbone, require_index
 from lorarec.errors import LorarecError
-
-BATCHES = "Requests and batches"
+from lorarec.serving import REQUESTS, ServiceConfig
 
 
 @config_options
@@ -26,9 +25,6 @@ def serve(
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
     ] = None,
     index: IndexFolder = None,
-    pool: Annotated[
-        int, typer.Option("--pool", min=1, max=1000, help="Number of candidates that the index proposes.")
-    ] = 100,
     db: Annotated[
         str | None,
         typer.Option(help="SQLite file or database URL of the histories; DATASET.db if not given."),
@@ -37,20 +33,10 @@ def serve(
         str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
-    combine: CombineRule = "factors",
-    token_budget: Annotated[
-        int, typer.Option(min=1, help="Tokens per forward pass, padding included.", rich_help_panel=BATCHES)
-    ] = 8192,
-    wait_ms: Annotated[
-        float, typer.Option(min=0, help="Milliseconds that a batch waits for more requests.", rich_help_panel=BATCHES)
-    ] = 2.0,
-    queue: Annotated[
-        int,
-        typer.Option(min=1, help="Maximum number of requests at once; others get 429.", rich_help_panel=BATCHES),
-    ] = 256,
+    config: ServiceConfig,
     grace: Annotated[
         float,
-        typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=BATCHES),
+        typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
     ] = 20.0,
     backbone: BackboneConfig,
 ) -> None:
@@ -72,7 +58,7 @@ def serve(
     if not adapters.is_dir():
         raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
     try:
-        from lorarec.serving import Service, ServiceConfig, listen, require_key
+        from lorarec.serving import Service, listen, require_key
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
@@ -80,12 +66,13 @@ def serve(
 
     key = os.environ.get("LORAREC_API_KEY")
     require_key(host, key)
-    made = None if index is None else Index.load(index, data)
+    catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    options = ServiceConfig(combine, load or None, token_budget, wait_ms / 1000, queue, pool)
-    service = Service(model, data, adapters, _url(db or f"{dataset.resolve()}.db"), options, made)
-    names = ", ".join(service.shelf.loaded) or "no adapter"
+    service = Service(
+        model, data, adapters, _url(db or f"{dataset.resolve()}.db"), config, catalogue, load=load or None
+    )
+    names = ", ".join(service.adapters.loaded) or "no adapter"
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )

@@ -1,4 +1,4 @@
-"""Click-through-rate models: add a model that predicts clicks from ids and features here."""
+"""Click-through models, which predict clicks from ids and features: add a model here."""
 
 import lazy_loader
 

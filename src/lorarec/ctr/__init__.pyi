@@ -4,9 +4,10 @@ from .ctr_model import CTRModel as CTRModel
 from .features import UNKNOWN as UNKNOWN
 from .features import FeatureEncoder as FeatureEncoder
 from .network import CTRNetwork as CTRNetwork
+from .network import NetworkConfig as NetworkConfig
 from .registry import MODELS as MODELS
 from .retriever import Retriever as Retriever
 from .trainer import CTRConfig as CTRConfig
-from .trainer import fit as fit
+from .trainer import fit_ctr_model as fit_ctr_model
 from .two_towers import TwoTowers as TwoTowers
 from .two_towers import fit_two_towers as fit_two_towers

@@ -1,35 +1,49 @@
-"""AutoInt (Song et al. 2019): fields attend to each other, so that each layer crosses what the one before found."""
+"""AutoInt (Song et al. 2019): self-attention between fields, so that each layer crosses the features of the last."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
-from lorarec.ctr.network import CTRNetwork
+from lorarec.ctr.network import CTRNetwork, NetworkConfig
+from lorarec.errors import refuse_out_of_range
+from lorarec.options import document_options, option
 
 
-class AutoInt(CTRNetwork):
-    """Self-attention over fields with residuals (section 4.4).
+@document_options
+@dataclass(frozen=True)
+class AutoIntConfig(NetworkConfig):
+    """Sizes of `AutoInt`."""
 
-    The final layers read what comes out beside the embeddings themselves, in the manner of AutoInt+; without them it is
-    well below DeepFM.
+    num_heads: int = option(2, "Number of heads of an attention layer.")
+    num_layers: int = option(3, "Number of attention layers.")
 
-    Args:
-        heads: of each attention layer.
-        depth: attention layers.
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_out_of_range(self, ("num_heads", "num_layers"), (), ())
+
+
+class AutoInt(CTRNetwork[AutoIntConfig]):
+    """Self-attention between fields with residual connections (section 4.4).
+
+    The final layers read its output and the embeddings, as in AutoInt+; without them it is well below DeepFM.
     """
 
-    def __init__(self, encoder: FeatureEncoder, heads: int = 2, depth: int = 3, **options: Any) -> None:
-        super().__init__(encoder, **options)
+    config_class = AutoIntConfig
+
+    def __init__(self, encoder: FeatureEncoder, config: AutoIntConfig) -> None:
+        super().__init__(encoder, config)
+        size, layers = config.embedding_dim, range(config.num_layers)
         self.crosses = nn.ModuleList(
-            nn.MultiheadAttention(self.width, heads, batch_first=True, bias=False) for _ in range(depth)
+            nn.MultiheadAttention(size, config.num_heads, batch_first=True, bias=False) for _ in layers
         )
-        self.residuals = nn.ModuleList(nn.Linear(self.width, self.width, bias=False) for _ in range(depth))
-        self.deep = self.final(2 * self.embeddings.all_width)
+        self.residuals = nn.ModuleList(nn.Linear(size, size, bias=False) for _ in layers)
+        self.deep = self.final_layers(2 * self.embeddings.all_size)
 
     def hidden(self, embedded: EmbeddedBatch) -> torch.Tensor:
+        """See `CTRNetwork.hidden`."""
         fields = embedded.all_fields
         for cross, residual in zip(self.crosses, self.residuals, strict=True):
             fields = torch.relu(cross(fields, fields, fields, need_weights=False)[0] + residual(fields))

@@ -1,50 +1,56 @@
-"""Caser (Tang and Wang 2018) as a click model: convolutions over the latest items as over an image."""
+"""Caser (Tang and Wang 2018) as a click-through model: convolutions over the latest items as over an image."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
-from lorarec.ctr.network import CTRNetwork
+from lorarec.ctr.network import CTRNetwork, NetworkConfig
+from lorarec.errors import refuse_out_of_range
+from lorarec.options import document_options, option
 
 
-class Caser(CTRNetwork):
-    """Horizontal filters find patterns of successive items, vertical ones weigh items by place (sections 3.2, 3.3).
+@document_options
+@dataclass(frozen=True)
+class CaserConfig(NetworkConfig):
+    """Sizes of `Caser`."""
 
-    Args:
-        window: latest items that are seen.
-        filters: horizontal filters of each height.
-        heights: successive items that a horizontal filter spans.
-        vertical: vertical filters.
-    """
+    window: int = option(10, "Number of items of the history that are read, the latest.")
+    num_filters: int = option(16, "Number of horizontal filters of each height.")
+    filter_heights: tuple[int, ...] = option((1, 2, 3, 4), "Numbers of successive items that horizontal filters span.")
+    num_vertical_filters: int = option(4, "Number of vertical filters.")
 
-    def __init__(
-        self,
-        encoder: FeatureEncoder,
-        window: int = 10,
-        filters: int = 16,
-        heights: tuple[int, ...] = (1, 2, 3, 4),
-        vertical: int = 4,
-        **options: Any,
-    ) -> None:
-        super().__init__(encoder, **options)
-        self.window = window
-        width = self.embeddings.behaviour_width
-        self.horizontal = nn.ModuleList(nn.Conv1d(width, filters, height) for height in heights)
-        self.vertical = nn.Linear(window, vertical, bias=False)
-        self.deep = self.final(self.embeddings.flat_width + filters * len(heights) + vertical * width)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "filter_heights", tuple(self.filter_heights))  # JSON has lists
+        refuse_out_of_range(self, ("window", "num_filters", "num_vertical_filters"), (), ())
+
+
+class Caser(CTRNetwork[CaserConfig]):
+    """Horizontal filters for patterns of successive items, vertical filters for positions (sections 3.2, 3.3)."""
+
+    config_class = CaserConfig
+
+    def __init__(self, encoder: FeatureEncoder, config: CaserConfig) -> None:
+        super().__init__(encoder, config)
+        size = self.embeddings.behaviour_size
+        self.horizontal = nn.ModuleList(nn.Conv1d(size, config.num_filters, height) for height in config.filter_heights)
+        self.vertical = nn.Linear(config.window, config.num_vertical_filters, bias=False)
+        convolved = config.num_filters * len(config.filter_heights) + config.num_vertical_filters * size
+        self.deep = self.final_layers(self.embeddings.flat_size + convolved)
 
     def hidden(self, embedded: EmbeddedBatch) -> torch.Tensor:
-        image = self._window(embedded).mT
-        found = [torch.relu(filters(image)).amax(-1) for filters in self.horizontal]
-        return self.deep(torch.cat([embedded.flat, *found, self.vertical(image).flatten(1)], 1))
+        """See `CTRNetwork.hidden`."""
+        image = self._latest(embedded).mT
+        patterns = [torch.relu(filters(image)).amax(-1) for filters in self.horizontal]
+        return self.deep(torch.cat([embedded.flat, *patterns, self.vertical(image).flatten(1)], 1))
 
-    def _window(self, embedded: EmbeddedBatch) -> torch.Tensor:
-        """(events, window, width) the latest items, zeros before the first."""
+    def _latest(self, embedded: EmbeddedBatch) -> torch.Tensor:
+        """Return the latest items (events, window, size), with zeros before the first."""
         count = embedded.mask.sum(1, keepdim=True)
-        places = count - self.window + torch.arange(self.window)
+        positions = count - self.config.window + torch.arange(self.config.window)
         behaviours = embedded.behaviours
-        index = places.clamp(min=0)[..., None].expand(-1, -1, behaviours.shape[-1])
-        return behaviours.gather(1, index) * (places >= 0)[..., None]
+        index = positions.clamp(min=0)[..., None].expand(-1, -1, behaviours.shape[-1])
+        return behaviours.gather(1, index) * (positions >= 0)[..., None]

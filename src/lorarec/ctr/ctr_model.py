@@ -1,4 +1,4 @@
-"""A trained conventional recommender and the folder it is kept in."""
+"""A trained click-through model and its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,45 +10,61 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lorarec.ctr.features import FeatureBatch, FeatureEncoder
-from lorarec.ctr.network import CTRNetwork
-from lorarec.ctr.registry import build
+from lorarec.ctr.network import CTRNetwork, NetworkConfig
+from lorarec.ctr.registry import network_class, new_network
 from lorarec.data import ClickLog
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, new_folder, read_json, track, write_json
 from lorarec.scoring import evaluation_mode
 
 WEIGHTS, RECORD = "model.safetensors", "conventional.json"
-#: Key of the vectors by which histories are retrieved, among the weights.
+#: Key of the item vectors of the history retrieval, among the weights.
+
 EMBEDDINGS = "retriever.embeddings"
+#: Names that sizes of networks had in version 0.1.0.
+_FORMER_NAMES = {
+    "width": "embedding_dim",
+    "layers": "hidden_units",
+    "state": "hidden_size",
+    "depth": "num_layers",
+    "heads": "num_heads",
+    "longest": "max_positions",
+    "filters": "num_filters",
+    "heights": "filter_heights",
+    "vertical": "num_vertical_filters",
+    "found": "num_retrieved",
+    "latest": "num_recent",
+}
 _EVENTS_AT_ONCE = 1024
 
 
 class CTRModel:
-    """A conventional recommender with the encoder it was trained with. It computes on the CPU.
+    """A trained click-through model with the encoder of its events. It computes on the CPU.
 
     Attributes:
-        model: the torch module.
-        encoder: turns events of its log into batches.
-        record: the model's name and architecture, the log's fingerprint, options, whether it reads the `similar` or the
-            `recent` part of a history, number of parameters, validation AUC of every epoch.
+        model: Network.
+        encoder: Encoder of events as batches.
+        record: Content of conventional.json: name and sizes of the network, fingerprint of the log, options of the
+            training, whether it reads the `similar` or the `recent` items of a history, number of parameters, and
+            validation AUC of every epoch.
     """
 
-    def __init__(self, model: CTRNetwork, encoder: FeatureEncoder, record: dict[str, Any]) -> None:
+    def __init__(self, model: CTRNetwork[Any], encoder: FeatureEncoder, record: dict[str, Any]) -> None:
         self.model = model
         self.encoder = encoder
         self.record = record
 
     def score(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Probabilities (events,) of a click.
+        """Return the probabilities of a click (events,).
 
         Args:
-            events: of the encoder's log, at least one.
-            progress: show a bar.
+            events: Rows of the encoder's log, at least one.
+            progress: Whether to show a progress bar.
         """
         return self._read(events, lambda batch: self.model(batch).sigmoid(), progress)
 
     def representation(self, events: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Last hidden layer (events, d), which routers read; arguments as for `score`."""
+        """Return the last hidden layer (events, size), which routers read; for the arguments see `score`."""
         return self._read(events, self.model.representation, progress)
 
     def _read(self, events: np.ndarray, read: Callable[[FeatureBatch], torch.Tensor], progress: bool) -> np.ndarray:
@@ -56,12 +72,16 @@ class CTRModel:
             return read_events(read, self.encoder.batch, events, f"Scoring with {self.record['model']}", progress)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
-        """Write a folder with the weights as safetensors and the record as JSON, whole or not at all.
+        """Write the model to a folder, completely or not at all: weights as safetensors and the record as JSON.
 
-        The embeddings by which histories are retrieved are among the weights, so that it scores the same once loaded.
+        The item vectors of the history retrieval are among the weights, so that a loaded model gives the same scores.
+
+        Args:
+            out: Path of the new folder.
+            overwrite: Whether to replace a model at `out`.
 
         Raises:
-            LorarecError: `out` exists already or cannot be written to.
+            LorarecError: `out` exists already or cannot be written.
         """
         with new_folder(out, overwrite, FolderKind.CTR_MODEL) as folder:
             state = self.model.state_dict()
@@ -72,29 +92,38 @@ class CTRModel:
 
     @classmethod
     def load(cls, folder: str | Path, log: ClickLog) -> Self:
-        """Read a folder that `save` wrote.
+        """Load a model that `save` wrote.
+
+        Args:
+            folder: Path of the model.
+            log: Click log that the model was trained on.
 
         Raises:
-            LorarecError: it is missing or damaged, or was trained on other data than `log`.
+            LorarecError: The folder is missing or damaged, or the model was trained on another log.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise LorarecError(f"{folder} is not a folder of a conventional recommender: train one first")
+            raise LorarecError(f"{folder} is not a folder of a click-through model: train one first")
         record = read_json(folder / RECORD)
         if not isinstance(record, dict) or not {"model", "architecture", "log", "options"} <= record.keys():
-            raise LorarecError(f"{folder / RECORD} does not describe a conventional recommender: train it again")
+            raise LorarecError(f"{folder / RECORD} does not describe a click-through model: train it again")
         if record["log"] != log.fingerprint:
             raise LorarecError(f"{folder} was trained on other data ({record['log']}, not {log.fingerprint})")
         try:
             state = load_file(folder / WEIGHTS)
-            # A copy: what safetensors reads is backed by the file, which may be cut short later.
+            # A copy, since tensors of safetensors are mapped from the file, which may be truncated later.
             embeddings = state.pop(EMBEDDINGS).clone().numpy() if EMBEDDINGS in state else None
             encoder = FeatureEncoder(log, record["options"]["max_history"], embeddings)
-            model = build(record["model"], encoder, record["architecture"])
+            model = new_network(record["model"], encoder, _network_config(record["model"], record["architecture"]))
             model.load_state_dict(state)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, TypeError, SafetensorError) as error:
             raise LorarecError(f"{folder / WEIGHTS} does not hold the weights of a {record['model']}") from error
         return cls(model, encoder, record)
+
+
+def _network_config(name: str, sizes: dict[str, Any]) -> NetworkConfig:
+    """Return the sizes of a network that conventional.json holds, also with the names of version 0.1.0."""
+    return network_class(name).config_class(**{_FORMER_NAMES.get(key, key): value for key, value in sizes.items()})
 
 
 @torch.no_grad()
@@ -105,15 +134,19 @@ def read_events(
     title: str,
     progress: bool = False,
 ) -> np.ndarray:
-    """What a model in evaluation mode makes of events, (events, ...).
+    """Return the outputs of a model in evaluation mode for events (events, ...).
 
     Args:
-        read: from what `batch_of` makes of n events to (n, ...).
-        events: at least one.
-        title: of the progress bar.
+        read: Function from a batch of n events to outputs (n, ...).
+        batch_of: Function from events to their batch.
+        events: Events, at least one.
+        title: Title of the progress bar.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        LorarecError: There are no events.
     """
     if len(events) == 0:
         raise LorarecError("no events to score: give at least one")
     parts = [events[start : start + _EVENTS_AT_ONCE] for start in range(0, len(events), _EVENTS_AT_ONCE)]
-    shown = track(parts, title, progress)
-    return np.concatenate([read(batch_of(part)).numpy() for part in shown])
+    return np.concatenate([read(batch_of(part)).numpy() for part in track(parts, title, progress)])

@@ -1,6 +1,4 @@
-"""DIN (Zhou et al. 2018): the history weighed by its relevance to the target."""
-
-from typing import Any
+"""DIN (Zhou et al. 2018): the history is weighted by its relevance to the target."""
 
 import torch
 from torch import nn
@@ -8,31 +6,36 @@ from torch.nn.functional import pad
 
 from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
-from lorarec.ctr.network import CTRNetwork
+from lorarec.ctr.network import CTRNetwork, NetworkConfig
 
 
 class Interest(nn.Module):
-    """Sum of the behaviours, each weighed by a small network on it and the target (section 4.3).
+    """Sum of the behaviours, each weighted by a small network on the behaviour and the target (section 4.3).
 
-    Weights are not normalised, so that many relevant behaviours count for more than one.
+    The weights are not normalised, so that many relevant behaviours count for more than one.
 
     Args:
-        target: width of the target's embedding.
-        behaviour: width of a behaviour's: the target's and that of its rating.
+        target_size: Size of the target's embedding.
+        behaviour_size: Size of a behaviour's embedding: that of its item and that of its rating.
     """
 
-    def __init__(self, target: int, behaviour: int) -> None:
+    def __init__(self, target_size: int, behaviour_size: int) -> None:
         super().__init__()
-        self.parts = behaviour, target, target, target
+        self.parts = behaviour_size, target_size, target_size, target_size
         self.first = nn.Linear(sum(self.parts), 36)
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(36, 1))
 
     def forward(self, target: torch.Tensor, behaviours: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(events, behaviour) from (events, target), (events, T, behaviour) and (events, T).
+        """Return the weighted sum of the behaviours (events, behaviour_size).
 
         The first columns of a behaviour are its item's embedding. The network reads the behaviour, the target, their
-        difference and their product. All four are linear in the behaviour for one target, so its first layer is a
-        matrix and a bias for each event: the four are never written out for every behaviour.
+        difference and their product. All four are linear in the behaviour for one target, so the first layer is one
+        matrix and one bias per event, and the four are never computed for every behaviour.
+
+        Args:
+            target: Embeddings of the targets (events, target_size).
+            behaviours: Embeddings of the behaviours (events, T, behaviour_size).
+            mask: Mask of the behaviours that exist (events, T).
         """
         of_behaviour, of_target, of_difference, of_product = self.first.weight.T.split(self.parts)
         of_item = target[..., None] * of_product - of_difference
@@ -42,15 +45,16 @@ class Interest(nn.Module):
         return ((weights * mask)[:, None] @ behaviours)[:, 0]
 
 
-class DIN(CTRNetwork):
-    """The interest that the target wakes, beside user and target."""
+class DIN(CTRNetwork[NetworkConfig]):
+    """Final layers over user, target and the interest of the user that the target activates."""
 
-    def __init__(self, encoder: FeatureEncoder, **options: Any) -> None:
-        super().__init__(encoder, **options)
-        widths = self.embeddings.target_width, self.embeddings.behaviour_width
-        self.interest = Interest(*widths)
-        self.deep = self.final(self.embeddings.flat_width + widths[1])
+    def __init__(self, encoder: FeatureEncoder, config: NetworkConfig) -> None:
+        super().__init__(encoder, config)
+        target_size, behaviour_size = self.embeddings.target_size, self.embeddings.behaviour_size
+        self.interest = Interest(target_size, behaviour_size)
+        self.deep = self.final_layers(self.embeddings.flat_size + behaviour_size)
 
     def hidden(self, embedded: EmbeddedBatch) -> torch.Tensor:
+        """See `CTRNetwork.hidden`."""
         interest = self.interest(embedded.target, embedded.behaviours, embedded.mask)
         return self.deep(torch.cat([embedded.flat, interest], 1))

@@ -1,4 +1,4 @@
-"""Users, items and histories as whole numbers that embedding tables read."""
+"""Users, items and histories as integers, which embedding tables read."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from lorarec.ctr.retriever import Retriever
 from lorarec.data import ITEM, TITLE, TRAIN, USER, ClickLog
 
-#: Number of padding and of values that training never saw.
+#: Number of padding and of values that do not occur in training.
 UNKNOWN = 0
 USER_FIELDS = ("gender", "age", "occupation")
 YEAR = re.compile(r"\((\d{4})\)\s*$")
@@ -21,12 +21,12 @@ YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 @dataclass(frozen=True)
 class Field:
-    """One property of users or items.
+    """A categorical field of users or items, such as the id or the genres.
 
     Attributes:
-        size: how many numbers it needs, with `UNKNOWN`.
-        table: (rows + 1, width) the numbers of each user or item, padded with `UNKNOWN`: several genres, one id. The
-            last row is of one of whom nothing is known.
+        size: Number of different values, with `UNKNOWN`.
+        table: Numbers of the values of each user or item (rows + 1, most values), padded with `UNKNOWN`. The last row
+            stands for an unknown user or item.
     """
 
     size: int
@@ -38,41 +38,43 @@ class FeatureBatch:
     """Events as tensors; T is the length of the longest history, at least 1.
 
     Attributes:
-        user: one (events, width) tensor per field of the user.
-        item: one (events, width) tensor per field of the target item.
-        seen: one (n, width) tensor per field of the n different items in all histories, the first `UNKNOWN` throughout.
-        history: (events, T) rows of `seen`, oldest first, padded on the right with 0.
-        rating: (events, T) ratings of the history's items in half stars, plus one; 0 where there is none.
+        user: Values of each field of the users, one tensor (events, most values) per field.
+        item: Values of each field of the target items, one tensor (events, most values) per field.
+        history_items: Values of each field of the n different items in all histories, one tensor (n, most values) per
+            field; the first item is padding, whose values are `UNKNOWN`.
+        history: Rows of `history_items` (events, T), oldest first, padded on the right with 0.
+        rating: Ratings of the histories' items in half stars, plus one (events, T); 0 in padding.
     """
 
     user: list[torch.Tensor]
     item: list[torch.Tensor]
-    seen: list[torch.Tensor]
+    history_items: list[torch.Tensor]
     history: torch.Tensor
     rating: torch.Tensor
 
     @property
     def mask(self) -> torch.Tensor:
-        """(events, T) True where the history has an item."""
+        """Mask of the histories' items (events, T), False in padding."""
         return self.rating > 0
 
 
 class FeatureEncoder:
-    """Turns events of a `ClickLog` into batches.
+    """Encode events of a `ClickLog` as batches.
 
-    Ids, profiles (gender, age, occupation), genres and years of release get numbers if the training part has them,
-    else `UNKNOWN`. So a new item is known by its genres and its year.
+    Ids, profiles (gender, age, occupation), genres and years of release get numbers if they occur in the training part,
+    otherwise `UNKNOWN`. A new item is therefore represented by its genres and its year.
 
     Args:
-        log: events; only its training part decides what is known.
-        max_history: items of a history that are kept, in time order: the latest, or the most similar to the target.
-        embeddings: (items, d) vectors that say what is similar (RecLoRA's retrieval, see `Retriever`); the latest are
-            kept when None.
+        log: Click log; values that occur in its training part are known.
+        max_history: Number of items of a history that are read, in time order: the latest, or the most similar to the
+            target.
+        embeddings: Item vectors (items, size) that define similarity (RecLoRA's retrieval, see `Retriever`), or None to
+            read the latest items.
 
     Attributes:
-        users: fields of users, the id first.
-        items: fields of items, the id first.
-        ratings: how many numbers ratings need.
+        users: Fields of users, the id first.
+        items: Fields of items, the id first.
+        ratings: Number of different ratings, with padding.
     """
 
     def __init__(self, log: ClickLog, max_history: int, embeddings: np.ndarray | None = None) -> None:
@@ -86,10 +88,11 @@ class FeatureEncoder:
         self.ratings = round(2 * log.stars) + 2
 
     def over(self, log: ClickLog) -> Self:
-        """The same numbers for another log of these items; its users are some of these, or `len(log.users)`: new ones.
+        """Return an encoder of another log with the same numbers.
 
         Args:
-            log: with `users` and `dataset` of the log that was trained on.
+            log: Click log with the `users` and the `dataset` of the log of this encoder; number `len(log.users)` stands
+                for a new user.
         """
         other = copy(self)
         other.log = log
@@ -98,11 +101,11 @@ class FeatureEncoder:
         return other
 
     def batch(self, events: np.ndarray) -> FeatureBatch:
-        """Encode events with what is kept of their histories."""
+        """Encode events and their histories."""
         shown = self.histories(events)
         present = shown >= 0
         user, item = self.log.user[events], self.log.item[events]
-        # Histories of a batch share items: each is embedded once.
+        # Histories of a batch share items, and each item is embedded once.
         different, history = np.unique(np.append(-1, np.where(present, self.log.item[shown], -1)), return_inverse=True)
         known = (different >= 0)[:, None]
         half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
@@ -115,9 +118,9 @@ class FeatureEncoder:
         )
 
     def histories(self, events: np.ndarray) -> np.ndarray:
-        """What is kept of the events' histories: (events, T) events of the log, oldest first, padded with -1.
+        """Return the events' histories (events, T) as events of the log, oldest first, padded with -1.
 
-        T is the length of the longest, at least 1.
+        T is the length of the longest history, at least 1.
         """
         log = self.log
         if self._retriever is None:
@@ -127,13 +130,13 @@ class FeatureEncoder:
 
 
 def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:
-    """For each field the values of every user."""
+    """Return for each field the values of every user."""
     names = [name for name in (USER, *USER_FIELDS) if name in log.profiles.columns]
     return [[[value] for value in log.profiles[name]] for name in names]
 
 
 def _item_values(items: pl.DataFrame) -> list[Sequence[Sequence[Any]]]:
-    """For each field the values of every item."""
+    """Return for each field the values of every item."""
     years = [YEAR.search(title) for title in items[TITLE]]
     values: list[Sequence[Sequence[Any]]] = [[[item] for item in items[ITEM]]]
     if any(years):
@@ -148,7 +151,7 @@ def _fields(columns: Sequence[Sequence[Sequence[Any]]], train: np.ndarray) -> li
 
 
 def _field(values: Sequence[Sequence[Any]], train: np.ndarray) -> Field:
-    """A field whose rows hold one value or several; None, "" and values that no row of `train` has are `UNKNOWN`."""
+    """Return a field whose rows have one or more values; None, "" and values of no row of `train` are `UNKNOWN`."""
     known = sorted({value for row in train for value in values[row] if value not in (None, "")}, key=str)
     numbers = {value: number for number, value in enumerate(known, start=UNKNOWN + 1)}
     table = np.full((len(values) + 1, max(map(len, values))), UNKNOWN)

@@ -1,61 +1,86 @@
-"""The one face of all conventional recommenders."""
+"""The common interface of click-through models."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from lorarec.ctr.embeddings import EmbeddedBatch, FeatureEmbeddings
 from lorarec.ctr.features import FeatureBatch, FeatureEncoder
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.options import document_options, option
 
 
-class CTRNetwork(nn.Module):
-    """Chance of a click of a user on a target item, given the history.
+@document_options
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a click-through model; the last of `hidden_units` is the size of a representation.
 
-    A subclass says how `hidden` comes about: the last layer before the logit, which routers read.
-
-    Args:
-        encoder: says which fields there are.
-        width: size of every embedding.
-        layers: sizes of the final layers; the last is the size of a representation.
-        dropout: after each of the final layers.
+    Raises:
+        LorarecError: A number is out of range.
     """
 
-    def __init__(
-        self, encoder: FeatureEncoder, width: int = 16, layers: Sequence[int] = (128, 64), dropout: float = 0.1
-    ) -> None:
+    embedding_dim: int = option(16, "Size of every embedding.")
+    hidden_units: tuple[int, ...] = option((128, 64), "Sizes of the final layers.")
+    dropout: float = option(0.1, "Dropout probability after each of the final layers.")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_units", tuple(self.hidden_units))  # JSON has lists
+        refuse_out_of_range(self, ("embedding_dim",), ("dropout",), ())
+        if not self.hidden_units or min(self.hidden_units) < 1:
+            raise LorarecError(f"option hidden_units must be sizes of at least 1, got {self.hidden_units}")
+
+
+Config = TypeVar("Config", bound=NetworkConfig)
+
+
+class CTRNetwork(nn.Module, Generic[Config]):
+    """Predict the probability of a click of a user on a target item, given the history.
+
+    A subclass defines `hidden`: the last layer before the logit, which routers read.
+
+    Args:
+        encoder: Encoder that defines the fields.
+        config: Sizes of the network, an instance of `config_class`.
+
+    Attributes:
+        config_class: Dataclass of the sizes.
+    """
+
+    config_class: ClassVar[type[NetworkConfig]] = NetworkConfig
+
+    def __init__(self, encoder: FeatureEncoder, config: Config) -> None:
         super().__init__()
-        self.embeddings = FeatureEmbeddings(encoder, width)
-        self.width = width
-        self.layers = tuple(layers)
-        self.dropout = dropout
-        self.head = nn.Linear(self.layers[-1], 1)
+        self.config = config
+        self.embeddings = FeatureEmbeddings(encoder, config.embedding_dim)
+        self.head = nn.Linear(config.hidden_units[-1], 1)
 
     def hidden(self, embedded: EmbeddedBatch) -> torch.Tensor:
-        """(events, layers[-1])."""
+        """Return the last hidden layer (events, hidden_units[-1])."""
         raise NotImplementedError
 
     def logits(self, embedded: EmbeddedBatch) -> torch.Tensor:
-        """(events,) log-odds of a click."""
+        """Return the log-odds of a click (events,)."""
         return self.head(self.hidden(embedded))[:, 0]
 
     def representation(self, batch: FeatureBatch) -> torch.Tensor:
-        """(events, layers[-1]): the last hidden layer."""
+        """Return the last hidden layer (events, hidden_units[-1])."""
         return self.hidden(self.embeddings(batch))
 
     def forward(self, batch: FeatureBatch) -> torch.Tensor:
-        """(events,) log-odds of a click."""
+        """Return the log-odds of a click (events,)."""
         return self.logits(self.embeddings(batch))
 
-    def final(self, width: int) -> nn.Sequential:
-        """The final layers over an input of this width."""
-        return feed_forward([width, *self.layers], self.dropout)
+    def final_layers(self, input_size: int) -> nn.Sequential:
+        """Return new final layers over an input of this size."""
+        return feed_forward((input_size, *self.config.hidden_units), self.config.dropout)
 
 
-def feed_forward(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers with ReLU and dropout after each."""
-    steps: list[nn.Module] = []
+def feed_forward(sizes: tuple[int, ...], dropout: float = 0.0) -> nn.Sequential:
+    """Return linear layers with ReLU and dropout after each."""
+    layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        steps += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*steps)
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)

@@ -1,6 +1,6 @@
-"""The Long-Short Modality Retriever of RecLoRA (arXiv 2408.03533): the past behaviours that bear on a target item.
+"""The Long-Short Modality Retriever of RecLoRA (arXiv 2408.03533): past behaviours that are similar to a target item.
 
-It serves both histories: a long one of ids for the conventional recommender, a short one of texts for the language
+It retrieves both histories: a long one of ids for the click-through model and a short one of texts for the language
 model.
 """
 
@@ -13,26 +13,26 @@ from torch.nn.functional import normalize
 from lorarec.errors import LorarecError
 
 PADDING = -1
-#: Queries of one user that share the read of the history, and floats held at once.
+#: Number of queries of one user that read the history together, and maximum number of floats in memory at once.
 TILE, BUDGET = 16, 1 << 24
 
 
 class Retriever:
-    """Finds rows of a click log that its user left strictly before a moment; later rows are never read.
+    """Retrieve rows of a click log that are strictly before the time of a query; later rows are never read.
 
     Args:
-        user: (n,) whole numbers, one per row of the log, in any order.
-        item: (n,) rows of `embeddings`.
-        time: (n,) timestamps; rows of one user at one time keep their order.
-        embeddings: (items, d), of any length; compared by cosine.
+        user: Numbers of the users, one per row of the log, in any order (n,).
+        item: Rows of `embeddings` (n,).
+        time: Timestamps (n,); rows of one user at the same time keep their order.
+        embeddings: Item vectors of any length (items, size), compared by cosine.
 
     Raises:
-        LorarecError: arrays of different lengths, an item without an embedding, or an embedding that is not finite.
+        LorarecError: The arrays have different lengths, an item has no embedding, or an embedding is not finite.
     """
 
     def __init__(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, embeddings: np.ndarray) -> None:
         if embeddings.ndim != 2 or not np.isfinite(embeddings).all():
-            raise LorarecError("embeddings must be finite numbers of shape (items, d)")
+            raise LorarecError("embeddings must be finite numbers of shape (items, size)")
         self._embeddings = normalize(torch.from_numpy(np.asarray(embeddings, np.float32)), dim=1)
         self._check(user, item, time)
         self._order = np.lexsort((time, user))
@@ -41,21 +41,23 @@ class Retriever:
         self._keys = (np.asarray(user, np.int64) * (len(self._moments) + 1) + moment)[self._order]
 
     def similar(self, user: np.ndarray, item: np.ndarray, time: np.ndarray, k: int) -> np.ndarray:
-        """The k behaviours of each user before the time whose items are most similar to the target item.
+        """Return the k earlier behaviours of each user whose items are most similar to the target item.
 
-        Exact: every behaviour is compared. Of equally similar ones the later are taken. Beyond the result, memory is
-        bounded by 64 MiB of vectors or those of the longest single history, and a few times that for similarities.
+        The search is exact: every behaviour is compared. Of equally similar ones the later are taken. Besides the
+        result, memory is bounded by 64 MiB of vectors or those of the longest single history, and a few times that for
+        similarities.
 
         Args:
-            user: (q,); one who is not in the log has no history.
-            item: (q,) target items, rows of the embeddings.
-            time: (q,)
+            user: Numbers of the users (q,); a user who is not in the log has no history.
+            item: Target items, rows of the embeddings (q,).
+            time: Timestamps (q,).
+            k: Maximum number of behaviours.
 
         Returns:
-            (q, k) row numbers of the log in time order; shorter histories are filled up with -1 at the end.
+            Row numbers of the log (q, k) in time order, padded on the right with -1.
 
         Raises:
-            LorarecError: arrays of different lengths, an item without an embedding, or k below 1.
+            LorarecError: The arrays have different lengths, an item has no embedding, or k is less than 1.
         """
         self._check(user, item, time)
         begin, end = self._spans(user, time)
@@ -67,25 +69,25 @@ class Retriever:
         return self._rows(found)
 
     def _nearest(self, target: torch.Tensor, length: np.ndarray, begin: np.ndarray, k: int) -> torch.Tensor:
-        """Places (tiles, queries, k) in the histories, which have more than k rows and begin at `begin` (tiles,)."""
+        """Return positions (tiles, queries, k) in histories of more than k rows, which begin at `begin` (tiles,)."""
         place = torch.arange(int(length.max()))
         rows = (torch.from_numpy(begin)[:, None] + place).clamp(max=len(self._item) - 1)
         similarity = self._embeddings[target] @ self._embeddings[self._item[rows]].mT
-        # The bits of a float order as its value does once those of negative ones are turned round (adding zero makes
-        # -0 into 0); below them, the place decides between equals, so that no two keys are alike.
+        # The bits of floats are in the order of their values once those of negative ones are inverted (adding zero
+        # turns -0 into 0). The position in the lower bits decides between equal values, so that all keys differ.
         bits = (similarity + 0.0).view(torch.int32)
         keys = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) | place
         keys.masked_fill_(place >= torch.from_numpy(length)[..., None], torch.iinfo(torch.int64).min)
         return (keys.topk(k, sorted=False).values & 0xFFFFFFFF).sort().values
 
     def _spans(self, user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where each history begins and ends (exclusive) in the log sorted by user and time."""
+        """Return where each history begins and ends (exclusive) in the log sorted by user and time."""
         first = np.asarray(user, np.int64) * (len(self._moments) + 1)
         begin = np.searchsorted(self._keys, first)
         return begin, np.searchsorted(self._keys, first + np.searchsorted(self._moments, time))
 
     def _rows(self, found: np.ndarray) -> np.ndarray:
-        """Row numbers of the log as it was given."""
+        """Return row numbers of the log as it was given."""
         return np.where(found == PADDING, PADDING, np.append(self._order, PADDING)[found])
 
     def _check(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> None:
@@ -104,16 +106,16 @@ def _positive(k: int) -> int:
 
 
 def _last(begin: np.ndarray, end: np.ndarray, k: int) -> np.ndarray:
-    """The last k places of each span, (q, k), filled up with -1 at the end."""
+    """Return the last k positions of each span (q, k), padded on the right with -1."""
     places = np.maximum(begin, end - k)[:, None] + np.arange(k)
     return np.where(places < end[:, None], places, PADDING)
 
 
 def _tiles(begin: np.ndarray, end: np.ndarray, k: int, width: int) -> Iterator[np.ndarray]:
-    """Batches (tiles, queries) of the queries whose history is longer than k.
+    """Yield batches (tiles, queries) of the queries whose history is longer than k.
 
-    A tile holds queries of one user, which share the history's vectors. Tiles of a batch have as many queries each
-    and histories of about the same length, so that little is computed in vain.
+    A tile contains queries of one user, which share the history's vectors. Tiles of a batch have the same number of
+    queries and histories of similar length, so that there is little padding.
     """
     queries = np.flatnonzero(end - begin > k)
     queries = queries[np.lexsort((end[queries], begin[queries]))]

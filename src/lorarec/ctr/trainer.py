@@ -1,6 +1,6 @@
-"""One trainer for all conventional recommenders."""
+"""The trainer of all click-through models."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,87 +11,84 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lorarec.ctr.ctr_model import CTRModel, read_events
 from lorarec.ctr.features import FeatureEncoder
-from lorarec.ctr.registry import build
+from lorarec.ctr.network import NetworkConfig
+from lorarec.ctr.registry import new_network
 from lorarec.data import PARTS, TRAIN, VALID, ClickLog
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track, versions
 from lorarec.metrics import auc
+from lorarec.options import convert_options, document_options, option
 from lorarec.scoring import evaluation_mode
 from lorarec.training import EarlyStopping
 
 
+@document_options
 @dataclass(frozen=True)
 class CTRConfig:
-    """How a conventional recommender is trained.
-
-    Attributes:
-        epochs: at most so many passes over the training events.
-        patience: epochs without a better validation AUC after which it stops.
-        batch_size: events per step.
-        lr: learning rate of Adam.
-        weight_decay: L2 penalty of all parameters.
-        max_history: items of a history that are seen.
-        seed: of the first weights, the order of events and dropout.
+    """Options of the training of a click-through model.
 
     Raises:
-        LorarecError: an option out of range.
+        LorarecError: A value is of the wrong type or out of range.
     """
 
-    epochs: int = 20
-    patience: int = 2
-    batch_size: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
-    max_history: int = 60
-    seed: int = 42
+    epochs: int = option(20, "Maximum number of passes over the training events.")
+    patience: int = option(2, "Number of epochs without a better validation AUC after which training stops.")
+    batch_size: int = option(256, "Number of events per step.")
+    learning_rate: float = option(1e-3, "Learning rate of Adam.")
+    weight_decay: float = option(1e-5, "L2 penalty of all parameters.")
+    max_history: int = option(60, "Number of items of a history that are read.")
+    seed: int = option(42, "Seed of the initial weights, the order of events and dropout.")
 
     def __post_init__(self) -> None:
+        convert_options(self)
         at_least_one = ("epochs", "patience", "batch_size", "max_history")
-        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("lr",))
+        refuse_out_of_range(self, at_least_one, ("weight_decay", "seed"), ("learning_rate",))
 
 
-def fit(
+def fit_ctr_model(
     name: str,
     log: ClickLog,
-    options: CTRConfig | None = None,
+    config: CTRConfig | None = None,
     *,
-    architecture: Mapping[str, Any] | None = None,
+    network: NetworkConfig | None = None,
     events: np.ndarray | None = None,
     embeddings: np.ndarray | None = None,
     progress: bool = False,
 ) -> CTRModel:
-    """Train a conventional recommender on clicks; the weights of the epoch with the best validation AUC are kept.
+    """Train a click-through model and return it with the weights of the epoch with the best validation AUC.
 
-    The same arguments give the same weights. Nothing is written: `CTRModel.save` does that.
+    The same arguments give the same weights.
 
     Args:
-        name: one of `MODELS`.
-        log: events and their division.
-        options: defaults when None.
-        architecture: arguments of the model's class, such as `width`; defaults for the rest.
-        events: training events, such as `log.few_shot(1000)`; the whole training part when None.
-        embeddings: (items, d) vectors; of a longer history the items most similar to the target are then seen. The
-            latest when None, which is what the sequence models GRU4Rec, Caser and SASRec are made for.
-        progress: show a bar for each epoch.
+        name: One of `MODELS`.
+        log: Click log with training and validation events.
+        config: Options of the training; defaults if None.
+        network: Sizes of the network, an instance of the model's `config_class`; defaults if None.
+        events: Training events, such as `log.few_shot(1000)`; the whole training part if None.
+        embeddings: Item vectors (items, size), by which the items of a long history that are most similar to the target
+            are read. If it is None the latest are read, for which the sequence models GRU4Rec, Caser and SASRec are
+            designed.
+        progress: Whether to show a progress bar for each epoch.
 
     Raises:
-        LorarecError: an unknown name or architecture, training events that are none, not of the training part or
-            labelled all alike, or validation events labelled all alike.
+        LorarecError: The name is unknown or `network` is not its config, or the training or validation events cannot be
+            used, see `train`.
     """
-    options = options or CTRConfig()
+    config = config or CTRConfig()
     events = log.rows(TRAIN) if events is None else events
-    torch.manual_seed(options.seed)
-    encoder = FeatureEncoder(log, options.max_history, embeddings)
-    model = build(name, encoder, architecture or {})
+    torch.manual_seed(config.seed)
+    encoder = FeatureEncoder(log, config.max_history, embeddings)
+    model = new_network(name, encoder, network)
+    sizes = asdict(model.config)
     record = {
         "model": name,
-        "architecture": dict(architecture or {}),
+        "architecture": {key: list(size) if isinstance(size, tuple) else size for key, size in sizes.items()},
         "log": log.fingerprint,
-        "options": asdict(options),
+        "options": asdict(config),
         "history": "recent" if embeddings is None else "similar",
         "events": len(events),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "validation_auc": train(model, encoder.batch, log, events, options, name, progress),
+        "validation_auc": train(model, encoder.batch, log, events, config, name, progress),
         "versions": versions(),
     }
     return CTRModel(model, encoder, record)
@@ -102,34 +99,38 @@ def train(
     batch_of: Callable[[np.ndarray], Any],
     log: ClickLog,
     events: np.ndarray,
-    options: CTRConfig,
+    config: CTRConfig,
     title: str,
     progress: bool = False,
 ) -> list[float]:
-    """Train a model by cross-entropy on clicks; it keeps the weights of the epoch with the best validation AUC.
+    """Train a model by binary cross-entropy; the weights of the epoch with the best validation AUC are restored.
 
     Args:
-        model: from what `batch_of` makes of n events to their log-odds (n,).
-        events: of the training part.
-        title: of the progress bars.
+        model: Module from a batch of n events to their log-odds (n,).
+        batch_of: Function from events to their batch.
+        log: Click log.
+        events: Events of the training part.
+        config: Options of the training.
+        title: Title of the progress bars.
+        progress: Whether to show a progress bar for each epoch.
 
     Returns:
         The validation AUC of every epoch.
 
     Raises:
-        LorarecError: training events that are none, not of the training part or labelled all alike, or validation
-            events labelled all alike.
+        LorarecError: There are no training events, they are not of the training part, or training or validation events
+            all have the same label.
     """
     if (log.part[events] != PARTS.index(TRAIN)).any():
         raise LorarecError(f"{log.dataset.name}: events outside the training part cannot be trained on")
     valid = log.rows(VALID)
     _check_labels(log, events, "training")
     _check_labels(log, valid, "validation")
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    best = EarlyStopping(model, options.patience)
-    for epoch in range(options.epochs):
-        order = np.random.default_rng([options.seed, epoch]).permutation(events)
-        batches = [order[start : start + options.batch_size] for start in range(0, len(order), options.batch_size)]
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    stopping = EarlyStopping(model, config.patience)
+    for epoch in range(config.epochs):
+        order = np.random.default_rng([config.seed, epoch]).permutation(events)
+        batches = [order[start : start + config.batch_size] for start in range(0, len(order), config.batch_size)]
         model.train()
         for batch in track(batches, f"{title}, epoch {epoch + 1}", progress):
             loss = binary_cross_entropy_with_logits(model(batch_of(batch)), torch.tensor(log.label[batch]).float())
@@ -137,14 +138,14 @@ def train(
             loss.backward()
             optimizer.step()
         with evaluation_mode(model):
-            found = read_events(
+            probabilities = read_events(
                 lambda batch: model(batch).sigmoid(), batch_of, valid, f"Scoring with {title}", progress
             )
-        if best.step(auc(found, log.label[valid])):
+        if stopping.step(auc(probabilities, log.label[valid])):
             break
-    best.restore()
+    stopping.restore()
     model.eval()
-    return best.curve
+    return stopping.curve
 
 
 def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:

@@ -1,4 +1,4 @@
-"""CTR-BERT's row of the tables: a click from the text of a user and the text of an item, each read by itself."""
+"""Two towers of texts in the manner of CTR-BERT: user and item are encoded separately."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from lorarec.data import TITLE, TRAIN, ClickLog
 from lorarec.prompts import genres, profiles
 from lorarec.scoring import evaluation_mode
 
-_WIDTH = 64
+_HIDDEN_SIZE = 64
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Events as row numbers: user (n,), item (n,), history (n, T), and ratings (n, T) in half stars plus one, 0 where
-    there is none."""
+    """Events as numbers: users (n,), items (n,), histories (n, T), and ratings (n, T) in half stars plus one, 0 in
+    padding."""
 
     user: torch.Tensor
     item: torch.Tensor
@@ -30,19 +30,21 @@ class _Batch:
 
 
 class TwoTowers(nn.Module):
-    """Two towers of texts in the manner of CTR-BERT (Muhamed et al. 2021), with no ids: new items are as known as old.
+    """A click-through model of texts in the manner of CTR-BERT (Muhamed et al. 2021), without ids.
 
-    The item's tower encodes title and genres; the user's tower encodes the profile and the titles of the history, each
-    weighed by its stars. The log-odds are final layers over (user, item, user * item). Simplified: the backbone
-    stands in for BERT and stays as it is, so that every text is encoded once (last hidden states, averaged); texts of
-    a history are encoded one by one and averaged. Towers and final layers are trained on all training events.
+    The item tower encodes title and genres; the user tower encodes the profile and the titles of the history, each
+    weighted by its stars. The log-odds are final layers over (user, item, user * item).
+
+    Simplified: the backbone replaces BERT and is frozen, so that every text is encoded once (averaged last hidden
+    states); the texts of a history are encoded one by one and averaged. Towers and final layers are trained on all
+    training events.
 
     Args:
-        backbone: the encoder.
-        log: whose texts are encoded.
-        max_history: the latest items of a history that are seen.
-        layers: sizes of the final layers.
-        dropout: after each of them.
+        backbone: Backbone that encodes the texts.
+        log: Click log whose texts are encoded.
+        max_history: Number of items of a history that are read, the latest.
+        hidden_units: Sizes of the final layers.
+        dropout: Dropout probability after each of them.
     """
 
     users: torch.Tensor
@@ -53,7 +55,7 @@ class TwoTowers(nn.Module):
         backbone: Backbone,
         log: ClickLog,
         max_history: int,
-        layers: tuple[int, ...] = (128, 64),
+        hidden_units: tuple[int, ...] = (128, 64),
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -64,21 +66,23 @@ class TwoTowers(nn.Module):
         self.register_buffer("items", _standardised(mean_states(backbone, texts)))
         about = [f"about the user: {profile}" for profile in profiles(log)]
         self.register_buffer("users", _standardised(mean_states(backbone, about)))
-        hidden = self.items.shape[1]
-        self.item = nn.Linear(hidden, _WIDTH)
-        self.past = nn.Linear(hidden, _WIDTH)
-        self.profile = nn.Linear(hidden, _WIDTH)
-        self.stars = nn.Embedding.from_pretrained(torch.ones(round(2 * log.stars) + 2, _WIDTH), freeze=False)
-        self.final = nn.Sequential(feed_forward([3 * _WIDTH, *layers], dropout), nn.Linear(layers[-1], 1))
+        text_size = self.items.shape[1]
+        self.item = nn.Linear(text_size, _HIDDEN_SIZE)
+        self.past = nn.Linear(text_size, _HIDDEN_SIZE)
+        self.profile = nn.Linear(text_size, _HIDDEN_SIZE)
+        self.stars = nn.Embedding.from_pretrained(torch.ones(round(2 * log.stars) + 2, _HIDDEN_SIZE), freeze=False)
+        self.final = nn.Sequential(
+            feed_forward((3 * _HIDDEN_SIZE, *hidden_units), dropout), nn.Linear(hidden_units[-1], 1)
+        )
 
     def batch(self, events: np.ndarray) -> _Batch:
-        """Events with the latest of their histories."""
-        log, shown = self.log, self.log.histories(events, self.max_history)
-        rating = np.where(shown >= 0, np.rint(2 * log.rating[shown]).astype(np.int64) + 1, 0)
-        return _Batch(*map(torch.from_numpy, (log.user[events], log.item[events], log.item[shown], rating)))
+        """Return a batch of events with the latest items of their histories."""
+        log, past = self.log, self.log.histories(events, self.max_history)
+        rating = np.where(past >= 0, np.rint(2 * log.rating[past]).astype(np.int64) + 1, 0)
+        return _Batch(*map(torch.from_numpy, (log.user[events], log.item[events], log.item[past], rating)))
 
     def forward(self, batch: _Batch) -> torch.Tensor:
-        """(n,) log-odds of a click."""
+        """Return the log-odds of a click (n,)."""
         present = batch.rating > 0
         history = embedding(batch.history, self.past(self.items)) * self.stars(batch.rating) * present[..., None]
         user = history.sum(1) / present.sum(1).clamp(min=1)[:, None] + self.profile(self.users[batch.user])
@@ -86,26 +90,32 @@ class TwoTowers(nn.Module):
         return self.final(torch.cat([user, item, user * item], 1))[:, 0]
 
     def score(self, events: np.ndarray) -> np.ndarray:
-        """Probabilities (events,) of a click."""
+        """Return the probabilities of a click (events,)."""
         with evaluation_mode(self):
             return read_events(lambda batch: self(batch).sigmoid(), self.batch, events, "Scoring with two towers")
 
 
 def fit_two_towers(
-    backbone: Backbone, log: ClickLog, options: CTRConfig | None = None, progress: bool = False
+    backbone: Backbone, log: ClickLog, config: CTRConfig | None = None, progress: bool = False
 ) -> TwoTowers:
-    """Train two towers on all training events; those of the epoch with the best validation AUC are kept.
+    """Train two towers on all training events and return those of the epoch with the best validation AUC.
+
+    Args:
+        backbone: Backbone that encodes the texts.
+        log: Click log with training and validation events.
+        config: Options of the training; defaults if None.
+        progress: Whether to show a progress bar for each epoch.
 
     Raises:
-        LorarecError: training or validation events labelled all alike.
+        LorarecError: Training or validation events all have the same label.
     """
-    options = options or CTRConfig()
-    torch.manual_seed(options.seed)
-    towers = TwoTowers(backbone, log, options.max_history)
-    train(towers, towers.batch, log, log.rows(TRAIN), options, "two towers", progress)
+    config = config or CTRConfig()
+    torch.manual_seed(config.seed)
+    towers = TwoTowers(backbone, log, config.max_history)
+    train(towers, towers.batch, log, log.rows(TRAIN), config, "two towers", progress)
     return towers
 
 
 def _standardised(states: np.ndarray) -> torch.Tensor:
-    """Every dimension with mean 0 and deviation 1."""
+    """Return states whose dimensions have mean 0 and standard deviation 1."""
     return torch.from_numpy((states - states.mean(0)) / (states.std(0) + 1e-6))

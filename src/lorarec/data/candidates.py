@@ -24,7 +24,7 @@ class InteractionLookup:
     keys: np.ndarray
     n_items: int
 
-    def holds(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return whether each user interacted with each item (the two arrays are broadcast to one shape)."""
         wanted = users * self.n_items + items
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
@@ -108,7 +108,7 @@ def _draw(
         block = drawn[rows]
         block[redraw] = rng.integers(0, touched.n_items, int(redraw.sum()))
         drawn[rows] = block
-        redraw = _repeats(block) | touched.holds(users[rows][:, None], block)
+        redraw = _repeats(block) | touched.contains(users[rows][:, None], block)
         unfinished = redraw.any(axis=1)
         rows, redraw = rows[unfinished], redraw[unfinished]
     return drawn

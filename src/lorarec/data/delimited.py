@@ -168,7 +168,7 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
 
 
 def _well_formed(dialect: Dialect) -> str:
-    """A pattern of lines in which a field that begins with a quote ends with one; polars reads others without an error.
+    """Return a pattern of lines in which a field that begins with a quote ends with one; polars reads others silently.
 
     Quotes within a field that begins with another character belong to the text.
     """

@@ -4,7 +4,6 @@ import html
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -12,6 +11,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.tables import Decimal, Ids, TableFormat, row_number, without_missing
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 
 _ROWS_NAMED = 5
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
@@ -77,7 +77,7 @@ def clean_interactions(
 
 def without_bad_times(
     rows: pl.DataFrame, options: TableFormat, name_row: Callable[[int], str] = row_number
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, JsonObject]:
     """Remove the rows of `clean_interactions` whose times were dropped, and return the rest with a report of them."""
     if options.bad_times != "drop":
         return rows, {}

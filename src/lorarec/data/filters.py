@@ -79,10 +79,10 @@ def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Datas
     """
     if by not in _OVERLAP_KEYS:
         raise LorarecError(f"cannot remove overlap by {by!r}: use one of {', '.join(_OVERLAP_KEYS)}")
-    kept = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
-    if kept.is_empty():
+    remaining = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
+    if remaining.is_empty():
         raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
-    rows = dataset.interactions[kept["index"].to_numpy()]
+    rows = dataset.interactions[remaining["index"].to_numpy()]
     return dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
 
 

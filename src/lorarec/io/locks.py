@@ -135,7 +135,7 @@ def _open_for_lock(path: Path) -> int:
 
 
 def _lock(handle: int) -> bool:
-    """Try to lock a file or folder; return whether no other process has locked it, also on disks without locks."""
+    """Lock a file or folder if possible; return whether no other process has locked it, also on disks without locks."""
     try:
         return lock_descriptor(handle, blocking=False)
     except OSError:

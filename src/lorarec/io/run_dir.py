@@ -59,8 +59,8 @@ class RunDir:
         """Refuse the folder if it does not belong to this run; one that does not exist or is empty may become its.
 
         Raises:
-            LorarecError: The folder belongs to another run, which the message tells apart by the first entry that
-                differs, or holds something else.
+            LorarecError: The folder belongs to another run, or holds something else. The message names the first entry
+                of the identity that differs.
         """
         if self._is_recorded():
             if difference := self.difference():

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import CTRConfig, CTRModel, fit
+from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
@@ -47,7 +47,9 @@ def fit_on_training_part(
             f"{TITLES}, which represents users by the titles of their histories"
         )
     log = click_log(part, positive_from=positive_from, stars=stars)
-    return given_ctr_model(ctr_model, log) or fit(str(ctr_model), log, CTRConfig(seed=seed), progress=progress)
+    return given_ctr_model(ctr_model, log) or fit_ctr_model(
+        str(ctr_model), log, CTRConfig(seed=seed), progress=progress
+    )
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class RatedHistories:
         log = ctr_model.encoder.log
         self._ctr_model = ctr_model
         self._rated = rated
-        self.width = ctr_model.model.layers[-1]
+        self.width = ctr_model.model.config.hidden_units[-1]
         self._users = {user: number for number, user in enumerate(log.users)}
         self._items = {item: number for number, item in enumerate(log.dataset.items[ITEM])}
 

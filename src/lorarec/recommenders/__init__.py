@@ -1,4 +1,4 @@
-"""Recommenders that learn from a split and score candidates: add a conventional recommender or baseline here."""
+"""Recommenders that learn from a split and score candidates: add a recommender or baseline here."""
 
 import lazy_loader
 

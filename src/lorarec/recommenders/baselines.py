@@ -12,7 +12,8 @@ from lorarec.data import CANDIDATES, HISTORY, ITEM, title_vectors
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.interactions import encode_lists, interaction_matrix
-from lorarec.recommenders.recommender import Recommender, RecommenderConfig
+from lorarec.recommenders.recommender import Recommender
+from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
 
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB

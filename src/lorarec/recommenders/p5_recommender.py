@@ -26,7 +26,8 @@ from lorarec.recommenders.bpr_mf import chose_everything, sample_negatives
 from lorarec.recommenders.dot_product import UNKNOWN_ITEM_SCORE
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.p5_prompts import PADDING_TOKEN, P5Prompt, P5PromptBuilder, collate
-from lorarec.recommenders.recommender import RecommenderConfig, ScorerRecommender
+from lorarec.recommenders.recommender import ScorerRecommender
+from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.scoring import evaluation_mode

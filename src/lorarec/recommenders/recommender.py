@@ -2,36 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import polars as pl
 
 from lorarec.errors import LorarecError
-from lorarec.options import convert_options
 from lorarec.recommenders.scorer import Scorer
 from lorarec.recommenders.training_data import TrainingData
 
 Config = TypeVar("Config")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class RecommenderConfig:
-    """Base class of the options of recommenders; on its own, there are no options.
-
-    Raises:
-        LorarecError: A value is of the wrong type or out of range.
-    """
-
-    def __post_init__(self) -> None:
-        convert_options(self)
-
-
-def fixed(value: T) -> T:
-    """Define a field of a config that has one value and is no option."""
-    return field(default=value, init=False, metadata={"help": f"Always {value}."})
 
 
 class Recommender(ABC, Generic[Config]):

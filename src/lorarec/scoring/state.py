@@ -37,7 +37,7 @@ def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
 
 
 def continues_from_state(model: Any) -> bool:
-    """Whether sequences can continue from the model's cached state now: the state has no gradients."""
+    """Return whether sequences can continue from the model's cached state now, which has no gradients."""
     return plan_for(model).kind == PREFIX and not (torch.is_grad_enabled() or model.training)
 
 
@@ -57,7 +57,7 @@ class SequenceState:
 
     @torch.no_grad()
     def read(self, ids: torch.Tensor) -> torch.Tensor:
-        """Read more tokens (rows, tokens); returns their hidden states (rows, tokens, d).
+        """Read more tokens (rows, tokens) and return their hidden states (rows, tokens, d).
 
         Raises:
             LorarecError: The model returns no state.

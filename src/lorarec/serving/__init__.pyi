@@ -1,5 +1,6 @@
-from .run import listen as listen
-from .run import require_key as require_key
-from .run import serve as serve
+from .config import REQUESTS as REQUESTS
+from .config import ServiceConfig as ServiceConfig
+from .server import listen as listen
+from .server import require_key as require_key
+from .server import serve as serve
 from .service import Service as Service
-from .service import ServiceConfig as ServiceConfig

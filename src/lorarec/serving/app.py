@@ -1,8 +1,8 @@
-"""The HTTP API over a `Service`."""
+"""HTTP API that ranks and recommends with a language model and mixtures of LoRA adapters."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,75 +13,75 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from lorarec.lora import made_for
-from lorarec.serving.database import unreachable
-from lorarec.serving.engine import LoadedAdapter
+from lorarec.serving.database import database_error
 from lorarec.serving.errors import ApiError, ClientDisconnected
-from lorarec.serving.explanations import explain as explain_candidate
 from lorarec.serving.health import OK
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.page import add_page
-from lorarec.serving.registry import ADAPTER, PERSONAL
-from lorarec.serving.requests import (
-    AdapterName,
-    EventsRequest,
-    ExplainRequest,
-    Limit,
-    RankRequest,
-    RecommendRequest,
-    UserId,
-    Words,
-)
-from lorarec.serving.responses import (
+from lorarec.serving.responses import adapter_details, adapter_info, items_response
+from lorarec.serving.schemas import (
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
-    AdapterState,
     ErrorResponse,
+    EventsRequest,
     EventsResponse,
+    ExplainRequest,
     ExplainResponse,
-    FoundItem,
-    Health,
+    HealthResponse,
     ItemsResponse,
-    Liveness,
+    Limit,
+    LivenessResponse,
+    LoadAdapterRequest,
+    RankRequest,
     RankResponse,
+    RecommendRequest,
+    SearchQuery,
+    UserId,
     UsersResponse,
 )
-from lorarec.serving.scores import layer_weights
 from lorarec.serving.service import Service
 
 T = TypeVar("T")
+#: Descriptions of responses by status, as FastAPI takes them.
+Responses = dict[int | str, dict[str, Any]]
 
-_LOG = logging.getLogger(__name__)
-_DESCRIPTIONS: dict[int | str, str] = {
-    400: "The body cannot be read",
-    401: "No key or a wrong one",
-    403: "The service has no key, and a web page of another origin sends the request",
-    404: "No such user or adapter",
-    408: "The body did not arrive in time",
-    413: "The body is too large",
-    422: "A field is wrong",
-    429: "Too many requests are waiting; Retry-After says when to come back",
-    503: "The database cannot be reached",
-    "livez": "A thread is stuck",
-    "readyz": "The database cannot be used, or a thread is stuck",
+logger = logging.getLogger(__name__)
+
+_DESCRIPTIONS: dict[int, str] = {
+    400: "The body cannot be parsed.",
+    401: "The API key is missing or wrong.",
+    403: "The service has no API key and refuses requests of web pages of other origins.",
+    404: "The user or adapter does not exist.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    422: "A field is invalid.",
+    429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
+    503: "The database cannot be reached.",
 }
-#: Characters of a field's place that an answer repeats.
+_NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}}
+_NOT_READY: Responses = {
+    503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."}
+}
+#: Maximum number of characters that an error repeats of the path of a field, which a client can make up.
 MAX_FIELD = 200
-#: What the guard answers on any path that needs a key.
-_EVERYWHERE = (400, 401, 403, 408, 413)
+#: Statuses of the middleware, which any path but the public ones can respond with.
+_MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413)
 
 
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _error_responses(*statuses: int) -> Responses:
     return {
-        status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]} for status in (*_EVERYWHERE, *statuses)
+        status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]}
+        for status in (*_MIDDLEWARE_STATUSES, *statuses)
     }
 
 
 def create_app(service: Service, key: str | None = None) -> FastAPI:
-    """The ASGI application; it starts the service's queue and stops the service at its end.
+    """Create the ASGI application; it starts the service's queue and stops the service at the end.
 
     Args:
-        key: what clients must send as `Authorization: Bearer KEY`; without it only local hosts are answered.
+        service: Service that answers the requests.
+        key: API key that clients send as `Authorization: Bearer KEY`; if None, only local hosts are answered.
     """
 
     @asynccontextmanager
@@ -90,174 +90,158 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         yield
         await service.stop()
 
-    # The bundled pages of documentation load scripts from elsewhere.
+    # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = FastAPI(
         title="lorarec", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, description=__doc__
     )
     app.add_middleware(AuthMiddleware, key=key)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
-    _add_handlers(app)
+    _add_exception_handlers(app)
     add_page(app)
 
-    @app.post("/v1/rank", responses=_refusals(404, 422, 429, 503))
+    @app.post("/v1/rank", responses=_error_responses(404, 422, 429, 503))
     async def rank(request: Request, body: RankRequest) -> RankResponse:
         """Rank candidates for a stored user or a history."""
         return await _while_connected(request, service.rank(body))
 
-    @app.post("/v1/recommend", responses=_refusals(404, 422, 429, 503))
+    @app.post("/v1/recommend", responses=_error_responses(404, 422, 429, 503))
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
-        """Recommend items of the whole catalogue that the history does not have."""
+        """Recommend items of the catalogue that are not in the history."""
         return await _while_connected(request, service.recommend(body))
 
-    @app.post("/v1/explain", responses=_refusals(404, 422, 429, 503))
+    @app.post("/v1/explain", responses=_error_responses(404, 422, 429, 503))
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
-        """Tell what each item of the history adds to a candidate's score, by leaving it out."""
-        return await _while_connected(request, explain_candidate(service, body))
+        """Attribute a candidate's score to the items of the history, by leaving out each of them."""
+        return await _while_connected(request, service.explain(body))
 
-    @app.post("/v1/events", responses=_refusals(422, 429, 503))
+    @app.post("/v1/events", responses=_error_responses(422, 429, 503))
     async def events(body: EventsRequest) -> EventsResponse:
-        """Store interactions; the user's next answer reads them."""
+        """Store interactions, which the next responses for their users take into account."""
         stored = await service.store(body)
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
-    @app.get("/v1/items", responses=_refusals(422, 429))
-    async def items(query: Words = "", limit: Limit = 10) -> ItemsResponse:
+    @app.get("/v1/items", responses=_error_responses(422, 429))
+    async def items(query: SearchQuery = "", limit: Limit = 10) -> ItemsResponse:
         """Find items of the catalogue by words of their titles, best match first."""
-        return _items(service, await service.find_items(query, limit))
+        return items_response(await service.find_items(query, limit), service.prompts)
 
-    @app.get("/v1/users", responses=_refusals(422, 429))
-    async def users(query: Words = "", limit: Limit = 10) -> UsersResponse:
-        """Find users of the dataset by parts of their ids; those whom only events told of are not among them."""
+    @app.get("/v1/users", responses=_error_responses(422, 429))
+    async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
+        """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
         return UsersResponse(users=await service.find_users(query, limit))
 
-    @app.get("/v1/history", responses=_refusals(404, 422, 429, 503))
+    @app.get("/v1/history", responses=_error_responses(404, 422, 429, 503))
     async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:
-        """List what a user chose, latest first."""
-        return _items(service, await service.latest(user_id, limit))
+        """List the items of a user's history, latest first."""
+        return items_response(await service.latest_items(user_id, limit), service.prompts)
 
-    @app.get("/v1/adapters", responses=_refusals())
+    @app.get("/v1/adapters", responses=_error_responses())
     def adapters() -> AdaptersResponse:
-        """List the adapters in memory and those that can be loaded."""
-        available = service.shelf.available()
-        loaded = [_state(one, available) for one in service.shelf.loaded.values()]
+        """List the loaded adapters and those that can be loaded."""
+        available = service.adapters.available()
+        loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
         return AdaptersResponse(loaded=loaded, available=list(available), kinds=available)
 
-    @app.post("/v1/adapters", responses=_refusals(404, 422))
-    async def load(body: AdapterName) -> AdapterState:
-        """Load an adapter of the adapters folder, or read it anew."""
-        return _state(await service.shelf.load(body.name, service.batcher), [body.name])
+    @app.post("/v1/adapters", responses=_error_responses(404, 422))
+    async def load(body: LoadAdapterRequest) -> AdapterInfo:
+        """Load an adapter of the adapters folder, or reload it."""
+        return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
 
-    @app.get("/v1/adapters/{name}", responses=_refusals(404, 422))
+    @app.get("/v1/adapters/{name}", responses=_error_responses(404, 422))
     def details(name: str) -> AdapterDetails:
-        """Tell what a loaded adapter was mixed from, layer by layer."""
-        one = service.shelf.find(name, "name")
-        return AdapterDetails(
-            **_state(one, service.shelf.available()).model_dump(),
-            user_id=None if one.chooser else made_for(one.parts[0]),
-            layers=layer_weights(one),
-        )
+        """Describe a loaded adapter and what it was mixed from, layer by layer."""
+        return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_refusals(404, 422))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
     async def unload(name: str) -> None:
-        """Unload an adapter; requests that came before are still answered with it."""
-        await service.shelf.unload(name, service.batcher)
+        """Unload an adapter; requests that arrived before are still answered with it."""
+        await service.adapters.unload(name, service.batcher)
 
     @app.head("/livez", include_in_schema=False)
-    @app.get("/livez", responses={503: {"model": Liveness, "description": _DESCRIPTIONS["livez"]}})
-    async def live(response: Response) -> Liveness:
-        """Whether the threads that answer requests work, whatever the database does: restart the service if not."""
+    @app.get("/livez", responses=_NOT_ALIVE)
+    async def live(response: Response) -> LivenessResponse:
+        """Check that no thread hangs, regardless of the database; if the check fails, restart the service."""
         response.status_code = 200 if service.alive else 503
-        return Liveness(status="ok" if service.alive else "stuck")
+        return LivenessResponse(status="ok" if service.alive else "stuck")
 
     @app.head("/healthz", include_in_schema=False)
     @app.head("/readyz", include_in_schema=False)
-    @app.get("/healthz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
-    @app.get("/readyz", responses={503: {"model": Health, "description": _DESCRIPTIONS["readyz"]}})
-    async def ready(response: Response) -> Health:
-        """Whether any request can be answered: the service is alive, and its database can be read and written.
+    @app.get("/healthz", responses=_NOT_READY)
+    @app.get("/readyz", responses=_NOT_READY)
+    async def ready(response: Response) -> HealthResponse:
+        """Check that no thread hangs and that the database can be read and written.
 
-        The two paths are the same. They answer at once; a later answer has the result of a slow check.
+        Both paths return the same. They respond at once; the result of a slow check is in a later response.
         """
-        database, is_live = await service.database.now(), service.alive
+        database, is_live = await service.database.current(), service.alive
         is_ready = is_live and database == OK
         response.status_code = 200 if is_ready else 503
         status = "ok" if is_ready else "degraded" if is_live else "stuck"
-        return Health(status=status, database=database, adapters=len(service.shelf.loaded))
+        return HealthResponse(status=status, database=database, adapters=len(service.adapters.loaded))
 
-    @app.get("/metrics", response_class=Response, responses=_refusals())
+    @app.get("/metrics", response_class=Response, responses=_error_responses())
     def metrics() -> Response:
-        """Counters for Prometheus."""
+        """Export metrics for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
-def _items(service: Service, found: list[str]) -> ItemsResponse:
-    return ItemsResponse(items=[FoundItem(item_id=item, title=service.prompting.title(item)) for item in found])
-
-
-def _state(one: LoadedAdapter, available: Collection[str]) -> AdapterState:
-    return AdapterState(
-        name=one.name,
-        kind=PERSONAL if one.chooser else ADAPTER,
-        fingerprint=one.fingerprint,
-        rank=max(rank for part in one.parts for rank in part.ranks.values()),
-        readout=one.prompt.readout,
-        in_folder=one.name in available,
-    )
-
-
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns, unless the client leaves before: then it is cancelled."""
+    """Return the result of a coroutine, which is cancelled if the client disconnects first.
+
+    Raises:
+        ClientDisconnected: If the client disconnects first.
+    """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
         raise ClientDisconnected
     finally:
         task.cancel()
-        gone.cancel()
+        disconnect.cancel()
 
 
-async def _disconnected(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _add_handlers(app: FastAPI) -> None:
+def _add_exception_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
-    async def problem(_: Request, error: ApiError) -> Response:
+    async def api_error(_: Request, error: ApiError) -> Response:
         return JSONResponse(error.body, error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        # Where a field has alternatives, the error that lies deepest is of the one that was meant.
-        deepest = max(error.errors(), key=lambda found: len(_place(found["loc"])))
-        field = ".".join(_place(deepest["loc"]))[:MAX_FIELD]  # a client can make up any
+    async def validation_error(_: Request, error: RequestValidationError) -> Response:
+        # Where a field has alternatives, the deepest error belongs to the alternative that the client meant.
+        deepest = max(error.errors(), key=lambda each: len(_field_path(each["loc"])))
+        field = ".".join(_field_path(deepest["loc"]))[:MAX_FIELD]
         return JSONResponse(ApiError(422, deepest["msg"], field or None).body, 422)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http_exception(_: Request, error: HTTPException) -> Response:
         return JSONResponse(ApiError(error.status_code, error.detail).body, error.status_code, error.headers)
 
     @app.exception_handler(SQLAlchemyError)
-    async def database(_: Request, error: SQLAlchemyError) -> Response:
-        _LOG.warning("the database cannot be used: %s", str(error).splitlines()[0])
-        problem = unreachable()
-        return JSONResponse(problem.body, problem.status, problem.headers)
+    async def sql_error(_: Request, error: SQLAlchemyError) -> Response:
+        logger.warning("the database cannot be used: %s", str(error).splitlines()[0])
+        response = database_error()
+        return JSONResponse(response.body, response.status, response.headers)
 
     @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        return JSONResponse(ApiError(500, "this should not have happened: the server's log tells more").body, 500)
+    async def unexpected_error(_: Request, error: Exception) -> Response:
+        return JSONResponse(ApiError(500, "internal error: see the log of the service").body, 500)
 
     @app.exception_handler(ClientDisconnected)
-    async def left(_: Request, error: ClientDisconnected) -> Response:
+    async def client_disconnected(_: Request, error: ClientDisconnected) -> Response:
         return Response(status_code=499)
 
 
-def _place(location: tuple[Any, ...]) -> list[str]:
-    """The parts of a field's place as in `candidates.3`, without pydantic's names for the alternatives of a field."""
+def _field_path(location: tuple[Any, ...]) -> list[str]:
+    """Return the parts of a field's path, as in `candidates.3`, without pydantic's names for alternative types."""
     parts = [str(part) for part in location[1:] if isinstance(part, int) or (part.isidentifier() and part.islower())]
     return [part for part in parts if part != "str"]

@@ -1,4 +1,4 @@
-"""Micro-batching: requests that wait at the same time share one pass of the model."""
+"""Dynamic batching: requests that wait at the same time share one pass of the model."""
 
 import asyncio
 import math
@@ -16,34 +16,36 @@ from lorarec.serving.errors import ApiError
 from lorarec.serving.health import WatchedThread
 from lorarec.serving.metrics import Metrics
 
-#: Seconds of one pass, or of a change of the adapters, after which the worker counts as stuck.
+#: Seconds of one pass, or of one change of the adapters, after which the worker thread counts as stuck.
 STUCK_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
-class _Job:
-    row: ScoringRequest
+class _PendingRequest:
+    request: ScoringRequest
     scores: asyncio.Future[np.ndarray]
 
 
 @dataclass(frozen=True)
-class _Call:
+class _PendingCall:
     function: Callable[[], Any]
     result: asyncio.Future[Any]
 
 
 class Batcher:
-    """A queue in front of one worker thread.
+    """Queue of scoring requests in front of one worker thread.
 
-    The oldest request opens a batch; those behind it join in order while the padded tokens fit the budget, and for
-    `wait` seconds those that arrive. Calls run between batches, in order with them, so that a change of the model is
-    seen by all requests queued after it and by none before. A request whose client left is dropped.
+    The oldest request opens a batch. The requests behind it join in order while the padded tokens fit the budget, as do
+    those that arrive within `wait` seconds. Function calls run between batches, in order with the requests, so that a
+    change of the model affects all requests queued after it and none before. A request whose client disconnects is
+    dropped.
 
     Args:
-        score: scores of each of some rows; runs in the worker thread.
-        token_budget: rows times the longest row of a batch at most; a longer row goes alone.
-        wait: seconds a batch that is not full waits for more.
-        limit: requests inside the service at once, being prepared, waiting or scored.
+        score: Function that scores a batch of requests; it runs in the worker thread.
+        token_budget: Maximum of requests times tokens of the longest one in a batch; a longer request is scored alone.
+        wait: Seconds that a batch waits for more requests.
+        limit: Maximum number of requests that are prepared, queued or scored at once.
+        metrics: Counters of the service.
     """
 
     def __init__(
@@ -59,20 +61,20 @@ class Batcher:
         self._wait = wait
         self._limit = limit
         self._metrics = metrics
-        self._queue: deque[_Job | _Call] = deque()
-        self._inside = 0
-        self._seconds_each = 0.1
+        self._queue: deque[_PendingRequest | _PendingCall] = deque()
+        self._in_progress = 0
+        self._seconds_per_request = 0.1
         self._arrived = asyncio.Event()
         self._stopping = False
         self._thread = WatchedThread("model", STUCK_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to work; in a running event loop."""
-        self._task = asyncio.create_task(self._work())
+        """Start to process the queue; an event loop must be running."""
+        self._task = asyncio.create_task(self._process_queue())
 
     async def stop(self) -> None:
-        """Finish what is queued, then end the worker thread; cancelling this leaves the thread to itself."""
+        """Process what is queued, then end the worker thread; if this is cancelled, the thread is not waited for."""
         self._stopping = True
         self._arrived.set()
         try:
@@ -83,47 +85,51 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether the queue is being worked on."""
+        """Whether the queue is being processed."""
         return self._task is not None and not self._task.done() and not self._thread.stuck
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request as inside the service, from before its prompt is built until it has its answer.
+    def admit(self) -> Iterator[None]:
+        """Count a request as in progress, from before its prompt is built until its response is ready.
 
         Raises:
-            Problem: 429 with the time the requests inside will take, when there are too many.
+            ApiError: 429 with the expected waiting time, if too many requests are in progress.
         """
-        if self._inside >= self._limit:
+        if self._in_progress >= self._limit:
             self._metrics.rejected.inc()
-            seconds = max(1, math.ceil(self._inside * self._seconds_each))
+            seconds = max(1, math.ceil(self._in_progress * self._seconds_per_request))
             raise ApiError(429, f"{self._limit} requests are waiting: try again in {seconds} s", None, seconds)
-        self._inside += 1
-        self._metrics.inside.set(self._inside)
+        self._in_progress += 1
+        self._metrics.in_progress.set(self._in_progress)
         try:
             yield
         finally:
-            self._inside -= 1
-            self._metrics.inside.set(self._inside)
+            self._in_progress -= 1
+            self._metrics.in_progress.set(self._in_progress)
 
-    async def score(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
-        """Scores (candidates,) of each row; no call comes between rows, cancelling this drops them from the queue."""
+    async def score(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
+        """Score requests without a function call between them; if this is cancelled, they leave the queue.
+
+        Returns:
+            The scores (candidates,) of each request.
+        """
         loop = asyncio.get_running_loop()
-        jobs = [_Job(row, loop.create_future()) for row in rows]
-        for job in jobs:
-            self._add(job)
-        return list(await asyncio.gather(*(job.scores for job in jobs)))
+        pending = [_PendingRequest(request, loop.create_future()) for request in requests]
+        for each in pending:
+            self._enqueue(each)
+        return list(await asyncio.gather(*(each.scores for each in pending)))
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """What a function returns that runs in the worker thread after all that is queued, between batches."""
+        """Run a function in the worker thread, after all that is queued, and return its result."""
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._add(_Call(function, result))
+        self._enqueue(_PendingCall(function, result))
         return await result
 
-    def _add(self, item: _Job | _Call) -> None:
-        self._queue.append(item)
+    def _enqueue(self, pending: _PendingRequest | _PendingCall) -> None:
+        self._queue.append(pending)
         self._arrived.set()
 
-    async def _work(self) -> None:
+    async def _process_queue(self) -> None:
         while True:
             while not self._queue:
                 if self._stopping:
@@ -131,57 +137,57 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
             first = self._queue[0]
-            if isinstance(first, _Call):
+            if isinstance(first, _PendingCall):
                 self._queue.popleft()
                 await self._run(first.function, [first.result], lambda value: [value])
             elif batch := await self._next_batch():
                 await self._run_batch(batch)
 
-    async def _next_batch(self) -> list[_Job]:
+    async def _next_batch(self) -> list[_PendingRequest]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
-        batch: list[_Job] = []
+        batch: list[_PendingRequest] = []
         while self._fill(batch) and not self._stopping:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), deadline - loop.time())
             except TimeoutError:
                 break
-        self._metrics.dropped.inc(sum(job.scores.done() for job in batch))
-        return [job for job in batch if not job.scores.done()]
+        self._metrics.dropped.inc(sum(pending.scores.done() for pending in batch))
+        return [pending for pending in batch if not pending.scores.done()]
 
-    def _fill(self, batch: list[_Job]) -> bool:
-        """Move jobs from the queue into the batch; whether there is room for more."""
+    def _fill(self, batch: list[_PendingRequest]) -> bool:
+        """Move requests from the queue to the batch; return whether more requests could join it."""
         while self._queue:
-            job = self._queue[0]
-            if isinstance(job, _Call):
+            pending = self._queue[0]
+            if isinstance(pending, _PendingCall):
                 return False
-            longest = max(other.row.example.length for other in (*batch, job))
+            longest = max(other.request.example.length for other in (*batch, pending))
             if batch and (len(batch) + 1) * longest > self._token_budget:
                 return False
             self._queue.popleft()
-            batch.append(job)
+            batch.append(pending)
         return True
 
-    async def _run_batch(self, batch: list[_Job]) -> None:
-        rows = [job.row for job in batch]
+    async def _run_batch(self, batch: list[_PendingRequest]) -> None:
+        requests = [pending.request for pending in batch]
         began = time.perf_counter()
-        await self._run(lambda: self._score(rows), [job.scores for job in batch], list)
-        took = time.perf_counter() - began
-        self._seconds_each += 0.1 * (took / len(batch) - self._seconds_each)
+        await self._run(lambda: self._score(requests), [pending.scores for pending in batch], list)
+        elapsed = time.perf_counter() - began
+        self._seconds_per_request += 0.1 * (elapsed / len(batch) - self._seconds_per_request)
         self._metrics.batch_size.observe(len(batch))
-        self._metrics.batch_tokens.observe(len(rows) * max(row.example.length for row in rows))
-        self._metrics.batch_seconds.observe(took)
+        self._metrics.batch_tokens.observe(len(batch) * max(request.example.length for request in requests))
+        self._metrics.batch_seconds.observe(elapsed)
 
     async def _run(
         self,
         function: Callable[[], Any],
         futures: Sequence[asyncio.Future[Any]],
-        parts: Callable[[Any], Sequence[Any]],
+        split: Callable[[Any], Sequence[Any]],
     ) -> None:
-        """Run a function in the worker thread and hand its parts, or its error, to those who still wait for them."""
+        """Run a function in the worker thread and set the futures to the parts of its result, or to its exception."""
         try:
-            values = parts(await asyncio.get_running_loop().run_in_executor(self._thread, function))
+            values = split(await asyncio.get_running_loop().run_in_executor(self._thread, function))
         except Exception as error:
             for future in futures:
                 if not future.done():

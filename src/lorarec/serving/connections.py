@@ -1,4 +1,4 @@
-"""HTTP connections with deadlines for silent and slow clients, and a limit on their number."""
+"""HTTP connections with deadlines for slow clients and a limit on their number."""
 
 import asyncio
 import sys
@@ -7,30 +7,32 @@ from typing import Any
 
 import h11
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-#: Bytes of a request's line and headers.
+#: Maximum number of bytes of a request line with its headers.
 MAX_HEAD = 16 << 10
-#: Chunks of a body that is sent in chunks; each costs some 15 microseconds.
+#: Maximum number of chunks of a chunked body; each takes about 15 microseconds.
 MAX_CHUNKS = 4096
-#: Bytes read at once, so that what one client sends keeps the others waiting for a few milliseconds.
+#: Number of bytes that are read at once; it limits how long one client can delay the others to a few milliseconds.
 READ_SIZE = 4 << 10
-#: Connections that the system accepts for the service before the service does.
+#: Number of connections that the operating system accepts before the service does.
 BACKLOG = 1024
-#: Open connections, where the limit of file descriptors allows them.
+#: Maximum number of open connections, if the limit on file descriptors allows them.
 MAX_CONNECTIONS = 1000
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections are open, and how long each may keep the service waiting.
+    """Limits on the number of connections and on how long the service waits for a client.
 
     Attributes:
-        connections: open ones at most; beyond, the one that has kept the service waiting longest is closed.
-        head: seconds for a request's line and headers, from the moment a request can be sent.
-        body: seconds for a body, also of a request that has its answer already.
-        send: seconds in which a client must take what it was sent.
+        connections: Maximum number of open connections; beyond it, the one that the service has waited for longest is
+            closed.
+        head: Seconds for the request line and headers, from the moment that a request can be sent.
+        body: Seconds for a body, even if the response has been sent already.
+        send: Seconds in which the client must receive the response.
     """
 
     connections: int = MAX_CONNECTIONS
@@ -40,8 +42,11 @@ class ConnectionLimits:
 
 
 def connections_allowed() -> int:
-    """Half of this process's file descriptors, at most `MAX_CONNECTIONS`: the rest is for files and the database."""
-    if sys.platform == "win32":  # it limits neither files nor sockets by descriptors
+    """Return the number of connections that the file descriptors of this process allow, at most `MAX_CONNECTIONS`.
+
+    Half of the descriptors are left for files and the database.
+    """
+    if sys.platform == "win32":  # Windows does not limit sockets by file descriptors
         return MAX_CONNECTIONS
     import resource
 
@@ -50,21 +55,38 @@ def connections_allowed() -> int:
 
 
 class ServerConfig(uvicorn.Config):
-    """Uvicorn's configuration, with connections that have limits."""
+    """Uvicorn's configuration with limits on the connections.
 
-    def __init__(self, app: Any, limits: ConnectionLimits, **options: Any) -> None:
-        # Uvicorn's other loops and parsers, where they are installed, do not have these limits.
-        # The backlog is how many connections asyncio accepts before it looks at those it has: too few to run out of
-        # file descriptors.
+    Args:
+        app: ASGI application.
+        limits: Limits on the connections.
+        grace: Seconds that unfinished requests get after a signal.
+    """
+
+    def __init__(self, app: FastAPI, limits: ConnectionLimits, grace: float) -> None:
+        # Uvicorn's other event loops and parsers do not support these limits.
+        # The backlog is the number of connections that asyncio accepts before it serves the open ones; it must be small
+        # enough not to run out of file descriptors.
         backlog = max(1, limits.connections // 8)
-        super().__init__(app, loop="asyncio", http=Connection, ws="none", backlog=backlog, **options)
+        super().__init__(
+            app,
+            loop="asyncio",
+            http=Connection,
+            ws="none",
+            backlog=backlog,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
+            server_header=False,
+        )
         self.limits = limits
 
 
-class _Http(h11.Connection):
-    """HTTP/1.1 that refuses bodies of very many chunks, and bodies whose length is given in two ways.
+class _HttpConnection(h11.Connection):
+    """HTTP/1.1 connection that refuses bodies with too many chunks and bodies whose length is given in two ways.
 
-    A proxy in front of the service could read the other length, and take a part of the body for a request.
+    With two lengths, a proxy in front of the service could take a part of the body for another request.
     """
 
     def __init__(self) -> None:
@@ -76,11 +98,11 @@ class _Http(h11.Connection):
         if isinstance(event, h11.Request):
             self._chunks = 0
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
-                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
+                raise h11.RemoteProtocolError("the request has both Content-Length and Transfer-Encoding")
         elif isinstance(event, h11.Data) and event.chunk_end:
             self._chunks += 1
             if self._chunks > MAX_CHUNKS:
-                raise h11.RemoteProtocolError(f"more than {MAX_CHUNKS} chunks")
+                raise h11.RemoteProtocolError(f"the body has more than {MAX_CHUNKS} chunks")
         return event
 
 
@@ -95,7 +117,7 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _Http()
+        self.conn = _HttpConnection()
         self._limits = config.limits
         self._state: tuple[str | None, RequestResponseCycle | None] = ("head", None)
         self._since = self.loop.time()
@@ -116,7 +138,7 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
-        else:  # the request has its answer already
+        else:  # a response has been sent already
             self.transport.abort()
 
     def shutdown(self) -> None:
@@ -126,30 +148,33 @@ class Connection(H11Protocol):
         except h11.LocalProtocolError:
             self.transport.abort()
 
-    def _waits_for(self) -> str | None:
-        """The limit that holds now; None while the service works on an answer."""
+    def _active_limit(self) -> str | None:
+        """Return the name of the limit that applies now; None while the service prepares a response."""
         if self.transport.get_write_buffer_size():
             return "send"
         if self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body):
             return "head"
         return "body" if self.cycle.more_body else None
 
-    def _waited(self) -> float:
-        """Seconds that this connection has kept the service waiting for one thing."""
-        now, state = self.loop.time(), (self._waits_for(), self.cycle)
+    def _waiting_time(self) -> float:
+        """Return the seconds that the service has waited for the client, since the active limit began to apply."""
+        now, state = self.loop.time(), (self._active_limit(), self.cycle)
         if state != self._state or state[0] is None:
             self._state, self._since = state, now
         return now - self._since
 
     def _check(self) -> None:
-        waited, (awaited, _) = self._waited(), self._state
-        if awaited is not None and waited > getattr(self._limits, awaited):
+        waited, (limit, _) = self._waiting_time(), self._state
+        if limit is not None and waited > getattr(self._limits, limit):
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(1, self._check)
 
     def _make_room(self) -> None:
-        others = [one for one in self.connections if isinstance(one, Connection) and one._waits_for() is not None]
-        longest = max(others, key=Connection._waited)
+        """Close the connection that the service has waited for longest."""
+        waiting = [
+            each for each in self.connections if isinstance(each, Connection) and each._active_limit() is not None
+        ]
+        longest = max(waiting, key=Connection._waiting_time)
         self.connections.discard(longest)
         longest.transport.abort()

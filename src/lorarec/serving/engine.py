@@ -1,59 +1,68 @@
-"""The model with all loaded adapters in it; every row of a batch has its own mixture. For one thread only."""
+"""The model with all loaded adapters, which scores requests with different mixtures in one pass."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.lora import Adapter, AdapterBank, MixedModel, check_backbone, inject
+from lorarec.lora import Adapter, AdapterBank, Combine, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
 from lorarec.prompts import Example, PromptBuilder, PromptConfig
 from lorarec.scoring import score, score_batch
 
+AdapterKind = Literal["adapter", "personal"]
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedAdapter:
-    """One version of an adapter or of a user chooser, held in memory; a reload makes another.
+    """One version of an adapter or of a user router in memory; loading it again gives another object.
 
     Attributes:
-        parts: the adapters it consists of, independent of the files they came from; one if it is an adapter.
+        name: Name of its folder.
+        parts: The adapters that are mixed, independent of the files they were read from; one for a plain adapter.
         prompt: How it must be prompted.
-        fingerprint: content hash of its files at the time of loading.
-        chooser: mixes the parts for each user; None of an adapter.
+        fingerprint: Hash of its files when it was loaded.
+        user_router: Router that weights the parts for each user; None for a plain adapter.
     """
 
     name: str
     parts: tuple[Adapter, ...]
     prompt: PromptConfig
     fingerprint: str
-    chooser: UserRouter | None = None
+    user_router: UserRouter | None = None
+
+    @property
+    def kind(self) -> AdapterKind:
+        """`personal` for a user router, `adapter` otherwise."""
+        return "personal" if self.user_router else "adapter"
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What scores a request.
+    """Weights of the adapters that score a request.
 
     Attributes:
-        shares: weight of each adapter or chooser; none is the backbone alone.
-        own: the weights (layers, K) of each chooser's parts for the request's user.
+        weights: Weight of each adapter; empty for the backbone without adapters.
+        part_weights: Weights (layers, K) of the parts of each personal adapter for the user of the request.
     """
 
-    shares: Mapping[LoadedAdapter, float] = field(default_factory=dict)
-    own: Mapping[LoadedAdapter, torch.Tensor] = field(default_factory=dict)
+    weights: Mapping[LoadedAdapter, float] = field(default_factory=dict)
+    part_weights: Mapping[LoadedAdapter, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """One request as the model sees it.
+    """A prompt to score and the mixture to score it with: one row of a batch.
 
     Attributes:
-        example: the prompt and its candidate branches.
-        builder: what built it; says the readout.
-        mixture: what scores it.
+        example: The prompt and its candidates as tokens.
+        builder: The builder of the prompt, which knows the readout.
+        mixture: Weights of the adapters.
     """
 
     example: Example
@@ -62,108 +71,114 @@ class ScoringRequest:
 
 
 class MultiAdapterEngine:
-    """Scores rows of different adapters and mixtures in one pass of the backbone.
+    """Score requests with different adapters and mixtures in one pass of the backbone. Not thread-safe.
 
     Args:
-        backbone: changed in place while adapters are installed.
-        combine: `factors` or `deltas` (see `AdapterBank.to_adapter`), the rule of all mixtures.
+        backbone: The language model, which is changed in place while adapters are installed.
+        combine: Rule by which all adapters are mixed (see `AdapterBank.to_adapter`).
     """
 
-    def __init__(self, backbone: Backbone, combine: str) -> None:
+    def __init__(self, backbone: Backbone, combine: Combine) -> None:
         self.backbone = backbone
         self.combine = combine
         self._installed: tuple[LoadedAdapter, ...] = ()
         self._stacked: list[Adapter] = []
-        self._places: dict[LoadedAdapter, list[int]] = {}
+        self._part_indices: dict[LoadedAdapter, list[int]] = {}
         self._mixed = MixedModel(backbone.model, {})
 
-    def install(self, loaded: Sequence[LoadedAdapter]) -> None:
+    def install(self, adapters: Sequence[LoadedAdapter]) -> None:
         """Replace the adapters in the model.
 
         Raises:
-            LorarecError: an adapter is of another backbone, or the rule is not defined on these together; those
-                installed before stay.
+            LorarecError: If an adapter belongs to another backbone, or the adapters cannot be combined by the rule; the
+                adapters that were installed before stay installed.
         """
-        before = self._installed
+        previous = self._installed
         self._mixed.remove()
         try:
-            for one in loaded:
-                self._check(one)
-            self._put(loaded)
+            for adapter in adapters:
+                self._check(adapter)
+            self._inject(adapters)
         except BaseException:
-            self._put(before)
+            self._inject(previous)
             raise
 
-    def _check(self, one: LoadedAdapter) -> None:
-        for part in one.parts:
+    def _check(self, adapter: LoadedAdapter) -> None:
+        for part in adapter.parts:
             check_backbone(part, self.backbone)
-        if one.chooser and one.chooser.combine != self.combine:
+        if adapter.user_router and adapter.user_router.combine != self.combine:
+            trained = adapter.user_router.combine
             raise LorarecError(
-                f"{one.name} was trained with combine={one.chooser.combine}, but requests are mixed by {self.combine}: "
-                f"serve with --combine {one.chooser.combine}"
+                f"{adapter.name} was trained with combine={trained}, but this service mixes by {self.combine}: serve "
+                f"it with combine={trained}"
             )
 
-    def _put(self, loaded: Sequence[LoadedAdapter]) -> None:
+    def _inject(self, adapters: Sequence[LoadedAdapter]) -> None:
         self._stacked = []
-        self._places = {one: [_place(part, self._stacked) for part in one.parts] for one in loaded}
-        if loaded:
+        self._part_indices = {
+            adapter: [_index_in(self._stacked, part) for part in adapter.parts] for adapter in adapters
+        }
+        if adapters:
             self._mixed = inject(self.backbone.model, AdapterBank.stack(self._stacked), self.combine)
-        self._installed = tuple(loaded)
+        self._installed = tuple(adapters)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
-        """One (candidates,) float32 array per row: log-odds or log-probabilities, as the row's readout says.
+    def score(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
+        """Score the candidates of each request; requests with the same readout share a pass.
 
-        Rows share a pass if their readouts are alike.
+        Returns:
+            A float32 array (candidates,) for each request: log-odds or log-probabilities, by the request's readout.
         """
-        found = [np.empty(0, np.float32)] * len(rows)
-        readouts = [(row.builder.readout, row.builder.yes_no) for row in rows]
+        scores = [np.empty(0, np.float32)] * len(requests)
+        readouts = [(request.builder.readout, request.builder.yes_no) for request in requests]
         for readout in dict.fromkeys(readouts):
-            places = [place for place, other in enumerate(readouts) if other == readout]
-            for place, scores in zip(places, self._pass([rows[place] for place in places]), strict=True):
-                found[place] = scores
-        return found
+            indices = [index for index, other in enumerate(readouts) if other == readout]
+            for index, result in zip(indices, self._score_pass([requests[i] for i in indices]), strict=True):
+                scores[index] = result
+        return scores
 
-    def _pass(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
-        self._mixed.set_weights(self._weights([row.mixture for row in rows]))
-        model, examples, builder = self.backbone.model, [row.example for row in rows], rows[0].builder
-        if len(rows) == 1:  # in chunks, if it is very long
+    def _score_pass(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
+        self._mixed.set_weights(self._layer_weights([request.mixture for request in requests]))
+        model, builder = self.backbone.model, requests[0].builder
+        examples = [request.example for request in requests]
+        if len(requests) == 1:  # `score` splits a very long request into chunks
             return score(model, examples, builder)
         return [scores.float().cpu().numpy() for scores in score_batch(model, examples, builder)]
 
-    def _weights(self, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
-        """Layer name -> (rows, K) weights of the stacked adapters."""
-        layers = {name: number for number, name in enumerate(self._mixed.layers)}
+    def _layer_weights(self, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
+        """Return the weights (mixtures, K) of the stacked adapters by layer name."""
+        layers = {name: index for index, name in enumerate(self._mixed.layers)}
         weights = torch.zeros(len(layers), len(mixtures), len(self._stacked))
         for row, mixture in enumerate(mixtures):
-            for one, share in mixture.shares.items():
-                at = [layers[name] for name in one.chooser.layers] if one.chooser else list(layers.values())
-                own = mixture.own[one] if one.chooser else torch.ones(len(layers), 1)
-                for place, column in zip(self._places[one], own.unbind(1), strict=True):
-                    weights[at, row, place] += share * column
+            for adapter, weight in mixture.weights.items():
+                router = adapter.user_router
+                adapted = [layers[name] for name in router.layers] if router else list(layers.values())
+                parts = mixture.part_weights[adapter] if router else torch.ones(len(layers), 1)
+                for index, column in zip(self._part_indices[adapter], parts.unbind(1), strict=True):
+                    weights[adapted, row, index] += weight * column
         return dict(zip(layers, weights.to(self.backbone.model.device), strict=True))
 
     def close(self) -> None:
-        """Give the backbone its own layers back."""
+        """Restore the backbone's own layers."""
         self._mixed.remove()
-        self._put(())
+        self._inject(())
 
 
-def _place(adapter: Adapter, stacked: list[Adapter]) -> int:
-    """Where an adapter is among those stacked: behind them if no other is the same."""
-    places = (place for place, other in enumerate(stacked) if _same(adapter, other))
-    if (found := next(places, None)) is not None:
-        return found
+def _index_in(stacked: list[Adapter], adapter: Adapter) -> int:
+    """Return the index of an adapter in a list, to which it is appended if no equal adapter is in it."""
+    for index, other in enumerate(stacked):
+        if _are_equal(adapter, other):
+            return index
     stacked.append(adapter)
     return len(stacked) - 1
 
 
-def _same(one: Adapter, other: Adapter) -> bool:
-    """Whether two adapters do the same; float32 holds their scales."""
-    if one.tensors.keys() != other.tensors.keys():
+def _are_equal(adapter: Adapter, other: Adapter) -> bool:
+    """Return whether two adapters have the same effect; their scales are compared as float32 would hold them."""
+    if adapter.tensors.keys() != other.tensors.keys():
         return False
     return all(
-        math.isclose(one.scales[layer], other.scales[layer], rel_tol=1e-6)
+        math.isclose(adapter.scales[layer], other.scales[layer], rel_tol=1e-6)
         and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(pair, other.tensors[layer], strict=True))
-        for layer, pair in one.tensors.items()
+        for layer, pair in adapter.tensors.items()
     )

@@ -1,18 +1,17 @@
-"""What a request did wrong, or why it cannot be answered now: a status, the field at fault and what to do."""
+"""Exceptions that end a request, with the status and message that the client receives."""
 
 from collections.abc import Mapping
-from typing import Any
 
 
 class ApiError(Exception):
-    """Ends a request with a status and `{"error": {"field", "message"}}`.
+    """End a request with an HTTP status and the body `{"error": {"field": ..., "message": ...}}`.
 
     Args:
-        status: the HTTP status.
-        message: one line that names the culprit and the fix.
-        field: where in the request, as in `candidates.3`; None when it is no part of the body.
-        retry_after: seconds after which it is worth trying again.
-        headers: further headers of the answer.
+        status: HTTP status code.
+        message: One line that names what is wrong and how to correct it.
+        field: Path of the field at fault, as in `candidates.3`; None if no field of the request is at fault.
+        retry_after: Number of seconds after which the client may try again, sent as `Retry-After`.
+        headers: Further headers of the response.
     """
 
     def __init__(
@@ -32,15 +31,12 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(retry_after)
 
     @property
-    def body(self) -> dict[str, Any]:
-        """What the client reads."""
-        return {"error": {"field": self.field, "message": printable(self.message)}}
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """The body of the response."""
+        # JSON escapes can smuggle in halves of surrogate pairs, which UTF-8 cannot encode.
+        message = self.message.encode("utf-8", "backslashreplace").decode()
+        return {"error": {"field": self.field, "message": message}}
 
 
 class ClientDisconnected(Exception):
-    """The client left before its answer was there."""
-
-
-def printable(text: str) -> str:
-    """Text that UTF-8 can hold: JSON escapes may smuggle in halves of surrogate pairs."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The client closed the connection before its response was ready."""

@@ -1,4 +1,4 @@
-"""Histories of users in a database: SQLite, PostgreSQL or whatever else SQLAlchemy speaks to."""
+"""Histories of users in SQLite, PostgreSQL or another database that SQLAlchemy supports."""
 
 import time
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from lorarec.serving.database import open_engine, open_start_engine
 from lorarec.serving.migrations import EVENTS, PROBE, SOURCE, upgrade
 
 _CHUNK = 10_000
-#: Seconds for which a database that had no room for events counts as full, unless it stores later ones.
+#: Seconds for which a database counts as full after it could not store events, unless it stores later ones.
 FULL_SECONDS = 10.0
 
 
 class DatabaseUnreachable(Exception):
-    """The database does not answer."""
+    """The database does not respond."""
 
 
 class DatabaseUnusable(Exception):
-    """The database answers, but not as the service needs it."""
+    """The database responds, but histories cannot be read or events cannot be stored."""
 
 
 def _is_full(error: DBAPIError) -> bool:
@@ -38,11 +38,14 @@ def _first_line(error: SQLAlchemyError) -> str:
 
 @dataclass(frozen=True)
 class Event:
-    """One interaction.
+    """An interaction of a user with an item.
 
     Attributes:
-        timestamp: as in the dataset; None is now, and never before what the user did last.
-        event_id: the client's own name for it: a second event of the user with it is the same event.
+        user_id: Id of the user.
+        item_id: Id of the item.
+        timestamp: Time in the unit of the dataset; None for the current time, or the time of the user's last event if
+            that is later.
+        event_id: Id that the client gives the event; later events of the user with the same id are duplicates.
     """
 
     user_id: str
@@ -52,79 +55,79 @@ class Event:
 
 
 class Histories:
-    """Who chose what, in time order; filled from a dataset at first, then appended to. Safe for many threads.
+    """Interactions of users in time order: those of a dataset and the events after them. Thread-safe.
 
     Args:
-        url: of a database, as in `postgresql://user:password@host/name` or `sqlite:///file`.
+        url: Database URL, as in `postgresql://user:password@host/name` or `sqlite:///file`.
 
     Raises:
-        LorarecError: no such kind of database, or a driver is missing.
+        LorarecError: If the kind of database is unknown, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine = open_engine(url)
-        self._shown = self._engine.url.render_as_string(hide_password=True)
+        self._display_url = self._engine.url.render_as_string(hide_password=True)
         self._full_since: float | None = None
 
     def fill(self, dataset: Dataset) -> None:
-        """Store the interactions of the dataset in an empty database, all or none; one of this dataset stays as it is.
+        """Store the interactions of a dataset, either all or none, unless the database already holds them.
 
-        Tables of an earlier lorarec are brought up to date. Several services may start together.
+        Tables of earlier versions are upgraded. Several services may call this at the same time.
 
         Raises:
-            LorarecError: the database cannot be reached, or holds the histories of another dataset.
+            LorarecError: If the database cannot be used, or holds the histories of another dataset.
         """
         engine = open_start_engine(self._url)
         try:
             with engine.begin() as connection:
-                upgrade(connection, self._shown)
-                found = connection.scalar(select(SOURCE.c.dataset))
-                if found is None:
+                upgrade(connection, self._display_url)
+                stored = connection.scalar(select(SOURCE.c.dataset))
+                if stored is None:
                     connection.execute(insert(SOURCE), {"only": 1, "dataset": dataset.fingerprint})
                     columns = dataset.interactions.select(USER, ITEM, TIME)
                     for chunk in columns.iter_slices(_CHUNK):
                         connection.execute(insert(EVENTS), chunk.to_dicts())
-                elif found != dataset.fingerprint:
+                elif stored != dataset.fingerprint:
                     raise LorarecError(
-                        f"database {self._shown} holds the histories of another dataset ({found}, not "
-                        f"{dataset.fingerprint} of {dataset.name}): give another --db"
+                        f"database {self._display_url} holds the histories of another dataset ({stored}, not "
+                        f"{dataset.fingerprint} of {dataset.name}): give another database (option db)"
                     )
         except SQLAlchemyError as error:
-            raise LorarecError(f"database {self._shown} cannot be used: {_first_line(error)}") from error
+            raise LorarecError(f"database {self._display_url} cannot be used: {_first_line(error)}") from error
         finally:
             engine.dispose()
 
     def history(self, user: str, latest: int) -> list[str]:
-        """At most `latest` item ids of a user, oldest first; empty for an unknown one.
+        """Return at most `latest` item ids of a user, oldest first; empty for an unknown user.
 
         Raises:
-            SQLAlchemyError: the database cannot be reached.
+            SQLAlchemyError: If the database cannot be used.
         """
-        return list(self.past(user, latest).items)
+        return list(self.user_history(user, latest).items)
 
-    def past(self, user: str, latest: int) -> UserHistory:
-        """The same with times.
+    def user_history(self, user: str, latest: int) -> UserHistory:
+        """Return at most `latest` items of a user with their times, oldest first; empty for an unknown user.
 
         Raises:
-            SQLAlchemyError: the database cannot be reached.
+            SQLAlchemyError: If the database cannot be used.
         """
-        rows = (
+        query = (
             select(EVENTS.c[ITEM], EVENTS.c[TIME])
             .where(EVENTS.c[USER] == user)
             .order_by(EVENTS.c[TIME].desc(), EVENTS.c.id.desc())
             .limit(latest)
         )
         with self._engine.connect() as connection:
-            found = connection.execute(rows).tuples().all()[::-1]
-        return UserHistory(user, [item for item, _ in found], [time for _, time in found])
+            rows = connection.execute(query).tuples().all()[::-1]
+        return UserHistory(user, [item for item, _ in rows], [time for _, time in rows])
 
     def append(self, events: Sequence[Event]) -> int:
-        """Store events, all or none, and return how many were new.
+        """Store events, either all or none, and return the number of new ones.
 
         Raises:
-            SQLAlchemyError: the database cannot be reached; nothing tells whether the events are stored, and sending
-                those with an event id again is safe.
+            SQLAlchemyError: If the database cannot be used. The events may have been stored or not; it is safe to
+                append those with an event id again.
         """
         try:
             stored = self._append(events)
@@ -139,16 +142,16 @@ class Histories:
         try:
             with self._engine.begin() as connection:
                 return _append(connection, events)
-        except IntegrityError:  # another client stored one of them between the look and the insertion
+        except IntegrityError:  # another client has stored one of them since `_append` read the known ids
             with self._engine.begin() as connection:
                 return _append(connection, events)
 
     def check(self) -> None:
-        """Whether the tables are there and a row can be written; nothing is.
+        """Check that the tables can be read and a row can be inserted; the insertion is rolled back.
 
         Raises:
-            Unreachable: the database does not answer.
-            Unusable: it answers, but histories cannot be read or events not stored.
+            DatabaseUnreachable: If the database does not respond.
+            DatabaseUnusable: If it responds, but histories cannot be read or events cannot be stored.
         """
         try:
             connection = self._engine.connect()
@@ -164,7 +167,7 @@ class Histories:
                 raise (DatabaseUnreachable if connection.invalidated else DatabaseUnusable)(
                     _first_line(error)
                 ) from error
-        # One row may still fit where the latest events did not.
+        # There may be room for one row where there was none for the latest events.
         if self._full_since is not None and time.monotonic() - self._full_since < FULL_SECONDS:
             raise DatabaseUnusable("it is full")
 
@@ -175,12 +178,12 @@ class Histories:
 
 def _append(connection: Connection, events: Sequence[Event]) -> int:
     users = sorted({event.user_id for event in events})
-    named = [event.event_id for event in events if event.event_id is not None]
-    theirs = EVENTS.c[USER].in_(users)
-    seen = select(EVENTS.c[USER], EVENTS.c.event_id).where(theirs, EVENTS.c.event_id.in_(named))
-    known = {(user, event_id) for user, event_id in connection.execute(seen)} if named else set()
-    ends = select(EVENTS.c[USER], func.max(EVENTS.c[TIME])).where(theirs).group_by(EVENTS.c[USER])
-    latest: dict[str, int] = dict(connection.execute(ends).tuples().all())
+    event_ids = [event.event_id for event in events if event.event_id is not None]
+    of_users = EVENTS.c[USER].in_(users)
+    duplicates = select(EVENTS.c[USER], EVENTS.c.event_id).where(of_users, EVENTS.c.event_id.in_(event_ids))
+    known = {(user, event_id) for user, event_id in connection.execute(duplicates)} if event_ids else set()
+    last_times = select(EVENTS.c[USER], func.max(EVENTS.c[TIME])).where(of_users).group_by(EVENTS.c[USER])
+    latest: dict[str, int] = dict(connection.execute(last_times).tuples().all())
     rows = []
     for event in events:
         key = (event.user_id, event.event_id)
@@ -189,9 +192,9 @@ def _append(connection: Connection, events: Sequence[Event]) -> int:
         if event.event_id is not None:
             known.add(key)
         last = latest.get(event.user_id, 0)
-        moment = max(int(time.time()), last) if event.timestamp is None else event.timestamp
-        latest[event.user_id] = max(last, moment)
-        rows.append({USER: event.user_id, ITEM: event.item_id, TIME: moment, "event_id": event.event_id})
+        timestamp = max(int(time.time()), last) if event.timestamp is None else event.timestamp
+        latest[event.user_id] = max(last, timestamp)
+        rows.append({USER: event.user_id, ITEM: event.item_id, TIME: timestamp, "event_id": event.event_id})
     if rows:
         connection.execute(insert(EVENTS), rows)
     return len(rows)

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics of the service for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -7,19 +7,20 @@ TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
 class Metrics:
-    """Counters of one service, in a registry of its own.
+    """Metrics of one service, in a registry of its own.
 
     Attributes:
-        requests: answered requests by method, path of the API and status.
-        seconds: time to the answer, by path.
-        inside: requests being prepared, waiting or scored.
-        rejected: requests refused since too many were inside.
-        dropped: requests whose client left before they were scored.
-        batch_size: requests that shared a pass.
-        batch_tokens: padded tokens of a pass.
-        batch_seconds: time of a pass.
-        events: interactions stored.
-        adapters: adapters loaded.
+        registry: Registry that `/metrics` exports.
+        requests: Number of answered requests by method, path of the API and status.
+        seconds: Response time by path of the API.
+        in_progress: Number of requests that are prepared, queued or scored.
+        rejected: Number of requests that were refused because the queue was full.
+        dropped: Number of requests whose client disconnected before they were scored.
+        batch_size: Number of requests in a pass of the model.
+        batch_tokens: Number of tokens in a pass of the model, padding included.
+        batch_seconds: Duration of a pass of the model.
+        events: Number of stored interactions.
+        adapters: Number of loaded adapters.
     """
 
     def __init__(self) -> None:
@@ -27,16 +28,22 @@ class Metrics:
         self.requests = Counter(
             "lorarec_requests", "Answered requests", ("method", "path", "status"), registry=registry
         )
-        self.seconds = Histogram("lorarec_request_seconds", "Time to the answer", ("path",), registry=registry)
-        self.inside = Gauge("lorarec_requests_inside", "Requests prepared, waiting or scored", registry=registry)
-        self.rejected = Counter("lorarec_rejected", "Requests refused for a full queue", registry=registry)
-        self.dropped = Counter("lorarec_dropped", "Requests whose client left before scoring", registry=registry)
+        self.seconds = Histogram("lorarec_request_seconds", "Response time in seconds", ("path",), registry=registry)
+        self.in_progress = Gauge(
+            "lorarec_requests_inside", "Requests that are prepared, queued or scored", registry=registry
+        )
+        self.rejected = Counter(
+            "lorarec_rejected", "Requests that were refused because the queue was full", registry=registry
+        )
+        self.dropped = Counter(
+            "lorarec_dropped", "Requests whose client disconnected before they were scored", registry=registry
+        )
         self.batch_size = Histogram(
-            "lorarec_batch_size", "Requests that shared a pass", buckets=BATCH_SIZES, registry=registry
+            "lorarec_batch_size", "Requests in a pass of the model", buckets=BATCH_SIZES, registry=registry
         )
         self.batch_tokens = Histogram(
-            "lorarec_batch_tokens", "Padded tokens of a pass", buckets=TOKENS, registry=registry
+            "lorarec_batch_tokens", "Tokens in a pass, padding included", buckets=TOKENS, registry=registry
         )
-        self.batch_seconds = Histogram("lorarec_batch_seconds", "Time of a pass", registry=registry)
-        self.events = Counter("lorarec_events", "Interactions stored", registry=registry)
-        self.adapters = Gauge("lorarec_adapters", "Adapters loaded", registry=registry)
+        self.batch_seconds = Histogram("lorarec_batch_seconds", "Duration of a pass in seconds", registry=registry)
+        self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
+        self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)

@@ -1,4 +1,4 @@
-"""The tables of the histories, and how those of an earlier lorarec become them."""
+"""Tables of the histories, and the migrations from earlier versions."""
 
 from collections.abc import Callable
 
@@ -33,15 +33,15 @@ EVENTS = Table(
     UniqueConstraint(USER, "event_id"),
     Index("lorarec_events_of_user", USER, TIME, "id"),
 )
-#: One row: the fingerprint of the dataset whose interactions were stored first.
+#: Table with one row: the fingerprint of the dataset whose interactions were stored first.
 SOURCE = Table(
     "lorarec_source", _METADATA, Column("only", Integer, primary_key=True), Column("dataset", String, nullable=False)
 )
-#: One row: the number of the schema.
+#: Table with one row: the version of the schema.
 SCHEMA = Table(
     "lorarec_schema", _METADATA, Column("only", Integer, primary_key=True), Column("version", Integer, nullable=False)
 )
-#: Always empty: whether a row can be inserted tells whether the database can be written to.
+#: Table that stays empty: health checks insert a row and roll back, to find out whether the database is writable.
 PROBE = Table("lorarec_probe", _METADATA, Column("moment", BigInteger, nullable=False))
 
 
@@ -53,32 +53,33 @@ def _create_probe(connection: Connection) -> None:
     _METADATA.create_all(connection, [PROBE])
 
 
-#: The step at place n makes a database of schema n one of schema n + 1. Those without a number, empty ones and those of
-#: lorarec 0.x that had the first two tables alone, are of schema 0.
-STEPS: tuple[Callable[[Connection], None], ...] = (_create_events, _create_probe)
+#: Migrations in order: the one at index n upgrades schema n to n + 1. A database without a version has schema 0: it is
+#: empty, or was created before schemas had versions and holds the first two tables.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_events, _create_probe)
 
 
-def upgrade(connection: Connection, shown: str) -> None:
-    """Bring a database to the schema that this lorarec reads, in a transaction that no other process is inside of.
+def upgrade(connection: Connection, display_url: str) -> None:
+    """Upgrade a database to the schema of this version.
 
     Args:
-        shown: how errors name the database.
+        connection: Connection with a transaction that excludes all other processes.
+        display_url: URL of the database without its password, for error messages.
 
     Raises:
-        LorarecError: a later lorarec has changed it.
+        LorarecError: If a later version has upgraded the database.
     """
     version = None
     if inspect(connection).has_table(SCHEMA.name):
         version = connection.scalar(select(SCHEMA.c.version))
-    if version is not None and version > len(STEPS):
+    if version is not None and version > len(MIGRATIONS):
         raise LorarecError(
-            f"database {shown} has schema {version}, of a later lorarec; this one reads up to {len(STEPS)}: upgrade "
-            "lorarec, or give another --db"
+            f"database {display_url} has schema {version}, of a later lorarec; this one reads up to {len(MIGRATIONS)}: "
+            "upgrade lorarec, or give another database (option db)"
         )
-    for step in STEPS[version or 0 :]:
-        step(connection)
+    for migrate in MIGRATIONS[version or 0 :]:
+        migrate(connection)
     if version is None:
         _METADATA.create_all(connection, [SCHEMA])
-        connection.execute(insert(SCHEMA), {"only": 1, "version": len(STEPS)})
-    elif version < len(STEPS):
-        connection.execute(update(SCHEMA), {"version": len(STEPS)})
+        connection.execute(insert(SCHEMA), {"only": 1, "version": len(MIGRATIONS)})
+    elif version < len(MIGRATIONS):
+        connection.execute(update(SCHEMA), {"version": len(MIGRATIONS)})

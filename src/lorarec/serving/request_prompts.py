@@ -1,4 +1,4 @@
-"""From a request's items to the prompt an adapter was trained on."""
+"""Prompts of requests, built as the adapters were prompted in training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,78 +7,88 @@ import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
-from lorarec.lora import prompt_config, shared_prompt_config
+from lorarec.lora import shared_prompt_config
 from lorarec.personal import UserHistory
 from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking import shorter_histories, whole_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
-from lorarec.serving.requests import Item, Title
+from lorarec.serving.schemas import Item, ItemTitle
 
-#: Before a title that stands for itself, where else an item id would stand; no id of a request has it.
-UNKNOWN = "\0"
+#: Prefix of a title that takes the place of an item id; requests cannot hold it, so no id begins with it.
+TITLE_PREFIX = "\0"
 
 
 @dataclass(frozen=True)
 class RequestCase:
-    """What is asked: item ids of the catalogue, or `UNKNOWN` with a title.
+    """History and candidates of a request; items are ids of the catalogue, or titles after `TITLE_PREFIX`.
 
     Attributes:
-        user: whose history it is, if a stored one.
-        past: the stored history with its times.
+        user: Id of the user whose stored history is read; None if the request gives the history.
+        history: Items of the history, oldest first.
+        candidates: Items to score.
+        user_history: The stored history with its times; None if the request gives the history.
     """
 
     user: str | None
     history: Sequence[str]
     candidates: Sequence[str]
-    past: UserHistory | None = None
+    user_history: UserHistory | None = None
+
+
+def catalogue_id(item: str) -> str | None:
+    """Return the id of an item of a case, or None for an item that is given by its title."""
+    return None if item.startswith(TITLE_PREFIX) else item
 
 
 class RequestPrompts:
-    """Builds rows for the engine, as a `Ranker` of the same adapters would. Rows are made by one thread only.
+    """Build prompts as a `Ranker` with the same adapters would. `scoring_request` is for one thread only.
 
     Args:
-        dataset: the catalogue, and the interactions that evidence counts.
+        backbone: Language model whose tokenizer is used.
+        dataset: Catalogue, and the interactions whose co-occurrences are counted.
     """
 
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
         self._backbone = backbone
         self._dataset = dataset
         self._builders: dict[PromptConfig, PromptBuilder] = {}
-        self._evidence: Cooccurrence | None = None
+        self._cooccurrence: Cooccurrence | None = None
 
     def title(self, item: str) -> str:
-        """The title of an item of the catalogue, or what follows `UNKNOWN`."""
-        return item.removeprefix(UNKNOWN) if item.startswith(UNKNOWN) else self._dataset.titles[item]
+        """Return the title of an item of a case."""
+        return item.removeprefix(TITLE_PREFIX) if item.startswith(TITLE_PREFIX) else self._dataset.titles[item]
 
-    def ids(self, items: Sequence[Item], field: str) -> list[str]:
-        """The items of a field of a request: ids of the catalogue, or `UNKNOWN` with a title.
+    def case_items(self, items: Sequence[Item], field: str) -> list[str]:
+        """Convert the items of a field of a request to items of a case.
 
         Raises:
-            Problem: an unknown id.
+            ApiError: 422, if an id is not in the catalogue.
         """
         return [
-            UNKNOWN + item.title if isinstance(item, Title) else self.known(item, f"{field}.{place}")
-            for place, item in enumerate(items)
+            TITLE_PREFIX + item.title if isinstance(item, ItemTitle) else self.check_id(item, f"{field}.{index}")
+            for index, item in enumerate(items)
         ]
 
-    def known(self, item: str, field: str) -> str:
-        """An id of the catalogue.
+    def check_id(self, item_id: str, field: str) -> str:
+        """Return an item id if it is in the catalogue.
 
         Raises:
-            Problem: it is none.
+            ApiError: 422, if it is not.
         """
-        if item not in self._dataset.titles:
-            raise ApiError(422, f'item {item!r} is not in the catalogue: give an id of it, or {{"title": ...}}', field)
-        return item
+        if item_id not in self._dataset.titles:
+            raise ApiError(
+                422, f'item {item_id!r} is not in the catalogue: give an id of it, or {{"title": ...}}', field
+            )
+        return item_id
 
-    def row(self, case: RequestCase, mixture: Mixture) -> ScoringRequest:
-        """The prompt of a case with its candidates, and the mixture that scores it.
+    def scoring_request(self, case: RequestCase, mixture: Mixture) -> ScoringRequest:
+        """Build the prompt of a case for the mixture that scores it.
 
         Raises:
-            LorarecError: the candidates do not fit into a prompt.
+            LorarecError: If the candidates do not fit into a prompt.
         """
-        prompt = _prompt(mixture.shares)
+        prompt = _prompt_config(mixture)
         shown = case.history[-prompt.max_history :]
         frame = pl.DataFrame(
             {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
@@ -86,39 +96,45 @@ class RequestPrompts:
         )
         titles = {item: self.title(item) for item in (*shown, *case.candidates)}
         builder = self._builder(prompt)
-        evidence = self.evidence() if prompt.evidence else None
-        return ScoringRequest(case_examples(frame, titles, builder, prompt.max_history, evidence)[0], builder, mixture)
+        cooccurrence = self.cooccurrence() if prompt.evidence else None
+        (example,) = case_examples(frame, titles, builder, prompt.max_history, cooccurrence)
+        return ScoringRequest(example, builder, mixture)
 
-    def readout(self, mixture: Mixture) -> str:
-        """How a mixture's scores are read: `verdict` or `likelihood`."""
-        return _prompt(mixture.shares).readout
-
-    def mixture(self, case: RequestCase, shares: Mapping[LoadedAdapter, float]) -> Mixture:
-        """What scores a case: the shares of adapters and choosers, and what each chooser gives the case's user."""
-        own = {one: one.chooser.weights(case.past) for one in shares if one.chooser}
-        return Mixture(shares, own)
-
-    def rows_without(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
-        """The row of a case, then those without each item of the history that its prompt shows, oldest first.
+    def leave_one_out_requests(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
+        """Build the request of a case, then one without each item of the history in its prompt, oldest first.
 
         Raises:
-            LorarecError: the candidates do not fit into a prompt.
+            LorarecError: If the candidates do not fit into a prompt.
         """
-        histories = shorter_histories(case.history, _prompt(mixture.shares).max_history)
-        return [self.row(replace(case, history=history), mixture) for history in histories]
+        histories = shorter_histories(case.history, _prompt_config(mixture).max_history)
+        return [self.scoring_request(replace(case, history=history), mixture) for history in histories]
 
-    def evidence(self) -> Cooccurrence:
-        """Counts over all interactions of the dataset, made once; events stored later do not enter them."""
-        if self._evidence is None:
-            self._evidence = whole_evidence(self._dataset)
-        return self._evidence
+    def readout(self, mixture: Mixture) -> str:
+        """Return the readout of a mixture, `verdict` or `likelihood`."""
+        return _prompt_config(mixture).readout
+
+    def mixture(self, case: RequestCase, weights: Mapping[LoadedAdapter, float]) -> Mixture:
+        """Return a mixture in which each personal adapter has the weights of the user of a case."""
+        part_weights = {
+            adapter: adapter.user_router.weights(case.user_history) for adapter in weights if adapter.user_router
+        }
+        return Mixture(weights, part_weights)
+
+    def cooccurrence(self) -> Cooccurrence:
+        """Return the co-occurrences of all interactions of the dataset, counted once; later events do not enter."""
+        if self._cooccurrence is None:
+            self._cooccurrence = whole_evidence(self._dataset)
+        return self._cooccurrence
 
     def _builder(self, prompt: PromptConfig) -> PromptBuilder:
-        """Return a builder; builders are reused since they cache the tokens of titles."""
+        """Return a builder of prompts; builders are reused because they cache the tokens of titles."""
         if prompt not in self._builders:
             self._builders[prompt] = self._backbone.prompt_builder(prompt)
         return self._builders[prompt]
 
 
-def _prompt(shares: Mapping[LoadedAdapter, float]) -> PromptConfig:
-    return shared_prompt_config({one.name: one.prompt for one in shares}) if shares else prompt_config(None)
+def _prompt_config(mixture: Mixture) -> PromptConfig:
+    """Return how a mixture is prompted; the backbone alone is prompted by default."""
+    if not mixture.weights:
+        return PromptConfig()
+    return shared_prompt_config({adapter.name: adapter.prompt for adapter in mixture.weights})

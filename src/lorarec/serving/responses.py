@@ -1,174 +1,134 @@
-"""Answers as JSON: shapes and what they mean."""
+"""Responses of the API, assembled from scores and mixtures."""
 
-from typing import Annotated
+from collections.abc import Collection, Sequence
 
-from pydantic import BaseModel, Field
+import numpy as np
 
-from lorarec.serving.registry import Kind
-
-
-class RankedItem(BaseModel):
-    """One item of an answer, best first."""
-
-    item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
-    title: str
-    score: Annotated[
-        float,
-        Field(
-            description="Orders the items: `log_odds` or `log_likelihood` plus `log_prior`, the logarithm of a "
-            "posterior up to a constant; scores compare within one answer only."
-        ),
-    ]
-    log_odds: Annotated[
-        float | None,
-        Field(description="Log-odds of yes against no, under the readout `verdict`; null under `likelihood`."),
-    ]
-    log_likelihood: Annotated[
-        float | None,
-        Field(description="Log-probability of the title, under the readout `likelihood`; null under `verdict`."),
-    ]
-    log_prior: Annotated[
-        float,
-        Field(
-            description="Logarithm of the prior, up to a constant: in recommendations minus the logarithm of the place "
-            "that the index gave the item in the pool, from 1; 0 where the request gives the candidates."
-        ),
-    ]
-    probability: Annotated[
-        float, Field(description="Its share of the posterior over the candidates, the softmax of their scores.")
-    ]
-    candidate: Annotated[int, Field(description="Its place among the candidates, from 0.")]
+from lorarec.lora import made_for, part_weights
+from lorarec.ranking import influences, score_parts
+from lorarec.scoring import posterior
+from lorarec.serving.engine import LoadedAdapter, Mixture
+from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
+from lorarec.serving.schemas import (
+    AdapterDetails,
+    AdapterInfo,
+    CatalogueItem,
+    ExplainResponse,
+    ItemInfluence,
+    ItemsResponse,
+    LayerWeights,
+    RankedItem,
+    RankResponse,
+    UserWeights,
+)
 
 
-class UserWeights(BaseModel):
-    """What a personal adapter gave a user of the adapters it mixes."""
+def rank_response(
+    case: RequestCase,
+    ranker_scores: np.ndarray,
+    mixture: Mixture,
+    prompts: RequestPrompts,
+    prior: np.ndarray | None = None,
+) -> RankResponse:
+    """Order the candidates of a case by score, best first.
 
-    routed: Annotated[bool, Field(description="Whether chosen for the user; else the mean, since nothing is known.")]
-    parts: Annotated[list[str], Field(description="The adapters it mixes.")]
-    layers: Annotated[dict[str, list[float]], Field(description="Weight of each part, by adapted layer.")]
-
-
-Shares = Annotated[dict[str, float], Field(description="The adapters that scored and their weights.")]
-Personal = Annotated[
-    dict[str, UserWeights], Field(description="Of each personal adapter in the mixture, what it consisted of.")
-]
-
-
-class RankResponse(BaseModel):
-    """Items in order."""
-
-    ranking: list[RankedItem]
-    mixture: Shares
-    personal: Personal
-
-
-class Influence(BaseModel):
-    """One item of the history."""
-
-    item_id: Annotated[str | None, Field(description="None for an item given by its title.")]
-    title: str
-    score: Annotated[float, Field(description="How much the candidate's score falls when the item is left out.")]
-    probability: Annotated[float, Field(description="The same of its probability.")]
-
-
-class ExplainResponse(BaseModel):
-    """What a candidate's score rests on."""
-
-    candidate: RankedItem
-    history: Annotated[list[Influence], Field(description="The items that the prompt shows, oldest first.")]
-    mixture: Shares
-    personal: Personal
-
-
-class EventsResponse(BaseModel):
-    """What became of events."""
-
-    stored: Annotated[int, Field(description="Events that were new.")]
-    known: Annotated[int, Field(description="Events whose event_id had been stored before.")]
-
-
-class FoundItem(BaseModel):
-    """An item of the catalogue."""
-
-    item_id: str
-    title: str
-
-
-class ItemsResponse(BaseModel):
-    """Items of the catalogue."""
-
-    items: list[FoundItem]
-
-
-class UsersResponse(BaseModel):
-    """Users of the dataset."""
-
-    users: list[str]
-
-
-class AdapterState(BaseModel):
-    """A loaded adapter."""
-
-    name: str
-    kind: Annotated[Kind, Field(description="`personal`: what `personal choose` wrote, mixed for each user.")]
-    fingerprint: Annotated[str, Field(description="Of its files when it was loaded.")]
-    rank: Annotated[int, Field(description="Its largest.")]
-    readout: str
-    in_folder: Annotated[bool, Field(description="Whether its folder is still there.")]
-
-
-class LayerWeights(BaseModel):
-    """Of what one adapted layer consists."""
-
-    layer: str
-    weights: Annotated[dict[str, float], Field(description="Weight of each part.")]
-
-
-class AdapterDetails(AdapterState):
-    """A loaded adapter, and what it was mixed from, layer by layer; one that was not mixed is its own only part.
-
-    Of a personal adapter these are the mean weights, for those of whom nothing is known.
+    Args:
+        case: History and candidates.
+        ranker_scores: Log-odds or log-probabilities (candidates,), by the readout of the mixture.
+        mixture: Weights that the candidates were scored with.
+        prompts: Titles of the items, and the readout.
+        prior: Logarithm (candidates,) of a prior that is added to the scores; zeros if None.
     """
-
-    user_id: Annotated[str | None, Field(description="The user for whom it was mixed, if it is a personal one.")]
-    layers: list[LayerWeights]
-
-
-class AdaptersResponse(BaseModel):
-    """Adapters in memory and in the folder."""
-
-    loaded: list[AdapterState]
-    available: Annotated[list[str], Field(description="Names that can be loaded.")]
-    kinds: Annotated[dict[str, Kind], Field(description="What each of these is.")]
-
-
-class Liveness(BaseModel):
-    """Whether the service's threads do their work."""
-
-    status: Annotated[str, Field(description="`ok`, or `stuck`: restart the service.")]
-
-
-class Health(BaseModel):
-    """Whether the service can answer any request."""
-
-    status: Annotated[
-        str, Field(description="`ok`; `degraded`, for the database; or `stuck`, for a thread: restart the service.")
+    prior = np.zeros_like(ranker_scores) if prior is None else prior
+    scores = ranker_scores + prior
+    probabilities, readout = posterior(scores), prompts.readout(mixture)
+    ranking = [
+        RankedItem(
+            item_id=catalogue_id(case.candidates[index]),
+            title=prompts.title(case.candidates[index]),
+            score=float(scores[index]),
+            **score_parts(readout, ranker_scores[index], prior[index]),
+            probability=float(probabilities[index]),
+            candidate=int(index),
+        )
+        for index in np.argsort(-scores, kind="stable")
     ]
-    database: Annotated[
-        str,
-        Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
+    personal = {
+        adapter.name: UserWeights(
+            routed=case.user_history is not None,
+            parts=list(adapter.user_router.names),
+            layers=dict(zip(adapter.user_router.layers, weights.tolist(), strict=True)),
+        )
+        for adapter, weights in mixture.part_weights.items()
+        if adapter.user_router
+    }
+    names = {adapter.name: weight for adapter, weight in mixture.weights.items()}
+    return RankResponse(ranking=ranking, mixture=names, personal=personal)
+
+
+def explain_response(
+    case: RequestCase, scores: Sequence[np.ndarray], candidate: int, mixture: Mixture, prompts: RequestPrompts
+) -> ExplainResponse:
+    """Attribute the score of a candidate to the items of the history.
+
+    Args:
+        case: History and candidates.
+        scores: Scores (candidates,) with the whole history, then without each item that the prompt shows.
+        candidate: Index of the candidate.
+        mixture: Weights that the candidates were scored with.
+        prompts: Titles of the items, and the readout.
+    """
+    ranked = rank_response(case, scores[0], mixture, prompts)
+    effects = influences(scores, candidate)
+    history = [
+        ItemInfluence(item_id=catalogue_id(item), title=prompts.title(item), score=score, probability=probability)
+        for item, (score, probability) in zip(case.history[-len(effects) :], effects.tolist(), strict=True)
     ]
-    adapters: Annotated[int, Field(description="How many are loaded.")]
+    (explained,) = (item for item in ranked.ranking if item.candidate == candidate)
+    return ExplainResponse(candidate=explained, history=history, mixture=ranked.mixture, personal=ranked.personal)
 
 
-class ErrorDetail(BaseModel):
-    """What is wrong and what to do."""
-
-    field: Annotated[str | None, Field(description="Where in the request.")]
-    message: str
+def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsResponse:
+    """Add titles to item ids of the catalogue."""
+    return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
 
 
-class ErrorResponse(BaseModel):
-    """The answer to a request that cannot be served."""
+def adapter_info(adapter: LoadedAdapter, available: Collection[str]) -> AdapterInfo:
+    """Describe a loaded adapter.
 
-    error: ErrorDetail
+    Args:
+        adapter: The adapter.
+        available: Names that the adapters folder lists.
+    """
+    return AdapterInfo(
+        name=adapter.name,
+        kind=adapter.kind,
+        fingerprint=adapter.fingerprint,
+        rank=max(rank for part in adapter.parts for rank in part.ranks.values()),
+        readout=adapter.prompt.readout,
+        in_folder=adapter.name in available,
+    )
+
+
+def adapter_details(adapter: LoadedAdapter, available: Collection[str]) -> AdapterDetails:
+    """Describe a loaded adapter and what it was mixed from, layer by layer.
+
+    Args:
+        adapter: The adapter.
+        available: Names that the adapters folder lists.
+    """
+    return AdapterDetails(
+        **adapter_info(adapter, available).model_dump(),
+        user_id=None if adapter.user_router else made_for(adapter.parts[0]),
+        layers=_layer_weights(adapter),
+    )
+
+
+def _layer_weights(adapter: LoadedAdapter) -> list[LayerWeights]:
+    router = adapter.user_router
+    if router is None:
+        layers = part_weights(adapter.parts[0], adapter.name)
+    else:
+        mean = zip(router.layers, router.weights(None).tolist(), strict=True)
+        layers = {layer: dict(zip(router.names, weights, strict=True)) for layer, weights in mean}
+    return [LayerWeights(layer=layer, weights=weights) for layer, weights in layers.items()]

@@ -1,8 +1,8 @@
-"""The service behind the HTTP API: who asks for what, and the parts that answer."""
+"""The service behind the HTTP API."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,115 +11,107 @@ import numpy as np
 from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset
 from lorarec.errors import LorarecError
-from lorarec.lora import FACTORS
 from lorarec.personal import UserHistory
 from lorarec.ranking import log_prior
 from lorarec.retrieval import Index
+from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
+from lorarec.serving.config import ServiceConfig
 from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
 from lorarec.serving.errors import ApiError
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.registry import AdapterRegistry
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts
-from lorarec.serving.requests import EventsRequest, RankRequest, RecommendRequest
-from lorarec.serving.responses import RankResponse
-from lorarec.serving.scores import ranking
+from lorarec.serving.responses import explain_response, rank_response
+from lorarec.serving.schemas import (
+    EventsRequest,
+    ExplainRequest,
+    ExplainResponse,
+    RankRequest,
+    RankResponse,
+    RecommendRequest,
+)
 from lorarec.serving.search import TextSearch
 
-#: Seconds that the service gives its threads to end.
+#: Seconds that the service waits for its threads to end.
 STOP_SECONDS = 3.0
-#: Seconds of building one request's prompts after which their thread counts as stuck.
+#: Seconds of building the prompts of one request after which the thread counts as stuck.
 STUCK_SECONDS = 60.0
-#: The latest items of a stored history that are read: prompts show fewer, recommendations leave these out.
-MOST_STORED = 10_000
+#: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
+#: all of them.
+MAX_STORED_HISTORY = 10_000
 
-Found = TypeVar("Found", list[str], UserHistory)
-
-
-@dataclass(frozen=True)
-class ServiceConfig:
-    """How the service runs.
-
-    Attributes:
-        combine: the rule of all mixtures, `factors` or `deltas`.
-        load: names of the adapters to load at first; None is all in the folder.
-        token_budget: padded tokens of requests that share a pass.
-        wait: seconds a batch that is not full waits for more requests.
-        queue: requests inside the service at once, and those that wait for the database; those beyond get 429.
-        pool: candidates that `recommend` hands to the ranker.
-    """
-
-    combine: str = FACTORS
-    load: Sequence[str] | None = None
-    token_budget: int = 8192
-    wait: float = 0.002
-    queue: int = 256
-    pool: int = 100
+History = TypeVar("History", list[str], UserHistory)
 
 
 class Service:
-    """Ranks and recommends for stored users or given histories with the adapters on the shelf.
+    """Rank, recommend and explain for stored users or given histories with the adapters of a folder.
 
     Args:
-        adapters: a folder of PEFT folders and of what `choose_by_user` wrote.
-        database: URL of the histories (see `Histories`).
-        index: of the dataset; made on the spot, without a next-item model, when None.
+        backbone: Language model.
+        dataset: Catalogue, and the first histories.
+        adapters_folder: Folder of PEFT folders and of folders of `train_user_router`.
+        database: URL of the database of the histories (see `Histories`).
+        config: Options; the default ones if None.
+        index: Index of the dataset; if None, one without a next-item model is built.
+        load: Names of the adapters to load; None for all in the folder.
 
     Attributes:
-        shelf: the adapters.
-        prompting: from a request's items to prompts; for the thread of prompts only.
-        batcher: the queue in front of the model.
-        database: the state of the histories' database.
-        histories: the users.
-        metrics: what is counted.
+        adapters: Registry of the adapters.
+        prompts: Builder of prompts, which is used by the thread of prompts only.
+        batcher: Queue in front of the model.
+        database: State of the database.
+        histories: Histories of the users.
+        metrics: Counters for Prometheus.
 
     Raises:
-        LorarecError: there is no such folder, an adapter is unusable, or the database is.
+        LorarecError: If the folder does not exist, or an adapter or the database is not usable.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         dataset: Dataset,
-        adapters: Path,
+        adapters_folder: Path,
         database: str,
-        options: ServiceConfig | None = None,
+        config: ServiceConfig | None = None,
         index: Index | None = None,
+        load: Sequence[str] | None = None,
     ) -> None:
-        options = options or ServiceConfig()
-        if not adapters.is_dir():
-            raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
+        config = config or ServiceConfig()
+        if not adapters_folder.is_dir():
+            raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
         self._dataset = dataset
-        self._pool = options.pool
+        self._pool = config.pool
         self.metrics = Metrics()
-        self._engine = MultiAdapterEngine(backbone, options.combine)
-        self.shelf = AdapterRegistry(adapters, self._engine, dataset, self.metrics)
-        self.shelf.open(options.load)
-        self.batcher = Batcher(self._engine.score, options.token_budget, options.wait, options.queue, self.metrics)
-        self.prompting = RequestPrompts(backbone, dataset)
-        if any(one.prompt.evidence for one in self.shelf.loaded.values()):
-            self.prompting.evidence()
-        # A tokenizer is for one thread at a time.
+        self._engine = MultiAdapterEngine(backbone, config.combine)
+        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics)
+        self.adapters.load_initial(load)
+        wait = config.wait_ms / 1000
+        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)
+        self.prompts = RequestPrompts(backbone, dataset)
+        if any(adapter.prompt.evidence for adapter in self.adapters.loaded.values()):
+            self.prompts.cooccurrence()
+        # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._index = index or Index.build(dataset)
-        self._titles = TextSearch(dataset.items[TITLE])
+        self._title_search = TextSearch(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
-        self._user_ids = TextSearch(self._users)
+        self._user_search = TextSearch(self._users)
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
-        self._database_calls = DatabaseCalls(options.queue, self.metrics)
+        self._database_calls = DatabaseCalls(config.queue, self.metrics)
 
     @property
     def alive(self) -> bool:
-        """Whether the threads of prompts and of the model are at work or free."""
+        """Whether the threads of prompts and of the model work or are idle."""
         return self.batcher.alive and not self._prompt_thread.stuck
 
     async def stop(self) -> None:
-        """Answer what is queued, then end all threads and connections; what hangs is left behind."""
+        """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._database_calls.close()
         self.database.close()
@@ -128,132 +120,155 @@ class Service:
                 await self.batcher.stop()
                 await asyncio.to_thread(self.histories.close)
         except TimeoutError:
-            return  # the model is in use
+            return  # the worker thread may still use the model
         self._engine.close()
 
     async def rank(self, request: RankRequest) -> RankResponse:
-        """Put candidates in order.
+        """Rank candidates.
 
         Raises:
-            Problem: an unknown item, user or adapter, candidates that do not fit, or a full queue.
+            ApiError: If an item, the user or an adapter is unknown, the candidates do not fit into a prompt, or the
+                queue is full.
         """
-        # Not yet inside: requests that need no database find room when it does not answer.
-        case = await self.case(request)
-        with self.batcher.admitted():
-            return ranking(case, *await self._scores(case, request), self.prompting)
+        # The history is read before the request is admitted: a database that hangs must not fill the queue.
+        case = await self._case(request)
+        with self.batcher.admit():
+            scores, mixture = await self._score_case(case, request)
+            return rank_response(case, scores, mixture, self.prompts)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
-        """Put the best of what the index proposes in order; see `lorarec.ranking.recommendation.log_prior`.
+        """Rank the candidates that the index proposes, with the prior of `lorarec.ranking.log_prior`.
 
         Raises:
-            Problem: as for `rank`.
+            ApiError: As for `rank`.
         """
-        whose = await self._history(request)
-        with self.batcher.admitted():
-            candidates = await asyncio.to_thread(self._propose, whose.history, request)
+        case = await self._history_case(request)
+        with self.batcher.admit():
+            candidates = await asyncio.to_thread(self._propose, case.history, request)
             if not candidates:
                 return RankResponse(ranking=[], mixture={}, personal={})
-            case = replace(whose, candidates=candidates)
-            scores, mixture = await self._scores(case, request)
-            found = ranking(case, scores, mixture, self.prompting, log_prior(len(scores)))
-            return found.model_copy(update={"ranking": found.ranking[: request.top]})
+            case = replace(case, candidates=candidates)
+            scores, mixture = await self._score_case(case, request)
+            response = rank_response(case, scores, mixture, self.prompts, log_prior(len(scores)))
+            return response.model_copy(update={"ranking": response.ranking[: request.top]})
 
-    async def store(self, request: EventsRequest) -> int:
-        """Append events and return how many were new; the next answer reads them.
+    async def explain(self, request: ExplainRequest) -> ExplainResponse:
+        """Attribute the score of a candidate to the items of the history, by leaving out each of them.
 
         Raises:
-            Problem: an item that the catalogue does not have, or a full queue.
+            ApiError: If the index of the candidate is out of range, the history is empty, or as for `rank`.
         """
-        for place, event in enumerate(request.events):
-            self.prompting.known(event.item_id, f"events.{place}.item_id")
+        if request.candidate >= len(request.candidates):
+            raise ApiError(422, f"there are {len(request.candidates)} candidates: give an index from 0", "candidate")
+        case = await self._case(request)
+        if not case.history:
+            raise ApiError(422, "an empty history explains nothing: give one item or more", "history")
+        with self.batcher.admit():
+            scores, mixture = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
+        return explain_response(case, scores, request.candidate, mixture, self.prompts)
+
+    async def store(self, request: EventsRequest) -> int:
+        """Store events and return the number of new ones.
+
+        Raises:
+            ApiError: If an item is not in the catalogue, or the database is not usable.
+        """
+        for index, event in enumerate(request.events):
+            self.prompts.check_id(event.item_id, f"events.{index}.item_id")
         events = [Event(**event.model_dump()) for event in request.events]
         stored = await self._database_calls.run(self.histories.append, events)
         self.metrics.events.inc(stored)
         return stored
 
-    async def find_items(self, words: str, limit: int) -> list[str]:
-        """Ids of items whose titles hold all the words, best match first.
+    async def find_items(self, query: str, limit: int) -> list[str]:
+        """Return the ids of items whose titles hold all words of a query, best match first.
 
         Raises:
-            Problem: a full queue.
+            ApiError: If the queue is full.
         """
-        with self.batcher.admitted():
-            places = await asyncio.to_thread(self._titles.places, words, limit)
-        return self._dataset.items[ITEM].gather(places).to_list()
+        with self.batcher.admit():
+            indices = await asyncio.to_thread(self._title_search.search, query, limit)
+        return self._dataset.items[ITEM].gather(indices).to_list()
 
-    async def find_users(self, words: str, limit: int) -> list[str]:
-        """Ids of users of the dataset that hold all the words, best match first.
+    async def find_users(self, query: str, limit: int) -> list[str]:
+        """Return the ids of users of the dataset that hold all words of a query, best match first.
 
         Raises:
-            Problem: a full queue.
+            ApiError: If the queue is full.
         """
-        with self.batcher.admitted():
-            places = await asyncio.to_thread(self._user_ids.places, words, limit)
-        return self._users.gather(places).to_list()
+        with self.batcher.admit():
+            indices = await asyncio.to_thread(self._user_search.search, query, limit)
+        return self._users.gather(indices).to_list()
 
-    async def latest(self, user: str, limit: int) -> list[str]:
-        """Item ids of a stored history, latest first.
+    async def latest_items(self, user: str, limit: int) -> list[str]:
+        """Return the item ids of a stored history, latest first.
 
         Raises:
-            Problem: an unknown user, or a full queue.
+            ApiError: If the user is unknown, or the database is not usable.
         """
-        return (await self._stored(self.histories.history, user, limit))[::-1]
+        return (await self._read_history(self.histories.history, user, limit))[::-1]
 
     def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
-        """Item ids outside the history that are worth ranking."""
         blocked = self._index.blocked(request.allow, request.deny)
         return [proposal.item_id for proposal in self._index.propose(history, self._pool, blocked)]
 
-    async def _history(self, request: RankRequest | RecommendRequest) -> RequestCase:
-        """Whose history a request speaks of, without candidates."""
+    async def _case(self, request: RankRequest) -> RequestCase:
+        candidates = self.prompts.case_items(request.candidates, "candidates")
+        return replace(await self._history_case(request), candidates=candidates)
+
+    async def _history_case(self, request: RankRequest | RecommendRequest) -> RequestCase:
+        """Return a case with the history of a request and without candidates."""
         if request.history is not None:
-            return RequestCase(None, self.prompting.ids(request.history, "history"), [])
+            return RequestCase(None, self.prompts.case_items(request.history, "history"), [])
         assert request.user_id is not None
-        past = await self._stored(self.histories.past, request.user_id, MOST_STORED)
-        return RequestCase(request.user_id, past.items, [], past)
+        history = await self._read_history(self.histories.user_history, request.user_id, MAX_STORED_HISTORY)
+        return RequestCase(request.user_id, history.items, [], history)
 
-    async def _stored(self, read: Callable[[str, int], Found], user: str, latest: int) -> Found:
-        found = await self._database_calls.run(read, user, latest)
-        if not found:
+    async def _read_history(self, read: Callable[[str, int], History], user: str, limit: int) -> History:
+        history = await self._database_calls.run(read, user, limit)
+        if not history:
             raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
-        return found
+        return history
 
-    async def case(self, request: RankRequest) -> RequestCase:
-        """The items that a request speaks of.
-
-        Raises:
-            Problem: an unknown item or user.
-        """
-        candidates = self.prompting.ids(request.candidates, "candidates")
-        return replace(await self._history(request), candidates=candidates)
-
-    async def _scores(self, case: RequestCase, request: RankRequest | RecommendRequest) -> tuple[np.ndarray, Mixture]:
-        (scores,), mixture = await self.score(case, request.adapter, lambda *asked: [self.prompting.row(*asked)])
+    async def _score_case(
+        self, case: RequestCase, request: RankRequest | RecommendRequest
+    ) -> tuple[np.ndarray, Mixture]:
+        (scores,), mixture = await self._score(
+            case, request.adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
+        )
         return scores, mixture
 
-    async def score(
+    async def _score(
         self,
         case: RequestCase,
         adapter: str | dict[str, float] | None,
-        rows: Callable[[RequestCase, Mixture], list[ScoringRequest]],
+        build: Callable[[RequestCase, Mixture], list[ScoringRequest]],
     ) -> tuple[list[np.ndarray], Mixture]:
-        """Scores (candidates,) of the rows that are made of a case for the mixture a request wants, and that mixture.
+        """Score the requests that are built from a case.
+
+        Args:
+            case: History and candidates.
+            adapter: Adapter or mixture that the client asks for.
+            build: Function that builds the requests.
+
+        Returns:
+            The scores (candidates,) of each request, and the mixture that scored them.
 
         Raises:
-            Problem: an unknown adapter, or candidates that do not fit.
+            ApiError: If an adapter is not loaded, or the candidates do not fit into a prompt.
         """
 
-        def made(shares: dict[LoadedAdapter, float]) -> tuple[list[ScoringRequest], Mixture]:
-            mixture = self.prompting.mixture(case, shares)
-            return rows(case, mixture), mixture
+        def prepare(weights: dict[LoadedAdapter, float]) -> tuple[list[ScoringRequest], Mixture]:
+            mixture = self.prompts.mixture(case, weights)
+            return build(case, mixture), mixture
 
         loop = asyncio.get_running_loop()
         while True:
-            shares = self.shelf.mixture(adapter)
+            weights = self.adapters.weights(adapter)
             try:
-                ready, mixture = await loop.run_in_executor(self._prompt_thread, made, shares)
+                requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
             except LorarecError as error:
                 raise ApiError(422, str(error), "candidates") from error
-            # An adapter may have been unloaded or replaced meanwhile; from here on the queue keeps the order.
-            if self.shelf.holds(shares):
-                return await self.batcher.score(ready), mixture
+            # An adapter may have been unloaded or replaced meanwhile. After this check the queue preserves the order.
+            if self.adapters.are_current(weights):
+                return await self.batcher.score(requests), mixture

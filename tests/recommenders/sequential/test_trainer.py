@@ -105,5 +105,5 @@ def test_options_out_of_range_are_named() -> None:
         NextItemConfig(hidden_size=0)
     with pytest.raises(LorarecError, match="option epochs must not be negative, got -1"):
         NextItemConfig(epochs=-1)
-    with pytest.raises(LorarecError, match="no encoder 'transformer': choose one of sasrec, gru4rec, fmlp"):
+    with pytest.raises(LorarecError, match="option encoder must be sasrec or gru4rec or fmlp, got 'transformer'"):
         NextItemConfig(encoder="transformer")

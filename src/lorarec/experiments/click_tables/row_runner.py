@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit, fit_two_towers
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model, fit_two_towers
 from lorarec.data import LABEL, TEST, TITLE, ClickLog, Dataset, click_log
 from lorarec.evaluation import MetricResult, evaluate_clicks
 from lorarec.experiments.click_tables.recipe import ClicksRecipe
@@ -102,13 +102,13 @@ class RowRunner:
             self.dataset,
             self.out / "runs" / row.name,
             options,
-            ctr_model=self._recommender(self.recipe.crm, options, row.few),
+            ctr_model=self._recommender(self.recipe.ctr_model, options, row.few),
             resume=True,
             overwrite=True,
             progress=self.progress,
         )
-        crm = self.recipe.crm.upper()
-        names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}
+        ctr_model = self.recipe.ctr_model.upper()
+        names = {PROBABILITY: RECLORA, "recommender": ctr_model, "blended": f"{RECLORA} + {ctr_model}"}
         return {name: result.rows[row_name] for name, row_name in names.items()}
 
     def _recommender(self, name: str, options: PersonalizationConfig, few: bool = False) -> Path:
@@ -127,7 +127,9 @@ class RowRunner:
                 similar = options.ctr_retrieval == "similar"
                 embeddings = title_embeddings(self.backbone, titles) if similar else None
                 chosen = CTRConfig(max_history=options.ctr_max_history, seed=options.seed)
-                fit(name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress).save(folder)
+                fit_ctr_model(
+                    name, self.log, chosen, events=events, embeddings=embeddings, progress=self.progress
+                ).save(folder)
         return folder
 
     def _write(self, row: ClickRow, predicted: np.ndarray, recommender: np.ndarray | None, seconds: float) -> None:

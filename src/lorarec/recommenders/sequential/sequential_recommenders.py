@@ -5,43 +5,14 @@ softmax over the next item and uniformly drawn items instead of the losses of th
 one negative; TOP1 and BPR; BPR), which makes them stronger.
 """
 
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from lorarec.options import document_options, option
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
-from lorarec.recommenders.recommender import ScorerRecommender, fixed
+from lorarec.recommenders.recommender import ScorerRecommender
+from lorarec.recommenders.sequential.config import FMLPRecConfig, GRU4RecConfig, NextItemConfig, SASRecConfig
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
-from lorarec.recommenders.sequential.trainer import NextItemConfig, fit_next_item
+from lorarec.recommenders.sequential.trainer import fit_next_item
 from lorarec.recommenders.training_data import TrainingData
-
-
-@document_options
-@dataclass(frozen=True)
-class SASRecConfig(NextItemConfig):
-    """Options of `SASRec`."""
-
-    encoder: str = fixed("sasrec")
-    prefixes: int | None = fixed(None)
-
-
-@document_options
-@dataclass(frozen=True)
-class GRU4RecConfig(NextItemConfig):
-    """Options of `GRU4Rec`."""
-
-    encoder: str = fixed("gru4rec")
-    num_layers: int = option(1, "Number of recurrent layers.")
-    prefixes: int | None = fixed(None)
-
-
-@document_options
-@dataclass(frozen=True)
-class FMLPRecConfig(NextItemConfig):
-    """Options of `FMLPRec`."""
-
-    encoder: str = fixed("fmlp")
-
 
 Config = TypeVar("Config", bound=NextItemConfig)
 

@@ -1,16 +1,13 @@
 """The trainer of all next-item models. A trained model encodes any history, also of unknown users."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
-from lorarec.options import document_options, option
-from lorarec.recommenders.recommender import RecommenderConfig
+from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
 from lorarec.scoring import evaluation_mode
@@ -22,34 +19,6 @@ Loss = Callable[[NextItemModel, torch.Tensor, np.random.Generator], torch.Tensor
 
 #: Number of batches whose histories are sorted by length together, so that histories of a batch have similar lengths.
 _SORTED_TOGETHER = 50
-
-
-@document_options
-@dataclass(frozen=True)
-class NextItemConfig(RecommenderConfig):
-    """Options of a next-item model with an embedding per item."""
-
-    encoder: str = option("sasrec", f"Encoder of histories: {', '.join(SEQUENCE_ENCODERS)}.")
-    epochs: int = option(20, "Maximum number of passes over the histories.")
-    patience: int = option(3, "Number of epochs without a better validation NDCG@10 after which training stops.")
-    hidden_size: int = option(64, "Size of the item vectors.")
-    num_layers: int = option(2, "Number of layers of the encoder.")
-    max_history: int = option(50, "Number of items of a history that are read, the latest.")
-    prefixes: int | None = option(
-        None,
-        "Number of next items learned per history and epoch; all if None or if the encoder is causal.",
-    )
-    negatives: int = option(512, "Number of items drawn as negatives of a batch; at most the whole catalogue.")
-    batch_size: int = option(128, "Number of histories per step.")
-    learning_rate: float = option(2e-3, "Learning rate of Adam.")
-    dropout: float = option(0.2, "Dropout probability in training.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_one = ("hidden_size", "num_layers", "max_history", "negatives", "batch_size", "patience", "prefixes")
-        refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("learning_rate",))
-        if self.encoder not in SEQUENCE_ENCODERS:
-            raise LorarecError(f"no encoder {self.encoder!r}: choose one of {', '.join(SEQUENCE_ENCODERS)}")
 
 
 def fit_next_item(

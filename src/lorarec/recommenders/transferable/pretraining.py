@@ -22,10 +22,11 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.interactions import known_items
-from lorarec.recommenders.recommender import RecommenderConfig
+from lorarec.recommenders.recommender_config import RecommenderConfig
+from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
-from lorarec.recommenders.sequential.trainer import Loss, NextItemConfig, sampled_softmax, train_next_item
+from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax, train_next_item
 from lorarec.recommenders.training_data import TrainingData
 
 

@@ -1,17 +1,17 @@
-"""The page at `/`, to try the service in: its files, and nothing from elsewhere."""
+"""The web page at `/`, which shows rankings in a browser; all its files are in this folder."""
 
 from collections.abc import Callable
 from importlib.resources import files
 
 from fastapi import FastAPI, Response
 
-#: Path -> file of this folder and its type. They hold nothing secret, so that the page can ask for the key.
+#: File of this folder and media type by path. They need no API key, so that the page can ask for it.
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "combobox", "dom", "weights")},
 }
-#: No script but ours, no markup made from text by a script, no request to any other host, no frame around the page.
+#: Only scripts of this folder run, no text becomes markup, no other host is contacted, and no page may frame this one.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -27,14 +27,14 @@ HEADERS = {
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page's files."""
-    for path, (name, kind) in FILES.items():
-        send = _sender((files(__package__) / name).read_bytes(), kind)
-        app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
+    """Add the routes of the page's files to an application."""
+    for path, (name, media_type) in FILES.items():
+        endpoint = _endpoint((files(__package__) / name).read_bytes(), media_type)
+        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def _sender(content: bytes, kind: str) -> Callable[[], Response]:
-    def send() -> Response:
-        return Response(content, media_type=kind, headers=HEADERS)
+def _endpoint(content: bytes, media_type: str) -> Callable[[], Response]:
+    def send_file() -> Response:
+        return Response(content, media_type=media_type, headers=HEADERS)
 
-    return send
+    return send_file

@@ -1,54 +1,57 @@
-// A text field with a list of options that a search gives: the combobox pattern of the ARIA Authoring Practices.
+// A text field with a list of search results: the combobox pattern of the ARIA Authoring Practices.
 
-const WAIT = 120;
+import {formatCount} from "/dom.js";
+
+const DEBOUNCE_MS = 120;
 
 /**
- * @param {HTMLInputElement} input has the role combobox and names its listbox in aria-controls.
- * @param {function(string): Promise<{value: string}[]>} find the options for what is typed, best first.
- * @param {function({value: string}): string} pick takes the option chosen; what it returns stays in the field.
- * @param {{least: number, say: function(string), fail: function(Error)}} settings characters from which on options are
- *     shown, what tells a screen reader how many, and what becomes of an error.
+ * Turn an input into a combobox.
+ * @param {HTMLInputElement} input - Field with the role combobox, whose attribute aria-controls names its listbox.
+ * @param {function(string): Promise<{value: string}[]>} search - Returns the options for a text, best first.
+ * @param {function({value: string}): string} select - Handles the selected option; returns the new text of the field.
+ * @param {{minLength: number, announce: function(string), fail: function(Error)}} settings - Number of characters from
+ *     which on options are shown, function that announces their number to screen readers, and error handler.
  */
-export function combobox(input, find, pick, {least, say, fail}) {
+export function combobox(input, search, select, {minLength, announce, fail}) {
   const list = document.getElementById(input.getAttribute("aria-controls"));
-  let options = [], active = -1, search = 0, timer, settled = true, entered = false;
+  let options = [], active = -1, searchId = 0, timer, settled = true, enterPressed = false;
 
   function close() {
-    search += 1;
+    searchId += 1;
     clearTimeout(timer);
-    [options, active, settled, entered] = [[], -1, true, false];
+    [options, active, settled, enterPressed] = [[], -1, true, false];
     draw();
   }
 
   function choose(option) {
     close();
-    input.value = pick(option);
+    input.value = select(option);
   }
 
   async function open() {
-    const mine = ++search, words = input.value.trim();
-    if (words.length < least) return close();
+    const id = ++searchId, text = input.value.trim();
+    if (text.length < minLength) return close();
     try {
-      const found = await find(words);
-      if (mine !== search) return;
-      const typed = words && !found.some(({value}) => value === words) ? [{value: words, typed: true}] : [];
-      [options, active, settled] = [[...found, ...typed], -1, true];
-      if (entered && options.length) return choose(options[0]);
+      const results = await search(text);
+      if (id !== searchId) return; // the text has changed
+      const typed = text && !results.some(({value}) => value === text) ? [{value: text, isTyped: true}] : [];
+      [options, active, settled] = [[...results, ...typed], -1, true];
+      if (enterPressed && options.length) return choose(options[0]);
       draw();
-      say(`${found.length} suggestion${found.length === 1 ? "" : "s"}`);
+      announce(formatCount(results.length, "suggestion"));
     } catch (error) {
-      if (mine === search) close();
+      if (id === searchId) close();
       fail(error);
     }
   }
 
   function draw() {
-    list.replaceChildren(...options.map((option, place) => {
+    list.replaceChildren(...options.map((option, index) => {
       const node = document.createElement("li");
-      node.id = `${list.id}-${place}`;
-      node.textContent = option.typed ? `“${option.value}” as typed` : option.value;
+      node.id = `${list.id}-${index}`;
+      node.textContent = option.isTyped ? `“${option.value}” as typed` : option.value;
       node.setAttribute("role", "option");
-      node.setAttribute("aria-selected", String(place === active));
+      node.setAttribute("aria-selected", String(index === active));
       node.addEventListener("click", () => choose(option));
       return node;
     }));
@@ -64,21 +67,21 @@ export function combobox(input, find, pick, {least, say, fail}) {
   }
 
   input.addEventListener("input", () => {
-    search += 1; // an answer under way is to other words
-    [settled, entered] = [false, false];
+    searchId += 1; // the result of a running search is for another text
+    [settled, enterPressed] = [false, false];
     clearTimeout(timer);
-    timer = setTimeout(open, WAIT);
+    timer = setTimeout(open, DEBOUNCE_MS);
   });
-  input.addEventListener("focus", () => least || open());
-  input.addEventListener("blur", () => entered || close());
-  list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
+  input.addEventListener("focus", () => minLength || open());
+  input.addEventListener("blur", () => enterPressed || close());
+  list.addEventListener("pointerdown", (event) => event.preventDefault()); // the focus stays in the field
   input.addEventListener("keydown", (event) => {
-    const step = {ArrowDown: 1, ArrowUp: -1}[event.key], shown = !list.hidden;
+    const step = {ArrowDown: 1, ArrowUp: -1}[event.key], isOpen = !list.hidden;
     if (event.isComposing) return;
-    if (step) shown ? move(step) : open();
-    else if (event.key === "Escape" && shown) close();
-    else if (event.key === "Enter" && !settled) entered = true; // chosen when the answer is there
-    else if (event.key === "Enter" && shown) choose(options[Math.max(active, 0)]);
+    if (step) isOpen ? move(step) : open();
+    else if (event.key === "Escape" && isOpen) close();
+    else if (event.key === "Enter" && !settled) enterPressed = true; // the first option is selected when it arrives
+    else if (event.key === "Enter" && isOpen) choose(options[Math.max(active, 0)]);
     else return;
     event.preventDefault();
   });

@@ -1,10 +1,11 @@
-// What all parts of the page make nodes and texts with.
+// Helpers for nodes and numbers.
 
 export const byId = (id) => document.getElementById(id);
-export const make = (tag, properties = {}, ...children) => {
+export const makeNode = (tag, properties = {}, ...children) => {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
   return node;
 };
-export const number = (value) => value.toFixed(2), percent = (value) => `${(100 * value).toFixed(1)} %`;
-export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+export const formatNumber = (value) => value.toFixed(2);
+export const formatPercent = (value) => `${(100 * value).toFixed(1)} %`;
+export const formatCount = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

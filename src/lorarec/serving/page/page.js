@@ -1,176 +1,190 @@
-// Whatever the service sends is shown as text: nothing here makes markup of it, and the page's policy forbids it.
+// The page: it sends what the user selects to the service and shows the ranking.
+//
+// All data of the service is inserted as text, never as markup; the page's Content-Security-Policy enforces that.
 
 import {combobox} from "/combobox.js";
-import {byId, make, number, percent, plural} from "/dom.js";
+import {byId, formatCount, formatNumber, formatPercent, makeNode} from "/dom.js";
 import {showWeights} from "/weights.js";
 
-const KEY = "lorarec-api-key", WAIT = 120, SHOWN = 10, LONGEST = 100;
-const asked = {user: "", history: [], picked: []}, details = new Map(), kinds = new Map();
-let shownSubject = "", turn = 0, timer, running;
+const KEY = "lorarec-api-key", DEBOUNCE_MS = 120, MAX_SUGGESTIONS = 10, MAX_QUERY = 100;
+const selection = {user: "", history: [], candidates: []}, details = new Map(), kinds = new Map();
+let shownQuestion = "", requestId = 0, timer, controller;
 
-const say = (words) => (byId("status").textContent = words);
-const tell = (problem) => (byId("problem").textContent = problem);
+const announce = (text) => (byId("status").textContent = text);
+const showError = (text) => (byId("error").textContent = text);
 
-// The service
+// Requests
 
 async function call(path, body, signal) {
   const key = sessionStorage.getItem(KEY), headers = {};
-  // Headers carry bytes: those of the key in UTF-8.
+  // A header is a string of bytes, so the key is encoded in UTF-8.
   if (key) headers.Authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}`;
   if (body) headers["Content-Type"] = "application/json";
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, {method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body)});
+    response = await fetch(path, {method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body)});
   } catch (error) {
     throw error.name === "AbortError" ? error : new Error("The service cannot be reached: is it running?");
   }
-  const told = await answer.json().catch(() => ({}));
-  if (answer.ok) return told;
-  throw new Error(refusal(answer, told.error ?? {}, key));
+  const content = await response.json().catch(() => ({}));
+  if (response.ok) return content;
+  throw new Error(errorMessage(response, content.error ?? {}, key));
 }
 
-function refusal({status, headers}, {field, message}, key) {
+function errorMessage({status, headers}, {field, message}, key) {
   if (status === 401) {
     byId("key-form").hidden = false;
     byId("key").focus();
-    return key ? "The service does not accept this API key." : "The service asks for an API key.";
+    return key ? "The API key is wrong." : "The service requires an API key.";
   }
   if (status === 429) return `The service is busy: try again in ${headers.get("Retry-After") ?? "a few"} s.`;
-  if (status === 404 && field === "user_id") return `The service knows no user “${asked.user}”.`;
-  return message ? `The service says: ${message}.` : `The service failed with status ${status}.`;
+  if (status === 404 && field === "user_id") return `User “${selection.user}” has no history.`;
+  return message ? `Error: ${message}.` : `The service failed with status ${status}.`;
 }
 
-async function detail(name) {
+async function adapterDetails(name) {
   if (!details.has(name)) details.set(name, await call(`/v1/adapters/${encodeURIComponent(name)}`));
   return details.get(name);
 }
 
-function search(path, words) {
-  return call(`${path}?limit=${SHOWN}&query=${encodeURIComponent([...words].slice(0, LONGEST).join(""))}`);
+function search(path, text) {
+  const query = [...text].slice(0, MAX_QUERY).join("");
+  return call(`${path}?limit=${MAX_SUGGESTIONS}&query=${encodeURIComponent(query)}`);
 }
 
-const findUsers = async (words) => (await search("/v1/users", words)).users.map((value) => ({value}));
-const findTitles = async (words) =>
-  (await search("/v1/items", words)).items.map(({item_id: item, title: value}) => ({item, value}));
+const searchUsers = async (text) => (await search("/v1/users", text)).users.map((value) => ({value}));
+const searchTitles = async (text) =>
+  (await search("/v1/items", text)).items.map(({item_id: item, title: value}) => ({item, value}));
 
-// What is asked
+// Inputs
 
-function chooseUser({value}) {
-  asked.user = value;
+function selectUser({value}) {
+  selection.user = value;
   refresh();
-  showLatest(value);
+  showLatestItems(value);
   return value;
 }
 
-async function showLatest(user) {
-  const path = `/v1/history?limit=${SHOWN}&user_id=${encodeURIComponent(user)}`;
-  const {items} = await call(path).catch(() => ({items: []})); // the ranking tells what is wrong
-  if (asked.user !== user) return;
-  byId("latest").replaceChildren(...items.map(({title}) => make("li", {textContent: title})));
+async function showLatestItems(user) {
+  const path = `/v1/history?limit=${MAX_SUGGESTIONS}&user_id=${encodeURIComponent(user)}`;
+  const {items} = await call(path).catch(() => ({items: []})); // the request for the ranking shows the error
+  if (selection.user !== user) return;
+  byId("latest").replaceChildren(...items.map(({title}) => makeNode("li", {textContent: title})));
   byId("latest-part").hidden = !items.length;
 }
 
-function chooseTitle(id, option) {
-  const known = asked[id].some(({item, value}) => item === option.item && value === option.value);
-  if (!known) asked[id].push(option);
+function addTitle(id, option) {
+  const isKnown = selection[id].some(({item, value}) => item === option.item && value === option.value);
+  if (!isKnown) selection[id].push(option);
   listTitles(id);
-  say(`${option.value} ${known ? "is there already" : "added"}`);
+  announce(`${option.value} ${isKnown ? "is already in the list" : "was added"}`);
   refresh();
   return "";
 }
 
 function listTitles(id) {
-  byId(id).replaceChildren(...asked[id].map((entry, place) => {
-    const remove = make("button", {type: "button", className: "remove", ariaLabel: `Remove ${entry.value}`}, "×");
+  byId(id).replaceChildren(...selection[id].map(({value}, index) => {
+    const remove = makeNode("button", {type: "button", className: "remove", ariaLabel: `Remove ${value}`}, "×");
     remove.addEventListener("click", () => {
-      asked[id].splice(place, 1);
+      selection[id].splice(index, 1);
       listTitles(id);
-      (byId(id).querySelectorAll("button")[place] ?? byId(`${id}-title`)).focus();
+      (byId(id).querySelectorAll("button")[index] ?? byId(`${id}-title`)).focus();
       refresh();
     });
-    return make("li", {}, make("span", {textContent: entry.value}), remove);
+    return makeNode("li", {}, makeNode("span", {textContent: value}), remove);
   }));
 }
 
-function question() {
-  const own = byId("whose-own").checked, picked = byId("what-picked").checked;
-  if (!(own ? asked.history.length : asked.user) || (picked && !asked.picked.length)) return null;
-  const items = (id) => asked[id].map(({item, value}) => item ?? {title: value});
-  const whose = own ? {history: items("history")} : {user_id: asked.user};
-  const what = picked ? {candidates: items("picked")} : {top: Number(byId("top").value)};
-  return {path: picked ? "/v1/rank" : "/v1/recommend", subject: {...whose, ...what}};
+/** Return path and body of the request without the adapters, or null if an input is missing. */
+function currentQuestion() {
+  const fromTitles = byId("source-titles").checked, fromSelected = byId("items-selected").checked;
+  if (!(fromTitles ? selection.history.length : selection.user)) return null;
+  if (fromSelected && !selection.candidates.length) return null;
+  const items = (id) => selection[id].map(({item, value}) => item ?? {title: value});
+  const history = fromTitles ? {history: items("history")} : {user_id: selection.user};
+  const candidates = fromSelected ? {candidates: items("candidates")} : {top: Number(byId("top").value)};
+  return {path: fromSelected ? "/v1/rank" : "/v1/recommend", body: {...history, ...candidates}};
 }
 
-function mixture() {
-  const first = byId("first").value, second = byId("second").value, share = byId("slider").value / 100;
-  const personal = kinds.get(first) === "personal";
-  const both = first && second && first !== second && !personal;
-  [byId("slider-part").hidden, byId("second-part").hidden, byId("personal-part").hidden] = [!both, personal, !personal];
-  if (!both) return Object.fromEntries([first || second].filter(Boolean).map((name) => [name, 1]));
-  const ends = [`${first} ${number(1 - share)}`, `${second} ${number(share)}`];
-  [byId("first-share").textContent, byId("second-share").textContent] = ends;
-  byId("slider").setAttribute("aria-valuetext", ends.join(", "));
-  return Object.fromEntries([[first, 1 - share], [second, share]]);
+/** Return the weight of each selected adapter, and show the slider if there are two. */
+function currentMixture() {
+  const first = byId("first").value, second = byId("second").value, weight = byId("slider").value / 100;
+  const isPersonal = kinds.get(first) === "personal";
+  const isMixed = first && second && first !== second && !isPersonal;
+  byId("slider-part").hidden = !isMixed;
+  byId("second-part").hidden = isPersonal;
+  byId("personal-part").hidden = !isPersonal;
+  if (!isMixed) return Object.fromEntries([first || second].filter(Boolean).map((name) => [name, 1]));
+  const labels = [`${first} ${formatNumber(1 - weight)}`, `${second} ${formatNumber(weight)}`];
+  [byId("first-weight").textContent, byId("second-weight").textContent] = labels;
+  byId("slider").setAttribute("aria-valuetext", labels.join(", "));
+  return Object.fromEntries([[first, 1 - weight], [second, weight]]);
 }
 
 function refresh() {
-  const own = byId("whose-own").checked, picked = byId("what-picked").checked;
-  [byId("user-part").hidden, byId("own-part").hidden] = [own, !own];
-  [byId("top-part").hidden, byId("picked-part").hidden] = [picked, !picked];
-  const adapter = mixture();
+  const fromTitles = byId("source-titles").checked, fromSelected = byId("items-selected").checked;
+  [byId("user-part").hidden, byId("titles-part").hidden] = [fromTitles, !fromTitles];
+  [byId("top-part").hidden, byId("candidates-part").hidden] = [fromSelected, !fromSelected];
+  const adapter = currentMixture();
   clearTimeout(timer);
-  timer = setTimeout(() => ask(adapter), WAIT);
+  timer = setTimeout(() => requestRanking(adapter), DEBOUNCE_MS);
 }
 
-async function ask(adapter) {
-  const mine = ++turn, asks = question(), nothing = {ranking: [], mixture: {}, personal: {}};
-  running?.abort();
-  running = new AbortController();
-  tell("");
-  byId("results").ariaBusy = String(asks !== null);
+async function requestRanking(adapter) {
+  const id = ++requestId, question = currentQuestion(), empty = {ranking: [], mixture: {}, personal: {}};
+  controller?.abort();
+  controller = new AbortController();
+  showError("");
+  byId("results").ariaBusy = String(question !== null);
   try {
-    const answer = asks ? await call(asks.path, {...asks.subject, adapter}, running.signal) : nothing;
-    const parts = await Promise.all(Object.keys(answer.mixture).map(detail));
-    if (mine !== turn) return; // a newer question has been asked
-    showRanking(answer.ranking, JSON.stringify(asks?.subject));
-    showWeights(answer, parts, asks?.subject.user_id);
-    byId("weights-part").hidden = !answer.ranking.length;
+    const response = question ? await call(question.path, {...question.body, adapter}, controller.signal) : empty;
+    const adapters = await Promise.all(Object.keys(response.mixture).map(adapterDetails));
+    if (id !== requestId) return; // a newer request has been sent
+    showRanking(response.ranking, JSON.stringify(question?.body));
+    showWeights(response, adapters, question?.body.user_id);
+    byId("weights-part").hidden = !response.ranking.length;
   } catch (error) {
-    if (mine === turn) tell(error.message);
+    if (id === requestId) showError(error.message);
   }
-  if (mine === turn) byId("results").ariaBusy = "false";
+  if (id === requestId) byId("results").ariaBusy = "false";
 }
 
-// What is answered
+// Results
 
-function showRanking(ranking, subject) {
-  const list = byId("ranking"), most = ranking[0]?.probability;
-  const before = new Map([...list.children].map((node, place) => [node.dataset.item, {place, top: node.offsetTop}]));
-  list.replaceChildren(...ranking.map(({item_id, title, probability}, place) => {
-    const item = item_id ?? `\0${title}`, was = subject === shownSubject ? before.get(item)?.place ?? place : place;
-    const moved = was === place ? "" : `${was > place ? "▲" : "▼"} ${Math.abs(was - place)}`;
-    const bar = make("span", {className: "bar"});
-    bar.style.width = `${(100 * probability) / most}%`;
-    const node = make("li", {}, make("span", {className: "title", textContent: title}),
-      make("span", {className: "moved", ariaHidden: "true", textContent: moved}),
-      make("span", {className: "share", textContent: percent(probability)}), bar);
+function showRanking(ranking, question) {
+  const list = byId("ranking"), largest = ranking[0]?.probability, isSame = question === shownQuestion;
+  const before = new Map([...list.children].map((node, index) => [node.dataset.item, {index, top: node.offsetTop}]));
+  list.replaceChildren(...ranking.map(({item_id, title, probability}, index) => {
+    const item = item_id ?? `\0${title}`, previous = isSame ? before.get(item)?.index ?? index : index;
+    const moved = previous === index ? "" : `${previous > index ? "▲" : "▼"} ${Math.abs(previous - index)}`;
+    const bar = makeNode("span", {className: "bar"});
+    bar.style.width = `${(100 * probability) / largest}%`;
+    const node = makeNode("li", {},
+      makeNode("span", {className: "title", textContent: title}),
+      makeNode("span", {className: "moved", ariaHidden: "true", textContent: moved}),
+      makeNode("span", {className: "probability", textContent: formatPercent(probability)}), bar);
     node.dataset.item = item;
     return node;
   }));
-  if (subject === shownSubject) slide([...list.children], before);
-  shownSubject = subject;
+  if (isSame) animateMoves([...list.children], before);
+  shownQuestion = question;
   byId("hint").hidden = ranking.length > 0;
-  byId("hint").textContent = subject ? "Nothing is left to rank." : "Choose a user, or add titles.";
-  if (ranking.length) say(`${plural(ranking.length, "item")}, first ${ranking[0].title}, ${percent(most)}`);
+  byId("hint").textContent = question ? "There are no items to rank." : "Choose a user or add titles.";
+  if (!ranking.length) return;
+  announce(`${formatCount(ranking.length, "item")}, the first is ${ranking[0].title}, ${formatPercent(largest)}`);
 }
 
-function slide(nodes, before) {
+function animateMoves(nodes, before) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   for (const node of nodes) {
-    const way = (before.get(node.dataset.item)?.top ?? node.offsetTop) - node.offsetTop;
-    if (way) node.animate({transform: [`translateY(${way}px)`, "none"]}, {duration: 250, easing: "ease-out"});
+    const distance = (before.get(node.dataset.item)?.top ?? node.offsetTop) - node.offsetTop;
+    if (distance) {
+      node.animate({transform: [`translateY(${distance}px)`, "none"]}, {duration: 250, easing: "ease-out"});
+    }
   }
 }
+
+// Start
 
 async function start() {
   const {loaded} = await call("/v1/adapters");
@@ -179,26 +193,26 @@ async function start() {
   const first = plain.find(({name}) => name === "general") ?? plain[0] ?? loaded[0];
   const others = plain.filter(({name, readout}) => name !== first.name && readout === first.readout);
   const second = others.find(({name}) => name === "specific") ?? others[0];
-  for (const [id, there, chosen, none] of [
-    ["first", loaded, first, "the backbone alone"], ["second", plain, second, "none"],
+  for (const [id, adapters, selected, none] of [
+    ["first", loaded, first, "backbone only"], ["second", plain, second, "none"],
   ]) {
-    const options = there.map(({name}) => make("option", {value: name, textContent: name}));
-    byId(id).replaceChildren(...options, make("option", {value: "", textContent: none}));
-    byId(id).value = chosen?.name ?? "";
+    const options = adapters.map(({name}) => makeNode("option", {value: name, textContent: name}));
+    byId(id).replaceChildren(...options, makeNode("option", {value: "", textContent: none}));
+    byId(id).value = selected?.name ?? "";
   }
   byId("key-form").hidden = true;
   byId("forget").hidden = !sessionStorage.getItem(KEY);
   refresh();
 }
 
-const fail = (error) => tell(error.message);
-combobox(byId("user"), findUsers, chooseUser, {least: 0, say, fail});
-for (const id of ["history", "picked"]) {
-  combobox(byId(`${id}-title`), findTitles, (option) => chooseTitle(id, option), {least: 1, say, fail});
+const fail = (error) => showError(error.message);
+combobox(byId("user"), searchUsers, selectUser, {minLength: 0, announce, fail});
+for (const id of ["history", "candidates"]) {
+  combobox(byId(`${id}-title`), searchTitles, (option) => addTitle(id, option), {minLength: 1, announce, fail});
 }
-document.querySelector(".asking").addEventListener("change", ({target}) => {
-  const typed = target.id === "user" && target.value.trim(); // without Enter
-  typed && typed !== asked.user ? chooseUser({value: typed}) : refresh();
+document.querySelector(".inputs").addEventListener("change", ({target}) => {
+  const user = target.id === "user" && target.value.trim(); // typed without Enter
+  user && user !== selection.user ? selectUser({value: user}) : refresh();
 });
 byId("slider").addEventListener("input", refresh);
 byId("key-form").addEventListener("submit", (event) => {

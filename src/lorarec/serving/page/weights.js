@@ -1,55 +1,65 @@
-// The table of weights by layer, whatever the mixture.
+// The table of weights by layer.
 
-import {byId, make, number, plural} from "/dom.js";
+import {byId, formatCount, formatNumber, makeNode} from "/dom.js";
 
-const COLOURS = 6;
+const COLORS = 6;
 
 /**
- * Show the weights of an answer, layer by layer.
- * @param {{mixture: Object, personal: Object}} answer
- * @param {Object[]} parts what the service tells of each adapter in the mixture.
- * @param {string=} user whose stored history was read, if one was.
+ * Show the weights of a response, layer by layer.
+ * @param {{mixture: Object, personal: Object}} response - Response of the service.
+ * @param {Object[]} adapters - Details of each adapter in the mixture.
+ * @param {string=} user - User whose stored history was read, if any.
  */
-export function showWeights({mixture, personal}, parts, user) {
-  const given = ({name}) => Object.hasOwn(personal, name) && personal[name];
-  const layers = layersOf(mixture, parts.map((one) => given(one) ? mixedFor(one.name, given(one)) : one));
+export function showWeights({mixture, personal}, adapters, user) {
+  const userWeights = ({name}) => (Object.hasOwn(personal, name) ? personal[name] : null);
+  const resolved = adapters.map((adapter) =>
+    userWeights(adapter) ? withUserWeights(adapter.name, userWeights(adapter)) : adapter);
+  const layers = weightsByLayer(mixture, resolved);
   const names = [...new Set([...layers.values()].flatMap((row) => [...row.keys()]))];
-  const swatch = (place) => `part-${place % COLOURS}`;
+  const colorClass = (index) => `part-${index % COLORS}`;
   const rows = [...layers].map(([layer, row]) => {
-    const shares = names.map((name) => row.get(name) ?? 0);
-    const pieces = shares.map((share, place) => make("span", {className: swatch(place)}));
-    pieces.forEach((piece, place) => (piece.style.flexGrow = shares[place]));
-    return make("tr", {}, make("th", {scope: "row", textContent: layer.replace(/^model\.layers\./, "")}),
-      ...shares.map((share) => make("td", {textContent: number(share)})),
-      make("td", {ariaHidden: "true"}, make("div", {className: "stack"}, ...pieces)));
+    const weights = names.map((name) => row.get(name) ?? 0);
+    const bars = weights.map((weight, index) => makeNode("span", {className: colorClass(index)}));
+    bars.forEach((bar, index) => (bar.style.flexGrow = weights[index]));
+    return makeNode("tr", {},
+      makeNode("th", {scope: "row", textContent: layer.replace(/^model\.layers\./, "")}),
+      ...weights.map((weight) => makeNode("td", {textContent: formatNumber(weight)})),
+      makeNode("td", {ariaHidden: "true"}, makeNode("div", {className: "stack"}, ...bars)));
   });
-  const heads = names.map((name, place) =>
-    make("th", {scope: "col"}, make("span", {className: `swatch ${swatch(place)}`}), name));
-  const head = make("tr", {}, make("th", {scope: "col", textContent: "Layer"}), ...heads, make("td"));
-  byId("weights").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  const headings = names.map((name, index) =>
+    makeNode("th", {scope: "col"}, makeNode("span", {className: `swatch ${colorClass(index)}`}), name));
+  const head = makeNode("tr", {},
+    makeNode("th", {scope: "col", textContent: "Layer"}), ...headings, makeNode("td"));
+  byId("weights").replaceChildren(makeNode("thead", {}, head), makeNode("tbody", {}, ...rows));
   byId("weights-box").hidden = !rows.length;
-  const alike = new Set([...layers.values()].map((row) => JSON.stringify([...row]))).size === 1;
-  const whose = parts.map((one) => {
-    if (given(one)) return given(one).routed ? `${one.name}, for user ${user}.` : `${one.name}, the mean of its users.`;
-    return one.user_id ? `${one.name} was mixed for user ${one.user_id}.` : "";
+  const isConstant = new Set([...layers.values()].map((row) => JSON.stringify([...row]))).size === 1;
+  const spread = isConstant
+    ? `The weights are the same in all ${formatCount(rows.length, "layer")}.` : "The weights differ by layer.";
+  const notes = adapters.map((adapter) => {
+    const {name, user_id: owner} = adapter, weights = userWeights(adapter);
+    if (weights?.routed) return `${name} is mixed for user ${user}.`;
+    if (weights) return `${name} has the mean weights of its users.`;
+    return owner ? `${name} was exported for user ${owner}.` : "";
   }).filter(Boolean);
-  const spread = alike ? `The same in all ${plural(rows.length, "layer")}.` : "Not the same in all layers.";
-  byId("weights-note").textContent = [...whose, rows.length ? spread : "No adapter: the backbone alone."].join(" ");
+  byId("weights-note").textContent =
+    [...notes, rows.length ? spread : "No adapter is used: the backbone ranks alone."].join(" ");
 }
 
-/** A personal adapter, told as one that was mixed as it is for the user. */
-function mixedFor(name, {parts, layers}) {
-  const named = (weights) => Object.fromEntries(parts.map((part, place) => [part, weights[place]]));
-  return {name, layers: Object.entries(layers).map(([layer, weights]) => ({layer, weights: named(weights)}))};
+/** Return the details of a personal adapter with the weights of a user. */
+function withUserWeights(name, {parts, layers}) {
+  const byPart = (weights) => Object.fromEntries(parts.map((part, index) => [part, weights[index]]));
+  return {name, layers: Object.entries(layers).map(([layer, weights]) => ({layer, weights: byPart(weights)}))};
 }
 
-/** Layer -> part -> weight; an adapter that is a mixture itself counts as its parts. */
-function layersOf(weights, parts) {
+/** Return a map from layer to part to weight, in which an adapter that was mixed is replaced by its parts. */
+function weightsByLayer(mixture, adapters) {
   const layers = new Map();
-  for (const {name, layers: own} of parts) {
-    for (const {layer, weights: inside} of own) {
+  for (const {name, layers: adapterLayers} of adapters) {
+    for (const {layer, weights} of adapterLayers) {
       const row = layers.get(layer) ?? layers.set(layer, new Map()).get(layer);
-      for (const [part, weight] of Object.entries(inside)) row.set(part, (row.get(part) ?? 0) + weights[name] * weight);
+      for (const [part, weight] of Object.entries(weights)) {
+        row.set(part, (row.get(part) ?? 0) + mixture[name] * weight);
+      }
     }
   }
   return layers;

@@ -1,0 +1,63 @@
+"""Options of next-item models and of the recommenders made of them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lorarec.errors import refuse_out_of_range
+from lorarec.options import document_options, option
+from lorarec.recommenders.recommender_config import RecommenderConfig, fixed
+
+EncoderName = Literal["sasrec", "gru4rec", "fmlp"]
+
+
+@document_options
+@dataclass(frozen=True)
+class NextItemConfig(RecommenderConfig):
+    """Options of a next-item model with an embedding per item."""
+
+    encoder: EncoderName = option("sasrec", "Encoder of histories.")
+    epochs: int = option(20, "Maximum number of passes over the histories.")
+    patience: int = option(3, "Number of epochs without a better validation NDCG@10 after which training stops.")
+    hidden_size: int = option(64, "Size of the item vectors.")
+    num_layers: int = option(2, "Number of layers of the encoder.")
+    max_history: int = option(50, "Number of items of a history that are read, the latest.")
+    prefixes: int | None = option(
+        None,
+        "Number of next items learned per history and epoch; all if None or if the encoder is causal.",
+    )
+    negatives: int = option(512, "Number of items drawn as negatives of a batch; at most the whole catalogue.")
+    batch_size: int = option(128, "Number of histories per step.")
+    learning_rate: float = option(2e-3, "Learning rate of Adam.")
+    dropout: float = option(0.2, "Dropout probability in training.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one = ("hidden_size", "num_layers", "max_history", "negatives", "batch_size", "patience", "prefixes")
+        refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("learning_rate",))
+
+
+@document_options
+@dataclass(frozen=True)
+class SASRecConfig(NextItemConfig):
+    """Options of `SASRec`."""
+
+    encoder: EncoderName = fixed("sasrec")
+    prefixes: int | None = fixed(None)
+
+
+@document_options
+@dataclass(frozen=True)
+class GRU4RecConfig(NextItemConfig):
+    """Options of `GRU4Rec`."""
+
+    encoder: EncoderName = fixed("gru4rec")
+    num_layers: int = option(1, "Number of recurrent layers.")
+    prefixes: int | None = fixed(None)
+
+
+@document_options
+@dataclass(frozen=True)
+class FMLPRecConfig(NextItemConfig):
+    """Options of `FMLPRec`."""
+
+    encoder: EncoderName = fixed("fmlp")

@@ -1,0 +1,275 @@
+"""The adapters and user routers of a folder, which are loaded and unloaded by name while requests are served."""
+
+import asyncio
+import copy
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from lorarec.data import Dataset
+from lorarec.errors import LorarecError
+from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
+from lorarec.personal import RECORD, UserRouter
+from lorarec.prompts import PromptBuilder
+from lorarec.serving.batcher import Batcher
+from lorarec.serving.engine import AdapterKind, LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
+from lorarec.serving.errors import ApiError
+from lorarec.serving.metrics import Metrics
+
+_MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
+#: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
+MIN_LIMIT = 1 << 26
+#: Maximum length of the history in the request that tests a new adapter.
+TEST_HISTORY = 100
+#: Maximum number of characters of an error message that is sent to a client.
+MAX_MESSAGE = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class AdapterRegistry:
+    """Load and unload adapters by name while requests are served.
+
+    A name must be in the listing of the folder, so requests cannot reach files elsewhere. Adapters are copied into
+    memory: their folders may change or disappear. Requests that arrived before an adapter is unloaded are still scored
+    with it.
+
+    Args:
+        folder: Folder of PEFT folders and of folders of `train_user_router`.
+        engine: Model that scores with the adapters.
+        dataset: Dataset whose users the user routers were trained on.
+        metrics: Counters of the service.
+
+    Attributes:
+        folder: Folder of PEFT folders and of folders of `train_user_router`.
+        loaded: Adapters by name, as new requests see them.
+    """
+
+    def __init__(self, folder: Path, engine: MultiAdapterEngine, dataset: Dataset, metrics: Metrics) -> None:
+        self.folder = folder
+        self.loaded: dict[str, LoadedAdapter] = {}
+        self._engine = engine
+        self._dataset = dataset
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
+        self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
+
+    def available(self) -> dict[str, AdapterKind]:
+        """Return the names in the adapters folder, sorted, and their kinds; empty if the folder is gone.
+
+        Entries that cannot be read, such as a link to itself, and names that no request can hold are left out.
+        """
+        try:
+            entries = sorted(os.listdir(self.folder))
+        except OSError:
+            return {}
+        kinds = {name: self._kind(name) for name in entries if name.isprintable() and not name.startswith(".")}
+        return {name: kind for name, kind in kinds.items() if kind}
+
+    def _kind(self, name: str) -> AdapterKind | None:
+        for marker, kind in _MARKERS.items():
+            # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
+            if os.path.isfile(self.folder / name / marker):
+                return kind
+        return None
+
+    def read(self, name: str) -> LoadedAdapter:
+        """Read an adapter or a user router of the folder into memory.
+
+        Raises:
+            LorarecError: If the folder does not list the name, or its files are not usable.
+        """
+        available = self.available()
+        if name not in available:
+            raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(available) or 'none'}")
+        if available[name] == "personal":
+            router = UserRouter.load(self.folder / name, self._engine.backbone, self._dataset)
+            return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
+        limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
+        adapter = read_adapter(self.folder / name, limit=limit)
+        # safetensors maps the file into memory, but the file may be truncated or rewritten later.
+        tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
+        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_config(adapter), adapter.fingerprint)
+
+    def load_initial(self, names: Sequence[str] | None) -> None:
+        """Load adapters before the service starts.
+
+        Args:
+            names: Names to load; None to load all that the folder lists, except those that are not usable, for which a
+                warning is logged.
+
+        Raises:
+            LorarecError: If a named adapter is missing, not usable, of another backbone, or cannot be combined with
+                the others.
+        """
+        tests: dict[LoadedAdapter, ScoringRequest] = {}
+        for name in self.available() if names is None else names:
+            try:
+                adapter = self.read(name)
+                tests[adapter] = self._test_request(adapter)
+            except (LorarecError, OSError) as error:
+                if names is not None:
+                    raise
+                logger.warning("adapter %s is not loaded: %s", name, error)
+        try:
+            self._install([], tests)
+        except LorarecError:
+            if names is not None:
+                raise
+            tests = self._install_compatible(tests)
+        self._publish({adapter.name: adapter for adapter in tests})
+
+    def _install_compatible(self, tests: Mapping[LoadedAdapter, ScoringRequest]) -> dict[LoadedAdapter, ScoringRequest]:
+        """Install adapters one by one; those that cannot be installed are left out with a warning."""
+        installed: dict[LoadedAdapter, ScoringRequest] = {}
+        for adapter, request in tests.items():
+            try:
+                self._install(list(installed), {adapter: request})
+            except LorarecError as error:
+                logger.warning("adapter %s is not loaded: %s", adapter.name, error)
+            else:
+                installed[adapter] = request
+        return installed
+
+    def _test_request(self, adapter: LoadedAdapter) -> ScoringRequest:
+        """Build a request with two candidates for an adapter, prompted as its record says.
+
+        Raises:
+            LorarecError: If no prompt can be built with the recorded options.
+        """
+        prompt = adapter.prompt
+        builder = PromptBuilder(
+            self._tokenizer, prompt.readout, prompt.template, prompt.max_tokens, prompt.max_title_tokens
+        )
+        titles = list(islice(self._dataset.titles.values(), 2))
+        example = builder.example([titles[0]] * min(prompt.max_history, TEST_HISTORY), titles)
+        router = adapter.user_router
+        mixture = Mixture({adapter: 1.0}, {adapter: router.weights(None)} if router else {})
+        return ScoringRequest(example, builder, mixture)
+
+    def _install(self, installed: Sequence[LoadedAdapter], tests: Mapping[LoadedAdapter, ScoringRequest]) -> None:
+        """Install further adapters in the model and score a request with each; on failure they are removed again.
+
+        Args:
+            installed: Adapters that the model has already.
+            tests: Request to score with each new adapter.
+
+        Raises:
+            LorarecError: If the adapters cannot be combined, or the scores of one are NaN or infinite.
+        """
+        self._engine.install([*installed, *tests])
+        try:
+            for adapter, request in tests.items():
+                if not np.isfinite(self._engine.score([request])[0]).all():
+                    raise LorarecError(
+                        f"the scores of {adapter.name} are NaN or infinite: train it with a lower learning_rate"
+                    )
+        except BaseException:
+            self._engine.install(installed)
+            raise
+
+    async def load(self, name: str, batcher: Batcher) -> LoadedAdapter:
+        """Load an adapter, or a new version of a loaded one, between two batches.
+
+        Raises:
+            ApiError: 404, if the folder does not list the name; 422, if the adapter is not usable. A version that was
+                loaded before stays loaded.
+        """
+        async with self._lock:
+            if name not in await asyncio.to_thread(self.available):
+                raise ApiError(404, self._not_found(name), "name")
+            try:
+                new = await asyncio.to_thread(self.read, name)
+                test = await asyncio.to_thread(self._test_request, new)
+                # The old version stays installed until the queue holds no request for it.
+                installed = list(self.loaded.values())
+                await batcher.call(lambda: self._install(installed, {new: test}))
+            except (LorarecError, OSError) as error:
+                note = "; the version in memory stays in use" if name in self.loaded else ""
+                message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
+                raise ApiError(422, message, "name") from error
+            is_reload = name in self.loaded
+            self._publish(self.loaded | {name: new})
+            if is_reload:
+                await self._install_published(batcher)
+        return new
+
+    async def unload(self, name: str, batcher: Batcher) -> None:
+        """Remove an adapter from the model after the queued requests for it are scored.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded.
+        """
+        async with self._lock:
+            self.get(name, "name")
+            self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
+            await self._install_published(batcher)
+
+    async def _install_published(self, batcher: Batcher) -> None:
+        published = list(self.loaded.values())
+        await batcher.call(lambda: self._engine.install(published))
+
+    def get(self, name: str, field: str = "adapter") -> LoadedAdapter:
+        """Return a loaded adapter.
+
+        Args:
+            name: Name of the adapter.
+            field: Field of the request that holds the name.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded.
+        """
+        if name not in self.loaded:
+            raise ApiError(404, self._not_found(name), field)
+        return self.loaded[name]
+
+    def weights(self, adapter: str | Mapping[str, float] | None) -> dict[LoadedAdapter, float]:
+        """Return the weights of loaded adapters that a request asks for.
+
+        Args:
+            adapter: Name of an adapter, or weights by name; None for the only loaded adapter.
+
+        Raises:
+            ApiError: 404, if an adapter is not loaded; 422, if the weights do not sum to 1, the adapters cannot share
+                prompts, or none is named and several are loaded.
+        """
+        if adapter is None:
+            if len(self.loaded) != 1:
+                names = ", ".join(self.loaded) or "none"
+                raise ApiError(
+                    422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
+                )
+            return dict.fromkeys(self.loaded.values(), 1.0)
+        named = {adapter: 1.0} if isinstance(adapter, str) else adapter
+        weights = {self.get(name): weight for name, weight in named.items()}
+        try:
+            if weights:
+                check_weights(list(weights.values()), len(weights))
+                shared_prompt_config({each.name: each.prompt for each in weights})
+        except LorarecError as error:
+            raise ApiError(422, str(error), "adapter") from None
+        return weights
+
+    def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
+        """Return whether these versions of the adapters are the loaded ones."""
+        return all(self.loaded.get(adapter.name) is adapter for adapter in adapters)
+
+    def _public_message(self, error: Exception) -> str:
+        """Return the message of an error with the names of files, but without the paths to them."""
+        message = str(error)[:MAX_MESSAGE].replace(f"{self.folder}{os.sep}", "")
+        return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
+
+    def _publish(self, loaded: dict[str, LoadedAdapter]) -> None:
+        self.loaded = loaded
+        self._metrics.adapters.set(len(loaded))
+
+    def _not_found(self, name: str) -> str:
+        loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"
+        return f"adapter {name!r} does not exist: loaded {loaded}; in the folder {available}"

@@ -1,0 +1,32 @@
+"""Options of the service."""
+
+from dataclasses import dataclass
+
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.lora import Combine
+from lorarec.options import convert_options, document_options, option
+
+REQUESTS = "Requests and batches"
+MAX_POOL = 1000
+
+
+@document_options
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Options of `Service`.
+
+    Raises:
+        LorarecError: If a value is of the wrong type or out of range.
+    """
+
+    combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).")
+    pool: int = option(100, "Number of candidates that the index proposes for a recommendation.")
+    token_budget: int = option(8192, "Tokens per forward pass, padding included.", REQUESTS)
+    wait_ms: float = option(2.0, "Milliseconds that a batch waits for more requests.", REQUESTS)
+    queue: int = option(256, "Maximum number of requests at once; others get 429.", REQUESTS)
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+        refuse_out_of_range(self, ("pool", "token_budget", "queue"), ("wait_ms",), ())
+        if self.pool > MAX_POOL:
+            raise LorarecError(f"option pool must be at most {MAX_POOL}, got {self.pool}")

@@ -1,0 +1,98 @@
+"""The HTTP server, which runs the service in this process until a signal stops it."""
+
+import gc
+import os
+import socket
+import threading
+from types import FrameType
+
+import uvicorn
+
+from lorarec.errors import LorarecError
+from lorarec.serving.app import create_app
+from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
+from lorarec.serving.logs import configure_logging
+from lorarec.serving.middleware import LOCAL_HOSTS
+from lorarec.serving.service import STOP_SECONDS, Service
+
+#: Seconds that unfinished requests get after SIGTERM or Ctrl+C.
+GRACE = 20.0
+
+
+def require_key(host: str, key: str | None) -> None:
+    """Refuse to listen to other machines without an API key.
+
+    Raises:
+        LorarecError: If `host` is not local and there is no key, or the key is empty.
+    """
+    if key is not None and not key.strip():
+        raise LorarecError("LORAREC_API_KEY is empty: set a long random text, or unset it")
+    if key is None and host not in (*LOCAL_HOSTS, "::1"):
+        raise LorarecError(f"host={host} lets other machines in: set LORAREC_API_KEY to a long random text first")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address; port 0 is any free port.
+
+    Raises:
+        LorarecError: If the address is in use or does not belong to this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small responses at once (TCP_NODELAY) only if the socket names its protocol; otherwise they wait for
+    # 40 ms.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host.strip("[]"), port))
+    except OSError as error:
+        bound.close()
+        raise LorarecError(
+            f"cannot listen on {host}:{port}: {error.strerror}: change option port or option host"
+        ) from error
+    return bound
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server, whose process ends in time after a signal even if a thread hangs.
+
+    Args:
+        service: Service that answers the requests.
+        key: API key; if None, only local hosts are answered.
+        limits: Limits on the connections; if None, as many are open as the file descriptors of this process allow.
+        grace: Seconds that unfinished requests get after a signal.
+    """
+
+    def __init__(
+        self, service: Service, key: str | None, limits: ConnectionLimits | None = None, grace: float = GRACE
+    ) -> None:
+        limits = limits or ConnectionLimits(connections_allowed())
+        super().__init__(ServerConfig(create_app(service, key), limits, grace))
+        self._exit_seconds = grace + STOP_SECONDS + 2
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or ():
+            bound.listen(BACKLOG)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            timer = threading.Timer(self._exit_seconds, os._exit, [128 + sig])
+            timer.daemon = True
+            timer.start()
+        super().handle_exit(sig, frame)
+
+
+def serve(service: Service, bound: socket.socket, key: str | None, grace: float = GRACE) -> None:
+    """Answer requests until SIGTERM or SIGINT.
+
+    Args:
+        service: Service that answers the requests.
+        bound: Socket of `listen`.
+        key: API key; if None, only local hosts are answered.
+        grace: Seconds that unfinished requests get after the signal.
+    """
+    configure_logging()
+    # A garbage collection over all modules and the model would block all requests for up to a second.
+    gc.collect()
+    gc.freeze()
+    Server(service, key, grace=grace).run(sockets=[bound])
