@@ -35,10 +35,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_example_of(name: str, workspace: Path) -> None:
-    documented = getattr(lorarec, name)
-    tests = doctest.DocTestFinder(recurse=False).find(documented, name, globs={})
-    assert tests
-    assert tests[0].examples, f"lorarec.{name} has no example in its docstring"
-    printed: list[str] = []
-    result = doctest.DocTestRunner(verbose=False).run(tests[0], out=printed.append)
-    assert result.failed == 0, "".join(printed)
+    examples = doctest.DocTestFinder().find(getattr(lorarec, name), name, globs={})
+    assert [each for each in examples if each.name == name and each.examples], f"lorarec.{name} has no example"
+    for example in examples:
+        printed: list[str] = []
+        assert doctest.DocTestRunner(verbose=False).run(example, out=printed.append).failed == 0, "".join(printed)

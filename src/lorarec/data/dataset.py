@@ -39,13 +39,13 @@ class Dataset:
         info: What `dataset.json` contains: name, source, licence, counts, filters, fingerprint.
         folder: Path of the folder that the dataset was loaded from or saved to, or None.
 
-    >>> from lorarec import Dataset
-    >>> from lorarec import load_sample
-    >>> films = load_sample("action")
-    >>> films.info["counts"]
-    {'users': 604, 'items': 1535, 'interactions': 46567}
-    >>> films.titles["1210"]
-    'Star Wars: Episode VI - Return of the Jedi (1983)'
+    Examples:
+        >>> from lorarec import Dataset, load_sample
+        >>> films = load_sample("action")
+        >>> films.info["counts"]
+        {'users': 604, 'items': 1535, 'interactions': 46567}
+        >>> films.titles["1210"]
+        'Star Wars: Episode VI - Return of the Jedi (1983)'
     """
 
     name: str
@@ -151,15 +151,16 @@ class Dataset:
             LorarecError: A column is missing, a value cannot be read (the message names its column and row), or nothing
                 is left.
 
-        >>> import polars as pl
-        >>> from lorarec import Dataset
-        >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
-        >>> names = pl.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
-        >>> shop = Dataset.from_polars(log, names, user="customer", item="sku", time="at", title="name")
-        >>> shop.interactions.select("user_id", "item_id", "timestamp").rows()
-        [('1', 'b7', 1714557600), ('1', 'a3', 1714608000)]
-        >>> shop.titles
-        {'a3': 'Desk lamp', 'b7': 'Chair'}
+        Examples:
+            >>> import polars as pl
+            >>> from lorarec import Dataset
+            >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
+            >>> names = pl.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+            >>> shop = Dataset.from_polars(log, names, user="customer", item="sku", time="at", title="name")
+            >>> shop.interactions.select("user_id", "item_id", "timestamp").rows()
+            [('1', 'b7', 1714557600), ('1', 'a3', 1714608000)]
+            >>> shop.titles
+            {'a3': 'Desk lamp', 'b7': 'Chair'}
         """
         from lorarec.data.assembly import assemble  # assembly and sources import this module
         from lorarec.data.sources.frames import read_polars
@@ -197,14 +198,15 @@ class Dataset:
 
         The arguments, checks and errors are those of `from_polars`. pyarrow is not needed.
 
-        >>> import pandas as pd
-        >>> from lorarec import Dataset
-        >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
-        >>> log = pd.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": times})
-        >>> names = pd.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
-        >>> shop = Dataset.from_pandas(log, names, user="customer", item="sku", time="at", title="name")
-        >>> shop.interactions["timestamp"].to_list()
-        [1714521600, 1714608000]
+        Examples:
+            >>> import pandas as pd
+            >>> from lorarec import Dataset
+            >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
+            >>> log = pd.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": times})
+            >>> names = pd.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+            >>> shop = Dataset.from_pandas(log, names, user="customer", item="sku", time="at", title="name")
+            >>> shop.interactions["timestamp"].to_list()
+            [1714521600, 1714608000]
         """
         from lorarec.data.assembly import assemble  # assembly and sources import this module
         from lorarec.data.sources.frames import read_pandas
@@ -222,13 +224,14 @@ class Dataset:
         Raises:
             LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
 
-        >>> from tempfile import TemporaryDirectory
-        >>> from lorarec import Dataset
-        >>> from lorarec import load_sample
-        >>> with TemporaryDirectory() as folder:
-        ...     saved = load_sample("action").save(f"{folder}/action")
-        ...     Dataset.load(f"{folder}/action").name
-        'sample-action'
+        Examples:
+            >>> from tempfile import TemporaryDirectory
+            >>> from lorarec import Dataset
+            >>> from lorarec import load_sample
+            >>> with TemporaryDirectory() as folder:
+            ...     saved = load_sample("action").save(f"{folder}/action")
+            ...     Dataset.load(f"{folder}/action").name
+            'sample-action'
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -282,9 +285,10 @@ class Dataset:
         Raises:
             LorarecError: The dataset has no such user.
 
-        >>> from lorarec import load_sample
-        >>> load_sample("action").history("1")[:3]
-        ['1210', '2628', '2826']
+        Examples:
+            >>> from lorarec import load_sample
+            >>> load_sample("action").history("1")[:3]
+            ['1210', '2628', '2826']
         """
         history = self.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
         if not history:

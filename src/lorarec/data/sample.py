@@ -41,9 +41,10 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     Raises:
         LorarecError: There is no such domain, or the sample was removed from the package.
 
-    >>> from lorarec import load_sample
-    >>> load_sample("comedy").name
-    'sample-comedy'
+    Examples:
+        >>> from lorarec import load_sample
+        >>> load_sample("comedy").name
+        'sample-comedy'
     """
     if domain not in _GENRES:
         raise LorarecError(f"the sample has no domain {domain!r}: use one of {', '.join(_GENRES)}")

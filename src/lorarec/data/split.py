@@ -25,7 +25,7 @@ class Split:
         test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
         info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
 
-    Example:
+    Examples:
         >>> from lorarec import Dataset, load_split
         >>> split = load_split(Dataset.load("data/shop"))
         >>> split.valid.columns, list(split.test)

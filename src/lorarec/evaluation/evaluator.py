@@ -57,7 +57,7 @@ def evaluate(
         LorarecError: a setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
             `out` exists, or a scorer returned a NaN, too few or too many scores.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, adapter_scorers, evaluate, load_split
         >>> shop = Dataset.load("data/shop")
         >>> backbone = Backbone.from_pretrained("embedded")

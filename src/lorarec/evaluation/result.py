@@ -89,7 +89,7 @@ class Evaluation:
         protocol: Dataset, split, seed and limit of the evaluation, as plain values.
         settings: Results by name of the setting.
 
-    Example:
+    Examples:
         >>> from lorarec import Dataset, evaluate
         >>> evaluation = evaluate(Dataset.load("data/shop"), {}, settings=["warm"])
         >>> 0 <= evaluation.settings["warm"].rows["popularity"].metrics["ndcg@10"].mean <= 1

@@ -200,7 +200,7 @@ def adapter_scorers(
         LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
             unknown, or is given with the readout `verdict`.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, adapter_scorers, load_split
         >>> shop = Dataset.load("data/shop")
         >>> backbone = Backbone.from_pretrained("embedded")

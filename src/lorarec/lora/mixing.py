@@ -39,7 +39,7 @@ class MixedAdapter(Adapter):
         weights: One weight per adapter of the mixture, or layer name -> one weight per adapter.
         trace: The mixtures that were evaluated before the weights were chosen.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, mix
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
@@ -110,7 +110,7 @@ def mix(
         LorarecError: An argument is missing, unknown or contradicts another, an adapter cannot be read or belongs to
             another backbone, ranks differ with `factors`, weights are off the simplex, or `out` exists.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, mix
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]

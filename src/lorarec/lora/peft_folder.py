@@ -41,7 +41,7 @@ class Adapter:
         record: Contents of `lorarec.json`; None for an adapter made elsewhere.
         folder: Path of the folder that the adapter was read from; None for an adapter in memory.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, mix
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]

@@ -130,7 +130,7 @@ def personalize(
             the click-through model was trained on other data, `out` exists, the checkpoints belong to another run, or a
             loss is not finite.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, PersonalizationConfig, personalize
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> config = PersonalizationConfig(samples=16, epochs=1, num_meta_loras=2, test_events=16)

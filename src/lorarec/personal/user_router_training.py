@@ -90,7 +90,7 @@ def train_user_router(
         LorarecError: If adapters are unusable or were trained on different prompts, the dataset has no ratings or no
             validation cases, `out` exists, or a loss is not finite.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, UserRouterConfig, load_split, train_user_router
         >>> backbone, shop = Backbone.from_pretrained("embedded"), Dataset.load("data/shop")
         >>> config = UserRouterConfig(cases=6, epochs=1)

@@ -31,7 +31,7 @@ class Recommendation:
         source: The name of the source that ranked the item highest; see `lorarec.retrieval.Proposal`.
         because: The titles of the history that the proposal is based on, strongest first.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
         >>> shop = Dataset.load("data/shop")
         >>> ranker = Ranker(Backbone.from_pretrained("embedded"))
@@ -76,7 +76,7 @@ def rank_items(
     Raises:
         LorarecError: Neither a user nor a history is given, or the dataset does not have the user or an item.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, rank_items
         >>> shop = Dataset.load("data/shop")
         >>> ids = shop.items["item_id"][:6].to_list()
@@ -128,7 +128,7 @@ def recommend(
         LorarecError: The user is unknown, nothing is left to recommend, or the pool does not fit into a prompt that
             lists its candidates.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
         >>> shop = Dataset.load("data/shop")
         >>> user = shop.interactions["user_id"][0]
@@ -170,7 +170,7 @@ def recommend_users(
     Raises:
         LorarecError: As for `recommend`.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend_users
         >>> shop = Dataset.load("data/shop")
         >>> users = shop.interactions["user_id"].unique(maintain_order=True)[:2].to_list()

@@ -73,7 +73,7 @@ class Index:
         sources: Sources by name.
         next_item: Source of items by a next-item model, or None.
 
-    Example:
+    Examples:
         >>> from lorarec import Dataset, Index
         >>> shop = Dataset.load("data/shop")
         >>> index = Index.build(shop)
