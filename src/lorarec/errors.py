@@ -11,7 +11,7 @@ class LorarecError(ValueError):
     The command line prints the message and exits with code 2. Code that uses lorarec as a library catches this type or
     `ValueError`.
 
-    Example:
+    Examples:
         >>> from lorarec import Dataset, LorarecError
         >>> try:
         ...     Dataset.load("no/such/folder")

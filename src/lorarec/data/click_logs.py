@@ -126,7 +126,7 @@ def click_log(
         LorarecError: An interaction has no rating or one outside 0 to `stars`, all labels are the same, the ratios are
             not three positive numbers, or a part is empty.
 
-    Example:
+    Examples:
         >>> from lorarec.data import click_log, load_sample
         >>> log = click_log(load_sample("action"))
         >>> len(log), round(float(log.label.mean()), 2)

@@ -33,7 +33,7 @@ class Cooccurrence:
         train: The columns user_id and history (item ids), one row per user: the training part of a split.
         titles: The title of each item by its id, also of new items.
 
-    Example:
+    Examples:
         >>> import polars as pl
         >>> from lorarec.data import Cooccurrence
         >>> train = pl.DataFrame({"user_id": ["1", "2", "3"], "history": [["a", "b"], ["a", "b"], ["c", "d"]]})

@@ -44,9 +44,8 @@ class Dataset:
         info: What `dataset.json` contains: name, source, licence, counts, filters, fingerprint.
         folder: Path of the folder that the dataset was loaded from or saved to, or None.
 
-    Example:
-        >>> from lorarec import Dataset
-        >>> from lorarec.data import load_sample
+    Examples:
+        >>> from lorarec import Dataset, load_sample
         >>> films = load_sample("action")
         >>> films.info["counts"]
         {'users': 604, 'items': 1535, 'interactions': 46567}
@@ -195,7 +194,7 @@ class Dataset:
             LorarecError: A column is missing, a value cannot be read (the message names its column and row), or nothing
                 is left.
 
-        Example:
+        Examples:
             >>> import polars as pl
             >>> from lorarec import Dataset
             >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
@@ -238,7 +237,7 @@ class Dataset:
 
         The arguments, checks and errors are those of `from_polars`. pyarrow is not needed.
 
-        Example:
+        Examples:
             >>> import pandas as pd
             >>> from lorarec import Dataset
             >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
@@ -260,10 +259,10 @@ class Dataset:
         Raises:
             LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
 
-        Example:
+        Examples:
             >>> from tempfile import TemporaryDirectory
             >>> from lorarec import Dataset
-            >>> from lorarec.data import load_sample
+            >>> from lorarec import load_sample
             >>> with TemporaryDirectory() as folder:
             ...     saved = load_sample("action").save(f"{folder}/action")
             ...     Dataset.load(f"{folder}/action").name
@@ -321,8 +320,8 @@ class Dataset:
         Raises:
             LorarecError: The dataset has no such user.
 
-        Example:
-            >>> from lorarec.data import load_sample
+        Examples:
+            >>> from lorarec import load_sample
             >>> load_sample("action").history("1")[:3]
             ['1210', '2628', '2826']
         """

@@ -24,7 +24,7 @@ def describe(dataset: Dataset) -> JsonObject:
         max); users_below_three_interactions; title_coverage (share of items whose title is not their id); time_span
         (first and last timestamp: ISO 8601 text in UTC, or whole numbers if timestamps are positions).
 
-    Example:
+    Examples:
         >>> from lorarec.data import describe, load_sample
         >>> describe(load_sample("action"))["interactions_per_user"]["median"]
         33.0

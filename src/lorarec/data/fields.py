@@ -24,7 +24,7 @@ def clean_title(text: str | None) -> str | None:
     HTML entities, also twice encoded ones, are decoded; tags, invisible characters and superfluous white space are
     removed.
 
-    Example:
+    Examples:
         >>> clean_title("  Ben &amp;amp; Jerry&#39;s\\n<b>Ice</b> ")
         "Ben & Jerry's Ice"
     """
@@ -92,7 +92,7 @@ def without_bad_times(
 def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
     """Convert ids to text: as they are written, stripped of white space, or with numbers also in their simplest form.
 
-    Example:
+    Examples:
         >>> clean_ids(pl.Series([" 12.0", "012", "a7"]), "numbers").to_list()
         ['12', '12', 'a7']
     """

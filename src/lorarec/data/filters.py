@@ -24,7 +24,7 @@ def k_core(dataset: "Dataset", k: int, item_k: int | None = None) -> "Dataset":
     Raises:
         LorarecError: Nothing is left.
 
-    Example:
+    Examples:
         >>> from lorarec.data import k_core, load_sample
         >>> k_core(load_sample("action"), 20).info["filters"]
         ['5-core', '20-core']

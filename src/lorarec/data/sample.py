@@ -41,8 +41,8 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     Raises:
         LorarecError: There is no such domain, or the sample was removed from the package.
 
-    Example:
-        >>> from lorarec.data import load_sample
+    Examples:
+        >>> from lorarec import load_sample
         >>> load_sample("comedy").name
         'sample-comedy'
     """

@@ -25,11 +25,11 @@ class Split:
         test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
         info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
 
-    Example:
-        >>> from lorarec.data import load_sample, load_split
-        >>> split = load_split(load_sample("action"))
-        >>> list(split.test), split.test["warm"].columns
-        (['warm', 'new-item'], ['user_id', 'history', 'target', 'candidates'])
+    Examples:
+        >>> from lorarec import Dataset, load_split
+        >>> split = load_split(Dataset.load("data/shop"))
+        >>> split.valid.columns, list(split.test)
+        (['user_id', 'history', 'target', 'candidates'], ['warm', 'new-item'])
     """
 
     train: pl.DataFrame

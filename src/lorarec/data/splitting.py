@@ -56,8 +56,8 @@ def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 
         LorarecError: An option is out of range, there are fewer items than candidates, or no user has three
             interactions.
 
-    Example:
-        >>> from lorarec.data import leave_one_out, load_sample
+    Examples:
+        >>> from lorarec import leave_one_out, load_sample
         >>> split = leave_one_out(load_sample("action"), new_items=0.1, negatives=29, seed=42)
         >>> split.test["warm"].columns
         ['user_id', 'history', 'target', 'candidates']
@@ -166,8 +166,8 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     Raises:
         LorarecError: A stored split belongs to other data or is damaged.
 
-    Example:
-        >>> from lorarec.data import load_sample, load_split
+    Examples:
+        >>> from lorarec import load_sample, load_split
         >>> load_split(load_sample("action"), negatives=9).info["options"]["negatives"]
         9
     """

@@ -72,7 +72,7 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
     Raises:
         LorarecError: `out` exists and must not be replaced (see `refuse_existing`), or the disk cannot be written to.
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> from lorarec.io import new_folder, write_text
         >>> with TemporaryDirectory() as home:

@@ -26,7 +26,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         LorarecError: All labels are the same.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lorarec.metrics import auc
         >>> auc(np.array([0.9, 0.2, 0.4]), np.array([1, 0, 1]))

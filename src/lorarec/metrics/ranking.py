@@ -24,7 +24,7 @@ def target_ranks(scores: Sequence[np.ndarray], target_index: np.ndarray) -> np.n
         LorarecError: A score is NaN, a case has no candidate at its target's position, or there is not one target
             for each case.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from lorarec.metrics import ndcg, target_ranks
         >>> ranks = target_ranks([np.array([0.1, 0.7, 0.2]), np.array([0.5, 0.4])], np.array([2, 0]))

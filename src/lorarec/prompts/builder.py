@@ -65,7 +65,7 @@ class PromptBuilder:
         LorarecError: The readout is unknown, the template or chat template cannot be used, or the readout is `verdict`
             and the tokenizer does not encode yes and no as one token each.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone
         >>> from lorarec.prompts import PromptBuilder
         >>> builder = PromptBuilder(Backbone.from_pretrained("embedded").tokenizer)

@@ -19,7 +19,7 @@ def token_batches(lengths: Sequence[int], token_budget: int = TOKEN_BUDGET) -> l
 
     A batch has at most `token_budget` tokens, padding included; a sequence longer than that is a batch of its own.
 
-    Example:
+    Examples:
         >>> token_batches([2, 5, 3, 2], token_budget=6)
         [[1], [2, 0], [3]]
     """
@@ -49,7 +49,7 @@ def map_batches(
         title: The title of the progress bar.
         progress: Whether the progress bar is shown on stderr.
 
-    Example:
+    Examples:
         >>> map_batches(lambda batch: [10 * index for index in batch], [2, 5, 3], token_budget=6)
         [0, 10, 20]
     """

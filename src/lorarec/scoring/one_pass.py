@@ -205,7 +205,7 @@ def score(
     Raises:
         LorarecError: As for `score_batch`.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone
         >>> from lorarec.prompts import PromptBuilder
         >>> from lorarec.scoring import score
