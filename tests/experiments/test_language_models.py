@@ -74,7 +74,11 @@ def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: T
     scorer = RECOMMENDERS["tallrec"].from_options(OPTIONS).fit(data)
     (folder,) = data.cache_dir.glob("specific-*")
     record = read_json(folder / "lorarec.json")
-    assert (record["options"]["loss"], record["readout"], record["options"]["evidence"]) == ("pointwise", "verdict", False)
+    assert (record["options"]["loss"], record["readout"], record["options"]["evidence"]) == (
+        "pointwise",
+        "verdict",
+        False,
+    )
     cases = circles.split.test["warm"].head(6).select(USER, HISTORY, CANDIDATES)
     together = np.stack(scorer.score(cases))
     assert together.std(axis=1).min() > 0
