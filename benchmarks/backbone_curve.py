@@ -74,7 +74,7 @@ def main() -> None:
                 for dataset in targets:
                     cases = sampled[dataset.name]
                     counts = None if adapter is None else evidence[dataset.name]
-                    prompt = None if adapter else PromptConfig(max_title_tokens=TRAINING["max_title_tokens"])
+                    prompt = None if adapter else PromptConfig(max_title_tokens=TRAINING.max_title_tokens)
                     scorer = AdapterScorer(backbone, dataset.titles, adapter, counts, prompt=prompt)
                     value = ndcg_at_1(scorer.score(cases), cases)
                     rows.append({"row": name, "target": dataset.name, "step": int(snapshot.name), "ndcg@1": value})

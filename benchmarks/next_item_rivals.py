@@ -31,8 +31,8 @@ from lorarec.prompts import true_places
 from lorarec.recommenders import (
     BPRMF,
     BPRMFConfig,
-    NextItemConfig,
     NextItemModel,
+    SASRecConfig,
     TrainingData,
     fit_next_item,
     known_items,
@@ -43,12 +43,12 @@ EVERYTHING = 10**9
 
 
 def write_log(data: TrainingData, cases: pl.DataFrame, path: Path) -> None:
-    """Write training histories, histories of the cases and their candidates as item numbers.
+    """Training histories, the histories of the cases and their candidates as item numbers.
 
     Users of the cases come first in training under the same number, so that BPR knows them. Candidates without training
     interactions are -1.
     """
-    order = {user: position for position, user in enumerate(cases["user_id"].to_list())}
+    order = {user: place for place, user in enumerate(cases["user_id"].to_list())}
     rows = sorted(range(len(data.users)), key=lambda row: order.get(data.users[row], len(order)))
     assert [data.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
     train = [data.histories[row] for row in rows]
@@ -86,8 +86,7 @@ def rival(python: str, log: Path, cases: pl.DataFrame, options: dict[str, Any]) 
 
 
 def own_sasrec(data: TrainingData, cases: pl.DataFrame, negatives: int, options: dict[str, Any]) -> dict[str, float]:
-    seed = options.pop("seed")
-    config = NextItemConfig(negatives=negatives, patience=EVERYTHING, **options)
+    config = SASRecConfig(negatives=negatives, patience=EVERYTHING, **options)
     ends: list[float] = [time.perf_counter()]
 
     def valid(_: NextItemModel) -> float:
@@ -95,7 +94,7 @@ def own_sasrec(data: TrainingData, cases: pl.DataFrame, negatives: int, options:
         ends.append(time.perf_counter())
         return len(ends)
 
-    model = fit_next_item(data.histories, len(data.train_items), config, seed, valid=valid)
+    model = fit_next_item(data.histories, len(data.train_items), config, data.seed, valid=valid)
     scores = next_item_scorer(data, model).score(cases)
     learned = sum(len(history) - 1 for history in data.histories)
     return {"epoch": float(np.median(np.diff(ends)[1:])), "learned": learned, **metrics_of(scores, cases)}
@@ -123,26 +122,25 @@ def main() -> None:
     dataset = Dataset.load(arguments.dataset)
     split = load_split(dataset)
     cases = sample_users(split.test["warm"], arguments.users, 0)
-    shared = {"hidden_size": 64, "batch_size": 128, "epochs": arguments.epochs, "learning_rate": 1e-3}
-    shared |= {"dropout": 0.2, "num_layers": 2, "max_history": arguments.max_history}
+    shared = {"hidden_size": 64, "batch_size": 128, "epochs": arguments.epochs, "learning_rate": 1e-3, "dropout": 0.2}
+    shared |= {"num_layers": 2, "max_history": arguments.max_history}
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, arguments.rounds + 1):
             data = TrainingData(dataset, split, seed=seed)
             log = Path(folder) / "log.npz"
             write_log(data, cases, log)
-            own = shared | {"seed": seed}
             theirs = partial(rival, arguments.rectools, log, cases)
             ways = {
-                "SASRec, RecTools, whole catalogue": partial(theirs, own | {"system": "sasrec"}),
-                "SASRec, lorarec, whole catalogue": partial(own_sasrec, data, cases, EVERYTHING, dict(own)),
-                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, data, cases, 512, dict(own)),
+                "SASRec, RecTools, whole catalogue": partial(theirs, shared | {"seed": seed, "system": "sasrec"}),
+                "SASRec, lorarec, whole catalogue": partial(own_sasrec, data, cases, EVERYTHING, shared),
+                "SASRec, lorarec, 512 drawn items": partial(own_sasrec, data, cases, 512, shared),
             }
             if arguments.bpr_epochs:
-                sizes = {"hidden_size": 64, "epochs": arguments.bpr_epochs}
-                defaults = {"system": "bpr", "seed": seed, "learning_rate": 0.01, "weight_decay": 0.01}
-                ways["BPR-MF, implicit through RecTools"] = partial(theirs, defaults | sizes)
-                ways["BPR-MF, lorarec"] = partial(own_bpr, data, cases, sizes)
+                more = {"hidden_size": 64, "epochs": arguments.bpr_epochs}
+                usual = {"system": "bpr", "seed": seed, "learning_rate": 0.01, "weight_decay": 0.01}
+                ways["BPR-MF, implicit through RecTools"] = partial(theirs, usual | more)
+                ways["BPR-MF, lorarec"] = partial(own_bpr, data, cases, more)
             for name, way in ways.items():
                 found.setdefault(name, []).append(way())
                 print(seed, name, found[name][-1], flush=True)

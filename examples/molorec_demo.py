@@ -1,4 +1,7 @@
-"""The demo: MoLoRec from the bundled log to a mixed adapter that ranks, offline and in minutes."""
+"""MoLoRec on the bundled sample: train a general and a specific adapter, mix them, evaluate, recommend.
+
+Run it with `lorarec demo`; it works offline and takes minutes on two cores.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,17 +9,31 @@ from typing import Any
 
 from rich.console import Console
 
-from lorarec.backbone import Backbone
-from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN, Dataset, Split, leave_one_out, load_sample
-from lorarec.evaluation import Evaluation, adapter_scorers, evaluate, evaluation_table, write_report
+from lorarec import (
+    Adapter,
+    Backbone,
+    Dataset,
+    Evaluation,
+    MixedAdapter,
+    Ranker,
+    Split,
+    TrainingConfig,
+    adapter_scorers,
+    evaluate,
+    leave_one_out,
+    load_sample,
+    mix,
+    recommend,
+    train,
+)
+from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN
+from lorarec.evaluation import evaluation_table, write_report
 from lorarec.io import FolderKind, new_folder
-from lorarec.lora import AdapterLike, mix
-from lorarec.ranking import Ranker, recommend, recommendation_table
-from lorarec.training import TrainingConfig, train
+from lorarec.ranking import recommendation_table
 
 SETTINGS = ("warm", "new-item")
 ADAPTERS = "adapters"
-#: Few cases for minutes on two cores: small batches and a high learning rate instead of the papers' epochs.
+#: There are few cases, so batches are small and the learning rate is high.
 TRAINING = TrainingConfig(
     epochs=1, batch_size=8, learning_rate=1e-3, lora_dropout=0, eval_users=0, negatives=11, max_title_tokens=16
 )
@@ -24,12 +41,12 @@ TRAINING = TrainingConfig(
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much work the demo does.
+    """Amount of work of the demo.
 
     Attributes:
-        cases: training cases of each adapter.
-        users: test users of each setting.
-        prompts: unlabelled prompts of the entropy mixture, and validation users of the grid.
+        cases: Number of training cases of each adapter.
+        users: Number of test users of each setting.
+        prompts: Number of unlabelled prompts of the entropy mixture, and of validation users of the grid.
     """
 
     cases: int = 1664
@@ -41,27 +58,28 @@ FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16)
 
 
 def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool = False) -> Evaluation:
-    """Train a general and a specific adapter on the bundled sample, mix them and compare everything.
+    """Train a general and a specific adapter on the bundled sample, mix them and evaluate all adapters.
 
-    `out` gets the specific domain as `dataset`, adapters and mixtures in `adapters`, `metrics.json`, `report.md` and a
+    `out` gets the specific domain in `dataset`, adapters and mixtures in `adapters`, `metrics.json`, `report.md` and a
     picture.
 
     Raises:
         LorarecError: `out` exists or cannot be written to.
     """
-    with new_folder(out, overwrite, FolderKind.DEMO) as made:
-        evaluation = _fill(made, size, seed)
+    with new_folder(out, overwrite, FolderKind.DEMO) as folder:
+        evaluation = _run(folder, size, seed)
     console = Console()
     console.print(f"Report: {out / 'report.md'}")
-    told = f"To try them in a page: lorarec serve {out / 'dataset'} --adapters {out / ADAPTERS}"
-    console.print(told, soft_wrap=True)
+    hint = f"To try the adapters in a browser: lorarec serve {out / 'dataset'} --adapters {out / ADAPTERS}"
+    console.print(hint, soft_wrap=True)
     return evaluation
 
 
-def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
+def _run(folder: Path, size: DemoSize, seed: int) -> Evaluation:
     console = Console()
-    console.rule("1. Data: MovieLens, cut by genre into domains without common films")
-    specific = load_sample(SPECIFIC_DOMAIN).save(made / "dataset")
+    console.rule("1. Data: MovieLens, divided by genre into domains without common films")
+    specific = load_sample(SPECIFIC_DOMAIN).save(folder / "dataset")
+    adapters = folder / ADAPTERS
     split = leave_one_out(specific, seed=seed)
     general = [_with_split(domain, seed) for domain in GENERAL_DOMAINS]
     for dataset in (specific, *(dataset for dataset, _ in general)):
@@ -70,26 +88,25 @@ def _fill(made: Path, size: DemoSize, seed: int) -> Evaluation:
     backbone = Backbone.from_pretrained()
     config = replace(TRAINING, samples=size.cases, seed=seed)
     console.rule("2. General adapter: " + ", ".join(GENERAL_DOMAINS))
-    pair = [train(backbone, general, made / ADAPTERS / "general", config, progress=True)]
+    pair = [train(backbone, general, adapters / "general", config, progress=True)]
     console.rule(f"3. Specific adapter: {SPECIFIC_DOMAIN}")
-    pair.append(train(backbone, [(specific, split)], made / ADAPTERS / "specific", config, progress=True))
+    pair.append(train(backbone, [(specific, split)], adapters / "specific", config, progress=True))
     console.rule("4. Mixtures: grid on validation, entropy on unlabelled prompts")
-    adapters = made / ADAPTERS
     drawn: dict[str, Any] = {"dataset": specific, "split": split, "seed": seed}
     grid = mix(backbone, pair, adapters / "grid", method="grid", cases=size.prompts, **drawn)
-    _tell_weights(console, "grid", grid.weights)
+    _print_weights(console, "grid", grid)
     parts = []
     for setting in SETTINGS:
         mixed = mix(backbone, pair, adapters / f"entropy-{setting}", setting=setting, prompts=size.prompts, **drawn)
-        _tell_weights(console, f"entropy, {setting}", mixed.weights)
-        compared: dict[str, AdapterLike] = dict(zip(("general", "specific"), pair, strict=True))
+        _print_weights(console, f"entropy, {setting}", mixed)
+        compared: dict[str, Adapter] = {"general": pair[0], "specific": pair[1]}
         compared |= {"mixture (grid)": grid, "mixture (entropy)": mixed}
-        rows = adapter_scorers(backbone, specific, split, compared)
+        scorers = adapter_scorers(backbone, specific, split, compared)
         parts.append(
-            evaluate(specific, rows, split=split, settings=[setting], limit=size.users, seed=seed, progress=True)
+            evaluate(specific, scorers, split=split, settings=[setting], limit=size.users, seed=seed, progress=True)
         )
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
-    write_report(evaluation, made)
+    write_report(evaluation, folder)
     console.rule("5. Results")
     for setting in SETTINGS:
         console.print(evaluation_table(evaluation, setting))
@@ -104,5 +121,5 @@ def _with_split(domain: str, seed: int) -> tuple[Dataset, Split]:
     return dataset, leave_one_out(dataset, new_items=0, seed=seed)
 
 
-def _tell_weights(console: Console, name: str, weights: list[float] | dict[str, list[float]]) -> None:
-    console.print("{}: weight {:.2f} on general, {:.2f} on specific".format(name, *weights))
+def _print_weights(console: Console, name: str, mixed: MixedAdapter) -> None:
+    console.print("{}: weight {:.2f} on general, {:.2f} on specific".format(name, *mixed.weights))

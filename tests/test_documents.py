@@ -3,18 +3,24 @@
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+from typer.main import get_group
 
 import lorarec
 from lorarec import Dataset, load_sample
 from lorarec.cli import main
+from lorarec.cli.entry import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 DOCUMENTS = [*ROOT.glob("*.md"), ROOT / "recipes" / "README.md", *sorted(DOCS.rglob("*.md"))]
+#: Documents of which every command is known to the command line.
+PAGES = [path for path in DOCUMENTS if "```sh" in path.read_text(encoding="utf-8")]
 #: Pages that a hook writes when the site is built, and pages that hold a file of the root.
 GENERATED = {DOCS / "reference" / "cli.md"}
 INCLUDED = {DOCS / "contributing.md": ROOT / "CONTRIBUTING.md", DOCS / "changelog.md": ROOT / "CHANGELOG.md"}
@@ -37,8 +43,13 @@ def _blocks(path: Path, language: str) -> list[str]:
 
 def _commands(path: Path) -> list[list[str]]:
     """Return the words of every command in the shell blocks of a document, without comments."""
-    lines = "\n".join(_blocks(path, "sh")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    commands, line = [], ""
+    for each in "\n".join(_blocks(path, "sh")).replace("\\\n", " ").splitlines():
+        line = f"{line}\n{each}"
+        with suppress(ValueError):  # a quotation goes on in the next line
+            commands.append(shlex.split(line, comments=True))
+            line = ""
+    return [words for words in commands if words]
 
 
 def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +121,27 @@ def test_the_tutorial_runs_in_python_and_in_the_shell(workplace: Path, monkeypat
     for words in _commands(tutorial):
         _run(words, monkeypatch)
     assert (workplace / "reports" / "shop" / "report.md").is_file()
+
+
+def _command(words: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that a line calls, and its arguments."""
+    group: Any = get_group(app)
+    context = group.make_context("lorarec", [], resilient_parsing=True)
+    _, command, rest = group.resolve_command(context, words[1:])
+    while hasattr(command, "list_commands") and rest[0] in command.list_commands(context):
+        command, rest = command.get_command(context, rest[0]), rest[1:]
+    return command, rest
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_have_the_options_that_documents_give_them(path: Path) -> None:
+    for words in _commands(path):
+        if "lorarec" not in words or words[0] == "pip":
+            continue
+        command, rest = _command(words[words.index("lorarec") :])
+        known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+        given = {word for word in rest if word.startswith("--")}
+        assert given <= known, f"{path.name}: {' '.join(words)} has unknown options {sorted(given - known)}"
 
 
 def test_the_reference_has_every_public_name() -> None:

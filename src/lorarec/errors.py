@@ -1,4 +1,4 @@
-"""The one exception type that lorarec raises for input it cannot use, and the checks that all options share."""
+"""The exception that lorarec raises for input it cannot use, and checks that all options share."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -6,10 +6,17 @@ from typing import Any
 
 
 class LorarecError(ValueError):
-    """Bad input, told in one line that names the culprit and the fix.
+    """The error that lorarec raises for input it cannot use; its message is one line that says what is wrong.
 
-    The command line prints the message and exits with code 2; code that calls lorarec as a library catches
-    this type (or `ValueError`).
+    The command line prints the message and exits with code 2. Code that uses lorarec as a library catches this type or
+    `ValueError`.
+
+    >>> from lorarec import Dataset, LorarecError
+    >>> try:
+    ...     Dataset.load("no/such/folder")
+    ... except LorarecError as error:
+    ...     print(error)
+    no/such/folder is not a dataset folder: make one with `lorarec data import`
     """
 
 

@@ -141,3 +141,10 @@ def test_tables_that_are_not_those_of_dataset_json(dataset: Dataset, tmp_path: P
 def test_folder_names() -> None:
     assert folder_name("Beauty & Care (5)") == "beauty-care-5"
     assert folder_name("***") == "dataset"
+
+
+def test_the_history_of_a_user(dataset_of: Callable[..., Dataset]) -> None:
+    dataset = dataset_of([("a", "y", 2), ("a", "x", 1), ("b", "x", 1)])
+    assert dataset.history("a") == ["x", "y"]
+    with pytest.raises(LorarecError, match="user c is not in dataset toy: its users are like a, b"):
+        dataset.history("c")

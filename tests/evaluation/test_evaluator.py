@@ -1,4 +1,4 @@
-"""Evaluation: what rows are given, what is computed, written and refused."""
+"""Evaluation: inputs of scorers, metrics, reports and errors."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def oracle(split: Split, setting: str = "warm"):
     return scorer
 
 
-def test_figures_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
+def test_metrics_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     rows = {"first": first_is_best, "oracle": oracle(split)}
     result = evaluate(dataset, rows, split=split, settings=["warm"]).settings["warm"]
     cases = split.test["warm"]

@@ -1,4 +1,4 @@
-"""An experiment from recipe to table: what it writes, keeps, refuses and survives."""
+"""Ranking experiments from recipe to table."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_a_seed_that_failed_is_named_and_one_that_was_not_needed_is_not(
     assert "| zero-shot |" in text
 
 
-def test_a_killed_run_goes_on_and_a_row_that_fails_takes_no_other_along(
+def test_a_killed_run_is_resumed_and_a_row_that_fails_does_not_stop_others(
     write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
     tuned = {"options": QUICK, "tune": {"learning_rate": [1e-2, 2e-2], "hidden_size": [4, 8]}}

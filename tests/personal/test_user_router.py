@@ -1,4 +1,4 @@
-"""A user chooser in memory: it gives what was learnt offline, for histories as they are now."""
+"""A user router in memory gives the weights of training for the same histories."""
 
 import shutil
 from collections.abc import Callable
@@ -144,10 +144,13 @@ def _edit(path: Path, **changes: Any) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "choose.json").unlink(), r"choose\.json does not exist"),
-        (lambda folder: (folder / "choose.json").write_text("[]"), "is no user chooser, or damaged"),
-        (lambda folder: _edit(folder / "choose.json", standard=None), "is no user chooser, or damaged"),
+        (lambda folder: (folder / "choose.json").write_text("[]"), "is not a user router"),
+        (lambda folder: _edit(folder / "choose.json", standard=None), "is not a user router"),
         (lambda folder: _edit(folder / "choose.json", standard={"mean": [0], "deviation": [1]}), "belong together"),
-        (lambda folder: _edit(folder / "personal" / "personal.json", backbone=3), "is no user chooser, or damaged"),
+        (
+            lambda folder: _edit(folder / "personal" / "personal.json", backbone=3),
+            "is not a user router",
+        ),
         (lambda folder: (folder / "personal" / "personal.safetensors").unlink(), "does not exist"),
         (lambda folder: (folder / "personal" / "personal.safetensors").write_bytes(b"\xff" * 64), "is corrupted"),
         (lambda folder: (folder / "crm" / "model.safetensors").write_bytes(b"\xff" * 64), "does not hold the weights"),

@@ -211,7 +211,7 @@ def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
         quick_router(tiny_backbone, pair, dataset, empty, tmp_path / "out", ctr_model="titles")
     meta = read_json(pair[1] / "lorarec.json")
     write_json(pair[1] / "lorarec.json", meta | {"readout": "likelihood"})
-    with pytest.raises(LorarecError, match=r"another readout each \(verdict, likelihood\)"):
+    with pytest.raises(LorarecError, match=r"different values of readout \(verdict, likelihood\)"):
         quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
     write_json(pair[1] / "lorarec.json", meta | {"backbone": {"id": "other", "fingerprint": "x"}})
     with pytest.raises(LorarecError, match="belongs to backbone other"):

@@ -40,14 +40,14 @@ from lorarec.serving.service import Service
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 COLOURS = ["red", "green", "blue", "black", "white"]
 THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
-#: What an adapter's lorarec.json says of its prompts.
+#: Prompts in lorarec.json of the adapters.
 EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}}
 LISTED = {"readout": "likelihood", "options": {}}
 
 
 @pytest.fixture(scope="session")
-def stir() -> Callable[[Path, int], None]:
-    """Give a chooser's router other weights, which tell users apart."""
+def randomize_router() -> Callable[[Path, int], None]:
+    """Replace the weights of a router by random ones, which differ by user."""
 
     def change(folder: Path, seed: int) -> None:
         path = folder / "personal" / "personal.safetensors"
@@ -59,8 +59,8 @@ def stir() -> Callable[[Path, int], None]:
 
 
 @pytest.fixture(scope="session")
-def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
-    """Write what `personal choose` writes, over adapters that lie beside it; it tells users apart."""
+def write_user_router(randomize_router: Callable[[Path, int], None]) -> Callable[..., None]:
+    """Write a folder of `personal choose` over adapters in the same folder; its weights differ by user."""
 
     def write(
         backbone: Backbone,
@@ -74,7 +74,7 @@ def write_chooser(stir: Callable[[Path, int], None]) -> Callable[..., None]:
         adapters = [folder.parent / name for name in parts]
         config = UserRouterConfig(epochs=1, cases=cases)
         train_user_router(backbone, adapters, dataset, split, folder, config, ctr_model=ctr_model)
-        stir(folder, 0)
+        randomize_router(folder, 0)
 
     return write
 
@@ -107,9 +107,9 @@ def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_pa
 
 @pytest.fixture
 def example_folder(
-    backbone_folder: Path, write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path: Path
+    backbone_folder: Path, write_adapter: Callable[..., Path], write_user_router: Callable[..., None], tmp_path: Path
 ) -> Path:
-    """What the serving guide's examples use: a shop, four adapters and, by user, mixtures of two of them."""
+    """Folder for the examples of the serving guide: a shop, four adapters and a user router over two of them."""
     backbone = Backbone.from_pretrained(backbone_folder)
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
@@ -119,12 +119,12 @@ def example_folder(
     for seed, name in enumerate(("general", "specific", "shop", "mixed")):
         write_adapter(backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)
     parts, split = ("general", "shop"), leave_one_out(dataset, negatives=3)
-    write_chooser(backbone, tmp_path / "adapters" / "by-user", parts, dataset, split)
+    write_user_router(backbone, tmp_path / "adapters" / "by-user", parts, dataset, split)
     return tmp_path
 
 
 class Offline:
-    """The same adapters without a service."""
+    """The adapters of a service, scored without it."""
 
     def __init__(self, backbone: Backbone, folder: Path, dataset: Dataset) -> None:
         self.backbone = replace(backbone, model=copy.deepcopy(backbone.model))
@@ -138,7 +138,7 @@ class Offline:
     def scores(
         self, mixture: dict[str, float], user: str | None, history: Sequence[str], candidates: Sequence[str]
     ) -> np.ndarray:
-        """Of item ids, by a Ranker with the merged mixture folded into the weights."""
+        """Score item ids by a Ranker with the mixture merged into the weights."""
         merged = None
         if mixture:
             parts = [self.adapters[name] for name in mixture]
@@ -152,7 +152,7 @@ class Offline:
 
 @pytest.fixture
 def offline(tiny_backbone: Backbone, adapters: Path, shop: Dataset) -> Offline:
-    """Made before a service changes the backbone."""
+    """Give offline scores; made before a service changes the backbone."""
     return Offline(tiny_backbone, adapters, shop)
 
 
@@ -201,7 +201,7 @@ def play() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def database_becomes() -> Callable[..., Awaitable[None]]:
-    """Wait until /readyz and /healthz tell a state of the database, which they must in time."""
+    """Wait until /readyz and /healthz report a state of the database; fail after ten seconds."""
 
     async def wait(client: httpx2.AsyncClient, database: str) -> None:
         for path in ("/readyz", "/healthz"):
@@ -238,7 +238,7 @@ def _served(service: Service, key: str | None = None) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def served() -> Callable[..., AbstractContextManager[str]]:
-    """Let a server answer for a service on a free port; gives its address."""
+    """Serve a service on a free port; gives the URL."""
     return _served
 
 
@@ -246,7 +246,7 @@ def served() -> Callable[..., AbstractContextManager[str]]:
 def serve_options(
     backbone_folder: Path, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    """What `lorarec serve` needs, but for a database, to serve the shop with the adapter `general`."""
+    """Arguments of `lorarec serve` for the shop with the adapter `general`, without a database."""
     folder = tmp_path_factory.mktemp("serve")
     _shop().save(folder / "shop")
     write_adapter(Backbone.from_pretrained(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
@@ -257,11 +257,11 @@ class Process:
     """`lorarec serve` in a process of its own, on a free port of this machine.
 
     Args:
-        descriptors: its limit of file descriptors.
+        descriptors: Limit on its file descriptors.
 
     Attributes:
-        log: the file of its standard error.
-        url: its address, once `wait` has returned.
+        log: File of its standard error.
+        url: Its URL, after `wait` has returned.
     """
 
     def __init__(self, options: Sequence[str], key: str | None, log: Path, descriptors: int | None = None) -> None:
@@ -277,7 +277,7 @@ class Process:
             self.process = subprocess.Popen(command, env=environment, stderr=stderr)
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it responds."""
         while not (found := re.search(r"on http://\S+:(\d+)$", self.log.read_text(), re.MULTILINE)):
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
@@ -313,14 +313,14 @@ def started() -> Callable[..., AbstractContextManager[list[Process]]]:
     return _started
 
 
-#: Titles and a user id that would do something if they were taken for markup.
+#: Titles and a user id that would run scripts if they were inserted as markup.
 EVIL = ['<img src=x onerror="window.ran = 1">', "<script>window.ran = 1</script>", "'\"><b onclick=ran()>bold</b>"]
 EVIL_USER = "<i>mallory</i>/?&#%"
 
 
 @pytest.fixture(scope="session")
 def make_page_service(
-    write_adapter: Callable[..., Path], write_chooser: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+    write_adapter: Callable[..., Path], write_user_router: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Service]:
     """A service over the embedded backbone for a browser.
 
@@ -341,7 +341,7 @@ def make_page_service(
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     dataset = Dataset.from_frames("shop", interactions, items)
     parts, split = ("general", "specific"), leave_one_out(dataset, negatives=3)
-    write_chooser(backbone, folder / "adapters" / "chosen", parts, dataset, split)
+    write_user_router(backbone, folder / "adapters" / "chosen", parts, dataset, split)
 
     def make(load: Sequence[str] | None = None, **options: Any) -> Service:
         model = replace(backbone, model=copy.deepcopy(backbone.model))
@@ -353,7 +353,7 @@ def make_page_service(
 
 @pytest.fixture(scope="session")
 def page_url(make_page_service: Callable[..., Service]) -> Iterator[str]:
-    """Where a service answers that needs no key."""
+    """URL of a service without an API key."""
     with _served(make_page_service()) as url:
         yield url
 

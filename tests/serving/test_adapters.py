@@ -1,4 +1,4 @@
-"""Adapters come and go while requests are served; files may go wrong, what is in memory stays right."""
+"""Adapters are loaded and unloaded while requests are served; damaged files do not affect loaded adapters."""
 
 import asyncio
 import json

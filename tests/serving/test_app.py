@@ -1,4 +1,4 @@
-"""What the API refuses and how it says so; what it tells about itself."""
+"""Errors, authentication, metrics and the OpenAPI schema."""
 
 import json
 import shutil
@@ -77,7 +77,7 @@ def test_bodies_that_cannot_be_read(service: Service, play: Any, body: bytes, st
             for start in range(0, len(body), 100_000):
                 yield body[start : start + 100_000]
 
-        for content in (body, chunks()):  # with its length told, and without
+        for content in (body, chunks()):  # with a Content-Length and without
             answer = await client.post("/v1/rank", content=content, headers={"content-type": "application/json"})
             assert answer.status_code == status, answer.text
             assert answer.json()["error"]["message"]
@@ -157,7 +157,7 @@ def test_events_of_unknown_items_store_nothing(service: Service, play: Any) -> N
     play(service, scenario)
 
 
-def test_database_that_goes_away_is_told(service: Service, play: Any, tmp_path: Path) -> None:
+def test_database_that_goes_away_is_reported(service: Service, play: Any, tmp_path: Path) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         service.histories.close()
         (tmp_path / "histories.db").rename(tmp_path / "kept.db")

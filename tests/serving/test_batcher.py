@@ -1,4 +1,4 @@
-"""The queue: batches by budget, bounded, in order, without those who left."""
+"""The queue: batches in order and within the budget, without requests of clients that disconnected."""
 
 import asyncio
 import threading
@@ -15,13 +15,13 @@ from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
 
 
-def row(tokens: int) -> ScoringRequest:
-    """The scorer below answers with the prompt's length."""
+def request(tokens: int) -> ScoringRequest:
+    """Return a request whose score is the length of its prompt."""
     return ScoringRequest(Example([0] * (tokens - 1), [[0]]), builder=None)  # type: ignore[arg-type]
 
 
 class Scorer:
-    """Answers with lengths once it may, and keeps the batches."""
+    """Return lengths as scores once it may, and record the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -50,8 +50,8 @@ def run(scenario: Callable[[Batcher, Scorer], Awaitable[Any]], **options: Any) -
 
 
 async def queued(batcher: Batcher, lengths: Sequence[int]) -> list[asyncio.Task[list[np.ndarray]]]:
-    """Requests that have all reached the queue."""
-    tasks = [asyncio.ensure_future(batcher.score([row(length)])) for length in lengths]
+    """Enqueue requests."""
+    tasks = [asyncio.ensure_future(batcher.score([request(length)])) for length in lengths]
     await asyncio.sleep(0.02)
     return tasks
 
@@ -76,7 +76,7 @@ def test_a_batch_waits_for_those_that_come() -> None:
     assert run(scenario, wait=0.5).batches == [[5, 6]]
 
 
-def test_those_who_left_are_not_scored() -> None:
+def test_requests_of_disconnected_clients_are_not_scored() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         tasks = [*await queued(batcher, [5]), *await queued(batcher, [6, 7, 8])]
         tasks[0].cancel()
@@ -104,7 +104,7 @@ def test_calls_keep_their_place_between_batches() -> None:
 def test_rows_of_one_request_come_together() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         await queued(batcher, [5])
-        asked = asyncio.ensure_future(batcher.score([row(6), row(7), row(200)]))
+        asked = asyncio.ensure_future(batcher.score([request(6), request(7), request(200)]))
         call = asyncio.ensure_future(batcher.call(lambda: len(scorer.batches)))
         await asyncio.sleep(0.02)
         scorer.may.set()
@@ -118,8 +118,8 @@ def test_an_error_goes_to_those_in_the_batch_alone() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         scorer.may.set()
         with pytest.raises(RuntimeError, match="thirteen"):
-            await batcher.score([row(13)])
-        assert (await batcher.score([row(14)]))[0].item() == 14
+            await batcher.score([request(13)])
+        assert (await batcher.score([request(14)]))[0].item() == 14
 
     run(scenario)
 

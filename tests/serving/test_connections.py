@@ -44,7 +44,7 @@ def connect(url: str) -> socket.socket:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed it, whatever it answered before."""
+    """Return whether the server has closed a connection."""
     connection.setblocking(False)
     try:
         while connection.recv(1 << 16):
@@ -57,7 +57,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def wait_until_closed(*connections: socket.socket) -> None:
-    """Until the other side has closed them all."""
+    """Wait until the server has closed all connections."""
     began = time.monotonic()
     while not all(map(is_closed, connections)):
         assert time.monotonic() - began < 20
@@ -66,7 +66,7 @@ def wait_until_closed(*connections: socket.socket) -> None:
 
 @contextmanager
 def measured(url: str) -> Iterator[list[float]]:
-    """Seconds of each answer to a client that asks /healthz again and again meanwhile."""
+    """Measure the response times of /healthz in seconds meanwhile."""
     found: list[float] = []
     end = threading.Event()
 
@@ -88,7 +88,7 @@ def measured(url: str) -> Iterator[list[float]]:
 
 
 def check_prompt(found: list[float]) -> None:
-    """Within 100 ms throughout, but for what other processes on a crowded machine take."""
+    """Check that responses came within 100 ms, apart from delays by other processes."""
     assert len(found) > 10
     assert sorted(found)[int(0.9 * len(found))] < 0.1
     assert max(found) < 1
@@ -135,7 +135,7 @@ def test_hostile_bodies_keep_nobody_waiting(small: Any, size: int) -> None:
 
 
 def test_bodies_in_chunks(small: Any) -> None:
-    """Chunks cost time of their own; small bodies in few are read, of others no more than the limit."""
+    """A body of a few chunks is read; one of too many is refused."""
     with httpx2.Client(base_url=small.url, timeout=60) as client:
 
         def chunks() -> Iterator[bytes]:
@@ -203,7 +203,7 @@ def test_made_up_requests_fill_no_log(small: Any) -> None:
 
 @pytest.fixture
 def limited(make_service: Callable[..., Service]) -> Iterator[Callable[..., str]]:
-    """Starts a server in a thread with four connections and limits of so many seconds; gives its address."""
+    """Start a server in a thread with four connections and limits in seconds; gives its URL."""
     with ExitStack() as stack:
 
         def start(**seconds: float) -> str:
@@ -279,11 +279,11 @@ def test_messages_of_one_kind_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_p
     clock[0] = 61
     logger.warning("client %d left", 1000)
     logger.removeHandler(handler)
-    told = (tmp_path / "log").read_text().splitlines()
-    assert [line for line in told if line.startswith("client")] == [
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("client")] == [
         *("client 0 left", "client 1 left", "client 2 left", "client 1000 left (997 more were left out)")
     ]
-    assert sum(line.startswith("no more") for line in told) == 3
+    assert sum(line.startswith("no more") for line in lines) == 3
 
 
 def test_a_client_that_keeps_asking_keeps_its_connection(limited: Callable[..., str]) -> None:

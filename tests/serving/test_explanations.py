@@ -14,7 +14,7 @@ CANDIDATES = ["x02", "x05", "x29"]
 
 @pytest.mark.parametrize("adapter", [{"general": 0.3, "specific": 0.7}, {"listed": 1.0}, {}])
 def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: Any, adapter: dict[str, float]) -> None:
-    """Of the latest four items where the adapter's prompts show four."""
+    """The prompts of some adapters show the latest four items only."""
     history = service.histories.history("u03", 100)
     shown = history[-4:] if "general" in adapter else history
 
@@ -29,11 +29,11 @@ def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: 
         body = {"user_id": "u03", "candidates": CANDIDATES, "candidate": 2, "adapter": adapter}
         found = (await client.post("/v1/explain", json=body)).json()
         assert (found["candidate"]["item_id"], found["mixture"]) == ("x29", adapter)
-        told = [found["candidate"]["score"], found["candidate"]["probability"]]
-        np.testing.assert_allclose(told, whole, atol=1e-4)
+        actual = [found["candidate"]["score"], found["candidate"]["probability"]]
+        np.testing.assert_allclose(actual, whole, atol=1e-4)
         assert [item["item_id"] for item in found["history"]] == shown
-        told = [[item["score"], item["probability"]] for item in found["history"]]
-        np.testing.assert_allclose(told, without, atol=1e-4)
+        actual = [[item["score"], item["probability"]] for item in found["history"]]
+        np.testing.assert_allclose(actual, without, atol=1e-4)
 
     play(service, scenario)
 

@@ -1,4 +1,4 @@
-"""No request, however odd, is answered with a server error."""
+"""No request gets a server error."""
 
 import asyncio
 import json
@@ -55,10 +55,10 @@ FIELDS = {
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[str, Any]:
-    """A path and a body that is right, or some right fields and others wrong, or anything."""
+    """Draw a path and a body: a valid one, one with some invalid fields, or any JSON."""
     path = draw(st.sampled_from(list(FIELDS)))
     if draw(st.booleans()):
-        other = draw(st.sampled_from(["user_id", "history"]))  # only one of them is told
+        other = draw(st.sampled_from(["user_id", "history"]))  # a request has one of them
         return path, draw(st.fixed_dictionaries({name: f for name, f in FIELDS[path].items() if name != other}))
     fields = {name: right | ANYTHING for name, right in FIELDS[path].items()}
     return path, draw(ANYTHING | st.fixed_dictionaries({}, optional=fields))
@@ -66,7 +66,7 @@ def requests(draw: st.DrawFn) -> tuple[str, Any]:
 
 @pytest.fixture
 def shop(shop: Dataset, tmp_path: Path) -> Dataset:
-    """The shop with ratings, from which a recommender reads what it tells of a user."""
+    """The shop with ratings, on which the click-through model of a user router is trained."""
     rated = shop.interactions.with_columns(pl.Series("rating", [1.0 + k % 5 for k in range(120)], pl.Float32))
     dataset = Dataset.from_frames("shop", rated, shop.items).save(tmp_path / "shop")
     leave_one_out(dataset, negatives=3).save(tmp_path / "shop" / "split")
@@ -77,10 +77,12 @@ def test_no_body_gives_a_server_error(
     tiny_backbone: Backbone,
     shop: Dataset,
     adapters: Path,
-    write_chooser: Callable[..., None],
+    write_user_router: Callable[..., None],
     make_service: Callable[..., Service],
 ) -> None:
-    write_chooser(tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), ctr_model="din")
+    write_user_router(
+        tiny_backbone, adapters / "chosen", ("general", "specific"), shop, load_split(shop), ctr_model="din"
+    )
     service = make_service(wait_ms=0)
     app = create_app(service)
     lifespan = app.router.lifespan_context(app)

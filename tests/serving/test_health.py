@@ -1,4 +1,4 @@
-"""Faults of a database file, and of threads: who is told, what goes on, and that the process ends."""
+"""Faults of a database file, and of threads: what is reported, what still works, and that the process ends."""
 
 import asyncio
 import os
@@ -83,7 +83,7 @@ def without_table(path: Path) -> Iterator[None]:
         (without_table, "unusable"),
     ],
 )
-def test_faults_of_the_file_are_told_and_end(
+def test_faults_of_the_file_are_reported_and_end(
     service: Service, play: Any, database_becomes: Any, tmp_path: Path, fault: Any, state: str
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
@@ -161,13 +161,13 @@ def test_the_result_of_a_slow_check_reaches_the_next_question(monkeypatch: pytes
                 raise fault
 
     async def scenario() -> list[str]:
-        state, told = DatabaseState(Slow()), []  # type: ignore[arg-type]
+        state, states = DatabaseState(Slow()), []  # type: ignore[arg-type]
         for _ in range(3):
-            told.append(await state.current())
+            states.append(await state.current())
             assert state._check is not None
             await asyncio.wait([state._check])
         state.close()
-        return told
+        return states
 
     assert asyncio.run(scenario()) == ["ok", "unusable", "ok"]
 
@@ -194,7 +194,9 @@ def test_many_requests_for_a_database_that_hangs_leave_room(make_service: Callab
 
 
 @pytest.mark.parametrize("thread", ["prompts", "model"])
-def test_a_thread_that_hangs_is_told(service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str) -> None:
+def test_a_thread_that_hangs_is_reported(
+    service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
     release = threading.Event()
     hangs = {"prompts": (service.prompts, "scoring_request"), "model": (service.batcher, "_score")}
     watched = {"prompts": service._prompt_thread, "model": service.batcher._thread}[thread]

@@ -90,13 +90,13 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path, shop: Dataset, monkey
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nodatabase://x", "postgresql+nodriver://x"])
-def test_bad_urls_are_told_in_one_line(url: str) -> None:
+def test_bad_urls_are_reported_in_one_line(url: str) -> None:
     with pytest.raises(LorarecError, match="option db is not a usable database URL"):
         Histories(url)
 
 
 def test_unreachable_database_is_named_without_its_password(shop: Dataset) -> None:
-    with pytest.raises(LorarecError, match="cannot be used") as told:
+    with pytest.raises(LorarecError, match="cannot be used") as error:
         Histories("postgresql://me:secret@127.0.0.1:9/none").fill(shop)
-    assert "secret" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)

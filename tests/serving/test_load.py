@@ -1,4 +1,4 @@
-"""Too many requests, and clients that leave."""
+"""Full queues and clients that disconnect."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def test_beyond_the_queue_is_429_and_nothing_else_is_lost(
     play(service, scenario)
 
 
-def test_requests_of_clients_who_left_are_dropped(service: Service) -> None:
+def test_requests_of_disconnected_clients_are_dropped(service: Service) -> None:
     async def whole() -> None:
         app = create_app(service)
         scope = {

@@ -1,4 +1,4 @@
-"""The check of bodies: what it refuses, and that its time is linear; methods and origins that are refused unread."""
+"""The checks of bodies, methods and origins, and that their time is linear in the size of the body."""
 
 import gc
 import json
@@ -42,8 +42,8 @@ def refused(body: bytes) -> str | None:
 def test_depth_is_counted_outside_of_strings(value: Any, around: int, escaped: bool) -> None:
     for _ in range(around):
         value = [value]
-    told = refused(json.dumps(value, ensure_ascii=escaped).encode())
-    assert (told is not None and "nested deeper" in told) == (depth(value) > MAX_DEPTH)
+    message = refused(json.dumps(value, ensure_ascii=escaped).encode())
+    assert (message is not None and "nested deeper" in message) == (depth(value) > MAX_DEPTH)
 
 
 def test_the_largest_requests_pass() -> None:
@@ -139,15 +139,15 @@ def test_hostile_bodies_are_refused_in_little_time(service_app: Any, kind: str) 
     run = service_app
     for path in ("/v1/rank", "/v1/recommend", "/v1/events"):
         for size in SIZES:
-            status, seconds, told = run(path, body_of(kind, size))
+            status, seconds, content = run(path, body_of(kind, size))
             assert 400 <= status < 500
-            assert len(told) < 2000
+            assert len(content) < 2000
             assert seconds < 0.1, (kind, path, size)
 
 
 @pytest.fixture(scope="module")
 def service_app(make_page_service: Callable[..., Service]) -> Any:
-    """Post a body to an application without a socket; gives the status, this thread's seconds and the answer."""
+    """Post a body to an application without a socket; gives status, seconds of this thread and content."""
     import asyncio
 
     app = create_app(make_page_service())
@@ -231,9 +231,9 @@ def test_made_up_methods_are_no_labels(service: Service, play: Any) -> None:
         for number in range(30):
             for path in ("/", "/v1/rank", "/v1/adapters/general", f"/made-up-{number}"):
                 await client.request(f"MADEUP{number}", path)
-        told = (await client.get("/metrics")).text
-        assert "MADEUP" not in told
-        assert 'method="other",path="/v1/rank",status="405"} 30.0' in told
+        metrics = (await client.get("/metrics")).text
+        assert "MADEUP" not in metrics
+        assert 'method="other",path="/v1/rank",status="405"} 30.0' in metrics
 
     play(service, scenario)
 

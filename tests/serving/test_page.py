@@ -1,4 +1,4 @@
-"""The page in a real browser, before a real server: what it asks, shows and says."""
+"""The page in a browser, with a real server."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ KEY = "lång random text"
 
 @pytest.fixture
 def page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """The page as it opens; a complaint in the console fails the test."""
+    """The page after loading; an error in the console fails the test."""
     with browser.new_context(reduced_motion="reduce") as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
@@ -27,21 +27,21 @@ def page(browser: Browser, page_url: str) -> Iterator[Page]:
         page.goto(page_url)
         expect(page.get_by_label("First adapter", exact=True)).to_have_value("general")
         yield page
-        told = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
-        assert told == []
+        unexpected = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
+        assert unexpected == []
 
 
 def ranking(page: Page) -> list[tuple[str, str]]:
-    """Titles and probabilities, as shown."""
+    """Return the shown titles and probabilities."""
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
     shown = page.locator("#ranking li").all()
     return [(item.locator(".title").inner_text(), item.locator(".probability").inner_text()) for item in shown]
 
 
 def answer(page: Page, path: str, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """The same, as the service tells."""
-    told = httpx2.post(f"{page.url}{path}", json=body, timeout=60).raise_for_status().json()
-    return [(item["title"], f"{100 * item['probability']:.1f} %") for item in told["ranking"]]
+    """Return titles and probabilities of a response of the service."""
+    response = httpx2.post(f"{page.url}{path}", json=body, timeout=60).raise_for_status().json()
+    return [(item["title"], f"{100 * item['probability']:.1f} %") for item in response["ranking"]]
 
 
 def choose_user(page: Page, user: str) -> None:
@@ -50,7 +50,7 @@ def choose_user(page: Page, user: str) -> None:
 
 
 def settled(page: Page, path: str, body: dict[str, Any]) -> None:
-    """The page comes to show what the service answers."""
+    """Wait until the page shows the response of the service."""
     expected = answer(page, path, body)
     expect(page.locator("#ranking .title")).to_have_text([title for title, _ in expected])
     expect(page.locator("#ranking .probability")).to_have_text([share for _, share in expected])
@@ -136,7 +136,7 @@ def test_one_adapter_or_none_and_a_mixture_by_layer(page: Page) -> None:
 
 
 def weights(page: Page, rows: list[list[float]]) -> None:
-    """The page comes to show these weights, layer by layer."""
+    """Wait until the page shows weights, layer by layer."""
     shown = [text for row in rows for text in (*(f"{weight:.2f}" for weight in row), "")]
     expect(page.locator("#weights tbody td")).to_have_text(shown)
 
@@ -152,13 +152,13 @@ def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
         choose_user(page, user)
         body = {"user_id": user, "adapter": "chosen"}
         settled(page, "v1/recommend", body)
-        told = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
-        weights(page, list(told["layers"].values()))
+        personal = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
+        weights(page, list(personal["layers"].values()))
         expect(page.locator("#weights-note")).to_have_text(
             f"chosen is mixed for user {user}. The weights differ by layer."
         )
         expect(page.get_by_role("columnheader")).to_have_text(["Layer", "general", "specific"])
-        seen.append(told["layers"])
+        seen.append(personal["layers"])
     assert seen[0] != seen[1]
     page.get_by_label("Titles you add").check()
     page.get_by_label("Add a title", exact=True).fill("red lamp")
@@ -205,7 +205,7 @@ def test_an_older_answer_never_replaces_a_newer_one(page: Page) -> None:
     assert ranking(page) == newer
 
 
-def test_problems_are_told_in_one_line(page: Page) -> None:
+def test_errors_are_reported_in_one_line(page: Page) -> None:
     problem = page.get_by_role("alert")
     choose_user(page, "nobody")
     expect(problem).to_have_text("User “nobody” has no history.")

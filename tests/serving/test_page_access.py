@@ -1,4 +1,4 @@
-"""The page for everyone: keyboard, screen reader, two colour schemes, small screens; and what it must not run."""
+"""Accessibility of the page, small screens, and scripts that must not run."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 CONTROLS = {"button", "checkbox", "combobox", "link", "listbox", "radio", "region", "slider", "table", "textbox"}
-#: Visible texts with their contrast (WCAG 2.1, 1.4.3), as [text, ratio].
+#: Visible texts with their contrast ratios (WCAG 2.1, 1.4.3).
 CONTRASTS = """() => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
     const luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255)
@@ -30,7 +30,7 @@ CONTRASTS = """() => {
     return found;
 }"""
 
-#: What has the focus, and how that is shown: [name, outline's style, its width]; null at the end of the page.
+#: Name of the focused element with style and width of its outline; null at the end of the page.
 FOCUS = """() => {
     const node = document.activeElement;
     if (node === document.body) return null;
@@ -41,7 +41,7 @@ FOCUS = """() => {
 
 @pytest.fixture
 def page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """The page as it opens."""
+    """The page after loading."""
     with browser.new_context(reduced_motion="reduce") as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
@@ -50,7 +50,7 @@ def page(browser: Browser, page_url: str) -> Iterator[Page]:
 
 
 def use_all(page: Page) -> None:
-    """Bring all parts of the page into sight."""
+    """Show all parts of the page."""
     page.get_by_label("Titles you add").check()
     page.get_by_label("Selected items").check()
     for label in ("Add a title", "Add a title to rank"):

@@ -29,7 +29,7 @@ from lorarec.serving.service import Service
 
 
 class Server:
-    """A cluster of its own, reached through TCP."""
+    """A PostgreSQL server of its own, reached through TCP."""
 
     def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
         self._programs, self._folder, self._user = programs, folder, user
@@ -48,14 +48,14 @@ class Server:
         self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server and to all processes that it began."""
+        """Send a signal to the server and its child processes."""
         main = (self._data / "postmaster.pid").read_text().split()[0]
         for process in [main, *Path(f"/proc/{main}/task/{main}/children").read_text().split()]:
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(int(process), number)
 
     def execute(self, *statements: str) -> list[Any]:
-        """Run statements outside of transactions; gives the rows of the last one."""
+        """Run statements outside of transactions and return the rows of the last one."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             for statement in statements:
                 cursor = connection.execute(statement)  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_a_restart_loses_no_event(
 def test_events_sent_through_a_restart_are_stored_once(
     server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
 ) -> None:
-    """Clients send again what got 503, as they are told to."""
+    """Clients send again what got 503, as the message says."""
     service = Service(tiny_backbone, offline.dataset, adapters, server.url)
     sent, refused = [f"x{number:02}" for number in range(29)], 0
 
@@ -164,8 +164,8 @@ def test_events_sent_through_a_restart_are_stored_once(
     play(service, scenario)
 
 
-#: For each database whose URL it reads, forks four processes that wait for each other and then fill it, and tells how
-#: each fared. The processes share what is imported, which takes longest.
+#: For each database whose URL it reads, forks four processes that wait for each other and then fill it, and reports
+#: the outcome of each. The processes share what is imported, which takes longest.
 REPLICAS = """
 import os, sys
 from pathlib import Path
@@ -179,10 +179,10 @@ def replica(url, started, results):
     os.read(started, 1)
     try:
         histories.fill(dataset)
-        told = str(len(histories.history("u03", 1000)))
+        outcome = str(len(histories.history("u03", 1000)))
     except BaseException as error:
-        told = f"{type(error).__name__} {error}".splitlines()[0]
-    os.write(results, f"{told}\\n".encode())
+        outcome = f"{type(error).__name__} {error}".splitlines()[0]
+    os.write(results, f"{outcome}\\n".encode())
     os._exit(0)
 
 for line in sys.stdin:
@@ -192,11 +192,11 @@ for line in sys.stdin:
         replicas.append(os.fork())
         if not replicas[-1]:
             replica(line.strip(), started, results)
-    told = os.fdopen(read)
+    outcomes = os.fdopen(read)
     for _ in replicas:
-        told.readline()
+        outcomes.readline()
     os.write(start, b"...." )
-    print(*[told.readline().strip() for _ in replicas], flush=True)
+    print(*[outcomes.readline().strip() for _ in replicas], flush=True)
     for process in replicas:
         os.waitpid(process, 0)
 """
@@ -208,8 +208,10 @@ def test_replicas_that_start_together_on_an_empty_database(server: Server, shop:
     command = [sys.executable, "-c", REPLICAS, str(tmp_path / "shop")]
     urls = [server.url.replace("/postgres", f"/race{number}") for number in range(6)]
     server.execute(*(f"CREATE DATABASE race{number}" for number in range(6)))
-    told = subprocess.run(command, input="\n".join(urls), capture_output=True, text=True, env=environment, timeout=300)
-    assert told.stdout.splitlines() == ["6 6 6 6"] * 6, told.stdout + told.stderr
+    completed = subprocess.run(
+        command, input="\n".join(urls), capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert completed.stdout.splitlines() == ["6 6 6 6"] * 6, completed.stdout + completed.stderr
     for url in urls:
         with psycopg.connect(url) as connection:
             assert connection.execute("SELECT count(*) FROM lorarec_events").fetchone() == (120,)

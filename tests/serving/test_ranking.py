@@ -1,4 +1,4 @@
-"""Answers equal the offline Ranker's, whoever shares the batch."""
+"""Scores equal those of the offline Ranker, also in shared batches."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,7 +23,7 @@ MIXTURES: list[dict[str, float]] = [
 
 
 def served(answer: httpx2.Response, count: int) -> np.ndarray:
-    """Scores in the order of the request's candidates."""
+    """Return the scores in the order of the request's candidates."""
     assert answer.status_code == 200, answer.text
     scores = np.full(count, np.nan)
     for item in answer.json()["ranking"]:
@@ -139,7 +139,7 @@ def test_recommendations_are_of_the_catalogue_and_unseen(service: Service, offli
         ({}, "log_odds", "log_likelihood"),
     ],
 )
-def test_a_score_is_told_by_its_parts(
+def test_a_score_is_the_sum_of_its_parts(
     service: Service, play: Any, adapter: str | dict[str, float], own: str, other: str
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""What can be looked up: items by title, users, histories, and the weights of an adapter's parts."""
+"""Search for items and users, histories, and the weights of an adapter's parts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_items_users_and_histories(service: Service, play: Any) -> None:
         ("/v1/adapters/nothing", 404, "name"),
     ],
 )
-def test_bad_questions(service: Service, play: Any, path: str, status: int, field: str | None) -> None:
+def test_invalid_queries(service: Service, play: Any, path: str, status: int, field: str | None) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         answer = await client.get(path)
         assert answer.status_code == status, answer.text
@@ -102,9 +102,9 @@ def test_weights_of_an_adapters_parts(
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         for name, (user, weights) in expected.items():
-            told = (await client.get(f"/v1/adapters/{name}")).raise_for_status().json()
-            assert (told["name"], told["user_id"]) == (name, user)
-            assert [one["layer"] for one in told["layers"]] == layers
-            assert all(one["weights"] == weights for one in told["layers"])
+            details = (await client.get(f"/v1/adapters/{name}")).raise_for_status().json()
+            assert (details["name"], details["user_id"]) == (name, user)
+            assert [one["layer"] for one in details["layers"]] == layers
+            assert all(one["weights"] == weights for one in details["layers"])
 
     play(make_service(load=list(expected)), scenario)

@@ -1,4 +1,4 @@
-"""A real server in a process of its own: where it listens, and how it ends."""
+"""The server in a process of its own: where it listens, and how it ends."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from lorarec.serving.server import listen, require_key
 
 @pytest.fixture
 def options(tiny_backbone: Backbone, shop: Dataset, adapters: Path, tmp_path: Path) -> list[str]:
-    """What `lorarec serve` needs to serve the tiny shop."""
+    """Arguments of `lorarec serve` for the tiny shop."""
     tiny_backbone.model.save_pretrained(tmp_path / "backbone")
     tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
     shop.save(tmp_path / "shop")
@@ -63,7 +63,7 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
 def test_the_examples_of_the_guide(
     backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch, started: Any
 ) -> None:
-    """The line that starts the service, and every line with curl, as a shell runs them."""
+    """Run the command that starts the service and all curl commands in a shell."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
@@ -75,8 +75,8 @@ def test_the_examples_of_the_guide(
 
         def ask(example: str) -> Any:
             command = example.replace("localhost:8000", server.url.removeprefix("http://"))
-            told = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
-            shown = subprocess.check_output(f"{command} {told}", shell=True, text=True)
+            flags = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
+            shown = subprocess.check_output(f"{command} {flags}", shell=True, text=True)
             body, _, status = shown.rpartition("\n")
             assert status == "200 application/json", shown
             return json.loads(body)
@@ -103,7 +103,7 @@ def test_the_examples_of_the_guide(
         (["--db", "/no/such/folder/h.db"], "error: database sqlite:////no/such/folder/h.db cannot be used"),
     ],
 )
-def test_bad_options_are_told_in_one_line(
+def test_bad_options_are_reported_in_one_line(
     options: list[str],
     words: list[str],
     message: str,
@@ -115,9 +115,9 @@ def test_bad_options_are_told_in_one_line(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(message)
-    assert told.count("\n") == 1
+    message_shown = capsys.readouterr().err
+    assert message_shown.startswith(message)
+    assert message_shown.count("\n") == 1
 
 
 def test_local_hosts_need_no_key() -> None:
@@ -132,10 +132,10 @@ def test_local_hosts_need_no_key() -> None:
 
 
 def test_small_answers_are_sent_at_once() -> None:
-    told: list[int] = []
+    no_delay: list[int] = []
 
     async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        no_delay.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         writer.close()
 
     async def connect() -> None:
@@ -146,10 +146,10 @@ def test_small_answers_are_sent_at_once() -> None:
                 writer.close()
 
     asyncio.run(connect())
-    assert told[0]
+    assert no_delay[0]
 
 
-def test_taken_port_is_told() -> None:
+def test_taken_port_is_reported() -> None:
     bound = listen("127.0.0.1", 0)
     bound.listen()
     with pytest.raises(LorarecError, match="change option port"):

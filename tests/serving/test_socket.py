@@ -1,4 +1,4 @@
-"""Over a real socket: what clients read of large bodies, and schemathesis against the API's description."""
+"""Responses over a real socket, and schemathesis against the OpenAPI schema."""
 
 import http.client
 import re
@@ -21,7 +21,7 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 
 @pytest.fixture
 def url(backbone_folder: Path, example_folder: Path) -> Iterator[str]:
-    """Address of a service in a thread, with the key `secret`, that knows the ids of the description's examples."""
+    """URL of a service with the key `secret`, which knows the ids in the examples of the OpenAPI schema."""
     data, adapters = Dataset.load(example_folder / "data" / "shop"), example_folder / "adapters"
     database = f"sqlite:///{example_folder / 'histories.db'}"
     service = Service(Backbone.from_pretrained(backbone_folder), data, adapters, database)
@@ -51,7 +51,7 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, (found.stdout + found.stderr)[-5000:]
     # The description's own examples are right requests, so that not everything was refused.
-    told = httpx2.get(f"{url}/metrics", headers={"authorization": "Bearer secret"}).text
+    metrics = httpx2.get(f"{url}/metrics", headers={"authorization": "Bearer secret"}).text
     for path in ("rank", "recommend", "explain", "events", "adapters"):
         answered = rf'lorarec_requests_total{{method="POST",path="/v1/{path}",status="200"}} [1-9]'
-        assert re.search(answered, told), told
+        assert re.search(answered, metrics), metrics

@@ -49,7 +49,7 @@ def first(shared, pairs, tmp_path_factory):
     ],
 )
 def test_training_learns(shared, pair, tmp_path, readout, loss, below) -> None:
-    options = {"readout": readout, "loss": loss, "epochs": 3, "learning_rate": 5e-3, "eval_users": 0}
+    options = {"readout": readout, "loss": loss, "epochs": 4, "learning_rate": 5e-3, "eval_users": 0}
     out = quick_train(shared, [pair], tmp_path / "adapter", **options)
     assert json.loads((out / "lorarec.json").read_text())["training"]["loss"] < below
 

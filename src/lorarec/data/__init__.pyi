@@ -29,8 +29,6 @@ from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN
 from .sample import load_sample as load_sample
 from .sample import load_whole_sample as load_whole_sample
 from .sources.amazon import read_amazon as read_amazon
-from .sources.frames import read_pandas as read_pandas
-from .sources.frames import read_polars as read_polars
 from .sources.movielens import read_movielens as read_movielens
 from .sources.table import Columns as Columns
 from .sources.table import read_table as read_table

@@ -26,7 +26,7 @@ def gunzip(raw: BinaryIO, path: Path) -> BinaryIO:
     """Return a stream of the unpacked bytes of an open gzip file.
 
     Raises:
-        LorarecError: while reading, if it unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
+        LorarecError: While reading, if it unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
     """
     return io.BufferedReader(_Limited(gzip.GzipFile(fileobj=raw), path), _BLOCK_BYTES)
 
@@ -36,7 +36,7 @@ def gzip_errors(path: Path) -> Iterator[None]:
     """Turn errors of reading a file that may be gzipped into one line that names the file.
 
     Raises:
-        LorarecError: the file cannot be read, or its gzip stream is truncated or damaged.
+        LorarecError: The file cannot be read, or its gzip stream is truncated or damaged.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def check_gzip(path: Path) -> None:
     """Check a gzip file by reading all of it, for readers that have no limit of their own; other files are not read.
 
     Raises:
-        LorarecError: the file is truncated or damaged, or unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
+        LorarecError: The file is truncated or damaged, or unpacks to more than `FREE_BYTES` and `MAX_RATIO` allow.
     """
     with gzip_errors(path), path.open("rb") as raw:
         if raw.read(2) == b"\x1f\x8b":
@@ -67,7 +67,7 @@ def unzipped(path: Path, wanted: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder with those members of a zip file, in any of its folders, that have one of these names.
 
     Raises:
-        LorarecError: a member is damaged, encrypted, compressed by an unknown method or occurs twice, the members
+        LorarecError: A member is damaged, encrypted, compressed by an unknown method or occurs twice, the members
             unpack to more than `FREE_BYTES` and `MAX_RATIO` allow, or the temporary folder cannot be written to.
     """
     with tempfile.TemporaryDirectory() as folder:

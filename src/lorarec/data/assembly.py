@@ -1,9 +1,8 @@
-"""From what a source holds to a Dataset: duplicates, titles, k-core, counted and reported."""
+"""Conversion of raw logs to datasets: duplicates and untitled items are dropped and counted, filters are applied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
 
 import polars as pl
 
@@ -13,20 +12,21 @@ from lorarec.data.fields import clean_titles
 from lorarec.data.filters import k_core as core_of
 from lorarec.data.filters import remove_overlap
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 
 
 @dataclass(frozen=True)
 class RawLog:
-    """What a source holds, before any decision about it.
+    """The tables of a source, before anything is dropped.
 
     Attributes:
-        name: a name for the dataset.
-        origin: where it came from, in words.
-        licence: what its publisher says about use, in a few words, or None.
-        interactions: user_id, item_id (text), timestamp (whole seconds), perhaps rating.
-        items: item_id, title (raw text or null) and other columns.
-        users: user_id and other columns, or None.
-        report: counts of what reading left out, by name.
+        name: Name of the dataset.
+        origin: Description of where the data came from.
+        licence: The publisher's terms of use in a few words, or None.
+        interactions: The columns user_id, item_id (text), timestamp (whole seconds) and, if known, rating.
+        items: The columns item_id, title (raw text or null) and further columns.
+        users: The column user_id and further columns, or None.
+        report: Counts of rows that were dropped while reading, by name.
     """
 
     name: str
@@ -35,7 +35,7 @@ class RawLog:
     interactions: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame | None = None
-    report: dict[str, Any] = field(default_factory=dict)
+    report: JsonObject = field(default_factory=dict)
 
 
 def assemble(
@@ -48,19 +48,19 @@ def assemble(
     by: Sequence[str] = ("items",),
     k_core: int = 0,
 ) -> Dataset:
-    """Make a Dataset; what was dropped is counted in `info["import"]`.
+    """Make a dataset from a raw log; what is dropped is counted in `info["import"]`.
 
     Args:
-        source: the raw tables.
-        name: a name for the dataset instead of the source's.
-        keep_untitled: name items without a title by their id instead of dropping them with their interactions.
-        keep_unseen: keep titled items that nobody interacted with (until a k-core drops them).
-        without: datasets whose `by` (see `remove_overlap`) are left out.
-        by: any of "users", "items", "interactions" and "titles".
-        k_core: filter to this core last; 0 or 1 filters nothing.
+        source: The raw log.
+        name: A name for the dataset instead of that of the source.
+        keep_untitled: Name items without a title by their id instead of dropping them with their interactions.
+        keep_unseen: Keep titled items that nobody interacted with (until a k-core drops them).
+        without: Datasets whose users, items, interactions or titles are removed (see `remove_overlap`).
+        by: What is compared with these datasets: any of "users", "items", "interactions" and "titles".
+        k_core: Minimum number of interactions of a user and of an item, applied last; 0 or 1 filters nothing.
 
     Raises:
-        LorarecError: nothing is left.
+        LorarecError: Nothing is left.
     """
     name = name or source.name
     rows = source.interactions.sort(USER, TIME, maintain_order=True)
@@ -110,7 +110,7 @@ def assemble(
 
 
 def _without_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
-    """Drop repeats of (user, item, timestamp) from rows sorted by user and time; the first stays."""
+    """Drop repetitions of (user, item, timestamp) from rows that are sorted by user and time."""
     same = (pl.col(USER) == pl.col(USER).shift()) & (pl.col(TIME) == pl.col(TIME).shift())
     tied = rows.select(same.fill_null(False).alias("tied")).to_series()
     if not tied.any():

@@ -1,4 +1,4 @@
-"""Candidate sets: the target among items that its user never touched, drawn once and in random order."""
+"""Candidate sets: the target among items that its user never interacted with, in random order."""
 
 from dataclasses import dataclass
 
@@ -8,25 +8,30 @@ import polars as pl
 from lorarec.data.columns import CANDIDATES, ITEM, TARGET, USER
 from lorarec.errors import LorarecError
 
-# Rejection needs about catalogue / untouched draws for each negative, an exact draw about catalogue steps per case.
+# Rejection needs about catalogue / untouched draws for each negative, an exact draw about catalogue steps for a case.
 _EXACT_BELOW_SHARE = 0.25
 
 
 @dataclass(frozen=True)
 class InteractionLookup:
-    """Which users touched which items of a catalogue, as sorted integer keys user * n_items + item."""
+    """The interactions of users with items of a catalogue.
+
+    Attributes:
+        keys: Sorted integers user * n_items + item, one for each pair of a user and an item.
+        n_items: Number of items of the catalogue.
+    """
 
     keys: np.ndarray
     n_items: int
 
-    def holds(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """True where the user touched the item (both broadcast to one shape)."""
+    def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return whether each user interacted with each item (the two arrays are broadcast to one shape)."""
         wanted = users * self.n_items + items
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.asarray(self.keys[place] == wanted)
 
     def of_user(self, user: int) -> np.ndarray:
-        """Item codes that one user touched."""
+        """Return the codes of the items that a user interacted with."""
         first, last = np.searchsorted(self.keys, [user * self.n_items, (user + 1) * self.n_items])
         return np.asarray(self.keys[first:last] - user * self.n_items)
 
@@ -34,21 +39,21 @@ class InteractionLookup:
 def draw_candidates(
     cases: pl.DataFrame, interactions: pl.DataFrame, catalogue: pl.Series, negatives: int, rng: np.random.Generator
 ) -> pl.DataFrame:
-    """Add a `candidates` column: the target and `negatives` distinct items of the catalogue its user never touched.
+    """Add a column `candidates`: the target and items of the catalogue that its user never interacted with.
 
     Args:
-        cases: user_id, target and other columns; one row per case.
-        interactions: everything users ever touched, in any part of the split.
-        catalogue: the item ids to draw from, unique; it holds every target.
-        negatives: untouched items per case, drawn uniformly without replacement.
-        rng: source of randomness; one state gives one result.
+        cases: The columns user_id, target and others; one row per case.
+        interactions: All interactions of the users, in any part of the split.
+        catalogue: The unique ids of the items to draw from, among them every target.
+        negatives: Number of items to draw for each case, uniformly without replacement.
+        rng: The random generator; the same state gives the same result.
 
     Returns:
-        `cases` with lists of negatives + 1 item ids in random order. Cases whose user left fewer than `negatives`
-        items untouched are left out.
+        `cases` with lists of negatives + 1 item ids in random order. Cases whose user has fewer than `negatives` items
+        left are dropped.
 
     Raises:
-        LorarecError: the catalogue is smaller than a candidate set.
+        LorarecError: The catalogue is smaller than a candidate set.
     """
     if catalogue.len() < negatives + 1:
         raise LorarecError(
@@ -91,7 +96,7 @@ def _encode(
 def _draw(
     users: np.ndarray, untouched: np.ndarray, touched: InteractionLookup, negatives: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(cases, negatives) item codes, distinct within a row and untouched by the row's user."""
+    """Draw item codes (cases, negatives), distinct within a row, that the row's user never interacted with."""
     drawn = np.empty((len(users), negatives), dtype=np.int64)
     exact = (untouched < _EXACT_BELOW_SHARE * touched.n_items) | (untouched < 4 * negatives)
     for row in np.flatnonzero(exact):
@@ -103,14 +108,14 @@ def _draw(
         block = drawn[rows]
         block[redraw] = rng.integers(0, touched.n_items, int(redraw.sum()))
         drawn[rows] = block
-        redraw = _repeats(block) | touched.holds(users[rows][:, None], block)
+        redraw = _repeats(block) | touched.contains(users[rows][:, None], block)
         unfinished = redraw.any(axis=1)
         rows, redraw = rows[unfinished], redraw[unfinished]
     return drawn
 
 
 def _repeats(block: np.ndarray) -> np.ndarray:
-    """True at every occurrence of a value in its row but the first."""
+    """Return whether each value occurred before in its row."""
     order = block.argsort(axis=1, kind="stable")
     ordered = np.take_along_axis(block, order, axis=1)
     again = np.zeros(block.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Click-through data: every rating as a labelled event with the user's earlier events as its history."""
+"""Click logs: every rating is a labelled event whose history is the user's earlier events."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,22 +19,22 @@ TRAIN, VALID, TEST = PARTS = ("train", "valid", "test")
 class ClickLog:
     """Rated events of all users, sorted by user and time; all arrays have one entry per event.
 
-    The history of event i is the slice `begin[i]:end[i]` of the same arrays: what its user did strictly before its
-    timestamp. So no history can hold the target or anything as late as it.
+    The history of event i is the slice `begin[i]:end[i]` of the same arrays: the events of its user strictly before its
+    timestamp. So no history contains the target or anything as late as it.
 
     Attributes:
-        dataset: where the events come from.
-        users: user ids.
-        user: (events,) index into `users`.
-        item: (events,) index into the rows of `dataset.items`.
-        rating: (events,) float32.
-        label: (events,) 1 for a rating of at least `positive_from`.
-        time: (events,) timestamps in seconds.
-        begin: (events,) first event of the same user.
-        end: (events,) first event of the same user that is not before this one.
-        part: (events,) 0 train, 1 valid, 2 test, by global time.
-        positive_from: the lowest rating that counts as a click.
-        stars: the highest rating of the scale.
+        dataset: The dataset of the events.
+        users: The user ids.
+        user: Indices (events,) into `users`.
+        item: Indices (events,) of rows of `dataset.items`.
+        rating: Ratings (events,), float32.
+        label: Labels (events,): 1 for a rating of at least `positive_from`, otherwise 0.
+        time: Timestamps (events,) in seconds.
+        begin: Indices (events,) of the first event of the same user.
+        end: Indices (events,) of the first event of the same user that is not before this one.
+        part: Parts (events,) by global time: 0 for train, 1 for valid, 2 for test.
+        positive_from: The lowest rating that counts as a click.
+        stars: The highest rating of the scale.
     """
 
     dataset: Dataset
@@ -54,15 +54,23 @@ class ClickLog:
         return len(self.user)
 
     def rows(self, part: str) -> np.ndarray:
-        """The events of `train`, `valid` or `test` in time order."""
+        """Return the indices of the events of a part, `train`, `valid` or `test`, in time order."""
         events = np.flatnonzero(self.part == PARTS.index(part))
         return events[np.argsort(self.time[events], kind="stable")]
 
     def few_shot(self, count: int, seed: int = 42, part: str = TRAIN) -> np.ndarray:
-        """`count` events of a part drawn uniformly, in time order; a larger count keeps those of a smaller one.
+        """Draw events of a part uniformly; a larger count includes the events of a smaller one.
+
+        Args:
+            count: Number of events.
+            seed: Seed of the draw.
+            part: `train`, `valid` or `test`.
+
+        Returns:
+            Indices (count,) of the events in time order.
 
         Raises:
-            LorarecError: the part has fewer events than that, or a count below 1.
+            LorarecError: The count is below 1 or above the number of events of the part.
         """
         events = self.rows(part)
         if not 1 <= count <= len(events):
@@ -71,10 +79,11 @@ class ClickLog:
         return events[np.sort(drawn)]
 
     def histories(self, events: np.ndarray, limit: int) -> np.ndarray:
-        """The latest `limit` events before each of `events`.
+        """Return the latest `limit` events before each of `events`.
 
         Returns:
-            (events, T): oldest first, -1 behind the latest; T is the length of the longest history, at least 1.
+            Indices (events, T), oldest first and padded with -1 at the end; T is the length of the longest history, at
+            least 1.
         """
         begin, end = self.begin[events, None], self.end[events, None]
         begin = np.maximum(begin, end - limit)
@@ -83,7 +92,7 @@ class ClickLog:
 
     @cached_property
     def profiles(self) -> pl.DataFrame:
-        """What is known of each of `users`, in their order: their ids and the columns of `dataset.users`, if any."""
+        """The ids of `users`, in their order, with the columns of `dataset.users`, if there are any."""
         table = pl.DataFrame({USER: self.users})
         if self.dataset.users is None:
             return table
@@ -91,7 +100,7 @@ class ClickLog:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over the data, user profiles included, and the way it was labelled and divided."""
+        """Fingerprint of the data, with user profiles, labels and parts: 16 hexadecimal digits."""
         how = pl.DataFrame({"part": self.part, "label": self.label}).with_columns(stars=pl.lit(self.stars))
         data = self.dataset
         return content_hash(data.interactions, data.items, *([] if data.users is None else [data.users]), how)
@@ -104,18 +113,23 @@ def click_log(
     stars: float = 5.0,
     ratios: tuple[float, float, float] = (8, 1, 1),
 ) -> ClickLog:
-    """Label and divide a dataset's ratings by global time (RecLoRA 4.1: 8:1:1).
+    """Label a dataset's ratings as clicks and divide them by global time (RecLoRA, section 4.1: 8:1:1).
 
     Args:
-        dataset: every interaction rated, with timestamps that are comparable across users.
-        positive_from: a rating of at least this is a click. The paper: 4 for MovieLens-1M, above 3 for
-            MovieLens-25M (3.5), 4 for GoodReads.
-        stars: the highest rating of the scale.
-        ratios: sizes of the training, validation and test parts.
+        dataset: A dataset in which every interaction has a rating, and timestamps are comparable across users.
+        positive_from: The lowest rating that counts as a click. The paper uses 4 for MovieLens-1M and GoodReads, and
+            more than 3 (3.5) for MovieLens-25M.
+        stars: The highest rating of the scale.
+        ratios: Sizes of the training, validation and test parts.
 
     Raises:
-        LorarecError: an interaction without a rating or with one outside 0 to `stars`, labels all alike, ratios that
-            are not three positive numbers, or an empty part.
+        LorarecError: An interaction has no rating or one outside 0 to `stars`, all labels are the same, the ratios are
+            not three positive numbers, or a part is empty.
+
+    >>> from lorarec.data import click_log, load_sample
+    >>> log = click_log(load_sample("action"))
+    >>> len(log), round(float(log.label.mean()), 2)
+    (46567, 0.48)
     """
     rows = dataset.interactions
     _check_ratings(rows, dataset.name, stars)

@@ -1,4 +1,4 @@
-"""Column names of the Dataset folder and of the splits, kept in this one place."""
+"""Column names of datasets, splits and click logs."""
 
 USER = "user_id"
 ITEM = "item_id"

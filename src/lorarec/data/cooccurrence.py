@@ -1,4 +1,4 @@
-"""What other users' histories say about a candidate, in a word that a prompt can hold."""
+"""Co-occurrence: how often other users chose a candidate together with a history, as a word for the prompt."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -10,27 +10,35 @@ from scipy.sparse import csr_matrix
 from lorarec.data.columns import HISTORY, USER
 from lorarec.data.tfidf import title_vectors
 
-#: Share of the catalogue that was chosen most often together with the history, and the word for items in it.
+#: The words, by the share of the catalogue that was chosen most often together with the history.
 LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently", 0.1: "often", 0.3: "sometimes"}
 NEW, SILENT = "new", ""
-#: Users of a history's items who are asked at most, so that popular items cost no more than others.
+#: Maximum number of users of a history's items who are counted, so that popular items cost no more than others.
 MAX_USERS = 4096
-#: Known items whose evidence a new one borrows.
+#: Number of known items whose counts a new item gets.
 SIMILAR = 5
 
 
 class Cooccurrence:
     """How often other users chose a candidate together with the items of a history, as one word.
 
-    For every item of the catalogue, pairs (user, item of the history) are counted whose user has the item as well. The
-    word tells the place of the candidate in the order of these counts, as a share of the catalogue. So it means the
-    same among a thousand items as among a million, and a model that learns in some domains to read it can read it in
-    others. Nothing is said beyond the first 30%. Items without any interaction are called new, and borrow the counts of
-    the known items with the most similar titles: the mean over five of them, weighed by the cosine of TF-IDF vectors.
+    For every item of the catalogue, the pairs (user, item of the history) are counted whose user chose the item as
+    well. The word gives the position of the candidate in the order of these counts, as a share of the catalogue. So it
+    means the same among a thousand items as among a million, and a model that learns to read it in some domains can
+    read it in others. Beyond the first 30% there is no word. Items without any interaction are called new and get the
+    counts of the known items with the most similar titles: the mean over five of them, weighted by the cosine of TF-IDF
+    vectors.
 
     Args:
-        train: user_id and history (item ids), one row per user: the training part of a split.
-        titles: item id -> title, of new items as well.
+        train: The columns user_id and history (item ids), one row per user: the training part of a split.
+        titles: The title of each item by its id, also of new items.
+
+    >>> import polars as pl
+    >>> from lorarec.data import Cooccurrence
+    >>> train = pl.DataFrame({"user_id": ["1", "2", "3"], "history": [["a", "b"], ["a", "b"], ["c", "d"]]})
+    >>> titles = {"a": "Toy Story", "b": "Antz", "c": "Heat", "d": "Ronin", "e": "Toy Story 2"}
+    >>> Cooccurrence(train, titles).hints(["a"], ["b", "c", "e"], user="1")
+    ['sometimes', '', 'new']
     """
 
     def __init__(self, train: pl.DataFrame, titles: Mapping[str, str]) -> None:
@@ -57,16 +65,16 @@ class Cooccurrence:
         user: str | None = None,
         hidden: Sequence[bool] | None = None,
     ) -> list[str]:
-        """One word for each candidate, empty where there is nothing to say.
+        """Return a hint about each candidate, which is empty for those that were rarely chosen with the history.
 
         Args:
-            history: item ids.
-            candidates: item ids.
-            user: whose history it is; the user's own choices do not count, since in training the target is one.
-            hidden: whether to call each candidate new, so that training meets new items.
+            history: Item ids.
+            candidates: Item ids.
+            user: The user of the history, whose own choices are not counted, since in training the target is one.
+            hidden: Whether each candidate is called new although it is known, so that there are new items in training.
 
         Returns:
-            One of `LEVELS`' words or nothing for a known item, "new" and such a word or "new" alone for a new one.
+            A word of `LEVELS` or empty text for a known item; "new, " and such a word, or "new", for a new item.
         """
         own = -1 if user is None else self._user.get(user, -1)
         counts = self._counts(history, own)
@@ -83,7 +91,7 @@ class Cooccurrence:
         return found
 
     def _most_similar(self, item: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the known items whose titles are most similar to that of another item, and weights that sum to 1."""
+        """Return the rows of the known items with the most similar titles, and weights that sum to 1."""
         if item not in self._title_row or not len(self._known):
             return np.empty(0, np.int64), np.empty(0)
         cosines = (self._known_words @ self._words[self._title_row[item]].T).toarray()[:, 0]
@@ -93,7 +101,10 @@ class Cooccurrence:
         return nearest, cosines[nearest] / total if total else np.zeros(len(nearest))
 
     def _counts(self, history: Sequence[str], own: int) -> np.ndarray:
-        """(items,) how many pairs (user, item of the history) have a user who has the item; 0 for the history."""
+        """Return the counts (items,) of pairs (user, item of the history) whose user chose the item.
+
+        They are 0 for the items of the history.
+        """
         rows = [self._row[item] for item in dict.fromkeys(history) if item in self._row]
         users = self._users_of[:, rows].indices
         users = users[users != own]
@@ -113,7 +124,7 @@ def subsample_users(count: int) -> slice:
 
 
 def _word(count: float, ordered: np.ndarray, items: int) -> str:
-    """The level of a count among the positive ones of the catalogue, in rising order."""
+    """Return the word of a count, given the positive counts of the catalogue in rising order."""
     if count <= 0:
         return SILENT
     ahead = len(ordered) - np.searchsorted(ordered, count)

@@ -1,13 +1,14 @@
-"""The Dataset: interactions and item texts in one canonical form, and the folder that holds them.
+"""The dataset: interactions and item texts in one canonical form, and the folder in which they are stored.
 
-Folder: `interactions.parquet`, `items.parquet`, optional `users.parquet`, `dataset.json`.
+A dataset folder contains `interactions.parquet`, `items.parquet`, `dataset.json` and, if there are users,
+`users.parquet`.
 """
 
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
@@ -15,7 +16,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.hashing import content_hash
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, new_folder, read_json, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,25 +26,33 @@ INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64
 
 @dataclass(frozen=True)
 class Dataset:
-    """Interactions, item texts and what is known about them.
+    """Interactions of users with items, and the texts of the items.
 
     Attributes:
-        name: a short name.
-        interactions: user_id (text), item_id (text), timestamp (whole seconds, or any whole number that grows with
-            time), rating (float32 or null); sorted by user, then time. Interactions of one user at one time keep
-            the order of the source.
-        items: item_id, title and other text columns; one row per item, sorted by item_id; every title is non-empty
-            and every item of `interactions` is here.
-        users: user_id and other columns, or None.
-        info: name, source, licence, counts, filters, fingerprint.
-        folder: where it was loaded from or saved to, or None.
+        name: A short name.
+        interactions: The columns user_id (text), item_id (text), timestamp (whole seconds, or any whole number that
+            grows with time) and rating (float32 or null), sorted by user and time. Interactions of a user at the same
+            time are in the order of the source.
+        items: The columns item_id, title and further texts; one row per item, sorted by item_id. Every title is
+            non-empty, and every item of `interactions` has a row.
+        users: The column user_id and further columns, or None.
+        info: What `dataset.json` contains: name, source, licence, counts, filters, fingerprint.
+        folder: Path of the folder that the dataset was loaded from or saved to, or None.
+
+    >>> from lorarec import Dataset
+    >>> from lorarec.data import load_sample
+    >>> films = load_sample("action")
+    >>> films.info["counts"]
+    {'users': 604, 'items': 1535, 'interactions': 46567}
+    >>> films.titles["1210"]
+    'Star Wars: Episode VI - Return of the Jedi (1983)'
     """
 
     name: str
     interactions: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: JsonObject = field(default_factory=dict)
     folder: Path | None = None
 
     @classmethod
@@ -53,19 +62,22 @@ class Dataset:
         interactions: pl.DataFrame,
         items: pl.DataFrame,
         users: pl.DataFrame | None = None,
-        info: dict[str, Any] | None = None,
+        info: JsonObject | None = None,
     ) -> Self:
-        """Bring frames into the canonical form: types, order, checks, counts and fingerprint.
+        """Make a dataset from frames that have the column names and types of a dataset already.
+
+        Nothing is cleaned; `from_polars` and `from_pandas` do that for data in other columns and types.
 
         Args:
-            name: a short name.
-            interactions: user_id, item_id, timestamp (whole numbers) and, if known, rating.
-            items: item_id, title and any further text columns.
-            users: user_id and any further columns; users without interactions are left out.
-            info: what is known already: source, licence, filters.
+            name: A short name.
+            interactions: The columns user_id, item_id, timestamp (whole numbers) and, if known, rating.
+            items: The columns item_id, title and further texts.
+            users: The column user_id and further columns; users without interactions are dropped.
+            info: What is known already: source, licence, filters.
 
         Raises:
-            LorarecError: a column is missing, a value is null, a title is empty, an item is unknown or twice there.
+            LorarecError: A column is missing, a value is null, a title is empty, or an item is unknown or has several
+                rows.
         """
         interactions = _canonical_interactions(interactions, name)
         items = _canonical_items(items, name)
@@ -205,10 +217,18 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a Dataset folder.
+        """Load a dataset folder.
 
         Raises:
-            LorarecError: a file is missing, unreadable, or does not hold what dataset.json says.
+            LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from lorarec import Dataset
+        >>> from lorarec.data import load_sample
+        >>> with TemporaryDirectory() as folder:
+        ...     saved = load_sample("action").save(f"{folder}/action")
+        ...     Dataset.load(f"{folder}/action").name
+        'sample-action'
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -229,10 +249,14 @@ class Dataset:
         return cls(info["name"], interactions, items, users, info, folder)
 
     def save(self, out: str | Path, overwrite: bool = False) -> Self:
-        """Write the Dataset folder, whole or not at all, and return the dataset that lives there.
+        """Write a dataset folder, completely or not at all, and return the dataset with its folder.
+
+        Args:
+            out: Path of the folder to write.
+            overwrite: Whether a dataset folder at that path is replaced.
 
         Raises:
-            LorarecError: `out` exists already or cannot be written to.
+            LorarecError: The folder exists already or cannot be written.
         """
         with new_folder(out, overwrite, FolderKind.DATASET) as folder:
             self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
@@ -244,12 +268,12 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over the content of interactions and items."""
+        """Fingerprint of the content of interactions and items: 16 hexadecimal digits."""
         return str(self.info["fingerprint"])
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """item_id -> title."""
+        """The title of each item by its id."""
         return dict(zip(self.items[ITEM].to_list(), self.items[TITLE].to_list(), strict=True))
 
     def history(self, user: str) -> list[str]:
@@ -269,14 +293,20 @@ class Dataset:
         return history
 
     def subset(self, interactions: pl.DataFrame, *, filter_note: str, name: str | None = None) -> Self:
-        """The dataset of some of its interactions: items and users without any are left out, the note is recorded."""
+        """Return a dataset of some of the interactions, without the items and users that have none.
+
+        Args:
+            interactions: Rows of `interactions`.
+            filter_note: A note about the filter, which is added to `info["filters"]`.
+            name: Another name for the dataset.
+        """
         items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
         info = {**self.info, "filters": [*self.info.get("filters", []), filter_note]}
         return self.from_frames(name or self.name, interactions, items, self.users, info)
 
 
 def folder_name(text: str) -> str:
-    """A name fit for a folder: lower case letters, digits and hyphens."""
+    """Return a name for a folder, of lower case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
 
 
@@ -284,10 +314,11 @@ def read_parquet(path: Path, remedy: str = "import the dataset again") -> pl.Dat
     """Read a Parquet file.
 
     Args:
-        remedy: what the user is told to do if that fails.
+        path: Path of the file.
+        remedy: What the error message tells the user to do.
 
     Raises:
-        LorarecError: the file is missing or is no Parquet.
+        LorarecError: The file is missing or is not Parquet.
     """
     try:
         return pl.read_parquet(path)

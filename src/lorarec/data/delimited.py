@@ -31,10 +31,10 @@ class Dialect:
     """How lines are divided into fields.
 
     Attributes:
-        separator: the character, or several, between fields.
-        quote: the character around quoted fields, doubled inside them; None if quotes are ordinary characters.
-        multiline: whether a quoted field may contain lines that look like rows of the table.
-        header: whether the first line contains the column names.
+        separator: The character, or several, between fields.
+        quote: The character around quoted fields, doubled inside them; None if quotes are ordinary characters.
+        multiline: Whether a quoted field may contain lines that look like rows of the table.
+        header: Whether the first line contains the column names.
     """
 
     separator: str
@@ -53,8 +53,8 @@ class Layout:
     """The columns of a delimited file and where its rows begin.
 
     Attributes:
-        names: the column names: the fields of the header, or column_1, column_2, ...
-        skipped: the number of lines before the first row: blank lines and the header.
+        names: The column names: the fields of the header, or column_1, column_2, ...
+        skipped: The number of lines before the first row: blank lines and the header.
     """
 
     names: list[str]
@@ -65,7 +65,7 @@ def read_layout(path: Path, dialect: Dialect) -> Layout:
     """Read the columns from the first line that is not blank.
 
     Raises:
-        LorarecError: the file is empty, is not UTF-8 text, or its header cannot be read.
+        LorarecError: The file is empty, is not UTF-8 text, or its header cannot be read.
     """
     with opened(path) as stream:
         for number, line in enumerate(stream):
@@ -98,14 +98,14 @@ def read_delimited(
     Python's csv module reads the file record by record.
 
     Args:
-        columns: the indices of the wanted columns, without repetitions.
+        columns: The indices of the wanted columns, without repetitions.
 
     Returns:
         A frame whose columns are named by their indices, and a function from the number of a row (from 0) to the number
         of its line (from 1).
 
     Raises:
-        LorarecError: a row has more or fewer fields than the header, a quoted field spans lines that look like rows or
+        LorarecError: A row has more or fewer fields than the header, a quoted field spans lines that look like rows or
             is not closed, or the file is damaged. The message names the line.
     """
     with table_errors(path):
@@ -133,7 +133,7 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
     """Check that each line is a row or blank; return None if the csv module has to find where each record ends.
 
     Raises:
-        LorarecError: a line has more or fewer fields than the header.
+        LorarecError: A line has more or fewer fields than the header.
     """
     if dialect.quote and not dialect.one_byte:
         return None
@@ -168,7 +168,7 @@ def _check_lines(path: Path, dialect: Dialect, layout: Layout) -> _Lines | None:
 
 
 def _well_formed(dialect: Dialect) -> str:
-    """A pattern of lines in which a field that begins with a quote ends with one; polars reads others without an error.
+    """Return a pattern of lines in which a field that begins with a quote ends with one; polars reads others silently.
 
     Quotes within a field that begins with another character belong to the text.
     """
@@ -268,7 +268,7 @@ def _next_record(reader: "Reader", skipped: int, dialect: Dialect, path: Path) -
     """Return the next record with its original separators, or None after the last one.
 
     Args:
-        skipped: the number of lines in the file before those of the reader.
+        skipped: The number of lines in the file before those of the reader.
     """
     first = skipped + reader.line_num + 1
     try:

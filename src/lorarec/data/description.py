@@ -1,8 +1,7 @@
-"""What a dataset looks like in figures and in a picture."""
+"""Statistics of a dataset, and a histogram of history lengths."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,19 +10,23 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
-from lorarec.io import save_figure
+from lorarec.io import JsonObject, save_figure
 
 _EARLIEST_MOMENT = 10**8  # 1973; smaller timestamps are positions in a sequence
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """Counts, density, lengths, title coverage and time span.
+def describe(dataset: Dataset) -> JsonObject:
+    """Return statistics of a dataset.
 
     Returns:
-        name, fingerprint, source, licence, filters; users, items, interactions; density (share of all user-item pairs,
-        repeats counted once); interactions_per_user and interactions_per_item (mean, median, min, max);
-        users_below_three_interactions; title_coverage (share of items whose title is not merely their id);
-        time_span (first, last: ISO 8601 text in UTC, or whole numbers where timestamps are positions).
+        name, fingerprint, source, licence, filters; users, items, interactions; density (share of all pairs of a user
+        and an item, repetitions counted once); interactions_per_user and interactions_per_item (mean, median, min,
+        max); users_below_three_interactions; title_coverage (share of items whose title is not their id); time_span
+        (first and last timestamp: ISO 8601 text in UTC, or whole numbers if timestamps are positions).
+
+    >>> from lorarec.data import describe, load_sample
+    >>> describe(load_sample("action"))["interactions_per_user"]["median"]
+    33.0
     """
     rows = dataset.interactions
     per_user, per_item = _lengths(rows, USER), _lengths(rows, ITEM)
@@ -47,10 +50,10 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def plot_lengths(dataset: Dataset, out: str | Path) -> None:
-    """Write a PNG: how many users have how many interactions, and how many items.
+    """Write a PNG file with histograms of the interactions per user and per item.
 
     Raises:
-        LorarecError: the picture cannot be written.
+        LorarecError: The file cannot be written.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     axes = figure.subplots(1, 2)

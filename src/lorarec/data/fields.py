@@ -1,10 +1,9 @@
-"""Cleaning of raw columns: ids, titles, times and ratings; errors name the row of a value that cannot be used."""
+"""Cleaning of raw columns: ids, titles, times and ratings. Errors name the row of a value that cannot be used."""
 
 import html
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -12,6 +11,7 @@ from lorarec.data.columns import ITEM, RATING, TIME, USER
 from lorarec.data.tables import Decimal, Ids, TableFormat, row_number, without_missing
 from lorarec.data.times import parse_times
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 
 _ROWS_NAMED = 5
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
@@ -19,8 +19,8 @@ _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
 
 def clean_title(text: str | None) -> str | None:
-    """One line of plain text: HTML entities decoded (also twice encoded ones), tags, invisible characters and
-    surplus white space gone; None if nothing is left.
+    """Clean a title: decode HTML entities (also twice encoded ones), and remove tags, invisible characters and
+    superfluous white space; return None if nothing is left.
 
     >>> clean_title("  Ben &amp;amp; Jerry&#39;s\\n<b>Ice</b> ")
     "Ben & Jerry's Ice"
@@ -48,16 +48,16 @@ def clean_interactions(
     """Write ids as text, timestamps as whole seconds and ratings as float32.
 
     Args:
-        raw: the columns user_id, item_id, timestamp and optionally rating, of any type.
-        where: the name of the file, for error messages.
-        options: how values are interpreted.
-        name_row: returns how error messages name a row ("line 7"), given its number from 0.
+        raw: The columns user_id, item_id, timestamp and optionally rating, of any type.
+        where: The name of the file, for error messages.
+        options: How values are interpreted.
+        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
 
     Returns:
         One row for each row of `raw`. Timestamps that are dropped because of `options.bad_times` are null.
 
     Raises:
-        LorarecError: an id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
+        LorarecError: An id is missing, blank or rounded, or a timestamp or rating cannot be read; the row is named.
     """
     options = options or TableFormat()
     columns = []
@@ -77,7 +77,7 @@ def clean_interactions(
 
 def without_bad_times(
     rows: pl.DataFrame, options: TableFormat, name_row: Callable[[int], str] = row_number
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, JsonObject]:
     """Remove the rows of `clean_interactions` whose times were dropped, and return the rest with a report of them."""
     if options.bad_times != "drop":
         return rows, {}
@@ -144,7 +144,7 @@ def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int],
     """Refuse floating point ids so large that their type cannot represent all integers.
 
     Raises:
-        LorarecError: there is one; the first is named.
+        LorarecError: There is one; the first is named.
     """
     if not ids.dtype.is_float():
         return

@@ -1,4 +1,4 @@
-"""Filters from Dataset to Dataset: k-core and the removal of what two datasets share."""
+"""Filters of datasets: k-core, and the removal of what two datasets share."""
 
 from dataclasses import replace
 
@@ -15,11 +15,15 @@ _OVERLAP_KEYS = {"users": [USER], "items": [ITEM], "interactions": [USER, ITEM],
 def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
     """Keep the largest part in which every user has at least `k` interactions and every item `item_k` (default `k`).
 
-    Users and items below the limit are dropped in rounds until none is left, so the result is a fixpoint. What each
-    round dropped is appended to `info["core_rounds"]`: users, items and interactions.
+    Users and items with fewer interactions are dropped in rounds until none is left. The numbers of users, items and
+    interactions that each round dropped are appended to `info["core_rounds"]`.
 
     Raises:
-        LorarecError: nothing is left.
+        LorarecError: Nothing is left.
+
+    >>> from lorarec.data import k_core, load_sample
+    >>> k_core(load_sample("action"), 20).info["filters"]
+    ['5-core', '20-core']
     """
     item_k = k if item_k is None else item_k
     keep, rounds = core_rows(dataset.interactions, k, item_k)
@@ -32,7 +36,7 @@ def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
 
 
 def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> tuple[np.ndarray, list[dict[str, int]]]:
-    """Which interactions are in the core, (rows,), and how many users, items and interactions each round dropped."""
+    """Return which interactions (rows,) are in the core, and the counts that each round dropped."""
     users = interactions[USER].rank("dense").to_numpy().astype(np.int64)
     items = interactions[ITEM].rank("dense").to_numpy().astype(np.int64)
     rows = np.arange(len(users))
@@ -62,19 +66,23 @@ def _in_words(counts: dict[str, int]) -> str:
 
 
 def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Dataset:
-    """The dataset without what it shares with `other`: the same users, items, (user, item) pairs or item titles.
+    """Remove from a dataset what it shares with another one.
 
-    Titles are compared without regard to case; they find the same item under another id.
+    Args:
+        dataset: The dataset.
+        other: The other dataset.
+        by: What is compared: "users", "items", "interactions" (pairs of user and item) or "titles", which are compared
+            without regard to case and find the same item under another id.
 
     Raises:
         LorarecError: `by` is unknown, or nothing is left.
     """
     if by not in _OVERLAP_KEYS:
         raise LorarecError(f"cannot remove overlap by {by!r}: use one of {', '.join(_OVERLAP_KEYS)}")
-    kept = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
-    if kept.is_empty():
+    remaining = _comparable(dataset).join(_comparable(other), on=_OVERLAP_KEYS[by], how="anti", maintain_order="left")
+    if remaining.is_empty():
         raise LorarecError(f"{dataset.name}: nothing is left without the {by} of {other.name}")
-    rows = dataset.interactions[kept["index"].to_numpy()]
+    rows = dataset.interactions[remaining["index"].to_numpy()]
     return dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
 
 

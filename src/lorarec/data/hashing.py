@@ -1,4 +1,4 @@
-"""A fingerprint of what tables say, whatever file format, compression or library version holds them."""
+"""Fingerprints of tables, which do not depend on file format, compression or versions of libraries."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ _ROWS_AT_ONCE = 1_000_000
 
 
 def content_hash(*tables: pl.DataFrame) -> str:
-    """SHA-256 over column names, row order and values of the tables, as the first 16 hexadecimal digits.
+    """Return the first 16 hexadecimal digits of the SHA-256 over column names, row order and values of tables.
 
-    Columns may be text, numbers, or lists of text. A null differs from an empty string and from zero.
+    Columns may contain text, numbers or lists of text. A null differs from empty text and from zero.
     """
     digest = hashlib.sha256()
     for table in tables:

@@ -11,7 +11,7 @@ import polars as pl
 
 from lorarec.data.archives import gunzip, gzip_errors
 from lorarec.errors import LorarecError
-from lorarec.io import track_reading
+from lorarec.io import JsonObject, track_reading
 
 _BLOCK_BYTES = 32 << 20
 _LONGEST_LINE = 64 << 20
@@ -22,7 +22,7 @@ def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
     """Yield the unpacked bytes of a file, which may be gzipped whatever its name; `progress` is shown on stderr.
 
     Raises:
-        LorarecError: the file cannot be read, its gzip stream is truncated or damaged, or it unpacks to more than
+        LorarecError: The file cannot be read, its gzip stream is truncated or damaged, or it unpacks to more than
             `lorarec.data.archives` allows.
     """
     path = Path(path)
@@ -34,10 +34,10 @@ def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
 
 
 def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Blocks of whole lines with the number of their first line, counted from 1.
+    """Yield blocks of whole lines with the number of their first line, counted from 1.
 
     Raises:
-        LorarecError: a line is longer than `_LONGEST_LINE`; see `opened` as well.
+        LorarecError: A line is longer than `_LONGEST_LINE`, or as for `opened`.
     """
     number, rest = 1, b""
     with opened(path, progress) as stream:
@@ -56,16 +56,16 @@ def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int,
 
 
 def first_line(path: str | Path) -> str:
-    """The first line without its end."""
+    """Return the first line without its line end."""
     with opened(path) as stream:
         return stream.readline(_LONGEST_LINE).decode("utf-8", errors="replace").rstrip("\r\n")
 
 
-def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line: JSON, or a Python literal as in the Amazon files of 2014.
+def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, JsonObject]]:
+    """Yield line number and object of every line: JSON, or a Python literal as in the Amazon files of 2014.
 
     Raises:
-        LorarecError: a line is neither, or not an object.
+        LorarecError: A line is not an object.
     """
     for number, block in line_blocks(path, progress):
         for offset, line in enumerate(block.split(b"\n")):
@@ -73,8 +73,8 @@ def records(path: str | Path, progress: bool = False) -> Iterator[tuple[int, dic
                 yield number + offset, parse_record(line, f"{path}: line {number + offset}")
 
 
-def parse_record(line: bytes, where: str) -> dict[str, Any]:
-    """One object from JSON or from a Python literal; nothing is ever evaluated."""
+def parse_record(line: bytes, where: str) -> JsonObject:
+    """Parse an object from JSON or from a Python literal, without evaluating code."""
     try:
         value = json.loads(line)
     except RecursionError:
@@ -90,10 +90,10 @@ def parse_record(line: bytes, where: str) -> dict[str, Any]:
 
 
 def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = False) -> pl.DataFrame:
-    """Chosen fields of JSON (or Python literal) lines, as text; absent fields are null.
+    """Read some fields of lines of JSON (or Python literals) as text; missing fields are null.
 
     Raises:
-        LorarecError: a line that cannot be parsed, or a field that no line has.
+        LorarecError: A line cannot be parsed, or no line has a field.
     """
     schema = pl.Schema(dict.fromkeys(columns, pl.String))
     frames = []
@@ -117,7 +117,7 @@ def read_json_lines(path: str | Path, columns: Sequence[str], progress: bool = F
 
 
 def column_names(lazy: pl.LazyFrame, path: str | Path) -> list[str]:
-    """The columns of a scanned table."""
+    """Return the names of the columns of a scanned table."""
     with table_errors(path):
         return lazy.collect_schema().names()
 
@@ -130,7 +130,7 @@ def collect(lazy: pl.LazyFrame, path: str | Path) -> pl.DataFrame:
 
 @contextmanager
 def table_errors(path: str | Path) -> Iterator[None]:
-    """Turn a table reader's errors into one line that names the file."""
+    """Convert the errors of a table reader to one line that names the file."""
     try:
         yield
     except pl.exceptions.NoDataError:

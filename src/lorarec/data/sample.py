@@ -1,6 +1,6 @@
-"""The bundled sample: MovieLens ml-latest-small, cut by genre into domains that share users but no item.
+"""The bundled sample: MovieLens ml-latest-small, divided by genre into domains that share users but no item.
 
-`sample/` holds ratings.parquet and movies.parquet with the values as published, and the licence with the citation.
+`sample/` contains ratings.parquet and movies.parquet with the published values, and the licence with the citation.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ from lorarec.io import FolderKind, new_folder
 LICENCE = "MovieLens terms of use: research, no commercial use, redistribution under the same conditions"
 SPECIFIC_DOMAIN = "action"
 GENERAL_DOMAINS = ("thriller", "comedy", "drama")
-# A movie belongs to the first domain one of whose genres it has.
+# A movie belongs to the first domain that has one of its genres.
 _GENRES = {
     SPECIFIC_DOMAIN: ("Action", "Adventure", "Sci-Fi", "Fantasy"),
     "thriller": ("Thriller", "Crime", "Horror", "Mystery"),
@@ -31,15 +31,19 @@ _CORE = 5
 
 
 def sample_domains() -> tuple[str, ...]:
-    """Names of the domains: the specific one first, then the general ones."""
+    """Return the names of the domains, the specific one first."""
     return tuple(_GENRES)
 
 
 def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
-    """One domain of the sample as a 5-core Dataset; no two domains share an item.
+    """Load a domain of the sample as a 5-core dataset; no two domains share an item.
 
     Raises:
-        LorarecError: no such domain, or the sample was removed from the package.
+        LorarecError: There is no such domain, or the sample was removed from the package.
+
+    >>> from lorarec.data import load_sample
+    >>> load_sample("comedy").name
+    'sample-comedy'
     """
     if domain not in _GENRES:
         raise LorarecError(f"the sample has no domain {domain!r}: use one of {', '.join(_GENRES)}")
@@ -52,10 +56,10 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
 
 
 def load_whole_sample() -> Dataset:
-    """All ratings of the sample, of films of any genre, as one 5-core Dataset.
+    """Load all ratings of the sample, of films of any genre, as one 5-core dataset.
 
     Raises:
-        LorarecError: the sample was removed from the package.
+        LorarecError: The sample was removed from the package.
     """
     return _assembled("sample", *_tables())
 
@@ -64,12 +68,12 @@ def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -
     """Make the bundled sample from an unpacked ml-latest-small folder.
 
     Args:
-        folder: movies.csv, ratings.csv and README.txt as published.
-        out: the folder to write.
-        overwrite: replace `out`.
+        folder: Path of the folder with movies.csv, ratings.csv and README.txt as published.
+        out: Path of the folder to write.
+        overwrite: Whether a sample folder at that path is replaced.
 
     Raises:
-        LorarecError: not such a folder, or a README without licence and citation.
+        LorarecError: It is not such a folder, or its README has no licence and citation.
     """
     source = read_movielens(folder)
     with opened(Path(folder) / "README.txt") as stream:

@@ -1,47 +1,52 @@
-"""The Split: who is trained on, validated on and tested on, and the folder that holds it."""
+"""The split: training histories, validation and test cases, and the folder in which they are stored."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import polars as pl
 
 from lorarec.data.dataset import read_parquet
 from lorarec.data.hashing import content_hash
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, new_folder, read_json, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
 WARM, NEW_ITEM = "warm", "new-item"
 
 
 @dataclass(frozen=True)
 class Split:
-    """One division of a dataset; item ids throughout.
+    """A division of a dataset into training, validation and test.
 
     Attributes:
-        train: user_id, history (training item ids in time order).
-        valid: user_id, history, target, candidates (the target among untouched items, in random order).
-        test: setting ("warm", "new-item") -> the columns of `valid`.
-        info: protocol, its options, counts, the dataset's fingerprint and the fingerprint of all frames.
+        train: The columns user_id and history (ids of the training items in time order).
+        valid: The columns user_id, history, target and candidates (the target among items that the user never
+            interacted with, in random order).
+        test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
+        info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
     """
 
     train: pl.DataFrame
     valid: pl.DataFrame
     test: dict[str, pl.DataFrame]
-    info: dict[str, Any]
+    info: JsonObject
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over the content of all frames."""
+        """Fingerprint of the content of all frames: 16 hexadecimal digits."""
         return str(self.info["fingerprint"])
 
     @property
     def cases(self) -> str:
-        """Fingerprint of the split whose validation and test cases these are: of the whole one for a few-shot split."""
+        """Fingerprint of the split that the cases come from, which for a few-shot split is the whole split."""
         return str(self.info.get("few_shot", {}).get("of", self.fingerprint))
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
-        """Write the split folder, whole or not at all: train, valid and test-SETTING as Parquet, and split.json."""
+        """Write a split folder, completely or not at all: train, valid and test-SETTING as Parquet, and split.json.
+
+        Raises:
+            LorarecError: The folder exists already and `overwrite` is false, or it cannot be written.
+        """
         with new_folder(out, overwrite, FolderKind.SPLIT) as folder:
             self.train.write_parquet(folder / "train.parquet", compression="zstd")
             self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
@@ -51,10 +56,10 @@ class Split:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a split folder.
+        """Load a split folder.
 
         Raises:
-            LorarecError: a file is missing, unreadable, or does not belong to split.json.
+            LorarecError: A file is missing or unreadable, or does not agree with split.json.
         """
         folder = Path(folder)
         info = read_json(folder / "split.json")

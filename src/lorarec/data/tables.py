@@ -43,22 +43,22 @@ class TableFormat:
     r"""How tables are read and what their values mean.
 
     Attributes:
-        separator: the character, or several, between the fields of text; a tab may be written as `\t`. If None, it is a
+        separator: The character, or several, between the fields of text; a tab may be written as `\t`. If None, it is a
             comma for .csv and a tab for .tsv, and is detected from the content of other text files.
-        header: whether the first line of text contains the column names; otherwise they are column_1, column_2, ...
-        quote: the character around quoted fields. If None, there are no quotes if fields are separated by tabs or
+        header: Whether the first line of text contains the column names; otherwise they are column_1, column_2, ...
+        quote: The character around quoted fields. If None, there are no quotes if fields are separated by tabs or
             several characters, and otherwise double ones, but a quoted field that spans lines which look like rows is
             refused.
-        time_format: the format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y %H:%M".
-        bad_times: what to do with rows whose time is missing, unreadable or far from the others: "refuse" the table,
+        time_format: The format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y %H:%M".
+        bad_times: What to do with rows whose time is missing, unreadable or far from the others: "refuse" the table,
             "drop" the rows, or "keep" times that are far from the others and refuse the rest.
         order: "file" uses the order of the rows in place of times.
-        decimal: the decimal mark of ratings. If None, it is a point, or a comma if commas cannot separate thousands.
+        decimal: The decimal mark of ratings. If None, it is a point, or a comma if commas cannot separate thousands.
         ids: "trimmed" strips white space around ids; "numbers" also reads 12.0 and 012 as 12. If None, ids stay as they
             are written, and two tables are refused if some of their ids match only in one of these ways.
 
     Raises:
-        LorarecError: the separator is empty or contains a quote or a line end.
+        LorarecError: The separator is empty or contains a quote or a line end.
     """
 
     separator: str | None = None
@@ -107,7 +107,7 @@ class Table:
         """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
 
         Raises:
-            LorarecError: several columns have such a name.
+            LorarecError: Several columns have such a name.
         """
         if self.names.count(wanted) == 1:
             return wanted
@@ -120,14 +120,14 @@ class Table:
         """Read some columns, those of delimited text as text.
 
         Args:
-            columns: new name -> name of a column.
+            columns: New name -> name of a column.
 
         Returns:
             The columns in the order given, and a function that names a row in error messages, given its number from 0:
             "line 7" as in a text editor, or "row 7" for files without lines.
 
         Raises:
-            LorarecError: the table is empty or damaged, or a row does not fit the header.
+            LorarecError: The table is empty or damaged, or a row does not fit the header.
         """
         frame, name_row = self._read([self.names.index(name) for name in columns.values()])
         frame.columns = list(columns)
@@ -137,7 +137,7 @@ class Table:
         """Check that columns hold one value in each row.
 
         Raises:
-            LorarecError: a column contains lists or structures.
+            LorarecError: A column contains lists or structures.
         """
         for name in columns:
             dtype = self._dtype(self.names.index(name))
@@ -165,7 +165,7 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     """Detect the format and columns of a table: a file, which may be gzipped, or a folder of Parquet files.
 
     Raises:
-        LorarecError: there is no such file, its format is unknown, or it is empty or damaged.
+        LorarecError: There is no such file, its format is unknown, or it is empty or damaged.
     """
     path, options = Path(path), options or TableFormat()
     if path.is_dir():
@@ -208,7 +208,7 @@ def _guessed_separator(path: Path, head: bytes) -> str:
     """Return the first of the usual separators that occurs equally often in all lines, or else in the first line.
 
     Raises:
-        LorarecError: the first line contains none of them.
+        LorarecError: The first line contains none of them.
     """
     text = head.decode("utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]

@@ -6,9 +6,10 @@ from scipy.sparse import csr_matrix
 
 
 def title_vectors(titles: Sequence[str]) -> csr_matrix:
-    """(titles, words) rows of unit length; one column of zeros when no title holds a word.
+    """Return the TF-IDF vectors of titles, (titles, words), with rows of unit length.
 
-    scikit-learn's defaults: words of two and more characters, smooth idf.
+    The settings are scikit-learn's defaults: words of two or more characters, smooth idf. If no title contains a word,
+    there is one column of zeros.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer  # takes seconds to load
 

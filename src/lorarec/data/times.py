@@ -64,17 +64,17 @@ def parse_times(
     9999, 2147483647).
 
     Args:
-        times: a column of numbers, dates, datetimes or text.
-        where: the name of the file, for error messages.
-        time_format: the `datetime.strptime` format of text that is not ISO 8601.
-        bad_times: see `TableOptions`.
-        name_row: returns how error messages name a row ("line 7"), given its number from 0.
+        times: A column of numbers, dates, datetimes or text.
+        where: The name of the file, for error messages.
+        time_format: The `datetime.strptime` format of text that is not ISO 8601.
+        bad_times: See `TableOptions`.
+        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
 
     Returns:
         Int64 seconds (or positions), null for the times that are dropped.
 
     Raises:
-        LorarecError: a time is missing, cannot be read or is bad; the message names its row and value.
+        LorarecError: A time is missing, cannot be read or is bad; the message names its row and value.
     """
     if times.dtype.base_type() not in (pl.Date, pl.Datetime, pl.String, pl.Categorical, pl.Enum) and not (
         times.dtype.is_numeric() or times.dtype == pl.Null
@@ -127,7 +127,7 @@ def _whole(values: pl.Series, times: pl.Series, where: str | Path, name_row: Cal
     """Truncate numbers to whole ones; only times in seconds or finer units may have fractions.
 
     Raises:
-        LorarecError: a small number has a fraction, or a large one is a 32-bit floating point number: the order of
+        LorarecError: A small number has a fraction, or a large one is a 32-bit floating point number: the order of
             positions, days or seconds would be lost by rounding.
     """
     numbers = values.cast(pl.Int64, strict=False)

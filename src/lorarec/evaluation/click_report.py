@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lorarec.evaluation.click_evaluation import CLICK_METRICS, ClickEvaluation
 from lorarec.evaluation.report import METRICS, REPORT
-from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, versions_line
+from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, escape_markdown, versions_line
 from lorarec.evaluation.result import LEVEL, SIGNIFICANT
 from lorarec.io import FolderKind, file_fingerprint, new_folder, versions, write_json, write_text
 
@@ -54,7 +54,7 @@ def click_markdown(
         "noise alone makes it larger, the more so the fewer the events.",
         f"- [low, high]: {LEVEL:.0%} bootstrap interval from 1,000 resamples of the events: percentiles, or for ECE "
         "the basic bootstrap interval, since resamples are worse calibrated than the events themselves.",
-        f"- \\*: differs from {evaluation.compare_with}, p < {SIGNIFICANT}: DeLong's test for AUC, a paired bootstrap "
+        f"- \\*: differs from {escape_markdown(evaluation.compare_with)}, p < {SIGNIFICANT}: DeLong's test for AUC, a paired bootstrap "
         "over events for ECE, else a two-sided paired t-test over events; not corrected for the number of rows and "
         "columns.",
         *more,

@@ -41,7 +41,7 @@ class NumberCell:
         return (f"**{number}**" if self.best else number) + ("\\*" if self.significant else "") + self._spread()
 
     def text(self) -> Text:
-        """Return the cell for a terminal; a space stands in place of a missing star, so that numbers are aligned."""
+        """Return the cell for a terminal; a space replaces a missing star to align numbers."""
         star = "" if self.significant is None else " *"[self.significant]
         return Text(f"{self.value:.{self.digits}f}{star}{self._spread()}", style="bold" if self.best else "")
 

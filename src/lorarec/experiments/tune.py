@@ -4,14 +4,13 @@ import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lorarec.errors import LorarecError
 from lorarec.experiments.recipe import RowConfig
 from lorarec.experiments.registry import RECOMMENDERS
-from lorarec.io import read_json, write_json
+from lorarec.io import JsonObject, read_json, write_json
 from lorarec.recommenders import Scorer, TrainingData
 
 
@@ -28,9 +27,7 @@ class Fit:
     seconds: float
 
 
-def tune(
-    row: RowConfig, num_trials: int, data: TrainingData, trials_file: Path
-) -> tuple[list[dict[str, Any]], Fit | None]:
+def tune(row: RowConfig, num_trials: int, data: TrainingData, trials_file: Path) -> tuple[list[JsonObject], Fit | None]:
     """Fit a row with different random combinations of the values that its options may have.
 
     Args:
@@ -48,8 +45,8 @@ def tune(
     """
     grid = [dict(zip(row.tune, values, strict=True)) for values in product(*row.tune.values())]
     drawn = np.random.default_rng(data.seed).permutation(len(grid))[:num_trials]
-    done: list[dict[str, Any]] = read_json(trials_file) if trials_file.exists() else []
-    trials: list[dict[str, Any]] = []
+    done: list[JsonObject] = read_json(trials_file) if trials_file.exists() else []
+    trials: list[JsonObject] = []
     best: Fit | None = None
     for place in drawn:
         key = {"system": row.system, "options": row.options | grid[place], "seed": data.seed}
@@ -68,11 +65,11 @@ def tune(
     return trials, best
 
 
-def _metric(trial: dict[str, Any]) -> float:
+def _metric(trial: JsonObject) -> float:
     return -1 if trial["ndcg@10"] is None else trial["ndcg@10"]
 
 
-def _run_trial(system: str, options: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Fit | None]:
+def _run_trial(system: str, options: JsonObject, data: TrainingData) -> tuple[JsonObject, Fit | None]:
     began = time.perf_counter()
     try:
         recommender = RECOMMENDERS[system].from_options(options).fit(data)

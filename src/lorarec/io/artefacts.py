@@ -29,8 +29,8 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
     """Refuse an output folder that `new_folder` would refuse, before long work is done.
 
     Args:
-        overwrite: allow a folder of this kind that lorarec wrote.
-        kind: the kind of the folder to write; required to overwrite one.
+        overwrite: Allow a folder of this kind that lorarec wrote.
+        kind: The kind of the folder to write; required to overwrite one.
 
     Raises:
         LorarecError: `out` is a file, or a folder that is not empty and must not be overwritten, is of another kind or
@@ -63,10 +63,10 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
     are removed.
 
     Args:
-        out: the folder to make. Its parents are created; if it is a symbolic link, its target is made.
-        overwrite: replace an existing folder of this kind; without it an existing, non-empty `out` is an error, even
+        out: The folder to make. Its parents are created; if it is a symbolic link, its target is made.
+        overwrite: Replace an existing folder of this kind; without it an existing, non-empty `out` is an error, even
             one that appears while the block runs.
-        kind: the kind of the folder; required to overwrite one.
+        kind: The kind of the folder; required to overwrite one.
 
     Raises:
         LorarecError: `out` exists and must not be replaced (see `refuse_existing`), or the disk cannot be written to.
@@ -96,7 +96,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     of killed runs are removed.
 
     Raises:
-        LorarecError: the disk cannot be written to.
+        LorarecError: The disk cannot be written to.
     """
     path = Path(path)
     temporary = lock = None
@@ -125,13 +125,13 @@ def replace_folder(made: Path, out: Path, kind: FolderKind | None = None) -> Non
     aside first, and the next run restores it if the process is killed in between.
 
     Args:
-        made: the complete folder, on the same disk as `out`.
-        out: the path that it gets.
-        kind: the kind of the previous folder, if it may be overwritten.
+        made: The complete folder, on the same disk as `out`.
+        out: The path that it gets.
+        kind: The kind of the previous folder, if it may be overwritten.
 
     Raises:
         LorarecError: `out` exists and must not be overwritten.
-        OSError: the disk cannot be written to.
+        OSError: The disk cannot be written to.
     """
     target = Path(os.path.realpath(out))
     sync_folder(made)
@@ -208,7 +208,7 @@ def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text through a temporary sibling, so that a reader never sees half of it.
 
     Raises:
-        LorarecError: the disk cannot be written to.
+        LorarecError: The disk cannot be written to.
     """
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -223,7 +223,7 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        LorarecError: the file is missing, is not JSON, or is nested too deep.
+        LorarecError: The file is missing, is not JSON, or is nested too deep.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -22,12 +22,12 @@ def disk_errors(path: Path, temporary: Path | None = None, only_disk: bool = Fal
     """Turn errors of writing into one line that names the path.
 
     Args:
-        path: the file or folder that is written.
-        temporary: the name that it has until it is complete.
-        only_disk: do not change other errors of the operating system, such as those of a network.
+        path: The file or folder that is written.
+        temporary: The name that it has until it is complete.
+        only_disk: Do not change other errors of the operating system, such as those of a network.
 
     Raises:
-        LorarecError: instead of any `OSError` and of the errors that libraries raise if the disk cannot be written to.
+        LorarecError: Instead of any `OSError` and of the errors that libraries raise if the disk cannot be written to.
     """
     try:
         yield

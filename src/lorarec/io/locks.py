@@ -70,8 +70,8 @@ def locked(path: str | Path, wait: bool = True) -> Iterator[bool]:
     """Lock a file until the block or the process ends; yield whether that succeeded.
 
     Args:
-        path: the lock file, which is created together with its folder and is not removed.
-        wait: wait until no other process has the lock; otherwise yield False if one has it.
+        path: The lock file, which is created together with its folder and is not removed.
+        wait: Wait until no other process has the lock; otherwise yield False if one has it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Lock a folder that is written file by file, until the block or the process ends.
 
     Raises:
-        LorarecError: another process has locked it.
+        LorarecError: Another process has locked it.
     """
     handle = _open_for_lock(folder)
     try:
@@ -135,7 +135,7 @@ def _open_for_lock(path: Path) -> int:
 
 
 def _lock(handle: int) -> bool:
-    """Try to lock a file or folder; return whether no other process has locked it, also on disks without locks."""
+    """Lock a file or folder if possible; return whether no other process has locked it, also on disks without locks."""
     try:
         return lock_descriptor(handle, blocking=False)
     except OSError:

@@ -13,7 +13,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Raises:
-        LorarecError: the disk cannot be written to.
+        LorarecError: The disk cannot be written to.
     """
     with new_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

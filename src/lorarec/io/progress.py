@@ -28,11 +28,11 @@ class Progress:
                 progress.update(step + 1, f"loss {loss:.3f}")
 
     Args:
-        title: the name of the work.
-        total: the amount of work; None if it is unknown.
-        done: the amount that was done before, such as by an interrupted run.
-        shown: whether to show anything.
-        unit: the unit of `total`, such as "MB".
+        title: The name of the work.
+        total: The amount of work; None if it is unknown.
+        done: The amount that was done before, such as by an interrupted run.
+        shown: Whether to show anything.
+        unit: The unit of `total`, such as "MB".
     """
 
     def __init__(

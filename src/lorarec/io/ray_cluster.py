@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster, and how its cores are shared."""
+"""Connection to a Ray cluster, and the share of its cores that each worker gets."""
 
 import logging
 import os
@@ -12,13 +12,13 @@ from lorarec.errors import LorarecError
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
-    """Connect to a Ray cluster and leave it in the end; nothing is done where this process is connected already.
+    """Connect to a Ray cluster within the block, unless this process is connected already.
 
     Args:
-        address: as of `ray.init`; None starts a cluster on this machine, which ends with the block.
+        address: Address of the cluster as for `ray.init`; None starts one on this machine, which ends with the block.
 
     Raises:
-        LorarecError: there is no cluster at the address, or none can be started.
+        LorarecError: There is no cluster at the address, or none can be started.
     """
     if ray.is_initialized():
         yield
@@ -42,13 +42,14 @@ def cluster(address: str | None = None) -> Iterator[None]:
 
 
 def share_each(workers: int, use_gpus: bool = True) -> tuple[int, int]:
-    """Cores and GPUs for each of so many workers on the cluster that this process is connected to.
+    """Return the numbers of cores and of GPUs for each worker on the connected cluster.
 
     Args:
-        use_gpus: a worker gets a GPU to itself, if the cluster has any.
+        workers: Number of workers.
+        use_gpus: Whether every worker gets a GPU if the cluster has any.
 
     Raises:
-        LorarecError: there is no room for so many workers.
+        LorarecError: The cluster has too few cores or GPUs.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = use_gpus and any(machine.get("GPU", 0) >= 1 for machine in machines)
@@ -56,14 +57,15 @@ def share_each(workers: int, use_gpus: bool = True) -> tuple[int, int]:
 
 
 def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -> int:
-    """The most whole cores that each of so many workers can have, none spread over machines.
+    """Return the largest number of cores that every worker can have on one machine.
 
     Args:
-        machines: of each, its resources `CPU` and `GPU`.
-        gpus: each worker needs a GPU too.
+        machines: The resources `CPU` and `GPU` of each machine.
+        workers: Number of workers.
+        gpus: Whether every worker needs a GPU as well.
 
     Raises:
-        LorarecError: they do not fit with one core each.
+        LorarecError: The workers do not fit with one core each.
     """
 
     def room(cores: int) -> int:

@@ -46,7 +46,7 @@ class RunDir:
             details: Further entries of the record, if the identity has a key of its own.
 
         Raises:
-            LorarecError: the folder belongs to another run or holds something else, or cannot be written to.
+            LorarecError: The folder belongs to another run or holds something else, or cannot be written to.
         """
         self.refuse_other_run()
         with disk_errors(self.path):
@@ -59,8 +59,8 @@ class RunDir:
         """Refuse the folder if it does not belong to this run; one that does not exist or is empty may become its.
 
         Raises:
-            LorarecError: the folder belongs to another run, which the message tells apart by the first entry that
-                differs, or holds something else.
+            LorarecError: The folder belongs to another run, or holds something else. The message names the first entry
+                of the identity that differs.
         """
         if self._is_recorded():
             if difference := self.difference():
@@ -75,7 +75,7 @@ class RunDir:
         """Return the first entry of the identity that differs from the recorded one, in words; None if none does.
 
         Raises:
-            LorarecError: the record is missing or does not hold an identity.
+            LorarecError: The record is missing or does not hold an identity.
         """
         recorded = read_json(self.path / self.record)
         if self.key is not None and isinstance(recorded, dict):

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 from lorarec.lora.combine import COMBINE_RULES, FACTORS
 from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
 
@@ -45,7 +45,7 @@ class AdapterBank:
 
     layers: dict[str, StackedLayer]
     size: int
-    config: dict[str, Any]
+    config: JsonObject
     names: tuple[str, ...]
 
     @classmethod
@@ -120,7 +120,7 @@ class AdapterBank:
         return combined if rank is None else truncate_rank(combined, rank)
 
 
-def _shared_config(adapters: Sequence[Adapter]) -> dict[str, Any]:
+def _shared_config(adapters: Sequence[Adapter]) -> JsonObject:
     """Return the settings by which PEFT finds the layers; the choice of layers only if all adapters share it."""
     first = adapters[0]
     config = {"fan_in_fan_out": first.config.get("fan_in_fan_out", False)}

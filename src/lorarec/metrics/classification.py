@@ -1,6 +1,7 @@
-"""Figures of predicted click probabilities: AUC, log loss, accuracy and calibration, with intervals and tests.
+"""Metrics of predicted click probabilities: AUC, log loss, accuracy and calibration, with intervals and tests.
 
-Labels are 1 for a click and 0 for none. Every function raises a LorarecError for no events, unequal lengths or a NaN.
+Labels are 1 for a click and 0 otherwise. Every function raises a LorarecError if there are no events, if lengths differ
+or if a score is NaN.
 """
 
 import numpy as np
@@ -9,19 +10,26 @@ from scipy import stats
 from lorarec.errors import LorarecError
 from lorarec.metrics.significance import check_interval, resampled_p_value
 
-#: Probabilities nearer to 0 or 1 count as this far from it in the log loss.
+#: Smallest distance of a probability from 0 and 1 in the log loss.
 EPSILON = 1e-7
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of (clicked, not clicked) pairs in the right order; a tie counts half.
+    """Return the area under the ROC curve: the share of correctly ordered pairs of a click and another event.
+
+    A tie counts as half a pair.
 
     Args:
-        scores: (events,) probabilities, or anything that grows with the chance of a click.
-        labels: (events,).
+        scores: Probabilities (events,), or other scores that grow with the probability of a click.
+        labels: Labels (events,).
 
     Raises:
-        LorarecError: labels all alike, of which no pair can be made.
+        LorarecError: All labels are the same.
+
+    >>> import numpy as np
+    >>> from lorarec.metrics import auc
+    >>> auc(np.array([0.9, 0.2, 0.4]), np.array([1, 0, 1]))
+    1.0
     """
     scores, clicked = _two_classes(scores, labels)
     positives = int(clicked.sum())
@@ -31,22 +39,22 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood of every event in nats, (events,)."""
+    """Return the negative log-likelihood of every event in nats, (events,)."""
     p, clicked = _probabilities(probabilities, labels)
     p = p.clip(EPSILON, 1 - EPSILON)
     return -np.where(clicked, np.log(p), np.log1p(-p))
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 where the likelier answer is the label, a probability of one half counting as a click, (events,)."""
+    """Return 1 for every event whose label is predicted with a threshold of 0.5, otherwise 0, (events,)."""
     p, clicked = _probabilities(probabilities, labels)
     return ((p >= 0.5) == clicked).astype(np.float64)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: |mean probability - share of clicks| over equally wide bins, weighted by size.
+    """Return the expected calibration error (Guo et al. 2017, section 2).
 
-    (Guo et al. 2017, section 2.)
+    It is the mean of |mean probability - share of clicks| over bins of equal width, weighted by their sizes.
     """
     place, gap = _gaps(probabilities, labels, bins)
     return float(np.abs(np.bincount(place, gap)).sum() / len(gap))
@@ -60,22 +68,24 @@ def calibration_interval(
     seed: int = 0,
     bins: int = 15,
 ) -> tuple[float, float]:
-    """Basic bootstrap interval of the calibration error over events, cut at 0 (Davison and Hinkley 1997, section 5.2).
+    """Return the basic bootstrap interval of the calibration error over events, truncated at 0.
 
-    Noise alone makes gaps, so that resamples, with noise of their own, are worse calibrated than the events they are
-    drawn from. The basic interval turns the quantiles round the error and so takes that bias away, where the
-    percentile interval of a good model would lie above its error.
+    (Davison and Hinkley 1997, section 5.2.)
+
+    Resampling adds noise, so that resamples are worse calibrated than the events that they are drawn from. The basic
+    interval reflects the quantiles at the error and so removes this bias; the percentile interval of a well calibrated
+    model would be above its error.
 
     Args:
-        probabilities: (events,).
-        labels: (events,).
-        level: share of the resampled errors that decide the ends.
-        samples: number of resamples.
-        seed: of the resampling.
-        bins: as `calibration_error` takes them.
+        probabilities: Probabilities (events,).
+        labels: Labels (events,).
+        level: Share of the resampled errors between the quantiles.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+        bins: Number of bins.
 
     Raises:
-        LorarecError: what is no probability, or a level or number of samples out of range.
+        LorarecError: A value is not a probability, or the level or the number of samples is out of range.
     """
     check_interval(level, samples)
     found = _resampled_errors(probabilities, labels, samples, seed, bins)
@@ -87,21 +97,21 @@ def calibration_interval(
 def calibration_test(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, samples: int = 1000, seed: int = 0, bins: int = 15
 ) -> float:
-    """Two-sided p-value that two models are equally well calibrated, by paired bootstrap over events.
+    """Return the two-sided p-value of equal calibration errors of two models, by paired bootstrap over events.
 
     Args:
-        first: (events,) probabilities of one model.
-        second: (events,) probabilities of another.
-        labels: (events,).
-        samples: number of resamples, each the same events for both models.
-        seed: of the resampling.
-        bins: as `calibration_error` takes them.
+        first: Probabilities (events,) of one model.
+        second: Probabilities (events,) of another.
+        labels: Labels (events,).
+        samples: Number of resamples, each of which is the same for both models.
+        seed: Seed of the resampling.
+        bins: Number of bins.
 
     Returns:
-        p, at least 2 / (samples + 1); 1 where the two never differ.
+        The p-value, at least 2 / (samples + 1); 1 if the two never differ.
 
     Raises:
-        LorarecError: what is no probability, or no resamples.
+        LorarecError: A value is not a probability, or there are no resamples.
     """
     errors = [_resampled_errors(each, labels, samples, seed, bins) for each in (first, second)]
     return resampled_p_value(errors[0] - errors[1])
@@ -110,17 +120,17 @@ def calibration_test(
 def auc_interval(
     scores: np.ndarray, labels: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUC over events; resamples whose labels are all alike are drawn again.
+    """Return the percentile bootstrap interval of the AUC over events; resamples with equal labels are drawn again.
 
     Args:
-        scores: (events,) as `auc` takes them.
-        labels: (events,).
-        level: share of the resampled AUCs inside the interval.
-        samples: number of resamples.
-        seed: of the resampling.
+        scores: Scores (events,) as for `auc`.
+        labels: Labels (events,).
+        level: Share of the resampled AUCs that the interval contains.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
-        LorarecError: labels all alike, or a level or number of samples out of range.
+        LorarecError: All labels are the same, or the level or the number of samples is out of range.
     """
     check_interval(level, samples)
     scores, clicked = _two_classes(scores, labels)
@@ -142,18 +152,18 @@ def auc_interval(
 
 
 def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> float:
-    """Two-sided p-value that two AUCs on the same events are equal (DeLong et al. 1988; mid-ranks: Sun and Xu 2014).
+    """Return the two-sided p-value of equal AUCs on the same events (DeLong et al. 1988; mid-ranks: Sun and Xu 2014).
 
     Args:
-        first: (events,) scores of one model.
-        second: (events,) scores of another.
-        labels: (events,).
+        first: Scores (events,) of one model.
+        second: Scores (events,) of another.
+        labels: Labels (events,).
 
     Returns:
-        p; 1 where the two rank the events alike.
+        The p-value; 1 if the two rank the events alike.
 
     Raises:
-        LorarecError: fewer than two events of either label.
+        LorarecError: There are fewer than two events of a label.
     """
     above, below = zip(_placements(first, labels), _placements(second, labels), strict=True)
     positive, negative = above[0] - above[1], below[0] - below[1]
@@ -166,13 +176,13 @@ def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> fl
 
 
 def _gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """The bin of each event, and its probability less its label."""
+    """Return the bin of each event, and its probability minus its label."""
     p, clicked = _probabilities(probabilities, labels)
     return np.minimum((p * bins).astype(np.int64), bins - 1), p - clicked
 
 
 def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: int, seed: int, bins: int) -> np.ndarray:
-    """Calibration errors (samples,) of resamples of the events, which seed and number of events alone decide."""
+    """Return the calibration errors (samples,) of resamples, which depend only on the seed and the number of events."""
     place, gap = _gaps(probabilities, labels, bins)
     rng = np.random.default_rng(seed)
     found = np.empty(samples)
@@ -183,7 +193,7 @@ def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: in
 
 
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of negatives below each positive and of positives above each negative; either has the AUC as its mean."""
+    """Return the share of negatives below each positive and of positives above each negative; the means are the AUC."""
     scores, clicked = _two_classes(scores, labels)
     every, positive, negative = (stats.rankdata(part) for part in (scores, scores[clicked], scores[~clicked]))
     return (every[clicked] - positive) / len(negative), 1 - (every[~clicked] - negative) / len(positive)

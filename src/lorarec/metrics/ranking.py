@@ -1,7 +1,4 @@
-"""Where the true item stands among its candidates, and figures of that rank.
-
-One candidate of each case is right, so every figure is a function of its rank alone.
-"""
+"""Metrics of rankings in which one candidate of each case is relevant, so that they are functions of its rank."""
 
 from collections.abc import Sequence
 
@@ -11,21 +8,27 @@ from lorarec.errors import LorarecError
 
 
 def target_ranks(scores: Sequence[np.ndarray], target_index: np.ndarray) -> np.ndarray:
-    """Rank of the true candidate of every case; 1 is best.
+    """Return the rank of the true candidate of every case; 1 is best.
 
     Among equal scores the earlier candidate ranks first. Candidate sets are stored in random order, so a ranker that
-    gives all candidates one score has the ranks of chance.
+    gives all candidates the same score gets random ranks.
 
     Args:
-        scores: for each case the scores of its candidates, higher is better; cases may differ in length.
-        target_index: (cases,) position of the true candidate of each case.
+        scores: Scores of the candidates of each case, higher is better; cases may differ in length.
+        target_index: Positions (cases,) of the true candidates.
 
     Returns:
-        (cases,) int64 ranks.
+        Ranks (cases,), int64.
 
     Raises:
-        LorarecError: a score is NaN, a case has no candidate at its target's position, or there is not one target
+        LorarecError: A score is NaN, a case has no candidate at its target's position, or there is not one target
             for each case.
+
+    >>> import numpy as np
+    >>> from lorarec.metrics import ndcg, target_ranks
+    >>> ranks = target_ranks([np.array([0.1, 0.7, 0.2]), np.array([0.5, 0.4])], np.array([2, 0]))
+    >>> ranks.tolist(), ndcg(ranks, k=10).round(2).tolist()
+    ([2, 1], [0.63, 1.0])
     """
     target = np.asarray(target_index, dtype=np.int64)
     if len(scores) != len(target):
@@ -49,15 +52,15 @@ def target_ranks(scores: Sequence[np.ndarray], target_index: np.ndarray) -> np.n
 
 
 def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
-    """NDCG@k of every case with one right item: 1 / log2(rank + 1) within the first k, else 0. (cases,) -> (cases,)."""
+    """Return the NDCG@k of every case (cases,): 1 / log2(rank + 1) if the rank is at most k, otherwise 0."""
     return hit_rate(ranks, k) / np.log2(np.asarray(ranks) + 1)
 
 
 def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1 where the right item is among the first k, else 0. (cases,) -> (cases,).
+    """Return the hit rate at k of every case (cases,): 1 if the rank is at most k, otherwise 0.
 
     Raises:
-        LorarecError: k is not positive.
+        LorarecError: `k` is not positive.
     """
     if k < 1:
         raise LorarecError(f"a cut-off k must be at least 1, not {k}")
@@ -65,5 +68,5 @@ def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
 
 
 def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
-    """1 / rank of every case; its mean is the MRR. (cases,) -> (cases,)."""
+    """Return the reciprocal rank of every case (cases,), whose mean is the MRR."""
     return 1.0 / np.asarray(ranks)

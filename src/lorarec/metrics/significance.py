@@ -1,4 +1,4 @@
-"""How sure a mean over cases is: bootstrap intervals and paired tests."""
+"""Bootstrap intervals and paired tests of means over cases."""
 
 import numpy as np
 from scipy import stats
@@ -11,19 +11,19 @@ _DRAWS_AT_ONCE = 1 << 22
 def bootstrap_interval(
     values: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval of the mean over cases (Efron and Tibshirani 1993, chapter 13).
+    """Return the percentile bootstrap interval of the mean over cases (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        values: (cases,), or (cases, figures) for many figures of the same cases, which then share the resamples.
-        level: share of the resampled means inside the interval.
-        samples: number of resamples.
-        seed: of the resampling.
+        values: Values (cases,), or (cases, metrics) for several metrics of the same cases, which share the resamples.
+        level: Share of the resampled means that the interval contains.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
 
     Returns:
-        Lower and upper ends, each of the shape of `values[0]`.
+        The lower and the upper end, each of the shape of `values[0]`.
 
     Raises:
-        LorarecError: no cases, or a level or number of samples out of range.
+        LorarecError: There are no cases, or the level or the number of samples is out of range.
     """
     values = np.asarray(values, dtype=np.float64)
     cases = len(values)
@@ -44,17 +44,17 @@ def bootstrap_interval(
 
 
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p-value of Student's paired t-test over cases.
+    """Return the two-sided p-value of Student's paired t-test over cases.
 
     Args:
-        a: (cases,) figures of one ranker.
-        b: (cases,) figures of another on the same cases.
+        a: Values (cases,) of one ranker.
+        b: Values (cases,) of another on the same cases.
 
     Returns:
-        p; 1 where the two never differ or there is one case only, since neither is evidence of a difference.
+        The p-value; 1 if the two never differ or there is only one case.
 
     Raises:
-        LorarecError: `a` and `b` are not of one shape.
+        LorarecError: `a` and `b` differ in shape.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
@@ -68,18 +68,18 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def resampled_p_value(differences: np.ndarray) -> float:
-    """Two-sided p-value of a paired bootstrap: twice the share of resampled differences on the rarer side of zero.
+    """Return the two-sided p-value of a paired bootstrap: twice the share of differences on the rarer side of 0.
 
-    The sample itself counts as one resample more, on that side (Davison and Hinkley 1997, chapter 4).
+    The sample itself is counted as one more resample on that side (Davison and Hinkley 1997, chapter 4).
 
     Args:
-        differences: (samples,) of a figure of two models, both on the same resample each time.
+        differences: Differences (samples,) of a metric of two models, each from one resample of the cases.
 
     Returns:
         p; 1 where the two never differ.
 
     Raises:
-        LorarecError: no resamples.
+        LorarecError: No resamples.
     """
     differences = np.asarray(differences, dtype=np.float64)
     if len(differences) == 0:

@@ -169,30 +169,31 @@ def personalize(
             fitting = CTRConfig(max_history=config.ctr_max_history, seed=config.seed)
             fitted = given or fit_ctr_model(str(ctr_model), log, fitting, embeddings=retrieved, progress=progress)
             fitted.save(stages.folder / CRM)
-        recommender = CTRModel.load(stages.folder / CRM, log)
-        reader = EventReader(backbone, recommender, config, embeddings)
-        first = recommender.record["model"].upper()
-        columns = {first: recommender.score(test, progress).astype(np.float64)}
-        told = {how: (reader.read(sample, how), reader.read(test, how)) for how in {row.retrieval for row in rows}}
-        judged = log.few_shot(min(BLEND_EVENTS, len(log.rows(VALID))), part=VALID)
+        fitted_model = CTRModel.load(stages.folder / CRM, log)
+        reader = EventReader(backbone, fitted_model, config, embeddings)
+        first = fitted_model.record["model"].upper()
+        columns = {first: fitted_model.score(test, progress).astype(np.float64)}
+        kinds = {row.retrieval for row in rows}
+        inputs = {kind: (reader.read(sample, kind), reader.read(test, kind)) for kind in kinds}
+        valid = log.few_shot(min(BLEND_EVENTS, len(log.rows(VALID))), part=VALID)
         for row in rows:
-            few, tested = told[row.retrieval]
-            asked = [tested, reader.read(judged, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, asked, stages.folder, adapter_record, progress)
+            few, tested = inputs[row.retrieval]
+            predicted = [tested, reader.read(valid, row.retrieval)] if row.folder == PERSONAL else [tested]
+            found = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
             columns[row.title] = found[0]
-        blend = choose_blend(recommender.score(judged, progress).astype(np.float64), found[1], log.label[judged])
+        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), found[1], log.label[valid])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
         record = adapter_record.to_json() | {
             "versions": versions(),
             "sample": len(sample),
-            "test": counts_of_test(recommender.encoder, test),
-            "blend": {"weights": list(blend.weights), "events": len(judged), "losses": blend.losses},
+            "test": counts_of_test(fitted_model.encoder, test),
+            "blend": {"weights": list(blend.weights), "events": len(valid), "losses": blend.losses},
         }
         with new_folder(out, overwrite, FolderKind.PERSONALIZATION) as folder:
             for name in (CRM, *(row.folder for row in rows)):
                 shutil.copytree(stages.folder / name, folder / name)
-            users = user_representations(recommender)
+            users = user_representations(fitted_model)
             users.write_parquet(folder / USERS)
             _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
             predictions.write_parquet(folder / PREDICTIONS)
@@ -223,7 +224,7 @@ def _predict(
     reader: EventReader,
     row: _Row,
     few: EventRows,
-    asked: Sequence[EventRows],
+    predicted: Sequence[EventRows],
     stages: Path,
     record: AdapterRecord,
     progress: bool,
@@ -251,7 +252,7 @@ def _predict(
             tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress)
             keep_mean_weights(personal, few)
             personal.save(done)
-        return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in asked]
+        return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in predicted]
 
 
 def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:

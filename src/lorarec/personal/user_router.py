@@ -81,7 +81,7 @@ class UserRouter:
         except LorarecError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-            raise LorarecError(f"{folder} is no user chooser, or damaged: {AGAIN}") from error
+            raise LorarecError(f"{folder} is not a user router, or is damaged: {AGAIN}") from error
 
     @classmethod
     def _load(cls, folder: Path, backbone: Backbone, dataset: Dataset) -> Self:

@@ -17,8 +17,8 @@ class TemplateText:
     """The text of a custom template; two with the same text are equal.
 
     Attributes:
-        name: its name in messages.
-        text: its Jinja2 source.
+        name: Its name in messages.
+        text: Its Jinja2 source.
     """
 
     name: str = field(compare=False)

@@ -1,4 +1,4 @@
-"""The last step of a model, from hidden states to logits, by the model's own code."""
+"""Logits of hidden states, computed by the model's own code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,12 +10,12 @@ from torch import nn
 
 from lorarec.scoring.plan import plan_for
 
-#: Model -> token ids -> whether its head can be asked for the logits of these tokens alone.
+#: Whether the head of a model can compute the logits of some tokens alone, by model and token ids.
 _narrow: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], bool]] = WeakKeyDictionary()
 
 
 class _TrunkOutput(dict[str, Any]):
-    """The output of a trunk that holds hidden states alone; every other field is None."""
+    """The output of a trunk with hidden states only; every other field is None."""
 
     def __init__(self, hidden: torch.Tensor) -> None:
         super().__init__(last_hidden_state=hidden)
@@ -42,13 +42,15 @@ def _calling(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 
 
 def logits(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None = None) -> torch.Tensor:
-    """Logits (n, vocabulary) of hidden states (n, d), or (n, tokens) of some tokens; differentiable.
+    """Return the logits (n, vocabulary) of hidden states (n, d), or (n, tokens) of some tokens; differentiable.
 
-    The model's own `forward` runs with its trunk left out, so that whatever it does after it (a transform, a bias,
-    scaling, soft caps) is done here as well.
+    The `forward` of the model runs without its trunk, so that everything after the trunk (a transform, a bias, scaling,
+    soft caps) is applied.
 
     Args:
-        tokens: ids of the tokens asked for; where the head allows it, no others are computed.
+        model: A Hugging Face causal LM.
+        hidden: Hidden states of the trunk.
+        tokens: Ids of the tokens whose logits are needed; if the head allows it, no others are computed.
     """
     with plan_for(model).lock:
         if tokens is None:
@@ -71,15 +73,15 @@ def _run_head(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None =
 
 
 def _takes_tokens(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...]) -> bool:
-    """Whether what the model does after its vocabulary projection treats every token alike.
+    """Return whether the steps of a model after its vocabulary projection treat every token alike.
 
-    It is tried once with the first hidden states: a model that cuts, masks or shifts the vocabulary gives other logits
-    or none.
+    This is tested once with the first hidden states: a model that truncates, masks or shifts the vocabulary returns
+    other logits or none.
     """
     known = _narrow.setdefault(model, {})
     if tokens not in known:
         known[tokens] = False
-        # Exactly this class: quantised or adapted projections do more than multiply.
+        # Only this class: quantised or adapted projections do more than multiply.
         if type(model.get_output_embeddings()) is nn.Linear:
             close = max(1e-3, 8 * torch.finfo(hidden.dtype).eps)
             with torch.no_grad(), suppress(RuntimeError, IndexError):

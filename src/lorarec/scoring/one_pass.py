@@ -1,4 +1,4 @@
-"""Scores of many candidates of a prompt, each as if it stood there alone."""
+"""Scores of many candidates of a prompt in one pass, equal to those of scoring each candidate alone."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,23 +22,24 @@ def score_batch(
 ) -> list[torch.Tensor]:
     """Score all candidates of a batch of prompts; differentiable.
 
-    The scores are those of scoring the candidates one by one. Where attention is the only way tokens meet, that takes
-    one forward pass: a branch sees the prompt and itself, at the positions it would have alone. Other models read a
-    prompt once and its branches as a batch that goes on from its state, or, where gradients are asked for, every
-    candidate behind a prompt of its own (`plan_for` tells which).
+    The scores are those of scoring the candidates one by one. If tokens interact only by attention, this takes one
+    forward pass, in which a branch attends to the prompt and itself, at the positions that it would have alone. Other
+    models read a prompt once and its branches as a batch that continues from its state or, if gradients are needed,
+    every candidate with a prompt of its own (see `plan_for`).
 
     Args:
-        model: a Hugging Face causal LM, with or without LoRA layers injected by PEFT.
-        examples: prompts with their branches.
-        builder: what built them; says the readout.
-        token_budget: padded tokens in one forward pass: a prompt whose branches exceed it alone is read once, and its
-            branches go on from the cached prompt in chunks. With gradients, activations are kept for as many.
+        model: A Hugging Face causal LM, with or without LoRA layers injected by PEFT.
+        examples: Prompts with their branches.
+        builder: The builder of the prompts, whose readout is used.
+        token_budget: Number of tokens of a forward pass, padding included. A prompt whose branches exceed it is read
+            once, and its branches continue from the cached prompt in chunks. With gradients, it bounds the number of
+            tokens whose activations are stored.
 
     Returns:
-        One (candidates,) float32 tensor per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
+        A tensor (candidates,) for each example, float32: log-odds (`verdict`) or log-probabilities (`likelihood`).
 
     Raises:
-        LorarecError: no plan is exact for the model, or a prompt is longer than the model is defined on.
+        LorarecError: No plan is exact for the model, or a prompt is longer than the model is defined on.
     """
     return branch_scores(model, examples, builder.readout, builder.yes_no, token_budget)
 
@@ -74,14 +75,14 @@ def _branch_scores(
             hidden = _states_from_prefix(model, example, row, token_budget)
         else:
             hidden = _states_of_rows(model, example, row, token_budget, recompute)
-        # One token stands in for the prompt: its hidden state predicts every branch's first token.
+        # One token represents the prompt: its hidden state predicts every branch's first token.
         stand_in = [Example([PROMPT], example.branches)]
         scores += read_scores(model, hidden, stand_in, readout, yes_no)
     return scores
 
 
 def rows_scores(model: Any, example: Example, yes_no: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """Scores of the branches by readout, from one batch of sequences that each hold the prompt and one branch."""
+    """Return the scores of the branches by readout, from a batch of sequences of the prompt and one branch each."""
     hidden = _states_of_rows(model, example, 0, TOKEN_BUDGET, recompute=False)
     stand_in = [Example([PROMPT], example.branches)]
     return {readout: read_scores(model, hidden, stand_in, readout, yes_no)[0] for readout in READOUTS}
@@ -91,7 +92,7 @@ def check_length(model: Any, examples: Sequence[Example]) -> None:
     """Check that every prompt with its longest branch fits the model.
 
     Raises:
-        LorarecError: one is longer than the positions that the model is defined on.
+        LorarecError: A prompt is longer than the model is defined on.
     """
     limit = plan_for(model).max_positions
     longest = max(len(example.prompt) + max(map(len, example.branches)) for example in examples)
@@ -103,20 +104,23 @@ def check_length(model: Any, examples: Sequence[Example]) -> None:
 
 
 def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: DynamicCache | None = None) -> torch.Tensor:
-    """Hidden states (rows, tokens, d) of `input_ids` (rows, tokens), the last tokens of the tree.
+    """Return the hidden states (rows, tokens, d) of the last tokens of a tree.
 
     Args:
-        cache: keys and values of the tree's tokens before them; those of `input_ids` are added.
+        model: A Hugging Face causal LM.
+        input_ids: Token ids (rows, tokens).
+        tree: The tree, with the tokens in `cache`.
+        cache: Keys and values of the tree's tokens before them; those of `input_ids` are added.
 
     Raises:
-        LorarecError: the model made no mask of the tree.
+        LorarecError: The model did not create the mask of the tree.
     """
     with masked_by(tree) as active:
         hidden: torch.Tensor = (
             plan_for(model)
             .trunk(
                 input_ids=input_ids,
-                # All ones: positions that start anew are not to be taken for packed sequences.
+                # All ones, so that positions which start again are not taken for packed sequences.
                 attention_mask=torch.ones_like(tree.segment_ids),
                 position_ids=tree.position_ids[:, -input_ids.shape[1] :],
                 past_key_values=cache,
@@ -125,12 +129,12 @@ def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: Dynam
             .last_hidden_state
         )
     if not active.used:
-        raise LorarecError(f"{type(model).__name__} does not mask its attention as asked, so it cannot be scored")
+        raise LorarecError(f"{type(model).__name__} does not apply the requested mask, so it cannot be scored")
     return hidden
 
 
 def _states_from_prefix(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
-    """Hidden states (1, 1 + branch tokens, d) of the prompt's last token and of all branches one after the other."""
+    """Return the hidden states (1, 1 + branch tokens, d) of the last prompt token and of all branches in turn."""
     state = SequenceState(model)
     with rows_of(model, [row]):
         last = state.read(torch.tensor([example.prompt], device=model.device))[0, -1:]
@@ -150,15 +154,19 @@ def _tokens_of_rows(example: Example) -> int:
 
 
 def _states_of_rows(model: Any, example: Example, row: int, token_budget: int, recompute: bool) -> torch.Tensor:
-    """As `_states_from_prefix`, from sequences that each hold the prompt and one branch.
+    """Return hidden states as `_states_from_prefix` does, from sequences of the prompt and one branch each.
 
     Args:
-        recompute: compute each pass again in the backward pass, so that memory holds the activations of one.
+        model: A Hugging Face causal LM.
+        example: The prompt and its branches.
+        row: The row of the batch whose settings the model uses (see `RowModule`).
+        token_budget: Number of tokens of a forward pass, padding included.
+        recompute: Whether each pass is computed again in the backward pass, so that only its activations are stored.
     """
 
     def read(ids: torch.Tensor) -> torch.Tensor:
         with rows_of(model, [row] * len(ids)):
-            # Padding stands on the right, where no token before it can see it.
+            # Padding is on the right, so that no other token attends to it.
             hidden: torch.Tensor = plan_for(model).trunk(input_ids=ids, use_cache=False).last_hidden_state
         return hidden
 
@@ -182,15 +190,30 @@ def score(
     token_budget: int = TOKEN_BUDGET,
     progress: bool = False,
 ) -> list[np.ndarray]:
-    """Score many prompts, longest first, in batches of at most `token_budget` padded tokens.
+    """Score many prompts, in batches of at most `token_budget` tokens; results depend on the budget only by rounding.
 
-    Results do not depend on the budget (up to float rounding).
+    Args:
+        model: A Hugging Face causal LM, which is put into evaluation mode meanwhile.
+        examples: Prompts with their branches.
+        builder: The builder of the prompts, whose readout is used.
+        token_budget: Number of tokens of a forward pass, padding included.
+        progress: Whether a progress bar is shown on stderr.
 
     Returns:
-        One (candidates,) float32 array per example, in the order given.
+        An array (candidates,) for each example, float32, in the order given.
 
     Raises:
-        LorarecError: as for `score_batch`.
+        LorarecError: As for `score_batch`.
+
+    >>> from lorarec import Backbone
+    >>> from lorarec.prompts import PromptBuilder
+    >>> from lorarec.scoring import score
+    >>> backbone = Backbone.from_pretrained("embedded")
+    >>> builder = PromptBuilder(backbone.tokenizer)
+    >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
+    >>> [scores] = score(backbone.model, [example], builder)
+    >>> scores.shape
+    (2,)
     """
 
     def read(batch: list[int]) -> list[np.ndarray]:
@@ -230,6 +253,6 @@ def _chunks(branches: Sequence[list[int]], budget: int) -> Iterator[list[list[in
 
 
 def posterior(scores: np.ndarray) -> np.ndarray:
-    """The exact distribution over a candidate set: softmax of its scores (candidates,)."""
+    """Return the probabilities (candidates,) of a candidate set: the softmax of its scores (candidates,)."""
     shifted = np.exp(scores - scores.max())
     return shifted / shifted.sum()

@@ -1,4 +1,4 @@
-"""The scoring plan of a model: how it scores many candidates at once exactly as it scores one at a time."""
+"""Scoring plans: how a model scores many candidates at once with the scores of one candidate at a time."""
 
 import inspect
 import sys
@@ -17,7 +17,7 @@ from lorarec.errors import LorarecError
 #: cached state is copied for a batch of candidates. `rows`: every candidate is a sequence with a prompt of its own.
 TREE, PREFIX, ROWS = "tree", "prefix", "rows"
 
-#: Layer types of transformers in which tokens meet by masked attention alone, or not at all.
+#: Layer types of transformers in which tokens interact only by masked attention, or not at all.
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp", "dense", "sparse"}
 #: Attention implementations that take a mask of any pattern.
 MASKED = ("sdpa", "eager")
@@ -77,10 +77,10 @@ _plans: WeakKeyDictionary[nn.Module, ScoringPlan] = WeakKeyDictionary()
 
 
 def plan_for(model: Any) -> ScoringPlan:
-    """The plan of a Hugging Face causal LM, chosen from what its class and configuration declare.
+    """Return the scoring plan of a Hugging Face causal LM, which depends on its class and configuration.
 
     Raises:
-        LorarecError: no plan is exact for the model; the message names it.
+        LorarecError: No plan is exact for the model; the message names it.
 
     Example:
         >>> from transformers import MistralConfig, MistralForCausalLM
@@ -121,29 +121,29 @@ def _choose(model: Any) -> ScoringPlan:
 
 
 def model_name(model: Any) -> str:
-    """Class and model type, by which messages name a model."""
+    """Return the name of a model in error messages: its class and model type."""
     return f"{type(model).__name__} ({model.config.model_type})"
 
 
 def _trunk(model: Any) -> nn.Module:
-    """The model without its head. Classes of encoder-decoder families wrap their decoder once more."""
+    """Return a model without its head. Classes of encoder-decoder families wrap their decoder once more."""
     base = model.base_model
     if base is model:
         base = getattr(model, "model", model)
     decoder = getattr(base, "decoder", base)
     trunk = decoder if hasattr(decoder, "config") else base
     if trunk is model or not isinstance(trunk, nn.Module):
-        raise LorarecError(f"{model_name(model)} cannot be scored: its head is not apart from the layers below it")
+        raise LorarecError(f"{model_name(model)} cannot be scored: its head is not separate from the layers below it")
     return trunk
 
 
 def _forward_class(trunk: nn.Module) -> Any:
-    """The class that defines the trunk's `forward`; wrappers such as FSDP derive classes from it."""
+    """Return the class that defines the trunk's `forward`; wrappers such as FSDP derive classes from it."""
     return next(each for each in type(trunk).__mro__ if "forward" in vars(each))
 
 
 def _not_causal(config: Any, trunk: nn.Module) -> str:
-    """Why tokens of the model see later ones; empty if they do not."""
+    """Return why tokens of a model attend to later ones; empty if they do not."""
     makes_both = hasattr(sys.modules[_forward_class(trunk).__module__], "create_bidirectional_mask")
     if makes_both and not getattr(config, "is_decoder", True):
         return "it is an encoder, whose tokens see later ones: its configuration has is_decoder=false"
@@ -153,14 +153,14 @@ def _not_causal(config: Any, trunk: nn.Module) -> str:
 
 
 def _positions_from_padding(trunk: nn.Module) -> str:
-    """Why the position of a token cannot be told from its index alone, as in RoBERTa; empty if it can."""
+    """Return why the position of a token depends on more than its index, as in RoBERTa; empty if it does not."""
     if any(hasattr(module, "create_position_ids_from_input_ids") for module in trunk.modules()):
         return "its positions are counted over the tokens that are not padding"
     return ""
 
 
 def _recurrent(model: Any, config: Any, trunk: nn.Module) -> str:
-    """Which layers carry a state from token to token; empty if none do."""
+    """Return which layers carry a state from token to token; empty if none do."""
     others = set(getattr(config, "layer_types", None) or ()) - ATTENTION
     if others:
         return f"it has layers of type {', '.join(sorted(others))}"
@@ -172,7 +172,7 @@ def _recurrent(model: Any, config: Any, trunk: nn.Module) -> str:
 
 
 def _why_no_tree(config: Any, trunk: nn.Module, arguments: Mapping[str, Any]) -> str:
-    """Why a tree mask is not exact for a model of attention layers; empty if it is."""
+    """Return why a tree mask is not exact for a model of attention layers; empty if it is."""
     if getattr(config, "alibi", False):
         return "its attention is biased by the distance in the sequence (ALiBi)"
     if "local" in getattr(config, "attention_layers", ()):
@@ -193,7 +193,7 @@ def _windows(config: Any) -> tuple[int, ...]:
 
 
 def _max_positions(model: Any, config: Any) -> int | None:
-    """The longest sequence that a model is defined on.
+    """Return the length of the longest sequence that a model is defined on.
 
     Learned positions end with their table. Rotary embeddings of some kinds change for every token once a sequence is
     longer than those of pre-training, so a score would depend on the length of the other candidates. Sparse attention

@@ -21,14 +21,14 @@ class PromptReader:
     read the whole sequence again if gradients are enabled.
 
     Args:
-        model: a Hugging Face causal LM.
-        prompts: their token ids.
+        model: A Hugging Face causal LM.
+        prompts: Their token ids.
 
     Attributes:
         logits: (prompts, vocabulary) of the next token of each.
 
     Raises:
-        LorarecError: no plan is exact for the model.
+        LorarecError: No plan is exact for the model.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:

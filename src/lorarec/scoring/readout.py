@@ -1,4 +1,4 @@
-"""Readouts: from hidden states to one score per candidate."""
+"""Readouts: scores of candidates from hidden states."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ CHUNK = 512
 
 
 def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Log-probability of `targets` (n,) given `hidden` (n, d), without ever holding n x vocabulary numbers.
+    """Return the log-probabilities of `targets` (n,) given `hidden` (n, d) without storing n x vocabulary numbers.
 
     With gradients on, each chunk's projection is recomputed in the backward pass.
     """
@@ -33,13 +33,13 @@ def token_log_probs(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> 
 
 
 def verdict_scores(model: Any, hidden: torch.Tensor, yes_no: tuple[int, int]) -> torch.Tensor:
-    """Log-odds (n,) of yes against no after hidden states (n, d)."""
+    """Return the log-odds (n,) of yes against no after hidden states (n, d)."""
     both = torch.cat([logits(model, states, yes_no).float() for states in hidden.split(CHUNK)])
     return both[:, 0] - both[:, 1]
 
 
 def last_positions(example: Example) -> list[int]:
-    """Index in the row of each branch's last token."""
+    """Return the index in the row of the last token of each branch."""
     ends, end = [], len(example.prompt) - 1
     for branch in example.branches:
         end += len(branch)
@@ -48,7 +48,7 @@ def last_positions(example: Example) -> list[int]:
 
 
 def predicting_positions(example: Example) -> tuple[list[int], list[int], list[int]]:
-    """For every branch token: the index that predicts it, its id, and the number of its branch.
+    """Return, for every token of a branch, the index that predicts it, its id, and the number of its branch.
 
     A branch's first token is predicted by the prompt's last, the others by the token before them.
     """
@@ -65,14 +65,16 @@ def predicting_positions(example: Example) -> tuple[list[int], list[int], list[i
 def read_scores(
     model: Any, hidden: torch.Tensor, examples: Sequence[Example], readout: str, yes_no: tuple[int, int]
 ) -> list[torch.Tensor]:
-    """Scores of every candidate of every row.
+    """Return the scores of every candidate of every row.
 
     Args:
-        hidden: (rows, length, d) final hidden states of a packed batch.
+        model: A Hugging Face causal LM.
+        hidden: Final hidden states (rows, length, d) of a packed batch.
+        examples: The prompts with their branches, one per row.
         readout: `verdict` or `likelihood`.
 
     Returns:
-        One (candidates,) float32 tensor per row.
+        A tensor (candidates,) for each row, float32.
     """
     counts = [len(example.branches) for example in examples]
     if readout == "verdict":

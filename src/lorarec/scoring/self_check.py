@@ -1,4 +1,4 @@
-"""Check, by measuring a model, that its scores of many candidates at once equal those of one candidate at a time."""
+"""Check of a model: its scores of many candidates at once must equal those of one candidate at a time."""
 
 import contextlib
 import hashlib
@@ -66,7 +66,7 @@ class ScoringCheck:
         """Refuse a model whose scores are not exact.
 
         Raises:
-            LorarecError: the difference is above the tolerance; the message names the model.
+            LorarecError: The difference is above the tolerance; the message names the model.
         """
         if not self.exact:
             raise LorarecError(
@@ -83,10 +83,10 @@ def check_scoring(model: Any) -> ScoringCheck:
     The prompt is longer than the model's smallest attention window, where its positions reach that far.
 
     Args:
-        model: a Hugging Face causal LM in evaluation mode.
+        model: A Hugging Face causal LM in evaluation mode.
 
     Raises:
-        LorarecError: the model fits no plan, or a pass of it fails; the message names it.
+        LorarecError: The model fits no plan, or a pass of it fails; the message names it.
     """
     plan = plan_for(model)
     length = PROMPT_TOKENS
@@ -133,7 +133,7 @@ def check_scoring(model: Any) -> ScoringCheck:
 
 
 def _one_by_one(model: Any, example: Example, yes_no: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
-    """Scores of the branches by readout, each from a pass of its own of the whole model, and the largest logit."""
+    """Return the scores of the branches by readout, each from a pass of its own, and the largest logit."""
     verdicts, likelihoods, largest = [], [], 0.0
     for branch in example.branches:
         ids = torch.tensor([example.prompt + branch], device=model.device)
@@ -148,36 +148,37 @@ def _one_by_one(model: Any, example: Example, yes_no: tuple[int, int]) -> tuple[
 def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
     """Check a model's scores unless the same weights, configuration, libraries, device and precision passed before.
 
-    The result is kept in the user's cache folder (`LORAREC_CACHE`, else `lorarec` in `XDG_CACHE_HOME` or
+    The result is stored in the user's cache folder (`LORAREC_CACHE`, else `lorarec` in `XDG_CACHE_HOME` or
     `~/.cache`).
 
     Args:
-        fingerprint: of the model's weights.
+        model: A Hugging Face causal LM in evaluation mode.
+        fingerprint: Fingerprint of the model's weights.
 
     Raises:
-        LorarecError: the scores differ, or as for `check_scoring`; the message names the model.
+        LorarecError: The scores differ, or as for `check_scoring`; the message names the model.
     """
     plan = plan_for(model)
     config = model.config.get_text_config(decoder=True)
     made_with = [fingerprint, versions(), model.device.type, str(model.dtype), plan.kind, config._attn_implementation]
     settings = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
     key = hashlib.sha256(json.dumps([made_with, settings], sort_keys=True, default=str).encode()).hexdigest()[:32]
-    kept = cache_folder() / "scoring" / f"{key}.json"
+    stored = cache_folder() / "scoring" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        known = ScoringCheck(**json.loads(kept.read_text(encoding="utf-8")))
+        known = ScoringCheck(**json.loads(stored.read_text(encoding="utf-8")))
         if known.exact:
             return known
     found = check_scoring(model)
     found.require()
     # If the cache cannot be written, the next process measures again.
     with contextlib.suppress(OSError, LorarecError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, asdict(found))
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        write_json(stored, asdict(found))
     return found
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of lorarec; users without a home have one for each user id in the temporary folder."""
+    """Return the user's cache folder of lorarec, which is in the temporary folder for users without a home."""
     if folder := os.environ.get("LORAREC_CACHE"):
         return Path(folder)
     if folder := os.environ.get("XDG_CACHE_HOME"):

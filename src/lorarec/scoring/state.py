@@ -37,7 +37,7 @@ def rows_of(model: Any, index: Sequence[int]) -> Iterator[None]:
 
 
 def continues_from_state(model: Any) -> bool:
-    """Whether sequences can continue from the model's cached state now: the state has no gradients."""
+    """Return whether sequences can continue from the model's cached state now, which has no gradients."""
     return plan_for(model).kind == PREFIX and not (torch.is_grad_enabled() or model.training)
 
 
@@ -45,7 +45,7 @@ class SequenceState:
     """The state that a model caches of the tokens that it has read.
 
     Args:
-        model: a Hugging Face causal LM whose plan has a state, in evaluation mode.
+        model: A Hugging Face causal LM whose plan has a state, in evaluation mode.
     """
 
     def __init__(self, model: Any) -> None:
@@ -57,10 +57,10 @@ class SequenceState:
 
     @torch.no_grad()
     def read(self, ids: torch.Tensor) -> torch.Tensor:
-        """Read more tokens (rows, tokens); returns their hidden states (rows, tokens, d).
+        """Read more tokens (rows, tokens) and return their hidden states (rows, tokens, d).
 
         Raises:
-            LorarecError: the model returns no state.
+            LorarecError: The model returns no state.
         """
         if self._state is not None and self._single_tokens:
             return torch.cat([self._read(column) for column in ids.split(1, dim=1)], 1)

@@ -1,4 +1,4 @@
-"""Prompts and their candidate branches as one sequence per prompt, and the attention masks that keep branches apart."""
+"""Prompts and their branches as one sequence per prompt, with attention masks that separate the branches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,14 +30,15 @@ class TokenTree:
     segment_ids: torch.Tensor
 
     def visible(self, queries: int, mask_function: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Attention mask of the last `queries` tokens, boolean (rows, 1, queries, keys); true where a token is seen.
+        """Return the attention mask (rows, 1, queries, keys) of the last tokens, which is true where a token attends.
 
-        A token sees what the layer's own mask shows at its position, of the prompt and of its own branch, up to
-        itself. Every token sees itself, so that no softmax is over nothing.
+        A token attends to the tokens of the prompt and of its own branch, up to itself, that the layer's own mask
+        allows at its position. Every token attends to itself, so that no softmax is empty.
 
         Args:
-            mask_function: of (row, head, query position, key position), the pattern that a layer has on one sequence:
-                causal, with a sliding window, in chunks.
+            queries: Number of tokens whose mask is needed.
+            mask_function: Function of row, head, query position and key position that returns the pattern of a layer
+                on one sequence: causal, with a sliding window, in chunks.
         """
         segments, positions, keys = self.segment_ids, self.position_ids, self.segment_ids.shape[1]
         order = torch.arange(keys, device=segments.device)
@@ -52,7 +53,7 @@ class TokenTree:
 
 
 class _Active:
-    """The tree of a forward pass, and whether the model asked for its masks."""
+    """The tree of a forward pass, and whether the model requested its masks."""
 
     def __init__(self, tree: TokenTree) -> None:
         self.tree = tree
@@ -63,7 +64,7 @@ _active: ContextVar[_Active | None] = ContextVar("tree", default=None)
 
 
 def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a mask function of transformers: within `masked_by` it returns the mask of the tree."""
+    """Wrap a mask function of transformers, so that it returns the mask of the tree within `masked_by`."""
 
     @wraps(original)
     def mask(*args: Any, **options: Any) -> Any:
@@ -101,11 +102,11 @@ def masked_by(tree: TokenTree) -> Iterator[_Active]:
 
 @dataclass(frozen=True)
 class TreeBatch:
-    """Packed examples.
+    """A batch of packed examples.
 
     Attributes:
-        input_ids: (rows, length) token ids.
-        tree: their positions and segments, (rows, length).
+        input_ids: Token ids (rows, length).
+        tree: Positions and segments (rows, length).
     """
 
     input_ids: torch.Tensor

@@ -43,6 +43,8 @@ from lorarec.serving.schemas import (
 from lorarec.serving.service import Service
 
 T = TypeVar("T")
+#: Descriptions of responses by status, as FastAPI takes them.
+Responses = dict[int | str, dict[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,8 @@ _DESCRIPTIONS: dict[int, str] = {
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
     503: "The database cannot be reached.",
 }
-_NOT_ALIVE: dict[int | str, dict[str, Any]] = {503: {"model": LivenessResponse, "description": "A thread hangs."}}
-_NOT_READY: dict[int | str, dict[str, Any]] = {
+_NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}}
+_NOT_READY: Responses = {
     503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."}
 }
 #: Maximum number of characters that an error repeats of the path of a field, which a client can make up.
@@ -67,7 +69,7 @@ MAX_FIELD = 200
 _MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413)
 
 
-def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _error_responses(*statuses: int) -> Responses:
     return {
         status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in (*_MIDDLEWARE_STATUSES, *statuses)

@@ -7,6 +7,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -59,15 +60,26 @@ class ServerConfig(uvicorn.Config):
     Args:
         app: ASGI application.
         limits: Limits on the connections.
-        options: Further options of `uvicorn.Config`.
+        grace: Seconds that unfinished requests get after a signal.
     """
 
-    def __init__(self, app: Any, limits: ConnectionLimits, **options: Any) -> None:
+    def __init__(self, app: FastAPI, limits: ConnectionLimits, grace: float) -> None:
         # Uvicorn's other event loops and parsers do not support these limits.
         # The backlog is the number of connections that asyncio accepts before it serves the open ones; it must be small
         # enough not to run out of file descriptors.
         backlog = max(1, limits.connections // 8)
-        super().__init__(app, loop="asyncio", http=Connection, ws="none", backlog=backlog, **options)
+        super().__init__(
+            app,
+            loop="asyncio",
+            http=Connection,
+            ws="none",
+            backlog=backlog,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
+            server_header=False,
+        )
         self.limits = limits
 
 

@@ -63,9 +63,7 @@ def open_engine(url: str) -> Engine:
     Raises:
         LorarecError: If the kind of database is unknown, or its driver is not installed.
     """
-    # One connection more than threads: health checks have a thread of their own.
-    sizes = {"pool_size": THREADS + 1, "max_overflow": 0, "pool_timeout": STATEMENT_SECONDS}
-    engine = _engine(url, STATEMENT_SECONDS, _Deadline, pool_pre_ping=True, **sizes)
+    engine = _engine(url, STATEMENT_SECONDS, _Deadline, pooled=True)
     if path := _file(engine.url):
 
         @event.listens_for(engine, "do_connect")
@@ -93,7 +91,7 @@ def open_start_engine(url: str) -> Engine:
     Raises:
         LorarecError: If the kind of database is unknown, or its driver is not installed.
     """
-    engine = _engine(url, START_SECONDS, _StartDeadline, poolclass=NullPool)
+    engine = _engine(url, START_SECONDS, _StartDeadline, pooled=False)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
@@ -113,12 +111,22 @@ def open_start_engine(url: str) -> Engine:
     return engine
 
 
-def _engine(url: str, seconds: float, connection: type[_Deadline], **options: Any) -> Engine:
+def _engine(url: str, seconds: float, connection: type[_Deadline], pooled: bool) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise LorarecError("option db is a database in memory, which keeps nothing: give a file or a server")
-        engine = create_engine(parsed, **options)
+        if pooled:
+            # One connection more than threads: health checks have a thread of their own.
+            engine = create_engine(
+                parsed,
+                pool_size=THREADS + 1,
+                max_overflow=0,
+                pool_timeout=STATEMENT_SECONDS,
+                pool_pre_ping=True,
+            )
+        else:
+            engine = create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError) as error:
         raise LorarecError(f"option db is not a usable database URL: {str(error).splitlines()[0]}") from error
 

@@ -1,7 +1,6 @@
 """Exceptions that end a request, with the status and message that the client receives."""
 
 from collections.abc import Mapping
-from typing import Any
 
 
 class ApiError(Exception):
@@ -32,7 +31,7 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(retry_after)
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, dict[str, str | None]]:
         """The body of the response."""
         # JSON escapes can smuggle in halves of surrogate pairs, which UTF-8 cannot encode.
         message = self.message.encode("utf-8", "backslashreplace").decode()

@@ -65,16 +65,8 @@ class Server(uvicorn.Server):
     def __init__(
         self, service: Service, key: str | None, limits: ConnectionLimits | None = None, grace: float = GRACE
     ) -> None:
-        config = ServerConfig(
-            create_app(service, key),
-            limits or ConnectionLimits(connections_allowed()),
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=grace,
-            server_header=False,
-        )
-        super().__init__(config)
+        limits = limits or ConnectionLimits(connections_allowed())
+        super().__init__(ServerConfig(create_app(service, key), limits, grace))
         self._exit_seconds = grace + STOP_SECONDS + 2
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

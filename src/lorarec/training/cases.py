@@ -20,10 +20,13 @@ PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One training case as titles: the history in time order and the candidates, of which one is the next item.
+    """One training case as titles.
 
     Attributes:
-        hints: what other users' histories say about each candidate; empty if nothing is to be told.
+        history: Titles of the history, oldest first.
+        candidates: Titles of the candidates, one of which is the next item.
+        target: Index of the next item among the candidates.
+        hints: Co-occurrence words of the candidates (see `lorarec.data.Cooccurrence`); empty without evidence.
     """
 
     history: list[str]

@@ -1,4 +1,4 @@
-"""The folder of checkpoints beside an unfinished adapter: what run it belongs to and where it can go on."""
+"""The folder of checkpoints of an unfinished training run."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +14,14 @@ STATE = "trainer_state.json"
 
 
 class Checkpoints:
-    """`OUT.checkpoints`: made when training starts, removed when the adapter is written.
+    """The folder `OUT.checkpoints`, which exists from the start of training until the adapter is written.
 
     Args:
-        out: the adapter folder to be.
-        identity: everything that decides the weights; a run is only resumed as what it was.
+        out: Path of the adapter folder to write.
+        identity: Everything that decides the weights; a run with another identity cannot be resumed.
+
+    Attributes:
+        folder: Path of the folder of checkpoints.
     """
 
     def __init__(self, out: Path, identity: JsonObject) -> None:
@@ -26,10 +29,10 @@ class Checkpoints:
         self.run_dir = RunDir(self.folder, identity)
 
     def refuse(self, resume: bool, overwrite: bool) -> None:
-        """Raise unless a run may start here.
+        """Refuse a run that may not start.
 
         Raises:
-            LorarecError: an interrupted run is here and is neither resumed nor overwritten, or it was another run.
+            LorarecError: If an interrupted run is neither resumed nor overwritten, or another run is resumed.
         """
         if not self.folder.exists() or (overwrite and not resume):
             return
@@ -41,13 +44,14 @@ class Checkpoints:
 
     @contextmanager
     def open(self, resume: bool, state: PartialState) -> Iterator[None]:
-        """Make the folder, emptied unless resuming; an error leaves it only if there is something to resume.
+        """Create the folder, which is emptied unless resuming; after an error it remains if there is a checkpoint.
 
         Args:
-            state: the main process does the work, after every process has looked at what was there.
+            resume: Keep the checkpoints.
+            state: State of the processes; the main process writes, after every process has checked the folder.
 
         Raises:
-            LorarecError: the disk cannot be written to, or another run writes to the folder.
+            LorarecError: If the disk cannot be written to, or another run writes to the folder.
         """
         state.wait_for_everyone()
         if state.is_main_process:
@@ -73,12 +77,15 @@ class Checkpoints:
             remove_folder(self.folder)
 
     def latest(self) -> str | None:
-        """The newest whole checkpoint. Its state file is written last, so a killed run leaves it missing or cut."""
+        """Return the path of the latest complete checkpoint.
+
+        The state file of a checkpoint is written last; after a kill it may be missing or truncated.
+        """
         found = sorted(self.run_dir.finished("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
         return next((str(path) for path in found if _readable(path / STATE)), None)
 
     def remove(self) -> None:
-        """Delete the folder: the adapter is written."""
+        """Delete the folder."""
         remove_folder(self.folder)
 
 

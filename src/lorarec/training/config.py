@@ -44,12 +44,17 @@ class TrainingConfig(PromptConfig):
 
     `target_modules="all-linear"` leaves out the fused experts of a mixture of experts, which are no linear layers: the
     adapter is on attention and on the dense and shared layers there. Negatives drawn by popularity are drawn in
-    proportion to an item's number of interactions plus one, so that popularity alone does not tell the true item from
-    the negatives; that carries over to other domains. The larger `new_targets`, the higher new items are scored
-    relative to items with evidence; the order among known items stays the same.
+    proportion to an item's number of interactions plus one, so that popularity alone does not separate the true item
+    from the negatives; such an adapter transfers better to other domains. The larger `new_targets`, the higher new
+    items are scored relative to items with evidence; the order among known items stays the same.
 
     Raises:
         LorarecError: If a value is of the wrong type or out of range, or options contradict each other.
+
+    >>> from lorarec import TrainingConfig
+    >>> config = TrainingConfig(r=8, learning_rate=1e-3)
+    >>> config.r, config.target_modules
+    (8, 'all-linear')
     """
 
     evidence: bool = option(True, EVIDENCE_HELP, PROMPTS)

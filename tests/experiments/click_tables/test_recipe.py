@@ -53,7 +53,7 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
         ({"rows": ["dinn"]}, "key rows: no row dinn: choose from deepfm"),
         ({"rows": []}, "key rows: must be different values"),
         ({"rows": {"din": None}}, "key rows: must be a list"),
-        ({"crm": "rella"}, "key crm: no conventional recommender rella: choose one of deepfm"),
+        ({"ctr_model": "rella"}, "key ctr_model: no click-through model rella: choose one of deepfm"),
         ({"seeds": [-1]}, "key seeds: must be whole numbers from 0 on, got -1"),
         ({"samples": 0}, "key samples: must be a whole number from 1 on, got 0"),
         ({"test_events": "all"}, "key test_events: must be a whole number from 1 on, got 'all'"),

@@ -1,4 +1,4 @@
-"""RecLoRA's tables from recipe to pictures: what is done, kept, summed up, refused and survived."""
+"""RecLoRA's tables from recipe to pictures."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def _command(*words: object) -> Any:
     return CliRunner().invoke(app, ["experiment", *map(str, words)], env={"COLUMNS": "100"})
 
 
-def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
+def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
     """A folder of finished rows as it was before rows had intervals; labels and the rows' probabilities."""
     random = np.random.default_rng(0)
     labels = random.integers(2, size=events)
@@ -35,7 +35,7 @@ def _filled(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200)
     settings = {"dataset": "taste", "fingerprint": Dataset.load(recipe.dataset).fingerprint}
     settings |= {
         "backbone": recipe.backbone,
-        "crm": recipe.crm,
+        "ctr_model": recipe.ctr_model,
         "first_seed": recipe.seeds[0],
         "options": recipe.shared_options,
     }
@@ -80,7 +80,7 @@ def test_a_small_recipe_is_done_row_by_row_and_kept(write_clicks: Callable[..., 
 
 def test_a_row_that_fails_is_named_and_the_others_stand(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_clicks(samples=10**6), tmp_path / "out"
-    _filled(read_clicks(path), out, ["din-seed1"])
+    _write_rows(read_clicks(path), out, ["din-seed1"])
     result = _command(path, "--out", out, "--json")
     assert result.exit_code == 1, result.output
     found = json.loads(result.stdout)
@@ -91,7 +91,7 @@ def test_a_row_that_fails_is_named_and_the_others_stand(write_clicks: Callable[.
 
 def test_a_folder_of_something_else_is_refused(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     recipe, out = read_clicks(write_clicks()), tmp_path / "out"
-    _filled(recipe, out, [])
+    _write_rows(recipe, out, [])
     with pytest.raises(LorarecError, match=r"out holds another experiment: first_seed was 1 and is now 2"):
         run_clicks(replace(recipe, seeds=[2, 1]), out)
     (out / "settings.json").unlink()
@@ -99,13 +99,13 @@ def test_a_folder_of_something_else_is_refused(write_clicks: Callable[..., Path]
         run_clicks(recipe, out)
 
 
-def test_a_folder_filled_by_an_earlier_version_is_summed_up(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
+def test_rows_of_an_earlier_version_are_summarized(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     kinds = ("din", "rella", "reclora", "rella-blended", "reclora-blended")
     rows = [f"{kind}-seed{seed}" for kind in kinds for seed in (1, 2)]
     points = ["no-few2many", "no-retriever", "size-2", "size-4", "size-8", "size-16"]
     chosen = {"rows": ["din", "rella", "reclora"], "analyses": ["size", "left out"], "seeds": [1, 2]}
     recipe, out = read_clicks(write_clicks(**chosen)), tmp_path / "out"
-    found = _filled(recipe, out, [*rows, *points])
+    found = _write_rows(recipe, out, [*rows, *points])
     labels = found["labels"]
     tables = run_clicks(recipe, out)
     figures = tables["main"]["reclora"]["auc"]

@@ -41,7 +41,7 @@ def test_validation_knows_it(tiny_backbone, pair, dataset, split):
 def test_adapters_trained_on_other_prompts(tiny_backbone, pair):
     path = pair[1] / "lorarec.json"
     write_json(path, read_json(path) | {"readout": "likelihood"})
-    with pytest.raises(LorarecError, match=r"another readout each \(verdict, likelihood\)"):
+    with pytest.raises(LorarecError, match=r"different values of readout \(verdict, likelihood\)"):
         MixingPrompts(tiny_backbone, pair)
 
 
@@ -65,7 +65,7 @@ def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset,
     path = pair[0] / "lorarec.json"
     meta = read_json(path)
     write_json(path, meta | {"options": meta["options"] | {"evidence": True}})
-    with pytest.raises(LorarecError, match=r"another evidence each \(True, False\)"):
+    with pytest.raises(LorarecError, match=r"different values of evidence \(True, False\)"):
         MixingPrompts(tiny_backbone, pair)
     made = MixingPrompts(tiny_backbone, pair[:1])
     told, _ = made.validation(dataset, split, 5, seed=0)

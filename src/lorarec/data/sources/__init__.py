@@ -1,4 +1,4 @@
-"""Readers of published and private data; each returns a `Source`."""
+"""Readers of published data sets, tables and data frames; each returns a `RawLog`."""
 
 from lorarec.data.sources.amazon import read_amazon
 from lorarec.data.sources.movielens import read_movielens

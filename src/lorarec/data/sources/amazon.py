@@ -14,6 +14,7 @@ from lorarec.data.fields import clean_interactions, without_bad_times
 from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
 from lorarec.data.tables import BadTimes, TableFormat
 from lorarec.errors import LorarecError
+from lorarec.io import JsonObject
 
 LICENCE = "no licence of its own; cite the publication named on the data's page"
 # Names in order of preference: 2023 metadata is keyed by parent_asin.
@@ -39,11 +40,11 @@ def read_amazon(
         reviews: `reviews_*.json.gz` or ratings-only CSV (2014), `*.json.gz` or ratings-only CSV (2018), `*.jsonl.gz`
             or 5-core CSV (2023); gzipped or not. Lines may be Python literals.
         meta: `meta_*.json.gz` or `meta_*.jsonl.gz`; gives title, brand and categories.
-        bad_times: see `TableFormat`.
-        progress: show bars on stderr.
+        bad_times: See `TableFormat`.
+        progress: Show bars on stderr.
 
     Raises:
-        LorarecError: fields that none of these has, or lines that cannot be read.
+        LorarecError: Fields that none of these has, or lines that cannot be read.
     """
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
@@ -83,7 +84,7 @@ def _ratings_only(path: Path) -> pl.DataFrame:
 
 
 def _users_first(head: pl.DataFrame, path: Path) -> bool:
-    """2014 puts the user first, 2018 the item; ids of users are longer and start with A."""
+    """Return whether the user is the first column, as in 2014, or the item, as in 2018; ids of users start with A."""
     first, second = (sum(bool(_USER_ID.fullmatch(value or "")) for value in column) for column in head)
     if first == second:
         raise LorarecError(
@@ -93,7 +94,7 @@ def _users_first(head: pl.DataFrame, path: Path) -> bool:
 
 
 def _choose(names: list[str], path: Path) -> dict[str, str]:
-    """Published name -> column name."""
+    """Return the column name of each published name."""
     chosen = {}
     for meaning, candidates in _FIELDS.items():
         found = next((name for name in candidates if name in names), None)
@@ -124,8 +125,8 @@ def _text(value: Any) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-def _path(record: dict[str, Any]) -> str | None:
-    """Categories from the widest to the narrowest; 2014 lists several such paths, the first is taken."""
+def _path(record: JsonObject) -> str | None:
+    """Return the categories from the widest to the narrowest; of several lists, as in 2014, the first is used."""
     categories = record.get("categories") or record.get("category") or record.get("main_category")
     while isinstance(categories, list) and categories and isinstance(categories[0], list):
         categories = categories[0]

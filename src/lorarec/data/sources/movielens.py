@@ -29,7 +29,7 @@ def read_movielens(path: str | Path) -> RawLog:
     Items get `genres` as readable text; users of 100K and 1M get gender, age, occupation and zip code as published.
 
     Raises:
-        LorarecError: not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
+        LorarecError: Not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def _read_folder(folder: Path, name: str) -> RawLog:
 
 
 def readable_genres(items: pl.DataFrame) -> pl.DataFrame:
-    """`genres` as "Drama, War" instead of "Drama|War", and null where none is known."""
+    """Write `genres` as "Drama, War" instead of "Drama|War", and null if none is known."""
     genres = pl.col("genres").str.replace_all("|", ", ", literal=True)
     unknown = pl.col("genres").is_in(["(no genres listed)", "unknown", ""])
     return items.with_columns(pl.when(~unknown).then(genres).alias("genres"))
@@ -92,7 +92,7 @@ def _named(path: Path, columns: dict[str, str]) -> tuple[pl.DataFrame, Callable[
 
 
 def read_movies_dat(path: Path) -> pl.DataFrame:
-    """item_id, title, genres from `movies.dat`."""
+    """Read item_id, title and genres from `movies.dat`."""
     rows = _split_lines(path, "::", 3)
     return pl.DataFrame(rows, schema=dict.fromkeys((ITEM, TITLE, "genres"), pl.String), orient="row")
 

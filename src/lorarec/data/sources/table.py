@@ -19,12 +19,12 @@ class Columns:
     """The names of the columns in the user's tables.
 
     Attributes:
-        user: the column of user ids.
-        item: the column of item ids, in both tables.
-        time: the column of times or positions.
-        rating: the column of ratings; if None, a column `rating` is used if there is one.
-        title: the column of item titles, in the table of items or, without such a table, in that of interactions.
-        items_id: the column of item ids in the table of items; if None, it is `item` as well.
+        user: The column of user ids.
+        item: The column of item ids, in both tables.
+        time: The column of times or positions.
+        rating: The column of ratings; if None, a column `rating` is used if there is one.
+        title: The column of item titles, in the table of items or, without such a table, in that of interactions.
+        items_id: The column of item ids in the table of items; if None, it is `item` as well.
     """
 
     user: str = USER
@@ -146,7 +146,7 @@ def _refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_n
     """Refuse tables if some of their item ids match only without white space or as numbers.
 
     Raises:
-        LorarecError: there are such ids; the message gives an example from each table.
+        LorarecError: There are such ids; the message gives an example from each table.
     """
     names = log.unique().sort()
     apart = names.filter(~names.is_in(items.implode()))
@@ -169,7 +169,7 @@ def _found(table: Table, wanted: dict[str, str], item_argument: str = "item") ->
     """Find the columns of a table: meaning -> name in the table.
 
     Raises:
-        LorarecError: a column is missing.
+        LorarecError: A column is missing.
     """
     arguments = {USER: "user", ITEM: item_argument, TIME: "time", RATING: "rating", TITLE: "title"}
     chosen = {}

@@ -35,12 +35,12 @@ def plot_main_table(path: Path, tables: JsonObject) -> None:
     save_figure(figure, path)
 
 
-def plot_analyses(path: Path, tables: JsonObject, crm: str, first_seed: int) -> None:
+def plot_analyses(path: Path, tables: JsonObject, ctr_model: str, first_seed: int) -> None:
     """Write a PNG: AUC over the points of every analysis, with ReLLa and the conventional recommender as lines.
 
     Args:
         tables: What `summarize_rows` returns.
-        crm: Name of the conventional recommender.
+        ctr_model: Name of the click-through model.
         first_seed: Seed of the analyses.
     """
     analyses = {analysis: points for analysis, points in tables["analyses"].items() if points}
@@ -48,7 +48,7 @@ def plot_analyses(path: Path, tables: JsonObject, crm: str, first_seed: int) -> 
     panels = figure.subplots(1, len(analyses), squeeze=False, sharey=True)[0]
     for axes, (analysis, points) in zip(panels, analyses.items(), strict=True):
         axes.plot(list(points), [each["auc"] for each in points.values()], "o-", color=_BLUE, label=TITLES[RECLORA])
-        for kind, grey in zip((SHARED, crm), _GREYS, strict=True):
+        for kind, grey in zip((SHARED, ctr_model), _GREYS, strict=True):
             auc = tables["main"].get(kind, {}).get("auc", {"seeds": {}})["seeds"].get(str(first_seed))
             if auc is not None:
                 axes.axhline(auc, color=grey, linestyle="--", label=TITLES[kind])

@@ -38,7 +38,7 @@ class ClicksRecipe:
         seeds: Seeds; every row of the main table is fitted with each, the analyses with the first.
         samples: Number of training events of the language model; conventional recommenders train on all events.
         test_events: Number of test events that are predicted; None for all.
-        crm: Conventional recommender that RecLoRA's router reads.
+        ctr_model: Click-through model that RecLoRA's router reads.
         options: Options of `personalize` for all rows.
         rows: Names of the main table's rows, or patterns of names, in the order in which they are fitted.
         analyses: Names of the analyses, each of which varies one thing of RecLoRA.
@@ -49,7 +49,7 @@ class ClicksRecipe:
     seeds: list[int] = field(default_factory=lambda: [42])
     samples: int = PersonalizationConfig.samples
     test_events: int | None = None
-    crm: str = "din"
+    ctr_model: str = "din"
     options: JsonObject = field(default_factory=dict)
     rows: list[str] = field(default_factory=lambda: ["*"])
     analyses: list[str] = field(default_factory=lambda: list(ANALYSES))
@@ -88,7 +88,7 @@ def read_clicks(path: str | Path) -> ClicksRecipe:
 
 def _build(given: JsonObject) -> ClicksRecipe:
     require_keys(given, "dataset")
-    require_texts(given, "dataset", "backbone", "crm")
+    require_texts(given, "dataset", "backbone", "ctr_model")
     make_lists(given, "seeds", "rows", "analyses", empty=("analyses",))
     require_seeds(given)
     require_counts(given, "samples", "test_events")
@@ -96,8 +96,10 @@ def _build(given: JsonObject) -> ClicksRecipe:
     for pattern in given.get("rows") or []:
         if not any(fnmatch(kind, str(pattern)) for kind in MAIN):
             raise LorarecError(f"key rows: no row {pattern}: choose from {', '.join(MAIN)}, or patterns of them")
-    if given.get("crm") not in (None, *MODELS):
-        raise LorarecError(f"key crm: no conventional recommender {given['crm']}: choose one of {', '.join(MODELS)}")
+    if given.get("ctr_model") not in (None, *MODELS):
+        raise LorarecError(
+            f"key ctr_model: no click-through model {given['ctr_model']}: choose one of {', '.join(MODELS)}"
+        )
     given["options"] = read_options(given, "options", "options of `lorarec personal train`")
     if taken := [key for key in given["options"] if key in _KEYS]:
         raise LorarecError(f"key options.{taken[0]}: use the key {'seeds' if taken[0] == 'seed' else taken[0]}")

@@ -31,7 +31,7 @@ def markdown(tables: JsonObject, first_seed: int) -> str:
     lines = [
         f"# Clicks of {settings['dataset']}: {tables['events']:,} test events",
         "",
-        f"Backbone {settings['backbone']}; recommender that RecLoRA reads: {settings['crm']}. Options: "
+        f"Backbone {settings['backbone']}; recommender that RecLoRA reads: {settings['ctr_model']}. Options: "
         f"{describe_options(settings['options'])}.",
         "",
     ]

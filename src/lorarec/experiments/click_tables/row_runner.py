@@ -102,13 +102,13 @@ class RowRunner:
             self.dataset,
             self.out / "runs" / row.name,
             options,
-            ctr_model=self._recommender(self.recipe.crm, options, row.few),
+            ctr_model=self._recommender(self.recipe.ctr_model, options, row.few),
             resume=True,
             overwrite=True,
             progress=self.progress,
         )
-        crm = self.recipe.crm.upper()
-        names = {PROBABILITY: RECLORA, "recommender": crm, "blended": f"{RECLORA} + {crm}"}
+        ctr_model = self.recipe.ctr_model.upper()
+        names = {PROBABILITY: RECLORA, "recommender": ctr_model, "blended": f"{RECLORA} + {ctr_model}"}
         return {name: result.rows[row_name] for name, row_name in names.items()}
 
     def _recommender(self, name: str, options: PersonalizationConfig, few: bool = False) -> Path:

@@ -52,7 +52,7 @@ def run_clicks(
     out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
     dataset = load_named_dataset(recipe.dataset)
     settings: JsonObject = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
-    settings |= {"backbone": recipe.backbone, "crm": recipe.crm}
+    settings |= {"backbone": recipe.backbone, "ctr_model": recipe.ctr_model}
     settings |= {"first_seed": recipe.seeds[0], "options": recipe.shared_options}
     open_experiment_dir(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)
@@ -93,6 +93,6 @@ def _write(out: Path, tables: JsonObject, recipe: ClicksRecipe) -> None:
     if tables["main"]:
         plot_main_table(out / "main.png", tables)
     if any(tables["analyses"].values()):
-        plot_analyses(out / "analyses.png", tables, recipe.crm, recipe.seeds[0])
+        plot_analyses(out / "analyses.png", tables, recipe.ctr_model, recipe.seeds[0])
     write_text(out / "tables.md", markdown(tables, recipe.seeds[0]))
     write_json(out / "tables.json", tables)

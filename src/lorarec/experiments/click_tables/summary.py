@@ -35,7 +35,7 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))
     main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
     pairs = [(RECLORA + how, name + how) for how in ("", BLENDED) for name in LORAS if name != RECLORA]
-    pairs += [(RECLORA, recipe.crm), *((name + BLENDED, recipe.crm) for name in LORAS)]
+    pairs += [(RECLORA, recipe.ctr_model), *((name + BLENDED, recipe.ctr_model) for name in LORAS)]
     differences = [each for one, other in pairs for each in _differences(predictions, main, one, other)]
     reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
