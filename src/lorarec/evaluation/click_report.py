@@ -54,9 +54,9 @@ def click_markdown(
         "noise alone makes it larger, the more so the fewer the events.",
         f"- [low, high]: {LEVEL:.0%} bootstrap interval from 1,000 resamples of the events: percentiles, or for ECE "
         "the basic bootstrap interval, since resamples are worse calibrated than the events themselves.",
-        f"- \\*: differs from {escape_markdown(evaluation.compare_with)}, p < {SIGNIFICANT}: DeLong's test for AUC, a paired bootstrap "
-        "over events for ECE, else a two-sided paired t-test over events; not corrected for the number of rows and "
-        "columns.",
+        f"- \\*: differs from {escape_markdown(evaluation.compare_with)}, p < {SIGNIFICANT}: DeLong's test for AUC, a "
+        "paired bootstrap over events for ECE, else a two-sided paired t-test over events; not corrected for the "
+        "number of rows and columns.",
         *more,
     ]
     return "\n".join(lines) + "\n"

@@ -40,6 +40,14 @@ class Adapter:
         config: Settings of PEFT; `save_adapter` uses those that choose the layers.
         record: Contents of `lorarec.json`; None for an adapter made elsewhere.
         folder: Path of the folder that the adapter was read from; None for an adapter in memory.
+
+    Examples:
+        >>> from lorarec import Backbone, mix
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> pair = ["adapters/general", "adapters/shop"]
+        >>> adapter = mix(backbone, pair, "adapters/equal", method="fixed", weights=[0.5, 0.5])
+        >>> adapter.folder.name, set(adapter.ranks.values())
+        ('equal', {16})
     """
 
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor]]
