@@ -18,10 +18,10 @@ import polars as pl
 
 IMPORT = """
 import sys
-from lorarec.data.assembly import assemble
+from lorarec.data import Dataset
 from lorarec.data.sources import read_table
 log, items, out, k_core = sys.argv[1:]
-assemble(read_table(log, items), k_core=int(k_core)).save(out)
+Dataset.from_raw_log(read_table(log, items), k_core=int(k_core)).save(out)
 """
 ROWS_AT_ONCE = 1_000_000
 

@@ -1,6 +1,7 @@
 """The rule of the house: imports go one way, down the list of folders."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,23 @@ def test_imports_go_one_way(path: Path) -> None:
     if part == "cli":
         allowed.add("")  # the version
     assert _imported_parts(path) <= allowed
+
+
+def _modules_imported(path: Path) -> set[Path]:
+    """Modules of the same folder that a module imports, at its top or inside a function, but not for types alone."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    for_types = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    ignored = {each for node in for_types for each in ast.walk(node)}
+    found = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node not in ignored)
+    files = (Path(*module.split(".")[1:]).with_suffix(".py") for module in found if module.startswith("lorarec."))
+    return {file for file in files if (ROOT / file).is_file() and file.parts[0] == path.parts[0]}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    TopologicalSorter({path: _modules_imported(path) for path in FILES}).prepare()
+
+
+def test_folders_are_few_and_files_are_short() -> None:
+    assert len({path.parts[0] for path in FILES if len(path.parts) > 1}) < 18
+    lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}

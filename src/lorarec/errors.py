@@ -11,12 +11,13 @@ class LorarecError(ValueError):
     The command line prints the message and exits with code 2. Code that uses lorarec as a library catches this type or
     `ValueError`.
 
-    >>> from lorarec import Dataset, LorarecError
-    >>> try:
-    ...     Dataset.load("no/such/folder")
-    ... except LorarecError as error:
-    ...     print(error)
-    no/such/folder is not a dataset folder: make one with `lorarec data import`
+    Examples:
+        >>> from lorarec import Dataset, LorarecError
+        >>> try:
+        ...     Dataset.load("no/such/folder")
+        ... except LorarecError as error:
+        ...     print(error)
+        no/such/folder is not a dataset folder: make one with `lorarec data import`
     """
 
 

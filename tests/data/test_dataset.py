@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from lorarec.data import Dataset
-from lorarec.data.dataset import folder_name
+from lorarec.data.raw_log import folder_name
 from lorarec.errors import LorarecError
 
 Frames = tuple[pl.DataFrame, pl.DataFrame]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorarec.data import read_movielens, read_table
-from lorarec.data.assembly import assemble
+from lorarec.data import Dataset, read_movielens, read_table
 from lorarec.data.description import describe
 from lorarec.data.filters import k_core
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.skipif(not os.environ.get("LORAREC_DATASETS"), reason="
 )
 def test_amazon_equals_table_4_of_the_paper(name: str, users: int, items: int, interactions: int) -> None:
     source = read_table(FOLDER / name / "interactions.parquet", FOLDER / name / "items.parquet")
-    dataset = assemble(source, keep_untitled=True)
+    dataset = Dataset.from_raw_log(source, keep_untitled=True)
     figures = describe(dataset)
     assert (figures["users"], figures["items"], figures["interactions"]) == (users, items, interactions)
     assert figures["title_coverage"] > 0.995
@@ -32,5 +31,5 @@ def test_amazon_equals_table_4_of_the_paper(name: str, users: int, items: int, i
     [("movielens-100k", 943, 1_682, 100_000), ("movielens-latest-small", 610, 9_724, 100_836)],
 )
 def test_movielens(name: str, users: int, items: int, interactions: int) -> None:
-    dataset = assemble(read_movielens(FOLDER / name))
+    dataset = Dataset.from_raw_log(read_movielens(FOLDER / name))
     assert dataset.info["counts"] == {"users": users, "items": items, "interactions": interactions}

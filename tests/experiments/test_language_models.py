@@ -73,8 +73,12 @@ def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: T
     assert data.cache_dir is not None
     scorer = RECOMMENDERS["tallrec"].from_options(OPTIONS).fit(data)
     (folder,) = data.cache_dir.glob("specific-*")
-    options = read_json(folder / "lorarec.json")["options"]
-    assert (options["loss"], options["readout"], options["evidence"]) == ("pointwise", "verdict", False)
+    record = read_json(folder / "lorarec.json")
+    assert (record["options"]["loss"], record["readout"], record["options"]["evidence"]) == (
+        "pointwise",
+        "verdict",
+        False,
+    )
     cases = circles.split.test["warm"].head(6).select(USER, HISTORY, CANDIDATES)
     together = np.stack(scorer.score(cases))
     assert together.std(axis=1).min() > 0

@@ -222,8 +222,9 @@ def test_bank_of_a_half_precision_backbone_is_trained_in_full(tiny_backbone, use
 
 @RULES
 def test_saved_and_loaded_it_is_the_same(combine, tiny_backbone, users, token_ids, tmp_path):
-    options = {"combine": combine, "temperature": 3.0, "record": {"readout": "verdict"}}
-    with personal_lora(tiny_backbone, **options) as personal:
+    record = AdapterRecord(PromptConfig(max_history=7), options={"r": 2}, details={"crm": "din"})
+    with personal_lora(tiny_backbone, combine=combine, temperature=3.0, record=record) as personal:
+        recorded = personal.record
         train_steps(personal, users, token_ids)
         expected, weights = run(personal, users, token_ids), personal(users)
         personal.save(tmp_path / "saved")
@@ -233,7 +234,8 @@ def test_saved_and_loaded_it_is_the_same(combine, tiny_backbone, users, token_id
     with PersonalLora.load(tmp_path / "saved", tiny_backbone) as personal:
         assert torch.equal(personal(users), weights)
         assert torch.equal(run(personal, users, token_ids), expected)
-        assert personal.record == {"readout": "verdict"}
+        assert personal.record == recorded
+        assert (recorded.prompt, recorded.options, recorded.details) == (record.prompt, record.options, record.details)
         train_steps(personal, users, token_ids)
         assert not torch.equal(run(personal, users, token_ids), expected)
 

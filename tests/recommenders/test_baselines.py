@@ -10,7 +10,6 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lorarec.data import Dataset, Split, leave_one_out, read_table
-from lorarec.data.assembly import assemble
 from lorarec.evaluation import evaluate
 from lorarec.recommenders import ItemKNN, Popularity, RandomOrder, SimilarityConfig, TfIdf, TrainingData
 
@@ -74,7 +73,7 @@ def test_figures_on_published_data(
 ) -> None:
     folder = datasets_folder / name
     source = read_table(folder / "interactions.parquet", folder / "items.parquet")
-    dataset = assemble(source, keep_untitled=True)
+    dataset = Dataset.from_raw_log(source, keep_untitled=True)
     rows = evaluate(dataset, {}, split=leave_one_out(dataset, new_items=0)).settings["warm"].rows
     for row, expected in (("popularity", popularity), ("tf-idf", similarity)):
         found = [rows[row].metrics[f"ndcg@{k}"].mean for k in (1, 3)]

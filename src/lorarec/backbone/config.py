@@ -19,9 +19,10 @@ class BackboneConfig:
     Raises:
         LorarecError: If a value is of the wrong type or is not one of the choices.
 
-    >>> from lorarec import BackboneConfig
-    >>> BackboneConfig("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16").device is None
-    True
+    Examples:
+        >>> from lorarec import BackboneConfig
+        >>> BackboneConfig("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16").device is None
+        True
     """
 
     id: str = option(EMBEDDED, "Language model: `embedded`, a folder or a hub id.")

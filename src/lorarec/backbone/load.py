@@ -40,10 +40,11 @@ class Backbone:
         id: Hub id or path that the model was loaded from, or `embedded`.
         fingerprint: Hash of the weights, 16 hexadecimal digits (see `weights_fingerprint`); adapters record it.
 
-    >>> from lorarec import Backbone
-    >>> backbone = Backbone.from_pretrained("embedded")
-    >>> backbone.id, len(backbone.fingerprint)
-    ('embedded', 16)
+    Examples:
+        >>> from lorarec import Backbone
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> backbone.id, len(backbone.fingerprint)
+        ('embedded', 16)
     """
 
     model: PreTrainedModel

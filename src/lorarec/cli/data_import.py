@@ -23,7 +23,6 @@ from lorarec.data import (
     Quote,
     RawLog,
     TableFormat,
-    assemble,
     load_sample,
     read_amazon,
     read_movielens,
@@ -260,7 +259,7 @@ def _finish(
     as_json: bool,
 ) -> None:
     with Progress("Assembling the dataset"):
-        dataset = assemble(
+        dataset = Dataset.from_raw_log(
             source,
             name=name,
             keep_untitled=filters.keep_untitled,

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, CombineRule, Overwrite, load_backbone, require_adapters
+from lorarec.cli.options import AsJson, Overwrite, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing
+from lorarec.lora import Combine
 
 SEARCH = "Search for weights (grid, entropy)"
 
@@ -33,7 +34,9 @@ def mix(
     weights: Annotated[
         str | None, typer.Option(help="Weight of each adapter with --method fixed, such as 0.3,0.7.")
     ] = None,
-    combine: CombineRule = "factors",
+    combine: Annotated[
+        Combine, typer.Option(help="Mix the factors A and B, or the products B A of the adapters.")
+    ] = "factors",
     scope: Annotated[
         Literal["model", "layer"], typer.Option(help="One weight per adapter, or one per layer (entropy only).")
     ] = "model",

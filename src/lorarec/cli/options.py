@@ -9,7 +9,6 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.errors import LorarecError
-from lorarec.lora import Combine
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
@@ -24,9 +23,6 @@ IndexFolder = Annotated[
     Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is made on the spot otherwise.")
 ]
 Pool = Annotated[int, typer.Option("--pool", min=1, help="Number of candidates that the index proposes.")]
-CombineRule = Annotated[
-    Combine, typer.Option("--combine", help="Mix the factors A and B, or the products B A of the adapters.")
-]
 Engine = Annotated[
     Literal["torch", "vllm"],
     typer.Option(help="What runs the model; vllm is installed in an environment of its own.", rich_help_panel=RUNTIME),

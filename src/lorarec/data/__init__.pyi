@@ -1,5 +1,3 @@
-from .assembly import RawLog as RawLog
-from .assembly import assemble as assemble
 from .click_logs import PARTS as PARTS
 from .click_logs import TEST as TEST
 from .click_logs import TRAIN as TRAIN
@@ -18,12 +16,12 @@ from .columns import USER as USER
 from .cooccurrence import Cooccurrence as Cooccurrence
 from .cooccurrence import subsample_users as subsample_users
 from .dataset import Dataset as Dataset
-from .dataset import read_parquet as read_parquet
 from .description import describe as describe
 from .description import plot_lengths as plot_lengths
 from .filters import k_core as k_core
 from .filters import remove_overlap as remove_overlap
 from .hashing import content_hash as content_hash
+from .raw_log import RawLog as RawLog
 from .sample import GENERAL_DOMAINS as GENERAL_DOMAINS
 from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN
 from .sample import load_sample as load_sample
@@ -50,3 +48,4 @@ from .tables import Quote as Quote
 from .tables import TableFormat as TableFormat
 from .tables import open_table as open_table
 from .tfidf import title_vectors as title_vectors
+from .validation import read_parquet as read_parquet

@@ -126,10 +126,11 @@ def click_log(
         LorarecError: An interaction has no rating or one outside 0 to `stars`, all labels are the same, the ratios are
             not three positive numbers, or a part is empty.
 
-    >>> from lorarec.data import click_log, load_sample
-    >>> log = click_log(load_sample("action"))
-    >>> len(log), round(float(log.label.mean()), 2)
-    (46567, 0.48)
+    Examples:
+        >>> from lorarec.data import click_log, load_sample
+        >>> log = click_log(load_sample("action"))
+        >>> len(log), round(float(log.label.mean()), 2)
+        (46567, 0.48)
     """
     rows = dataset.interactions
     _check_ratings(rows, dataset.name, stars)

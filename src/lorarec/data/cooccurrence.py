@@ -33,12 +33,13 @@ class Cooccurrence:
         train: The columns user_id and history (item ids), one row per user: the training part of a split.
         titles: The title of each item by its id, also of new items.
 
-    >>> import polars as pl
-    >>> from lorarec.data import Cooccurrence
-    >>> train = pl.DataFrame({"user_id": ["1", "2", "3"], "history": [["a", "b"], ["a", "b"], ["c", "d"]]})
-    >>> titles = {"a": "Toy Story", "b": "Antz", "c": "Heat", "d": "Ronin", "e": "Toy Story 2"}
-    >>> Cooccurrence(train, titles).hints(["a"], ["b", "c", "e"], user="1")
-    ['sometimes', '', 'new']
+    Examples:
+        >>> import polars as pl
+        >>> from lorarec.data import Cooccurrence
+        >>> train = pl.DataFrame({"user_id": ["1", "2", "3"], "history": [["a", "b"], ["a", "b"], ["c", "d"]]})
+        >>> titles = {"a": "Toy Story", "b": "Antz", "c": "Heat", "d": "Ronin", "e": "Toy Story 2"}
+        >>> Cooccurrence(train, titles).hints(["a"], ["b", "c", "e"], user="1")
+        ['sometimes', '', 'new']
     """
 
     def __init__(self, train: pl.DataFrame, titles: Mapping[str, str]) -> None:

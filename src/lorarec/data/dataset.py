@@ -4,24 +4,29 @@ A dataset folder contains `interactions.parquet`, `items.parquet`, `dataset.json
 `users.parquet`.
 """
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
-from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
+from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.data.filters import k_core as core_of
+from lorarec.data.filters import remove_overlap
 from lorarec.data.hashing import content_hash
+from lorarec.data.raw_log import RawLog, clean_tables
+from lorarec.data.sources.frames import read_pandas, read_polars
+from lorarec.data.sources.table import Columns
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
+from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-INTERACTION_SCHEMA = pl.Schema({USER: pl.String, ITEM: pl.String, TIME: pl.Int64, RATING: pl.Float32})
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,13 @@ class Dataset:
         info: What `dataset.json` contains: name, source, licence, counts, filters, fingerprint.
         folder: Path of the folder that the dataset was loaded from or saved to, or None.
 
-    >>> from lorarec import Dataset
-    >>> from lorarec.data import load_sample
-    >>> films = load_sample("action")
-    >>> films.info["counts"]
-    {'users': 604, 'items': 1535, 'interactions': 46567}
-    >>> films.titles["1210"]
-    'Star Wars: Episode VI - Return of the Jedi (1983)'
+    Examples:
+        >>> from lorarec import Dataset, load_sample
+        >>> films = load_sample("action")
+        >>> films.info["counts"]
+        {'users': 604, 'items': 1535, 'interactions': 46567}
+        >>> films.titles["1210"]
+        'Star Wars: Episode VI - Return of the Jedi (1983)'
     """
 
     name: str
@@ -79,9 +84,9 @@ class Dataset:
             LorarecError: A column is missing, a value is null, a title is empty, or an item is unknown or has several
                 rows.
         """
-        interactions = _canonical_interactions(interactions, name)
-        items = _canonical_items(items, name)
-        _check_items_known(interactions, items, name)
+        interactions = canonical_interactions(interactions, name)
+        items = canonical_items(items, name)
+        check_items_known(interactions, items, name)
         if users is not None:
             users = users.with_columns(pl.col(USER).cast(pl.String))
             users = users.join(interactions.select(USER).unique(), on=USER, how="semi").sort(USER)
@@ -93,6 +98,44 @@ class Dataset:
         known = {"source": None, "licence": None, "filters": [], **(info or {})}
         known |= {"name": name, "counts": counts, "fingerprint": content_hash(interactions, items)}
         return cls(name, interactions, items, users, known)
+
+    @classmethod
+    def from_raw_log(
+        cls,
+        raw_log: RawLog,
+        *,
+        name: str | None = None,
+        keep_untitled: bool = False,
+        keep_unseen: bool = False,
+        without: Sequence["Dataset"] = (),
+        by: Sequence[str] = ("items",),
+        k_core: int = 0,
+    ) -> "Dataset":
+        """Make a dataset from a raw log; what is dropped is counted in `info["import"]`.
+
+        Args:
+            raw_log: The raw log.
+            name: A name for the dataset instead of that of the source.
+            keep_untitled: Name items without a title by their id instead of dropping them with their interactions.
+            keep_unseen: Keep titled items that nobody interacted with (until a k-core drops them).
+            without: Datasets whose users, items, interactions or titles are removed (see `remove_overlap`).
+            by: What is compared with these datasets: any of "users", "items", "interactions" and "titles".
+            k_core: Minimum number of interactions of a user and of an item, applied last; 0 or 1 filters nothing.
+
+        Raises:
+            LorarecError: Nothing is left.
+        """
+        name = name or raw_log.name
+        rows, items, report = clean_tables(raw_log, name, keep_untitled, keep_unseen)
+        info = {"source": raw_log.origin, "licence": raw_log.licence}
+        dataset: Dataset = cls.from_frames(name, rows, items, raw_log.users, info)
+        for other, what in product(without, by):
+            dataset = remove_overlap(dataset, other, what)
+        if k_core > 1:
+            dataset = core_of(dataset, k_core)
+        lengths = dataset.interactions.group_by(USER).len()["len"]
+        report["users_below_three_interactions"] = int((lengths < 3).sum())
+        return replace(dataset, info={**dataset.info, "import": report})
 
     @classmethod
     def from_polars(
@@ -151,24 +194,21 @@ class Dataset:
             LorarecError: A column is missing, a value cannot be read (the message names its column and row), or nothing
                 is left.
 
-        >>> import polars as pl
-        >>> from lorarec import Dataset
-        >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
-        >>> names = pl.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
-        >>> shop = Dataset.from_polars(log, names, user="customer", item="sku", time="at", title="name")
-        >>> shop.interactions.select("user_id", "item_id", "timestamp").rows()
-        [('1', 'b7', 1714557600), ('1', 'a3', 1714608000)]
-        >>> shop.titles
-        {'a3': 'Desk lamp', 'b7': 'Chair'}
+        Examples:
+            >>> import polars as pl
+            >>> from lorarec import Dataset
+            >>> log = pl.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": ["2024-05-01 10:00", "2024-05-02"]})
+            >>> names = pl.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+            >>> shop = Dataset.from_polars(log, names, user="customer", item="sku", time="at", title="name")
+            >>> shop.interactions.select("user_id", "item_id", "timestamp").rows()
+            [('1', 'b7', 1714557600), ('1', 'a3', 1714608000)]
+            >>> shop.titles
+            {'a3': 'Desk lamp', 'b7': 'Chair'}
         """
-        from lorarec.data.assembly import assemble  # assembly and sources import this module
-        from lorarec.data.sources.frames import read_polars
-        from lorarec.data.sources.table import Columns
-
         columns = Columns(user, item, time, rating, title, items_id)
         options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
         raw = read_polars(log, items, columns=columns, options=options, name=name, licence=licence)
-        return assemble(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
+        return cls.from_raw_log(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
 
     @classmethod
     def from_pandas(
@@ -197,23 +237,20 @@ class Dataset:
 
         The arguments, checks and errors are those of `from_polars`. pyarrow is not needed.
 
-        >>> import pandas as pd
-        >>> from lorarec import Dataset
-        >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
-        >>> log = pd.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": times})
-        >>> names = pd.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
-        >>> shop = Dataset.from_pandas(log, names, user="customer", item="sku", time="at", title="name")
-        >>> shop.interactions["timestamp"].to_list()
-        [1714521600, 1714608000]
+        Examples:
+            >>> import pandas as pd
+            >>> from lorarec import Dataset
+            >>> times = pd.to_datetime(["2024-05-01", "2024-05-02"])
+            >>> log = pd.DataFrame({"customer": [1, 1], "sku": ["b7", "a3"], "at": times})
+            >>> names = pd.DataFrame({"sku": ["a3", "b7"], "name": ["Desk lamp", "Chair"]})
+            >>> shop = Dataset.from_pandas(log, names, user="customer", item="sku", time="at", title="name")
+            >>> shop.interactions["timestamp"].to_list()
+            [1714521600, 1714608000]
         """
-        from lorarec.data.assembly import assemble  # assembly and sources import this module
-        from lorarec.data.sources.frames import read_pandas
-        from lorarec.data.sources.table import Columns
-
         columns = Columns(user, item, time, rating, title, items_id)
         options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
         raw = read_pandas(log, items, columns=columns, options=options, name=name, licence=licence)
-        return assemble(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
+        return cls.from_raw_log(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -222,13 +259,14 @@ class Dataset:
         Raises:
             LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
 
-        >>> from tempfile import TemporaryDirectory
-        >>> from lorarec import Dataset
-        >>> from lorarec.data import load_sample
-        >>> with TemporaryDirectory() as folder:
-        ...     saved = load_sample("action").save(f"{folder}/action")
-        ...     Dataset.load(f"{folder}/action").name
-        'sample-action'
+        Examples:
+            >>> from tempfile import TemporaryDirectory
+            >>> from lorarec import Dataset
+            >>> from lorarec import load_sample
+            >>> with TemporaryDirectory() as folder:
+            ...     saved = load_sample("action").save(f"{folder}/action")
+            ...     Dataset.load(f"{folder}/action").name
+            'sample-action'
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -238,9 +276,9 @@ class Dataset:
         info = read_json(folder / "dataset.json")
         if not isinstance(info, dict) or not {"name", "counts", "fingerprint"} <= info.keys():
             raise LorarecError(f"{folder / 'dataset.json'} lacks name, counts or fingerprint: import the dataset again")
-        interactions = _canonical_interactions(read_parquet(folder / "interactions.parquet"), folder)
-        items = _canonical_items(read_parquet(folder / "items.parquet"), folder)
-        _check_items_known(interactions, items, folder)
+        interactions = canonical_interactions(read_parquet(folder / "interactions.parquet"), folder)
+        items = canonical_items(read_parquet(folder / "items.parquet"), folder)
+        check_items_known(interactions, items, folder)
         found = {"items": items.height, "interactions": interactions.height}
         if found != {key: info["counts"].get(key) for key in found}:
             raise LorarecError(f"{folder}: dataset.json does not belong to these tables: import the dataset again")
@@ -282,9 +320,10 @@ class Dataset:
         Raises:
             LorarecError: The dataset has no such user.
 
-        >>> from lorarec.data import load_sample
-        >>> load_sample("action").history("1")[:3]
-        ['1210', '2628', '2826']
+        Examples:
+            >>> from lorarec import load_sample
+            >>> load_sample("action").history("1")[:3]
+            ['1210', '2628', '2826']
         """
         history = self.interactions.filter(pl.col(USER) == user)[ITEM].to_list()
         if not history:
@@ -303,79 +342,3 @@ class Dataset:
         items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
         info = {**self.info, "filters": [*self.info.get("filters", []), filter_note]}
         return self.from_frames(name or self.name, interactions, items, self.users, info)
-
-
-def folder_name(text: str) -> str:
-    """Return a name for a folder, of lower case letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
-
-
-def read_parquet(path: Path, remedy: str = "import the dataset again") -> pl.DataFrame:
-    """Read a Parquet file.
-
-    Args:
-        path: Path of the file.
-        remedy: What the error message tells the user to do.
-
-    Raises:
-        LorarecError: The file is missing or is not Parquet.
-    """
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError:
-        raise LorarecError(f"{path} is missing: {remedy}") from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise LorarecError(f"{path} is not readable Parquet ({reason}): {remedy}") from error
-
-
-def _canonical_interactions(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
-    _require(frame, (USER, ITEM, TIME), f"interactions of {where}")
-    if RATING not in frame.columns:
-        frame = frame.with_columns(pl.lit(None, pl.Float32).alias(RATING))
-    try:
-        frame = frame.select(pl.col(column).cast(dtype) for column, dtype in INTERACTION_SCHEMA.items())
-    except pl.exceptions.PolarsError as error:
-        raise LorarecError(f"interactions of {where}: {str(error).splitlines()[0]}") from error
-    if frame.is_empty():
-        raise LorarecError(f"{where} has no interactions: check the input, or filter less")
-    for column in (USER, ITEM, TIME):
-        _refuse_nulls(frame[column], f"interactions of {where}")
-    return frame.sort(USER, TIME, maintain_order=True)
-
-
-def _canonical_items(frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:
-    _require(frame, (ITEM, TITLE), f"items of {where}")
-    frame = frame.with_columns(pl.col(ITEM, TITLE).cast(pl.String))
-    _refuse_nulls(frame[ITEM], f"items of {where}")
-    empty = frame.filter(pl.col(TITLE).fill_null("").str.strip_chars() == "")
-    if empty.height:
-        raise LorarecError(
-            f"items of {where}: {empty.height} items have no title, the first is {empty[ITEM][0]!r}: "
-            "give it one, or import again, dropping such items or naming them by id (keep_untitled=True)"
-        )
-    repeated = frame.filter(pl.col(ITEM).is_duplicated())
-    if repeated.height:
-        raise LorarecError(f"items of {where}: item {repeated[ITEM][0]!r} has more than one row: keep one")
-    return frame.select(ITEM, TITLE, pl.exclude(ITEM, TITLE)).sort(ITEM)
-
-
-def _check_items_known(interactions: pl.DataFrame, items: pl.DataFrame, where: str | Path) -> None:
-    unknown = interactions.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="anti")
-    if unknown.height:
-        raise LorarecError(
-            f"{where}: {unknown.height} items have interactions but no row among the items, "
-            f"the first is {unknown[ITEM].min()!r}: add them, or import again"
-        )
-
-
-def _require(frame: pl.DataFrame, columns: tuple[str, ...], where: str) -> None:
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise LorarecError(f"{where}: no column {', '.join(missing)} (there are {', '.join(frame.columns)})")
-
-
-def _refuse_nulls(column: pl.Series, where: str) -> None:
-    if column.null_count():
-        row = int(column.is_null().arg_max() or 0) + 1
-        raise LorarecError(f"{where}: row {row} has no {column.name}")

@@ -24,9 +24,10 @@ def describe(dataset: Dataset) -> JsonObject:
         max); users_below_three_interactions; title_coverage (share of items whose title is not their id); time_span
         (first and last timestamp: ISO 8601 text in UTC, or whole numbers if timestamps are positions).
 
-    >>> from lorarec.data import describe, load_sample
-    >>> describe(load_sample("action"))["interactions_per_user"]["median"]
-    33.0
+    Examples:
+        >>> from lorarec.data import describe, load_sample
+        >>> describe(load_sample("action"))["interactions_per_user"]["median"]
+        33.0
     """
     rows = dataset.interactions
     per_user, per_item = _lengths(rows, USER), _lengths(rows, ITEM)

@@ -19,11 +19,14 @@ _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
 
 def clean_title(text: str | None) -> str | None:
-    """Clean a title: decode HTML entities (also twice encoded ones), and remove tags, invisible characters and
-    superfluous white space; return None if nothing is left.
+    """Return a title as one line of plain text, or None if nothing is left.
 
-    >>> clean_title("  Ben &amp;amp; Jerry&#39;s\\n<b>Ice</b> ")
-    "Ben & Jerry's Ice"
+    HTML entities, also twice encoded ones, are decoded; tags, invisible characters and superfluous white space are
+    removed.
+
+    Examples:
+        >>> clean_title("  Ben &amp;amp; Jerry&#39;s\\n<b>Ice</b> ")
+        "Ben & Jerry's Ice"
     """
     if text is None:
         return None
@@ -89,8 +92,9 @@ def without_bad_times(
 def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
     """Convert ids to text: as they are written, stripped of white space, or with numbers also in their simplest form.
 
-    >>> clean_ids(pl.Series([" 12.0", "012", "a7"]), "numbers").to_list()
-    ['12', '12', 'a7']
+    Examples:
+        >>> clean_ids(pl.Series([" 12.0", "012", "a7"]), "numbers").to_list()
+        ['12', '12', 'a7']
     """
     if ids.dtype.is_float():
         ids = ids.fill_nan(None)

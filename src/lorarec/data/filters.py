@@ -1,18 +1,21 @@
 """Filters of datasets: k-core, and the removal of what two datasets share."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from lorarec.data.columns import ITEM, TITLE, USER
-from lorarec.data.dataset import Dataset
 from lorarec.errors import LorarecError
+
+if TYPE_CHECKING:
+    from lorarec.data.dataset import Dataset
 
 _OVERLAP_KEYS = {"users": [USER], "items": [ITEM], "interactions": [USER, ITEM], "titles": [TITLE]}
 
 
-def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
+def k_core(dataset: "Dataset", k: int, item_k: int | None = None) -> "Dataset":
     """Keep the largest part in which every user has at least `k` interactions and every item `item_k` (default `k`).
 
     Users and items with fewer interactions are dropped in rounds until none is left. The numbers of users, items and
@@ -21,9 +24,10 @@ def k_core(dataset: Dataset, k: int, item_k: int | None = None) -> Dataset:
     Raises:
         LorarecError: Nothing is left.
 
-    >>> from lorarec.data import k_core, load_sample
-    >>> k_core(load_sample("action"), 20).info["filters"]
-    ['5-core', '20-core']
+    Examples:
+        >>> from lorarec.data import k_core, load_sample
+        >>> k_core(load_sample("action"), 20).info["filters"]
+        ['5-core', '20-core']
     """
     item_k = k if item_k is None else item_k
     keep, rounds = core_rows(dataset.interactions, k, item_k)
@@ -65,7 +69,7 @@ def _in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items())
 
 
-def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Dataset:
+def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "Dataset":
     """Remove from a dataset what it shares with another one.
 
     Args:
@@ -86,7 +90,7 @@ def remove_overlap(dataset: Dataset, other: Dataset, by: str = "items") -> Datas
     return dataset.subset(rows, filter_note=f"without the {by} of {other.name} ({other.fingerprint})")
 
 
-def _comparable(dataset: Dataset) -> pl.DataFrame:
+def _comparable(dataset: "Dataset") -> pl.DataFrame:
     titles = dataset.items.select(ITEM, pl.col(TITLE).str.to_lowercase())
     rows = dataset.interactions.select(USER, ITEM).with_row_index()
     return rows.join(titles, on=ITEM, maintain_order="left")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.assembly import RawLog, assemble
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
+from lorarec.data.raw_log import RawLog
 from lorarec.data.reading import opened
 from lorarec.data.sources.movielens import read_movielens, readable_genres
 from lorarec.errors import LorarecError
@@ -41,9 +41,10 @@ def load_sample(domain: str = SPECIFIC_DOMAIN) -> Dataset:
     Raises:
         LorarecError: There is no such domain, or the sample was removed from the package.
 
-    >>> from lorarec.data import load_sample
-    >>> load_sample("comedy").name
-    'sample-comedy'
+    Examples:
+        >>> from lorarec import load_sample
+        >>> load_sample("comedy").name
+        'sample-comedy'
     """
     if domain not in _GENRES:
         raise LorarecError(f"the sample has no domain {domain!r}: use one of {', '.join(_GENRES)}")
@@ -108,7 +109,7 @@ def _tables() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _assembled(name: str, ratings: pl.DataFrame, movies: pl.DataFrame) -> Dataset:
     source = RawLog(name, "MovieLens ml-latest-small (bundled)", LICENCE, ratings, readable_genres(movies))
-    return assemble(source, k_core=_CORE)
+    return Dataset.from_raw_log(source, k_core=_CORE)
 
 
 def _has_genre_of(domain: str) -> pl.Expr:

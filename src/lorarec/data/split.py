@@ -6,8 +6,8 @@ from typing import Self
 
 import polars as pl
 
-from lorarec.data.dataset import read_parquet
 from lorarec.data.hashing import content_hash
+from lorarec.data.validation import read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
@@ -24,6 +24,12 @@ class Split:
             interacted with, in random order).
         test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
         info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
+
+    Examples:
+        >>> from lorarec import Dataset, load_split
+        >>> split = load_split(Dataset.load("data/shop"))
+        >>> split.valid.columns, list(split.test)
+        (['user_id', 'history', 'target', 'candidates'], ['warm', 'new-item'])
     """
 
     train: pl.DataFrame

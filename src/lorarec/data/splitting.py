@@ -56,10 +56,11 @@ def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 
         LorarecError: An option is out of range, there are fewer items than candidates, or no user has three
             interactions.
 
-    >>> from lorarec.data import leave_one_out, load_sample
-    >>> split = leave_one_out(load_sample("action"), new_items=0.1, negatives=29, seed=42)
-    >>> split.test["warm"].columns
-    ['user_id', 'history', 'target', 'candidates']
+    Examples:
+        >>> from lorarec import leave_one_out, load_sample
+        >>> split = leave_one_out(load_sample("action"), new_items=0.1, negatives=29, seed=42)
+        >>> split.test["warm"].columns
+        ['user_id', 'history', 'target', 'candidates']
     """
     if not 0 <= new_items < 1:
         raise LorarecError(f"option new_items must be at least 0 and below 1, not {new_items}")
@@ -165,9 +166,10 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     Raises:
         LorarecError: A stored split belongs to other data or is damaged.
 
-    >>> from lorarec.data import load_sample, load_split
-    >>> load_split(load_sample("action"), negatives=9).info["options"]["negatives"]
-    9
+    Examples:
+        >>> from lorarec import load_sample, load_split
+        >>> load_split(load_sample("action"), negatives=9).info["options"]["negatives"]
+        9
     """
     if dataset.folder is None:
         return draw_split(dataset, **options)

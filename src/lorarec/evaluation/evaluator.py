@@ -56,6 +56,15 @@ def evaluate(
     Raises:
         LorarecError: a setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
             `out` exists, or a scorer returned a NaN, too few or too many scores.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, adapter_scorers, evaluate, load_split
+        >>> shop = Dataset.load("data/shop")
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> scorers = adapter_scorers(backbone, shop, load_split(shop), {"shop": "adapters/shop"})
+        >>> evaluation = evaluate(shop, scorers, settings=["warm"], limit=5)
+        >>> "shop" in evaluation.settings["warm"].rows
+        True
     """
     split = load_split(dataset) if split is None else split
     baselines = fit_baselines(TrainingData(dataset, split, seed=seed))

@@ -88,6 +88,12 @@ class Evaluation:
     Attributes:
         protocol: Dataset, split, seed and limit of the evaluation, as plain values.
         settings: Results by name of the setting.
+
+    Examples:
+        >>> from lorarec import Dataset, evaluate
+        >>> evaluation = evaluate(Dataset.load("data/shop"), {}, settings=["warm"])
+        >>> 0 <= evaluation.settings["warm"].rows["popularity"].metrics["ndcg@10"].mean <= 1
+        True
     """
 
     protocol: JsonObject

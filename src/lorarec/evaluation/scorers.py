@@ -199,6 +199,13 @@ def adapter_scorers(
     Raises:
         LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
             unknown, or is given with the readout `verdict`.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, adapter_scorers, load_split
+        >>> shop = Dataset.load("data/shop")
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> list(adapter_scorers(backbone, shop, load_split(shop), {"shop": "adapters/shop"}))
+        ['zero-shot', 'shop']
     """
     if generation not in (None, *GENERATIONS):
         raise LorarecError(f"unknown generation {generation!r}: choose one of {', '.join(GENERATIONS)}")

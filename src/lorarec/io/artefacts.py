@@ -29,8 +29,9 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
     """Refuse an output folder that `new_folder` would refuse, before long work is done.
 
     Args:
-        overwrite: Allow a folder of this kind that lorarec wrote.
-        kind: The kind of the folder to write; required to overwrite one.
+        out: Path of the folder to write.
+        overwrite: Whether a folder of this kind that lorarec wrote may be replaced.
+        kind: Kind of the folder; required to replace one.
 
     Raises:
         LorarecError: `out` is a file, or a folder that is not empty and must not be overwritten, is of another kind or
@@ -70,6 +71,15 @@ def new_folder(out: str | Path, overwrite: bool = False, kind: FolderKind | None
 
     Raises:
         LorarecError: `out` exists and must not be replaced (see `refuse_existing`), or the disk cannot be written to.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from lorarec.io import new_folder, write_text
+        >>> with TemporaryDirectory() as home:
+        ...     with new_folder(f"{home}/report") as folder:
+        ...         write_text(folder / "report.md", "Done.")
+        ...     Path(f"{home}/report/report.md").read_text()
+        'Done.'
     """
     out = Path(out)
     refuse_existing(out, overwrite, kind)

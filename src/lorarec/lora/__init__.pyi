@@ -12,14 +12,12 @@ from .injection import MixedModel as MixedModel
 from .injection import inject as inject
 from .injection import merge as merge
 from .mixed_linear import MixedLinear as MixedLinear
-from .mixing import MIXING_METHODS as MIXING_METHODS
 from .mixing import MIXING_SCOPES as MIXING_SCOPES
 from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix
 from .mixing_prompts import MixingExamples as MixingExamples
 from .mixing_prompts import MixingPrompts as MixingPrompts
 from .mixing_prompts import sample_cases as sample_cases
-from .objectives import ENTROPY_OBJECTIVES as ENTROPY_OBJECTIVES
 from .objectives import Entropy as Entropy
 from .peft_config import DEFAULT_LORA_ALPHA as DEFAULT_LORA_ALPHA
 from .peft_config import DEFAULT_R as DEFAULT_R

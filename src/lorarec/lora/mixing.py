@@ -38,6 +38,14 @@ class MixedAdapter(Adapter):
     Attributes:
         weights: One weight per adapter of the mixture, or layer name -> one weight per adapter.
         trace: The mixtures that were evaluated before the weights were chosen.
+
+    Examples:
+        >>> from lorarec import Backbone, mix
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> pair = ["adapters/general", "adapters/shop"]
+        >>> mixed = mix(backbone, pair, "adapters/sum", method="fixed", weights=[0.2, 0.8], combine="deltas")
+        >>> mixed.weights, set(mixed.ranks.values())
+        ([0.2, 0.8], {32})
     """
 
     weights: list[float] | dict[str, list[float]] = field(default_factory=list)
@@ -102,14 +110,14 @@ def mix(
         LorarecError: An argument is missing, unknown or contradicts another, an adapter cannot be read or belongs to
             another backbone, ranks differ with `factors`, weights are off the simplex, or `out` exists.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, mix
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> pair = ["adapters/general", "adapters/shop"]
         >>> by_hand = mix(backbone, pair, "adapters/by-hand", method="fixed", weights=[0.3, 0.7])
         >>> by_hand.weights
         [0.3, 0.7]
-        >>> mixed = mix(backbone, pair, "adapters/mixed", dataset=Dataset.load("data/shop"), prompts=10)
+        >>> mixed = mix(backbone, pair, "adapters/mixed", dataset=Dataset.load("data/shop"), prompts=4)
         >>> round(sum(mixed.weights), 6)
         1.0
     """

@@ -13,8 +13,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 from lorarec.lora.safe_files import quoted
 
-#: Settings that a plain LoRA may have with any value: where it comes from, which layers it adapts, how it was trained
-#: and initialised, and details of variants that are off. All others must be off.
+#: Settings that a plain LoRA may have with any value: its origin, the adapted layers, training and initialization, and
+#: details of variants that are off. All others must be off.
 PLAIN = {
     *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
     *("inference_mode", "r", "lora_alpha", "lora_dropout", "rank_pattern", "alpha_pattern", "use_rslora"),
@@ -22,15 +22,15 @@ PLAIN = {
     *("bias", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     *("megatron_core", "qalora_group_size", "runtime_config", "ensure_weight_tying"),
 }
-#: Initialisations that leave the backbone's own weights as they are.
-INITIALISATIONS = ("gaussian", "eva", "orthogonal", "mica")
+#: Initializations that do not change the backbone's own weights.
+INITIALIZATIONS = ("gaussian", "eva", "orthogonal", "mica")
 DEFAULT_R, DEFAULT_LORA_ALPHA = 8, 8  # PEFT's defaults
-MOST = 10**6  # the largest rank or alpha
-#: Seconds in which all patterns of a file must be compiled and matched; those that PEFT writes take a fraction of it.
+MOST = 10**6  # largest rank or alpha
+#: Maximum number of seconds for compiling and matching all patterns of a file; those that PEFT writes need far less.
 PATTERN_SECONDS = 5.0
 PATTERN_LENGTH = 500
-#: What the keys of rank_pattern and alpha_pattern may consist of: names and simple regular expressions. Counts, back
-#: references, look-around and recursion are left out, since they may take any memory.
+#: Keys that rank_pattern and alpha_pattern may have: names and simple regular expressions. Counts, back references,
+#: look-around and recursion are refused, since they may need any amount of memory.
 PATTERN = re.compile(r"(?:[\w./*+?|)^$-]|\((?!\?)|\(\?:|\\[.dwDW-]|\[\^?[\w.-]+\])+")
 
 
@@ -52,9 +52,9 @@ def check_config(path: Path, config: Any) -> None:
         if key not in PLAIN and config[key]:
             raise LorarecError(f"adapter {folder} uses {key[:50]}, which cannot be mixed: train a plain LoRA")
     start = config.get("init_lora_weights")
-    if not _is_switch(start) and start not in INITIALISATIONS:
+    if not _is_switch(start) and start not in INITIALIZATIONS:
         raise LorarecError(
-            f"adapter {folder} was initialised by {quoted(start)}, which changes the backbone or is unknown: "
+            f"adapter {folder} was initialized by {quoted(start)}, which changes the backbone or is unknown: "
             "convert it to a plain LoRA with PEFT first"
         )
     _check_types(path, config)
@@ -109,15 +109,17 @@ def _is_layers(value: Any) -> bool:
 
 
 def layer_ranks_and_scales(path: Path, config: JsonObject, layers: Iterable[str]) -> dict[str, tuple[int, float]]:
-    """Layer name -> its rank and scale: alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA.
+    """Return rank and scale by layer name; the scale is alpha / r, or alpha / sqrt(r) for rank-stabilized LoRA.
 
     As in PEFT, the first key of a pattern that matches the end of a layer's name decides.
 
     Args:
-        config: a configuration that `check_config` accepts.
+        path: Path of the configuration, for error messages.
+        config: Configuration that `check_config` accepts.
+        layers: Names of the adapted layers.
 
     Raises:
-        LorarecError: a pattern is not a simple regular expression, or the patterns take too long.
+        LorarecError: If a pattern is not a simple regular expression, or matching takes too long.
     """
     deadline = time.monotonic() + PATTERN_SECONDS
     found = {}
@@ -137,11 +139,11 @@ def layer_ranks_and_scales(path: Path, config: JsonObject, layers: Iterable[str]
 
 
 def _compiled(path: Path, field: str, config: JsonObject, deadline: float) -> list[tuple[Any, Any]]:
-    """The keys of a pattern, compiled, with their values.
+    """Return the compiled keys of a pattern with their values.
 
     Raises:
-        LorarecError: a key is not a simple regular expression.
-        TimeoutError: the deadline has passed.
+        LorarecError: If a key is not a simple regular expression.
+        TimeoutError: If the deadline has passed.
     """
     patterns = []
     for key, value in (config.get(field) or {}).items():
@@ -159,10 +161,10 @@ def _compiled(path: Path, field: str, config: JsonObject, deadline: float) -> li
 
 
 def _first(patterns: list[tuple[Any, Any]], name: str, deadline: float, default: Any) -> Any:
-    """The value of the first pattern that matches.
+    """Return the value of the first pattern that matches.
 
     Raises:
-        TimeoutError: the deadline has passed.
+        TimeoutError: If the deadline has passed.
     """
     for pattern, value in patterns:
         left = deadline - time.monotonic()

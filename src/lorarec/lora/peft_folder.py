@@ -22,11 +22,11 @@ ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE = "adapter_config.json", "adapter_mode
 PREFIX = "base_model.model."
 KEY = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
-#: Settings that say which layers are adapted.
+#: Settings that choose the adapted layers.
 LAYER_CHOICE = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-#: Limit on the bytes of an adapter's weights; rank 64 on all layers of a model of 70B parameters has 3.3 GB in float32.
+#: Maximum number of bytes of an adapter's weights; rank 64 on all layers of a 70B model has 3.3 GB in float32.
 WEIGHTS_LIMIT = 4 << 30
-#: Limit on the bytes of a safetensors header; 16 MiB hold the names of a hundred thousand tensors.
+#: Maximum number of bytes of a safetensors header; 16 MiB hold the names of a hundred thousand tensors.
 HEADER_LIMIT = 16 << 20
 
 
@@ -40,6 +40,14 @@ class Adapter:
         config: Settings of PEFT; `save_adapter` uses those that choose the layers.
         record: Contents of `lorarec.json`; None for an adapter made elsewhere.
         folder: Path of the folder that the adapter was read from; None for an adapter in memory.
+
+    Examples:
+        >>> from lorarec import Backbone, mix
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> pair = ["adapters/general", "adapters/shop"]
+        >>> adapter = mix(backbone, pair, "adapters/equal", method="fixed", weights=[0.5, 0.5])
+        >>> adapter.folder.name, set(adapter.ranks.values())
+        ('equal', {16})
     """
 
     tensors: dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -138,9 +146,9 @@ def read_tensors(path: Path, limit: int = WEIGHTS_LIMIT) -> dict[str, torch.Tens
 def check_backbone(adapter: Adapter, backbone: Backbone) -> None:
     """Refuse an adapter of another backbone.
 
-    The fingerprint in its `lorarec.json` decides, or without one the base model that it names (see
-    `check_base_model`).
-    Its layers must be linear layers of the backbone with the same shapes, and not of 8-bit floats.
+    The fingerprint in `lorarec.json` decides; without one, the base model that the adapter names (see
+    `check_base_model`). The adapted layers must be linear layers of the backbone with the same shapes, and not be
+    stored in 8-bit floats.
 
     Raises:
         LorarecError: If it belongs to another backbone, or adapts a layer that cannot be adapted in this one.

@@ -26,10 +26,11 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         LorarecError: All labels are the same.
 
-    >>> import numpy as np
-    >>> from lorarec.metrics import auc
-    >>> auc(np.array([0.9, 0.2, 0.4]), np.array([1, 0, 1]))
-    1.0
+    Examples:
+        >>> import numpy as np
+        >>> from lorarec.metrics import auc
+        >>> auc(np.array([0.9, 0.2, 0.4]), np.array([1, 0, 1]))
+        1.0
     """
     scores, clicked = _two_classes(scores, labels)
     positives = int(clicked.sum())

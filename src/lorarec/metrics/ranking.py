@@ -24,11 +24,12 @@ def target_ranks(scores: Sequence[np.ndarray], target_index: np.ndarray) -> np.n
         LorarecError: A score is NaN, a case has no candidate at its target's position, or there is not one target
             for each case.
 
-    >>> import numpy as np
-    >>> from lorarec.metrics import ndcg, target_ranks
-    >>> ranks = target_ranks([np.array([0.1, 0.7, 0.2]), np.array([0.5, 0.4])], np.array([2, 0]))
-    >>> ranks.tolist(), ndcg(ranks, k=10).round(2).tolist()
-    ([2, 1], [0.63, 1.0])
+    Examples:
+        >>> import numpy as np
+        >>> from lorarec.metrics import ndcg, target_ranks
+        >>> ranks = target_ranks([np.array([0.1, 0.7, 0.2]), np.array([0.5, 0.4])], np.array([2, 0]))
+        >>> ranks.tolist(), ndcg(ranks, k=10).round(2).tolist()
+        ([2, 1], [0.63, 1.0])
     """
     target = np.asarray(target_index, dtype=np.int64)
     if len(scores) != len(target):

@@ -30,9 +30,10 @@ class PersonalizationConfig:
     Raises:
         LorarecError: If a value is of the wrong type or out of range.
 
-    >>> from lorarec import PersonalizationConfig
-    >>> PersonalizationConfig(num_meta_loras=16, ctr_retrieval="similar").r
-    8
+    Examples:
+        >>> from lorarec import PersonalizationConfig
+        >>> PersonalizationConfig(num_meta_loras=16, ctr_retrieval="similar").r
+        8
     """
 
     samples: int = option(1024, "Training events of the language model; the click-through model reads all of them.")
@@ -82,9 +83,10 @@ class UserRouterConfig:
     Raises:
         LorarecError: If a value is of the wrong type or out of range.
 
-    >>> from lorarec import UserRouterConfig
-    >>> UserRouterConfig(cases=600, epochs=6).held_out
-    0.25
+    Examples:
+        >>> from lorarec import UserRouterConfig
+        >>> UserRouterConfig(cases=600, epochs=6).held_out
+        0.25
     """
 
     cases: int = option(1000, "Number of validation cases, drawn at random; all where there are fewer.")

@@ -129,6 +129,14 @@ def personalize(
         LorarecError: If ratings are missing or out of range, the training, sampled or test events all have one label,
             the click-through model was trained on other data, `out` exists, the checkpoints belong to another run, or a
             loss is not finite.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, PersonalizationConfig, personalize
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> config = PersonalizationConfig(samples=16, epochs=1, num_meta_loras=2, test_events=16)
+        >>> made = personalize(backbone, Dataset.load("data/shop"), "personal", config)
+        >>> made.predictions.height
+        16
     """
     config = config or PersonalizationConfig()
     out = Path(out)

@@ -89,6 +89,15 @@ def train_user_router(
     Raises:
         LorarecError: If adapters are unusable or were trained on different prompts, the dataset has no ratings or no
             validation cases, `out` exists, or a loss is not finite.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, UserRouterConfig, load_split, train_user_router
+        >>> backbone, shop = Backbone.from_pretrained("embedded"), Dataset.load("data/shop")
+        >>> config = UserRouterConfig(cases=6, epochs=1)
+        >>> pair = ["adapters/general", "adapters/shop"]
+        >>> made = train_user_router(backbone, pair, shop, load_split(shop), "router", config, ctr_model="titles")
+        >>> made.users.columns
+        ['user_id', 'events', 'representation', 'weights']
     """
     config = config or UserRouterConfig()
     out = Path(out)

@@ -65,12 +65,13 @@ class PromptBuilder:
         LorarecError: The readout is unknown, the template or chat template cannot be used, or the readout is `verdict`
             and the tokenizer does not encode yes and no as one token each.
 
-    >>> from lorarec import Backbone
-    >>> from lorarec.prompts import PromptBuilder
-    >>> builder = PromptBuilder(Backbone.from_pretrained("embedded").tokenizer)
-    >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
-    >>> builder.tokenizer.decode(example.branches[1])
-    ' heat\\n'
+    Examples:
+        >>> from lorarec import Backbone
+        >>> from lorarec.prompts import PromptBuilder
+        >>> builder = PromptBuilder(Backbone.from_pretrained("embedded").tokenizer)
+        >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
+        >>> builder.tokenizer.decode(example.branches[1])
+        ' heat\\n'
     """
 
     def __init__(

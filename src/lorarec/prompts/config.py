@@ -34,6 +34,11 @@ class PromptConfig:
 
     Raises:
         LorarecError: If a value is of the wrong type or out of range.
+
+    Examples:
+        >>> from lorarec import PromptConfig
+        >>> PromptConfig(readout="likelihood", max_history=20).max_title_tokens
+        32
     """
 
     readout: Readout = option(

@@ -30,7 +30,7 @@ class Ranked:
         score: The log-odds of yes against no (readout `verdict`) or the log-probability of the title (`likelihood`).
         probability: The candidate's share of the posterior, the softmax of the scores over the candidates.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Ranker
         >>> best = Ranker(Backbone.from_pretrained("embedded")).rank(["Toy Story"], ["Heat", "Antz"])[0]
         >>> best.title == ["Heat", "Antz"][best.index]
@@ -67,7 +67,7 @@ class Ranker:
     Raises:
         LorarecError: The adapter cannot be read or belongs to another backbone, or the readout is unknown.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Ranker
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> with Ranker(backbone, "adapters/shop") as ranker:

@@ -102,7 +102,7 @@ def _one_line_errors() -> Iterator[None]:
     except ExecutionTimeoutError as error:
         raise LorarecError(
             "no worker has finished a part for half an hour: give workers more memory, or make parts smaller "
-            "(part_size); the parts that are done are kept"
+            "(part_size); the finished parts are not lost"
         ) from error
     except RayError as error:
         raise LorarecError(

@@ -30,6 +30,14 @@ class Recommendation:
         probability: The item's share of the posterior over the candidate pool, the softmax of the pool's scores.
         source: The name of the source that ranked the item highest; see `lorarec.retrieval.Proposal`.
         because: The titles of the history that the proposal is based on, strongest first.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, Ranker, recommend
+        >>> shop = Dataset.load("data/shop")
+        >>> ranker = Ranker(Backbone.from_pretrained("embedded"))
+        >>> best = recommend(ranker, shop, shop.interactions["user_id"][0], top_k=1, pool=10)[0]
+        >>> best.title == shop.titles[best.item_id]
+        True
     """
 
     item_id: str
@@ -67,6 +75,15 @@ def rank_items(
 
     Raises:
         LorarecError: Neither a user nor a history is given, or the dataset does not have the user or an item.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, Ranker, rank_items
+        >>> shop = Dataset.load("data/shop")
+        >>> ids = shop.items["item_id"][:6].to_list()
+        >>> with Ranker(Backbone.from_pretrained("embedded"), "adapters/shop") as ranker:
+        ...     ranked = rank_items(ranker, shop, ids[3:], history=ids[:3], top_k=2)
+        >>> ids[3:][ranked[0].index] in ids
+        True
     """
     if user is None and history is None:
         raise LorarecError("rank_items needs a user of the dataset or a history of item ids")
@@ -111,7 +128,7 @@ def recommend(
         LorarecError: The user is unknown, nothing is left to recommend, or the pool does not fit into a prompt that
             lists its candidates.
 
-    Example:
+    Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
         >>> shop = Dataset.load("data/shop")
         >>> user = shop.interactions["user_id"][0]
@@ -152,6 +169,15 @@ def recommend_users(
 
     Raises:
         LorarecError: As for `recommend`.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, Ranker, recommend_users
+        >>> shop = Dataset.load("data/shop")
+        >>> users = shop.interactions["user_id"].unique(maintain_order=True)[:2].to_list()
+        >>> ranker = Ranker(Backbone.from_pretrained("embedded"))
+        >>> found = recommend_users(ranker, shop, users, top_k=3, pool=10)
+        >>> [len(found[user]) for user in users]
+        [3, 3]
     """
     histories = [dataset.history(user) for user in users]
     index = Index.build(dataset) if index is None else index

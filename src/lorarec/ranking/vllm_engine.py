@@ -13,7 +13,7 @@ import numpy as np
 from lorarec.backbone import Backbone, Dtype
 from lorarec.errors import LorarecError
 from lorarec.io import track
-from lorarec.lora import Adapter
+from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.generation import TitleList
 from lorarec.ranking.vllm_start import first_line, start_vllm
@@ -31,7 +31,8 @@ class VllmEngine:
 
     Args:
         backbone: The backbone. vLLM loads the weights itself from `Backbone.id`; only the tokenizer is used otherwise.
-        adapters: The adapters that will be used. They determine the largest rank and the longest prompt.
+        adapters: The adapters that will be used, or paths of their folders. They determine the largest rank and the
+            longest prompt.
         dtype: The data type of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: Whether to run Python code that comes with the model.
         llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
@@ -39,21 +40,23 @@ class VllmEngine:
     Raises:
         LorarecError: vLLM is missing or cannot run this backbone, or the rank of an adapter is too large for it.
 
-    Example (in an environment with vLLM):
-
-        with VllmEngine(backbone, [adapter], llm_options={"gpu_memory_utilization": 0.8}) as engine:
-            ranked = Ranker(backbone, adapter, engine=engine).rank(["Toy Story"], ["Antz", "Heat"])
+    Examples:
+        >>> from lorarec import Backbone, Ranker, VllmEngine
+        >>> backbone = Backbone.from_pretrained("embedded", device="cpu")
+        >>> with VllmEngine(backbone, ["adapters/shop"]) as engine:  # doctest: +SKIP
+        ...     ranked = Ranker(backbone, "adapters/shop", engine=engine).rank(["Toy Story"], ["Antz", "Heat"])
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        adapters: Sequence[Adapter] = (),
+        adapters: Sequence[AdapterLike] = (),
         dtype: Dtype = "auto",
         trust_remote_code: bool = False,
         llm_options: Mapping[str, Any] | None = None,
     ) -> None:
-        started = start_vllm(backbone, adapters, dtype, trust_remote_code, llm_options or {})
+        read = [read_adapter(adapter) for adapter in adapters]
+        started = start_vllm(backbone, read, dtype, trust_remote_code, llm_options or {})
         self._vllm, self._llm, self.max_tokens = started
         self._requests: dict[tuple[str, str], Any] = {}
 

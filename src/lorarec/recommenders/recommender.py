@@ -25,9 +25,9 @@ class Recommender(ABC, Generic[Config]):
         config_class: Frozen dataclass of the options.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
 
-    Example:
+    Examples:
         >>> from lorarec.recommenders import ItemKNN, ItemKNNConfig, TrainingData
-        >>> from lorarec.data import load_sample, load_split
+        >>> from lorarec import load_sample, load_split
         >>> dataset = load_sample("thriller")
         >>> split = load_split(dataset)
         >>> scores = ItemKNN(ItemKNNConfig(max_history=5)).fit(TrainingData(dataset, split)).score(split.valid)

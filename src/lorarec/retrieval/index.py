@@ -72,6 +72,14 @@ class Index:
     Attributes:
         sources: Sources by name.
         next_item: Source of items by a next-item model, or None.
+
+    Examples:
+        >>> from lorarec import Dataset, Index
+        >>> shop = Dataset.load("data/shop")
+        >>> index = Index.build(shop)
+        >>> proposals = index.propose(shop.interactions["item_id"][:3].to_list(), pool=20)
+        >>> len(proposals)
+        20
     """
 
     def __init__(

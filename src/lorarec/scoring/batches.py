@@ -19,8 +19,9 @@ def token_batches(lengths: Sequence[int], token_budget: int = TOKEN_BUDGET) -> l
 
     A batch has at most `token_budget` tokens, padding included; a sequence longer than that is a batch of its own.
 
-    >>> token_batches([2, 5, 3, 2], token_budget=6)
-    [[1], [2, 0], [3]]
+    Examples:
+        >>> token_batches([2, 5, 3, 2], token_budget=6)
+        [[1], [2, 0], [3]]
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches = []
@@ -48,8 +49,9 @@ def map_batches(
         title: The title of the progress bar.
         progress: Whether the progress bar is shown on stderr.
 
-    >>> map_batches(lambda batch: [10 * index for index in batch], [2, 5, 3], token_budget=6)
-    [0, 10, 20]
+    Examples:
+        >>> map_batches(lambda batch: [10 * index for index in batch], [2, 5, 3], token_budget=6)
+        [0, 10, 20]
     """
     results: dict[int, Result] = {}
     for batch in track(token_batches(lengths, token_budget), title, progress):

@@ -205,15 +205,16 @@ def score(
     Raises:
         LorarecError: As for `score_batch`.
 
-    >>> from lorarec import Backbone
-    >>> from lorarec.prompts import PromptBuilder
-    >>> from lorarec.scoring import score
-    >>> backbone = Backbone.from_pretrained("embedded")
-    >>> builder = PromptBuilder(backbone.tokenizer)
-    >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
-    >>> [scores] = score(backbone.model, [example], builder)
-    >>> scores.shape
-    (2,)
+    Examples:
+        >>> from lorarec import Backbone
+        >>> from lorarec.prompts import PromptBuilder
+        >>> from lorarec.scoring import score
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> builder = PromptBuilder(backbone.tokenizer)
+        >>> example = builder.example(["Toy Story", "Antz"], ["A Bug's Life", "Heat"])
+        >>> [scores] = score(backbone.model, [example], builder)
+        >>> scores.shape
+        (2,)
     """
 
     def read(batch: list[int]) -> list[np.ndarray]:

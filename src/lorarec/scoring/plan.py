@@ -82,7 +82,7 @@ def plan_for(model: Any) -> ScoringPlan:
     Raises:
         LorarecError: No plan is exact for the model; the message names it.
 
-    Example:
+    Examples:
         >>> from transformers import MistralConfig, MistralForCausalLM
         >>> sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
         >>> model = MistralForCausalLM(MistralConfig(vocab_size=16, num_key_value_heads=2, sliding_window=64, **sizes))

@@ -51,10 +51,11 @@ class TrainingConfig(PromptConfig):
     Raises:
         LorarecError: If a value is of the wrong type or out of range, or options contradict each other.
 
-    >>> from lorarec import TrainingConfig
-    >>> config = TrainingConfig(r=8, learning_rate=1e-3)
-    >>> config.r, config.target_modules
-    (8, 'all-linear')
+    Examples:
+        >>> from lorarec import TrainingConfig
+        >>> config = TrainingConfig(r=8, learning_rate=1e-3)
+        >>> config.r, config.target_modules
+        (8, 'all-linear')
     """
 
     evidence: bool = option(True, EVIDENCE_HELP, PROMPTS)

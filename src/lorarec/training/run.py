@@ -64,11 +64,13 @@ def train(
         LorarecError: If a dataset has no training cases or too few items, `out` exists, `start_from` belongs to another
             backbone, or the training diverged.
 
-    >>> from lorarec import Backbone, Dataset, TrainingConfig, train
-    >>> config = TrainingConfig(samples=8, batch_size=4, negatives=3, epochs=1, eval_users=0)
-    >>> adapter = train(Backbone.from_pretrained("embedded"), [Dataset.load("data/shop")], "adapters/trained", config)
-    >>> adapter.folder.name
-    'trained'
+    Examples:
+        >>> from lorarec import Backbone, Dataset, TrainingConfig, train
+        >>> backbone = Backbone.from_pretrained("embedded")
+        >>> config = TrainingConfig(samples=8, batch_size=4, negatives=3, epochs=1, eval_users=0)
+        >>> adapter = train(backbone, [Dataset.load("data/shop")], "adapters/trained", config)
+        >>> adapter.folder.name
+        'trained'
     """
     config = config or TrainingConfig()
     config = replace(config, template=read_template(config.template or config.readout))

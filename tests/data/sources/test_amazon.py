@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lorarec.data import read_amazon
-from lorarec.data.assembly import assemble
+from lorarec.data import Dataset, read_amazon
 from lorarec.errors import LorarecError
 
 USERS = ["A1YJEY40YUW4SE", "A3Z74TDRGD0HU"]
@@ -76,7 +75,7 @@ def _csv(path: Path, order: str, header: str = "") -> Path:
 def test_reviews_with_metadata(tmp_path: Path, write: object, name: str, reviews: list, meta: list) -> None:  # type: ignore[type-arg]
     log = write(tmp_path / name, reviews)  # type: ignore[operator]
     about = (_literal if meta is META_2014 else _json)(tmp_path / "meta.json.gz", meta)
-    dataset = assemble(read_amazon(log, about))
+    dataset = Dataset.from_raw_log(read_amazon(log, about))
     assert dataset.interactions.rows() == EXPECTED
     assert dataset.items.rows() == [
         (ITEMS[1], 'The "15" Color', None, None),
@@ -92,12 +91,12 @@ def test_reviews_with_metadata(tmp_path: Path, write: object, name: str, reviews
 )
 def test_ratings_only(tmp_path: Path, order: str, header: str) -> None:
     source = read_amazon(_csv(tmp_path / "ratings_Beauty.csv", order, header))
-    assert assemble(source, keep_untitled=True).interactions.rows() == EXPECTED
+    assert Dataset.from_raw_log(source, keep_untitled=True).interactions.rows() == EXPECTED
 
 
 def test_without_metadata_nothing_has_a_title(tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match="no item has a title"):
-        assemble(read_amazon(_csv(tmp_path / "ratings.csv", "uirt")))
+        Dataset.from_raw_log(read_amazon(_csv(tmp_path / "ratings.csv", "uirt")))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data import read_movielens
-from lorarec.data.assembly import assemble
+from lorarec.data import Dataset, read_movielens
 from lorarec.errors import LorarecError
 
 RATINGS = [("1", "10", 5.0, 978300760), ("1", "11", 3.5, 978300761), ("2", "10", 4.0, 978300762)]
@@ -57,7 +56,7 @@ def test_published_forms(tmp_path: Path, make: object, zipped: bool) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             for file in folder.iterdir():
                 archive.write(file, f"ml-tiny/{file.name}")
-    dataset = assemble(read_movielens(path))
+    dataset = Dataset.from_raw_log(read_movielens(path))
     assert dataset.name == "ml-tiny"
     assert dataset.interactions.rows() == [(user, item, at, rating) for user, item, rating, at in RATINGS]
     assert dataset.titles == TITLES
@@ -100,6 +99,6 @@ def test_malformed_files(tmp_path: Path, make: object, file: str, content: str |
 def test_an_empty_title_is_counted_not_fatal(tmp_path: Path) -> None:
     _folder_csv(tmp_path)
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n10,,Action\n11,Named,Drama\n")
-    dataset = assemble(read_movielens(tmp_path))
+    dataset = Dataset.from_raw_log(read_movielens(tmp_path))
     assert dataset.info["import"]["untitled_items"] == 1
     assert dataset.interactions.select(pl.col("item_id").unique()).item() == "11"

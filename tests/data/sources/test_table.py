@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from lorarec.data import read_table
-from lorarec.data.assembly import assemble
+from lorarec.data import Dataset, read_table
 from lorarec.data.sources.table import Columns
 from lorarec.data.tables import Ids, TableFormat
 from lorarec.errors import LorarecError
@@ -43,7 +42,7 @@ def _write(table: pl.DataFrame, path: Path) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz", ".jsonl.gz"])
 def test_forms(tmp_path: Path, suffix: str) -> None:
     log, catalogue = _write(LOG, tmp_path / f"log{suffix}"), _write(CATALOGUE, tmp_path / f"catalogue{suffix}")
-    dataset = assemble(read_table(log, catalogue, columns=NAMES, licence="ours"))
+    dataset = Dataset.from_raw_log(read_table(log, catalogue, columns=NAMES, licence="ours"))
     assert dataset.interactions.rows() == EXPECTED
     assert dataset.titles == {"7": "Seven", "8": "Eight"}
     assert dataset.items["maker"].to_list() == ["M", None]
@@ -68,7 +67,7 @@ def test_separator_and_no_header(tmp_path: Path) -> None:
 def test_titles_beside_the_interactions(tmp_path: Path) -> None:
     log = LOG.rename({"customer": "user_id", "sku": "item_id", "bought": "timestamp", "stars": "rating"})
     log = log.with_columns(title=pl.Series([None, "Eight", "Seven"]))
-    dataset = assemble(read_table(_write(log, tmp_path / "log.parquet")))
+    dataset = Dataset.from_raw_log(read_table(_write(log, tmp_path / "log.parquet")))
     assert dataset.titles == {"7": "Seven", "8": "Eight"}
     assert dataset.interactions.rows() == EXPECTED
 
@@ -87,7 +86,7 @@ def test_lists_become_text_and_structures_are_left_out(tmp_path: Path) -> None:
 def test_movielens_movies_as_the_table_of_items(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_bytes("7::Misérables, Les::Drama|War\n8::Eight::Action\n".encode("latin-1"))
     log = _write(LOG, tmp_path / "ratings.parquet")
-    dataset = assemble(read_table(log, tmp_path / "movies.dat", columns=NAMES))
+    dataset = Dataset.from_raw_log(read_table(log, tmp_path / "movies.dat", columns=NAMES))
     assert dataset.items.rows() == [("7", "Misérables, Les", "Drama, War"), ("8", "Eight", "Action")]
     assert dataset.name == tmp_path.name.lower().replace("_", "-")
 
@@ -117,7 +116,7 @@ def _files(folder: Path, **texts: str) -> list[Path]:
 def test_ids_that_have_other_names_in_the_two_tables(tmp_path: Path) -> None:
     log, items = _files(tmp_path, log="user_id,artistID,timestamp\nu,12,1\n", items="id,title\n12,A\n")
     columns = Columns(item="artistID", items_id="id")
-    assert assemble(read_table(log, items, columns=columns)).titles == {"12": "A"}
+    assert Dataset.from_raw_log(read_table(log, items, columns=columns)).titles == {"12": "A"}
     with pytest.raises(
         LorarecError, match=r"items\.csv: no column 'artistID' for item_id: name the right one with items_id="
     ):
@@ -150,9 +149,9 @@ def test_ids_that_match_but_for_how_they_are_written(
     )
     with pytest.raises(LorarecError, match=message):
         read_table(log, items)
-    dataset = assemble(read_table(log, items, options=TableFormat(ids=how)))
+    dataset = Dataset.from_raw_log(read_table(log, items, options=TableFormat(ids=how)))
     assert list(dataset.titles.values()) == ["A", "B"]
-    kept = assemble(read_table(log, items, options=TableFormat(ids="as-written")), keep_untitled=True)
+    kept = Dataset.from_raw_log(read_table(log, items, options=TableFormat(ids="as-written")), keep_untitled=True)
     assert set(kept.titles) == set(of_log)
 
 
@@ -167,7 +166,7 @@ def test_ids_of_numbers_that_became_floats_in_parquet(tmp_path: Path) -> None:
 
 def test_items_that_are_really_absent_are_not_alike(tmp_path: Path) -> None:
     log, items = _files(tmp_path, log="user_id,item_id,timestamp\nu,1,1\nu,2,2\n", items="item_id,title\n1,A\n")
-    assert assemble(read_table(log, items)).titles == {"1": "A"}
+    assert Dataset.from_raw_log(read_table(log, items)).titles == {"1": "A"}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl", ".csv.gz"])
@@ -178,7 +177,7 @@ def test_a_log_without_times_is_in_the_order_of_its_rows(tmp_path: Path, suffix:
     path = _write(log, tmp_path / f"log{suffix}")
     with pytest.raises(LorarecError, match=r"no column 'timestamp' for timestamp.*use order=\"file\""):
         read_table(path)
-    dataset = assemble(read_table(path, options=TableFormat(order="file")))
+    dataset = Dataset.from_raw_log(read_table(path, options=TableFormat(order="file")))
     rows = dataset.interactions.select("user_id", "item_id", "timestamp").rows()
     assert rows == [("a", "y", 1), ("a", "x", 3), ("b", "x", 0), ("b", "z", 2)]
 
@@ -188,7 +187,7 @@ def test_rows_with_bad_times_are_counted_and_named(tmp_path: Path) -> None:
     (log,) = _files(tmp_path, log=f"user_id,item_id,timestamp,title\nu,x,253402300799,T\n{rows}u,y,soon,T\nu,z,,T\n")
     with pytest.raises(LorarecError, match="line 12 has timestamp 'soon'"):
         read_table(log)
-    dataset = assemble(read_table(log, options=TableFormat(bad_times="drop")))
+    dataset = Dataset.from_raw_log(read_table(log, options=TableFormat(bad_times="drop")))
     report = dataset.info["import"]
     assert report["rows_with_bad_times_dropped"] == 3
     assert report["first_of_them"] == ["line 2", "line 12", "line 13"]

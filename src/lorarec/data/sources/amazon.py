@@ -7,10 +7,9 @@ from typing import Any
 import polars as pl
 
 from lorarec.data.archives import check_gzip
-from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.dataset import folder_name
 from lorarec.data.fields import clean_interactions, without_bad_times
+from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.reading import collect, column_names, first_line, parse_record, read_json_lines, records, table_errors
 from lorarec.data.tables import BadTimes, TableFormat
 from lorarec.errors import LorarecError

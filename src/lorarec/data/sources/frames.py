@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from lorarec.data.assembly import RawLog
+from lorarec.data.raw_log import RawLog
 from lorarec.data.sources.table import Columns, raw_log
 from lorarec.data.tables import Table, TableFormat, lazy_table, row_number
 from lorarec.errors import LorarecError

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from lorarec.data.archives import unzipped
-from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_interactions
+from lorarec.data.raw_log import RawLog
 from lorarec.data.reading import opened
 from lorarec.data.tables import TableFormat, open_table
 from lorarec.errors import LorarecError

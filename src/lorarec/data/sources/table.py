@@ -5,10 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.data.assembly import RawLog
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.dataset import folder_name
 from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
+from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
 from lorarec.data.tables import Ids, Table, TableFormat, lazy_table, open_table
 from lorarec.errors import LorarecError

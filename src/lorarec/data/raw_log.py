@@ -1,16 +1,12 @@
-"""Conversion of raw logs to datasets: duplicates and untitled items are dropped and counted, filters are applied."""
+"""What a reader found in its files, before it becomes a dataset, and the cleaning that all readers share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
+import re
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
-from lorarec.data.dataset import Dataset
 from lorarec.data.fields import clean_titles
-from lorarec.data.filters import k_core as core_of
-from lorarec.data.filters import remove_overlap
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 
@@ -38,37 +34,29 @@ class RawLog:
     report: JsonObject = field(default_factory=dict)
 
 
-def assemble(
-    source: RawLog,
-    *,
-    name: str | None = None,
-    keep_untitled: bool = False,
-    keep_unseen: bool = False,
-    without: Sequence[Dataset] = (),
-    by: Sequence[str] = ("items",),
-    k_core: int = 0,
-) -> Dataset:
-    """Make a dataset from a raw log; what is dropped is counted in `info["import"]`.
+def clean_tables(
+    raw_log: RawLog, name: str, keep_untitled: bool = False, keep_unseen: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame, JsonObject]:
+    """Drop duplicate rows and items without titles, and choose one title for each item.
 
     Args:
-        source: The raw log.
-        name: A name for the dataset instead of that of the source.
-        keep_untitled: Name items without a title by their id instead of dropping them with their interactions.
-        keep_unseen: Keep titled items that nobody interacted with (until a k-core drops them).
-        without: Datasets whose users, items, interactions or titles are removed (see `remove_overlap`).
-        by: What is compared with these datasets: any of "users", "items", "interactions" and "titles".
-        k_core: Minimum number of interactions of a user and of an item, applied last; 0 or 1 filters nothing.
+        raw_log: The tables.
+        name: How error messages name them.
+        keep_untitled: Whether items without a title are named by their id; they and their rows are dropped otherwise.
+        keep_unseen: Whether titled items that nobody interacted with are kept.
+
+    Returns:
+        The interactions, sorted by user and time; the items, with a title each; and counts of what was dropped.
 
     Raises:
-        LorarecError: Nothing is left.
+        LorarecError: No item has a title.
     """
-    name = name or source.name
-    rows = source.interactions.sort(USER, TIME, maintain_order=True)
+    rows = raw_log.interactions.sort(USER, TIME, maintain_order=True)
     total = rows.height
     rows = _without_duplicates(rows)
     duplicates = total - rows.height
 
-    items = source.items.with_columns(clean_titles(source.items[TITLE]))
+    items = raw_log.items.with_columns(clean_titles(raw_log.items[TITLE]))
     several_titles = items.drop_nulls(TITLE).group_by(ITEM).agg(pl.col(TITLE).n_unique()).filter(pl.col(TITLE) > 1)
     items = items.sort(pl.col(TITLE).is_null(), maintain_order=True).unique(ITEM, keep="first", maintain_order=True)
     seen = rows.select(pl.col(ITEM).unique())
@@ -91,22 +79,14 @@ def assemble(
 
     report = {
         "rows_read": total,
-        **source.report,
+        **raw_log.report,
         "duplicate_rows_dropped": duplicates,
         "items_with_several_titles": several_titles.height,
         "untitled_items": untitled.height,
         "untitled_items_named_by_id": keep_untitled,
         "untitled_rows_dropped": untitled_rows,
     }
-    info = {"source": source.origin, "licence": source.licence}
-    dataset = Dataset.from_frames(name, rows, items, source.users, info)
-    for other, what in product(without, by):
-        dataset = remove_overlap(dataset, other, what)
-    if k_core > 1:
-        dataset = core_of(dataset, k_core)
-    lengths = dataset.interactions.group_by(USER).len()["len"]
-    report["users_below_three_interactions"] = int((lengths < 3).sum())
-    return replace(dataset, info={**dataset.info, "import": report})
+    return rows, items, report
 
 
 def _without_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
@@ -122,3 +102,8 @@ def _without_duplicates(rows: pl.DataFrame) -> pl.DataFrame:
         return rows
     keep = pl.Series(pl.repeat(True, rows.height, eager=True)).scatter(repeats, False)
     return rows.filter(keep)
+
+
+def folder_name(text: str) -> str:
+    """Return a name for a folder, of lower case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "dataset"
