@@ -42,7 +42,8 @@ def test_tasks_rank_as_one_process_does_and_one_that_fails_takes_no_other_along(
         app, ["experiment", str(path), "--out", str(tmp_path / "out"), "--executor", "ray", "--workers", "2"]
     )
     assert result.exit_code == 1
-    assert "broken-seed1: failed: circle: this system needs general: name it in the recipe" in result.output
+    reason = "circle: this recommender needs general: set it in TrainingData or the recipe"
+    assert f"broken-seed1: failed: {reason}" in result.output
     found = pl.read_parquet(tmp_path / "out" / "rows" / "bpr-mf-seed1.parquet")
     assert_frame_equal(found, _ranks(read_experiment(path), tmp_path / "here"))
     assert read_json(tmp_path / "out" / "rows" / "bpr-mf-seed1.json")["peak_mib"] > 0
