@@ -142,7 +142,7 @@ def test_config_that_is_none(text, make_adapter):
 
 
 def test_adapter_of_another_architecture(qwen2, make_adapter, as_backbone):
-    with pytest.raises(LorarecError, match="which backbone tiny does not offer"):
+    with pytest.raises(LorarecError, match="which backbone tiny does not have"):
         read_adapter(make_adapter("gpt2", 1), as_backbone(qwen2))
 
 

@@ -92,7 +92,7 @@ def test_bad_input(tiny_backbone: Backbone, tmp_path: Path) -> None:
         ranker.score_prompts(["a", "b"], [TITLES])
     with pytest.raises(LorarecError, match="does not exist"):
         Ranker(tiny_backbone, tmp_path / "none")
-    with pytest.raises(LorarecError, match="unknown readout"):
+    with pytest.raises(LorarecError, match="option readout must be verdict or likelihood, got 'guess'"):
         Ranker(tiny_backbone, readout="guess")
     with pytest.raises(LorarecError, match="top_k must be at least 1, got 0"):
         ranker.rank(["red lamp"], TITLES, top_k=0)
