@@ -37,6 +37,8 @@ def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
     for option in context.command.params:
         value = context.default_map.get(option.name)
         try:
+            if isinstance(value, bool) and not getattr(option, "is_bool_flag", False):
+                raise typer.BadParameter("only switches can be true or false")
             option.process_value(context, value)
         except typer.BadParameter as error:
             key = "from" if option.name == "start_from" else option.name
