@@ -1,4 +1,4 @@
-"""Folding: no update is lost in the weights' type."""
+"""Merging: no update is lost in the data type of the weights."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_what_float16_cannot_hold_stays_beside(qwen2) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_updates_that_are_no_numbers_are_refused(dtype, qwen2) -> None:
-    """Finite factors with an infinite product; layers that were folded before get their weights back."""
+    """Finite factors with an infinite product; layers that were merged before get their weights back."""
     model, (a, b) = qwen2.to(dtype), adapter_of(1.0).tensors[LAYER]
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     last = LAYER.replace("layers.0", "layers.1")
@@ -79,7 +79,7 @@ def test_zero_updates_change_nothing(qwen2) -> None:
 
 
 class Doubling(nn.Linear):
-    """A linear layer that is not what its class says, as quantised and clipped ones are."""
+    """A subclass of `nn.Linear` that computes something else, as quantised and clipped layers do."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(x)

@@ -176,7 +176,7 @@ def test_folding_leaves_tied_weights_alone():
 
 
 class Quantised(nn.Linear):
-    """Whole numbers and one scale, as bitsandbytes' layers are in principle."""
+    """A layer with integer weights and one scale, a simplified form of bitsandbytes' layers."""
 
     def __init__(self) -> None:
         super().__init__(4, 5, bias=False)

@@ -1,4 +1,4 @@
-"""What adapter_config.json may say: every setting of PEFT, types, patterns, and ranks that the tensors have."""
+"""Checks of adapter_config.json: every setting of PEFT, types, patterns, and ranks that the tensors have."""
 
 import dataclasses
 import json

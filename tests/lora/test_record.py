@@ -1,4 +1,4 @@
-"""lorarec.json: what could not be used later is refused when it is read."""
+"""lorarec.json: unusable values are refused when the file is read."""
 
 import json
 

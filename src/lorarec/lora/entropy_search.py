@@ -1,6 +1,6 @@
-"""The weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
+"""Search for the weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
 
-Only the weights change; the adapters and the backbone stay as they are. No function here takes a label.
+Only the weights change; the adapters and the backbone are frozen. No function here takes a label.
 """
 
 from collections.abc import Iterator, Sequence

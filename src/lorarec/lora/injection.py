@@ -1,4 +1,4 @@
-"""Mixed layers are injected into a model, and an adapter is merged into its weights; both are reversible."""
+"""Injection of mixed layers into a model, and merging of an adapter into its weights; both are reversible."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType

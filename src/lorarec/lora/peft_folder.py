@@ -119,10 +119,12 @@ def _read_folder(folder: Path, limit: int) -> Adapter:
     return Adapter(tensors, scales, config, read_record(folder), folder)
 
 
-def same_tensors(one: Adapter, other: Adapter) -> bool:
+def same_tensors(first: Adapter, second: Adapter) -> bool:
     """Return whether two adapters have equal matrices on the same layers."""
-    return one.tensors.keys() == other.tensors.keys() and all(
-        torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
+    return first.tensors.keys() == second.tensors.keys() and all(
+        torch.equal(x, y)
+        for name in first.tensors
+        for x, y in zip(first.tensors[name], second.tensors[name], strict=True)
     )
 
 

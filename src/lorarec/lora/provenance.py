@@ -1,4 +1,4 @@
-"""What an adapter was trained on and mixed from, itself or through the adapters it was made from."""
+"""Provenance of an adapter: the datasets that it was trained on, and the adapters that it was mixed from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def trained_on(adapter: Adapter) -> list[JsonObject]:
 
 
 def source_record(adapter: Adapter) -> SourceRecord:
-    """Return what the record of another adapter says of this one."""
+    """Return the entry of an adapter in the record of another adapter that is made from it."""
     return SourceRecord(str(adapter.folder), adapter.fingerprint, tuple(trained_on(adapter)))
 
 

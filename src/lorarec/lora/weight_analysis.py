@@ -1,4 +1,4 @@
-"""Which weights entropy chooses, and how many unlabelled prompts it needs (MoLoRec, Figures 4 and 5)."""
+"""Analyses of the weights that entropy chooses and of the prompts that it needs (MoLoRec, Figures 4 and 5)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

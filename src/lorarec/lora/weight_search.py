@@ -1,4 +1,4 @@
-"""What both searches for weights use: scores under many mixtures at once, and the record of what was evaluated."""
+"""Helpers of both searches for weights: scores under many mixtures at once, and the trace of a search."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -89,7 +89,7 @@ def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone,
     assert tie.weights == pytest.approx([0.5, 0.5])
 
 
-def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
+def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
     given = arguments["grid"]["examples"]
     result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
     merged = AdapterBank.load(pair).to_adapter(torch.tensor(result.weights), "factors")

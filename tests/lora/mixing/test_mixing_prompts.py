@@ -47,7 +47,7 @@ def test_adapters_trained_on_other_prompts(tiny_backbone, pair):
 
 def test_setting_that_is_not_there(tiny_backbone, pair, dataset):
     split = leave_one_out(dataset, new_items=0, negatives=5)
-    with pytest.raises(LorarecError, match="no setting new-item: choose from warm"):
+    with pytest.raises(LorarecError, match="no setting 'new-item': choose from warm"):
         MixingPrompts(tiny_backbone, pair).unlabelled(dataset, split, "new-item", 5, seed=0)
 
 

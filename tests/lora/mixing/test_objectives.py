@@ -10,7 +10,7 @@ from lorarec.scoring import score_batch
 
 
 def released(model, prompt, tokens):
-    """The formula itself: full passes without a cache, one prompt at a time."""
+    """Reference: full passes without a cache, one prompt at a time."""
     ids, entropies = list(prompt), []
     for _ in range(tokens):
         p = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].softmax(-1)
