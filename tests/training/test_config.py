@@ -46,7 +46,7 @@ def test_numbers_pass_as_yaml_writes_them(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("rnak: 8\n", "unknown key rnak"), ("- r\n", "mapping"), ("a: [1\n", "not YAML"), ("", "mapping")],
+    [("rnak: 8\n", "unknown key 'rnak'"), ("- r\n", "mapping"), ("a: [1\n", "not YAML"), ("", "mapping")],
 )
 def test_bad_recipes_are_one_line_errors(tmp_path, text: str, message: str) -> None:
     recipe = tmp_path / "recipe.yaml"

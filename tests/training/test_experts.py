@@ -1,4 +1,4 @@
-"""Mixtures of experts: what is trained by default can be read, ranked with, and trained further."""
+"""Mixtures of experts: adapters with the default layers can be read, ranked with, and trained further."""
 
 import pytest
 import torch

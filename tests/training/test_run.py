@@ -29,7 +29,7 @@ def quick_train(backbone, sources, out, *, start_from=None, resume=False, overwr
 
 @pytest.fixture(scope="module")
 def shared(backbones):
-    """A backbone for all tests here: training leaves it as it was."""
+    """A backbone for all tests here: training does not change it."""
     return backbones()
 
 
@@ -251,7 +251,7 @@ def test_training_that_changed_nothing_is_told(shared, pair, first, tmp_path, ca
 
 
 def test_weights_that_are_no_numbers_are_not_written(shared, pair, tmp_path, monkeypatch) -> None:
-    """The loss of the last step says nothing of the weights after it."""
+    """The loss of the last step does not depend on the weights after it."""
     step = torch.optim.AdamW.step
 
     def diverge(self, closure=None):
@@ -300,7 +300,7 @@ def test_another_text_of_the_template_is_another_run(shared, pair, tmp_path, mon
 
 
 def test_same_training_gives_the_same_bytes(shared, pair, tmp_path) -> None:
-    """In processes whose sets have other orders as well."""
+    """The bytes are the same in processes whose sets have other orders."""
     quick = QUICK | {"samples": 16, "eval_users": 0}
     one, other = (read_adapter(quick_train(shared, [pair], tmp_path / name, **quick)) for name in "ab")
     assert one.fingerprint == other.fingerprint

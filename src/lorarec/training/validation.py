@@ -1,4 +1,4 @@
-"""Validation cases of all datasets, distributed over processes."""
+"""Validation on cases of all datasets, distributed over processes."""
 
 from collections.abc import Callable, Sequence
 
