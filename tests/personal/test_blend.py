@@ -1,4 +1,4 @@
-"""The weighted mean of two answers' log-odds, and the weights that validation events choose."""
+"""The weighted mean of the log-odds of two models, and the weights that validation events choose."""
 
 import numpy as np
 import pytest

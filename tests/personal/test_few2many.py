@@ -1,4 +1,4 @@
-"""Few2Many from ratings to predictions: what is trained, what stays, what is refused, and going on after a stop."""
+"""Few2Many from ratings to predictions: trained and frozen weights, errors, and resuming."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def quick_personalize(backbone, dataset, out, *, ctr_model, shared=(), resume=Fa
 
 @pytest.fixture(scope="module")
 def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained conventional recommender."""
+    """Folder of a trained click-through model."""
     folder = tmp_path_factory.mktemp("crm") / "din"
     fit_ctr_model("din", click_log(taste), CTRConfig(epochs=2, batch_size=32)).save(folder)
     return folder
@@ -255,7 +255,7 @@ def test_weights_of_every_user_are_on_the_simplex_and_drawn(tuned, tiny_backbone
 
 
 def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
-    with pytest.raises(LorarecError, match="knows no user 'nobody'"):
+    with pytest.raises(LorarecError, match="has no user 'nobody'"):
         export_user(tuned[0], "nobody", tmp_path / "adapter", tiny_backbone)
     assert not (tmp_path / "adapter").exists()
 
@@ -263,7 +263,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model: choose from deepfm"),
+        ({"ctr_model": "nope"}, "'nope' is neither a folder nor a click-through model: choose from deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
         ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
         ({"test_events": 0}, "option test_events must be at least 1, got 0"),

@@ -20,7 +20,7 @@ RULES = pytest.mark.parametrize("combine", ["factors", "deltas"])
 
 
 def personal_lora(backbone: Backbone, size: int = 3, targets=("q_proj", "v_proj"), **options) -> PersonalLora:
-    """With random B, so that the adapters do something; in evaluation mode."""
+    """Return a personal LoRA with random B, so that the adapters have an effect, in evaluation mode."""
     torch.manual_seed(1)
     bank = meta_loras(backbone.model, size, r=2, lora_alpha=4, target_modules=targets)
     for layer in bank.layers.values():

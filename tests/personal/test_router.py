@@ -9,7 +9,7 @@ from lorarec.personal import Router
 
 
 def layer_by_layer(router: Router, x: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The definition: a network of torch's own layers for each adapted layer."""
+    """Reference: a network of torch's own layers for each adapted layer."""
     found = []
     for layer in range(len(router.hidden_weight)):
         norm, hidden, out = nn.LayerNorm(router.width), nn.Linear(router.width, 60), nn.Linear(60, router.size)

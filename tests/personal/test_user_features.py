@@ -1,4 +1,4 @@
-"""What is known of the users of a split, and that it comes from the training part alone."""
+"""Features of the users of a split depend on the training part only."""
 
 import numpy as np
 import polars as pl
@@ -9,7 +9,7 @@ from lorarec.personal.user_features import fit_on_training_part, training_part, 
 
 
 def log(repeats: bool = False) -> Dataset:
-    """24 users with 3 to 8 rated things each; with repeats, each user's last thing is also the first."""
+    """24 users with 3 to 8 rated items each; with repeats, each user's last item is also the first."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(24):

@@ -24,7 +24,7 @@ QUICK = UserRouterConfig(epochs=1, batch_size=16, cases=12, seed=3, combine="del
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """24 users with 4 to 9 rated things each, and its split; item i29 was met by one user alone, last."""
+    """24 users with 4 to 9 rated items each, and its split; only one user chose item i29, as the last one."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(24):
@@ -41,7 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def choose(backbone: Backbone, dataset: Dataset, folder: Path, ctr_model: str) -> Path:
-    """A chooser over two random adapters, one of which leaves some layers alone; its router tells users apart."""
+    """Write a user router over two random adapters, one of which skips some layers; its weights differ by user."""
     adapters = []
     for seed, name in enumerate(("general", "specific")):
         generator = torch.Generator().manual_seed(seed)
@@ -69,13 +69,13 @@ def chosen(
     dataset: Dataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Folders of choosers that tell users apart by their ratings, and by their titles."""
+    """Folders of user routers that represent users by their ratings, and by their titles."""
     return choose(shared_backbone, dataset, tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="module")
 def copied(shared_backbone: Backbone, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Gives copies of one folder, to be damaged."""
+    """Return copies of one folder, to be damaged."""
     folder = choose(shared_backbone, dataset, tmp_path_factory.mktemp("whole"), "deepfm")
     return lambda: Path(shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "chosen"))
 

@@ -1,4 +1,4 @@
-"""The user chooser: who is told apart, what stays as it is, what it never sees."""
+"""The user router: weights that differ by user, frozen adapters, and test targets that are not read."""
 
 import json
 import os
@@ -33,7 +33,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
 
 def colours(users: range, kind: int | None = None) -> Dataset:
-    """Users who choose among 40 red things (even users, or kind 0) or 40 blue ones; all of them rated."""
+    """Users who choose among 40 red items (even users, or kind 0) or 40 blue ones; all of them rated."""
     rng = np.random.default_rng(0)
     rows = []
     for user in users:
@@ -52,7 +52,7 @@ def colours(users: range, kind: int | None = None) -> Dataset:
 
 @pytest.fixture(scope="module")
 def shop() -> tuple[Dataset, Split]:
-    """80 users, whose cases have four things of the other colour beside the target."""
+    """80 users, whose cases have four items of the other colour besides the target."""
     dataset = colours(range(80))
     split = leave_one_out(dataset, new_items=0, negatives=4, seed=1)
     return dataset, replace(
@@ -85,7 +85,7 @@ def quick_router(backbone, adapters, dataset, split, out, *, ctr_model="din", **
 
 
 def trained_pair(backbone, out: Path) -> list[Path]:
-    """Two adapters: one that learned from users who choose red things only, one from those who choose blue ones."""
+    """Two adapters: one that learned from users who choose red items only, one from those who choose blue ones."""
     options: dict[str, Any] = {
         "r": 4,
         "lora_alpha": 8,
@@ -183,7 +183,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model"),
+        ({"ctr_model": "nope"}, "'nope' is neither a folder nor a click-through model"),
         ({"cases": 1}, "option cases must be at least 2"),
         ({"held_out": 1.0}, "option held_out must be between 0 and 1"),
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),

@@ -134,8 +134,8 @@ def personalize(
         >>> from lorarec import Backbone, Dataset, PersonalizationConfig, personalize
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> config = PersonalizationConfig(samples=16, epochs=1, num_meta_loras=2, test_events=16)
-        >>> made = personalize(backbone, Dataset.load("data/shop"), "personal", config)
-        >>> made.predictions.height
+        >>> personalized = personalize(backbone, Dataset.load("data/shop"), "personal", config)
+        >>> personalized.predictions.height
         16
     """
     config = config or PersonalizationConfig()
@@ -147,11 +147,14 @@ def personalize(
     log = click_log(dataset, positive_from=config.positive_from, stars=config.stars)
     sample = log.few_shot(config.samples, config.seed)
     test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
-    for what, events in (("sampled", sample), ("test", test)):
+    for part, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
-            raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
+            raise LorarecError(f"{dataset.name}: the {len(events)} {part} events need two of either label: take more")
     given = given_ctr_model(ctr_model, log)
-    rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
+    rows = [
+        _Row(f"shared-{retrieval}", f"shared LoRA, {retrieval} history", 1, retrieval)
+        for retrieval in dict.fromkeys(shared)
+    ]
     rows.append(_Row(PERSONAL, RECLORA, config.num_meta_loras, config.retrieval))
     prompt = PromptConfig(
         readout="verdict",
@@ -222,7 +225,7 @@ def given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
         return None
     if not Path(ctr_model).is_dir():
         raise LorarecError(
-            f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
+            f"{ctr_model!r} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
         )
     return CTRModel.load(ctr_model, log)
 

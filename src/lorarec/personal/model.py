@@ -45,7 +45,7 @@ class PersonalLora(nn.Module):
         combine: Rule by which adapters are combined, `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: Temperature of the router's softmax; the paper uses 1 to 15.
         trainable: Train the bank; otherwise the router alone is trained.
-        record: Record of exported adapters: how they are prompted, and which data the bank was trained on.
+        record: Record of exported adapters: their prompt options and the data that the bank was trained on.
 
     Attributes:
         mixed: Model with its mixed layers.
@@ -75,10 +75,10 @@ class PersonalLora(nn.Module):
             record or AdapterRecord(), backbone_id=backbone.id, backbone_fingerprint=backbone.fingerprint
         )
         self._given = bank
-        with ExitStack() as undo:
-            undo.enter_context(frozen(backbone.model))
-            self.mixed = undo.enter_context(inject(backbone.model, bank, combine, trainable))
-            self._undo = undo.pop_all()
+        with ExitStack() as contexts:
+            contexts.enter_context(frozen(backbone.model))
+            self.mixed = contexts.enter_context(inject(backbone.model, bank, combine, trainable))
+            self._contexts = contexts.pop_all()
         layers = self.mixed.layers.values() if trainable else ()
         self.factors = nn.ParameterList(factor for layer in layers for factor in (layer.a, layer.b))
 
@@ -86,7 +86,7 @@ class PersonalLora(nn.Module):
         """Map representations (batch, width) to weights (layers, batch, K) on the simplex, with layers as in `bank`.
 
         Raises:
-            LorarecError: If the shape is another one, or values are not finite.
+            LorarecError: If the shape is not (batch, width), or values are not finite.
         """
         return self.router(representation.to(self.backbone.model.device))
 
@@ -175,7 +175,7 @@ class PersonalLora(nn.Module):
 
     def remove(self) -> None:
         """Restore the original layers, and make the backbone trainable again."""
-        self._undo.close()
+        self._contexts.close()
 
     def __enter__(self) -> Self:
         return self

@@ -52,7 +52,7 @@ class Router(nn.Module):
         """Map representations (batch, width) to weights (layers, batch, K) on the simplex.
 
         Raises:
-            LorarecError: If the shape is another one, or values are not finite.
+            LorarecError: If the shape is not (batch, width), or values are not finite.
         """
         if representation.ndim != 2 or representation.shape[1] != self.width:
             raise LorarecError(

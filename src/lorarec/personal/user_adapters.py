@@ -73,7 +73,7 @@ def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -
 
     Args:
         personal: Personal LoRA.
-        users: user_id and representation; users who are not there get the router's mean weights.
+        users: user_id and representation; users without a row get the router's mean weights.
         ids: User id of each row.
     """
     rows = pl.DataFrame({USER: ids}).join(users, on=USER, how="left", maintain_order="left")
@@ -108,7 +108,7 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
     folder = Path(folder)
     users = read_parquet(folder / USERS, "run `lorarec personal train` again").filter(pl.col(USER) == user)
     if users.is_empty():
-        raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
+        raise LorarecError(f"{folder} has no user {user!r}: its users are listed in {folder / USERS}")
     representation = users[REPRESENTATION][0]
     with PersonalLora.load(folder / PERSONAL, backbone) as personal:
         record = personal.record

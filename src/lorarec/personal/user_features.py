@@ -27,8 +27,8 @@ def training_part(dataset: Dataset, split: Split) -> Dataset:
     time = pl.int_range(pl.len()).over(USER, ITEM).alias("time")
     trained = split.train.select(USER, pl.col(HISTORY).alias(ITEM)).explode(ITEM).drop_nulls().with_columns(time)
     rows = dataset.interactions.with_columns(time)
-    kept = rows.join(trained, on=(USER, ITEM, "time"), how="semi", maintain_order="left").drop("time")
-    return dataset.subset(kept, filter_note="training part of the split")
+    training = rows.join(trained, on=(USER, ITEM, "time"), how="semi", maintain_order="left").drop("time")
+    return dataset.subset(training, filter_note="training part of the split")
 
 
 def fit_on_training_part(
@@ -101,7 +101,7 @@ class UserFeatures:
 
     Attributes:
         table: user_id, events and representation of every user of the training, validation and test parts.
-        standardization: How the representations were standardized.
+        standardization: Standardization of the representations.
         vectors: item_id and vector of the items of the training part, if users are represented by titles.
     """
 

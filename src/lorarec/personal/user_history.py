@@ -87,10 +87,10 @@ class RatedHistories:
 
 
 class TitledHistories:
-    """Represents histories by the mean embedding of their titles, as `user_features` does without a model of clicks.
+    """Represents histories by their mean title embedding, as `user_features` does without a click-through model.
 
     Args:
-        vectors: item_id and vector; items that are not there are skipped.
+        vectors: item_id and vector; items without a row are skipped.
 
     Attributes:
         width: Size d of a representation.

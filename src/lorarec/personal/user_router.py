@@ -39,7 +39,7 @@ class UserRouter:
         names: Names of the adapters, (K,).
         layers: Names of the adapted layers, in the order of the weights.
         combine: Rule by which the adapters are combined.
-        prompt: How the adapters must be prompted.
+        prompt: Prompt options that the adapters were trained with.
         fingerprint: Content hash of the files.
         router: Router from standardized features to weights.
         standardization: Standardization of the features of a user.

@@ -95,8 +95,8 @@ def train_user_router(
         >>> backbone, shop = Backbone.from_pretrained("embedded"), Dataset.load("data/shop")
         >>> config = UserRouterConfig(cases=6, epochs=1)
         >>> pair = ["adapters/general", "adapters/shop"]
-        >>> made = train_user_router(backbone, pair, shop, load_split(shop), "router", config, ctr_model="titles")
-        >>> made.users.columns
+        >>> trained = train_user_router(backbone, pair, shop, load_split(shop), "router", config, ctr_model="titles")
+        >>> trained.users.columns
         ['user_id', 'events', 'representation', 'weights']
     """
     config = config or UserRouterConfig()
