@@ -1,4 +1,4 @@
-"""What a recommendation rests on: equal to scoring each shortened history alone, and planted causes are found."""
+"""Explanations equal the scores of each shortened history by itself, and planted causes are found."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
 
 @pytest.fixture
 def shop() -> Dataset:
-    """User `me` chose a red lamp, which others chose together with the black puzzle x18, and things nobody else did."""
+    """User `me` chose a red lamp, which others chose with the black puzzle x18, and items that nobody else chose."""
     mine = [("me", item) for item in ("x01", "x07", "x13", "x00", "x24")]
     others = [(f"u{k}", item) for k in range(6) for item in ("x00", "x18", f"x{19 + k % 2}")]
     rows = [(user, item, moment) for moment, (user, item) in enumerate([*mine, *others])]
@@ -38,7 +38,7 @@ def shop() -> Dataset:
 
 @pytest.fixture
 def evident(write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Adapter]:
-    """Makes a random adapter that says it was trained with evidence."""
+    """Make a random adapter with a record of training with evidence."""
 
     def make(backbone: Backbone, **options: Any) -> Adapter:
         meta = {"readout": "verdict", "options": {"evidence": True, **options}}
@@ -85,7 +85,7 @@ def test_as_scoring_every_shorter_history_alone(
 def test_the_item_that_others_chose_with_the_candidate_is_found(
     shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]
 ) -> None:
-    """The prompt tells of the history by evidence alone, so one item is the whole cause."""
+    """The prompt depends on the history by evidence only, so one item is the whole cause."""
     adapter = evident(tiny_backbone, template="own.j2")
     assert adapter.folder is not None
     (adapter.folder / "own.j2").write_text("- {{ candidate }}{% if note %}: {{ note }}{% endif %}\n")

@@ -1,4 +1,4 @@
-"""A population in parts: one row per user, whatever interrupts the run, and nothing mixed with another run's parts."""
+"""A population in parts: one row per user after any interruption, and no parts of another run."""
 
 import json
 import os

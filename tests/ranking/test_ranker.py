@@ -1,4 +1,4 @@
-"""The Ranker: adapters folded in and out, and what it refuses."""
+"""The Ranker: adapters merged and unmerged, and errors."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two workers: what one process gives, one row per user, and none lost with a worker."""
+"""A real Ray cluster of two workers: the rows of one process, one per user, and none lost with a worker."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Whole-catalogue recommendation: nothing seen, new items can surface, reasons are of the history."""
+"""Whole-catalogue recommendation: no items of the history, new items among the results, and reasons."""
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,7 @@ TITLES = [
 
 @pytest.fixture
 def dataset() -> Dataset:
-    """Users a and b chose the same; c other things; item 6 is brand new, item 7 unrelated."""
+    """Users a and b chose the same items, c other ones; item 6 is brand new, item 7 unrelated."""
     rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 3), ("c", 4), ("c", 5), ("c", 7)]
     interactions = pl.DataFrame(
         {

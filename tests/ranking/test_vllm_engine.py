@@ -87,7 +87,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def folders(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two adapters, and a mixture of theirs as `lorarec mix` exports it."""
+    """Two adapters, and their mixture as `lorarec mix` exports it."""
     home = tmp_path_factory.mktemp("adapters")
     pair = [random_adapter(backbone, home / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
     mix(backbone, pair, method="fixed", weights=[0.3, 0.7], combine="factors", out=home / "mixed")
@@ -134,7 +134,7 @@ def test_same_order_as_torch(
 def test_adapters_share_a_batch_without_mixing_their_caches(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
 ) -> None:
-    """The same prompt under two adapters and none, twice: the second time much of it is in the cache."""
+    """The same prompt is scored twice under two adapters and none; the second time much of it is in the cache."""
     adapters = [read_adapter(folders["one"]), read_adapter(folders["two"]), None] * 2
     example = examples[readout][0]
     builder = Ranker(backbone, readout=readout).builder
@@ -147,7 +147,7 @@ def test_adapters_share_a_batch_without_mixing_their_caches(
 
 @needs_vllm
 def test_candidates_that_begin_alike_or_are_alike(backbone: Backbone, engine: VllmEngine) -> None:
-    """What a branch shares with another may come from the cache; its log-probabilities must not be lost with it."""
+    """A common beginning of branches may come from the cache, but its log-probabilities are still returned."""
     ranker = Ranker(backbone, readout="likelihood", engine=engine)
     titles = ["the lord of the rings the fellowship of the ring extended edition " * 3 + end for end in "abba"]
     example = ranker.builder.example(["star wars"], titles)

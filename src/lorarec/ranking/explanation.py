@@ -1,4 +1,4 @@
-"""Why an item is recommended: the influence of each item of the history on its score, and a reason in words."""
+"""Explanations of scores: the influence of each item of the history, and a reason in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,10 +123,10 @@ def explain(
     prior = log_prior(len(candidates))
     scores = [row + prior for row in ranker_scores]
     place = int(np.argmax(scores[0])) if item is None else candidates.index(item)
-    shown = history[-ranker.max_history :]
+    latest = history[-ranker.max_history :]
     found = [
         Influence(past, dataset.titles[past], *map(float, effect))
-        for past, effect in zip(shown, influences(scores, place), strict=True)
+        for past, effect in zip(latest, influences(scores, place), strict=True)
     ]
     chosen = candidates[place]
     return Explanation(
@@ -148,7 +148,8 @@ def compared_items(
     """Return a user's history and the candidates of `explain`, including the item itself; arguments as for `explain`.
 
     Raises:
-        LorarecError: an unknown user or item, an item of the user's own history, or nothing left to recommend.
+        LorarecError: The user or the item is unknown, the item is in the user's history, or nothing is left to
+            recommend.
     """
     history = list(dataset.history(user))
     if item is not None and item not in dataset.titles:
@@ -165,9 +166,9 @@ def compared_items(
     return history, candidates
 
 
-def shorter_histories(history: Sequence[str], shown: int) -> list[list[str]]:
-    """Return the whole history, then the history without each of its latest `shown` items in turn, oldest first."""
-    first = max(0, len(history) - shown)
+def shorter_histories(history: Sequence[str], count: int) -> list[list[str]]:
+    """Return the whole history, then the history without each of its latest `count` items in turn, oldest first."""
+    first = max(0, len(history) - count)
     return [list(history), *([*history[:i], *history[i + 1 :]] for i in range(first, len(history)))]
 
 
@@ -207,8 +208,8 @@ def _score(
 def _reason(
     ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
 ) -> str:
-    shown = [influence.item_id for influence in found]
-    hint = evidence.hints(shown, [item], user)[0] if evidence else ""
+    items = [influence.item_id for influence in found]
+    hint = evidence.hints(items, [item], user)[0] if evidence else ""
     history = [(influence.title, influence.score) for influence in found]
     return generate_reason(ranker, history, dataset.titles[item], hint)
 
@@ -238,12 +239,12 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
     counts = ["counts for it" if effect in strongest else "" for _, effect in history]
     example = reason_builder.example([past for past, _ in history], [title], counts, hints=[hint] if hint else ())
     ids = torch.tensor([[*example.prompt, *example.branches[0]]], device=model.device)
-    ends = model.generation_config.eos_token_id or []
+    end_ids = model.generation_config.eos_token_id or []
     generated = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=MAX_REASON_TOKENS,
-        eos_token_id=[tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])],
+        eos_token_id=[tokenizer.eos_token_id, *(end_ids if isinstance(end_ids, list) else [end_ids])],
     )
     return str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).strip()

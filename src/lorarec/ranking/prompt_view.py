@@ -21,7 +21,7 @@ class UserPrompt:
         user_id: The user's id.
         item_id: The candidate's id.
         title: The candidate's title.
-        readout: How scores are read, `verdict` or `likelihood`.
+        readout: The readout of scores, `verdict` or `likelihood`.
         template: The name of the template.
         chat: Whether the prompt is in the tokenizer's chat template.
         text: The parts of the text, each with whether it consists of control tokens.

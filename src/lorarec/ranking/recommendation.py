@@ -175,8 +175,8 @@ def recommend_users(
         >>> shop = Dataset.load("data/shop")
         >>> users = shop.interactions["user_id"].unique(maintain_order=True)[:2].to_list()
         >>> ranker = Ranker(Backbone.from_pretrained("embedded"))
-        >>> found = recommend_users(ranker, shop, users, top_k=3, pool=10)
-        >>> [len(found[user]) for user in users]
+        >>> recommended = recommend_users(ranker, shop, users, top_k=3, pool=10)
+        >>> [len(recommended[user]) for user in users]
         [3, 3]
     """
     histories = [dataset.history(user) for user in users]
@@ -295,8 +295,8 @@ def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
 
     Args:
         readout: `verdict` or `likelihood`.
-        ranker_score: the log-odds or log-probability, depending on the readout.
-        prior: the item's `log_prior`.
+        ranker_score: The log-odds or log-probability, depending on the readout.
+        prior: The item's `log_prior`.
     """
     return {
         "log_odds": float(ranker_score) if readout == "verdict" else None,

@@ -87,8 +87,8 @@ class VllmEngine:
         for group in track(list(_groups(len(examples))), "Scoring", progress):
             pairs = [(example, branch) for example in examples[group] for branch in example.branches]
             counts = [len(example.branches) for example in examples[group]]
-            asked = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
-            scores = np.array(read(pairs, asked, builder), np.float32)
+            repeated = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
+            scores = np.array(read(pairs, repeated, builder), np.float32)
             results += np.split(scores, np.cumsum(counts)[:-1])
         return results
 
