@@ -34,7 +34,7 @@ def test_what_is_drawn_was_never_chosen(counts: list[int], seed: int) -> None:
 
 
 def _with_a_till(data: TrainingData) -> TrainingData:
-    """The same with a user more, who chose every item."""
+    """Return the same data with a further user, who chose every item."""
     till = pl.DataFrame({"user_id": ["till"], "history": [data.train_items]})
     return replace(data, split=replace(data.split, train=pl.concat([data.split.train, till])))
 

@@ -72,7 +72,7 @@ def test_tasks_ask_for_an_item_of_the_user_and_not_for_what_they_hide(circles: T
 
 @pytest.fixture
 def scorer(circles: TrainingData) -> P5Scorer:
-    """Untrained."""
+    """An untrained scorer."""
     prompts = P5PromptBuilder(len(circles.train_items), len(circles.users))
     torch.manual_seed(0)
     return P5Scorer(circles, P5Model(prompts.vocabulary_size, CONFIG), prompts, CONFIG)

@@ -141,7 +141,7 @@ BASELINES: dict[str, type[Recommender[Any]]] = {
     "item-knn": ItemKNN,
     "tf-idf": TfIdf,
 }
-#: Baselines that use data; the best of them is what other rows are compared with.
+#: Baselines that use data; other rows are compared with the best of them.
 INFORMED_BASELINES = tuple(name for name in BASELINES if name != "random")
 
 

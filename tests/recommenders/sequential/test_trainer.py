@@ -1,4 +1,4 @@
-"""Next-item models learn what follows what, and read any history."""
+"""Next-item models learn which item follows which, and read any history."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def _circles() -> list[np.ndarray]:
 
 
 def _right(model: NextItemModel) -> int:
-    """After how many of the twelve items the model names the one that follows."""
+    """Return after how many of the twelve items the model predicts the one that follows."""
     queries = model.queries([np.array([i - 1, i]) % 12 for i in range(12)])
     named = (queries @ model.items.all().T).argmax(1)
     return int((named == (torch.arange(12) + 1) % 12).sum())

@@ -1,4 +1,4 @@
-"""Systems that pre-train on general domains: what they know of items that nobody chose, and what is kept."""
+"""Recommenders that are pre-trained on general domains: scores of new items, and cached weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ def _ndcg(system: str, data: TrainingData, setting: str, **options: Any) -> floa
 
 
 def _written(folder: Path) -> dict[Path, int]:
-    """When each artefact in a folder was written."""
+    """Return the time of writing of each artefact in a folder."""
     return {path.parent: path.stat().st_mtime_ns for path in folder.glob("*/model.safetensors")}
 
 

@@ -1,4 +1,4 @@
-"""RecFormer's own mechanism: reading in both directions, hidden words, two stages."""
+"""RecFormer's own mechanism: bidirectional attention, masked tokens, two stages."""
 
 from dataclasses import replace
 from typing import Any

@@ -59,7 +59,7 @@ class NextItemModel(nn.Module):
         """Encode histories of item numbers (batch, length), oldest first, padded with `PADDING`.
 
         Returns:
-            Vectors as `SequenceEncoder.forward` gives.
+            Predicted vectors, as `SequenceEncoder.forward` returns them.
         """
         vectors = self.items(histories.clamp(min=0))
         return self.sequence(vectors * (histories != PADDING)[..., None])
