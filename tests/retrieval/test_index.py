@@ -1,4 +1,4 @@
-"""The index: nothing seen or blocked, nothing twice, new items surface, and the folder gives the same answers."""
+"""The index: no items of the history, blocked items or duplicates; new items; and saving and loading."""
 
 import shutil
 from pathlib import Path

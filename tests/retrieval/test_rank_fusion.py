@@ -1,4 +1,4 @@
-"""Fusion by the formula; taking turns: quotas, no row twice, the fallback last."""
+"""Fusion by the formula; interleaving: quotas, no duplicates, the fallback last."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Every source finds what brute force finds, and says what it rests on."""
+"""Every source finds the items that brute force finds, and the contributions of the history."""
 
 import numpy as np
 import pytest

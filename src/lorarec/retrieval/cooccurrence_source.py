@@ -15,7 +15,7 @@ class CooccurrenceSource:
         users, weights = users[sample], weights[sample]
 
     Args:
-        chosen: Binary matrix of who chose what (users, items).
+        chosen: Binary matrix (users, items) of the items that each user chose.
     """
 
     def __init__(self, chosen: csr_matrix) -> None:

@@ -64,7 +64,7 @@ class Index:
 
     Args:
         items: Item ids of the catalogue.
-        chosen: Binary matrix of who chose what (users, items).
+        chosen: Binary matrix (users, items) of the items that each user chose.
         words: Sparse title vectors (items, words).
         next_item: Source of items by a next-item model, or None.
         record: Description of the index for index.json.
