@@ -23,7 +23,7 @@ def as_scorer(function):
 
 @as_scorer
 def first_is_best(cases: pl.DataFrame) -> list[np.ndarray]:
-    """Ranks candidates in the order given."""
+    """Rank candidates in the order given."""
     return [-np.arange(len(candidates), dtype=float) for candidates in cases["candidates"]]
 
 
@@ -148,7 +148,7 @@ def test_table_for_the_terminal(dataset: Dataset, split: Split) -> None:
         console.print(evaluation_table(evaluation, "warm"))
     assert "[first]" in capture.get()
     assert "nouns, warm" in capture.get()
-    with pytest.raises(LorarecError, match="setting new-item was not evaluated: choose from warm"):
+    with pytest.raises(LorarecError, match="setting 'new-item' was not evaluated: choose from warm"):
         evaluation_table(evaluation, "new-item")
 
 
@@ -197,9 +197,9 @@ def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> No
 
 
 def test_bad_settings(dataset: Dataset, split: Split) -> None:
-    _refused(dataset, split, "nouns has no setting cold: choose from warm, new-item", settings=["cold"])
+    _refused(dataset, split, "nouns has no setting 'cold': choose from warm, new-item", settings=["cold"])
     warm_only = leave_one_out(dataset, new_items=0, negatives=9)
-    _refused(dataset, warm_only, "has no setting new-item: choose from warm", settings=["new-item"])
+    _refused(dataset, warm_only, "has no setting 'new-item': choose from warm", settings=["new-item"])
     empty = replace(split, test={**split.test, "new-item": split.test["new-item"].clear()})
     _refused(dataset, empty, "setting new-item of dataset nouns has no cases", settings=["new-item"])
     assert list(evaluate(dataset, {}, split=empty).settings) == ["warm"]
@@ -208,9 +208,9 @@ def test_bad_settings(dataset: Dataset, split: Split) -> None:
 
 
 def test_bad_rows_and_limits(dataset: Dataset, split: Split) -> None:
-    _refused(dataset, split, "no row other to compare with: choose one of random, popular", compare_with="other")
+    _refused(dataset, split, "no row 'other' to compare with: choose one of random, popular", compare_with="other")
     _refused(dataset, split, "row name tf-idf is taken by a baseline", name="tf-idf")
-    _refused(dataset, split, "limit must be at least one user, not 0", limit=0)
+    _refused(dataset, split, "limit must be at least one user, got 0", limit=0)
 
 
 def test_target_outside_its_candidates(dataset: Dataset, split: Split) -> None:

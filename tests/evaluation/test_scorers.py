@@ -18,7 +18,7 @@ from lorarec.ranking import Ranker, generate_titles
 
 @pytest.fixture
 def make_adapter(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """Writes a random PEFT folder, with a lorarec.json when given."""
+    """Write a random PEFT folder, with a lorarec.json if one is given."""
     return lambda name, meta=None: write_adapter(tiny_backbone.model, tmp_path / name, len(name), meta)
 
 
@@ -157,7 +157,7 @@ def test_what_is_not_named_has_no_place_and_earns_nothing(
 
 def test_wasted_places_count(dataset: Dataset, split: Split) -> None:
     class Second:
-        """Names the right item behind a wasted place."""
+        """A list with the right item after a title that is no candidate."""
 
         returns_ranks = True
 

@@ -197,7 +197,7 @@ def adapter_scorers(
         progress: Show a bar while a scorer scores.
 
     Raises:
-        LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
+        LorarecError: An adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
             unknown, or is given with the readout `verdict`.
 
     Examples:
@@ -219,8 +219,8 @@ def adapter_scorers(
         evidence = Cooccurrence(split.train, dataset.titles)
     first = next(iter(read.values()), None)
     # The backbone alone was not trained to read evidence.
-    alone = replace(prompt_config(first), evidence=False)
-    rows = {ZERO_SHOT: (None, None, alone), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
+    zero_shot = replace(prompt_config(first), evidence=False)
+    rows = {ZERO_SHOT: (None, None, zero_shot), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
     scorers: dict[str, AdapterScorer] = {}
     for name, (adapter, of_training, prompt) in rows.items():
         model = (backbone, dataset.titles, adapter, of_training)
