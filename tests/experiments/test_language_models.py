@@ -1,4 +1,4 @@
-"""The language-model rows: shared adapters, mixtures that see no label."""
+"""The language-model rows: shared adapters, mixtures that read no label."""
 
 from dataclasses import replace
 from pathlib import Path

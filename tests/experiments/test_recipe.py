@@ -1,4 +1,4 @@
-"""Recipes: what they hold, and how bad ones are refused."""
+"""Recipes: their keys, and errors in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,22 +54,22 @@ def _row(**keys: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"datasets": "x"}, "unknown key datasets"),
+        ({"datasets": "x"}, "unknown key 'datasets'"),
         ({"dataset": None}, "key dataset: it is missing"),
         ({"rows": None}, "key rows: it is missing"),
         ({"rows": ["sasrec"]}, "key rows: must be row name"),
         ({"rows": {"popularity": {}}}, "key rows.popularity: a row's name"),
         ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
-        ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system sasrek: choose one of bpr-mf"),
+        ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system 'sasrek': choose one of bpr-mf"),
         (_row(option={}), "key rows.mine.option: unknown key"),
-        (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch_size, epochs"),
-        (_row(options={"seed": 2}), "key rows.mine.options: unknown option seed"),
+        (_row(options={"depth": 2}), "key rows.mine.options: unknown option 'depth': choose from batch_size, epochs"),
+        (_row(options={"seed": 2}), "key rows.mine.options: unknown option 'seed'"),
         (_row(options={"learning_rate": 0}), "key rows.mine.options: option learning_rate must be positive, got 0"),
         (_row(options={"learning_rate": "fast"}), "key rows.mine.options: option learning_rate must be float"),
         (_row(tune={"learning_rate": 0.1}), "key rows.mine.tune.learning_rate: must be a list"),
         (_row(tune={"learning_rate": [0.1, -1]}), "key rows.mine.tune: option learning_rate must be positive, got -1"),
         ({"rows": {"general": {"options": {"r": "big"}}}}, "key rows.general.options: option r must be int"),
-        ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option loss"),
+        ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option 'loss'"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"few_shot": [2]}, "key few_shot: must be shares"),
         ({"seeds": []}, "key seeds: must be different values"),
@@ -77,10 +77,10 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"seeds": ["x"]}, "key seeds: must be whole numbers"),
         ({"users": 0}, "key users: must be a whole number"),
         ({"split": 3}, "key split: must be options"),
-        ({"compare_with": "nobody"}, "key compare_with: no row nobody"),
-        ({"paper": {"nobody": {}}}, "key paper: unknown nobody"),
-        ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown cold"),
-        ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown ndcg"),
+        ({"compare_with": "nobody"}, "key compare_with: no row 'nobody'"),
+        ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
+        ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
+        ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),
         ({"paper": {"bpr-mf": {"warm": {"mrr": "x"}}}}, "key paper.bpr-mf.warm.mrr: must be a number"),
     ],
 )

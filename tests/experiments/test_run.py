@@ -41,7 +41,7 @@ def _command(*words: object) -> Any:
 
 
 def _table(recipe: Recipe, out: Path) -> ExperimentTable:
-    """The table of a recipe without trials, all jobs done in this process."""
+    """Return the table of a recipe without trials; all jobs run in this process."""
     data = ExperimentData.load(recipe)
     (out / ROWS).mkdir(parents=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]

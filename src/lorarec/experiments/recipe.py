@@ -99,7 +99,7 @@ def read_experiment(path: str | Path) -> Recipe:
     """Read a recipe of a ranking experiment. Its key `base` names another recipe, which gives missing values.
 
     Raises:
-        LorarecError: one line that names the file and the key.
+        LorarecError: One line that names the file and the key.
     """
     return read_keys(path, Recipe, _build)
 
@@ -117,7 +117,7 @@ def _build(given: JsonObject) -> Recipe:
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
     if recipe.compare_with not in (None, *names):
-        raise LorarecError(f"key compare_with: no row {recipe.compare_with}: choose one of {', '.join(names)}")
+        raise LorarecError(f"key compare_with: no row {recipe.compare_with!r}: choose one of {', '.join(names)}")
     _check_paper(recipe, names)
     return recipe
 
@@ -140,7 +140,7 @@ def _row(row: str, given: Any) -> RowConfig:
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
     if system not in RECOMMENDERS:
-        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(RECOMMENDERS)}")
+        raise LorarecError(f"{where}.system: no system {system!r}: choose one of {', '.join(RECOMMENDERS)}")
     options, tune = read_options(given, f"{where}.options", "a mapping"), given.get("tune") or {}
     require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
@@ -162,7 +162,7 @@ def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
         for *parents, key in _paths(recipe.paper, depth):
             if key not in known:
                 where = ".".join(["paper", *parents])
-                raise LorarecError(f"key {where}: unknown {key}: choose one of {', '.join(known)}")
+                raise LorarecError(f"key {where}: unknown {key!r}: choose one of {', '.join(known)}")
     for *parents, value in _paths(recipe.paper, 4):
         require(".".join(["key paper", *parents]), is_number(value), "a number", value)
 

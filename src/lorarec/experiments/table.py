@@ -73,7 +73,7 @@ def build_table(
     """Build the table from the files of the jobs that did not fail.
 
     Raises:
-        LorarecError: a row ranked other candidate sets.
+        LorarecError: A row ranked other candidate sets.
     """
     records = {job: read_json(job.record(out)) for job in jobs if job not in failed}
     settings: dict[str, SettingResult] = {}

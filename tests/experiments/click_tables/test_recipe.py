@@ -1,4 +1,4 @@
-"""Recipes of RecLoRA's tables: which rows they name, and how bad ones are refused."""
+"""Recipes of RecLoRA's tables: their rows, and errors in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,20 +45,20 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"row": ["din"]}, "has an unknown key row: choose from analyses, backbone"),
+        ({"row": ["din"]}, "has an unknown key 'row': choose from analyses, backbone"),
         ({"dataset": None}, "key dataset: it is missing"),
         ({"dataset": 3}, "key dataset: must be a text, got 3"),
         ({"analyses": ["colour"]}, "key analyses: must be of size, id-history, text-history, samples, left out"),
         ({"analyses": ["size", "size"]}, "key analyses: must be different values"),
-        ({"rows": ["dinn"]}, "key rows: no row dinn: choose from deepfm"),
+        ({"rows": ["dinn"]}, "key rows: no row 'dinn': choose from deepfm"),
         ({"rows": []}, "key rows: must be different values"),
         ({"rows": {"din": None}}, "key rows: must be a list"),
-        ({"ctr_model": "rella"}, "key ctr_model: no click-through model rella: choose one of deepfm"),
+        ({"ctr_model": "rella"}, "key ctr_model: no click-through model 'rella': choose one of deepfm"),
         ({"seeds": [-1]}, "key seeds: must be whole numbers from 0 on, got -1"),
         ({"samples": 0}, "key samples: must be a whole number from 1 on, got 0"),
         ({"test_events": "all"}, "key test_events: must be a whole number from 1 on, got 'all'"),
         ({"options": ["learning_rate"]}, "key options: must be options of `lorarec personal train`"),
-        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from batch_size"),
+        ({"options": {"depth": 2}}, "key options: unknown option 'depth': choose from batch_size"),
         ({"options": {"learning_rate": -1}}, "key options: option learning_rate must be positive, got -1"),
         ({"options": {"learning_rate": "fast"}}, "key options: option learning_rate must be float, got 'fast'"),
         ({"options": {"samples": 3}}, "key options.samples: use the key samples"),

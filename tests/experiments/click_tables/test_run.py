@@ -28,7 +28,7 @@ def _command(*words: object) -> Any:
 
 
 def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
-    """A folder of finished rows as it was before rows had intervals; labels and the rows' probabilities."""
+    """Write finished rows without intervals, as earlier versions did; return labels and probabilities."""
     random = np.random.default_rng(0)
     labels = random.integers(2, size=events)
     (out / "rows").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Figures 4 and 5 from recipe to pictures: adapters trained or given, what is kept, and what is refused."""
+"""Figures 4 and 5 from recipe to pictures: adapters trained or given, resuming, and errors."""
 
 import shutil
 from collections.abc import Callable

@@ -34,9 +34,9 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         labels, own = predictions[name][LABEL].to_numpy(), predictions[name][PROBABILITY].to_numpy()
         row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))
     main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
-    pairs = [(RECLORA + how, name + how) for how in ("", BLENDED) for name in LORAS if name != RECLORA]
+    pairs = [(RECLORA + suffix, name + suffix) for suffix in ("", BLENDED) for name in LORAS if name != RECLORA]
     pairs += [(RECLORA, recipe.ctr_model), *((name + BLENDED, recipe.ctr_model) for name in LORAS)]
-    differences = [each for one, other in pairs for each in _differences(predictions, main, one, other)]
+    differences = [each for own, other in pairs for each in _differences(predictions, main, own, other)]
     reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
@@ -87,17 +87,17 @@ def _over_seeds(rows: JsonObject) -> JsonObject:
 
 def _differences(predictions: Mapping[str, pl.DataFrame], main: JsonObject, own: str, other: str) -> list[JsonObject]:
     """Return the difference of AUC and DeLong's p for each seed that both kinds of rows have."""
-    one, two = main.get(own, {}), main.get(other, {})
+    own_seeds, other_seeds = main.get(own, {}), main.get(other, {})
     return [
         {
             "row": own,
             "other": other,
             "seed": seed,
-            "auc": one[seed]["figures"]["auc"] - two[seed]["figures"]["auc"],
+            "auc": own_seeds[seed]["figures"]["auc"] - other_seeds[seed]["figures"]["auc"],
             "p": _p_value(predictions, f"{own}-seed{seed}", f"{other}-seed{seed}"),
         }
-        for seed in one
-        if seed in two
+        for seed in own_seeds
+        if seed in other_seeds
     ]
 
 
@@ -105,5 +105,5 @@ def _p_value(predictions: Mapping[str, pl.DataFrame], name: str, other: str) -> 
     """Return p of DeLong's test that two rows have the same AUC; None for one row alone, or if one is missing."""
     if name == other or other not in predictions:
         return None
-    one, two = (predictions[each][PROBABILITY].to_numpy() for each in (name, other))
-    return delong_test(one, two, predictions[name][LABEL].to_numpy())
+    first, second = (predictions[each][PROBABILITY].to_numpy() for each in (name, other))
+    return delong_test(first, second, predictions[name][LABEL].to_numpy())
