@@ -35,7 +35,7 @@ def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _events(log: ClickLog, least: int) -> np.ndarray:
-    """Test events with a history of at least so many items."""
+    """Return the test events with a history of at least `least` items."""
     events = log.rows("test")
     return events[(log.end - log.begin)[events] >= least]
 

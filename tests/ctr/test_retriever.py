@@ -19,7 +19,7 @@ def columns(rows) -> list[np.ndarray]:
 
 
 def by_definition(log, vectors, user, item, time, k) -> list[int]:
-    """Sort all that the user did before by cosine, the later first among equals; the first k in order of time."""
+    """Reference: sort all earlier events of the user by cosine, then by time; return the first k in time order."""
 
     def cosine(row) -> float:
         a, b = vectors[log[row][1]], vectors[item]
@@ -51,7 +51,7 @@ def test_similar_behaviours_are_those_of_the_definition(log, asked, k, budget):
 @settings(deadline=None)
 @given(logs, st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12), st.integers(1, 6), st.data())
 def test_nothing_at_or_after_the_target_is_seen(log, user, item, time, k, data):
-    """Whatever happens from the target's time on, to anyone, the behaviours found are the same."""
+    """Events at or after the target's time, of any user, do not change the result."""
     past = [row for row in log if row[2] < time]
     future = data.draw(st.lists(st.tuples(st.integers(0, USERS), st.integers(0, ITEMS - 1), st.integers(time, 20))))
     other = data.draw(st.permutations(future)) + past

@@ -1,4 +1,4 @@
-"""What holds for every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
+"""Behaviour of every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ EVENTS = np.arange(15)
 
 @pytest.fixture(scope="module", params=MODELS)
 def fitted(request: pytest.FixtureRequest, small_log: ClickLog) -> CTRModel:
-    """Every model after an epoch; SIM's search leaves something out."""
+    """Every model after an epoch; SIM's search does not return all behaviours."""
     network = SIMConfig(num_retrieved=3, num_recent=2) if request.param == "sim" else None
     return fit_ctr_model(request.param, small_log, ONE_EPOCH, network=network)
 
