@@ -85,7 +85,7 @@ def test_thousand_candidates_on_a_cached_prompt(tiny_backbone: Backbone) -> None
 
 
 def test_threads_share_a_model(any_backbone: Backbone) -> None:
-    """Parts of the model are replaced for a moment, which another thread must not meet."""
+    """Parts of the model are replaced for a moment, which must not affect other threads."""
     builder = PromptBuilder(any_backbone.tokenizer)
     examples = [builder.example(TITLES[: 1 + n % 4], TITLES) for n in range(40)]
     expected = [score(any_backbone.model, [example], builder)[0] for example in examples]

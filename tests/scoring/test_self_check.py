@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def misjudged(monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
-    """A model whose local attention goes by places in the sequence, as if it took trees."""
+    """A model whose local attention uses places in the sequence, and whose plan is wrongly `tree`."""
     model = build("gpt_neo", VOCABULARY)
     wrong = dataclasses.replace(plan.plan_for(model), kind=TREE)
     monkeypatch.setitem(plan._plans, model, wrong)

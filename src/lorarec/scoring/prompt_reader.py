@@ -22,10 +22,10 @@ class PromptReader:
 
     Args:
         model: A Hugging Face causal LM.
-        prompts: Their token ids.
+        prompts: Token ids of the prompts.
 
     Attributes:
-        logits: (prompts, vocabulary) of the next token of each.
+        logits: Logits of the next token of each prompt, (prompts, vocabulary).
 
     Raises:
         LorarecError: No plan is exact for the model.
