@@ -1,4 +1,4 @@
-"""Tokenizers of several kinds, made on the spot, with control tokens of every kind."""
+"""Tokenizers of several kinds, made for the tests, with control tokens of every kind."""
 
 import json
 from collections.abc import Callable

@@ -106,7 +106,7 @@ def test_templates_that_cannot_be_used(chat: PreTrainedTokenizerBase, template: 
 
 
 def test_prompts_do_not_change_overnight(chat: PreTrainedTokenizerBase) -> None:
-    """Nor with directives of dates that are rare, or a macro that asks for the date."""
+    """Prompts do not change with rare directives of dates either, or with a macro that reads the date."""
     day = "{% macro today() %}{{ strftime_now('%A, %-d %B %Y, %H:%M:%S %p, day %j') }}{% endmacro %}"
     chat.chat_template = day + "{{ today() }}: {{ messages[0].content }}"
     assert chat_frame(chat)[0] == "Friday, 26 July 2024, 12:00:00 PM, day 208: "

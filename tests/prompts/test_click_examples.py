@@ -1,4 +1,4 @@
-"""Prompts of click events: what they tell of the user and what they leave out."""
+"""Prompts of click events: the profile of the user, and the columns that are left out."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Templates from anywhere: what they may hold, and the limits under which they render."""
+"""Untrusted templates: allowed constructs, and limits on rendering."""
 
 import time
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Templates: what they write themselves, and what they are given."""
+"""Templates: their own text, and text from data."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -31,11 +31,11 @@ def show_tokens(builder: PromptBuilder, ids: Sequence[int]) -> list[ShownToken]:
 
 def show_text(builder: PromptBuilder, ids: Sequence[int]) -> list[tuple[str, bool]]:
     """Return the text of ids that a builder made, in parts, each with whether it consists of control tokens."""
-    parts, end, shown = [], 0, ""
+    parts, end, displayed = [], 0, ""
     for control, run in groupby(ids, lambda token: token in builder.encoder.control):
         end += len(list(run))
         # Decoding depends on the tokens before, so each part is decoded with all of them and cut off.
         text = builder.tokenizer.decode(list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        parts.append((str(text)[len(shown) :], control))
-        shown = str(text)
+        parts.append((str(text)[len(displayed) :], control))
+        displayed = str(text)
     return parts
