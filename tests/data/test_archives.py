@@ -1,4 +1,4 @@
-"""Archives that are damaged, locked, or far larger inside than outside end in one line that names them."""
+"""Archives that are damaged, encrypted or zip bombs are refused in one line that names them."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ def _zip(method: int = zipfile.ZIP_DEFLATED, names: tuple[str, ...] = ("ml/ratin
 
 
 def _patched(content: bytearray, local: int, central: int, value: int) -> bytearray:
-    """A two-byte field of every header changed: at `local` of local headers, at `central` of the central ones."""
+    """Change a two-byte field of every header: at `local` of local headers, at `central` of the central ones."""
     for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
         start = content.find(mark)
         while start >= 0:

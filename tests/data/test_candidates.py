@@ -1,4 +1,4 @@
-"""Candidate sets: distinct, untouched, uniform, in random order."""
+"""Candidate sets: distinct items that the user never interacted with, uniform, in random order."""
 
 import numpy as np
 import polars as pl

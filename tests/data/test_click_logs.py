@@ -1,4 +1,4 @@
-"""Click-through events: labels, division by time, histories that never peek."""
+"""Click-through events: labels, division by time, histories without later events."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Figures and the picture of a dataset."""
+"""Statistics and the plot of a dataset."""
 
 import json
 from collections.abc import Callable

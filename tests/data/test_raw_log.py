@@ -1,4 +1,4 @@
-"""What an import decides: duplicates, titles, overlap, k-core, and what it reports."""
+"""Imports: duplicates, titles, overlap, k-core, and the report."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Leave-one-out with new items, the split by global time, stored splits, few-shot cuts and damaged folders."""
+"""Leave-one-out with new items, the split by global time, stored splits, few-shot subsets and damaged folders."""
 
 from collections.abc import Callable
 from dataclasses import replace

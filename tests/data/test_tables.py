@@ -1,4 +1,4 @@
-"""Forms of tables, told apart by name and content, and their columns."""
+"""Formats of tables, which are recognised by name and content, and their columns."""
 
 import gzip
 import json

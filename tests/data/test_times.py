@@ -1,4 +1,4 @@
-"""Times of any unit and form: the same moments come back, and what is no time among others is named."""
+"""Times of any unit and form: the same moments are read back, and errors name values that are not times."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -102,7 +102,7 @@ ISO = [f"2023-11-{day:02} 10:00:00" for day in range(1, 16)]
 
 
 def _with(values: list[object], bad: list[object]) -> list[object]:
-    """Bad values behind the first five of others."""
+    """Insert bad values after the first five others."""
     return [*values[:5], *bad, *values[5:]]
 
 

@@ -1,4 +1,4 @@
-"""Co-occurrence: how often other users chose a candidate together with a history, as a word for the prompt."""
+"""Co-occurrence of candidates and histories in the choices of other users, as words for the prompt."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -20,7 +20,7 @@ SIMILAR = 5
 
 
 class Cooccurrence:
-    """How often other users chose a candidate together with the items of a history, as one word.
+    """Describe by one word how often other users chose a candidate together with the items of a history.
 
     For every item of the catalogue, the pairs (user, item of the history) are counted whose user chose the item as
     well. The word gives the position of the candidate in the order of these counts, as a share of the catalogue. So it

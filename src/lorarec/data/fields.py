@@ -53,8 +53,8 @@ def clean_interactions(
     Args:
         raw: The columns user_id, item_id, timestamp and optionally rating, of any type.
         where: The name of the file, for error messages.
-        options: How values are interpreted.
-        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
+        options: Format of the values.
+        name_row: Function from the number of a row, from 0, to its name in error messages ("line 7").
 
     Returns:
         One row for each row of `raw`. Timestamps that are dropped because of `options.bad_times` are null.
@@ -89,7 +89,7 @@ def without_bad_times(
     return rows.filter(~bad), {"rows_with_bad_times_dropped": int(bad.sum()), "first_of_them": first}
 
 
-def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
+def clean_ids(ids: pl.Series, mode: Ids | None = None) -> pl.Series:
     """Convert ids to text: as they are written, stripped of white space, or with numbers also in their simplest form.
 
     Examples:
@@ -99,9 +99,9 @@ def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
     if ids.dtype.is_float():
         ids = ids.fill_nan(None)
     text = ids.cast(pl.String)
-    if how in ("trimmed", "numbers"):
+    if mode in ("trimmed", "numbers"):
         text = text.str.strip_chars()
-    if how == "numbers":
+    if mode == "numbers":
         text = text.str.replace(r"^0*(\d+)(?:\.0*)?$", "$1")
     return text
 

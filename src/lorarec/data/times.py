@@ -67,8 +67,8 @@ def parse_times(
         times: A column of numbers, dates, datetimes or text.
         where: The name of the file, for error messages.
         time_format: The `datetime.strptime` format of text that is not ISO 8601.
-        bad_times: See `TableOptions`.
-        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
+        bad_times: See `TableFormat`.
+        name_row: Function from the number of a row, from 0, to its name in error messages ("line 7").
 
     Returns:
         Int64 seconds (or positions), null for the times that are dropped.
@@ -252,8 +252,8 @@ def _refuse_unread(
 def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, name_row: Callable[[int], str]) -> None:
     rows = far.arg_true().to_list()
     value = times[rows[0]]
-    shown = repr(value) if isinstance(value, str | int | float) else str(value)
-    found = f"{where}: {name_row(rows[0])} has {TIME} {shown}"
+    text = repr(value) if isinstance(value, str | int | float) else str(value)
+    found = f"{where}: {name_row(rows[0])} has {TIME} {text}"
     if far.all():
         raise LorarecError(f"{found}, which like all others is in no supported unit: {_READ}")
     named = ", ".join([*(name_row(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])

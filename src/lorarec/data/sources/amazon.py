@@ -43,7 +43,7 @@ def read_amazon(
         progress: Show bars on stderr.
 
     Raises:
-        LorarecError: Fields that none of these has, or lines that cannot be read.
+        LorarecError: The fields are those of none of these, or a line cannot be read.
     """
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
