@@ -1,4 +1,4 @@
-"""What is written is there whole, or what was there before is."""
+"""Artefacts are written completely, or the earlier ones remain."""
 
 import os
 import signal
