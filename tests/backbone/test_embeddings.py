@@ -9,7 +9,7 @@ TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green
 
 
 def loop(backbone, titles, dimensions) -> np.ndarray:
-    """One title at a time, and the principal components by a singular value decomposition."""
+    """Reference: one title at a time, and the principal components by a singular value decomposition."""
     means = []
     for title in titles:
         ids = torch.tensor([backbone.tokenizer(title).input_ids])
