@@ -221,7 +221,7 @@ def _events(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     if scores.shape != clicked.shape:
         raise LorarecError(f"scores of {len(scores)} events do not fit {len(clicked)} labels")
     if len(scores) == 0:
-        raise LorarecError("no events: a figure needs at least one")
+        raise LorarecError("no events: a metric needs at least one")
     if np.isnan(scores).any():
         raise LorarecError(f"event {int(np.isnan(scores).argmax())}: a score is NaN")
     return scores, clicked
