@@ -1,4 +1,4 @@
-"""Which demo the verb demo runs, and with what."""
+"""The demo that the verb `demo` runs, and its arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What was run instead of the demos."""
+    """The calls that were recorded instead of running the demos."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(MOLOREC, "run_demo", lambda *words: calls.append(("mixing", *words)))
     monkeypatch.setattr(RECLORA, "run_personal_demo", lambda *words: calls.append(("personal", *words)))

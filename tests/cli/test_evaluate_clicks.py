@@ -66,7 +66,7 @@ def test_table_report_and_json(tmp_path: Path) -> None:
         (lambda table: table.with_columns(title=pl.lit("lamp")), [], "column title holds String, not numbers"),
         (lambda table: table.with_columns(label=pl.lit(1)), [], "all labels are alike"),
         (lambda table: table.filter(label=0).head(0), [], "no events"),
-        (lambda table: table, ["--compare", "nobody"], "no row nobody to compare with: choose one of guesses, knows"),
+        (lambda table: table, ["--compare", "nobody"], "no row 'nobody' to compare with: choose one of guesses, knows"),
         (lambda table: table, ["--out", "."], "exists already"),
         (None, [], "is not readable Parquet"),
     ],

@@ -12,7 +12,7 @@ from tests.command_line import run
 
 @pytest.fixture
 def words(shop: Path, backbone_folder: Path) -> list[str]:
-    """Explains to user u03."""
+    """A command line that explains a score of user u03."""
     return [str(shop), "--user", "u03", "--backbone", str(backbone_folder), "--pool", "5"]
 
 

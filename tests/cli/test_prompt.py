@@ -24,7 +24,7 @@ CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
 
 @pytest.fixture
 def words(shop: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> list[str]:
-    """Shows a prompt of user u03, with a tokenizer alone for a backbone."""
+    """A command line that shows a prompt of user u03; the backbone is only a tokenizer."""
     tokenizer.save_pretrained(tmp_path / "backbone")
     return [str(shop), "--user", "u03", "--item", "i49", "--backbone", str(tmp_path / "backbone")]
 
@@ -67,7 +67,7 @@ def test_listed_tokens(words: list[str]) -> None:
 
 
 def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Path) -> None:
-    """Those of the chat template do; what a title spells is text, and cannot steer a terminal."""
+    """Control tokens of the chat template are marked; those that a title spells are escaped text."""
     (tmp_path / "backbone" / "chat_template.jinja").write_text(CHAT)
     words = [str(hostile), *words[1:]]
     tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]

@@ -38,7 +38,7 @@ FILTERS, TEXT, VALUES = "Filters", "Format of text files", "Times, ratings and i
 
 
 class Overlap(StrEnum):  # typer takes no list of literals
-    """What two datasets may share."""
+    """Parts of a dataset that may overlap with another dataset."""
 
     USERS = "users"
     ITEMS = "items"
@@ -48,7 +48,7 @@ class Overlap(StrEnum):  # typer takes no list of literals
 
 @dataclass(frozen=True)
 class Filters:
-    """What is taken of a log.
+    """Filters of an imported log.
 
     Raises:
         LorarecError: If `k_core` is negative.

@@ -56,10 +56,10 @@ def explain(
     else:
         from rich.console import Console
 
-        shown = (
+        title = (
             f"{found.title} for user {user}: score {found.score:.3f}, p {found.probability:.4f} of {found.candidates}"
         )
-        Console().print(explanation_table(found, shown))
+        Console().print(explanation_table(found, title))
         if found.reason is not None:
             typer.echo(found.reason)
     if found.reason is None:

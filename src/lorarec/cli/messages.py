@@ -23,7 +23,7 @@ class Verb(TyperCommand):
         """Run the command.
 
         Raises:
-            LorarecError: As the library raises it, with flags in place of names in its message.
+            LorarecError: The library raised it; the message has flags in place of names of options.
         """
         try:
             return super().invoke(ctx)

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what verbs check and load by them."""
+"""Options that several verbs share, and the checks and loading that belong to them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -121,7 +121,7 @@ def choose(
     """Learn how much of a general and a specific adapter each user gets.
 
     A router reads how a click-through model represents each user's training history, and the history's length. It is
-    trained on validation cases; both adapters stay as they are. If it does not help, all users get the best constant
+    trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
@@ -206,4 +206,5 @@ def export(
 
 def _refuse_unknown(ctr_model: str, names: Sequence[str]) -> None:
     if ctr_model not in names and not Path(ctr_model).is_dir():
-        raise LorarecError(f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(names)}")
+        known = ", ".join(names)
+        raise LorarecError(f"{ctr_model!r} is neither a folder nor a click-through model: choose from {known}")

@@ -151,7 +151,7 @@ def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_w
 def _population(
     dataset: Path, adapter: Path | None, index: Path | None, backbone: BackboneConfig, top: int, pool: int
 ) -> "PopulationConfig":
-    """Return what workers, which may have other working directories, load and rank."""
+    """Return the config of workers, with absolute paths, since their working directories may differ."""
     from lorarec.ranking import PopulationConfig
 
     is_folder = backbone.id != EMBEDDED and Path(backbone.id).is_dir()
@@ -169,7 +169,7 @@ def _population(
 def _executor(
     job: "PopulationConfig", data: Dataset, name: str, workers: int, address: str | None
 ) -> "Iterator[Executor]":
-    """Open what runs a job: this process, or workers of a Ray cluster."""
+    """Open the executor of a job: this process, or workers of a Ray cluster."""
     from lorarec.ranking import LocalExecutor
 
     if name == "local":
@@ -196,8 +196,8 @@ def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
 def _print(found: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
     if as_json:
         lists = {user: [asdict(item) for item in items] for user, items in found.items()}
-        shown = lists if len(lists) > 1 else next(iter(lists.values()))
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        printed = lists if len(lists) > 1 else next(iter(lists.values()))
+        typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
