@@ -1,4 +1,4 @@
-"""Bad input through the command line: one line that names the culprit, exit code 2, and nothing half-written."""
+"""Bad input through the command line: one line that names the cause, exit code 2, and no unfinished files."""
 
 import gzip
 import shutil
@@ -80,7 +80,7 @@ def _adapter(backbone: Backbone, folder: Path, rank: int, fingerprint: str | Non
 def refused(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[list[str]], str]:
-    """Runs a command line that must be refused; returns what it said and checks that it left nothing behind."""
+    """Run a command line that must be refused; return its message and check that it left no files behind."""
 
     def run(words: list[str]) -> str:
         monkeypatch.chdir(workshop)
@@ -141,7 +141,7 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["index", "taken", "--out", "new"], "taken has no dataset.json"),
         (["experiment", "none.yaml", "--out", "new"], "cannot read recipe none.yaml"),
         (["experiment", "kind.yaml", "--out", "new"], "recipe kind.yaml, key table: must be one of ranking"),
-        (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key row"),
+        (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key 'row'"),
         (["experiment", "analysis.yaml", "--out", "new"], "recipe analysis.yaml, key analyses: must be of size"),
         (["experiment", "weights.yaml", "--out", "new"], "recipe weights.yaml, key adapters: must be the folders of"),
         (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment folder"),

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote is read today with the same results; `fixtures/written_by_0_1/README.md` lists it."""
+"""Files that version 0.1.0 wrote are read with the same results; `fixtures/written_by_0_1/README.md` lists it."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ class Written:
         }
 
     def adapter(self, folder: Path) -> dict[str, Any]:
-        """Scores of a few test cases, and what the adapter was made of."""
+        """Scores of a few test cases, and the provenance of the adapter."""
         adapter = read_adapter(folder, self.backbone)
         evidence = Cooccurrence(self.split.train, self.dataset.titles)
         with Ranker(self.backbone, adapter) as ranker:
@@ -102,13 +102,13 @@ class Written:
         return found
 
     def predictions(self) -> dict[str, dict[str, float]]:
-        """Figures of the probabilities that were written down."""
+        """Metrics of the stored probabilities."""
         labels, rows = read_predictions(self.home / "personalized" / "predictions.parquet")
         evaluation = evaluate_clicks(labels, rows, "RecLoRA")
         return {row: {name: each.mean for name, each in figures.items()} for row, figures in evaluation.rows.items()}
 
     def personal(self, folder: str) -> dict[str, Any]:
-        """The router's mean weights and those of a representation, and the names of what it mixes."""
+        """The router's mean weights and those of a representation, and the names of the adapters that it mixes."""
         with PersonalLora.load(self.home / folder, self.backbone) as personal:
             weights = personal(torch.linspace(-1, 1, personal.router.width)[None])[:, 0]
             mean = personal.router.mean
