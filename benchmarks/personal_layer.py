@@ -142,11 +142,11 @@ def peak(way: str, backbone: Backbone, size: int, ids: torch.Tensor, users: torc
     return max(accumulate(event.nbytes() for event in events)) / 2**20
 
 
-def report(name: str, what: str, found: dict[str, float]) -> None:
-    shown = ", ".join(f"{way} {value:.3g}" for way, value in found.items())
+def report(name: str, label: str, found: dict[str, float]) -> None:
+    line = ", ".join(f"{way} {value:.3g}" for way, value in found.items())
     own = found["personal"]
     ratios = f"personal / shared {own / found['shared']:.2f}x, released / personal {found['released'] / own:.2f}x"
-    print(f"{name:9} {what:10} {shown}: {ratios}", flush=True)
+    print(f"{name:9} {label:10} {line}: {ratios}", flush=True)
 
 
 def main() -> None:

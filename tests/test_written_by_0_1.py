@@ -74,8 +74,12 @@ class Written:
         evidence = Cooccurrence(self.split.train, self.dataset.titles)
         with Ranker(self.backbone, adapter) as ranker:
             scores = ranker.score_cases(self.split.test["warm"].head(CASES), self.dataset.titles, evidence)
-            told = {"readout": ranker.readout, "evidence": ranker.evidence, "max_history": ranker.max_history}
-        return told | {
+            prompt_settings = {
+                "readout": ranker.readout,
+                "evidence": ranker.evidence,
+                "max_history": ranker.max_history,
+            }
+        return prompt_settings | {
             "scores": [each.tolist() for each in scores],
             "parts": part_weights(adapter, folder.name),
             "datasets": trained_on(adapter),
@@ -119,20 +123,20 @@ class Written:
         export_user(self.home / folder, user, out, self.backbone)
         return out
 
-    def chooser(self, folder: str) -> dict[str, Any]:
+    def user_router(self, folder: str) -> dict[str, Any]:
         """Weights of the layers for users with histories, for a new user and for one without."""
-        chooser = UserRouter.load(self.home / folder, self.backbone, self.dataset)
+        user_router = UserRouter.load(self.home / folder, self.backbone, self.dataset)
         pasts = {
             user: UserHistory(user, items, range(len(items))) for user, items in self.histories.items() if user in USERS
         }
         pasts["nobody"] = UserHistory("nobody", ITEMS, range(len(ITEMS)))
-        weights: dict[str, Any] = {user: chooser.weights(past).tolist() for user, past in pasts.items()}
+        weights: dict[str, Any] = {user: user_router.weights(past).tolist() for user, past in pasts.items()}
         return weights | {
-            "mean": chooser.weights(None).tolist(),
-            "names": list(chooser.names),
-            "combine": chooser.combine,
-            "readout": chooser.prompt.readout,
-            "evidence": chooser.prompt.evidence,
+            "mean": user_router.weights(None).tolist(),
+            "names": list(user_router.names),
+            "combine": user_router.combine,
+            "readout": user_router.prompt.readout,
+            "evidence": user_router.prompt.evidence,
         }
 
     def database(self) -> dict[str, list[str]]:
@@ -251,7 +255,7 @@ def test_export_of_a_user(written: Written, folder: str, user: str, tmp_path: Pa
 
 @pytest.mark.parametrize("folder", CHOOSERS)
 def test_user_chooser(written: Written, folder: str) -> None:
-    check(written.chooser(folder), EXPECTED["chooser"][folder])
+    check(written.user_router(folder), EXPECTED["chooser"][folder])
 
 
 def test_database(written: Written) -> None:

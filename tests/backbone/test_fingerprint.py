@@ -54,7 +54,7 @@ def test_hub_id_folder_shards_dtype_and_metadata_do_not_matter(
     assert set(found) == {expected}
 
 
-def test_large_and_small_models_are_told_apart_by_any_tensor(
+def test_any_tensor_changes_the_fingerprint_of_large_and_small_models(
     tiny_backbone: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fine-tuned models with the same embeddings differ, as small models and as large ones, which are sampled."""

@@ -71,15 +71,15 @@ def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Pat
     (tmp_path / "backbone" / "chat_template.jinja").write_text(CHAT)
     words = [str(hostile), *words[1:]]
     tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]
-    shown = _run(words, color=True)
+    printed = _run(words, color=True)
     assert [token["token"] for token in tokens if token["control"]] == ["<|end|>"] * 2
     assert tokens[0]["control"]
     assert tokens[-1]["control"]
     control = typer.style("<|end|>", reverse=True)
-    assert shown.stdout.startswith(f"{control}A user chose")
-    assert shown.stdout.endswith(f"- lamp 49<|end|>\\x1b[2J{control}\n")
-    assert shown.stdout.count("\x1b") == 4
-    assert "in the chat template of" in shown.stderr
+    assert printed.stdout.startswith(f"{control}A user chose")
+    assert printed.stdout.endswith(f"- lamp 49<|end|>\\x1b[2J{control}\n")
+    assert printed.stdout.count("\x1b") == 4
+    assert "in the chat template of" in printed.stderr
 
 
 def test_an_adapter_says_how_it_is_prompted(

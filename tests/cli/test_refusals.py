@@ -96,8 +96,8 @@ def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "taken" / "thesis.tex").touch()
     environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1]), "COLUMNS": "200"}
     command = [sys.executable, "-c", SCRIPT]
-    asked = {"input": json.dumps(REFUSED), "capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
-    done = subprocess.run(command, check=False, **asked)
+    options = {"input": json.dumps(REFUSED), "capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
+    done = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stderr
     for words, (code, said, loaded) in zip(REFUSED, json.loads(done.stdout), strict=True):
         assert (code, loaded) == (2, []), (words, said)

@@ -40,12 +40,12 @@ def filled(rows, k) -> list[int]:
 
 @settings(deadline=None)
 @given(logs, queries, st.integers(1, 6), st.sampled_from([1, 200, 1 << 24]))
-def test_similar_behaviours_are_those_of_the_definition(log, asked, k, budget):
+def test_similar_behaviours_are_those_of_the_definition(log, requests, k, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retriever, "TILE", 3)
         patch.setattr(retriever, "BUDGET", budget)
-        found = Retriever(*columns(log), SIGNS).similar(*columns(asked), k)
-    assert found.tolist() == [filled(by_definition(log, SIGNS, *query, k), k) for query in asked]
+        found = Retriever(*columns(log), SIGNS).similar(*columns(requests), k)
+    assert found.tolist() == [filled(by_definition(log, SIGNS, *query, k), k) for query in requests]
 
 
 @settings(deadline=None)

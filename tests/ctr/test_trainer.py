@@ -80,14 +80,14 @@ def test_retrieved_histories_are_earlier_and_the_most_similar(small_log: ClickLo
     vectors = _vectors()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     encoder, events = FeatureEncoder(small_log, 3, vectors), np.arange(len(small_log))
-    for event, kept in zip(events, encoder.histories(events), strict=True):
-        kept = kept[kept >= 0]
+    for event, retrieved in zip(events, encoder.histories(events), strict=True):
+        retrieved = retrieved[retrieved >= 0]
         past = np.flatnonzero((small_log.user == small_log.user[event]) & (small_log.time < small_log.time[event]))
-        assert set(kept) <= set(past)
-        assert len(kept) == min(3, len(past))
-        assert (np.diff(small_log.time[kept]) >= 0).all()
+        assert set(retrieved) <= set(past)
+        assert len(retrieved) == min(3, len(past))
+        assert (np.diff(small_log.time[retrieved]) >= 0).all()
         similarity = unit[small_log.item[past]] @ unit[small_log.item[event]]
-        np.testing.assert_allclose(np.sort(similarity[np.isin(past, kept)]), np.sort(similarity)[-3:], atol=1e-6)
+        np.testing.assert_allclose(np.sort(similarity[np.isin(past, retrieved)]), np.sort(similarity)[-3:], atol=1e-6)
     recent = FeatureEncoder(small_log, 3)
     assert not np.array_equal(encoder.histories(events), recent.histories(events))
     whole = FeatureEncoder(small_log, 12, vectors)

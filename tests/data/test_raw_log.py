@@ -67,11 +67,11 @@ def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> No
     assert dropped.interactions.height == 1
     assert _report(dropped)["untitled_items"] == 2
     assert _report(dropped)["untitled_rows_dropped"] == 4
-    kept = Dataset.from_raw_log(source, keep_untitled=True)
-    assert kept.titles == {"x": "x", "y": "Y&Y", "z": "z"}
-    assert kept.interactions.height == 5
-    assert _report(kept)["untitled_items"] == 2
-    assert _report(kept)["untitled_rows_dropped"] == 0
+    untitled = Dataset.from_raw_log(source, keep_untitled=True)
+    assert untitled.titles == {"x": "x", "y": "Y&Y", "z": "z"}
+    assert untitled.interactions.height == 5
+    assert _report(untitled)["untitled_items"] == 2
+    assert _report(untitled)["untitled_rows_dropped"] == 0
 
 
 def test_no_title_at_all_says_what_to_do() -> None:

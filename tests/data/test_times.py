@@ -139,12 +139,12 @@ def test_times_far_from_most_are_named_dropped_or_kept(values: list[object], bad
     assert str(bad[0])[:10] in str(caught.value)
     assert (f"and {len(bad) - 1} more rows: row 7" in str(caught.value)) == (len(bad) > 1)
     assert 'bad_times="drop"' in str(caught.value)
-    alone = parse_times(pl.Series("timestamp", values), "log").to_list()
+    separate = parse_times(pl.Series("timestamp", values), "log").to_list()
     dropped = parse_times(times, "log", bad_times="drop").to_list()
-    assert dropped == _with(alone, [None] * len(bad))
-    kept = parse_times(times, "log", bad_times="keep").to_list()
-    assert None not in kept
-    assert kept[:5] + kept[5 + len(bad) :] == alone
+    assert dropped == _with(separate, [None] * len(bad))
+    with_bad_times = parse_times(times, "log", bad_times="keep").to_list()
+    assert None not in with_bad_times
+    assert with_bad_times[:5] + with_bad_times[5 + len(bad) :] == separate
 
 
 def test_one_far_time_does_not_change_the_unit_of_the_others() -> None:

@@ -52,8 +52,8 @@ def test_metrics_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     assert first.metrics["ndcg@3"].mean == pytest.approx(np.where(ranks <= 3, 1 / np.log2(ranks + 1), 0).mean())
     assert first.metrics["hr@5"].mean == pytest.approx((ranks <= 5).mean())
     assert first.metrics["mrr"].mean == pytest.approx((1 / ranks).mean())
-    assert all(figure.low <= figure.mean <= figure.high for figure in first.metrics.values())
-    assert all(figure.mean == figure.low == 1 for figure in result.rows["oracle"].metrics.values())
+    assert all(metric.low <= metric.mean <= metric.high for metric in first.metrics.values())
+    assert all(metric.mean == metric.low == 1 for metric in result.rows["oracle"].metrics.values())
     assert result.rows["tf-idf"].metrics["ndcg@1"].mean > 0.3
 
 
@@ -125,8 +125,8 @@ def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: S
         result = evaluation.settings[setting]
         assert f"## {setting}" in report
         assert result.candidates in report
-        figure = result.rows["tf-idf"].metrics["ndcg@3"]
-        assert f"{figure.mean:.3f}** [{figure.low:.3f}, {figure.high:.3f}]" in report
+        metric = result.rows["tf-idf"].metrics["ndcg@3"]
+        assert f"{metric.mean:.3f}** [{metric.low:.3f}, {metric.high:.3f}]" in report
     assert "- **first\\|row**: takes the first" in report
     tables = [line for line in report.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in tables} == {11}
@@ -156,9 +156,9 @@ def test_progress_names_each_row_on_standard_error(
     dataset: Dataset, split: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"], progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "warm: first NDCG@1" in shown.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "warm: first NDCG@1" in output.err
     evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"])
     assert capsys.readouterr() == ("", "")
 

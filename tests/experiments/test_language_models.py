@@ -92,10 +92,10 @@ def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: T
 
 def test_zero_shot_is_the_backbone_alone(circles: TrainingData, data: TrainingData) -> None:
     assert data.backbone is not None
-    alone = adapter_scorers(data.backbone, data.dataset, data.split, {})["zero-shot"]
+    zero_shot = adapter_scorers(data.backbone, data.dataset, data.split, {})["zero-shot"]
     for seed in (1, 2):
         scorer = RECOMMENDERS["zero-shot"]().fit(replace(data, seed=seed))
-        np.testing.assert_array_equal(_scores(circles, scorer), _scores(circles, alone))
+        np.testing.assert_array_equal(_scores(circles, scorer), _scores(circles, zero_shot))
 
 
 @pytest.mark.parametrize(

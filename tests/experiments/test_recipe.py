@@ -52,7 +52,7 @@ def _row(**keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"datasets": "x"}, "unknown key 'datasets'"),
         ({"dataset": None}, "key dataset: it is missing"),
@@ -84,10 +84,10 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"paper": {"bpr-mf": {"warm": {"mrr": "x"}}}}, "key paper.bpr-mf.warm.mrr: must be a number"),
     ],
 )
-def test_bad_recipes_are_one_line(write_recipe: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_recipe: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_recipe(**keys)
     with pytest.raises(LorarecError) as error:
         read_experiment(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -124,9 +124,9 @@ for kind, write in WRITERS.items():
         print(kind, repr(error))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert told.keys() == WRITERS.keys() - {"many files"}, done.stderr
-    for error in told.values():
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert lines.keys() == WRITERS.keys() - {"many files"}, done.stderr
+    for error in lines.values():
         assert f"LorarecError('cannot write to {tmp_path}/new" in error
         assert "File too large" in error or "the disk may be full" in error
     assert [path.name for path in tmp_path.iterdir()] == ["new"]  # of files that are small
@@ -139,9 +139,9 @@ def test_the_command_line_on_a_full_disk(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "No space left on device" in lines[0]
 
 
 def test_output_that_cannot_be_written() -> None:

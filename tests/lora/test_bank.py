@@ -92,9 +92,9 @@ def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
         with_peft = PeftModel.from_pretrained(plain, out)
         torch.testing.assert_close(logits(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
         plain = with_peft.unload()
-        folded = merge(plain, merged)
+        merged_model = merge(plain, merged)
         torch.testing.assert_close(logits(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
-        folded.unmerge()
+        merged_model.unmerge()
 
 
 def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tmp_path):

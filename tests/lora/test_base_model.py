@@ -61,8 +61,10 @@ def test_names_of_the_same_model(base, used, named, qwen2, as_backbone, caplog) 
     ],
 )
 def test_another_model_is_refused(base, used, named, qwen2, as_backbone) -> None:
-    shown = base.rpartition("/")[2] if base != SNAPSHOT else "Qwen2.5-0.5B"
-    message = rf"belongs to base model '.*{re.escape(shown)}', not to {re.escape(used)}: .* write {re.escape(used)} as"
+    displayed = base.rpartition("/")[2] if base != SNAPSHOT else "Qwen2.5-0.5B"
+    message = (
+        rf"belongs to base model '.*{re.escape(displayed)}', not to {re.escape(used)}: .* write {re.escape(used)} as"
+    )
     with pytest.raises(LorarecError, match=message):
         read_adapter(named(base), as_backbone(qwen2, used))
     assert read_adapter(named(used), as_backbone(qwen2, used)).tensors

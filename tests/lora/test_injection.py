@@ -27,7 +27,7 @@ def test_small_updates_are_not_rounded_away(dtype, scale, qwen2) -> None:
     model = qwen2.to(dtype)
     adapter = adapter_of(scale)
     weight = model.get_submodule(LAYER).weight.detach().double()
-    folded = merge(model, adapter)
+    merged_model = merge(model, adapter)
     layer = model.get_submodule(LAYER)
     a, b = (factor.double() for factor in adapter.tensors[LAYER])
     delta = scale * b @ a
@@ -38,16 +38,16 @@ def test_small_updates_are_not_rounded_away(dtype, scale, qwen2) -> None:
     else:
         found = layer.weight.detach().double() - weight
     assert (found - delta).norm() <= 0.1 * delta.norm()
-    folded.unmerge()
+    merged_model.unmerge()
     assert torch.equal(model.get_submodule(LAYER).weight.double(), weight)
 
 
 def test_both_ways_occur(qwen2) -> None:
     kinds = []
     for scale in (1e-1, 1e-5):
-        folded = merge(qwen2.bfloat16(), adapter_of(scale))
+        merged_model = merge(qwen2.bfloat16(), adapter_of(scale))
         kinds.append(type(qwen2.get_submodule(LAYER)))
-        folded.unmerge()
+        merged_model.unmerge()
     assert kinds == [nn.Linear, MixedLinear]
 
 
@@ -100,10 +100,10 @@ def test_layers_of_other_kinds_keep_their_weights(kind, qwen2) -> None:
     adapter = adapter_of(0.5)
     a, b = adapter.tensors[LAYER]
     expected = output(qwen2, x) + 0.5 * x @ a.T @ b.T
-    folded = merge(qwen2, adapter)
+    merged_model = merge(qwen2, adapter)
     assert qwen2.get_submodule(LAYER).base_layer is layer
     torch.testing.assert_close(output(qwen2, x).as_subclass(torch.Tensor), expected.as_subclass(torch.Tensor))
-    folded.unmerge()
+    merged_model.unmerge()
     assert qwen2.get_submodule(LAYER) is layer
 
 

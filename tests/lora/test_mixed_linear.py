@@ -38,8 +38,8 @@ def test_each_row_equals_that_row_alone(combine, model, folders, token_ids, logi
     together = logits(model, token_ids)
     for row in range(len(token_ids)):
         mixed.set_weights(weights[row])
-        alone = logits(model, token_ids[row : row + 1])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+        separate = logits(model, token_ids[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], separate, rtol=1e-5, atol=1e-5)
 
 
 @RULES
@@ -48,9 +48,9 @@ def test_folded_equals_unfolded_and_undo_is_exact(combine, model, folders, token
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with mixture(model, folders, combine, weights):
         expected = logits(model, token_ids)
-    folded = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
+    merged_model = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
     torch.testing.assert_close(logits(model, token_ids), expected, rtol=1e-5, atol=1e-5)
-    folded.unmerge()
+    merged_model.unmerge()
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -194,9 +194,9 @@ def test_adapter_stays_beside_a_quantised_layer():
     x = torch.randn(3, 4)
     bare = {name: layer(x) for name, layer in model.items()}
     delta = 2 * x @ (stack.b[0] @ stack.a[0]).T
-    folded = merge(model, bank.to_adapter(torch.ones(1), "deltas"))
+    merged_model = merge(model, bank.to_adapter(torch.ones(1), "deltas"))
     for name, layer in model.items():
         torch.testing.assert_close(layer(x), bare[name] + delta)
-    folded.unmerge()
+    merged_model.unmerge()
     assert model["layer"] is quantised
     assert model["plain"].weight is plain

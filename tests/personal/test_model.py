@@ -111,8 +111,8 @@ def test_mixed_users_equal_users_one_by_one(combine, strategy, any_backbone, use
             layer.strategy = strategy
         together = run(personal, users, token_ids)
         for row in range(len(users)):
-            alone = run(personal, users[row : row + 1], token_ids[row : row + 1])
-            torch.testing.assert_close(together[row : row + 1], alone, **CLOSE)
+            separate = run(personal, users[row : row + 1], token_ids[row : row + 1])
+            torch.testing.assert_close(together[row : row + 1], separate, **CLOSE)
 
 
 def test_merging_equals_gating_with_gradients(tiny_backbone, users, token_ids):

@@ -134,9 +134,9 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
         weights = user_mixtures(personal, found.users, cases["user_id"])
         own = lambda rows: weights[:, rows]  # noqa: E731
         together = user_scores(personal, examples, own, prompts.builder)
-        alone = user_scores(personal, examples, own, prompts.builder, token_budget=1)
+        separate = user_scores(personal, examples, own, prompts.builder, token_budget=1)
     assert hits(together, cases) > max(by_constant.values()) + 0.1, by_constant
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(together, separate, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
@@ -149,8 +149,8 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
 
 def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, shop, tmp_path):
     dataset, split = shop
-    kept = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
-    held_out = dataset.interactions.join(kept, on=("user_id", "item_id"), how="semi")
+    targets = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
+    held_out = dataset.interactions.join(targets, on=("user_id", "item_id"), how="semi")
     rated = dataset.interactions.join(held_out, on=("user_id", "item_id"), how="anti")
     changed = pl.concat(
         [rated, held_out.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(9**9, pl.Int64))]

@@ -130,10 +130,10 @@ def test_a_space_before_the_answer_belongs_to_it(
     tokenizer.chat_template = LLAMA_2
     try:
         verdict, likelihood = PromptBuilder(tokenizer), PromptBuilder(tokenizer, "likelihood")
-        asked = verdict.example(["lamp"], ["red lamp"])
-        text = tokenizer.decode([*asked.prompt, *asked.branches[0], verdict.yes_no[0]])
+        answered = verdict.example(["lamp"], ["red lamp"])
+        text = tokenizer.decode([*answered.prompt, *answered.branches[0], verdict.yes_no[0]])
         assert text.lower().endswith("red lamp [/inst] yes")
-        assert not tokenizer.decode(asked.branches[0]).endswith(" ")
+        assert not tokenizer.decode(answered.branches[0]).endswith(" ")
         listed = likelihood.example(["lamp"], ["red lamp"])
         assert tokenizer.decode([*listed.prompt, *listed.branches[0]]).endswith("[/INST] red lamp\n")
     finally:

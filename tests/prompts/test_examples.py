@@ -25,5 +25,5 @@ def test_evidence_counts_with_the_shown_items_and_without_the_user(tokenizer: Pr
     assert hints[0].startswith("new")
     assert hints[1] != evidence.hints(["b"], ["a"], "u1")[0]
     found = case_examples(CASES, TITLES, builder, 2, evidence)
-    shown, offered = ["blue table", "green novel"], ["small chair", "red lamp"]
-    assert found == [builder.example(shown, offered, hints=hints)]
+    history, candidates = ["blue table", "green novel"], ["small chair", "red lamp"]
+    assert found == [builder.example(history, candidates, hints=hints)]

@@ -47,7 +47,9 @@ def evident(write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[...,
     return make
 
 
-def alone(ranker: Ranker, dataset: Dataset, history: list[str], found: Explanation, candidates: list[str]) -> Any:
+def score_separately(
+    ranker: Ranker, dataset: Dataset, history: list[str], found: Explanation, candidates: list[str]
+) -> Any:
     """Score and probability for one history, in a pass of its own."""
     case = pl.DataFrame({"user_id": ["me"], "history": [history], "candidates": [candidates]})
     scores = ranker.score_cases(case, dataset.titles, whole_evidence(dataset))[0]
@@ -73,11 +75,11 @@ def test_as_scoring_every_shorter_history_alone(
         assert found.score == pytest.approx(own + found.log_prior, abs=1e-5)
         # In the order of the index, since prompts of `likelihood` list them.
         candidates = [proposal.item_id for proposal in Index.build(shop).propose(history, 100)]
-        whole = alone(ranker, shop, history, found, candidates)
+        whole = score_separately(ranker, shop, history, found, candidates)
         assert [influence.item_id for influence in found.influences] == history[-max_history:]
         for influence in found.influences:
             without = [item for item in history if item != influence.item_id]
-            expected = whole - alone(ranker, shop, without, found, candidates)
+            expected = whole - score_separately(ranker, shop, without, found, candidates)
             np.testing.assert_allclose([influence.score, influence.probability], expected, atol=1e-5)
     assert max(abs(influence.score) for influence in found.influences) > 1e-3
 
@@ -121,16 +123,16 @@ def chatty(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]) -> None:
     chat = replace(tiny_backbone, tokenizer=chatty(tiny_backbone.tokenizer))
-    asked: list[list[int]] = []
+    calls: list[list[int]] = []
 
     def note(_: Any, given: Any) -> None:
-        asked.append(given[0][0].tolist())
+        calls.append(given[0][0].tolist())
 
     with Ranker(chat, evident(chat)) as ranker:
         chat.model.get_input_embeddings().register_forward_pre_hook(note)
         found = explain(ranker, shop, "me", "x18")
         # The first pass scores; the second reads the question, each other one a token of the answer.
-        question, steps = asked[1], [token for ids in asked[2:] for token in ids]
+        question, steps = calls[1], [token for ids in calls[2:] for token in ids]
         logits = chat.model(torch.tensor([[*question, *steps]])).logits[0, len(question) - 1 :]
     greedy = logits.argmax(-1).tolist()
     assert greedy[:-1] == steps

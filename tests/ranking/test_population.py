@@ -153,7 +153,7 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("user_id\nu001\nzoe\nyan\n", r"users\.csv: 2 of its users are not in dataset shop, the first is 'yan'"),
         ("user\nu001\n", r"users\.csv: no column user_id \(there are user\)"),
@@ -161,7 +161,7 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
         ("", r"users\.csv is empty"),
     ],
 )
-def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, told: str) -> None:
+def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "users.csv").write_text(text)
-    with pytest.raises(LorarecError, match=told):
+    with pytest.raises(LorarecError, match=message):
         read_population(shop, tmp_path / "users.csv")

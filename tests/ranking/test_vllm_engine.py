@@ -117,11 +117,11 @@ def examples(backbone: Backbone, sample: Dataset) -> dict[str, list[Example]]:
 def test_same_order_as_torch(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
 ) -> None:
-    asked, found = examples[readout], {}
+    chosen_examples, found = examples[readout], {}
     for name, adapter in (("alone", None), ("mixed", folders["mixed"])):
         with Ranker(backbone, adapter, readout) as ranker:
-            expected = ranker.score_examples(asked)
-        through = Ranker(backbone, adapter, readout, engine=engine).score_examples(asked)
+            expected = ranker.score_examples(chosen_examples)
+        through = Ranker(backbone, adapter, readout, engine=engine).score_examples(chosen_examples)
         found[name] = [scores.argmax() for scores in through]
         for one, other in zip(through, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=TOLERANCE[readout])
@@ -176,13 +176,13 @@ def test_lists_are_those_of_greedy_torch(
 
     monkeypatch.setattr("lorarec.ranking.generation.TitleList", Recorded)
     monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
-    asked = examples["likelihood"][:16]
+    chosen_examples = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:
-        expected = ranker.generate(asked, 3, constrained)
-    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).generate(asked, 3, constrained)
-    assert [len(listed) for listed in found] == [3] * len(asked)
+        expected = ranker.generate(chosen_examples, 3, constrained)
+    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).generate(chosen_examples, 3, constrained)
+    assert [len(listed) for listed in found] == [3] * len(chosen_examples)
     assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) >= 0.9
-    first, second = written[: len(asked)], written[len(asked) :]
+    first, second = written[: len(chosen_examples)], written[len(chosen_examples) :]
     assert np.mean([one.ids == other.ids for one, other in zip(first, second, strict=True)]) >= 0.9
     if constrained:
         assert all(None not in listed for listed in found)

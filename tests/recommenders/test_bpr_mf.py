@@ -47,9 +47,9 @@ def test_users_who_chose_everything_are_no_pairs(circles: TrainingData) -> None:
     assert np.flatnonzero(everything).tolist() == [len(data.users) - 1]
     cases, config = circles.split.test["warm"], BPRMFConfig(epochs=1, hidden_size=4)
     assert len(BPRMF(config).fit(data).score(cases)) == cases.height
-    alone = replace(data, split=replace(data.split, train=data.split.train.tail(1)))
+    one_user = replace(data, split=replace(data.split, train=data.split.train.tail(1)))
     with pytest.raises(LorarecError, match="every user chose every item"):
-        BPRMF(config).fit(alone)
+        BPRMF(config).fit(one_user)
 
 
 def test_users_who_chose_everything_are_asked_for_the_next_item_alone(circles: TrainingData) -> None:
@@ -57,7 +57,7 @@ def test_users_who_chose_everything_are_asked_for_the_next_item_alone(circles: T
     histories, till = data.histories, len(data.users) - 1
     prompts = P5PromptBuilder(len(data.train_items), len(data.users))
 
-    def count(asked: list[np.ndarray]) -> int:
-        return len(list(training_prompts(asked, prompts, CONFIG, np.random.default_rng(0))))
+    def count(item_lists: list[np.ndarray]) -> int:
+        return len(list(training_prompts(item_lists, prompts, CONFIG, np.random.default_rng(0))))
 
     assert count(histories) - count(histories[:till]) == len(histories[till]) - 1

@@ -88,11 +88,11 @@ def test_one_pass_of_the_encoder_gives_what_a_pass_for_each_candidate_does(
     for row, scores in zip(cases.iter_rows(named=True), together, strict=True):
         history = np.array([scorer.item_numbers[item] for item in row[HISTORY]])
         prompt = scorer.prompts.next_item(history, scorer.user_numbers[row[USER]])
-        told = t5.shared(torch.tensor(prompt.tokens)) + scorer.model.words(torch.tensor(prompt.words))
+        embeddings = t5.shared(torch.tensor(prompt.tokens)) + scorer.model.words(torch.tensor(prompt.words))
         for candidate, score in zip(row[CANDIDATES], scores, strict=True):
             answer = scorer.prompts.items.tokens(np.array([scorer.item_numbers[candidate]]))
             # The mean over the two tokens, which T5's own loss is.
-            loss = t5(inputs_embeds=told[None], labels=torch.from_numpy(answer)).loss
+            loss = t5(inputs_embeds=embeddings[None], labels=torch.from_numpy(answer)).loss
             assert score == pytest.approx(-2 * loss.item(), abs=1e-5)
 
 

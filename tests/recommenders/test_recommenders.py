@@ -82,8 +82,8 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, cir
     )
     recommender = _fit(name, circles, epochs=1)
     together = recommender.score(pl.concat([cases, strange]))
-    alone = [recommender.score(cases[place])[0] for place in range(len(cases))]
-    for first, second in zip(together, alone, strict=False):
+    separate = [recommender.score(cases[place])[0] for place in range(len(cases))]
+    for first, second in zip(together, separate, strict=False):
         np.testing.assert_allclose(first, second, atol=1e-5)
     assert np.isfinite(together[-1]).all()
 

@@ -50,8 +50,8 @@ def test_batch_and_chunks_equal_single(any_backbone: Backbone, readout: str) -> 
     examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in range(4)]
     single = [score(any_backbone.model, [example], builder)[0] for example in examples]
     for budget in (10_000, 120, 70, 1):
-        for alone, batched in zip(single, score(any_backbone.model, examples, builder, budget), strict=True):
-            np.testing.assert_allclose(alone, batched, atol=1e-4)
+        for separate, batched in zip(single, score(any_backbone.model, examples, builder, budget), strict=True):
+            np.testing.assert_allclose(separate, batched, atol=1e-4)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -49,10 +49,10 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, pair) -> None:
 
 
 def test_a_micro_batch_is_a_function_of_its_index(backbone, pair) -> None:
-    walked, alone = build(backbone, pair), build(backbone, pair)
+    walked, by_index = build(backbone, pair), build(backbone, pair)
     everything = [walked[index] for index in range(len(walked))]
-    assert alone[len(alone) - 1] == everything[-1]
-    assert alone[3] == everything[3]
+    assert by_index[len(by_index) - 1] == everything[-1]
+    assert by_index[3] == everything[3]
 
 
 @pytest.mark.parametrize("loss", ["listwise", "next-token"])

@@ -214,11 +214,11 @@ def test_validation_is_a_seeded_sample_of_every_dataset(shared, pairs) -> None:
     assert len(validation) == 11
     again = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert again.examples == validation.examples
-    alone = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
+    separate = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
     figures = [
-        each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, alone)
+        each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, separate)
     ]
-    assert len(alone.batches()) == 11
+    assert len(separate.batches()) == 11
     assert len(validation.batches()) < 11
     assert figures[0] == figures[1]
     assert list(figures[0]) == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10"]

@@ -43,7 +43,7 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"row": ["din"]}, "has an unknown key 'row': choose from analyses, backbone"),
         ({"dataset": None}, "key dataset: it is missing"),
@@ -65,10 +65,10 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
         ({"options": {"seed": 3}}, "key options.seed: use the key seeds"),
     ],
 )
-def test_bad_recipes_are_one_line(write_clicks: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_clicks: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_clicks(**keys)
     with pytest.raises(LorarecError) as error:
         read_clicks(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

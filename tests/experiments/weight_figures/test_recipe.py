@@ -20,7 +20,7 @@ def test_the_bundled_recipe_is_usable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"rows": {}}, "has an unknown key 'rows': choose from adapters, backbone"),
         ({"dataset": None}, "key dataset: it is missing"),
@@ -37,10 +37,10 @@ def test_the_bundled_recipe_is_usable() -> None:
         ({"users": 0}, "key users: must be a whole number"),
     ],
 )
-def test_bad_recipes_are_one_line(write_weights: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_weights: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_weights(**keys)
     with pytest.raises(LorarecError) as error:
         read_weights(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

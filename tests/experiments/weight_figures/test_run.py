@@ -37,10 +37,10 @@ def test_a_small_recipe_is_done_and_goes_on(write_weights: Callable[..., Path], 
     assert read_weights(out / "recipe.yaml") == read_weights(path)
 
     adapters = sorted(each for each in (out / "artefacts").iterdir() if each.is_dir())
-    kept = adapters[0].stat().st_mtime_ns
+    written_at = adapters[0].stat().st_mtime_ns
     shutil.rmtree(out / "warm")
     assert run_recipe(path, out).values == found
-    assert adapters[0].stat().st_mtime_ns == kept
+    assert adapters[0].stat().st_mtime_ns == written_at
 
     folders = list(map(str, adapters))
     given = read_weights(write_weights(adapters=folders, general=None, options=None, settings=["new-item"]))

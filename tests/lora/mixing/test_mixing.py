@@ -93,10 +93,10 @@ def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, pair, build
     given = arguments["grid"]["examples"]
     result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
     merged = AdapterBank.load(pair).to_adapter(torch.tensor(result.weights), "factors")
-    folded = merge(tiny_backbone.model, merged)
+    merged_model = merge(tiny_backbone.model, merged)
     with torch.no_grad():
         scores = score_batch(tiny_backbone.model, given.prompts, builder)
-    folded.unmerge()
+    merged_model.unmerge()
     right = [int(each.argmax() == target) for each, target in zip(scores, given.targets, strict=True)]
     (chosen,) = [step for step in result.trace.steps if step.weights == pytest.approx(result.weights)]
     assert sum(right) / len(right) == pytest.approx(chosen.metrics["ndcg@1"])

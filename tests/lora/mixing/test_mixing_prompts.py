@@ -68,9 +68,9 @@ def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset,
     with pytest.raises(LorarecError, match=r"different values of evidence \(True, False\)"):
         MixingPrompts(tiny_backbone, pair)
     made = MixingPrompts(tiny_backbone, pair[:1])
-    told, _ = made.validation(dataset, split, 5, seed=0)
+    with_evidence, _ = made.validation(dataset, split, 5, seed=0)
     cases = split.valid.sample(5, shuffle=True, seed=0)
-    assert told == case_examples(
+    assert with_evidence == case_examples(
         cases, dataset.titles, made.builder, made.max_history, Cooccurrence(split.train, dataset.titles)
     )
-    assert told != plain
+    assert with_evidence != plain

@@ -65,8 +65,8 @@ def test_many_histories_are_read_as_one_at_a_time(name: str) -> None:
     model = new_next_item(12, replace(SMALL, encoder=name)).eval()
     histories = [np.array(history) for history in ([3], [3, 1, 4, 1, 5], [9, 2], list(range(12)))]
     together = model.queries(histories)
-    alone = torch.cat([model.queries([history]) for history in histories])
-    assert torch.allclose(together, alone, atol=1e-5)
+    separate = torch.cat([model.queries([history]) for history in histories])
+    assert torch.allclose(together, separate, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SEQUENCE_ENCODERS[name].causal])

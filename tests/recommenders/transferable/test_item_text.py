@@ -68,8 +68,8 @@ def test_histories_are_texts_without_gaps(dataset: Dataset, tokenizer: PreTraine
 
 def test_the_oldest_items_are_cut(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    whole, cut = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
-    assert cut.tokens.tolist() == whole.tokens[:, :4].tolist()
+    whole, truncated = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
+    assert truncated.tokens.tolist() == whole.tokens[:, :4].tolist()
 
 
 def test_control_words_in_texts_are_text(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -77,32 +77,32 @@ def test_ids_and_a_free_transformer_learn_from_the_target(with_new_items: Traini
 def test_a_history_of_new_items_is_read(system: str, with_new_items: TrainingData) -> None:
     cases = with_new_items.split.test["new-item"].head(2)
     new = cases[TARGET].to_list()
-    told = cases.with_columns(pl.Series(HISTORY, [[new[0]], ["gone"]]))
-    known, unknown = _scores(system, with_new_items, told, epochs=0)
+    cases_with_new = cases.with_columns(pl.Series(HISTORY, [[new[0]], ["gone"]]))
+    known, unknown = _scores(system, with_new_items, cases_with_new, epochs=0)
     assert known.std() > 0
     assert unknown.std() == 0
 
 
 @pytest.mark.parametrize("system", QUICK)
 def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles: TrainingData, tmp_path) -> None:
-    kept = replace(circles, cache_dir=tmp_path)
+    cached = replace(circles, cache_dir=tmp_path)
     cases = circles.split.test["warm"].head(4)
     options = {"pretrain_epochs": 1, "epochs": 1}
-    first = _scores(system, kept, cases, **options)
+    first = _scores(system, cached, cases, **options)
     (folder,) = tmp_path.glob(f"{system}-*")
     written = _written(tmp_path)
-    for data in (kept, replace(circles, cache_dir=None)):
+    for data in (cached, replace(circles, cache_dir=None)):
         for one, two in zip(first, _scores(system, data, cases, **options), strict=True):
             np.testing.assert_array_equal(one, two)
-    _scores(system, replace(kept, seed=7), cases, **{**options, "learning_rate": 3e-3})
+    _scores(system, replace(cached, seed=7), cases, **{**options, "learning_rate": 3e-3})
     assert _written(tmp_path) == written
-    _scores(system, kept, cases, **{**options, "temperature": 0.1})
+    _scores(system, cached, cases, **{**options, "temperature": 0.1})
     assert len(list(tmp_path.glob(f"{system}-*"))) == 2
     # Titles are read once, whatever is made of them.
     assert {path for path in _written(tmp_path) if path.name.startswith("texts")} <= written.keys()
     (folder / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
-        _scores(system, kept, cases, **options)
+        _scores(system, cached, cases, **options)
 
 
 @pytest.mark.parametrize("system", QUICK)

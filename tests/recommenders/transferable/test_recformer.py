@@ -83,12 +83,12 @@ def test_hidden_are_about_as_many_as_asked_and_never_the_front(
 ) -> None:
     text = _model(circles, encoder, config).text(torch.arange(40)[:, None].expand(-1, 10))
     torch.manual_seed(0)
-    shown, asked = encoder.mask_tokens(text, 0.3)
+    masked, selected = encoder.mask_tokens(text, 0.3)
     words = text.kinds >= KEY
-    assert not asked[~words].any()
-    assert 0.25 < asked[words].float().mean() < 0.35
-    assert torch.equal(shown.tokens[~asked], text.tokens[~asked])
-    assert 0.7 < (shown.tokens[asked] == encoder.mask).float().mean() < 0.9
+    assert not selected[~words].any()
+    assert 0.25 < selected[words].float().mean() < 0.35
+    assert torch.equal(masked.tokens[~selected], text.tokens[~selected])
+    assert 0.7 < (masked.tokens[selected] == encoder.mask).float().mean() < 0.9
 
 
 def test_hidden_words_are_guessed_better_than_by_their_frequency(
@@ -98,12 +98,12 @@ def test_hidden_words_are_guessed_better_than_by_their_frequency(
     circle = torch.arange(5)[None] + 10 * torch.arange(4)[:, None]
     text = model.text(circle.repeat(10, 1))
     torch.manual_seed(1)
-    shown, asked = encoder.mask_tokens(text, 0.15)
-    asked &= text.kinds == VALUE
-    true = text.tokens[asked]
+    masked, selected = encoder.mask_tokens(text, 0.15)
+    selected &= text.kinds == VALUE
+    true = text.tokens[selected]
     commonest = text.tokens[(text.kinds == VALUE)].bincount().max() / (text.kinds == VALUE).sum()
     with torch.no_grad():
-        right = (encoder.token_logits(encoder(shown)[asked]).argmax(-1) == true).float().mean()
+        right = (encoder.token_logits(encoder(masked)[selected]).argmax(-1) == true).float().mean()
     assert len(true) > 30
     assert right > 1.1 * commonest
 
