@@ -98,7 +98,7 @@ def refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["log.csv", "--items", "untitled.csv", "--out", "new"], "title"),
         (["log.csv", "--items", "log.csv", "--out", "new"], "title"),
@@ -110,12 +110,12 @@ def refused(
         (["log.csv", "--items", "items.csv", "--out", f"{READ_ONLY}/new"], "cannot write to /proc/nowhere"),
     ],
 )
-def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(["data", "import", "table", *words, *COLUMNS])
+def test_import(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(["data", "import", "table", *words, *COLUMNS])
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["data", "split", "short"], "no user has the three interactions"),
         (["data", "split", "few"], "set option --negatives to at most 8"),
@@ -147,12 +147,12 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment folder"),
     ],
 )
-def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(words)
+def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(words)
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["one", "wide", "--method", "fixed", "--weights", "0.5,0.5"], "rank"),
         (["one", "two", "--method", "fixed", "--weights", "0.5,0.6"], "sum"),
@@ -164,8 +164,8 @@ def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str]
         (["one", "two"], "--dataset"),
     ],
 )
-def test_mix(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(["mix", *words, "--out", "new"])
+def test_mix(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(["mix", *words, "--out", "new"])
 
 
 def test_mix_into_a_folder_that_exists(refused: Callable[[list[str]], str]) -> None:

@@ -53,7 +53,7 @@ def test_table_report_and_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words", "culprit"),
+    ("spoil", "words", "cause"),
     [
         (lambda table: table.drop("label"), [], "has no column label: add one"),
         (lambda table: table.drop("guesses", "knows"), [], "has no column of probabilities beside label"),
@@ -77,7 +77,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[pl.DataFrame], pl.DataFrame] | None,
     words: list[str],
-    culprit: str,
+    cause: str,
 ) -> None:
     if spoil is None:
         (tmp_path / "clicks.parquet").write_text("user,item\n")
@@ -90,7 +90,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     assert len(output) == 1, output
-    assert culprit in output[0]
+    assert cause in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
 
 

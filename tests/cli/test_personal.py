@@ -90,7 +90,7 @@ def test_users_choose_of_two_adapters(
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option --held-out must be between 0 and 1"),
         (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    culprit: str,
+    cause: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lorarec", "personal", *words])
@@ -119,5 +119,5 @@ def test_bad_input_is_one_line_and_exit_code_2(
     output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     assert len(output) == 1, output
-    assert culprit in output[0]
+    assert cause in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["films"]

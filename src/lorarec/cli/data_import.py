@@ -62,7 +62,7 @@ class Filters:
     without: list[Path] | None = option(None, "Dataset folder whose items are left out; may be repeated.", FILTERS)
     by: list[Overlap] | None = option(
         None,
-        "What --without compares: items if not given; may be repeated. Titles find an item under other ids.",
+        "Part that --without compares: items if not given; may be repeated. Titles find an item under other ids.",
         FILTERS,
     )
 
@@ -156,7 +156,7 @@ def import_table(
             "text (UTC if it names no zone), or positions (0, 1, 2)."
         ),
     ] = COLUMNS.time,
-    rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` if it is there.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Column of ratings; by default `rating`, if there is one.")] = None,
     title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
     time_format: Annotated[
         str | None,

@@ -112,7 +112,9 @@ def choose(
         ),
     ] = "din",
     setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Test cases that are ranked.")] = "warm",
-    limit: Annotated[int | None, typer.Option(min=1, help="Test a random sample of so many users.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of users to test on, drawn at random; all if not given.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: UserRouterConfig,
@@ -181,7 +183,7 @@ def export(
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Language model, if it is elsewhere than it was in training.")
+        str | None, typer.Option(help="Language model, if its path has changed since training.")
     ] = None,
     overwrite: Overwrite = False,
     loading: Annotated[BackboneConfig, Only(("dtype", "device", "trust_remote_code"))],

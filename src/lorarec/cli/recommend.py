@@ -134,8 +134,8 @@ def recommend(
         Ranker(model, adapter, engine=vllm) as ranker,
     ):
         loaded = None if index is None else Index.load(index, data)
-        found = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
-    _print(found, data.name, as_json)
+        recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
+    _print(recommended, data.name, as_json)
 
 
 def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_without: dict[str, Any]) -> None:
@@ -193,9 +193,9 @@ def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
     typer.echo(f"Recommendations for {counts['users']:,} users in {counts['parts']:,} parts{before}{without}: {out}")
 
 
-def _print(found: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
+def _print(recommended: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
     if as_json:
-        lists = {user: [asdict(item) for item in items] for user, items in found.items()}
+        lists = {user: [asdict(item) for item in items] for user, items in recommended.items()}
         printed = lists if len(lists) > 1 else next(iter(lists.values()))
         typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
@@ -203,5 +203,5 @@ def _print(found: "dict[str, list[Recommendation]]", dataset: str, as_json: bool
 
     from lorarec.ranking import recommendation_table
 
-    for user, items in found.items():
+    for user, items in recommended.items():
         Console().print(recommendation_table(items, f"For user {user} of {dataset}"))

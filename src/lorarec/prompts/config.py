@@ -42,7 +42,7 @@ class PromptConfig:
     """
 
     readout: Readout = option(
-        "verdict", "How a candidate is scored: log-odds of yes against no (verdict), or its title's log-probability."
+        "verdict", "Score of a candidate: log-odds of yes against no (verdict), or log-probability of its title."
     )
     template: str | TemplateText | None = option(
         None, "Jinja2 file or bundled template to prompt with; None for the readout's own.", PROMPTS
