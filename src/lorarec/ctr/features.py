@@ -125,8 +125,8 @@ class FeatureEncoder:
         log = self.log
         if self._retriever is None:
             return log.histories(events, self.max_history)
-        found = self._retriever.similar(log.user[events], log.item[events], log.time[events], self.max_history)
-        return found[:, : max(1, int((found >= 0).sum(1).max(initial=0)))]
+        behaviours = self._retriever.similar(log.user[events], log.item[events], log.time[events], self.max_history)
+        return behaviours[:, : max(1, int((behaviours >= 0).sum(1).max(initial=0)))]
 
 
 def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:

@@ -111,14 +111,14 @@ def _ratings(
 ) -> pl.Series:
     if ratings.dtype.is_temporal():
         raise LorarecError(f"{where}: column {RATING} has type {ratings.dtype}: name a column of numbers instead")
-    found = ratings.cast(pl.Float32, strict=False)
+    parsed = ratings.cast(pl.Float32, strict=False)
     text = ratings
-    if ratings.dtype == pl.String and found.null_count():
+    if ratings.dtype == pl.String and parsed.null_count():
         text = without_missing(ratings)
         point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, name_row) else text
-        found = point.cast(pl.Float32, strict=False)
-    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, name_row)
-    return found.fill_nan(None)
+        parsed = point.cast(pl.Float32, strict=False)
+    _refuse((parsed.is_null() & text.is_not_null()) | parsed.is_infinite().fill_null(False), ratings, where, name_row)
+    return parsed.fill_nan(None)
 
 
 def _decimal_commas(

@@ -221,10 +221,10 @@ def _guessed_separator(path: Path, head: bytes) -> str:
             if len(counts) == 1 and counts != {0}:
                 return separator
     # Some row is too short or too long: reading with the header's separator will report its line.
-    found = [separator for separator in _GUESSES if separator in lines[0]]
-    if not found:
+    candidates = [separator for separator in _GUESSES if separator in lines[0]]
+    if not candidates:
         raise LorarecError(f'{path}: the separator of its fields cannot be detected: name it, as in separator=";"')
-    return found[0]
+    return candidates[0]
 
 
 def _delimited(path: Path, dialect: Dialect) -> Table:

@@ -256,10 +256,10 @@ def file_fingerprint(*paths: str | Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages in `PACKAGES`."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # lorarec run from a source tree
             continue
-    return found
+    return installed

@@ -129,10 +129,10 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        found = self._stream.read(len(buffer))
-        buffer[: len(found)] = found
-        self._progress.advance(len(found) / 1e6)
-        return len(found)
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._progress.advance(len(block) / 1e6)
+        return len(block)
 
 
 def _clock(seconds: float) -> str:

@@ -65,8 +65,8 @@ def search_pair(
     pending = list(FIRST_POINTS)
     while pending:
         points = torch.tensor([[1 - x, x] for x in pending], dtype=torch.float64)
-        found = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
-        for x, values in zip(pending, found, strict=True):
+        entropies = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
+        for x, values in zip(pending, entropies, strict=True):
             curve[x] = float(torch.stack(values).double().mean())
             steps.append(EvaluatedMixture([1 - x, x], {"entropy": curve[x]}))
         pending = _next_point(curve)

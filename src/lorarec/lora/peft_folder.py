@@ -109,10 +109,10 @@ def _read_folder(folder: Path, limit: int) -> Adapter:
     tensors = _pairs(folder / ADAPTER_WEIGHTS_FILE, _load(folder, limit))
     settings = layer_ranks_and_scales(folder / ADAPTER_CONFIG_FILE, config, tensors)
     for name, (rank, _) in settings.items():
-        found = tensors[name][0].shape[0]
-        if found != rank:
+        rank_of_a = tensors[name][0].shape[0]
+        if rank_of_a != rank:
             raise LorarecError(
-                f"adapter {folder}: {name:.200} has rank {found} in {ADAPTER_WEIGHTS_FILE}, but r is {rank} in "
+                f"adapter {folder}: {name:.200} has rank {rank_of_a} in {ADAPTER_WEIGHTS_FILE}, but r is {rank} in "
                 f"{ADAPTER_CONFIG_FILE}: the two files do not belong together"
             )
     scales = {name: scale for name, (_, scale) in settings.items()}

@@ -80,5 +80,5 @@ def score_at_weights(
         mixed.set_weights(points[[rows[row][1] for row in batch]])
         return read(mixed.model, [examples[rows[row][0]] for row in batch])
 
-    found = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
-    return [found[point :: len(points)] for point in range(len(points))]
+    results = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
+    return [results[point :: len(points)] for point in range(len(points))]

@@ -190,9 +190,9 @@ def personalize(
         for row in rows:
             few, tested = inputs[row.retrieval]
             predicted = [tested, reader.read(valid, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
-            columns[row.title] = found[0]
-        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), found[1], log.label[valid])
+            results = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
+            columns[row.title] = results[0]
+        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), results[1], log.label[valid])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
         record = adapter_record.to_json() | {

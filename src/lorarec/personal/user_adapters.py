@@ -62,9 +62,9 @@ def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
     weights = personal.router.mean.repeat(len(users), 1, 1)
     known = users[REPRESENTATION].is_not_null().to_numpy()
     if known.any():
-        found = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
+        representations = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
         with evaluation_mode(personal):
-            weights[torch.from_numpy(known)] = personal(found).transpose(0, 1)
+            weights[torch.from_numpy(known)] = personal(representations).transpose(0, 1)
     return weights.cpu().numpy()
 
 

@@ -89,8 +89,8 @@ class TextEncoder:
     def _encode_once_by_offset(self, text: str, place: Place) -> tuple[list[int], int]:
         """Encode normalised text, and return a position inside the first control token as well."""
         encoding = self._normalised_pipelines[place].encode(text, add_special_tokens=False)
-        found = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
-        return encoding.ids, encoding.offsets[found][0] + 1 if found is not None else 0
+        position = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
+        return encoding.ids, encoding.offsets[position][0] + 1 if position is not None else 0
 
     def _encode_once_by_pattern(self, text: str, place: Place) -> tuple[list[int], int]:
         """Encode text, and return a position inside the text of the first control token as well."""
@@ -103,9 +103,9 @@ class TextEncoder:
         waiting = [(text, place)]
         while waiting:
             part, where = waiting.pop()
-            found, cut = encode_once(part, where)
-            if self.control.isdisjoint(found):
-                ids += found
+            encoded, cut = encode_once(part, where)
+            if self.control.isdisjoint(encoded):
+                ids += encoded
             elif len(part) == 1:
                 unknown = self.tokenizer.unk_token_id
                 ids += [] if unknown is None or unknown in self.control else [unknown]

@@ -124,7 +124,7 @@ def explain(
     scores = [row + prior for row in ranker_scores]
     place = int(np.argmax(scores[0])) if item is None else candidates.index(item)
     latest = history[-ranker.max_history :]
-    found = [
+    effects = [
         Influence(past, dataset.titles[past], *map(float, effect))
         for past, effect in zip(latest, influences(scores, place), strict=True)
     ]
@@ -137,8 +137,8 @@ def explain(
         **score_parts(ranker.readout, ranker_scores[0][place], prior[place]),
         probability=float(posterior(scores[0])[place]),
         candidates=len(candidates),
-        influences=found,
-        reason=_reason(ranker, dataset, user, chosen, found, evidence) if can_reason(ranker) else None,
+        influences=effects,
+        reason=_reason(ranker, dataset, user, chosen, effects, evidence) if can_reason(ranker) else None,
     )
 
 
@@ -206,11 +206,16 @@ def _score(
 
 
 def _reason(
-    ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
+    ranker: Ranker,
+    dataset: Dataset,
+    user: str,
+    item: str,
+    effects: list[Influence],
+    evidence: Cooccurrence | None,
 ) -> str:
-    items = [influence.item_id for influence in found]
+    items = [influence.item_id for influence in effects]
     hint = evidence.hints(items, [item], user)[0] if evidence else ""
-    history = [(influence.title, influence.score) for influence in found]
+    history = [(influence.title, influence.score) for influence in effects]
     return generate_reason(ranker, history, dataset.titles[item], hint)
 
 

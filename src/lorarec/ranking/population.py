@@ -101,7 +101,7 @@ class PopulationScorer:
 
     def _recommend(self, rows: pl.DataFrame) -> pl.DataFrame:
         users, histories, config = rows[USER].to_list(), rows[HISTORY].to_list(), self._config
-        found = recommend_each(
+        recommended = recommend_each(
             self._ranker,
             self._index,
             self._titles,
@@ -111,7 +111,9 @@ class PopulationScorer:
             config.pool,
             evidence=self._evidence,
         )
-        columns = {name: [[getattr(item, field) for item in items] for items in found] for name, field in LISTS.items()}
+        columns = {
+            name: [[getattr(item, field) for item in items] for items in recommended] for name, field in LISTS.items()
+        }
         return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)
 
     def write(self, part: Part, out: Path) -> None:

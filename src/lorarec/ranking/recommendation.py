@@ -183,14 +183,14 @@ def recommend_users(
     index = Index.build(dataset) if index is None else index
     evidence = whole_evidence(dataset) if ranker.evidence else None
     blocked = index.blocked(allow, deny)
-    found = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
-    for user, items in zip(users, found, strict=True):
+    results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
+    for user, items in zip(users, results, strict=True):
         if not items:
             raise LorarecError(
                 f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied "
                 "or not allowed"
             )
-    return dict(zip(users, found, strict=True))
+    return dict(zip(users, results, strict=True))
 
 
 def recommend_next(
@@ -258,10 +258,10 @@ def recommend_each(
     rows = [row for row, proposals in enumerate(pools) if proposals]
     candidates = [[proposal.item_id for proposal in pools[row]] for row in rows]
     cases = _cases([users[row] for row in rows], [known[row] for row in rows], candidates)
-    found: list[list[Recommendation]] = [[] for _ in users]
+    results: list[list[Recommendation]] = [[] for _ in users]
     for row, scores in zip(rows, ranker.score_cases(cases, titles, evidence), strict=True):
-        found[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
-    return found
+        results[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
+    return results
 
 
 def _cases(

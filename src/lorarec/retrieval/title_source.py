@@ -35,9 +35,9 @@ class TitleSource:
         places = concatenate_ranges(begin, end)
         products = self.items_of.data[places] * np.repeat(query.data, end - begin)
         scores = np.bincount(self.items_of.indices[places], products, minlength=len(self.rows))
-        found = np.flatnonzero(scores > 0)
-        found = found[~blocked[self.rows[found]]]
-        return self.rows[found[best(scores[found], count)]]
+        matches = np.flatnonzero(scores > 0)
+        matches = matches[~blocked[self.rows[matches]]]
+        return self.rows[matches[best(scores[matches], count)]]
 
     def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `CandidateSource.similarities`."""

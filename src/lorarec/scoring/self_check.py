@@ -105,11 +105,11 @@ def check_scoring(model: Any) -> ScoringCheck:
         one_by_one, largest = _one_by_one(model, example, (yes, no))
         in_batch = rows_scores(model, example, (yes, no))
         differences = [
-            (found - expected[order]).abs().max()
+            (scores - expected[order]).abs().max()
             for readout, expected in one_by_one.items()
             for order in (list(range(len(BRANCHES))), list(range(len(BRANCHES)))[::-1])
             for budget in (TOKEN_BUDGET, length + max(BRANCHES))
-            for found in branch_scores(
+            for scores in branch_scores(
                 model, [Example(example.prompt, [example.branches[i] for i in order])], readout, (yes, no), budget
             )
         ]
@@ -168,13 +168,13 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
         known = ScoringCheck(**json.loads(stored.read_text(encoding="utf-8")))
         if known.exact:
             return known
-    found = check_scoring(model)
-    found.require()
+    check = check_scoring(model)
+    check.require()
     # If the cache cannot be written, the next process measures again.
     with contextlib.suppress(OSError, LorarecError):
         stored.parent.mkdir(parents=True, exist_ok=True)
-        write_json(stored, asdict(found))
-    return found
+        write_json(stored, asdict(check))
+    return check
 
 
 def cache_folder() -> Path:

@@ -173,13 +173,13 @@ def _find_columns(table: Table, wanted: dict[str, str], item_argument: str = "it
     arguments = {USER: "user", ITEM: item_argument, TIME: "time", RATING: "rating", TITLE: "title"}
     chosen = {}
     for meaning, name in wanted.items():
-        found = table.find(name)
-        if found is None:
+        name_in_table = table.find(name)
+        if name_in_table is None:
             raise LorarecError(
                 f'{table.where}: no column {name!r} for {meaning}: name the right one with {arguments[meaning]}="..." '
                 f"(there are {', '.join(table.names)}){table.hint or _hint(table, meaning)}"
             )
-        chosen[meaning] = found
+        chosen[meaning] = name_in_table
     return chosen
 
 

@@ -28,26 +28,26 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         averaged over seeds. `differences`: differences of AUC for each seed, with DeLong's p. `analyses`: for each
         point metrics, intervals and p against RecLoRA. `seconds`: time of each row. `failed`: as given.
     """
-    found = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
-    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in found}
-    for name, row in found.items():  # rows of earlier versions have no intervals
+    records = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
+    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in records}
+    for name, row in records.items():  # rows of earlier versions have no intervals
         labels, own = predictions[name][LABEL].to_numpy(), predictions[name][PROBABILITY].to_numpy()
         row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))
-    main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
+    main = {kind: rows for kind in ORDER if (rows := _by_seed(records, kind))}
     pairs = [(RECLORA + suffix, name + suffix) for suffix in ("", BLENDED) for name in LORAS if name != RECLORA]
     pairs += [(RECLORA, recipe.ctr_model), *((name + BLENDED, recipe.ctr_model) for name in LORAS)]
     differences = [each for own, other in pairs for each in _differences(predictions, main, own, other)]
     reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
-            point: found[row.name]["figures"]
+            point: records[row.name]["figures"]
             | {
                 "row": row.name,
-                "intervals": found[row.name]["intervals"],
+                "intervals": records[row.name]["intervals"],
                 "p": _p_value(predictions, row.name, reference),
             }
             for point, row in points.items()
-            if row.name in found
+            if row.name in records
         }
         for analysis, points in recipe.points.items()
     }
@@ -57,15 +57,15 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
         "differences": differences,
         "analyses": analyses,
-        "seconds": {name: row["seconds"] for name, row in found.items()},
+        "seconds": {name: row["seconds"] for name, row in records.items()},
         "failed": dict(failed),
     }
 
 
-def _by_seed(found: JsonObject, kind: str) -> JsonObject:
+def _by_seed(records: JsonObject, kind: str) -> JsonObject:
     """Return the rows of a kind by seed."""
-    parts = {name: name.rpartition("-seed") for name in found}
-    return {seed: found[name] for name, (before, _, seed) in parts.items() if before == kind}
+    parts = {name: name.rpartition("-seed") for name in records}
+    return {seed: records[name] for name, (before, _, seed) in parts.items() if before == kind}
 
 
 def _over_seeds(rows: JsonObject) -> JsonObject:
