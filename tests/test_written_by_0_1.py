@@ -19,7 +19,7 @@ from lorarec.evaluation import evaluate_clicks, read_predictions
 from lorarec.io import FolderKind
 from lorarec.io.artefacts import refuse_existing
 from lorarec.lora import read_adapter
-from lorarec.lora.provenance import made_for, part_weights, trained_on
+from lorarec.lora.provenance import exported_user, part_weights, trained_on
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, export_user
 from lorarec.ranking import Ranker
 from lorarec.retrieval import Index
@@ -83,7 +83,7 @@ class Written:
             "scores": [each.tolist() for each in scores],
             "parts": part_weights(adapter, folder.name),
             "datasets": trained_on(adapter),
-            "user": made_for(adapter),
+            "user": exported_user(adapter),
         }
 
     def clicks_adapter(self, folder: Path) -> list[list[float]]:

@@ -16,7 +16,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import LATEST
 from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from tests.command_line import run
 
 CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
@@ -96,7 +96,7 @@ def test_an_adapter_says_how_it_is_prompted(
     assert listed[-1].startswith("- lamp 49")
     dataset = Dataset.load(shop)
     history = dataset.interactions.filter(user_id="u03")["item_id"].to_list()
-    hint = whole_evidence(dataset).hints(history[-2:], ["i49"], "u03")[0]
+    hint = dataset_cooccurrence(dataset).hints(history[-2:], ["i49"], "u03")[0]
     assert listed[-1] == f"- lamp 49: {hint}" if hint else "- lamp 49"
     assert found["text"].count("- lamp 41\n") <= 1
 

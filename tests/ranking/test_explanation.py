@@ -16,7 +16,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, read_adapter
 from lorarec.ranking import Explanation, Ranker, explain, recommend
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 
@@ -52,7 +52,7 @@ def score_separately(
 ) -> Any:
     """Score and probability for one history, in a pass of its own."""
     case = pl.DataFrame({"user_id": ["me"], "history": [history], "candidates": [candidates]})
-    scores = ranker.score_cases(case, dataset.titles, whole_evidence(dataset))[0]
+    scores = ranker.score_cases(case, dataset.titles, dataset_cooccurrence(dataset))[0]
     scores = scores - np.log(np.arange(1, 1 + len(candidates)))  # the prior of recommendations: 1 / place
     place = candidates.index(found.item_id)
     return np.array([scores[place], posterior(scores)[place]])

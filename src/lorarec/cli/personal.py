@@ -198,9 +198,9 @@ def export(
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     if not folder.is_dir():
         raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
-    from lorarec.personal import export_user, trained_with
+    from lorarec.personal import export_user, recorded_backbone_id
 
-    model = load_backbone(replace(loading, id=backbone or trained_with(folder)))
+    model = load_backbone(replace(loading, id=backbone or recorded_backbone_id(folder)))
     routed = export_user(folder, user, out, model, overwrite)
     mean = "" if routed else " (the router's mean mixture, since there is no history)"
     typer.echo(f"Adapter of user {user}{mean} written to {out}")

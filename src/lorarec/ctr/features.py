@@ -87,7 +87,7 @@ class FeatureEncoder:
         self.items = _fields(_item_values(log.dataset.items), log.item[train])
         self.ratings = round(2 * log.stars) + 2
 
-    def over(self, log: ClickLog) -> Self:
+    def with_log(self, log: ClickLog) -> Self:
         """Return an encoder of another log with the same numbers.
 
         Args:

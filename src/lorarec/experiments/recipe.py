@@ -11,9 +11,9 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation import METRIC_NAMES
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
-    as_meant,
     is_number,
     make_lists,
+    parse_number_text,
     read_keys,
     read_options,
     require,
@@ -147,7 +147,9 @@ def _row(row: str, given: Any) -> RowConfig:
         require(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
     config_class = RECOMMENDERS[system].config_class
     options = current_names(config_class, options)
-    tune = current_names(config_class, {key: [as_meant(each) for each in values] for key, values in tune.items()})
+    tune = current_names(
+        config_class, {key: [parse_number_text(each) for each in values] for key, values in tune.items()}
+    )
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
             RECOMMENDERS[system].from_options({**options, **tried})

@@ -112,7 +112,7 @@ def is_number(value: object) -> bool:
 
 
 def read_options(given: JsonObject, key: str, expected: str) -> JsonObject:
-    """Return the mapping at the key `options` with its values as they were meant.
+    """Return the mapping at the key `options`; numbers that YAML reads as text become floats.
 
     Args:
         key: Name of the key in error messages.
@@ -120,11 +120,11 @@ def read_options(given: JsonObject, key: str, expected: str) -> JsonObject:
     """
     options = given.get("options") or {}
     require(key, isinstance(options, dict), expected, options)
-    return {name: as_meant(value) for name, value in options.items()}
+    return {name: parse_number_text(value) for name, value in options.items()}
 
 
-def as_meant(value: Any) -> Any:
-    """Return a value as it was meant: YAML reads 2e-4, which has no point, as text."""
+def parse_number_text(value: Any) -> Any:
+    """Return a number such as 2e-4, which YAML reads as text, as a float; return other values unchanged."""
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][+-]?[0-9]+", value):
         return float(value)
     return value

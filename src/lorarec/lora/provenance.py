@@ -58,6 +58,6 @@ def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
     return dict(zip(names, weights, strict=True))
 
 
-def made_for(adapter: Adapter) -> str | None:
+def exported_user(adapter: Adapter) -> str | None:
     """Return the user for whom the adapter was exported, if any."""
     return adapter.record.user if adapter.record else None

@@ -25,7 +25,7 @@ from lorarec.personal.fallback import counts_of_test
 from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.plots import plot_user_weights
-from lorarec.personal.scoring import keep_mean_weights, probabilities
+from lorarec.personal.scoring import probabilities, set_mean_weights
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import PERSONAL, USERS, user_representations, user_weights
 from lorarec.prompts import CLICK, LATEST, PromptConfig
@@ -141,16 +141,16 @@ def personalize(
     config = config or PersonalizationConfig()
     out = Path(out)
     refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
-    for how in shared:
-        if how not in RETRIEVALS:
-            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {how!r}")
+    for retrieval in shared:
+        if retrieval not in RETRIEVALS:
+            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {retrieval!r}")
     log = click_log(dataset, positive_from=config.positive_from, stars=config.stars)
     sample = log.few_shot(config.samples, config.seed)
     test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
     for part, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
             raise LorarecError(f"{dataset.name}: the {len(events)} {part} events need two of either label: take more")
-    given = given_ctr_model(ctr_model, log)
+    given = load_given_ctr_model(ctr_model, log)
     rows = [
         _Row(f"shared-{retrieval}", f"shared LoRA, {retrieval} history", 1, retrieval)
         for retrieval in dict.fromkeys(shared)
@@ -215,7 +215,7 @@ def personalize(
     return Personalized(out, predictions, record)
 
 
-def given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
+def load_given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
     """Return the click-through model in a folder, or None if `ctr_model` is the name of a model to fit.
 
     Raises:
@@ -261,7 +261,7 @@ def _predict(
         if not done.exists():
             state = stages / f"{row.folder}.pt"
             tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress)
-            keep_mean_weights(personal, few)
+            set_mean_weights(personal, few)
             personal.save(done)
         return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in predicted]
 

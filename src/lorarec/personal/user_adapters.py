@@ -80,7 +80,7 @@ def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -
     return torch.from_numpy(user_weights(personal, rows)).transpose(0, 1)
 
 
-def trained_with(folder: str | Path) -> str:
+def recorded_backbone_id(folder: str | Path) -> str:
     """Return the hub id or path of the backbone of a folder that `personalize` or `train_user_router` wrote.
 
     Raises:

@@ -11,7 +11,7 @@ from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
-from lorarec.personal.few2many import given_ctr_model
+from lorarec.personal.few2many import load_given_ctr_model
 from lorarec.personal.user_adapters import REPRESENTATION, user_representations
 
 EVENTS, VECTOR = "events", "vector"
@@ -47,7 +47,7 @@ def fit_on_training_part(
             f"{TITLES}, which represents users by the titles of their histories"
         )
     log = click_log(part, positive_from=positive_from, stars=stars)
-    return given_ctr_model(ctr_model, log) or fit_ctr_model(
+    return load_given_ctr_model(ctr_model, log) or fit_ctr_model(
         str(ctr_model), log, CTRConfig(seed=seed), progress=progress
     )
 

@@ -71,7 +71,7 @@ class RatedHistories:
             end=np.searchsorted(time, time),
             part=np.zeros(len(item), np.int8),
         )
-        own = CTRModel(self._ctr_model.model, encoder.over(log), self._ctr_model.record)
+        own = CTRModel(self._ctr_model.model, encoder.with_log(log), self._ctr_model.record)
         if falls_back(own.encoder, np.arange(len(log))).all():
             return None
         return latest_means(own)[1][0]

@@ -12,7 +12,7 @@ from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import REASON, PromptBuilder
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import log_prior, score_parts, whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence, log_prior, score_parts
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior, score
 
@@ -117,7 +117,7 @@ def explain(
         3
     """
     history, candidates = compared_items(dataset, user, item, pool, index)
-    evidence = whole_evidence(dataset) if ranker.evidence else None
+    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
     histories = shorter_histories(history, ranker.max_history)
     ranker_scores = _score(ranker, dataset, user, histories, candidates, evidence)
     prior = log_prior(len(candidates))

@@ -13,7 +13,7 @@ from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
 from lorarec.ranking.population_parts import Part
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import recommend_each, whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence, recommend_each
 from lorarec.retrieval import Index
 
 #: Name of a column of lists, with one value for each item -> attribute of `Recommendation`. Either `log_odds` or
@@ -75,7 +75,7 @@ class PopulationScorer:
         )
         self._ranker = Ranker(backbone, adapter)
         self._index = index or Index.build(dataset)
-        self._evidence = whole_evidence(dataset) if self._ranker.evidence else None
+        self._evidence = dataset_cooccurrence(dataset) if self._ranker.evidence else None
         self._histories = histories_of(dataset.interactions)
         self._identity: JsonObject = {
             "dataset": dataset.fingerprint,

@@ -93,7 +93,7 @@ def rank_items(
         known = next(iter(dataset.titles))
         raise LorarecError(f"item {unknown[0]!r} is not in dataset {dataset.name}: its items are like {known}")
     cases = _cases([user or ""], [past], [items])
-    scores = ranker.score_cases(cases, dataset.titles, whole_evidence(dataset) if ranker.evidence else None)[0]
+    scores = ranker.score_cases(cases, dataset.titles, dataset_cooccurrence(dataset) if ranker.evidence else None)[0]
     return best_first(scores, [dataset.titles[item] for item in items], top_k)
 
 
@@ -181,7 +181,7 @@ def recommend_users(
     """
     histories = [dataset.history(user) for user in users]
     index = Index.build(dataset) if index is None else index
-    evidence = whole_evidence(dataset) if ranker.evidence else None
+    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
     blocked = index.blocked(allow, deny)
     results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
     for user, items in zip(users, results, strict=True):
@@ -325,6 +325,6 @@ def _best(
     ]
 
 
-def whole_evidence(dataset: Dataset) -> Cooccurrence:
+def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:
     """Return the co-occurrence counts of all interactions of a dataset."""
     return Cooccurrence(histories_of(dataset.interactions), dataset.titles)
