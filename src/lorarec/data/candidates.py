@@ -14,7 +14,7 @@ _EXACT_BELOW_SHARE = 0.25
 
 @dataclass(frozen=True)
 class InteractionLookup:
-    """The interactions of users with items of a catalogue.
+    """Look up the interactions of users with items of a catalogue.
 
     Attributes:
         keys: Sorted integers user * n_items + item, one for each pair of a user and an item.

@@ -16,7 +16,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric as a mean over cases.
+    """The mean of a metric over cases, with its interval and test.
 
     Attributes:
         mean: Mean over the cases.

@@ -19,7 +19,7 @@ GENERATIONS = ("free", CONSTRAINED)
 
 
 class AdapterScorer:
-    """A scorer that ranks candidates with a backbone and one adapter.
+    """Score candidates with a backbone and one adapter.
 
     The adapter is merged into the backbone only while it scores, so that many scorers share one backbone.
 
@@ -102,7 +102,7 @@ class AdapterScorer:
 
 
 class GenerationScorer(AdapterScorer):
-    """A scorer that lets the model generate a list of titles, the protocol of the papers.
+    """Rank candidates by a list of titles that the model generates, the protocol of the papers.
 
     The list is decoded greedily. The rank of a candidate is the place at which the list names it exactly; a candidate
     that the list does not name has no rank. A generated title that is no candidate wastes its place.

@@ -34,7 +34,7 @@ class StackedLayer:
 
 @dataclass(frozen=True)
 class AdapterBank:
-    """K adapters of one backbone, stacked layer by layer.
+    """A bank of K adapters of one backbone, stacked layer by layer.
 
     Attributes:
         layers: Layer name -> the stacked adapters of the layer.

@@ -38,7 +38,7 @@ RECLORA = "RecLoRA"
 
 @dataclass(frozen=True)
 class Personalized:
-    """The folder that `personalize` wrote.
+    """The result of `personalize`: a folder and its contents.
 
     Attributes:
         folder: Path of the folder. It has `crm/` (the click-through model), `personal/`, a `shared-similar/` or

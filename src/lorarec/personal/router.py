@@ -11,7 +11,7 @@ HIDDEN, DROPOUT = 60, 0.1
 
 
 class Router(nn.Module):
-    """One small network per adapted layer; all are computed as one batched product (RecLoRA, arXiv 2408.03533).
+    """Map representations to mixtures by a small network per layer, in one batched product (RecLoRA, arXiv 2408.03533).
 
     For each layer: LayerNorm -> Linear(width, 60) -> ReLU -> Dropout(0.1) -> Linear(60, K) -> softmax of the
     logits over the temperature.

@@ -38,7 +38,7 @@ TERCILES = ("short", "middle", "long")
 
 
 class UserMixtureScorer:
-    """A scorer that ranks every user's candidates under the user's own mixture of adapters.
+    """Score every user's candidates under the user's own mixture of adapters.
 
     Users of one batch are scored side by side.
 

@@ -34,7 +34,7 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class UserRouterResult:
-    """The folder that `train_user_router` wrote.
+    """The result of `train_user_router`: a folder and its contents.
 
     Attributes:
         folder: Path of the folder. It has `personal/` and `users.parquet`, from which `export_user` writes a user's own

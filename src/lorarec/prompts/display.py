@@ -8,7 +8,7 @@ from lorarec.prompts.builder import PromptBuilder
 
 
 @dataclass(frozen=True)
-class ShownToken:
+class PromptToken:
     """A token of a prompt.
 
     Attributes:
@@ -22,11 +22,11 @@ class ShownToken:
     control: bool
 
 
-def show_tokens(builder: PromptBuilder, ids: Sequence[int]) -> list[ShownToken]:
+def show_tokens(builder: PromptBuilder, ids: Sequence[int]) -> list[PromptToken]:
     """Return the tokens of ids that a builder made."""
     words = builder.tokenizer.convert_ids_to_tokens(list(ids))
     control = builder.encoder.control
-    return [ShownToken(token, str(word), token in control) for token, word in zip(ids, words, strict=True)]
+    return [PromptToken(token, str(word), token in control) for token, word in zip(ids, words, strict=True)]
 
 
 def show_text(builder: PromptBuilder, ids: Sequence[int]) -> list[tuple[str, bool]]:

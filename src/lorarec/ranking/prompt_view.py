@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Dataset
 from lorarec.lora import Adapter, prompt_config
-from lorarec.prompts import PromptBuilder, ShownToken, case_examples, show_text, show_tokens
+from lorarec.prompts import PromptBuilder, PromptToken, case_examples, show_text, show_tokens
 from lorarec.ranking.explanation import compared_items
 from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
@@ -37,9 +37,9 @@ class UserPrompt:
     template: str
     chat: bool
     text: list[tuple[str, bool]]
-    tokens: list[ShownToken]
+    tokens: list[PromptToken]
     branch_tokens: int
-    answers: list[ShownToken]
+    answers: list[PromptToken]
 
 
 def user_prompt(

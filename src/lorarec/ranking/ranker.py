@@ -22,7 +22,7 @@ from lorarec.scoring import posterior, score
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate in the order of a ranker.
+    """A ranked candidate and its score.
 
     Attributes:
         index: The candidate's index in the list that was ranked.

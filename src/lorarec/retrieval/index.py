@@ -42,7 +42,7 @@ _FORMER_NAMES = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate.
+    """A candidate that the index proposes.
 
     Attributes:
         item_id: Id of the item.

@@ -16,7 +16,7 @@ SAMPLE = 64
 
 
 class NearestVectors:
-    """Search among vectors.
+    """Search for the nearest of many vectors.
 
     Args:
         vectors: Vectors (n, size), float32.

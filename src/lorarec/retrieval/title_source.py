@@ -1,4 +1,4 @@
-"""Items with titles like those of the history; the only source of items without interactions."""
+"""The source of items with titles like those of the history, and the only one of items without interactions."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,7 +11,7 @@ MAX_TITLES = 50_000
 
 
 class TitleSource:
-    """Items by the inner product of their title vector with the sum of those of the latest history items.
+    """Retrieve items by the inner product of their title vector with the sum of those of the latest items.
 
     The score is that of the recommender `TfIdf`. Unlike `TfIdf`, which scores given candidates, the source searches the
     whole catalogue: each history item counts once, and words in more than `MAX_TITLES` titles are skipped.

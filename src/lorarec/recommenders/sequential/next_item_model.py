@@ -13,7 +13,7 @@ PADDING = -1
 
 
 class ItemEmbeddings(nn.Module):
-    """Vectors of items."""
+    """Base class of embeddings of items."""
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:
         """Return the vectors (..., hidden_size) of item numbers (...)."""
