@@ -31,7 +31,7 @@ def test_embeddings_are_those_of_the_definition(any_backbone, token_budget):
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-3)
 
 
-def test_fewer_dimensions_than_asked_where_there_are_no_more(tiny_backbone):
+def test_fewer_dimensions_if_there_are_no_more(tiny_backbone):
     assert title_embeddings(tiny_backbone, TITLES, 99).shape == (len(TITLES), len(TITLES))
 
 

@@ -41,7 +41,7 @@ def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_personal_demo_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+def test_a_personal_demo_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
     def begin(*_: object) -> None:
         raise LookupError("training begins")
 

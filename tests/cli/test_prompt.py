@@ -82,7 +82,7 @@ def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Pat
     assert "in the chat template of" in printed.stderr
 
 
-def test_an_adapter_says_how_it_is_prompted(
+def test_an_adapter_records_its_prompt_options(
     words: list[str], shop: Path, shared_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"evidence": True, "max_history": 2}

@@ -50,7 +50,7 @@ def test_similar_behaviours_are_those_of_the_definition(log, requests, k, budget
 
 @settings(deadline=None)
 @given(logs, st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12), st.integers(1, 6), st.data())
-def test_nothing_at_or_after_the_target_is_seen(log, user, item, time, k, data):
+def test_nothing_at_or_after_the_target_is_retrieved(log, user, item, time, k, data):
     """Events at or after the target's time, of any user, do not change the result."""
     past = [row for row in log if row[2] < time]
     future = data.draw(st.lists(st.tuples(st.integers(0, USERS), st.integers(0, ITEMS - 1), st.integers(time, 20))))

@@ -134,7 +134,7 @@ def test_the_seed_decides(fitted: CTRModel, small_log: ClickLog) -> None:
     assert not np.allclose(other.score(EVENTS), fitted.score(EVENTS))
 
 
-def test_the_best_epoch_is_kept(small_log: ClickLog) -> None:
+def test_the_best_epoch_is_restored(small_log: ClickLog) -> None:
     """A fit that stops at the best epoch of a longer one has its weights."""
     longer = fit_ctr_model("dcnv2", small_log, CTRConfig(epochs=8, learning_rate=0.03))
     curve = longer.record["validation_auc"]

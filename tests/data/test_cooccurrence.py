@@ -58,7 +58,7 @@ def test_words_equal_their_definition(histories: list[list[str]], history: list[
 
 @given(HISTORIES, st.integers(0, 7))
 @settings(deadline=None)
-def test_what_users_chose_themselves_does_not_count(histories: list[list[str]], user: int) -> None:
+def test_the_users_own_choices_do_not_count(histories: list[list[str]], user: int) -> None:
     """In training the target is in the user's own history; it must not change the word."""
     user %= len(histories)
     without = [[] if other == user else items for other, items in enumerate(histories)]

@@ -74,7 +74,7 @@ def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> No
     assert _report(untitled)["untitled_rows_dropped"] == 0
 
 
-def test_no_title_at_all_says_what_to_do() -> None:
+def test_no_title_at_all_is_refused_with_advice() -> None:
     with pytest.raises(LorarecError, match=r"no item has a title: give a table of items.*keep_untitled=True"):
         Dataset.from_raw_log(_source({}))
     assert Dataset.from_raw_log(_source({}), keep_untitled=True).titles == {"x": "x", "y": "y", "z": "z"}

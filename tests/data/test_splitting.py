@@ -147,7 +147,7 @@ def test_global_time_never_looks_ahead(dataset: Dataset) -> None:
             assert earlier == sorted(skipped)[-4:]
 
 
-def test_global_time_tells_new_items_from_warm_ones() -> None:
+def test_global_time_separates_new_items_from_warm_ones() -> None:
     shared = [[(item + 3 * user) % 10 for item in range(10)] for user in range(3)]
     users = [[*items, 10 + user] for user, items in enumerate(shared)]  # the last item of each user is new
     split = global_time(_dataset([*users, [*range(20, 28)]]), ratios=(8, 1, 2), negatives=5)
@@ -178,7 +178,7 @@ def _with_a_till(count: int) -> Dataset:
 
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])
-def test_users_who_touched_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
+def test_users_who_interacted_with_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
     split = protocol(_with_a_till(2), negatives=9)
     counts = split.info["counts"]
     assert counts["users_without_negatives"] == 2

@@ -211,7 +211,7 @@ def test_rows_of_a_large_log_are_positions() -> None:
         ([b"1"], {}, "has type Binary"),
     ],
 )
-def test_what_is_no_time_is_refused_in_one_line(values: list[object], options: dict[str, str], message: str) -> None:
+def test_unreadable_times_are_refused_in_one_line(values: list[object], options: dict[str, str], message: str) -> None:
     with pytest.raises(LorarecError, match=message) as caught:
         parse_times(pl.Series("timestamp", values), "log", **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

@@ -105,7 +105,7 @@ def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: S
     assert users[2] == sorted(users[2])
 
 
-def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+def test_report_is_written_with_the_protocol(dataset: Dataset, split: Split, tmp_path: Path) -> None:
     @as_scorer
     def described(cases: pl.DataFrame) -> list[np.ndarray]:
         return first_is_best(cases)

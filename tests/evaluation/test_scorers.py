@@ -22,7 +22,7 @@ def make_adapter(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tm
     return lambda name, meta=None: write_adapter(tiny_backbone.model, tmp_path / name, len(name), meta)
 
 
-def test_rows_share_a_backbone_and_leave_it_as_it_was(
+def test_rows_share_a_backbone_and_do_not_change_it(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     folders = {"one": make_adapter("one"), "three": make_adapter("three")}
@@ -39,7 +39,7 @@ def test_rows_share_a_backbone_and_leave_it_as_it_was(
     assert not np.allclose(first["one"], first["zero-shot"])
 
 
-def test_evaluation_says_what_rows_are(
+def test_evaluation_describes_its_rows(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     rows = adapter_scorers(tiny_backbone, dataset, split, {"one": make_adapter("one")})
@@ -144,7 +144,7 @@ def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset,
     assert "0.0% of the places wasted" in row.about
 
 
-def test_what_is_not_named_has_no_place_and_earns_nothing(
+def test_candidates_that_are_not_generated_have_no_rank(
     tiny_backbone: Backbone, dataset: Dataset, split: Split
 ) -> None:
     """A random model writes no title exactly."""

@@ -90,7 +90,7 @@ def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: T
     np.testing.assert_array_equal(np.stack(again.score(cases)), together)
 
 
-def test_zero_shot_is_the_backbone_alone(circles: TrainingData, data: TrainingData) -> None:
+def test_zero_shot_is_the_backbone_without_adapter(circles: TrainingData, data: TrainingData) -> None:
     assert data.backbone is not None
     zero_shot = adapter_scorers(data.backbone, data.dataset, data.split, {})["zero-shot"]
     for seed in (1, 2):
@@ -101,6 +101,6 @@ def test_zero_shot_is_the_backbone_alone(circles: TrainingData, data: TrainingDa
 @pytest.mark.parametrize(
     ("system", "lacks"), [("specific", "backbone"), ("general", "general"), ("specific", "cache_dir")]
 )
-def test_what_is_missing_is_named(data: TrainingData, system: str, lacks: str) -> None:
+def test_missing_values_are_named(data: TrainingData, system: str, lacks: str) -> None:
     with pytest.raises(LorarecError, match=f"this recommender needs {lacks}"):
         RECOMMENDERS[system].from_options(OPTIONS).fit(replace(data, **{lacks: None}))

@@ -35,7 +35,7 @@ def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[...
     assert recipe.rows["wide"].options == {"learning_rate": 3e-3}
 
 
-def test_base_holds_where_the_recipe_says_nothing(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_base_gives_missing_keys(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     write_recipe(users=7)
     (tmp_path / "other.yaml").write_text("base: recipe.yaml\nseeds: [4, 5]\n")
     recipe = read_experiment(tmp_path / "other.yaml")

@@ -12,7 +12,7 @@ from lorarec.experiments.recipe_keys import read_table_kind
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
-def test_the_key_table_says_which() -> None:
+def test_the_key_table_selects_the_kind() -> None:
     assert read_table_kind(RECIPES / "tables1-2-toys.yaml") == "ranking"
     assert read_table_kind(RECIPES / "reclora-sample.yaml") == "clicks"
     assert read_table_kind(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on

@@ -28,7 +28,7 @@ def _wait_for_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return []
 
 
-def test_a_line_tells_steps_figures_and_time_left(
+def test_a_line_shows_steps_metrics_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Progress("Training", 1200) as progress:
@@ -50,12 +50,12 @@ def test_work_of_an_earlier_run_does_not_count_for_the_time_left() -> None:
         assert progress.line() == "Ranking users: 960 of 1,000 (96%)"
 
 
-def test_work_of_unknown_size_tells_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_of_unknown_size_shows_its_duration(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("Assembling"):
         assert _wait_for_lines(capsys)[0] == "Assembling: 0:00 so far"
 
 
-def test_nothing_is_told_after_the_end_or_where_it_is_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_shown_after_the_end_or_if_disabled(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError), Progress("Training", 10):
         raise RuntimeError
     with Progress("Training", 10, enabled=False):

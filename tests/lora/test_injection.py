@@ -51,7 +51,7 @@ def test_both_ways_occur(qwen2) -> None:
     assert kinds == [nn.Linear, MixedLinear]
 
 
-def test_what_float16_cannot_hold_stays_beside(qwen2) -> None:
+def test_updates_beyond_float16_are_not_merged(qwen2) -> None:
     model = qwen2.half()
     with torch.no_grad():
         model.get_submodule(LAYER).weight.fill_(65_000)

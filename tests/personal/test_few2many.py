@@ -305,7 +305,7 @@ def test_recommender_of_other_data_is_refused(tiny_backbone, taste, ctr_folder, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_diverged_run_says_so(tiny_backbone, taste, ctr_folder, tmp_path):
+def test_diverged_run_is_reported(tiny_backbone, taste, ctr_folder, tmp_path):
     with pytest.raises(LorarecError, match=r"the loss is .* lower the learning rate"):
         quick_personalize(
             tiny_backbone,
@@ -317,7 +317,7 @@ def test_diverged_run_says_so(tiny_backbone, taste, ctr_folder, tmp_path):
         )
 
 
-def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_backbone, taste, tmp_path, monkeypatch):
+def test_run_stopped_between_stages_resumes_with_its_click_through_model(tiny_backbone, taste, tmp_path, monkeypatch):
     def killed(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 

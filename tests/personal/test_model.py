@@ -292,7 +292,7 @@ def test_bad_banks(settings, message, tiny_backbone):
         meta_loras(tiny_backbone.model, **settings)
 
 
-def test_bad_rule_leaves_the_backbone_as_it_was(tiny_backbone):
+def test_bad_rule_does_not_change_the_backbone(tiny_backbone):
     with pytest.raises(LorarecError, match="unknown rule 'sum'"):
         personal_lora(tiny_backbone, combine="sum")
     assert all(parameter.requires_grad for parameter in tiny_backbone.model.parameters())

@@ -36,7 +36,7 @@ def test_training_part_is_the_training_histories(protocol, repeats):
         assert part.interactions.join(held_out, on=("user_id", "item_id"), how="semi").is_empty()
 
 
-def test_recommender_knows_no_event_from_outside(tiny_backbone):
+def test_click_through_model_is_trained_on_its_events_only(tiny_backbone):
     dataset = log()
     split = leave_one_out(dataset, negatives=3)
     recommender = fit_on_training_part("deepfm", dataset, split, 4.0, 5.0, 0, progress=False)

@@ -113,7 +113,7 @@ def test_a_history_that_has_gone_on_is_read_anew(chosen: Path, shared_backbone: 
     assert ((weights - user_router.weights(after)).abs().max() < 1e-6) == by_titles
 
 
-def test_of_items_that_training_lacks_only_the_length_is_told(
+def test_of_items_unknown_to_training_only_the_length_counts(
     chosen: Path, shared_backbone: Backbone, dataset: Dataset
 ) -> None:
     user_router = UserRouter.load(chosen, shared_backbone, dataset)
@@ -206,7 +206,7 @@ def test_folders_of_others(
         UserRouter.load(folder, shared_backbone, redrawn)
 
 
-def test_numbers_that_were_alike_for_all_tell_nothing(
+def test_features_equal_for_all_users_are_zero(
     copied: Callable[[], Path], shared_backbone: Backbone, dataset: Dataset
 ) -> None:
     folder = copied()

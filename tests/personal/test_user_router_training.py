@@ -219,7 +219,7 @@ def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_template_of_ones_own_goes_along(tiny_backbone, pair, shop, tmp_path):
+def test_a_custom_template_is_copied(tiny_backbone, pair, shop, tmp_path):
     text = "{{ history | join(', ') }} then {{ candidate }}{% if note %}, {{ note }}{% endif %}?"
     for folder in pair:
         record = read_json(folder / "lorarec.json")

@@ -49,7 +49,7 @@ def test_oldest_history_is_dropped_first_and_counted(tokenizer: PreTrainedTokeni
     assert len(example.prompt) + max(map(len, example.branches)) <= 120
 
 
-def test_long_titles_are_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_long_titles_are_truncated(tokenizer: PreTrainedTokenizerFast) -> None:
     example = PromptBuilder(tokenizer, max_title_tokens=5).example(HISTORY, ["lamp " * 50])
     assert len(example.branches[0]) == 6
 
@@ -110,7 +110,7 @@ def test_hints_are_after_their_titles(tokenizer: PreTrainedTokenizerFast, readou
     assert (hinted.branches == plain.branches) == (readout == "likelihood")
 
 
-def test_long_titles_keep_their_notes(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_long_titles_keep_their_hints(tokenizer: PreTrainedTokenizerFast) -> None:
     builder = PromptBuilder(tokenizer, max_title_tokens=2)
     branch = builder.example(HISTORY, ["red lamp with a very long name"], hints=["often"]).branches[0]
     assert tokenizer.decode(branch).endswith(": often\n")

@@ -34,7 +34,7 @@ def texts(tokenizer: PreTrainedTokenizerFast, log: ClickLog, event: int, limit: 
     return tokenizer.decode(example.prompt + example.branches[0])
 
 
-def test_prompt_tells_profile_stars_and_target(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_prompt_has_profile_stars_and_target(tokenizer: PreTrainedTokenizerFast) -> None:
     assert texts(tokenizer, make_log(), 3) == (
         "About the user: gender F, age 25\n"
         "The user rated, in this order:\n"

@@ -59,7 +59,7 @@ def score_separately(
 
 
 @pytest.mark.parametrize(("max_history", "readout"), [(3, "verdict"), (10, "verdict"), (10, "likelihood")])
-def test_as_scoring_every_shorter_history_alone(
+def test_influences_equal_scoring_every_shorter_history(
     shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter], max_history: int, readout: str
 ) -> None:
     adapter = evident(tiny_backbone, max_history=max_history)

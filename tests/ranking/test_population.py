@@ -35,7 +35,7 @@ def _read(out: Path) -> pl.DataFrame:
     return pl.read_parquet(out / "part-*.parquet")
 
 
-def test_parts_hold_what_recommend_gives_each_user(
+def test_parts_hold_the_recommendations_of_each_user(
     executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     users = read_population(shop)
@@ -62,7 +62,7 @@ def test_parts_hold_what_recommend_gives_each_user(
     assert {"torch", "python"} <= record["versions"].keys()
 
 
-def test_killed_run_goes_on_with_the_missing_parts(
+def test_killed_run_resumes_with_the_missing_parts(
     executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -52,7 +52,7 @@ def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None
     assert np.corrcoef(written, built)[0, 1] > 0.9
 
 
-def test_only_the_latest_history_is_shown(tiny_backbone: Backbone) -> None:
+def test_only_the_latest_history_is_in_the_prompt(tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone, max_history=2)
     long, short = ranker.score_titles([TITLES, TITLES[-2:]], [TITLES, TITLES])
     np.testing.assert_allclose(long, short, atol=1e-4)

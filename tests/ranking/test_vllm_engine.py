@@ -51,7 +51,7 @@ def test_all_of_this_in_the_environment_of_vllm() -> None:
 
 
 @pytest.mark.skipif(HERE, reason="vLLM is installed here")
-def test_without_vllm_one_line_says_how_to_get_it() -> None:
+def test_without_vllm_one_line_names_the_installation() -> None:
     with (
         pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
         open_engine("vllm", BackboneConfig(), []),
@@ -189,7 +189,7 @@ def test_lists_are_those_of_greedy_torch(
 
 
 @needs_vllm
-def test_what_vllm_refuses_is_told_in_one_line(
+def test_errors_of_vllm_are_reported_in_one_line(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, tmp_path: Path
 ) -> None:
     example = examples["verdict"][0]

@@ -19,7 +19,7 @@ CONFIG = P5Config(epochs=1, negatives=3)
 
 @settings(max_examples=50, deadline=None)
 @given(counts=st.lists(st.integers(0, 29), min_size=1, max_size=6), seed=st.integers(0, 3))
-def test_what_is_drawn_was_never_chosen(counts: list[int], seed: int) -> None:
+def test_drawn_negatives_were_never_chosen(counts: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)
     owned = [generator.permutation(30)[:count] for count in counts]
     taken = np.unique(np.concatenate([user * 30 + items for user, items in enumerate(owned)])).astype(np.int64)
@@ -52,7 +52,7 @@ def test_users_who_chose_everything_are_no_pairs(circles: TrainingData) -> None:
         BPRMF(config).fit(one_user)
 
 
-def test_users_who_chose_everything_are_asked_for_the_next_item_alone(circles: TrainingData) -> None:
+def test_users_who_chose_everything_have_next_item_prompts_only(circles: TrainingData) -> None:
     data = _with_a_till(circles)
     histories, till = data.histories, len(data.users) - 1
     prompts = P5PromptBuilder(len(data.train_items), len(data.users))

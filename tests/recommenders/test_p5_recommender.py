@@ -28,7 +28,7 @@ def test_ids_come_back_from_their_tokens(count: int, first: int, data: st.DataOb
     np.testing.assert_array_equal(ids.numbers(tokens), numbers)
 
 
-def test_prompts_say_what_is_asked() -> None:
+def test_prompts_contain_the_question() -> None:
     prompts = P5PromptBuilder(10, 5)
     history = np.array([3, 9, 3])
     for user, task, front in ((None, NEXT, 1), (4, NEXT_OF_USER, 3)):
@@ -50,7 +50,7 @@ def test_items_are_numbered_as_histories_name_them(circles: TrainingData) -> Non
     assert [number[item] for item in first] == list(range(len(first)))
 
 
-def test_tasks_ask_for_an_item_of_the_user_and_not_for_what_they_hide(circles: TrainingData) -> None:
+def test_tasks_ask_for_an_item_of_the_user_that_is_not_in_the_prompt(circles: TrainingData) -> None:
     number = number_items(circles)
     histories = [np.array([number[item] for item in items]) for items in circles.split.train[HISTORY].to_list()]
     prompts = P5PromptBuilder(len(number), len(histories))

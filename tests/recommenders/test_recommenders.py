@@ -56,7 +56,7 @@ def _ndcg(name: str, data: TrainingData, **options: int) -> float:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_learns_what_is_in_the_log(name: str, circles: TrainingData) -> None:
+def test_learns_the_pattern_of_the_log(name: str, circles: TrainingData) -> None:
     assert _ndcg(name, circles) > 3 * CHANCE
 
 

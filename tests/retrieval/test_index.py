@@ -32,7 +32,7 @@ def light(shop: Dataset) -> Index:
 
 @settings(max_examples=60, deadline=None)
 @given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learned=st.booleans())
-def test_what_is_proposed(
+def test_proposals(
     index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learned: bool
 ) -> None:
     tested = index if learned else light

@@ -80,7 +80,7 @@ def test_logits_that_overflow_are_refused(cache: Path) -> None:
         require_exact(model, "0123")
 
 
-def test_a_pass_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_failing_pass_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     model = build("llama", VOCABULARY)
     monkeypatch.setattr(model.model.layers[0], "forward", lambda *_, **__: [][1])
     with pytest.raises(LorarecError, match=r"LlamaForCausalLM \(llama\) cannot be scored: IndexError: .+"):

@@ -72,7 +72,7 @@ def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, pair, loss) ->
         assert torch.allclose(mean, total(examples, targets) / whole, rtol=1e-5)
 
 
-def test_next_token_keeps_the_true_title_alone(backbone, pair) -> None:
+def test_next_token_has_the_true_title_only(backbone, pair) -> None:
     batches = build(backbone, pair, loss="next-token", readout="likelihood")
     listed = build(backbone, pair, readout="likelihood")
     for (short, target), (full, true) in zip(batches.examples_of_step(0), listed.examples_of_step(0), strict=False):

@@ -75,7 +75,7 @@ def test_record(shared, pairs, first) -> None:
     assert [path.name for path in first.parent.iterdir()] == ["adapter"]
 
 
-def test_best_checkpoint_is_kept(shared, pair, tmp_path, monkeypatch, difference) -> None:
+def test_best_checkpoint_is_restored(shared, pair, tmp_path, monkeypatch, difference) -> None:
     figures = iter([0.2, 0.9, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
     best = quick_train(shared, [pair], tmp_path / "best", batch_size=8, learning_rate=1e-3)
@@ -101,7 +101,7 @@ def test_second_round_starts_from_the_first(shared, pair, first, tmp_path, diffe
     assert json.loads((second / "adapter_config.json").read_text())["r"] == 4
 
 
-def test_seed_decides_the_weights_and_backbone_is_left_alone(shared, pair, tmp_path, difference) -> None:
+def test_seed_decides_the_weights_and_backbone_is_unchanged(shared, pair, tmp_path, difference) -> None:
     before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
     quick = QUICK | {"eval_users": 0, "gradient_checkpointing": True}
     one, same, other = (
@@ -200,7 +200,7 @@ def test_dataset_without_validation_cases(shared, pair, tmp_path) -> None:
     assert json.loads((out / "lorarec.json").read_text())["training"]["validation"] is None
 
 
-def test_dataset_alone_uses_its_stored_split(shared, pair, tmp_path) -> None:
+def test_dataset_without_a_split_uses_its_stored_split(shared, pair, tmp_path) -> None:
     dataset = pair[0].save(tmp_path / "data")
     out = quick_train(shared, [dataset], tmp_path / "adapter")
     stored = json.loads((tmp_path / "data" / "split" / "split.json").read_text())
@@ -240,7 +240,7 @@ def test_a_training_of_few_steps_moves_the_adapter(shared, pair, tmp_path, caplo
     assert not caplog.records
 
 
-def test_training_that_changed_nothing_is_told(shared, pair, first, tmp_path, caplog) -> None:
+def test_training_that_changed_nothing_is_reported(shared, pair, first, tmp_path, caplog) -> None:
     quick = QUICK | {"samples": 16, "eval_users": 0, "learning_rate": 1e-300}
     out = quick_train(shared, [pair], tmp_path / "zero", **quick)
     assert f"adapter {out} changes nothing, since B is zero in all layers" in caplog.text
@@ -267,7 +267,7 @@ def test_weights_that_are_no_numbers_are_not_written(shared, pair, tmp_path, mon
     assert not (tmp_path / "adapter").exists()
 
 
-def test_an_own_template_is_kept_beside_the_adapter(shared, pair, tmp_path) -> None:
+def test_a_custom_template_is_stored_beside_the_adapter(shared, pair, tmp_path) -> None:
     text = "{% for title in history %}{{ title }} {% endfor %}then {{ candidate }}?"
     (tmp_path / "words.j2").write_text(text)
     quick = QUICK | {"samples": 16, "eval_users": 0}

@@ -50,7 +50,7 @@ def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 
     return found | {"labels": labels}
 
 
-def test_a_small_recipe_is_done_row_by_row_and_kept(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_small_recipe_runs_row_by_row_and_resumes(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_clicks(rows=["reclora"]), tmp_path / "out"
     result = _command(path, "--out", out, "--json")
     assert result.exit_code == 0, result.output

@@ -21,7 +21,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
-def test_a_small_recipe_is_done_and_goes_on(write_weights: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_small_recipe_runs_and_resumes(write_weights: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_weights(settings=["warm"]), tmp_path / "out"
     result = run_recipe(path, out)
     found = result.values

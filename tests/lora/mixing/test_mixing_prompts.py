@@ -60,7 +60,7 @@ def test_no_cases(tiny_backbone, pair, dataset, split):
         made.validation(dataset, empty, 5, seed=0)
 
 
-def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, pair, dataset, split):
+def test_evidence_is_given_to_adapters_that_read_it(tiny_backbone, pair, dataset, split):
     plain, _ = MixingPrompts(tiny_backbone, pair).validation(dataset, split, 5, seed=0)
     path = pair[0] / "lorarec.json"
     meta = read_json(path)

@@ -39,13 +39,13 @@ def test_an_item_is_its_columns_names_and_values(dataset: Dataset, tokenizer: Pr
     assert _told(words, 1, VALUE, tokenizer) == " chair"
 
 
-def test_titles_alone(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_prompts_of_titles_only(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 8, 0)
     assert _told(words, 0, KEY, tokenizer) == " title"
     assert _told(words, 2, VALUE, tokenizer) == " green puzzle game"
 
 
-def test_datasets_stand_one_behind_the_other(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_datasets_are_numbered_in_their_order(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset, dataset], tokenizer, FRONT, 8, 2)
     assert torch.equal(words.tokens[:3], words.tokens[3:])
 
@@ -66,7 +66,7 @@ def test_histories_are_texts_without_gaps(dataset: Dataset, tokenizer: PreTraine
         assert text.kinds[row, 0] == START
 
 
-def test_the_oldest_items_are_cut(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_oldest_items_are_dropped(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
     whole, truncated = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
     assert truncated.tokens.tolist() == whole.tokens[:, :4].tolist()

@@ -52,7 +52,7 @@ def _written(folder: Path) -> dict[Path, int]:
 
 @pytest.mark.parametrize("system", QUICK)
 @pytest.mark.parametrize("setting", ["warm", "new-item"])
-def test_general_domains_alone_teach_what_words_mean(system: str, setting: str, with_new_items: TrainingData) -> None:
+def test_only_general_domains_train_the_words(system: str, setting: str, with_new_items: TrainingData) -> None:
     assert _ndcg(system, with_new_items, setting, epochs=0) > 1.7 * CHANCE
 
 
@@ -84,7 +84,7 @@ def test_a_history_of_new_items_is_read(system: str, with_new_items: TrainingDat
 
 
 @pytest.mark.parametrize("system", QUICK)
-def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles: TrainingData, tmp_path) -> None:
+def test_pre_training_is_cached_and_reproducible(system: str, circles: TrainingData, tmp_path) -> None:
     cached = replace(circles, cache_dir=tmp_path)
     cases = circles.split.test["warm"].head(4)
     options = {"pretrain_epochs": 1, "epochs": 1}
@@ -106,7 +106,7 @@ def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles
 
 
 @pytest.mark.parametrize("system", QUICK)
-def test_what_is_missing_is_named(system: str, circles: TrainingData) -> None:
+def test_missing_values_are_named(system: str, circles: TrainingData) -> None:
     for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
         with pytest.raises(LorarecError, match=f"circles: this recommender needs {what}"):
             RECOMMENDERS[system]().fit(replace(circles, **without))

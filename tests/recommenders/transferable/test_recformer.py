@@ -58,7 +58,7 @@ def test_a_later_token_changes_an_earlier_state(
     assert (one - two)[0, 1].abs().max() > 1e-4
 
 
-def test_what_fills_up_changes_nothing(
+def test_padding_of_ranks_changes_nothing(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     model = _model(circles, encoder, config)
@@ -68,7 +68,7 @@ def test_what_fills_up_changes_nothing(
         torch.testing.assert_close(row, model.queries([history])[0], atol=1e-6, rtol=0)
 
 
-def test_the_latest_item_comes_first_and_counts_most_when_cut(
+def test_the_latest_item_is_first_and_remains_after_truncation(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     model = _model(circles, encoder, config).eval()
@@ -78,7 +78,7 @@ def test_the_latest_item_comes_first_and_counts_most_when_cut(
     assert not torch.allclose(two, three, atol=1e-5)
 
 
-def test_hidden_are_about_as_many_as_asked_and_never_the_front(
+def test_masked_tokens_are_about_the_ratio_and_never_the_start_token(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     text = _model(circles, encoder, config).text(torch.arange(40)[:, None].expand(-1, 10))
