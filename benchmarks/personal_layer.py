@@ -120,7 +120,7 @@ WAYS: dict[str, Way] = {"personal": personal, "shared": shared, "released": rele
 
 
 def batch(backbone: Backbone, rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random token ids (rows, tokens) and representations (rows, width)."""
+    """Random token ids (rows, tokens) and representations (rows, input_size)."""
     torch.manual_seed(0)
     return torch.randint(300, len(backbone.tokenizer), (rows, tokens)), torch.randn(rows, WIDTH)
 

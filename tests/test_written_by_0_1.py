@@ -114,7 +114,7 @@ class Written:
     def personal(self, folder: str) -> dict[str, Any]:
         """The router's mean weights and those of a representation, and the names of the adapters that it mixes."""
         with PersonalLora.load(self.home / folder, self.backbone) as personal:
-            weights = personal(torch.linspace(-1, 1, personal.router.width)[None])[:, 0]
+            weights = personal(torch.linspace(-1, 1, personal.router.input_size)[None])[:, 0]
             mean = personal.router.mean
             return {"mean": mean.tolist(), "weights": weights.tolist(), "names": list(personal.bank.names)}
 

@@ -283,7 +283,7 @@ def test_folder_of_another_backbone(saved, tiny_backbone):
         ({"num_meta_loras": 0}, "num_meta_loras and r of at least 1 and lora_alpha above 0, got 0, 8, 16"),
         ({"r": 0}, "8, 0, 16"),
         ({"lora_alpha": -1.0}, "8, 8, -1"),
-        ({"target_modules": ("q_proj", "nope")}, "no linear layer nope: choose from down_proj, gate_proj"),
+        ({"target_modules": ("q_proj", "nope")}, "no linear layer 'nope': choose from down_proj, gate_proj"),
         ({"target_modules": ()}, "at least one layer"),
     ],
 )

@@ -117,7 +117,7 @@ def test_of_items_unknown_to_training_only_the_length_counts(
     chosen: Path, shared_backbone: Backbone, dataset: Dataset
 ) -> None:
     user_router = UserRouter.load(chosen, shared_backbone, dataset)
-    numbers = np.zeros(user_router.router.width, np.float32)
+    numbers = np.zeros(user_router.router.input_size, np.float32)
     assert user_router.standardization.deviation[-1] > 0.1
     numbers[-1] = (np.log(3) - user_router.standardization.mean[-1]) / user_router.standardization.deviation[-1]
     with torch.no_grad():

@@ -253,9 +253,9 @@ def _predict(
             config.lora_alpha,
             [name.strip() for name in config.target_modules.split(",")],
         )
-        width = few.representation.shape[1]
+        input_size = few.representation.shape[1]
         personal = PersonalLora(
-            backbone, bank, width, combine=config.combine, temperature=config.temperature, record=record
+            backbone, bank, input_size, combine=config.combine, temperature=config.temperature, record=record
         )
     with personal:
         if not done.exists():

@@ -45,7 +45,7 @@ def meta_loras(
     for target in target_modules:
         if not any(name.rpartition(".")[2] == target for name in adapted):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise LorarecError(f"the backbone has no linear layer {target}: choose from {known}")
+            raise LorarecError(f"the backbone has no linear layer {target!r}: choose from {known}")
     layers = {}
     for name, layer in adapted.items():
         width, height = dimensions(layer) or (0, 0)

@@ -41,14 +41,14 @@ class RatedHistories:
         rated: user_id, item_id, timestamp and rating of the whole dataset, sorted by user.
 
     Attributes:
-        width: Size d of a representation.
+        size: Size d of a representation.
     """
 
     def __init__(self, ctr_model: CTRModel, rated: pl.DataFrame) -> None:
         log = ctr_model.encoder.log
         self._ctr_model = ctr_model
         self._rated = rated
-        self.width = ctr_model.model.config.hidden_units[-1]
+        self.size = ctr_model.model.config.hidden_units[-1]
         self._users = {user: number for number, user in enumerate(log.users)}
         self._items = {item: number for number, item in enumerate(log.dataset.items[ITEM])}
 
@@ -93,12 +93,12 @@ class TitledHistories:
         vectors: item_id and vector; items without a row are skipped.
 
     Attributes:
-        width: Size d of a representation.
+        size: Size d of a representation.
     """
 
     def __init__(self, vectors: pl.DataFrame) -> None:
         self._vectors = vectors[VECTOR].to_numpy()
-        self.width = self._vectors.shape[1]
+        self.size = self._vectors.shape[1]
         self._items = {item: number for number, item in enumerate(vectors[ITEM])}
 
     def __call__(self, history: UserHistory) -> np.ndarray | None:

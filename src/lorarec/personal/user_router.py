@@ -62,7 +62,7 @@ class UserRouter:
         if history is None:
             return self.router.mean
         representation = self.represent(history)
-        features = np.empty((0, self.router.width - 1)) if representation is None else representation[None]
+        features = np.empty((0, self.router.input_size - 1)) if representation is None else representation[None]
         known, events = np.array([representation is not None]), np.array([len(history)])
         inputs = self.standardization.transform(features, known, events)
         weights: torch.Tensor = self.router(torch.from_numpy(inputs))[:, 0]
@@ -110,8 +110,8 @@ class UserRouter:
             files += [folder / CRM / name for name in (CRM_RECORD, CRM_WEIGHTS)]
         mean, deviation = (np.array(contents["standard"][name], np.float64) for name in ("mean", "deviation"))
         standardization = Standardization(mean, deviation)
-        width = represent.width + 1
-        if (width, {mean.shape, deviation.shape}) != (saved.router.width, {(width,)}):
+        input_size = represent.size + 1
+        if (input_size, {mean.shape, deviation.shape}) != (saved.router.input_size, {(input_size,)}):
             raise LorarecError(f"{folder}: its files do not belong together: {AGAIN}")
         tensors = [*saved.router.state_dict().values(), *_factors(saved.bank)]
         tensors += map(torch.from_numpy, (mean, deviation))

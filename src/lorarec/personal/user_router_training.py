@@ -128,10 +128,10 @@ def train_user_router(
         details={"chooser": asdict(config) | {"crm": str(ctr_model)}},
     )
     torch.manual_seed(config.seed)
-    width = fitted.representation.shape[1]
+    input_size = fitted.representation.shape[1]
     with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
         with PersonalLora(
-            backbone, bank, width, combine=config.combine, trainable=False, record=adapter_record
+            backbone, bank, input_size, combine=config.combine, trainable=False, record=adapter_record
         ) as personal:
             trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress)
             weights = user_weights(personal, users)
