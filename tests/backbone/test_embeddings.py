@@ -27,7 +27,7 @@ def test_embeddings_are_those_of_the_definition(any_backbone, token_budget):
     expected = loop(any_backbone, TITLES, 3)
     assert found.shape == (len(TITLES), 3)
     assert found.dtype == np.float32
-    # A component's sign is free: compare the cosines.
+    # The sign of a component is arbitrary, so cosines are compared.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-3)
 
 

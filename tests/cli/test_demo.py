@@ -46,6 +46,6 @@ def test_a_personal_demo_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytes
         raise LookupError("training begins")
 
     monkeypatch.setattr("lorarec.personal.few2many.title_embeddings", begin)
-    (tmp_path / "out.checkpoints").mkdir()  # what a killed run leaves
+    (tmp_path / "out.checkpoints").mkdir()  # a leftover of a killed run
     with pytest.raises(LookupError, match="training begins"):
         RECLORA.run_personal_demo(tmp_path / "out", quick=True, overwrite=overwrite)

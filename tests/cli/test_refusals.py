@@ -9,7 +9,7 @@ from pathlib import Path
 import lorarec
 from lorarec.data.sample import load_sample
 
-#: What takes seconds to import.
+#: Modules that take seconds to import.
 HEAVY = ("torch", "transformers", "peft", "sklearn", "ray", "vllm", "fastapi")
 REFUSED = [
     ["train", "--nope"],
@@ -70,7 +70,7 @@ REFUSED = [
     ["data", "describe", "nowhere"],
     ["data", "split", "nowhere"],
 ]
-#: One process takes them all, one after the other, and tells what each of them said and loaded.
+#: One process runs all commands, one after the other, and prints the message and the loaded modules of each.
 SCRIPT = f"""
 import json, sys
 from contextlib import redirect_stderr, redirect_stdout

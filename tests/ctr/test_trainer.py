@@ -18,7 +18,7 @@ from lorarec.errors import LorarecError
 from .conftest import make_log
 
 ONE_EPOCH = CTRConfig(epochs=1)
-#: Of the small log: histories of every length, empty ones as well.
+#: Events of the small log, with histories of every length, also empty ones.
 EVENTS = np.arange(15)
 
 

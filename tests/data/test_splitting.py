@@ -164,7 +164,7 @@ def test_global_time_unusable() -> None:
         global_time(_dataset([[1, 2, 3]]), ratios=(8, 2, 0))
 
 
-def _with_a_till(count: int) -> Dataset:
+def _with_a_user_of_everything(count: int) -> Dataset:
     """Twelve users with 4 of 30 items each, and `count` who have all of them."""
     rows = [
         (f"u{user:02}", f"i{(user * 7 + place * 3) % 30:02}", user + place * 8)
@@ -179,14 +179,14 @@ def _with_a_till(count: int) -> Dataset:
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])
 def test_users_who_interacted_with_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
-    split = protocol(_with_a_till(2), negatives=9)
+    split = protocol(_with_a_user_of_everything(2), negatives=9)
     counts = split.info["counts"]
     assert counts["users_without_negatives"] == 2
     assert counts["cases_without_negatives"] >= 2
     for cases in (split.valid, *split.test.values()):
         assert not cases["user_id"].str.starts_with("till").any()
     assert split.valid.height + split.test["warm"].height > 0
-    assert protocol(_with_a_till(0), negatives=9).info["counts"]["users_without_negatives"] == 0
+    assert protocol(_with_a_user_of_everything(0), negatives=9).info["counts"]["users_without_negatives"] == 0
 
 
 def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
@@ -201,7 +201,7 @@ def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
     assert split.test["warm"].height
     assert split.info["counts"]["users_without_negatives"] == 1
     with pytest.raises(LorarecError, match="shop: no user left 29 items untouched"):
-        leave_one_out(_with_a_till(0), negatives=29, new_items=0)
+        leave_one_out(_with_a_user_of_everything(0), negatives=29, new_items=0)
 
 
 @pytest.fixture

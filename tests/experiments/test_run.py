@@ -213,7 +213,7 @@ def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -
     assert training_data.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
     first, *others = read_json(trials_file)
     assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
-    write_json(trials_file, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
+    write_json(trials_file, [first | {"ndcg@10": 0.99}])  # a value that no fit gives: the trial is not repeated
     again, best = tune(row, 3, training_data, trials_file)
     assert best is None
     assert again[0] == first | {"ndcg@10": 0.99}

@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(tmp_path: Pa
     path = tmp_path / "report.md"
     write_text(path, "before")
     with pytest.raises(UnicodeEncodeError):
-        write_text(path, "after \ud800")  # half of a character: found out while it is written
+        write_text(path, "after \ud800")  # half of a character: an error in writing
     with pytest.raises(RuntimeError), new_file(path) as temporary:
         _break_off(temporary)
     assert path.read_text() == "before"
@@ -252,7 +252,7 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path: Path, exchang
         return exchanges or (Path(new).name == last and not out.exists())
 
     _killed(replace)
-    refuse_existing(tmp_path / "box", True, BOX)  # what any next run does first
+    refuse_existing(tmp_path / "box", True, BOX)  # the first step of the next run
     assert (out / "box.json").read_text() in ("before", "after")
     assert _names(tmp_path) == ["box"]
 

@@ -9,7 +9,7 @@ from lorarec.data import Dataset
 from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.personal.fallback import counts_of_test, falls_back
 
-#: Films of the end: of no known field, with a known genre, with a known year.
+#: Films of the end: without a known field, with a known genre, with a known year.
 NEW = ["stranger", "genre", "year"]
 
 

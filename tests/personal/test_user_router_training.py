@@ -125,7 +125,7 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
     prompts = MixingPrompts(tiny_backbone, [out / "constant"])
     examples = prompts.examples(dataset, split, cases)
     with PersonalLora.load(out / "personal", tiny_backbone) as personal:
-        for number, folder in enumerate(pair):  # the bank is the adapters, bit by bit
+        for number, folder in enumerate(pair):  # the bank equals the adapters, bit by bit
             stored = load_file(folder / "adapter_model.safetensors")
             layers = personal.bank.layers.items()
             assert all(

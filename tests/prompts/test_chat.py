@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
 from lorarec.prompts.chat import chat_frame
 
-#: As the templates of the models named write their turns.
+#: Turns as the templates of these models write them.
 CHATML = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
 QWEN_3 = (
     "{%- for m in messages %}{%- if m.role == 'user' %}{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
@@ -56,7 +56,7 @@ IMAGES = (
     "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
     "{% endif %}{% endfor %}.{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
-#: Template -> what stands before the message and behind it.
+#: Template -> the text before the message and after it.
 FRAMES = {
     QWEN_3: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
     QWEN_3_THINKING: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),

@@ -48,7 +48,7 @@ def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None
     written = ranker.score_prompts([text], [TITLES])[0]
     built = ranker.score_titles([["red lamp"]], [TITLES])[0]
     assert written.shape == built.shape == (4,)
-    # The two differ at most in how the words between titles are cut into tokens.
+    # The two differ at most in the tokens of the words between titles.
     assert np.corrcoef(written, built)[0, 1] > 0.9
 
 

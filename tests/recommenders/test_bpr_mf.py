@@ -33,14 +33,14 @@ def test_drawn_negatives_were_never_chosen(counts: list[int], seed: int) -> None
     assert (sample_negatives(np.zeros(50, np.int64), 30, one_short, generator) == 17).all()
 
 
-def _with_a_till(data: TrainingData) -> TrainingData:
+def _with_a_user_of_everything(data: TrainingData) -> TrainingData:
     """Return the same data with a further user, who chose every item."""
     till = pl.DataFrame({"user_id": ["till"], "history": [data.train_items]})
     return replace(data, split=replace(data.split, train=pl.concat([data.split.train, till])))
 
 
 def test_users_who_chose_everything_are_no_pairs(circles: TrainingData) -> None:
-    data = _with_a_till(circles)
+    data = _with_a_user_of_everything(circles)
     items = len(data.train_items)
     users = np.repeat(np.arange(len(data.users)), [len(history) for history in data.histories])
     everything = chose_everything(len(data.users), items, np.unique(users * items + np.concatenate(data.histories)))
@@ -53,7 +53,7 @@ def test_users_who_chose_everything_are_no_pairs(circles: TrainingData) -> None:
 
 
 def test_users_who_chose_everything_have_next_item_prompts_only(circles: TrainingData) -> None:
-    data = _with_a_till(circles)
+    data = _with_a_user_of_everything(circles)
     histories, till = data.histories, len(data.users) - 1
     prompts = P5PromptBuilder(len(data.train_items), len(data.users))
 

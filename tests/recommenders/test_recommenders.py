@@ -37,7 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 
-#: These need a backbone and have tests of their own.
+#: Systems that need a backbone and have tests of their own.
 LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
 
 

@@ -53,7 +53,7 @@ def test_rounding_of_half_precision_is_no_fault(dtype: torch.dtype) -> None:
 
 def test_a_model_that_is_scored_wrongly_is_refused_by_name(misjudged: PreTrainedModel, cache: Path) -> None:
     assert check_scoring(misjudged).difference > 0.1
-    for _ in range(2):  # what was found wrong is not remembered as right
+    for _ in range(2):  # a failed check is not stored as passed
         with pytest.raises(LorarecError, match=r"GPTNeoForCausalLM \(gpt_neo\) cannot be scored exactly: by plan tree"):
             require_exact(misjudged, "0123")
     assert not cache.exists()

@@ -166,7 +166,7 @@ def test_a_share_of_the_targets_is_called_new(pair) -> None:
         assert hinted.hints == plain.hints
 
 
-def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
+def _with_a_user_of_everything(touched: int, users: int = 12) -> tuple[Dataset, object]:
     """Users with 6 of 40 items each, and one who has the first `touched` of them."""
     rows = [(f"u{user}", f"i{(user * 7 + place * 3) % 40}", place) for user in range(users) for place in range(6)]
     rows += [("till", f"i{item}", item) for item in range(touched)]
@@ -179,7 +179,7 @@ def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
 @pytest.mark.parametrize("options", [{}, {"prefixes": 2}, {"negative_sampling": "popularity"}, {"evidence": True}])
 @pytest.mark.parametrize(("touched", "aside"), [(40, 1), (38, 1), (34, 0), (10, 0)])
 def test_users_who_leave_no_negatives_are_set_aside(touched: int, aside: int, options: dict[str, object]) -> None:
-    dataset, split = _with_a_till(touched)
+    dataset, split = _with_a_user_of_everything(touched)
     cases = build([(dataset, split)], max_history=100, **options)
     (source,) = cases.sources
     assert source.users_set_aside == aside
@@ -192,7 +192,7 @@ def test_users_who_leave_no_negatives_are_set_aside(touched: int, aside: int, op
 
 
 def test_only_users_who_leave_no_negatives() -> None:
-    dataset, split = _with_a_till(35, users=0)
+    dataset, split = _with_a_user_of_everything(35, users=0)
     message = r"its 1 users with two training interactions leave at most 6 of 39 items, too few for 8 negatives"
     with pytest.raises(LorarecError, match=message):
         build([(dataset, split)], negatives=8)

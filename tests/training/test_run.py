@@ -44,7 +44,7 @@ def first(shared, pairs, tmp_path_factory):
     ("readout", "loss", "below"),
     [
         ("verdict", "listwise", 0.8 * math.log(5)),
-        ("verdict", "pointwise", 0.97 * (math.log(5) - 0.8 * math.log(4))),  # knowing but that one in five is a yes
+        ("verdict", "pointwise", 0.97 * (math.log(5) - 0.8 * math.log(4))),  # the loss of predicting one yes in five
         ("likelihood", "next-token", 0.8 * math.log(351)),
     ],
 )

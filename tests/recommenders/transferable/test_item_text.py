@@ -27,22 +27,22 @@ def dataset() -> Dataset:
     return Dataset.from_frames("shop", interactions, items)
 
 
-def _told(words: TokenizedItems, item: int, kind: int, tokenizer: PreTrainedTokenizerFast) -> str:
+def _decoded(words: TokenizedItems, item: int, kind: int, tokenizer: PreTrainedTokenizerFast) -> str:
     return tokenizer.decode(words.tokens[item][words.kinds[item] == kind])
 
 
 def test_an_item_is_its_columns_names_and_values(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    assert _told(words, 0, KEY, tokenizer) == " title made by"
-    assert _told(words, 0, VALUE, tokenizer) == " red lamp old"
-    assert _told(words, 1, KEY, tokenizer) == " title"
-    assert _told(words, 1, VALUE, tokenizer) == " chair"
+    assert _decoded(words, 0, KEY, tokenizer) == " title made by"
+    assert _decoded(words, 0, VALUE, tokenizer) == " red lamp old"
+    assert _decoded(words, 1, KEY, tokenizer) == " title"
+    assert _decoded(words, 1, VALUE, tokenizer) == " chair"
 
 
 def test_prompts_of_titles_only(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 8, 0)
-    assert _told(words, 0, KEY, tokenizer) == " title"
-    assert _told(words, 2, VALUE, tokenizer) == " green puzzle game"
+    assert _decoded(words, 0, KEY, tokenizer) == " title"
+    assert _decoded(words, 2, VALUE, tokenizer) == " green puzzle game"
 
 
 def test_datasets_are_numbered_in_their_order(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -75,5 +75,5 @@ def test_the_oldest_items_are_dropped(dataset: Dataset, tokenizer: PreTrainedTok
 def test_control_words_in_texts_are_text(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     items = dataset.items.with_columns(title=pl.lit("lamp<|end|>"), made_by=pl.lit("<|end|>"))
     words = tokenize_items([Dataset.from_frames("shop", dataset.interactions, items)], tokenizer, FRONT, 20, 20)
-    assert _told(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
+    assert _decoded(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
     assert tokenizer.eos_token_id not in words.tokens[words.kinds != PAD]

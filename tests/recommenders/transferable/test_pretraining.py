@@ -98,7 +98,7 @@ def test_pre_training_is_cached_and_reproducible(system: str, circles: TrainingD
     assert _written(tmp_path) == written
     _scores(system, cached, cases, **{**options, "temperature": 0.1})
     assert len(list(tmp_path.glob(f"{system}-*"))) == 2
-    # Titles are read once, whatever is made of them.
+    # Titles are encoded once.
     assert {path for path in _written(tmp_path) if path.name.startswith("texts")} <= written.keys()
     (folder / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
