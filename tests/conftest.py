@@ -1,4 +1,4 @@
-"""Tiny models and vocabularies made on the spot."""
+"""Tiny models and vocabularies that are made for the tests."""
 
 import copy
 import os
@@ -91,7 +91,7 @@ def make_model(kind: str, vocabulary: int) -> Any:
 
 @pytest.fixture(params=["qwen2", "llama", "gpt2", "mistral", "lfm2", "recurrent_gemma"])
 def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny backbone of each architecture in turn: positions of two kinds, a window, convolution, recurrence."""
+    """Tiny backbones of several architectures: positions of two kinds, a window, convolution, recurrence."""
     return Backbone(make_model(request.param, len(tokenizer)), tokenizer, f"tiny-{request.param}", request.param)
 
 
@@ -112,7 +112,7 @@ def backbone_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def shared_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny Qwen2 backbone for tests that leave it as it is."""
+    """A tiny Qwen2 backbone for tests that do not change it."""
     return Backbone(make_model("qwen2", len(tokenizer)), tokenizer, "tiny-qwen2", "qwen2")
 
 

@@ -48,6 +48,6 @@ def circle_log(
 def circles_data(
     backbone: Backbone, tmp: pytest.TempPathFactory, shuffled: bool = False, new_items: float = 0
 ) -> TrainingData:
-    """The log of circles as recommenders get it, with two other domains, one of the same words."""
+    """Training data of the log of circles, with two other domains, one of the same words."""
     general = [circle_log("same words"), circle_log("other words", words=OTHERS)]
     return TrainingData(*circle_log("circles", shuffled, new_items), general, backbone, tmp.mktemp("kept"))

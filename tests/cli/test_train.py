@@ -62,7 +62,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
     for words, message in [
         ((home / "shop",), "--out"),
         (("--out", home / "a"), "dataset"),
-        ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key rnak"),
+        ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key 'rnak'"),
         ((home / "shop", "--out", home / "a", "--learning-rate", "-1"), "option --learning-rate"),
         ((home / "none", "--out", home / "a", "--backbone", home / "backbone"), "none"),
         ((home / "shop", "--out", home / "a", "--backbone", home / "backbone", "--few-shot", "7"), "few-shot"),
@@ -85,7 +85,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
         ("learning_rate: true", r"recipe .*bad\.yaml, key learning_rate: True cannot be used: only switches"),
         ("lr: 1e-3\nlearning_rate: 1e-2", "recipe .*bad.yaml has both lr and learning_rate"),
         ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
-        ("trust_remote_code: true", "unknown key trust_remote_code"),
+        ("trust_remote_code: true", "unknown key 'trust_remote_code'"),
         ("learning_rate: -1", "option --learning-rate must be positive"),
     ],
 )

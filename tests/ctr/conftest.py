@@ -14,7 +14,7 @@ Rule = Callable[[tuple[int, int], list[int], int], bool]
 
 
 def make_log(rule: Rule, users: int, length: int = 12, kinds: Callable[[int], int] | None = None) -> ClickLog:
-    """Users who come one after another, so that those of validation and test are new and ids say nothing.
+    """Make the log of users who come one after another; users of validation and test are new, so ids do not help.
 
     Args:
         rule: says from (gender, age) of the user, the kinds of the items before and the item's kind if it is liked.

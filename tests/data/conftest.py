@@ -31,7 +31,7 @@ def dataset(frames: tuple[pl.DataFrame, pl.DataFrame]) -> Dataset:
 
 @pytest.fixture
 def dataset_of() -> Callable[..., Dataset]:
-    """Makes a dataset of (user, item, time) rows; every item is titled "Title of ID" unless titles are given."""
+    """Make a dataset of (user, item, time) rows; every item is titled "Title of ID" unless titles are given."""
 
     def make(rows: list[tuple[str, str, int]], name: str = "toy", titles: dict[str, str] | None = None) -> Dataset:
         interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")

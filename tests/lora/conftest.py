@@ -44,7 +44,7 @@ def as_backbone():
 
 @pytest.fixture
 def make_adapter(write_adapter, tmp_path):
-    """Write a PEFT folder for a model's architecture with random factors; returns the folder."""
+    """Write a PEFT folder for a model's architecture with random factors; return the folder."""
 
     def make(architecture: str, seed: int, name: str | None = None, **options) -> Path:
         folder = tmp_path / (name or f"adapter{seed}")

@@ -1,4 +1,4 @@
-"""A tiny random backbone and tiny datasets, made on the spot."""
+"""A tiny random backbone and tiny datasets, made for the tests."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def make_backbone(seed: int = 0, width: int = 32) -> Backbone:
 
 
 def make_dataset(name: str = "shop", users: int = 24, items: int = 40, length: int = 6, seed: int = 0) -> Dataset:
-    """Every user begins with anything and goes on with hot things, so that there is something to learn."""
+    """Every user begins with any item and then chooses hot items, so that there is something to learn."""
     rng = random.Random(f"{name} {seed}")
     titles = [
         f"{ADJECTIVES[item % 10]} {NOUNS[item // 10 % 4]} {name} {item // 40 or ''}".strip() for item in range(items)

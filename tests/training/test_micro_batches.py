@@ -49,10 +49,10 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, pair) -> None:
 
 
 def test_a_micro_batch_is_a_function_of_its_index(backbone, pair) -> None:
-    walked, alone = build(backbone, pair), build(backbone, pair)
+    walked, by_index = build(backbone, pair), build(backbone, pair)
     everything = [walked[index] for index in range(len(walked))]
-    assert alone[len(alone) - 1] == everything[-1]
-    assert alone[3] == everything[3]
+    assert by_index[len(by_index) - 1] == everything[-1]
+    assert by_index[3] == everything[3]
 
 
 @pytest.mark.parametrize("loss", ["listwise", "next-token"])
@@ -72,7 +72,7 @@ def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, pair, loss) ->
         assert torch.allclose(mean, total(examples, targets) / whole, rtol=1e-5)
 
 
-def test_next_token_keeps_the_true_title_alone(backbone, pair) -> None:
+def test_next_token_has_the_true_title_only(backbone, pair) -> None:
     batches = build(backbone, pair, loss="next-token", readout="likelihood")
     listed = build(backbone, pair, readout="likelihood")
     for (short, target), (full, true) in zip(batches.examples_of_step(0), listed.examples_of_step(0), strict=False):

@@ -23,7 +23,7 @@ def few_steps(monkeypatch):
 
 @pytest.fixture
 def make_adapter(tmp_path):
-    """Write random adapters of a backbone with `lorarec.json`; returns the folder."""
+    """Write random adapters of a backbone with `lorarec.json`; return the folder."""
 
     def make(backbone, seed: int, size: float = 0.2, readout: str = "verdict", rank: int = 2) -> Path:
         generator = torch.Generator().manual_seed(seed)
