@@ -103,7 +103,7 @@ def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, pair, build
 
 
 def test_three_adapters_and_a_cut_to_rank(tiny_backbone, pair, make_adapter, builder, arguments, tmp_path):
-    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+    folders = [*pair, make_adapter(tiny_backbone, 3, r=4)]
     for method in ("grid", "entropy"):
         out = tmp_path / method
         result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
@@ -140,7 +140,7 @@ def test_one_adapter(tiny_backbone, pair, tmp_path):
 
 
 def test_unequal_ranks_with_factors(tiny_backbone, pair, make_adapter, tmp_path):
-    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+    folders = [*pair, make_adapter(tiny_backbone, 3, r=4)]
     with pytest.raises(LorarecError, match="needs adapters of equal rank"):
         mix(tiny_backbone, folders, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.25, 0.25])
 
