@@ -10,6 +10,7 @@ from lorarec.data import Cooccurrence, Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
+from tests.factories import dataset_of, hot_log, numbered_titles
 
 
 def build(pairs, **options):
@@ -45,8 +46,8 @@ def test_negatives_are_distinct_untouched_and_never_new(pair) -> None:
         assert not new_titles & set(case.candidates)
 
 
-def test_target_places_and_negatives_are_uniform(pairs) -> None:
-    cases = build([pairs(users=200)], negatives=3)
+def test_target_places_and_negatives_are_uniform() -> None:
+    cases = build([hot_log(users=200)], negatives=3)
     drawn = [cases.case(0, index) for index in range(len(cases))]
     places = Counter(case.target for case in drawn)
     assert all(abs(places[place] / len(drawn) - 0.25) < 0.06 for place in range(4))
@@ -57,9 +58,7 @@ def test_negatives_by_popularity(items: int) -> None:
     """Against uniform draws over all interactions and all items that leave out the user's own; both ways of drawing."""
     rng = np.random.default_rng(0)
     rows = [(f"u{user}", f"i{int(items * rng.random() ** 2)}", t) for user in range(150) for t in range(5)]
-    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(items)], "title": [f"item {n}" for n in range(items)]})
-    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    dataset = Dataset.from_frames("skewed", log, catalogue)
+    dataset = dataset_of(rows, numbered_titles(items, "item", digits=1), "skewed")
     split = leave_one_out(dataset, new_items=0, negatives=3)
     source = TrainingCases(
         [(dataset, split)], TrainingConfig(negatives=1, negative_sampling="popularity", samples=1)
@@ -112,8 +111,8 @@ def test_samples_go_through_all_cases_before_repeating(pair) -> None:
 
 
 @pytest.mark.parametrize(("balance", "near"), [("size", False), ("equal", True)])
-def test_balance(pairs, balance, near) -> None:
-    sources = [pairs("large", users=60), pairs("small", users=10)]
+def test_balance(balance, near) -> None:
+    sources = [hot_log("large", users=60), hot_log("small", users=10)]
     cases = build(sources, balance=balance, samples=100)
     assert len(cases) == 100
     share = Counter(cases.epoch_order(0)[:, 0].tolist())
@@ -170,9 +169,7 @@ def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
     """Users with 6 of 40 items each, and one who has the first `touched` of them."""
     rows = [(f"u{user}", f"i{(user * 7 + place * 3) % 40}", place) for user in range(users) for place in range(6)]
     rows += [("till", f"i{item}", item) for item in range(touched)]
-    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": [f"item {n}" for n in range(40)]})
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    dataset = Dataset.from_frames("shop", interactions, catalogue)
+    dataset = dataset_of(rows, numbered_titles(40, "item", digits=1))
     return dataset, leave_one_out(dataset, new_items=0, negatives=5)
 
 

@@ -12,6 +12,7 @@ import pytest
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset
 from lorarec.training import TrainingConfig, train
+from tests.factories import save_backbone
 
 SCRIPT = """
 import json, sys
@@ -37,8 +38,7 @@ OPTIONS = {
 
 @pytest.fixture
 def home(backbone, pair, tmp_path):
-    backbone.model.save_pretrained(tmp_path / "backbone")
-    backbone.tokenizer.save_pretrained(tmp_path / "backbone")
+    save_backbone(backbone, tmp_path / "backbone")
     pair[0].save(tmp_path / "data")
     pair[1].save(tmp_path / "data" / "split")
     (tmp_path / "train.py").write_text(SCRIPT)

@@ -15,6 +15,7 @@ from lorarec.scoring import score_batch
 from lorarec.training import TrainingConfig, train
 from lorarec.training.run import warmup_steps
 from lorarec.training.validation import Validation
+from tests.factories import hot_backbone, hot_log
 
 QUICK = {"batch_size": 16, "negatives": 4, "r": 4, "epochs": 1, "learning_rate": 1e-2, "eval_users": 8, "eval_steps": 2}
 
@@ -28,15 +29,15 @@ def quick_train(backbone, sources, out, *, start_from=None, resume=False, overwr
 
 
 @pytest.fixture(scope="module")
-def shared(backbones):
+def shared():
     """A backbone for all tests here: training leaves it as it was."""
-    return backbones()
+    return hot_backbone()
 
 
 @pytest.fixture(scope="module")
-def first(shared, pairs, tmp_path_factory):
+def first(shared, tmp_path_factory):
     """An adapter trained on two datasets."""
-    sources = [pairs("shop"), pairs("store", users=10)]
+    sources = [hot_log("shop"), hot_log("store", users=10)]
     return quick_train(shared, sources, tmp_path_factory.mktemp("first") / "adapter", seed=7, patience=5)
 
 
@@ -54,9 +55,9 @@ def test_training_learns(shared, pair, tmp_path, readout, loss, below) -> None:
     assert json.loads((out / "lorarec.json").read_text())["training"]["loss"] < below
 
 
-def test_record(shared, pairs, first) -> None:
+def test_record(shared, first) -> None:
     record = json.loads((first / "lorarec.json").read_text())
-    dataset, split = pairs("shop")
+    dataset, split = hot_log("shop")
     assert record["backbone"] == {"id": shared.id, "fingerprint": shared.fingerprint}
     assert [each["name"] for each in record["datasets"]] == ["shop", "store"]
     assert record["datasets"][0] == {"name": "shop", "fingerprint": dataset.fingerprint, "split": split.fingerprint}
@@ -154,8 +155,8 @@ def test_two_runs_do_not_share_a_folder(shared, pair, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["adapter.checkpoints"]
 
 
-def test_adapter_of_another_backbone(backbones, pair, first, tmp_path) -> None:
-    for other in (backbones(seed=1), backbones(width=48)):
+def test_adapter_of_another_backbone(pair, first, tmp_path) -> None:
+    for other in (hot_backbone(seed=1), hot_backbone(width=48)):
         with pytest.raises(LorarecError, match="belongs to"):
             quick_train(other, [pair], tmp_path / "second", start_from=first)
     assert not list(tmp_path.iterdir())
@@ -207,8 +208,8 @@ def test_dataset_alone_uses_its_stored_split(shared, pair, tmp_path) -> None:
     assert json.loads((out / "lorarec.json").read_text())["datasets"][0]["split"] == stored["fingerprint"]
 
 
-def test_validation_is_a_seeded_sample_of_every_dataset(shared, pairs) -> None:
-    sources = [pairs("shop"), pairs("store")]
+def test_validation_is_a_seeded_sample_of_every_dataset(shared) -> None:
+    sources = [hot_log("shop"), hot_log("store")]
     builder = PromptBuilder(shared.tokenizer)
     validation = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert len(validation) == 11
