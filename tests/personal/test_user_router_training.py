@@ -28,6 +28,7 @@ from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import user_mixtures
 from lorarec.ranking import Ranker
 from lorarec.training import TrainingConfig, train
+from tests.factories import dataset_of
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
@@ -40,14 +41,13 @@ def colours(users: range, kind: int | None = None) -> Dataset:
         own = user % 2 if kind is None else kind
         for at, thing in enumerate(rng.choice(40, 4 + user % 5, replace=False)):
             rows.append((f"u{user:03}", f"i{own}{thing:02}", 100 * at + user, float(rng.integers(1, 6))))
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
     things = ["lamp", "chair", "table", "brush", "game"]
-    titles = [
-        {"item_id": f"i{own}{thing:02}", "title": f"{colour} {things[thing % 5]} {thing}"}
+    titles = {
+        f"i{own}{thing:02}": f"{colour} {things[thing % 5]} {thing}"
         for own, colour in enumerate(("red", "blue"))
         for thing in range(40)
-    ]
-    return Dataset.from_frames("colours", pl.DataFrame(rows, schema=schema, orient="row"), pl.DataFrame(titles))
+    }
+    return dataset_of(rows, titles, "colours")
 
 
 @pytest.fixture(scope="module")
