@@ -156,7 +156,7 @@ def dataset_of(
     name: str = "toy",
     *,
     users: pl.DataFrame | None = None,
-    **columns: Sequence[str | None],
+    **columns: Sequence[Any],
 ) -> Dataset:
     """Build a dataset of interactions.
 
