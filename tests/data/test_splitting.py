@@ -169,7 +169,7 @@ def _with_a_till(count: int) -> Dataset:
         for place in range(4)
     ]
     rows += [(f"till{user}", f"i{item:02}", item) for user in range(count) for item in range(30)]
-    return dataset_of(rows, numbered_titles(30, "Thing"))
+    return dataset_of(rows, numbered_titles(30, "Thing"), "shop")
 
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])
@@ -189,7 +189,7 @@ def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
         (f"u{user}", f"i{(user * 7 + place * 3) % 20:02}", user + place * 4) for user in range(9) for place in range(6)
     ]
     rows += [("till", f"i{item:02}", item) for item in range(30)]
-    split = global_time(dataset_of(rows, numbered_titles(30, "Thing")), negatives=5, ratios=(6, 2, 2))
+    split = global_time(dataset_of(rows, numbered_titles(30, "Thing"), "shop"), negatives=5, ratios=(6, 2, 2))
     assert split.test["new-item"].is_empty()
     assert split.test["warm"].height
     assert split.info["counts"]["users_without_negatives"] == 1
