@@ -33,6 +33,7 @@ def qwen2():
 
 @pytest.fixture
 def as_backbone():
+    """Makes a backbone without a tokenizer of a model."""
     return lambda model, name="tiny": Backbone(model, None, name, "0123456789abcdef")
 
 
@@ -53,7 +54,9 @@ def token_ids():
 
 
 @pytest.fixture
-def logits():
+def logits_of():
+    """Returns the logits of a model for token ids."""
+
     def run(model, ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return model(input_ids=ids).logits

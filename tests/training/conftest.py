@@ -1,4 +1,4 @@
-"""A tiny random backbone and tiny datasets, made on the spot."""
+"""A tiny random backbone, and a tiny dataset with its split."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,27 +23,23 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def backbone() -> Backbone:
+    """A tiny Qwen2 backbone, fresh for each test."""
     return hot_backbone()
 
 
 @pytest.fixture(scope="session")
-def pair() -> tuple[Dataset, Split]:
+def shop() -> tuple[Dataset, Split]:
+    """A dataset with hot things, which users like, and its split."""
     return hot_log()
 
 
 @pytest.fixture
-def weights() -> Callable[[Path], dict[str, torch.Tensor]]:
-    """The tensors of an adapter folder."""
-    return lambda folder: load_file(Path(folder) / "adapter_model.safetensors")
+def largest_difference() -> Callable[[Path, Path], float]:
+    """Returns the largest absolute difference between the weights of two adapter folders."""
 
-
-@pytest.fixture
-def difference(weights: Callable[[Path], dict[str, torch.Tensor]]) -> Callable[[Path, Path], float]:
-    """The largest absolute difference between the weights of two adapter folders."""
-
-    def largest(one: Path, other: Path) -> float:
-        left, right = weights(one), weights(other)
+    def compare(one: Path, other: Path) -> float:
+        left, right = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
         assert left.keys() == right.keys()
         return max((left[name] - right[name]).abs().max().item() for name in left)
 
-    return largest
+    return compare

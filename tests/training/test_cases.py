@@ -17,9 +17,9 @@ def build(pairs, **options):
     return TrainingCases(pairs, TrainingConfig(**{"negatives": 5, "max_history": 3} | options))
 
 
-def test_every_prefix_once_per_epoch(pair) -> None:
-    dataset, split = pair
-    cases = build([pair])
+def test_every_prefix_once_per_epoch(shop) -> None:
+    dataset, split = shop
+    cases = build([shop])
     expected = Counter()
     for history in split.train["history"].to_list():
         titles = [dataset.titles[item] for item in history]
@@ -29,15 +29,15 @@ def test_every_prefix_once_per_epoch(pair) -> None:
         assert Counter((tuple(case.history), case.candidates[case.target]) for case in drawn) == expected
 
 
-def test_negatives_are_distinct_untouched_and_never_new(pair) -> None:
-    dataset, split = pair
+def test_negatives_are_distinct_untouched_and_never_new(shop) -> None:
+    dataset, split = shop
     owners: dict[str, list[set[str]]] = {}
     for history in split.train["history"].to_list():
         titles = [dataset.titles[item] for item in history]
         owners.setdefault(titles[0], []).append(set(titles))
     new = set(split.test["new-item"]["target"].to_list())
     new_titles = {dataset.titles[item] for item in new}
-    cases = build([pair], max_history=100)
+    cases = build([shop], max_history=100)
     for index in range(len(cases)):
         case = cases.case(0, index)
         negatives = [title for place, title in enumerate(case.candidates) if place != case.target]
@@ -79,23 +79,23 @@ def test_negatives_by_popularity(items: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), epoch=st.integers(0, 5), prefixes=st.sampled_from([None, 1, 2, 10]))
-def test_a_case_is_a_function_of_its_index(pair, seed, epoch, prefixes) -> None:
-    from_start, alone = (build([pair], seed=seed, prefixes=prefixes) for _ in range(2))
+def test_a_case_is_a_function_of_its_index(shop, seed, epoch, prefixes) -> None:
+    from_start, alone = (build([shop], seed=seed, prefixes=prefixes) for _ in range(2))
     every = [from_start.case(epoch, index) for index in range(len(from_start))]
     index = seed % len(every)
     assert alone.case(epoch, index) == every[index]
 
 
-def test_seeds_and_epochs_differ(pair) -> None:
-    first = build([pair])
+def test_seeds_and_epochs_differ(shop) -> None:
+    first = build([shop])
     orders = [tuple(first.case(epoch, 0).candidates) for epoch in range(4)]
-    orders += [tuple(build([pair], seed=seed).case(0, 0).candidates) for seed in range(4)]
+    orders += [tuple(build([shop], seed=seed).case(0, 0).candidates) for seed in range(4)]
     assert len(set(orders)) == 8
 
 
-def test_prefixes_per_user(pair) -> None:
-    _, split = pair
-    cases = build([pair], prefixes=2)
+def test_prefixes_per_user(shop) -> None:
+    _, split = shop
+    cases = build([shop], prefixes=2)
     lengths = split.train["history"].list.len()
     assert len(cases) == sum(min(2, length - 1) for length in lengths)
     targets = [cases.epoch_order(0)[:, 1].tolist(), cases.epoch_order(1)[:, 1].tolist()]
@@ -103,9 +103,9 @@ def test_prefixes_per_user(pair) -> None:
     assert set(targets[0]) != set(targets[1])
 
 
-def test_samples_go_through_all_cases_before_repeating(pair) -> None:
-    total = len(build([pair]))
-    cases = build([pair], samples=total // 3)
+def test_samples_go_through_all_cases_before_repeating(shop) -> None:
+    total = len(build([shop]))
+    cases = build([shop], samples=total // 3)
     seen = [place for epoch in range(3) for place in cases.epoch_order(epoch)[:, 1].tolist()]
     assert len(set(seen)) == len(seen) == total // 3 * 3
 
@@ -120,8 +120,8 @@ def test_balance(balance, near) -> None:
     assert all("small" in title for title in cases.case(0, [*cases.epoch_order(0)[:, 0]].index(1)).candidates)
 
 
-def test_dataset_without_cases(pair) -> None:
-    dataset, split = pair
+def test_dataset_without_cases(shop) -> None:
+    dataset, split = shop
     alone = split.train.with_columns(pl.col("history").list.head(1))
     with pytest.raises(LorarecError, match="shop has no training cases"):
         build([(dataset, type(split)(alone, split.valid, split.test, split.info))])
@@ -129,17 +129,17 @@ def test_dataset_without_cases(pair) -> None:
         build([(dataset, type(split)(split.train.clear(), split.valid, split.test, split.info))])
 
 
-def test_more_candidates_than_items(pair) -> None:
+def test_more_candidates_than_items(shop) -> None:
     with pytest.raises(LorarecError, match=r"shop has .* items.* option negatives"):
-        build([pair], negatives=39)
+        build([shop], negatives=39)
 
 
-def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> None:
-    dataset, split = pair
+def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(shop) -> None:
+    dataset, split = shop
     titles = {title: item for item, title in dataset.titles.items()}
     evidence = Cooccurrence(split.train, dataset.titles)
     owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
-    told = build([pair], new_items=0, max_history=100)
+    told = build([shop], new_items=0, max_history=100)
     for index in range(len(told)):
         case = told.case(0, index)
         shown = [titles[title] for title in case.history]
@@ -147,16 +147,16 @@ def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> Non
         owners = [user for history, user in owner.items() if list(history[: len(chosen)]) == chosen]
         words = [evidence.hints(shown, [titles[title] for title in case.candidates], user) for user in owners]
         assert case.hints in words
-    hidden = build([pair], new_items=0.5)
+    hidden = build([shop], new_items=0.5)
     drawn = [hidden.case(0, index) for index in range(len(hidden))]
     assert drawn == [hidden.case(0, index) for index in range(len(hidden))]
     by_place = [[case.hints[place] == "new" for case in drawn] for place in range(6)]
     assert all(0.3 < np.mean(new) < 0.95 for new in by_place)
-    assert all(case.hints == [] for case in (build([pair], evidence=False).case(0, index) for index in range(3)))
+    assert all(case.hints == [] for case in (build([shop], evidence=False).case(0, index) for index in range(3)))
 
 
-def test_a_share_of_the_targets_is_called_new(pair) -> None:
-    always, never = (build([pair], new_items=0, new_targets=share) for share in (0.999, 0.0))
+def test_a_share_of_the_targets_is_called_new(shop) -> None:
+    always, never = (build([shop], new_items=0, new_targets=share) for share in (0.999, 0.0))
     for index in range(len(always)):
         told, plain = always.case(0, index), never.case(0, index)
         assert told.hints[told.target].startswith("new")

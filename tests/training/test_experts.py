@@ -37,13 +37,13 @@ def experts(kind: str, vocab_size: int):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
+def test_what_train_writes_is_read(kind, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
     backbone = Backbone(experts(kind, len(tokenizer)), tokenizer, kind, kind)
     before = [name for name, _ in backbone.model.named_modules()]
     config = TrainingConfig(**QUICK)
-    first = train(backbone, [pair], tmp_path / "first", config)
-    second = train(backbone, [pair], tmp_path / "second", config, start_from=first)
+    first = train(backbone, [shop], tmp_path / "first", config)
+    second = train(backbone, [shop], tmp_path / "second", config, start_from=first)
     for out in (first, second):
         adapter = read_adapter(out, backbone)
         assert {name.rpartition(".")[2] for name in adapter.tensors} == MODELS[kind][1]
@@ -59,13 +59,13 @@ def test_what_train_writes_is_read(kind, backbone, pair, tmp_path) -> None:
 @pytest.mark.parametrize(
     "target", ["experts", "gate", "router", "w1", "gate_up_proj", "lm_head", "embed_tokens", "norm"]
 )
-def test_targets_that_are_no_linear_layers(target, backbone, pair, tmp_path) -> None:
+def test_targets_that_are_no_linear_layers(target, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
     backbone = Backbone(experts("mixtral", len(tokenizer)), tokenizer, "mixtral", "mixtral")
     with pytest.raises(
         LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
     ):
-        train(backbone, [pair], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
+        train(backbone, [shop], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
     assert not list(tmp_path.iterdir())
 
 

@@ -36,7 +36,8 @@ def make_adapter(tmp_path):
 
 
 @pytest.fixture
-def pair(tiny_backbone, make_adapter):
+def adapters(tiny_backbone, make_adapter):
+    """Folders of two random adapters."""
     return [make_adapter(tiny_backbone, 1), make_adapter(tiny_backbone, 2)]
 
 

@@ -14,8 +14,8 @@ from lorarec.prompts import Example
 
 
 @pytest.fixture
-def mixed(tiny_backbone, pair):
-    with inject(tiny_backbone.model, AdapterBank.load(pair), "factors") as handle:
+def mixed(tiny_backbone, adapters):
+    with inject(tiny_backbone.model, AdapterBank.load(adapters), "factors") as handle:
         yield handle
 
 
