@@ -88,8 +88,8 @@ def reranked(
 ) -> list[list[str]]:
     """The pools in the order that `recommend` gives them."""
     evidence = Cooccurrence(split.train, dataset.titles) if ranker.evidence else None
-    asked = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
-    scores = ranker.score_cases(asked, dataset.titles, evidence, progress=True)
+    queries = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
+    scores = ranker.score_cases(queries, dataset.titles, evidence, progress=True)
     return [
         [pool[place] for place in np.argsort(-values - log_prior(len(values)), kind="stable")]
         for pool, values in zip(pools, scores, strict=True)

@@ -41,8 +41,8 @@ def features(dataset: Dataset, split: Split, hidden: float = 0.0) -> Callable[[p
         rows = cases.select(USER, HISTORY, CANDIDATES).iter_rows()
         hints = np.array(
             [
-                evidence.hints(shown[-MAX_HISTORY:], items, user, (rng.random(len(items)) < hidden).tolist())
-                for user, shown, items in rows
+                evidence.hints(history[-MAX_HISTORY:], items, user, (rng.random(len(items)) < hidden).tolist())
+                for user, history, items in rows
             ]
         )
         words = [hints == word for word in WORDS]

@@ -52,10 +52,13 @@ def write_log(data: TrainingData, cases: pl.DataFrame, path: Path) -> None:
     rows = sorted(range(len(data.users)), key=lambda row: order.get(data.users[row], len(order)))
     assert [data.users[row] for row in rows[: len(cases)]] == cases["user_id"].to_list()
     train = [data.histories[row] for row in rows]
-    asked = known_items(cases[HISTORY], data.train_index)
+    known_histories = known_items(cases[HISTORY], data.train_index)
     candidates = [[data.train_index.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
     arrays = {"train": np.concatenate(train), "train_ends": np.cumsum([len(history) for history in train])}
-    arrays |= {"cases": np.concatenate(asked), "cases_ends": np.cumsum([len(history) for history in asked])}
+    arrays |= {
+        "cases": np.concatenate(known_histories),
+        "cases_ends": np.cumsum([len(history) for history in known_histories]),
+    }
     np.savez(path, users=np.arange(len(cases)), candidates=np.array(candidates), **arrays)
 
 

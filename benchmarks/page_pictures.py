@@ -83,13 +83,13 @@ def main() -> None:
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None
-            told = re.search(r"http://\S+", server.stderr.readline())
-            assert told, server.stderr.read()
+            address = re.search(r"http://\S+", server.stderr.readline())
+            assert address, server.stderr.read()
             path = shutil.which("chromium") or playwright.chromium.executable_path
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             for scheme in ("light", "dark"):
-                photograph(browser, told[0], scheme, arguments.out / f"page_{scheme}.png")
-            photograph_own_weights(browser, told[0], arguments.out / "page_personal.png")
+                photograph(browser, address[0], scheme, arguments.out / f"page_{scheme}.png")
+            photograph_own_weights(browser, address[0], arguments.out / "page_personal.png")
             browser.close()
         finally:
             server.terminate()

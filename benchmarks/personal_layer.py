@@ -120,7 +120,7 @@ WAYS: dict[str, Way] = {"personal": personal, "shared": shared, "released": rele
 
 
 def batch(backbone: Backbone, rows: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random token ids (rows, tokens) and representations (rows, width)."""
+    """Random token ids (rows, tokens) and representations (rows, input_size)."""
     torch.manual_seed(0)
     return torch.randint(300, len(backbone.tokenizer), (rows, tokens)), torch.randn(rows, WIDTH)
 
@@ -142,11 +142,11 @@ def peak(way: str, backbone: Backbone, size: int, ids: torch.Tensor, users: torc
     return max(accumulate(event.nbytes() for event in events)) / 2**20
 
 
-def report(name: str, what: str, found: dict[str, float]) -> None:
-    shown = ", ".join(f"{way} {value:.3g}" for way, value in found.items())
+def report(name: str, label: str, found: dict[str, float]) -> None:
+    line = ", ".join(f"{way} {value:.3g}" for way, value in found.items())
     own = found["personal"]
     ratios = f"personal / shared {own / found['shared']:.2f}x, released / personal {found['released'] / own:.2f}x"
-    print(f"{name:9} {what:10} {shown}: {ratios}", flush=True)
+    print(f"{name:9} {label:10} {line}: {ratios}", flush=True)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from lorarec.ranking import Ranker
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
 from lorarec.ranking.population_parts import Executor, split_into_parts
 from lorarec.ranking.ray_executor import RayExecutor
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 
 
@@ -54,29 +54,29 @@ def main() -> None:
         users = everyone[:: max(1, len(everyone) // arguments.users)][: arguments.users]
         cost(config, dataset, users)
         parts = split_into_parts(users, arguments.part_size)
-        alone = speed("one process", LocalExecutor(config, dataset), parts, Path(home) / "torch", 1)
+        single = speed("one process", LocalExecutor(config, dataset), parts, Path(home) / "torch", 1)
         for workers in (1, 2):
             ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
             found = speed(
                 f"ray, workers: {workers}", RayExecutor(config, workers), parts, Path(home) / str(workers), workers
             )
             ray.shutdown()
-            print(f"    {found / alone:.2f}x of one process", flush=True)
+            print(f"    {found / single:.2f}x of one process", flush=True)
 
 
 def cost(config: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
     index = Index.load(config.index, dataset) if config.index else Index.build(dataset)
     ranker = Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter)
-    evidence = whole_evidence(dataset) if ranker.evidence else None
+    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
     cases = pl.DataFrame({USER: users}).join(histories_of(dataset.interactions), on=USER, maintain_order="left")
     marks = [time.process_time()]
     pools = [[item.item_id for item in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
     marks.append(time.process_time())
-    asked = cases.with_columns(pl.Series(CANDIDATES, pools))
-    examples = ranker.examples(asked, dataset.titles, evidence)
+    with_pools = cases.with_columns(pl.Series(CANDIDATES, pools))
+    examples = ranker.examples(with_pools, dataset.titles, evidence)
     marks.append(time.process_time())
-    ranker.score_cases(asked, dataset.titles, evidence)
+    ranker.score_cases(with_pools, dataset.titles, evidence)
     marks.append(time.process_time())
     propose, build, whole = ((end - begin) / len(users) for begin, end in pairwise(marks))
     print(

@@ -176,8 +176,8 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
             item = requests[number % len(requests)].body["candidates"][0]
             event = {"user_id": f"visitor {number}", "item_id": item, "event_id": f"click {number}"}
             (await session.post("/v1/events", json={"events": [event]})).raise_for_status()
-            asked = {"user_id": event["user_id"], "adapter": "general"}
-            (await session.post("/v1/recommend", json=asked)).raise_for_status()
+            request_body = {"user_id": event["user_id"], "adapter": "general"}
+            (await session.post("/v1/recommend", json=request_body)).raise_for_status()
             await asyncio.sleep(1)
 
     async def look(session: httpx2.AsyncClient) -> None:

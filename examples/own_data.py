@@ -1,4 +1,4 @@
-"""From two CSV files to an evaluated mixture: import, train, mix, evaluate.
+"""Import two CSV files, train two adapters, mix them, and evaluate the mixture.
 
 Run it with `python examples/own_data.py`.
 

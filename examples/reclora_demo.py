@@ -20,7 +20,7 @@ FULL = PersonalizationConfig(
     samples=2048, epochs=2, batch_size=16, learning_rate=2e-3, max_title_tokens=16, test_events=3000
 )
 QUICK = replace(FULL, samples=64, epochs=1, max_history=2, test_events=None)
-#: The quick demo keeps one in so many users.
+#: The quick demo uses one user out of this number of users.
 QUICK_ONE_IN = 20
 #: Number of users whose adapters are exported.
 EXPORTED = 2

@@ -1,4 +1,4 @@
-"""Recommend from a whole catalogue: make an index, recommend to a user, and show what each recommendation rests on.
+"""Recommend from a whole catalogue: make an index, recommend to a user, and show the items behind each recommendation.
 
 Run it with `python examples/whole_catalogue.py`.
 """
@@ -18,6 +18,6 @@ with Ranker(backbone, adapter) as ranker:
     items = recommend(ranker, shop, user, index=index, top_k=5)
     for item in items:
         print(f"{item.probability:.3f}  {item.title}  (found by {item.source})")
-    print(f"\n{items[0].title} rests on:")
+    print(f"\n{items[0].title} is based on:")
     for influence in explain(ranker, shop, user, items[0].item_id).influences:
         print(f"{influence.score:+.2f}  {influence.title}")

@@ -1,4 +1,4 @@
-"""Tiny models and vocabularies made on the spot."""
+"""Tiny models and vocabularies that are made for the tests."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(params=["qwen2", "llama", "gpt2", "mistral", "lfm2", "recurrent_gemma"])
 def any_backbone(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny backbone of each architecture in turn: positions of two kinds, a window, convolution, recurrence."""
+    """Tiny backbones of several architectures: positions of two kinds, a window, convolution, recurrence."""
     return factories.make_backbone(request.param, tokenizer)
 
 
@@ -50,13 +50,13 @@ def backbone_folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest
 
 @pytest.fixture(scope="session")
 def shared_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
-    """A tiny Qwen2 backbone for tests that leave it as it is."""
+    """A tiny Qwen2 backbone for tests that do not change it."""
     return factories.make_backbone("qwen2", tokenizer)
 
 
 @pytest.fixture(scope="session")
 def write_adapter() -> Callable[..., Path]:
-    """Writes an adapter folder with random factors by PEFT alone."""
+    """Write an adapter folder with random factors by PEFT alone."""
     return factories.write_peft_adapter
 
 

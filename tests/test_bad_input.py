@@ -1,4 +1,4 @@
-"""Bad input through the command line: one line that names the culprit, exit code 2, and nothing half-written."""
+"""Bad input through the command line: one line that names the cause, exit code 2, and no unfinished files."""
 
 import gzip
 import shutil
@@ -69,7 +69,7 @@ def _adapter(backbone: Backbone, folder: Path, seed: int, r: int = 2, fingerprin
 def refused(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[list[str]], str]:
-    """Runs a command line that must be refused; returns what it said and checks that it left nothing behind."""
+    """Run a command line that must be refused; return its message and check that it left no files behind."""
 
     def run(words: list[str]) -> str:
         monkeypatch.chdir(workshop)
@@ -87,7 +87,7 @@ def refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["log.csv", "--items", "untitled.csv", "--out", "new"], "title"),
         (["log.csv", "--items", "log.csv", "--out", "new"], "title"),
@@ -99,12 +99,12 @@ def refused(
         (["log.csv", "--items", "items.csv", "--out", f"{READ_ONLY}/new"], "cannot write to /proc/nowhere"),
     ],
 )
-def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(["data", "import", "table", *words, *COLUMNS])
+def test_import(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(["data", "import", "table", *words, *COLUMNS])
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["data", "split", "short"], "no user has the three interactions"),
         (["data", "split", "few"], "set option --negatives to at most 8"),
@@ -130,18 +130,18 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], culprit: 
         (["index", "taken", "--out", "new"], "taken has no dataset.json"),
         (["experiment", "none.yaml", "--out", "new"], "cannot read recipe none.yaml"),
         (["experiment", "kind.yaml", "--out", "new"], "recipe kind.yaml, key table: must be one of ranking"),
-        (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key row"),
+        (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key 'row'"),
         (["experiment", "analysis.yaml", "--out", "new"], "recipe analysis.yaml, key analyses: must be of size"),
         (["experiment", "weights.yaml", "--out", "new"], "recipe weights.yaml, key adapters: must be the folders of"),
         (["experiment", "clicks.yaml", "--out", "taken"], "taken exists already and is no experiment folder"),
     ],
 )
-def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(words)
+def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(words)
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["one", "wide", "--method", "fixed", "--weights", "0.5,0.5"], "rank"),
         (["one", "two", "--method", "fixed", "--weights", "0.5,0.6"], "sum"),
@@ -153,8 +153,8 @@ def test_verbs_on_datasets(refused: Callable[[list[str]], str], words: list[str]
         (["one", "two"], "--dataset"),
     ],
 )
-def test_mix(refused: Callable[[list[str]], str], words: list[str], culprit: str) -> None:
-    assert culprit in refused(["mix", *words, "--out", "new"])
+def test_mix(refused: Callable[[list[str]], str], words: list[str], cause: str) -> None:
+    assert cause in refused(["mix", *words, "--out", "new"])
 
 
 def test_mix_into_a_folder_that_exists(refused: Callable[[list[str]], str]) -> None:

@@ -46,7 +46,7 @@ def _commands(path: Path) -> list[list[str]]:
     commands, line = [], ""
     for each in "\n".join(_blocks(path, "sh")).replace("\\\n", " ").splitlines():
         line = f"{line}\n{each}"
-        with suppress(ValueError):  # a quotation goes on in the next line
+        with suppress(ValueError):  # a quotation continues in the next line
             commands.append(shlex.split(line, comments=True))
             line = ""
     return [words for words in commands if words]

@@ -1,4 +1,4 @@
-"""Runs that are killed lose nothing and leave nothing half-written; `benchmarks/kills.py` does so with every verb."""
+"""Runs that are killed lose no results and leave no unfinished files; `benchmarks/kills.py` does so with every verb."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote is read today with the same results; `fixtures/written_by_0_1/README.md` lists it."""
+"""Files that version 0.1.0 wrote are read with the same results; `fixtures/written_by_0_1/README.md` lists it."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from lorarec.evaluation import evaluate_clicks, read_predictions
 from lorarec.io import FolderKind
 from lorarec.io.artefacts import refuse_existing
 from lorarec.lora import read_adapter
-from lorarec.lora.provenance import made_for, part_weights, trained_on
+from lorarec.lora.provenance import exported_user, part_weights, trained_on
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, export_user
 from lorarec.ranking import Ranker
 from lorarec.retrieval import Index
@@ -69,17 +69,21 @@ class Written:
         }
 
     def adapter(self, folder: Path) -> dict[str, Any]:
-        """Scores of a few test cases, and what the adapter was made of."""
+        """Scores of a few test cases, and the provenance of the adapter."""
         adapter = read_adapter(folder, self.backbone)
         evidence = Cooccurrence(self.split.train, self.dataset.titles)
         with Ranker(self.backbone, adapter) as ranker:
             scores = ranker.score_cases(self.split.test["warm"].head(CASES), self.dataset.titles, evidence)
-            told = {"readout": ranker.readout, "evidence": ranker.evidence, "max_history": ranker.max_history}
-        return told | {
+            prompt_settings = {
+                "readout": ranker.readout,
+                "evidence": ranker.evidence,
+                "max_history": ranker.max_history,
+            }
+        return prompt_settings | {
             "scores": [each.tolist() for each in scores],
             "parts": part_weights(adapter, folder.name),
             "datasets": trained_on(adapter),
-            "user": made_for(adapter),
+            "user": exported_user(adapter),
         }
 
     def clicks_adapter(self, folder: Path) -> list[list[float]]:
@@ -102,15 +106,15 @@ class Written:
         return found
 
     def predictions(self) -> dict[str, dict[str, float]]:
-        """Figures of the probabilities that were written down."""
+        """Metrics of the stored probabilities."""
         labels, rows = read_predictions(self.home / "personalized" / "predictions.parquet")
         evaluation = evaluate_clicks(labels, rows, "RecLoRA")
         return {row: {name: each.mean for name, each in figures.items()} for row, figures in evaluation.rows.items()}
 
     def personal(self, folder: str) -> dict[str, Any]:
-        """The router's mean weights and those of a representation, and the names of what it mixes."""
+        """The router's mean weights and those of a representation, and the names of the adapters that it mixes."""
         with PersonalLora.load(self.home / folder, self.backbone) as personal:
-            weights = personal(torch.linspace(-1, 1, personal.router.width)[None])[:, 0]
+            weights = personal(torch.linspace(-1, 1, personal.router.input_size)[None])[:, 0]
             mean = personal.router.mean
             return {"mean": mean.tolist(), "weights": weights.tolist(), "names": list(personal.bank.names)}
 
@@ -119,20 +123,20 @@ class Written:
         export_user(self.home / folder, user, out, self.backbone)
         return out
 
-    def chooser(self, folder: str) -> dict[str, Any]:
+    def user_router(self, folder: str) -> dict[str, Any]:
         """Weights of the layers for users with histories, for a new user and for one without."""
-        chooser = UserRouter.load(self.home / folder, self.backbone, self.dataset)
+        user_router = UserRouter.load(self.home / folder, self.backbone, self.dataset)
         pasts = {
             user: UserHistory(user, items, range(len(items))) for user, items in self.histories.items() if user in USERS
         }
         pasts["nobody"] = UserHistory("nobody", ITEMS, range(len(ITEMS)))
-        weights: dict[str, Any] = {user: chooser.weights(past).tolist() for user, past in pasts.items()}
+        weights: dict[str, Any] = {user: user_router.weights(past).tolist() for user, past in pasts.items()}
         return weights | {
-            "mean": chooser.weights(None).tolist(),
-            "names": list(chooser.names),
-            "combine": chooser.combine,
-            "readout": chooser.prompt.readout,
-            "evidence": chooser.prompt.evidence,
+            "mean": user_router.weights(None).tolist(),
+            "names": list(user_router.names),
+            "combine": user_router.combine,
+            "readout": user_router.prompt.readout,
+            "evidence": user_router.prompt.evidence,
         }
 
     def database(self) -> dict[str, list[str]]:
@@ -251,7 +255,7 @@ def test_export_of_a_user(written: Written, folder: str, user: str, tmp_path: Pa
 
 @pytest.mark.parametrize("folder", CHOOSERS)
 def test_user_chooser(written: Written, folder: str) -> None:
-    check(written.chooser(folder), EXPECTED["chooser"][folder])
+    check(written.user_router(folder), EXPECTED["chooser"][folder])
 
 
 def test_database(written: Written) -> None:

@@ -21,16 +21,16 @@ class LorarecError(ValueError):
     """
 
 
-def refuse_unknown(options: type, names: Iterable[str], what: str = "option") -> None:
+def refuse_unknown(options: type, names: Iterable[str], kind: str = "option") -> None:
     """Refuse names that are no fields of a dataclass of options.
 
     Raises:
-        LorarecError: naming the first of them and the fields there are.
+        LorarecError: A name is unknown; the message quotes it and lists the fields.
     """
     known = {field.name for field in fields(options)}
     unknown = sorted(set(names) - known)
     if unknown:
-        raise LorarecError(f"unknown {what} {unknown[0]}: choose from {', '.join(sorted(known))}")
+        raise LorarecError(f"unknown {kind} {unknown[0]!r}: choose from {', '.join(sorted(known))}")
 
 
 def refuse_out_of_range(
@@ -39,7 +39,7 @@ def refuse_out_of_range(
     """Check the named numbers of a dataclass of options; one that is None is unset and passes.
 
     Raises:
-        LorarecError: naming the first that is out of range.
+        LorarecError: A number is out of range; the message names the option.
     """
     for name in at_least_one:
         value = getattr(options, name)

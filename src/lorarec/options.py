@@ -17,7 +17,7 @@ def option(default: _T, help: str, panel: str | None = None) -> _T:
 
     Args:
         default: Default value.
-        help: What the option decides, as a phrase that stands alone.
+        help: Help text of the option, a phrase that can be read by itself.
         panel: Heading under which the command line lists the option; None for the main options.
     """
     return field(default=default, metadata={"help": help, "panel": panel})
@@ -30,18 +30,18 @@ def document_options(options: type[_T]) -> type[_T]:
     return options
 
 
-def build_options(options: type[_T], values: Mapping[str, Any], what: str = "option") -> _T:
+def build_options(options: type[_T], values: Mapping[str, Any], kind: str = "option") -> _T:
     """Make an instance of a dataclass of options from values by name, as a recipe or a command line gives them.
 
     Args:
         options: A dataclass.
         values: Values by field name; fields that are missing keep their defaults.
-        what: What an unknown name is called in the error message.
+        kind: Word for the names in the error message about an unknown one.
 
     Raises:
         LorarecError: If a name is unknown, or a value is of the wrong type or out of range.
     """
-    refuse_unknown(options, values, what)
+    refuse_unknown(options, values, kind)
     return options(**values)
 
 

@@ -9,7 +9,7 @@ TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green
 
 
 def loop(backbone, titles, dimensions) -> np.ndarray:
-    """One title at a time, and the principal components by a singular value decomposition."""
+    """Reference: one title at a time, and the principal components by a singular value decomposition."""
     means = []
     for title in titles:
         ids = torch.tensor([backbone.tokenizer(title).input_ids])
@@ -27,11 +27,11 @@ def test_embeddings_are_those_of_the_definition(any_backbone, token_budget):
     expected = loop(any_backbone, TITLES, 3)
     assert found.shape == (len(TITLES), 3)
     assert found.dtype == np.float32
-    # A component's sign is free: compare the cosines.
+    # The sign of a component is arbitrary, so cosines are compared.
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-3)
 
 
-def test_fewer_dimensions_than_asked_where_there_are_no_more(tiny_backbone):
+def test_fewer_dimensions_if_there_are_no_more(tiny_backbone):
     assert title_embeddings(tiny_backbone, TITLES, 99).shape == (len(TITLES), len(TITLES))
 
 

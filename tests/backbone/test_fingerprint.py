@@ -1,4 +1,4 @@
-"""Fingerprints follow the weights, not the way they came."""
+"""Fingerprints depend on the weights and not on their source."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def save(backbone: Backbone, folder: Path, **options: Any) -> Path:
 
 
 def in_cache(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder as the hub's cache holds it; returns the hub id."""
+    """Arrange a folder as in the hub's cache; return the hub id."""
     repository = cache / "models--someone--tiny"
     (repository / "refs").mkdir(parents=True)
     (repository / "snapshots").mkdir()
@@ -54,10 +54,10 @@ def test_hub_id_folder_shards_dtype_and_metadata_do_not_matter(
     assert set(found) == {expected}
 
 
-def test_large_and_small_models_are_told_apart_by_any_tensor(
+def test_any_tensor_changes_the_fingerprint_of_large_and_small_models(
     tiny_backbone: Backbone, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fine-tunes of one base whose embeddings are the same, as small models and as those that are sampled."""
+    """Fine-tuned models with the same embeddings differ, as small models and as large ones, which are sampled."""
     state = tiny_backbone.model.state_dict()
     for whole in (1 << 28, 0):
         monkeypatch.setattr(fingerprint, "WHOLE", whole)
@@ -80,7 +80,7 @@ def test_spans_reach_from_end_to_end() -> None:
 
 
 def test_without_files_it_is_of_the_parameters(tiny_backbone: Backbone) -> None:
-    """Another version of transformers, or other precision, does not make another backbone of it."""
+    """Another version of transformers, or other precision, does not change the fingerprint."""
     model = tiny_backbone.model
     before = weights_fingerprint(model, "some/hub-id")
     model.config.transformers_version = "0.1"

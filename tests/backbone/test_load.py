@@ -1,4 +1,4 @@
-"""Backbones: the embedded one, folders, and what is refused."""
+"""Backbones: the embedded one, folders, and models that are refused."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) ->
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
 def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_path: Path) -> None:
-    """As they are stored by DeepSeek and Qwen: a scale for each block of the weights."""
+    """The weights are stored as by DeepSeek and Qwen: a scale for each block of the weights."""
     save_backbone(tiny_backbone, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     for name in [name for name in state if name.endswith("_proj.weight")]:

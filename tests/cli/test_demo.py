@@ -1,4 +1,4 @@
-"""Which demo the verb demo runs, and with what."""
+"""The demo that the verb `demo` runs, and its arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What was run instead of the demos."""
+    """The calls that were recorded instead of running the demos."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(MOLOREC, "run_demo", lambda *words: calls.append(("mixing", *words)))
     monkeypatch.setattr(RECLORA, "run_personal_demo", lambda *words: calls.append(("personal", *words)))
@@ -41,11 +41,11 @@ def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_personal_demo_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+def test_a_personal_demo_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
     def begin(*_: object) -> None:
         raise LookupError("training begins")
 
     monkeypatch.setattr("lorarec.personal.few2many.title_embeddings", begin)
-    (tmp_path / "out.checkpoints").mkdir()  # what a killed run leaves
+    (tmp_path / "out.checkpoints").mkdir()  # a leftover of a killed run
     with pytest.raises(LookupError, match="training begins"):
         RECLORA.run_personal_demo(tmp_path / "out", quick=True, overwrite=overwrite)

@@ -64,7 +64,7 @@ def test_adapter_of_another_backbone_is_an_error(shop: Path, backbone_folder: Pa
         (["--adapter", "a=x", "--adapter", "a=y"], "two adapters are called a: tell them apart"),
         (["--adapter", "a="], "--adapter a= must be a folder or NAME=FOLDER"),
         (["--adapter", "nowhere"], "adapter nowhere does not exist"),
-        (["--compare", "nobody"], "no row nobody to compare with"),
+        (["--compare", "nobody"], "no row 'nobody' to compare with"),
     ],
 )
 def test_bad_options(shop: Path, backbone_folder: Path, words: list[str], message: str) -> None:

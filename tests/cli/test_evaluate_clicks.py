@@ -53,7 +53,7 @@ def test_table_report_and_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words", "culprit"),
+    ("spoil", "words", "cause"),
     [
         (lambda table: table.drop("label"), [], "has no column label: add one"),
         (lambda table: table.drop("guesses", "knows"), [], "has no column of probabilities beside label"),
@@ -66,7 +66,7 @@ def test_table_report_and_json(tmp_path: Path) -> None:
         (lambda table: table.with_columns(title=pl.lit("lamp")), [], "column title holds String, not numbers"),
         (lambda table: table.with_columns(label=pl.lit(1)), [], "all labels are alike"),
         (lambda table: table.filter(label=0).head(0), [], "no events"),
-        (lambda table: table, ["--compare", "nobody"], "no row nobody to compare with: choose one of guesses, knows"),
+        (lambda table: table, ["--compare", "nobody"], "no row 'nobody' to compare with: choose one of guesses, knows"),
         (lambda table: table, ["--out", "."], "exists already"),
         (None, [], "is not readable Parquet"),
     ],
@@ -77,7 +77,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[pl.DataFrame], pl.DataFrame] | None,
     words: list[str],
-    culprit: str,
+    cause: str,
 ) -> None:
     if spoil is None:
         (tmp_path / "clicks.parquet").write_text("user,item\n")
@@ -90,7 +90,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     assert len(output) == 1, output
-    assert culprit in output[0]
+    assert cause in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
 
 

@@ -12,7 +12,7 @@ from tests.command_line import run
 
 @pytest.fixture
 def words(shop: Path, backbone_folder: Path) -> list[str]:
-    """Explains to user u03."""
+    """A command line that explains a score of user u03."""
     return [str(shop), "--user", "u03", "--backbone", str(backbone_folder), "--pool", "5"]
 
 
@@ -21,14 +21,14 @@ def _run(words: list[str]) -> Result:
 
 
 def test_table_and_json(words: list[str]) -> None:
-    shown, data = _run(words), _run([*words, "--json"])
+    printed, data = _run(words), _run([*words, "--json"])
     found = json.loads(data.stdout)
     assert len(found["influences"]) == 4
     assert found["candidates"] == 5
     for influence in found["influences"]:
-        assert f"{influence['title']} " in shown.stdout
-        assert f"{influence['score']:+.3f}" in shown.stdout
-    assert "needs a chat model" in shown.stderr
+        assert f"{influence['title']} " in printed.stdout
+        assert f"{influence['score']:+.3f}" in printed.stdout
+    assert "needs a chat model" in printed.stderr
     assert found["reason"] is None
     assert json.loads(_run([*words, "--item", "i49", "--json"]).stdout)["title"] == "lamp 49"
 
@@ -37,8 +37,8 @@ def test_a_chat_model_adds_its_reason(words: list[str], backbone_folder: Path) -
     tokenizer = AutoTokenizer.from_pretrained(backbone_folder)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}\n"
     tokenizer.save_pretrained(backbone_folder)
-    shown = _run(words)
+    printed = _run(words)
     reason = json.loads(_run([*words, "--json"]).stdout)["reason"]
     assert reason
-    assert reason in shown.stdout
-    assert "needs a chat model" not in shown.stderr
+    assert reason in printed.stdout
+    assert "needs a chat model" not in printed.stderr

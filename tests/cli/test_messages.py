@@ -21,7 +21,7 @@ FLAGS = {
         ("separator=','", "--separator ','"),
         ("header=False", "--no-header"),
         ("evidence=False", "--no-evidence"),
-        # What names no option of the verb, and paths, stay.
+        # Words that name no option of the verb, and paths, are unchanged.
         ("pass resume=True", "pass resume=True"),
         ("fewer negatives are out there", "fewer negatives are out there"),
         ("/data/learning_rate/x: not found", "/data/learning_rate/x: not found"),

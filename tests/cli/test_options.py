@@ -1,4 +1,4 @@
-"""What the options of several verbs share."""
+"""Options and checks that several verbs share."""
 
 import transformers.utils.logging
 from huggingface_hub.utils import are_progress_bars_disabled

@@ -50,7 +50,7 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
     assert read_adapter(tmp_path / "u03").record.user == "u03"
     assert "router's mean mixture" in _run("export", tmp_path / "one", "--user", "new", "--out", tmp_path / "new")
-    with pytest.raises(LorarecError, match="one knows no user 'nobody'"):
+    with pytest.raises(LorarecError, match="one has no user 'nobody'"):
         _run("export", tmp_path / "one", "--user", "nobody", "--out", tmp_path / "nobody")
     assert not (tmp_path / "nobody").exists()
     with pytest.raises(LorarecError, match="was trained on other data"):
@@ -81,17 +81,17 @@ def test_users_choose_of_two_adapters(
     assert (record.user, record.prompt.readout) == ("u03", "verdict")
     with pytest.raises(LorarecError, match="one exists already"):
         _run(*run, "--out", tmp_path / "one")
-    with pytest.raises(LorarecError, match="has no setting new-item: choose from warm"):
+    with pytest.raises(LorarecError, match="has no setting 'new-item': choose from warm"):
         _run(*run, "--out", tmp_path / "new", "--setting", "new-item")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "culprit"),
+    ("words", "cause"),
     [
         (["choose", "films", "a", "b", "--out", "new", "--held-out", "2"], "option --held-out must be between 0 and 1"),
         (["choose", "nowhere", "a", "b", "--out", "new"], "nowhere is not a dataset folder"),
-        (["train", "films", "--ctr-model", "nope", "--samples", "24", "--out", "new"], "nope is neither a folder nor"),
+        (["train", "films", "--ctr-model", "nope", "--samples", "24", "--out", "new"], "'nope' is neither a folder"),
         (["train", "films", "--samples", "5000", "--out", "new"], "cannot draw 5000 of 97 train events"),
         (["train", "films", "--stars", "3", "--out", "new"], "outside 0 to 3"),
         (["train", "films", "--positive-from", "1", "--out", "new"], "every rating is at least 1.0: choose another"),
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    culprit: str,
+    cause: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lorarec", "personal", *words])
@@ -116,5 +116,5 @@ def test_bad_input_is_one_line_and_exit_code_2(
     output = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2
     assert len(output) == 1, output
-    assert culprit in output[0]
+    assert cause in output[0]
     assert [path.name for path in tmp_path.iterdir()] == ["films"]

@@ -16,7 +16,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import LATEST
 from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from tests.command_line import run
 
 CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
@@ -24,7 +24,7 @@ CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"
 
 @pytest.fixture
 def words(shop: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> list[str]:
-    """Shows a prompt of user u03, with a tokenizer alone for a backbone."""
+    """A command line that shows a prompt of user u03; the backbone is only a tokenizer."""
     tokenizer.save_pretrained(tmp_path / "backbone")
     return [str(shop), "--user", "u03", "--item", "i49", "--backbone", str(tmp_path / "backbone")]
 
@@ -67,22 +67,22 @@ def test_listed_tokens(words: list[str]) -> None:
 
 
 def test_control_tokens_stand_out(words: list[str], hostile: Path, tmp_path: Path) -> None:
-    """Those of the chat template do; what a title spells is text, and cannot steer a terminal."""
+    """Control tokens of the chat template are marked; those that a title spells are escaped text."""
     (tmp_path / "backbone" / "chat_template.jinja").write_text(CHAT)
     words = [str(hostile), *words[1:]]
     tokens = json.loads(_run([*words, "--json"]).stdout)["tokens"]
-    shown = _run(words, color=True)
+    printed = _run(words, color=True)
     assert [token["token"] for token in tokens if token["control"]] == ["<|end|>"] * 2
     assert tokens[0]["control"]
     assert tokens[-1]["control"]
     control = typer.style("<|end|>", reverse=True)
-    assert shown.stdout.startswith(f"{control}A user chose")
-    assert shown.stdout.endswith(f"- lamp 49<|end|>\\x1b[2J{control}\n")
-    assert shown.stdout.count("\x1b") == 4
-    assert "in the chat template of" in shown.stderr
+    assert printed.stdout.startswith(f"{control}A user chose")
+    assert printed.stdout.endswith(f"- lamp 49<|end|>\\x1b[2J{control}\n")
+    assert printed.stdout.count("\x1b") == 4
+    assert "in the chat template of" in printed.stderr
 
 
-def test_an_adapter_says_how_it_is_prompted(
+def test_an_adapter_records_its_prompt_options(
     words: list[str], shop: Path, shared_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"evidence": True, "max_history": 2}
@@ -96,7 +96,7 @@ def test_an_adapter_says_how_it_is_prompted(
     assert listed[-1].startswith("- lamp 49")
     dataset = Dataset.load(shop)
     history = dataset.interactions.filter(user_id="u03")["item_id"].to_list()
-    hint = whole_evidence(dataset).hints(history[-2:], ["i49"], "u03")[0]
+    hint = dataset_cooccurrence(dataset).hints(history[-2:], ["i49"], "u03")[0]
     assert listed[-1] == f"- lamp 49: {hint}" if hint else "- lamp 49"
     assert found["text"].count("- lamp 41\n") <= 1
 

@@ -27,9 +27,9 @@ def test_items_are_ordered_for_a_user(shop: Path, backbone_folder: Path, tmp_pat
     assert [row["score"] for row in found] == [row.score for row in expected]
     assert {row["item_id"]: row["title"] for row in found} == {"i30": "lamp 30", "i40": "lamp 40", "i41": "lamp 41"}
     assert sum(row["probability"] for row in found) == pytest.approx(1)
-    shown = run("rank", *words, "--backbone", backbone_folder, "--top", "1").stdout
-    assert found[0]["title"] in shown
-    assert found[1]["title"] not in shown
+    printed = run("rank", *words, "--backbone", backbone_folder, "--top", "1").stdout
+    assert found[0]["title"] in printed
+    assert found[1]["title"] not in printed
 
 
 def test_a_history_may_be_given_in_place_of_a_user(shop: Path, backbone_folder: Path) -> None:

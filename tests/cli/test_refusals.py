@@ -9,7 +9,7 @@ from pathlib import Path
 import lorarec
 from lorarec.data.sample import load_sample
 
-#: What takes seconds to import.
+#: Modules that take seconds to import.
 HEAVY = ("torch", "transformers", "peft", "sklearn", "ray", "vllm", "fastapi")
 REFUSED = [
     ["train", "--nope"],
@@ -70,7 +70,7 @@ REFUSED = [
     ["data", "describe", "nowhere"],
     ["data", "split", "nowhere"],
 ]
-#: One process takes them all, one after the other, and tells what each of them said and loaded.
+#: One process runs all commands, one after the other, and prints the message and the loaded modules of each.
 SCRIPT = f"""
 import json, sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -96,8 +96,8 @@ def test_refusals_load_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "taken" / "thesis.tex").touch()
     environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1]), "COLUMNS": "200"}
     command = [sys.executable, "-c", SCRIPT]
-    asked = {"input": json.dumps(REFUSED), "capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
-    done = subprocess.run(command, check=False, **asked)
+    options = {"input": json.dumps(REFUSED), "capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
+    done = subprocess.run(command, check=False, **options)
     assert done.returncode == 0, done.stderr
     for words, (code, said, loaded) in zip(REFUSED, json.loads(done.stdout), strict=True):
         assert (code, loaded) == (2, []), (words, said)

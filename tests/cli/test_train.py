@@ -54,7 +54,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
     for words, message in [
         ((home / "shop",), "--out"),
         (("--out", home / "a"), "dataset"),
-        ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key rnak"),
+        ((home / "shop", "--out", home / "a", "--recipe", home / "bad.yaml"), "unknown key 'rnak'"),
         ((home / "shop", "--out", home / "a", "--learning-rate", "-1"), "option --learning-rate"),
         ((home / "none", "--out", home / "a", "--backbone", home / "backbone"), "none"),
         ((home / "shop", "--out", home / "a", "--backbone", home / "backbone", "--few-shot", "7"), "few-shot"),
@@ -75,7 +75,7 @@ def test_bad_input_is_one_line(home: Path) -> None:
             r"recipe .*bad\.yaml, key loss: 'best' cannot be used: .* 'listwise', 'pointwise', 'next-token'",
         ),
         ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
-        ("trust_remote_code: true", "unknown key trust_remote_code"),
+        ("trust_remote_code: true", "unknown key 'trust_remote_code'"),
         ("learning_rate: -1", "option --learning-rate must be positive"),
     ],
 )

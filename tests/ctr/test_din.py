@@ -3,7 +3,7 @@ import torch
 from lorarec.ctr.din import Interest
 
 
-def test_a_behaviour_weighs_what_the_network_says_of_it_the_target_their_difference_and_product():
+def test_the_weight_of_a_behaviour_is_the_output_of_the_network():
     torch.manual_seed(0)
     interest = Interest(target_size=6, behaviour_size=8)
     target, behaviours = torch.randn(3, 6), torch.randn(3, 5, 8)

@@ -34,7 +34,7 @@ def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _events(log: ClickLog, least: int) -> np.ndarray:
-    """Test events with a history of at least so many items."""
+    """Return the test events with a history of at least `least` items."""
     events = log.rows("test")
     return events[(log.end - log.begin)[events] >= least]
 
@@ -108,7 +108,7 @@ def test_din_learns_an_interest_that_the_target_wakes() -> None:
     assert _auc("pooled", log, least=9) < 0.8
 
 
-def test_sim_finds_what_is_far_in_the_past() -> None:
+def test_sim_finds_behaviours_far_in_the_past() -> None:
     """Kinds take turns, so that the latest rating of the target's kind lies outside the short history of two."""
     log = planted_clicks(_taste(), users=400, length=15, kinds=lambda at: at % KINDS)
     search = {"num_retrieved": 2, "num_recent": 2}

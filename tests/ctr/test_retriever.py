@@ -19,7 +19,7 @@ def columns(rows) -> list[np.ndarray]:
 
 
 def by_definition(log, vectors, user, item, time, k) -> list[int]:
-    """Sort all that the user did before by cosine, the later first among equals; the first k in order of time."""
+    """Reference: sort all earlier events of the user by cosine, then by time; return the first k in time order."""
 
     def cosine(row) -> float:
         a, b = vectors[log[row][1]], vectors[item]
@@ -40,18 +40,18 @@ def filled(rows, k) -> list[int]:
 
 @settings(deadline=None)
 @given(logs, queries, st.integers(1, 6), st.sampled_from([1, 200, 1 << 24]))
-def test_similar_behaviours_are_those_of_the_definition(log, asked, k, budget):
+def test_similar_behaviours_are_those_of_the_definition(log, requests, k, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retriever, "TILE", 3)
         patch.setattr(retriever, "BUDGET", budget)
-        found = Retriever(*columns(log), SIGNS).similar(*columns(asked), k)
-    assert found.tolist() == [filled(by_definition(log, SIGNS, *query, k), k) for query in asked]
+        found = Retriever(*columns(log), SIGNS).similar(*columns(requests), k)
+    assert found.tolist() == [filled(by_definition(log, SIGNS, *query, k), k) for query in requests]
 
 
 @settings(deadline=None)
 @given(logs, st.integers(0, USERS - 1), st.integers(0, ITEMS - 1), st.integers(0, 12), st.integers(1, 6), st.data())
-def test_nothing_at_or_after_the_target_is_seen(log, user, item, time, k, data):
-    """Whatever happens from the target's time on, to anyone, the behaviours found are the same."""
+def test_nothing_at_or_after_the_target_is_retrieved(log, user, item, time, k, data):
+    """Events at or after the target's time, of any user, do not change the result."""
     past = [row for row in log if row[2] < time]
     future = data.draw(st.lists(st.tuples(st.integers(0, USERS), st.integers(0, ITEMS - 1), st.integers(time, 20))))
     other = data.draw(st.permutations(future)) + past

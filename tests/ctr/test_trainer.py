@@ -1,4 +1,4 @@
-"""What holds for every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
+"""Behaviour of every click-through model: batches, padding, folders, seeds, unknown users and bad input."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,13 @@ from lorarec.errors import LorarecError
 from tests.factories import planted_clicks
 
 ONE_EPOCH = CTRConfig(epochs=1)
-#: Of the small log: histories of every length, empty ones as well.
+#: Events of the small log, with histories of every length, also empty ones.
 EVENTS = np.arange(15)
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def fitted(request: pytest.FixtureRequest, small_log: ClickLog) -> CTRModel:
-    """Every model after an epoch; SIM's search leaves something out."""
+    """Every model after an epoch; SIM's search does not return all behaviours."""
     network = SIMConfig(num_retrieved=3, num_recent=2) if request.param == "sim" else None
     return fit_ctr_model(request.param, small_log, ONE_EPOCH, network=network)
 
@@ -79,14 +79,14 @@ def test_retrieved_histories_are_earlier_and_the_most_similar(small_log: ClickLo
     vectors = _vectors()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     encoder, events = FeatureEncoder(small_log, 3, vectors), np.arange(len(small_log))
-    for event, kept in zip(events, encoder.histories(events), strict=True):
-        kept = kept[kept >= 0]
+    for event, retrieved in zip(events, encoder.histories(events), strict=True):
+        retrieved = retrieved[retrieved >= 0]
         past = np.flatnonzero((small_log.user == small_log.user[event]) & (small_log.time < small_log.time[event]))
-        assert set(kept) <= set(past)
-        assert len(kept) == min(3, len(past))
-        assert (np.diff(small_log.time[kept]) >= 0).all()
+        assert set(retrieved) <= set(past)
+        assert len(retrieved) == min(3, len(past))
+        assert (np.diff(small_log.time[retrieved]) >= 0).all()
         similarity = unit[small_log.item[past]] @ unit[small_log.item[event]]
-        np.testing.assert_allclose(np.sort(similarity[np.isin(past, kept)]), np.sort(similarity)[-3:], atol=1e-6)
+        np.testing.assert_allclose(np.sort(similarity[np.isin(past, retrieved)]), np.sort(similarity)[-3:], atol=1e-6)
     recent = FeatureEncoder(small_log, 3)
     assert not np.array_equal(encoder.histories(events), recent.histories(events))
     whole = FeatureEncoder(small_log, 12, vectors)
@@ -133,7 +133,7 @@ def test_the_seed_decides(fitted: CTRModel, small_log: ClickLog) -> None:
     assert not np.allclose(other.score(EVENTS), fitted.score(EVENTS))
 
 
-def test_the_best_epoch_is_kept(small_log: ClickLog) -> None:
+def test_the_best_epoch_is_restored(small_log: ClickLog) -> None:
     """A fit that stops at the best epoch of a longer one has its weights."""
     longer = fit_ctr_model("dcnv2", small_log, CTRConfig(epochs=8, learning_rate=0.03))
     curve = longer.record["validation_auc"]

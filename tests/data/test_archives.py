@@ -1,4 +1,4 @@
-"""Archives that are damaged, locked, or far larger inside than outside end in one line that names them."""
+"""Archives that are damaged, encrypted or zip bombs are refused in one line that names them."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ def _zip(method: int = zipfile.ZIP_DEFLATED, names: tuple[str, ...] = ("ml/ratin
 
 
 def _patched(content: bytearray, local: int, central: int, value: int) -> bytearray:
-    """A two-byte field of every header changed: at `local` of local headers, at `central` of the central ones."""
+    """Change a two-byte field of every header: at `local` of local headers, at `central` of the central ones."""
     for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
         start = content.find(mark)
         while start >= 0:
@@ -97,7 +97,7 @@ def test_names_that_occur_twice_are_refused(tmp_path: Path, second: str) -> None
     _refused(tmp_path / "ml.zip", content, "contains ratings.csv twice")
 
 
-def test_folders_and_what_macos_adds_are_passed_over(tmp_path: Path) -> None:
+def test_folders_and_metadata_of_macos_are_skipped(tmp_path: Path) -> None:
     names = ("ml/ratings.csv", "ml/movies.csv", "__MACOSX/ml/ratings.csv", "odd/movies.csv/")
     (tmp_path / "ml.zip").write_bytes(_zip(names=names))
     assert read_movielens(tmp_path / "ml.zip").interactions.height == 2000
@@ -147,7 +147,7 @@ def test_gzip_bombs_of_many_members_are_refused(tmp_path: Path) -> None:
         check_gzip(path)
 
 
-def test_what_compresses_well_is_no_bomb(tmp_path: Path) -> None:
+def test_highly_compressible_files_are_no_bombs(tmp_path: Path) -> None:
     path = tmp_path / "log.csv.gz"
     path.write_bytes(gzip.compress("".join(f"u{n},i{n % 9},{n}\n" for n in range(200_000)).encode()))
     check_gzip(path)

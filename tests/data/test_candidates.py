@@ -1,4 +1,4 @@
-"""Candidate sets: distinct, untouched, uniform, in random order."""
+"""Candidate sets: distinct items that the user never interacted with, uniform, in random order."""
 
 import numpy as np
 import polars as pl
@@ -62,7 +62,7 @@ def test_fewer_items_than_candidates_names_the_option() -> None:
         _draw([(0, 0)], items=20, negatives=29)
 
 
-def test_users_who_touched_nearly_everything_are_left_out() -> None:
+def test_users_who_interacted_with_nearly_everything_are_left_out() -> None:
     drawn = _draw([(0, item) for item in range(30)] + [(1, 0)], items=40, negatives=20)
     assert drawn["user_id"].to_list() == ["u1"]
     nobody = _draw([(0, item) for item in range(30)], items=40, negatives=20)

@@ -1,4 +1,4 @@
-"""Click-through events: labels, division by time, histories that never peek."""
+"""Click-through events: labels, division by time, histories without later events."""
 
 import numpy as np
 import polars as pl
@@ -29,8 +29,8 @@ def test_history_is_all_that_came_strictly_before(seed: int) -> None:
     for event in range(len(log)):
         before = [i for i in range(len(log)) if log.user[i] == log.user[event] and log.time[i] < log.time[event]]
         for limit in (2, 60):
-            shown = log.histories(np.array([event]), limit)[0]
-            assert shown.tolist() == (before[-limit:] or [-1])
+            latest = log.histories(np.array([event]), limit)[0]
+            assert latest.tolist() == (before[-limit:] or [-1])
 
 
 def test_histories_of_many_events_are_padded_behind_the_latest() -> None:
@@ -39,8 +39,8 @@ def test_histories_of_many_events_are_padded_behind_the_latest() -> None:
     together = log.histories(every, 5)
     assert together.shape == (len(log), 5)
     for event in every:
-        alone = log.histories(every[[event]], 5)[0]
-        assert together[event].tolist() == alone.tolist() + [-1] * (5 - len(alone))
+        separate = log.histories(every[[event]], 5)[0]
+        assert together[event].tolist() == separate.tolist() + [-1] * (5 - len(separate))
     assert log.histories(every[:0], 5).shape == (0, 1)
 
 

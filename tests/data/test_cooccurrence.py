@@ -1,4 +1,4 @@
-"""Evidence against counts by loops, and what must not count."""
+"""Co-occurrence against counts by loops, and choices that must not count."""
 
 from collections import Counter
 
@@ -24,7 +24,7 @@ def frame(histories: list[list[str]]) -> pl.DataFrame:
 
 
 def expected(histories: list[list[str]], history: list[str], candidate: str, own: int | None) -> str:
-    """The word by its definition."""
+    """Return the word by its definition."""
     others = [set(items) for user, items in enumerate(histories) if user != own]
     catalogue = {item for items in histories for item in items}
     counts = Counter(
@@ -58,8 +58,8 @@ def test_words_equal_their_definition(histories: list[list[str]], history: list[
 
 @given(HISTORIES, st.integers(0, 7))
 @settings(deadline=None)
-def test_what_users_chose_themselves_does_not_count(histories: list[list[str]], user: int) -> None:
-    """In training the target is in the user's own history; the word must be what it would be without."""
+def test_the_users_own_choices_do_not_count(histories: list[list[str]], user: int) -> None:
+    """In training the target is in the user's own history; it must not change the word."""
     user %= len(histories)
     without = [[] if other == user else items for other, items in enumerate(histories)]
     ours, theirs = (Cooccurrence(frame(each), TITLES) for each in (histories, without))
@@ -97,7 +97,7 @@ def test_nobody_chose_anything() -> None:
 
 
 def test_new_items_borrow_from_similar_titles() -> None:
-    """The lamp is chosen with what the history holds, so a new lamp is told as the known one is."""
+    """The known lamp is chosen with the items of the history, so a new lamp gets the same word."""
     known = {f"i{number}": f"thing number{number}" for number in range(40)}
     titles = known | {"a": "table", "lamp": "red lamp", "new lamp": "blue lamp", "new else": "brush"}
     histories = [["a", "lamp"]] * 30 + [["a", item] for item in known]

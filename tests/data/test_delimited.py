@@ -1,4 +1,4 @@
-"""Delimited text: what is written comes back, and what does not fit is named by its line."""
+"""Delimited text: written tables are read back, and errors name the line."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures and the picture of a dataset."""
+"""Statistics and the plot of a dataset."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_figures() -> None:
     assert json.loads(json.dumps(figures)) == figures
 
 
-def test_moments_are_told_as_text() -> None:
+def test_timestamps_are_described_as_text() -> None:
     span = describe(dataset_of([("a", "x", 1_400_000_000), ("a", "y", 1_400_000_001)]))["time_span"]
     assert span == {"first": "2014-05-13T16:53:20+00:00", "last": "2014-05-13T16:53:21+00:00"}
 

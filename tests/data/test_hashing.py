@@ -1,4 +1,4 @@
-"""The fingerprint depends on what tables say and on nothing else."""
+"""The fingerprint depends on the contents of tables only."""
 
 import polars as pl
 import pytest

@@ -1,4 +1,4 @@
-"""What an import decides: duplicates, titles, overlap, k-core, and what it reports."""
+"""Imports: duplicates, titles, overlap, k-core, and the report."""
 
 from typing import Any
 
@@ -67,14 +67,14 @@ def test_items_without_title_are_dropped_or_named_by_id(title: str | None) -> No
     assert dropped.interactions.height == 1
     assert _report(dropped)["untitled_items"] == 2
     assert _report(dropped)["untitled_rows_dropped"] == 4
-    kept = Dataset.from_raw_log(source, keep_untitled=True)
-    assert kept.titles == {"x": "x", "y": "Y&Y", "z": "z"}
-    assert kept.interactions.height == 5
-    assert _report(kept)["untitled_items"] == 2
-    assert _report(kept)["untitled_rows_dropped"] == 0
+    untitled = Dataset.from_raw_log(source, keep_untitled=True)
+    assert untitled.titles == {"x": "x", "y": "Y&Y", "z": "z"}
+    assert untitled.interactions.height == 5
+    assert _report(untitled)["untitled_items"] == 2
+    assert _report(untitled)["untitled_rows_dropped"] == 0
 
 
-def test_no_title_at_all_says_what_to_do() -> None:
+def test_no_title_at_all_is_refused_with_advice() -> None:
     with pytest.raises(LorarecError, match=r"no item has a title: give a table of items.*keep_untitled=True"):
         Dataset.from_raw_log(_source({}))
     assert Dataset.from_raw_log(_source({}), keep_untitled=True).titles == {"x": "x", "y": "y", "z": "z"}

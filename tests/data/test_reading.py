@@ -1,4 +1,4 @@
-"""Lines, records and tables from plain and gzipped files; what is damaged is named."""
+"""Lines, records and tables from plain and gzipped files; damaged ones are named."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The bundled sample: domains with what the demo needs, and the script that made it."""
+"""The bundled sample: domains that suffice for the demo, and the script that made it."""
 
 from importlib.resources import files
 from pathlib import Path

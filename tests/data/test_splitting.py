@@ -1,4 +1,4 @@
-"""Leave-one-out with new items, the split by global time, stored splits, few-shot cuts and damaged folders."""
+"""Leave-one-out with new items, the split by global time, stored splits, few-shot subsets and damaged folders."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,7 +144,7 @@ def test_global_time_never_looks_ahead(dataset: Dataset) -> None:
             assert earlier == sorted(skipped)[-4:]
 
 
-def test_global_time_tells_new_items_from_warm_ones() -> None:
+def test_global_time_separates_new_items_from_warm_ones() -> None:
     shared = [[(item + 3 * user) % 10 for item in range(10)] for user in range(3)]
     users = [[*items, 10 + user] for user, items in enumerate(shared)]  # the last item of each user is new
     split = global_time(_dataset([*users, [*range(20, 28)]]), ratios=(8, 1, 2), negatives=5)
@@ -161,7 +161,7 @@ def test_global_time_unusable() -> None:
         global_time(_dataset([[1, 2, 3]]), ratios=(8, 2, 0))
 
 
-def _with_a_till(count: int) -> Dataset:
+def _with_a_user_of_everything(count: int) -> Dataset:
     """Twelve users with 4 of 30 items each, and `count` who have all of them."""
     rows = [
         (f"u{user:02}", f"i{(user * 7 + place * 3) % 30:02}", user + place * 8)
@@ -173,15 +173,15 @@ def _with_a_till(count: int) -> Dataset:
 
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])
-def test_users_who_touched_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
-    split = protocol(_with_a_till(2), negatives=9)
+def test_users_who_interacted_with_nearly_everything_are_set_aside_and_counted(protocol: Callable[..., Split]) -> None:
+    split = protocol(_with_a_user_of_everything(2), negatives=9)
     counts = split.info["counts"]
     assert counts["users_without_negatives"] == 2
     assert counts["cases_without_negatives"] >= 2
     for cases in (split.valid, *split.test.values()):
         assert not cases["user_id"].str.starts_with("till").any()
     assert split.valid.height + split.test["warm"].height > 0
-    assert protocol(_with_a_till(0), negatives=9).info["counts"]["users_without_negatives"] == 0
+    assert protocol(_with_a_user_of_everything(0), negatives=9).info["counts"]["users_without_negatives"] == 0
 
 
 def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
@@ -194,7 +194,7 @@ def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
     assert split.test["warm"].height
     assert split.info["counts"]["users_without_negatives"] == 1
     with pytest.raises(LorarecError, match="shop: no user left 29 items untouched"):
-        leave_one_out(_with_a_till(0), negatives=29, new_items=0)
+        leave_one_out(_with_a_user_of_everything(0), negatives=29, new_items=0)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Forms of tables, told apart by name and content, and their columns."""
+"""Formats of tables, which are recognised by name and content, and their columns."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ RECORDS = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
         ("log.dat", json.dumps(RECORDS)),
     ],
 )
-def test_forms_are_told_by_content(tmp_path: Path, name: str, text: str, zipped: bool) -> None:
+def test_formats_are_recognised_by_content(tmp_path: Path, name: str, text: str, zipped: bool) -> None:
     path = tmp_path / (name + ".gz" * zipped)
     path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
     table = open_table(path)
@@ -168,7 +168,7 @@ def test_columns_of_several_values_are_refused_by_name_and_type(
         ("log.pq", b"PAR1", "cannot be read as a table"),
     ],
 )
-def test_what_cannot_be_read_ends_in_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_unreadable_files_are_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(LorarecError, match=message) as caught:

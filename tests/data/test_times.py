@@ -1,4 +1,4 @@
-"""Times of any unit and form: the same moments come back, and what is no time among others is named."""
+"""Times of any unit and form: the same moments are read back, and errors name values that are not times."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -102,7 +102,7 @@ ISO = [f"2023-11-{day:02} 10:00:00" for day in range(1, 16)]
 
 
 def _with(values: list[object], bad: list[object]) -> list[object]:
-    """Bad values behind the first five of others."""
+    """Insert bad values after the first five others."""
     return [*values[:5], *bad, *values[5:]]
 
 
@@ -139,12 +139,12 @@ def test_times_far_from_most_are_named_dropped_or_kept(values: list[object], bad
     assert str(bad[0])[:10] in str(caught.value)
     assert (f"and {len(bad) - 1} more rows: row 7" in str(caught.value)) == (len(bad) > 1)
     assert 'bad_times="drop"' in str(caught.value)
-    alone = parse_times(pl.Series("timestamp", values), "log").to_list()
+    separate = parse_times(pl.Series("timestamp", values), "log").to_list()
     dropped = parse_times(times, "log", bad_times="drop").to_list()
-    assert dropped == _with(alone, [None] * len(bad))
-    kept = parse_times(times, "log", bad_times="keep").to_list()
-    assert None not in kept
-    assert kept[:5] + kept[5 + len(bad) :] == alone
+    assert dropped == _with(separate, [None] * len(bad))
+    with_bad_times = parse_times(times, "log", bad_times="keep").to_list()
+    assert None not in with_bad_times
+    assert with_bad_times[:5] + with_bad_times[5 + len(bad) :] == separate
 
 
 def test_one_far_time_does_not_change_the_unit_of_the_others() -> None:
@@ -211,7 +211,7 @@ def test_rows_of_a_large_log_are_positions() -> None:
         ([b"1"], {}, "has type Binary"),
     ],
 )
-def test_what_is_no_time_is_refused_in_one_line(values: list[object], options: dict[str, str], message: str) -> None:
+def test_unreadable_times_are_refused_in_one_line(values: list[object], options: dict[str, str], message: str) -> None:
     with pytest.raises(LorarecError, match=message) as caught:
         parse_times(pl.Series("timestamp", values), "log", **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

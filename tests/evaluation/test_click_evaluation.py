@@ -1,4 +1,4 @@
-"""Figures of clicks against known answers."""
+"""Metrics of click probabilities against known results."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def as_scorer(function):
 
 @as_scorer
 def first_is_best(cases: pl.DataFrame) -> list[np.ndarray]:
-    """Ranks candidates in the order given."""
+    """Rank candidates in the order given."""
     return [-np.arange(len(candidates), dtype=float) for candidates in cases["candidates"]]
 
 
@@ -52,8 +52,8 @@ def test_metrics_of_a_known_ranker(dataset: Dataset, split: Split) -> None:
     assert first.metrics["ndcg@3"].mean == pytest.approx(np.where(ranks <= 3, 1 / np.log2(ranks + 1), 0).mean())
     assert first.metrics["hr@5"].mean == pytest.approx((ranks <= 5).mean())
     assert first.metrics["mrr"].mean == pytest.approx((1 / ranks).mean())
-    assert all(figure.low <= figure.mean <= figure.high for figure in first.metrics.values())
-    assert all(figure.mean == figure.low == 1 for figure in result.rows["oracle"].metrics.values())
+    assert all(metric.low <= metric.mean <= metric.high for metric in first.metrics.values())
+    assert all(metric.mean == metric.low == 1 for metric in result.rows["oracle"].metrics.values())
     assert result.rows["tf-idf"].metrics["ndcg@1"].mean > 0.3
 
 
@@ -105,7 +105,7 @@ def test_same_seed_same_figures_and_limits_are_nested(dataset: Dataset, split: S
     assert users[2] == sorted(users[2])
 
 
-def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: Split, tmp_path: Path) -> None:
+def test_report_is_written_with_the_protocol(dataset: Dataset, split: Split, tmp_path: Path) -> None:
     @as_scorer
     def described(cases: pl.DataFrame) -> list[np.ndarray]:
         return first_is_best(cases)
@@ -125,8 +125,8 @@ def test_report_is_written_and_says_what_was_measured(dataset: Dataset, split: S
         result = evaluation.settings[setting]
         assert f"## {setting}" in report
         assert result.candidates in report
-        figure = result.rows["tf-idf"].metrics["ndcg@3"]
-        assert f"{figure.mean:.3f}** [{figure.low:.3f}, {figure.high:.3f}]" in report
+        metric = result.rows["tf-idf"].metrics["ndcg@3"]
+        assert f"{metric.mean:.3f}** [{metric.low:.3f}, {metric.high:.3f}]" in report
     assert "- **first\\|row**: takes the first" in report
     tables = [line for line in report.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in tables} == {11}
@@ -148,7 +148,7 @@ def test_table_for_the_terminal(dataset: Dataset, split: Split) -> None:
         console.print(evaluation_table(evaluation, "warm"))
     assert "[first]" in capture.get()
     assert "nouns, warm" in capture.get()
-    with pytest.raises(LorarecError, match="setting new-item was not evaluated: choose from warm"):
+    with pytest.raises(LorarecError, match="setting 'new-item' was not evaluated: choose from warm"):
         evaluation_table(evaluation, "new-item")
 
 
@@ -156,9 +156,9 @@ def test_progress_names_each_row_on_standard_error(
     dataset: Dataset, split: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"], progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "warm: first NDCG@1" in shown.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "warm: first NDCG@1" in output.err
     evaluate(dataset, {"first": first_is_best}, split=split, settings=["warm"])
     assert capsys.readouterr() == ("", "")
 
@@ -197,9 +197,9 @@ def test_a_scorer_may_not_change_its_cases(dataset: Dataset, split: Split) -> No
 
 
 def test_bad_settings(dataset: Dataset, split: Split) -> None:
-    _refused(dataset, split, "nouns has no setting cold: choose from warm, new-item", settings=["cold"])
+    _refused(dataset, split, "nouns has no setting 'cold': choose from warm, new-item", settings=["cold"])
     warm_only = leave_one_out(dataset, new_items=0, negatives=9)
-    _refused(dataset, warm_only, "has no setting new-item: choose from warm", settings=["new-item"])
+    _refused(dataset, warm_only, "has no setting 'new-item': choose from warm", settings=["new-item"])
     empty = replace(split, test={**split.test, "new-item": split.test["new-item"].clear()})
     _refused(dataset, empty, "setting new-item of dataset nouns has no cases", settings=["new-item"])
     assert list(evaluate(dataset, {}, split=empty).settings) == ["warm"]
@@ -208,9 +208,9 @@ def test_bad_settings(dataset: Dataset, split: Split) -> None:
 
 
 def test_bad_rows_and_limits(dataset: Dataset, split: Split) -> None:
-    _refused(dataset, split, "no row other to compare with: choose one of random, popular", compare_with="other")
+    _refused(dataset, split, "no row 'other' to compare with: choose one of random, popular", compare_with="other")
     _refused(dataset, split, "row name tf-idf is taken by a baseline", name="tf-idf")
-    _refused(dataset, split, "limit must be at least one user, not 0", limit=0)
+    _refused(dataset, split, "limit must be at least one user, got 0", limit=0)
 
 
 def test_target_outside_its_candidates(dataset: Dataset, split: Split) -> None:

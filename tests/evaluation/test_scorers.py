@@ -18,11 +18,11 @@ from lorarec.ranking import Ranker, generate_titles
 
 @pytest.fixture
 def make_adapter(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
-    """Writes a random PEFT folder, with a lorarec.json when given."""
+    """Write a random PEFT folder, with a lorarec.json if one is given."""
     return lambda name, meta=None: write_adapter(tiny_backbone.model, tmp_path / name, len(name), meta)
 
 
-def test_rows_share_a_backbone_and_leave_it_as_it_was(
+def test_rows_share_a_backbone_and_do_not_change_it(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     folders = {"one": make_adapter("one"), "three": make_adapter("three")}
@@ -39,7 +39,7 @@ def test_rows_share_a_backbone_and_leave_it_as_it_was(
     assert not np.allclose(first["one"], first["zero-shot"])
 
 
-def test_evaluation_says_what_rows_are(
+def test_evaluation_describes_its_rows(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
     rows = adapter_scorers(tiny_backbone, dataset, split, {"one": make_adapter("one")})
@@ -94,10 +94,10 @@ def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapte
     assert warning("same", {"datasets": [trained]}) is None
     assert warning("elsewhere", {"datasets": [trained | {"fingerprint": "x", "split": "y"}]}) is None
     assert warning("plain", None) is None
-    told = warning("leaky", {"datasets": [trained, trained | {"split": "y"}]})
-    assert told is not None
-    assert "leaky" in told
-    assert f"another split of nouns (y, not {split.fingerprint})" in told
+    message = warning("leaky", {"datasets": [trained, trained | {"split": "y"}]})
+    assert message is not None
+    assert "leaky" in message
+    assert f"another split of nouns (y, not {split.fingerprint})" in message
     leaky = trained | {"split": "y"}
     assert "another split" in str(warning("mixture", {"adapters": [{"datasets": [trained]}, {"datasets": [leaky]}]}))
     assert "another split" in str(warning("second round", {"datasets": [], "start_from": {"datasets": [leaky]}}))
@@ -111,25 +111,25 @@ def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapte
 def test_rows_of_adapters_that_read_evidence(
     tiny_backbone: Backbone, dataset: Dataset, split: Split, make_adapter: Callable[..., Path]
 ) -> None:
-    folders = {"deaf": make_adapter("one"), "told": make_adapter("two", {"options": {"evidence": True}})}
+    folders = {"plain": make_adapter("one"), "hinted": make_adapter("two", {"options": {"evidence": True}})}
     cases = split.test["warm"].head(4)
     rows = adapter_scorers(tiny_backbone, dataset, split, folders)
     found = {name: np.stack(row.score(cases)) for name, row in rows.items()}
-    with Ranker(tiny_backbone, folders["told"]) as ranker:
+    with Ranker(tiny_backbone, folders["hinted"]) as ranker:
         with pytest.raises(LorarecError, match="reads evidence of other users: give it"):
             ranker.score_cases(cases, dataset.titles)
         expected = ranker.score_cases(cases, dataset.titles, Cooccurrence(split.train, dataset.titles))
-        np.testing.assert_array_equal(found["told"], np.stack(expected))
+        np.testing.assert_array_equal(found["hinted"], np.stack(expected))
         histories, candidates = (
             [[dataset.titles[item] for item in items] for items in cases[name].to_list()]
             for name in ("history", "candidates")
         )
-        assert not np.allclose(found["told"], np.stack(ranker.score_titles(histories, candidates)))
-    alone = adapter_scorers(tiny_backbone, dataset, split, {"deaf": folders["deaf"]})
-    for name in ("zero-shot", "deaf"):
-        np.testing.assert_array_equal(found[name], np.stack(alone[name].score(cases)))
-    assert "evidence of how often others" in rows["told"].about
-    assert "evidence of how often others" not in rows["deaf"].about
+        assert not np.allclose(found["hinted"], np.stack(ranker.score_titles(histories, candidates)))
+    plain_scorers = adapter_scorers(tiny_backbone, dataset, split, {"plain": folders["plain"]})
+    for name in ("zero-shot", "plain"):
+        np.testing.assert_array_equal(found[name], np.stack(plain_scorers[name].score(cases)))
+    assert "evidence of how often others" in rows["hinted"].about
+    assert "evidence of how often others" not in rows["plain"].about
 
 
 def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset, split: Split) -> None:
@@ -144,7 +144,7 @@ def test_places_are_those_of_the_list(tiny_backbone: Backbone, dataset: Dataset,
     assert "0.0% of the places wasted" in row.about
 
 
-def test_what_is_not_named_has_no_place_and_earns_nothing(
+def test_candidates_that_are_not_generated_have_no_rank(
     tiny_backbone: Backbone, dataset: Dataset, split: Split
 ) -> None:
     """A random model writes no title exactly."""
@@ -157,7 +157,7 @@ def test_what_is_not_named_has_no_place_and_earns_nothing(
 
 def test_wasted_places_count(dataset: Dataset, split: Split) -> None:
     class Second:
-        """Names the right item behind a wasted place."""
+        """A list with the right item after a title that is no candidate."""
 
         returns_ranks = True
 

@@ -31,7 +31,7 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def write_recipe(dataset_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a recipe of the log; keys given replace those of a small one, None leaves a key out."""
+    """Write a recipe of the log; keys given replace those of a small one, None leaves a key out."""
 
     def write(**keys: Any) -> Path:
         small = {

@@ -16,7 +16,7 @@ def _open(out: Path) -> None:
 
 
 def _killed_before_write(out: Path, number: int) -> bool:
-    """Whether a process that opens the folder was killed before its write or rename of this number."""
+    """Kill a process that opens the folder before its write or rename of this number; return whether it had one."""
     child = os.fork()
     if not child:
         left = number

@@ -1,4 +1,4 @@
-"""The language-model rows: shared adapters, mixtures that see no label."""
+"""The language-model rows: shared adapters, mixtures that read no label."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -90,17 +90,17 @@ def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: T
     np.testing.assert_array_equal(np.stack(again.score(cases)), together)
 
 
-def test_zero_shot_is_the_backbone_alone(circles: TrainingData, data: TrainingData) -> None:
+def test_zero_shot_is_the_backbone_without_adapter(circles: TrainingData, data: TrainingData) -> None:
     assert data.backbone is not None
-    alone = adapter_scorers(data.backbone, data.dataset, data.split, {})["zero-shot"]
+    zero_shot = adapter_scorers(data.backbone, data.dataset, data.split, {})["zero-shot"]
     for seed in (1, 2):
         scorer = RECOMMENDERS["zero-shot"]().fit(replace(data, seed=seed))
-        np.testing.assert_array_equal(_scores(circles, scorer), _scores(circles, alone))
+        np.testing.assert_array_equal(_scores(circles, scorer), _scores(circles, zero_shot))
 
 
 @pytest.mark.parametrize(
     ("system", "lacks"), [("specific", "backbone"), ("general", "general"), ("specific", "cache_dir")]
 )
-def test_what_is_missing_is_named(data: TrainingData, system: str, lacks: str) -> None:
+def test_missing_values_are_named(data: TrainingData, system: str, lacks: str) -> None:
     with pytest.raises(LorarecError, match=f"this recommender needs {lacks}"):
         RECOMMENDERS[system].from_options(OPTIONS).fit(replace(data, **{lacks: None}))

@@ -23,7 +23,7 @@ QUICK = {"epochs": 2, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
 
 
 def _ranks(recipe: Recipe, out: Path) -> pl.DataFrame:
-    """Of the first row, fitted in this process."""
+    """Return the ranks of the first row, fitted in this process."""
     job = Job(next(iter(recipe.rows)), 1)
     (out / "rows").mkdir(parents=True)
     run_job(recipe, ExperimentData.load(recipe), out, job, progress=False)

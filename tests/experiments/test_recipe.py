@@ -1,4 +1,4 @@
-"""Recipes: what they hold, and how bad ones are refused."""
+"""Recipes: their keys, and errors in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[...
     assert recipe.rows["wide"].options == {"learning_rate": 3e-3}
 
 
-def test_base_holds_where_the_recipe_says_nothing(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+def test_base_gives_missing_keys(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     write_recipe(users=7)
     (tmp_path / "other.yaml").write_text("base: recipe.yaml\nseeds: [4, 5]\n")
     recipe = read_experiment(tmp_path / "other.yaml")
@@ -52,24 +52,24 @@ def _row(**keys: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
-        ({"datasets": "x"}, "unknown key datasets"),
+        ({"datasets": "x"}, "unknown key 'datasets'"),
         ({"dataset": None}, "key dataset: it is missing"),
         ({"rows": None}, "key rows: it is missing"),
         ({"rows": ["sasrec"]}, "key rows: must be row name"),
         ({"rows": {"popularity": {}}}, "key rows.popularity: a row's name"),
         ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
-        ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system sasrek: choose one of bpr-mf"),
+        ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system 'sasrek': choose one of bpr-mf"),
         (_row(option={}), "key rows.mine.option: unknown key"),
-        (_row(options={"depth": 2}), "key rows.mine.options: unknown option depth: choose from batch_size, epochs"),
-        (_row(options={"seed": 2}), "key rows.mine.options: unknown option seed"),
+        (_row(options={"depth": 2}), "key rows.mine.options: unknown option 'depth': choose from batch_size, epochs"),
+        (_row(options={"seed": 2}), "key rows.mine.options: unknown option 'seed'"),
         (_row(options={"learning_rate": 0}), "key rows.mine.options: option learning_rate must be positive, got 0"),
         (_row(options={"learning_rate": "fast"}), "key rows.mine.options: option learning_rate must be float"),
         (_row(tune={"learning_rate": 0.1}), "key rows.mine.tune.learning_rate: must be a list"),
         (_row(tune={"learning_rate": [0.1, -1]}), "key rows.mine.tune: option learning_rate must be positive, got -1"),
         ({"rows": {"general": {"options": {"r": "big"}}}}, "key rows.general.options: option r must be int"),
-        ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option loss"),
+        ({"rows": {"tallrec": {"options": {"loss": "listwise"}}}}, "key rows.tallrec.options: unknown option 'loss'"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"few_shot": [2]}, "key few_shot: must be shares"),
         ({"seeds": []}, "key seeds: must be different values"),
@@ -77,17 +77,17 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"seeds": ["x"]}, "key seeds: must be whole numbers"),
         ({"users": 0}, "key users: must be a whole number"),
         ({"split": 3}, "key split: must be options"),
-        ({"compare_with": "nobody"}, "key compare_with: no row nobody"),
-        ({"paper": {"nobody": {}}}, "key paper: unknown nobody"),
-        ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown cold"),
-        ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown ndcg"),
+        ({"compare_with": "nobody"}, "key compare_with: no row 'nobody'"),
+        ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
+        ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
+        ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),
         ({"paper": {"bpr-mf": {"warm": {"mrr": "x"}}}}, "key paper.bpr-mf.warm.mrr: must be a number"),
     ],
 )
-def test_bad_recipes_are_one_line(write_recipe: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_recipe: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_recipe(**keys)
     with pytest.raises(LorarecError) as error:
         read_experiment(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -41,7 +41,7 @@ def _command(*words: object) -> Any:
 
 
 def _table(recipe: Recipe, out: Path) -> ExperimentTable:
-    """The table of a recipe without trials, all jobs done in this process."""
+    """Return the table of a recipe without trials; all jobs run in this process."""
     data = ExperimentData.load(recipe)
     (out / ROWS).mkdir(parents=True)
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
@@ -207,14 +207,14 @@ def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -
     row = RowConfig("bpr-mf", QUICK, {"learning_rate": [1e-4, 1e-2, 3e-2]})
     recipe = read_experiment(write_recipe(rows={"bpr-mf": {}}))
     training_data = ExperimentData.load(recipe).training_data(recipe, None, 1, tmp_path, False)
-    kept = tmp_path / "kept.json"
-    whole, best = tune(row, 3, training_data, kept)
+    trials_file = tmp_path / "kept.json"
+    whole, best = tune(row, 3, training_data, trials_file)
     assert best is not None
     assert training_data.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
-    first, *others = read_json(kept)
+    first, *others = read_json(trials_file)
     assert sorted(map(str, [first, *others])) == sorted(map(str, whole))
-    write_json(kept, [first | {"ndcg@10": 0.99}])  # a figure that no fit gives: it is not done again
-    again, best = tune(row, 3, training_data, kept)
+    write_json(trials_file, [first | {"ndcg@10": 0.99}])  # a value that no fit gives: the trial is not repeated
+    again, best = tune(row, 3, training_data, trials_file)
     assert best is None
     assert again[0] == first | {"ndcg@10": 0.99}
     assert [trial for trial in whole if trial != first] == again[1:]
@@ -222,7 +222,7 @@ def test_trials_are_resumed(write_recipe: Callable[..., Path], tmp_path: Path) -
         (replace(row, system="sasrec", options={"epochs": 1}), training_data),
         (row, replace(training_data, seed=2)),
     ):
-        assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, kept)[0])
+        assert all(trial["ndcg@10"] != 0.99 for trial in tune(other, 3, changed, trials_file)[0])
 
 
 @pytest.mark.parametrize("system", ["bpr-mf", "gru4rec", "vq-rec"])

@@ -1,4 +1,4 @@
-"""One verb for all kinds of tables: which one a recipe asks for."""
+"""Recipes of all kinds of tables are run by one function."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from lorarec.experiments.recipe_keys import read_table_kind
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
-def test_the_key_table_says_which() -> None:
+def test_the_key_table_selects_the_kind() -> None:
     assert read_table_kind(RECIPES / "tables1-2-toys.yaml") == "ranking"
     assert read_table_kind(RECIPES / "reclora-sample.yaml") == "clicks"
     assert read_table_kind(RECIPES / "reclora-ml-1m.yaml") == "clicks"  # as the recipe that it is based on
@@ -28,5 +28,5 @@ def test_an_unknown_kind_is_refused(write_recipe: Callable[..., Path], tmp_path:
 
 
 def test_a_key_of_another_kind_is_refused(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(LorarecError, match="has an unknown key trials: choose from analyses"):
+    with pytest.raises(LorarecError, match="has an unknown key 'trials': choose from analyses"):
         run_recipe(write_recipe(table="clicks", trials=3, settings=None, rows=["din"]), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What is written is there whole, or what was there before is."""
+"""Artefacts are written completely, or the earlier ones remain."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(tmp_path: Pa
     path = tmp_path / "report.md"
     write_text(path, "before")
     with pytest.raises(UnicodeEncodeError):
-        write_text(path, "after \ud800")  # half of a character: found out while it is written
+        write_text(path, "after \ud800")  # half of a character: an error in writing
     with pytest.raises(RuntimeError), new_file(path) as temporary:
         _break_off(temporary)
     assert path.read_text() == "before"
@@ -113,7 +113,7 @@ def test_the_former_folder_stays_until_the_new_one_is_whole(
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_appears_meanwhile_is_not_removed(tmp_path: Path, overwrite: bool) -> None:
+def test_a_folder_that_appears_meanwhile_is_not_removed(tmp_path: Path, overwrite: bool) -> None:
     out = tmp_path / "box"
 
     def appear() -> None:
@@ -172,7 +172,7 @@ def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["current", "version-1"]
 
 
-def test_texts_name_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+def test_texts_name_the_output_folder(tmp_path: Path) -> None:
     out = tmp_path / 'a "b"'
     with new_folder(out) as folder:
         write_json(folder / "box.json", {"path": str(folder / "things")})
@@ -196,7 +196,7 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_killed_run_left_is_told_of_and_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_leftovers_of_a_killed_run_are_reported_and_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out, other = tmp_path / "box", tmp_path / "other.json"
 
     def begin() -> None:
@@ -215,7 +215,7 @@ def test_what_a_killed_run_left_is_told_of_and_removed(tmp_path: Path, caplog: p
     assert all("which an interrupted run left" in record.getMessage() for record in caplog.records)
 
 
-def test_what_a_run_still_writes_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_a_run_still_writes_are_not_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "box"
     with new_folder(out) as folder, new_file(tmp_path / "other") as file:
         (folder / "box.json").write_text("first")
@@ -252,7 +252,7 @@ def test_a_kill_while_a_folder_is_replaced_loses_nothing(tmp_path: Path, exchang
         return exchanges or (Path(new).name == last and not out.exists())
 
     _killed(replace)
-    refuse_existing(tmp_path / "box", True, BOX)  # what any next run does first
+    refuse_existing(tmp_path / "box", True, BOX)  # the first step of the next run
     assert (out / "box.json").read_text() in ("before", "after")
     assert _names(tmp_path) == ["box"]
 

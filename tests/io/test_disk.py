@@ -1,4 +1,4 @@
-"""A disk that is full or not to be written to ends in one line, and leaves what was there and nothing else."""
+"""Writing to a full or read-only disk ends in one line; earlier files remain, and there are no others."""
 
 import os
 import subprocess
@@ -108,7 +108,7 @@ def test_adapters_on_a_full_disk(
 
 
 def test_files_that_may_not_grow(tmp_path: Path) -> None:
-    """Quotas and limits of a process fail like a full disk; what libraries write is met without any mount."""
+    """Quotas and limits of a process fail like a full disk; errors of libraries are tested without a mount."""
     code = f"""
 import resource, sys
 from pathlib import Path
@@ -124,9 +124,9 @@ for kind, write in WRITERS.items():
         print(kind, repr(error))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert told.keys() == WRITERS.keys() - {"many files"}, done.stderr
-    for error in told.values():
+    lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert lines.keys() == WRITERS.keys() - {"many files"}, done.stderr
+    for error in lines.values():
         assert f"LorarecError('cannot write to {tmp_path}/new" in error
         assert "File too large" in error or "the disk may be full" in error
     assert [path.name for path in tmp_path.iterdir()] == ["new"]  # of files that are small
@@ -139,9 +139,9 @@ def test_the_command_line_on_a_full_disk(
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "No space left on device" in lines[0]
 
 
 def test_output_that_cannot_be_written() -> None:
@@ -199,10 +199,10 @@ def test_a_file_from_elsewhere_is_named(tmp_path: Path) -> None:
         (tmp_path / "missing").read_text()
 
 
-def test_permissions_are_told(
+def test_missing_permissions_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_adapter: Any, tiny_backbone: Backbone
 ) -> None:
-    """Root may write anywhere, so the refusal is that of the system's call."""
+    """Root may write anywhere, so the system call is made to fail."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / ".new"))
@@ -220,7 +220,7 @@ def test_permissions_are_told(
 
 @pytest.fixture(scope="module")
 def shop_of_many() -> Dataset:
-    """So many items that no artefact of it fits into what is left of the disk."""
+    """A dataset with so many items that none of its artefacts fits on the disk."""
     return load_sample("comedy")
 
 

@@ -59,7 +59,7 @@ with only_writer(Path({str(tmp_path)!r})), locked({str(tmp_path / "row")!r}):
 
 
 def test_locks_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where folders cannot be opened, other files are locked in their place, none of them in an artefact's folder."""
+    """If folders cannot be opened, other files are locked in their place, none of them in an artefact's folder."""
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()

@@ -1,4 +1,4 @@
-"""Progress is told on standard error, line by line where nobody looks at a terminal."""
+"""Progress is shown on standard error, line by line if that is not a terminal."""
 
 import io
 import time
@@ -16,7 +16,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _wait_for_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What came to standard error, once there is something; standard output and blank lines stay empty."""
+    """Wait for text on standard error and return its lines; standard output must be empty."""
     for _ in range(500):
         out, err = capsys.readouterr()
         assert out == ""
@@ -28,37 +28,37 @@ def _wait_for_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return []
 
 
-def test_a_line_tells_steps_figures_and_time_left(
+def test_a_line_shows_steps_metrics_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Progress("Training", 1200) as shown:
-        shown._begun = time.monotonic() - 60
-        shown.update(300, "loss 0.693")
+    with Progress("Training", 1200) as progress:
+        progress._begun = time.monotonic() - 60
+        progress.update(300, "loss 0.693")
         capsys.readouterr()
         assert _wait_for_lines(capsys)[0] == "Training: 300 of 1,200 (25%), loss 0.693, 3:00 left"
-        shown.update(1200)
-        assert shown.line() == "Training: 1,200 of 1,200 (100%), loss 0.693, 0:00 left"
+        progress.update(1200)
+        assert progress.line() == "Training: 1,200 of 1,200 (100%), loss 0.693, 0:00 left"
 
 
 def test_work_of_an_earlier_run_does_not_count_for_the_time_left() -> None:
-    with Progress("Ranking users", 1000, 900, shown=False) as shown:
-        shown._begun = time.monotonic() - 3600
-        assert shown.line() == "Ranking users: 900 of 1,000 (90%)"
-        shown.update(950)
-        assert shown.line() == "Ranking users: 950 of 1,000 (95%), 1:00:00 left"
-        shown.resume(960)
-        assert shown.line() == "Ranking users: 960 of 1,000 (96%)"
+    with Progress("Ranking users", 1000, 900, enabled=False) as progress:
+        progress._begun = time.monotonic() - 3600
+        assert progress.line() == "Ranking users: 900 of 1,000 (90%)"
+        progress.update(950)
+        assert progress.line() == "Ranking users: 950 of 1,000 (95%), 1:00:00 left"
+        progress.resume(960)
+        assert progress.line() == "Ranking users: 960 of 1,000 (96%)"
 
 
-def test_work_of_unknown_size_tells_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_of_unknown_size_shows_its_duration(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("Assembling"):
         assert _wait_for_lines(capsys)[0] == "Assembling: 0:00 so far"
 
 
-def test_nothing_is_told_after_the_end_or_where_it_is_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_shown_after_the_end_or_if_disabled(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError), Progress("Training", 10):
         raise RuntimeError
-    with Progress("Training", 10, shown=False):
+    with Progress("Training", 10, enabled=False):
         time.sleep(0.1)
     capsys.readouterr()
     time.sleep(0.1)
@@ -73,7 +73,7 @@ def test_items_come_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
             capsys.readouterr()
             assert _wait_for_lines(capsys)[-1].startswith("Counting: 2 of 4 (50%), ")
     assert found == list("abcd")
-    assert list(track(iter("ab"), "Counting", shown=False)) == ["a", "b"]
+    assert list(track(iter("ab"), "Counting", enabled=False)) == ["a", "b"]
 
 
 def test_bytes_come_as_they_are(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with Progress("Training [x]", 10) as shown:
-        shown.update(5, "loss [1]")
+    with Progress("Training [x]", 10) as progress:
+        progress.update(5, "loss [1]")
         time.sleep(0.3)
     assert "Training [x]" in terminal.getvalue()
     assert "50%" in terminal.getvalue()

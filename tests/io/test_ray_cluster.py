@@ -1,4 +1,4 @@
-"""How a cluster's cores and GPUs are shared."""
+"""The division of a cluster's cores and GPUs."""
 
 import pytest
 

@@ -33,13 +33,13 @@ def qwen2():
 
 @pytest.fixture
 def as_backbone():
-    """Makes a backbone without a tokenizer of a model."""
+    """Make a backbone without a tokenizer of a model."""
     return lambda model, name="tiny": Backbone(model, None, name, "0123456789abcdef")
 
 
 @pytest.fixture
 def make_adapter(tmp_path):
-    """Write a PEFT folder for a model's architecture with random factors; returns the folder."""
+    """Write a PEFT folder for a model's architecture with random factors; return the folder."""
 
     def make(architecture: str, seed: int, name: str | None = None, **options) -> Path:
         folder = tmp_path / (name or f"adapter{seed}")
@@ -55,7 +55,7 @@ def token_ids():
 
 @pytest.fixture
 def logits_of():
-    """Returns the logits of a model for token ids."""
+    """Return the logits of a model for token ids."""
 
     def run(model, ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

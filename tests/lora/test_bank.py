@@ -60,7 +60,7 @@ def test_one_hot_weights_give_the_single_adapter(combine, seed, chosen):
 
 
 @given(st.integers(0, 999), sizes, sizes, st.integers(1, 12))
-def test_cut_is_the_best_of_its_rank(seed, width, height, rank):
+def test_truncation_is_the_best_approximation_of_its_rank(seed, width, height, rank):
     merged = AdapterBank.stack(random_adapters(seed, [2, 3], width, height, [2.0, 1.0])).to_adapter(
         torch.tensor([0.4, 0.6]), "deltas"
     )
@@ -72,7 +72,7 @@ def test_cut_is_the_best_of_its_rank(seed, width, height, rank):
     assert smaller.ranks[LAYER] == min(rank, width, height, 5)
 
 
-def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
+def test_deltas_equals_peft_cat_and_full_rank_truncation_equals_deltas(
     architecture, model, make_adapter, token_ids, logits_of, tmp_path
 ):
     folders = [make_adapter(architecture, 1), make_adapter(architecture, 2, r=5)]
@@ -92,9 +92,9 @@ def test_deltas_equals_peft_cat_and_full_rank_cut_equals_deltas(
         with_peft = PeftModel.from_pretrained(plain, out)
         torch.testing.assert_close(logits_of(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
         plain = with_peft.unload()
-        folded = merge(plain, merged)
+        merged_model = merge(plain, merged)
         torch.testing.assert_close(logits_of(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
-        folded.unmerge()
+        merged_model.unmerge()
 
 
 def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits_of, tmp_path):

@@ -61,8 +61,10 @@ def test_names_of_the_same_model(base, used, named, qwen2, as_backbone, caplog) 
     ],
 )
 def test_another_model_is_refused(base, used, named, qwen2, as_backbone) -> None:
-    shown = base.rpartition("/")[2] if base != SNAPSHOT else "Qwen2.5-0.5B"
-    message = rf"belongs to base model '.*{re.escape(shown)}', not to {re.escape(used)}: .* write {re.escape(used)} as"
+    displayed = base.rpartition("/")[2] if base != SNAPSHOT else "Qwen2.5-0.5B"
+    message = (
+        rf"belongs to base model '.*{re.escape(displayed)}', not to {re.escape(used)}: .* write {re.escape(used)} as"
+    )
     with pytest.raises(LorarecError, match=message):
         read_adapter(named(base), as_backbone(qwen2, used))
     assert read_adapter(named(used), as_backbone(qwen2, used)).tensors
@@ -80,7 +82,7 @@ def test_another_model_is_refused(base, used, named, qwen2, as_backbone) -> None
         ("gpt2", "distilgpt2"),
     ],
 )
-def test_what_cannot_be_compared_is_told(base, used, named, qwen2, as_backbone, caplog) -> None:
+def test_unclear_base_models_are_reported(base, used, named, qwen2, as_backbone, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         assert read_adapter(named(base), as_backbone(qwen2, used)).tensors
     (record,) = caplog.records
@@ -88,7 +90,7 @@ def test_what_cannot_be_compared_is_told(base, used, named, qwen2, as_backbone, 
     assert used in record.getMessage()
 
 
-def test_another_revision_is_told(named, qwen2, as_backbone, caplog) -> None:
+def test_another_revision_is_reported(named, qwen2, as_backbone, caplog) -> None:
     qwen2.config._commit_hash = "abc123"
     backbone = as_backbone(qwen2, "Qwen/Qwen2.5-0.5B")
     for base, revision in [(backbone.id, None), (backbone.id, "main"), (backbone.id, "abc123"), (SNAPSHOT, None)]:
@@ -100,7 +102,7 @@ def test_another_revision_is_told(named, qwen2, as_backbone, caplog) -> None:
         assert "revision" in caplog.records.pop().getMessage()
 
 
-def test_a_recorded_fingerprint_decides_alone(named, qwen2, as_backbone, caplog) -> None:
+def test_a_recorded_fingerprint_takes_precedence(named, qwen2, as_backbone, caplog) -> None:
     folder = named("meta-llama/Llama-2-7b-hf")
     backbone = as_backbone(qwen2, "embedded")
     record = {"backbone": {"id": "moved", "fingerprint": backbone.fingerprint}}

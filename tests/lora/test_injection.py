@@ -1,4 +1,4 @@
-"""Folding: no update is lost in the weights' type."""
+"""Merging: no update is lost in the data type of the weights."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_small_updates_are_not_rounded_away(dtype, scale, qwen2) -> None:
     model = qwen2.to(dtype)
     adapter = adapter_of(scale)
     weight = model.get_submodule(LAYER).weight.detach().double()
-    folded = merge(model, adapter)
+    merged_model = merge(model, adapter)
     layer = model.get_submodule(LAYER)
     a, b = (factor.double() for factor in adapter.tensors[LAYER])
     delta = scale * b @ a
@@ -38,20 +38,20 @@ def test_small_updates_are_not_rounded_away(dtype, scale, qwen2) -> None:
     else:
         found = layer.weight.detach().double() - weight
     assert (found - delta).norm() <= 0.1 * delta.norm()
-    folded.unmerge()
+    merged_model.unmerge()
     assert torch.equal(model.get_submodule(LAYER).weight.double(), weight)
 
 
 def test_both_ways_occur(qwen2) -> None:
     kinds = []
     for scale in (1e-1, 1e-5):
-        folded = merge(qwen2.bfloat16(), adapter_of(scale))
+        merged_model = merge(qwen2.bfloat16(), adapter_of(scale))
         kinds.append(type(qwen2.get_submodule(LAYER)))
-        folded.unmerge()
+        merged_model.unmerge()
     assert kinds == [nn.Linear, MixedLinear]
 
 
-def test_what_float16_cannot_hold_stays_beside(qwen2) -> None:
+def test_updates_beyond_float16_are_not_merged(qwen2) -> None:
     model = qwen2.half()
     with torch.no_grad():
         model.get_submodule(LAYER).weight.fill_(65_000)
@@ -61,7 +61,7 @@ def test_what_float16_cannot_hold_stays_beside(qwen2) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_updates_that_are_no_numbers_are_refused(dtype, qwen2) -> None:
-    """Finite factors with an infinite product; layers that were folded before get their weights back."""
+    """Finite factors with an infinite product; layers that were merged before get their weights back."""
     model, (a, b) = qwen2.to(dtype), adapter_of(1.0).tensors[LAYER]
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     last = LAYER.replace("layers.0", "layers.1")
@@ -79,7 +79,7 @@ def test_zero_updates_change_nothing(qwen2) -> None:
 
 
 class Doubling(nn.Linear):
-    """A linear layer that is not what its class says, as quantised and clipped ones are."""
+    """A subclass of `nn.Linear` that computes something else, as quantised and clipped layers do."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().forward(x)
@@ -100,10 +100,10 @@ def test_layers_of_other_kinds_keep_their_weights(kind, qwen2) -> None:
     adapter = adapter_of(0.5)
     a, b = adapter.tensors[LAYER]
     expected = output(qwen2, x) + 0.5 * x @ a.T @ b.T
-    folded = merge(qwen2, adapter)
+    merged_model = merge(qwen2, adapter)
     assert qwen2.get_submodule(LAYER).base_layer is layer
     torch.testing.assert_close(output(qwen2, x).as_subclass(torch.Tensor), expected.as_subclass(torch.Tensor))
-    folded.unmerge()
+    merged_model.unmerge()
     assert qwen2.get_submodule(LAYER) is layer
 
 

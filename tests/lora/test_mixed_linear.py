@@ -32,25 +32,25 @@ def folders(architecture, make_adapter):
 
 
 @RULES
-def test_each_row_equals_that_row_alone(combine, model, folders, token_ids, logits_of):
+def test_each_row_equals_that_row_by_itself(combine, model, folders, token_ids, logits_of):
     weights = torch.rand(len(token_ids), 3).softmax(1)
     mixed = mixture(model, folders, combine, weights)
     together = logits_of(model, token_ids)
     for row in range(len(token_ids)):
         mixed.set_weights(weights[row])
-        alone = logits_of(model, token_ids[row : row + 1])
-        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+        separate = logits_of(model, token_ids[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], separate, rtol=1e-5, atol=1e-5)
 
 
 @RULES
-def test_folded_equals_unfolded_and_undo_is_exact(combine, model, folders, token_ids, logits_of):
+def test_merged_equals_unmerged_and_unmerge_is_exact(combine, model, folders, token_ids, logits_of):
     weights = torch.tensor([0.2, 0.3, 0.5])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with mixture(model, folders, combine, weights):
         expected = logits_of(model, token_ids)
-    folded = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
+    merged_model = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
     torch.testing.assert_close(logits_of(model, token_ids), expected, rtol=1e-5, atol=1e-5)
-    folded.unmerge()
+    merged_model.unmerge()
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -107,7 +107,7 @@ def test_gradients_of_weights_input_and_bank(combine, strategy, shape):
     assert torch.autograd.gradcheck(run, [tensor.requires_grad_() for tensor in free])
 
 
-def test_bank_is_frozen_unless_asked():
+def test_bank_is_frozen_unless_trainable():
     layer = MixedLinear(nn.Linear(4, 5), random_layer(3, 2, 4, 5), "factors")
     assert not layer.a.requires_grad
     layer.weights = torch.ones(3) / 3
@@ -163,7 +163,7 @@ def test_model_without_the_layers(qwen2, make_adapter):
     assert not any(isinstance(module, MixedLinear) for module in qwen2.modules())
 
 
-def test_folding_leaves_tied_weights_alone():
+def test_merging_does_not_change_tied_weights():
     embedding, head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
     head.weight = embedding.weight
     model = nn.ModuleDict({"embedding": embedding, "head": head})
@@ -176,7 +176,7 @@ def test_folding_leaves_tied_weights_alone():
 
 
 class Quantised(nn.Linear):
-    """Whole numbers and one scale, as bitsandbytes' layers are in principle."""
+    """A layer with integer weights and one scale, a simplified form of bitsandbytes' layers."""
 
     def __init__(self) -> None:
         super().__init__(4, 5, bias=False)
@@ -186,7 +186,7 @@ class Quantised(nn.Linear):
         return x @ (self.weight.float() / 10).T
 
 
-def test_adapter_stays_beside_a_quantised_layer():
+def test_adapter_is_not_merged_into_a_quantised_layer():
     model = nn.ModuleDict({"layer": Quantised(), "plain": nn.Linear(4, 5, bias=False)})
     quantised, plain = model["layer"], model["plain"].weight
     stack = random_layer(1, 2, 4, 5)
@@ -194,9 +194,9 @@ def test_adapter_stays_beside_a_quantised_layer():
     x = torch.randn(3, 4)
     bare = {name: layer(x) for name, layer in model.items()}
     delta = 2 * x @ (stack.b[0] @ stack.a[0]).T
-    folded = merge(model, bank.to_adapter(torch.ones(1), "deltas"))
+    merged_model = merge(model, bank.to_adapter(torch.ones(1), "deltas"))
     for name, layer in model.items():
         torch.testing.assert_close(layer(x), bare[name] + delta)
-    folded.unmerge()
+    merged_model.unmerge()
     assert model["layer"] is quantised
     assert model["plain"].weight is plain

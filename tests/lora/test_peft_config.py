@@ -1,4 +1,4 @@
-"""What adapter_config.json may say: every setting of PEFT, types, patterns, and ranks that the tensors have."""
+"""Checks of adapter_config.json: every setting of PEFT, types, patterns, and ranks that the tensors have."""
 
 import dataclasses
 import json
@@ -110,10 +110,10 @@ def test_ranks_that_disagree_with_the_tensors(folder: Path, make_adapter) -> Non
 
 def test_an_empty_matrix(folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
-    for cut in (lambda tensor: tensor[:0], lambda tensor: tensor[None], lambda tensor: tensor.flatten()):
+    for reshape in (lambda tensor: tensor[:0], lambda tensor: tensor[None], lambda tensor: tensor.flatten()):
         state = load_file(path)
         first = next(iter(state))
-        save_file(state | {first: cut(state[first]).contiguous()}, path)
+        save_file(state | {first: reshape(state[first]).contiguous()}, path)
         with pytest.raises(LorarecError, match="is no matrix"):
             read_adapter(folder)
         save_file(state, path)

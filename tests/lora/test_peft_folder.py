@@ -125,7 +125,7 @@ def test_other_tensors(make_adapter):
         ({"init_lora_weights": "pissa_niter_4"}, "changes the backbone"),
     ],
 )
-def test_what_is_no_plain_lora(setting, message, make_adapter):
+def test_other_adapters_than_plain_loras_are_refused(setting, message, make_adapter):
     folder = make_adapter("qwen2", 1)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | setting))

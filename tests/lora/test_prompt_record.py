@@ -1,4 +1,4 @@
-"""How an adapter is prompted: a template of its own is a file in its folder and nowhere else."""
+"""Prompt options of adapters: a custom template is a file in the adapter's folder."""
 
 import json
 import os

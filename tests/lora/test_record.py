@@ -1,4 +1,4 @@
-"""lorarec.json: what could not be used later is refused when it is read."""
+"""lorarec.json: unusable values are refused when the file is read."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_fields_of_the_wrong_kind(record, folder) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "{", "[" * 10**6, '{"a":' * 10**5, "\xff", "1" * 10**5])
-def test_what_is_no_record(text: str, folder) -> None:
+def test_unusable_records_are_refused(text: str, folder) -> None:
     (folder / "lorarec.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(LorarecError, match=r"lorarec\.json"):
         read_adapter(folder)
@@ -63,7 +63,7 @@ def test_what_is_no_record(text: str, folder) -> None:
         {"mix": {"weights": {"unknown.layer": [1]}}, "user": None},
     ],
 )
-def test_what_is_missing_is_unset(record, folder) -> None:
+def test_missing_fields_are_unset(record, folder) -> None:
     (folder / "lorarec.json").write_text(json.dumps(record))
     adapter = read_adapter(folder)
     assert prompt_config(adapter).max_history == 10

@@ -1,4 +1,4 @@
-"""Figures of click probabilities against scikit-learn and simulation."""
+"""Metrics of click probabilities against scikit-learn and simulation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Ranks and figures against other ways of computing them."""
+"""Ranks and metrics against other ways of computing them."""
 
 import math
 
@@ -81,5 +81,5 @@ def test_bad_input_is_named() -> None:
             target_ranks(fine, np.array([0, outside]))
     with pytest.raises(LorarecError, match="none of its 0 candidates"):
         target_ranks([np.array([])], np.array([0]))
-    with pytest.raises(LorarecError, match="k must be at least 1, not 0"):
+    with pytest.raises(LorarecError, match="k must be at least 1, got 0"):
         ndcg(np.array([1]), 0)

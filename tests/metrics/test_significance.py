@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy's and against what they promise."""
+"""Intervals and tests against scipy's, and their coverage."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_p_where_the_formula_divides_by_zero() -> None:
     assert paired_t_test(values, values) == 1.0
     assert paired_t_test(values + 1, values) == 0.0
     assert paired_t_test(np.array([1.0]), np.array([0.0])) == 1.0
-    with pytest.raises(LorarecError, match="figures of the same cases"):
+    with pytest.raises(LorarecError, match="values of the same cases"):
         paired_t_test(np.ones(3), np.ones(2))
 
 

@@ -1,4 +1,4 @@
-"""Who is routed, and who gets the router's mean weights."""
+"""Events that are routed, and events that get the router's mean weights."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.personal.fallback import counts_of_test, falls_back
 from tests.factories import dataset_of
 
-#: Films of the end: of no known field, with a known genre, with a known year.
+#: Films of the end: without a known field, with a known genre, with a known year.
 NEW = ["stranger", "genre", "year"]
 
 
@@ -25,7 +25,7 @@ def log() -> ClickLog:
 
 
 def _falls(log: ClickLog, user: str) -> dict[str, bool]:
-    """By film, for the events of a user after training."""
+    """Return by film whether the events of a user after training fall back."""
     events = np.flatnonzero((log.users.gather(log.user) == user).to_numpy() & (log.time >= 100))
     films = log.dataset.items["item_id"].gather(log.item[events])
     return dict(zip(films, falls_back(FeatureEncoder(log, 10), events).tolist(), strict=True))

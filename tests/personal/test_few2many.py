@@ -1,4 +1,4 @@
-"""Few2Many from ratings to predictions: what is trained, what stays, what is refused, and going on after a stop."""
+"""Few2Many from ratings to predictions: trained and frozen weights, errors, and resuming."""
 
 import json
 from pathlib import Path
@@ -54,9 +54,9 @@ def quick_personalize(backbone, dataset, out, *, ctr_model, shared=(), resume=Fa
 
 
 @pytest.fixture(scope="module")
-def crm(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained conventional recommender."""
-    folder = tmp_path_factory.mktemp("crm") / "din"
+def ctr_folder(taste: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trained click-through model."""
+    folder = tmp_path_factory.mktemp("ctr") / "din"
     fit_ctr_model("din", click_log(taste), CTRConfig(epochs=2, batch_size=32)).save(folder)
     return folder
 
@@ -71,15 +71,17 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "personal.safetensors")
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first_bank: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return first_bank.keys() == other.keys() and all(torch.equal(first_bank[name], other[name]) for name in first_bank)
 
 
-def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone, taste, crm, tmp_path):
+def test_everything_is_written_and_the_click_through_model_is_unchanged(tiny_backbone, taste, ctr_folder, tmp_path):
     before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
-    result = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, shared=("recent", "similar"))
+    result = quick_personalize(
+        tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder, shared=("recent", "similar")
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-    assert same(load_file(crm / "model.safetensors"), load_file(tmp_path / "out" / "crm" / "model.safetensors"))
+    assert same(load_file(ctr_folder / "model.safetensors"), load_file(tmp_path / "out" / "crm" / "model.safetensors"))
     assert same(before, dict(tiny_backbone.model.state_dict()))
     assert result.predictions.equals(pl.read_parquet(tmp_path / "out" / "predictions.parquet"))
     rows = ["DIN", "shared LoRA, recent history", "shared LoRA, similar history", "RecLoRA", "RecLoRA + DIN"]
@@ -98,15 +100,17 @@ def test_everything_is_written_and_the_recommender_stays_as_it_was(tiny_backbone
     }
 
 
-def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, crm, tmp_path):
+def test_some_test_events_are_drawn_alike_for_all_seeds(tiny_backbone, taste, ctr_folder, tmp_path):
     log = click_log(taste)
     drawn = []
     for seed in (1, 2):
-        result = quick_personalize(tiny_backbone, taste, tmp_path / str(seed), ctr_model=crm, test_events=20, seed=seed)
+        result = quick_personalize(
+            tiny_backbone, taste, tmp_path / str(seed), ctr_model=ctr_folder, test_events=20, seed=seed
+        )
         drawn.append(result.predictions.select("user_id", "item_id", "timestamp", "label"))
         assert result.record["test"]["events"] == len(result.predictions) == 20
         np.testing.assert_allclose(
-            result.predictions["DIN"], CTRModel.load(crm, log).score(log.few_shot(20, part="test"))
+            result.predictions["DIN"], CTRModel.load(ctr_folder, log).score(log.few_shot(20, part="test"))
         )
     assert drawn[0].equals(drawn[1])
 
@@ -132,9 +136,9 @@ def test_id_history_is_retrieved_or_recent(tiny_backbone, taste, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tiny_backbone, taste, crm, tmp_path, monkeypatch, stop
+    tiny_backbone, taste, ctr_folder, tmp_path, monkeypatch, stop
 ):
-    run: dict[str, Any] = {**TINY, "ctr_model": crm, "shared": ("similar",), "save_steps": 3}
+    run: dict[str, Any] = {**TINY, "ctr_model": ctr_folder, "shared": ("similar",), "save_steps": 3}
     whole = quick_personalize(tiny_backbone, taste, tmp_path / "whole", **run)
     add_gradient, calls = tune.add_gradient, []
 
@@ -161,17 +165,19 @@ def test_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert not (tmp_path / "cut.checkpoints").exists()
 
 
-def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, crm, tmp_path):
+def test_shared_lora_is_a_bank_of_one(tiny_backbone, taste, ctr_folder, tmp_path):
     options = {**TINY, "num_meta_loras": 1}
-    result = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, shared=("similar",), **options)
+    result = quick_personalize(
+        tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder, shared=("similar",), **options
+    )
     assert same(tensors(tmp_path / "out" / "shared-similar"), tensors(tmp_path / "out" / "personal"))
     assert result.predictions["RecLoRA"].equals(result.predictions["shared LoRA, similar history"], check_names=False)
 
 
-def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
+def test_tuning_lowers_the_loss(tiny_backbone, taste, ctr_folder, tmp_path):
     log = click_log(taste)
     options = PersonalizationConfig(**{**TINY, "epochs": 40})
-    reader = row_reader(tiny_backbone, CTRModel.load(crm, log), options)
+    reader = row_reader(tiny_backbone, CTRModel.load(ctr_folder, log), options)
     rows = reader.read(log.few_shot(40), "similar")
     torch.manual_seed(0)
     bank = meta_loras(tiny_backbone.model, 3, 2, 4)
@@ -181,10 +187,10 @@ def test_tuning_lowers_the_loss(tiny_backbone, taste, crm, tmp_path):
 
 
 @pytest.fixture
-def tuned(tiny_backbone, taste, crm, tmp_path):
+def tuned(tiny_backbone, taste, ctr_folder, tmp_path):
     """A folder that `personalize` wrote, and the reader of its rows."""
-    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm)
-    reader = row_reader(tiny_backbone, CTRModel.load(crm, click_log(taste)), PersonalizationConfig(**TINY))
+    quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder)
+    reader = row_reader(tiny_backbone, CTRModel.load(ctr_folder, click_log(taste)), PersonalizationConfig(**TINY))
     return tmp_path / "out", reader
 
 
@@ -198,8 +204,8 @@ def test_batches_do_not_matter_and_users_without_history_get_the_mean(tuned, tin
             mean = personal(reader.read(log.few_shot(40), "similar").representation).mean(1)
         torch.testing.assert_close(personal.router.mean, mean)
         together = probabilities(personal, rows, reader.builder)
-        alone = probabilities(personal, rows, reader.builder, token_budget=1)
-        np.testing.assert_allclose(together, alone, atol=1e-6)
+        separate = probabilities(personal, rows, reader.builder, token_budget=1)
+        np.testing.assert_allclose(together, separate, atol=1e-6)
         for row in np.flatnonzero(rows.falls_back)[:3]:
             personal.set_weights(mean[:, None])
             with torch.no_grad():
@@ -255,7 +261,7 @@ def test_weights_of_every_user_are_on_the_simplex_and_drawn(tuned, tiny_backbone
 
 
 def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
-    with pytest.raises(LorarecError, match="knows no user 'nobody'"):
+    with pytest.raises(LorarecError, match="has no user 'nobody'"):
         export_user(tuned[0], "nobody", tmp_path / "adapter", tiny_backbone)
     assert not (tmp_path / "adapter").exists()
 
@@ -263,7 +269,7 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model: choose from deepfm"),
+        ({"ctr_model": "nope"}, "'nope' is neither a folder nor a click-through model: choose from deepfm"),
         ({"samples": 10_000}, "cannot draw 10000 of"),
         ({"test_events": 10_000}, "cannot draw 10000 of 36 test events"),
         ({"test_events": 0}, "option test_events must be at least 1, got 0"),
@@ -277,41 +283,41 @@ def test_export_of_an_unknown_user(tuned, tiny_backbone, tmp_path):
         ({"ctr_retrieval": "random"}, "option ctr_retrieval must be similar or recent"),
     ],
 )
-def test_bad_input(tiny_backbone, taste, crm, tmp_path, options, message):
+def test_bad_input(tiny_backbone, taste, ctr_folder, tmp_path, options, message):
     with pytest.raises(LorarecError, match=message):
-        quick_personalize(tiny_backbone, taste, tmp_path / "out", **{"ctr_model": crm, **options})
+        quick_personalize(tiny_backbone, taste, tmp_path / "out", **{"ctr_model": ctr_folder, **options})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_later_ratings_all_alike(tiny_backbone, taste, crm, tmp_path):
+def test_later_ratings_all_alike(tiny_backbone, taste, ctr_folder, tmp_path):
     log = click_log(taste)
     liked = pl.when(pl.col("timestamp") >= log.time[log.rows("test")].min()).then(5.0).otherwise(pl.col("rating"))
     rows = taste.interactions.with_columns(rating=liked.cast(pl.Float32))
     alike = Dataset.from_frames("alike", rows, taste.items, taste.users)
     with pytest.raises(LorarecError, match=r"alike: the \d+ test events need two of either label"):
-        quick_personalize(tiny_backbone, alike, tmp_path / "out", ctr_model=crm)
+        quick_personalize(tiny_backbone, alike, tmp_path / "out", ctr_model=ctr_folder)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_recommender_of_other_data_is_refused(tiny_backbone, taste, crm, tmp_path):
+def test_recommender_of_other_data_is_refused(tiny_backbone, taste, ctr_folder, tmp_path):
     with pytest.raises(LorarecError, match="was trained on other data"):
-        quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm, positive_from=3.0, stars=6.0)
+        quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder, positive_from=3.0, stars=6.0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_diverged_run_says_so(tiny_backbone, taste, crm, tmp_path):
+def test_diverged_run_is_reported(tiny_backbone, taste, ctr_folder, tmp_path):
     with pytest.raises(LorarecError, match=r"the loss is .* lower the learning rate"):
         quick_personalize(
             tiny_backbone,
             taste,
             tmp_path / "out",
-            ctr_model=crm,
+            ctr_model=ctr_folder,
             learning_rate=1e20,
             warmup_ratio=0.0,
         )
 
 
-def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_backbone, taste, tmp_path, monkeypatch):
+def test_run_stopped_between_stages_resumes_with_its_click_through_model(tiny_backbone, taste, tmp_path, monkeypatch):
     def killed(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
@@ -325,8 +331,8 @@ def test_run_stopped_between_stages_goes_on_with_the_recommender_it_has(tiny_bac
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, crm, tmp_path):
-    found = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=crm)
+def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_backbone, taste, ctr_folder, tmp_path):
+    found = quick_personalize(tiny_backbone, taste, tmp_path / "out", ctr_model=ctr_folder)
     recommender = CTRModel.load(tmp_path / "out" / "crm", click_log(taste))
     log = recommender.encoder.log
     judged = log.rows("valid")
@@ -339,10 +345,10 @@ def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_back
         for weight in np.linspace(0, 1, 21)
     ]
     best = int(np.argmin(losses))
-    told = found.record["blend"]
-    assert told["events"] == len(judged)
-    np.testing.assert_allclose(sorted(tried["loss"] for tried in told["losses"]), sorted(losses), rtol=1e-4)
-    np.testing.assert_allclose(told["weights"], [1 - best / 20, best / 20], atol=1e-9)
+    blend = found.record["blend"]
+    assert blend["events"] == len(judged)
+    np.testing.assert_allclose(sorted(tried["loss"] for tried in blend["losses"]), sorted(losses), rtol=1e-4)
+    np.testing.assert_allclose(blend["weights"], [1 - best / 20, best / 20], atol=1e-9)
     rows = {name: logit(values) for name, values in found.rows.items()}
     np.testing.assert_allclose(
         rows["RecLoRA + DIN"], rows["DIN"] * (1 - best / 20) + rows["RecLoRA"] * best / 20, atol=1e-5

@@ -20,7 +20,7 @@ RULES = pytest.mark.parametrize("combine", ["factors", "deltas"])
 
 
 def personal_lora(backbone: Backbone, size: int = 3, targets=("q_proj", "v_proj"), **options) -> PersonalLora:
-    """With random B, so that the adapters do something; in evaluation mode."""
+    """Return a personal LoRA with random B, so that the adapters have an effect, in evaluation mode."""
     torch.manual_seed(1)
     bank = meta_loras(backbone.model, size, r=2, lora_alpha=4, target_modules=targets)
     for layer in bank.layers.values():
@@ -111,8 +111,8 @@ def test_mixed_users_equal_users_one_by_one(combine, strategy, any_backbone, use
             layer.strategy = strategy
         together = run(personal, users, token_ids)
         for row in range(len(users)):
-            alone = run(personal, users[row : row + 1], token_ids[row : row + 1])
-            torch.testing.assert_close(together[row : row + 1], alone, **CLOSE)
+            separate = run(personal, users[row : row + 1], token_ids[row : row + 1])
+            torch.testing.assert_close(together[row : row + 1], separate, **CLOSE)
 
 
 def test_merging_equals_gating_with_gradients(tiny_backbone, users, token_ids):
@@ -283,7 +283,7 @@ def test_folder_of_another_backbone(saved, tiny_backbone):
         ({"num_meta_loras": 0}, "num_meta_loras and r of at least 1 and lora_alpha above 0, got 0, 8, 16"),
         ({"r": 0}, "8, 0, 16"),
         ({"lora_alpha": -1.0}, "8, 8, -1"),
-        ({"target_modules": ("q_proj", "nope")}, "no linear layer nope: choose from down_proj, gate_proj"),
+        ({"target_modules": ("q_proj", "nope")}, "no linear layer 'nope': choose from down_proj, gate_proj"),
         ({"target_modules": ()}, "at least one layer"),
     ],
 )
@@ -292,7 +292,7 @@ def test_bad_banks(settings, message, tiny_backbone):
         meta_loras(tiny_backbone.model, **settings)
 
 
-def test_bad_rule_leaves_the_backbone_as_it_was(tiny_backbone):
+def test_bad_rule_does_not_change_the_backbone(tiny_backbone):
     with pytest.raises(LorarecError, match="unknown rule 'sum'"):
         personal_lora(tiny_backbone, combine="sum")
     assert all(parameter.requires_grad for parameter in tiny_backbone.model.parameters())

@@ -9,10 +9,14 @@ from lorarec.personal import Router
 
 
 def layer_by_layer(router: Router, x: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The definition: a network of torch's own layers for each adapted layer."""
+    """Reference: a network of torch's own layers for each adapted layer."""
     found = []
     for layer in range(len(router.hidden_weight)):
-        norm, hidden, out = nn.LayerNorm(router.width), nn.Linear(router.width, 60), nn.Linear(60, router.size)
+        norm, hidden, out = (
+            nn.LayerNorm(router.input_size),
+            nn.Linear(router.input_size, 60),
+            nn.Linear(60, router.size),
+        )
         with torch.no_grad():
             norm.weight.copy_(router.norm_weight[layer, 0])
             norm.bias.copy_(router.norm_bias[layer, 0])
@@ -24,13 +28,13 @@ def layer_by_layer(router: Router, x: torch.Tensor, temperature: float) -> torch
 
 
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), st.integers(1, 6), st.floats(0.5, 15))
-def test_all_layers_at_once_equal_layer_by_layer(layers, width, size, batch, temperature):
-    torch.manual_seed(layers + 5 * width)
-    router = Router(layers, width, size, temperature).eval()
+def test_all_layers_at_once_equal_layer_by_layer(layers, input_size, size, batch, temperature):
+    torch.manual_seed(layers + 5 * input_size)
+    router = Router(layers, input_size, size, temperature).eval()
     with torch.no_grad():
         router.norm_weight.uniform_(0.5, 2)
         router.norm_bias.normal_()
-    x = 3 * torch.randn(batch, width)
+    x = 3 * torch.randn(batch, input_size)
     weights = router(x)
     torch.testing.assert_close(weights, layer_by_layer(router, x, temperature), rtol=1e-5, atol=1e-5)
 
@@ -80,5 +84,5 @@ def test_bad_temperature(temperature):
 
 
 def test_bad_sizes():
-    with pytest.raises(LorarecError, match="2 layers, width 4, 0 adapters"):
+    with pytest.raises(LorarecError, match="2 layers, input_size 4, 0 adapters"):
         Router(2, 4, 0)

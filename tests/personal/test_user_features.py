@@ -1,4 +1,4 @@
-"""What is known of the users of a split, and that it comes from the training part alone."""
+"""Features of the users of a split depend on the training part only."""
 
 import numpy as np
 import polars as pl
@@ -10,7 +10,7 @@ from tests.factories import dataset_of, numbered_titles
 
 
 def log(repeats: bool = False) -> Dataset:
-    """24 users with 3 to 8 rated things each; with repeats, each user's last thing is also the first."""
+    """24 users with 3 to 8 rated items each; with repeats, each user's last item is also the first."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(24):
@@ -35,7 +35,7 @@ def test_training_part_is_the_training_histories(protocol, repeats):
         assert part.interactions.join(held_out, on=("user_id", "item_id"), how="semi").is_empty()
 
 
-def test_recommender_knows_no_event_from_outside(tiny_backbone):
+def test_click_through_model_is_trained_on_its_events_only(tiny_backbone):
     dataset = log()
     split = leave_one_out(dataset, negatives=3)
     recommender = fit_on_training_part("deepfm", dataset, split, 4.0, 5.0, 0, progress=False)
@@ -46,11 +46,11 @@ def test_recommender_knows_no_event_from_outside(tiny_backbone):
         assert not pairs & set(cases.select("user_id", "target").iter_rows())
 
 
-@pytest.mark.parametrize("crm", ["deepfm", None])
-def test_every_user_is_described_and_lengths_are_told_apart(tiny_backbone, crm):
+@pytest.mark.parametrize("ctr_model", ["deepfm", None])
+def test_every_user_has_features_and_lengths_differ(tiny_backbone, ctr_model):
     dataset = log()
     split = leave_one_out(dataset, new_items=0, negatives=3)
-    recommender = crm and fit_on_training_part(crm, dataset, split, 4.0, 5.0, 0, progress=False)
+    recommender = ctr_model and fit_on_training_part(ctr_model, dataset, split, 4.0, 5.0, 0, progress=False)
     users = user_features(tiny_backbone, dataset, split, recommender).table
     assert users["user_id"].to_list() == sorted(dataset.interactions["user_id"].unique())
     assert users["events"].to_list() == [1 + user % 6 for user in range(24)]
@@ -60,5 +60,5 @@ def test_every_user_is_described_and_lengths_are_told_apart(tiny_backbone, crm):
     np.testing.assert_allclose(numbers[:, -1].std(), 1, atol=1e-4)
     assert (np.diff(numbers[:6, -1]) > 0).all()
     single = users["events"].to_numpy() == 1
-    if crm:  # a recommender says nothing of a user without a history before the only event
+    if ctr_model:  # a click-through model does not represent a user whose only event has no history
         assert not numbers[single, :-1].any()

@@ -24,7 +24,7 @@ QUICK = UserRouterConfig(epochs=1, batch_size=16, cases=12, seed=3, combine="del
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """24 users with 4 to 9 rated things each, and its split; item i29 was met by one user alone, last."""
+    """24 users with 4 to 9 rated items each, and its split; only one user chose item i29, as the last one."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(24):
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def choose(backbone: Backbone, dataset: Dataset, folder: Path, ctr_model: str) -> Path:
-    """A chooser over two random adapters, one of which leaves some layers alone; its router tells users apart."""
+    """Write a user router over two random adapters, one of which skips some layers; its weights differ by user."""
     adapters = []
     for seed, name in enumerate(("general", "specific")):
         drawn = random_adapter(backbone, seed, scale=1.5)
@@ -64,13 +64,13 @@ def chosen(
     dataset: Dataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Folders of choosers that tell users apart by their ratings, and by their titles."""
+    """Folders of user routers that represent users by their ratings, and by their titles."""
     return choose(shared_backbone, dataset, tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="module")
 def copied(shared_backbone: Backbone, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Gives copies of one folder, to be damaged."""
+    """Return copies of one folder, to be damaged."""
     folder = choose(shared_backbone, dataset, tmp_path_factory.mktemp("whole"), "deepfm")
     return lambda: Path(shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "chosen"))
 
@@ -84,45 +84,45 @@ def past(dataset: Dataset, user: str, count: int) -> UserHistory:
 def test_training_histories_give_the_weights_of_training(
     chosen: Path, shared_backbone: Backbone, dataset: Dataset
 ) -> None:
-    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    user_router = UserRouter.load(chosen, shared_backbone, dataset)
     users = pl.read_parquet(chosen / "users.parquet")
     with PersonalLora.load(chosen / "personal", shared_backbone) as personal, torch.no_grad():
         expected = personal(torch.from_numpy(users["representation"].to_numpy().copy())).transpose(0, 1)
-        torch.testing.assert_close(chooser.weights(None), personal.router.mean)
-        assert (chooser.names, list(chooser.layers)) == (personal.bank.names, list(personal.bank.layers))
+        torch.testing.assert_close(user_router.weights(None), personal.router.mean)
+        assert (user_router.names, list(user_router.layers)) == (personal.bank.names, list(personal.bank.layers))
     for user, events, weights in zip(users["user_id"], users["events"], expected, strict=True):
-        found = chooser.weights(past(dataset, user, events))
+        found = user_router.weights(past(dataset, user, events))
         torch.testing.assert_close(found, weights, atol=1e-5, rtol=0)
     assert expected.std(0).max() > 0.01
 
 
 def test_a_history_that_has_gone_on_is_read_anew(chosen: Path, shared_backbone: Backbone, dataset: Dataset) -> None:
-    chooser = UserRouter.load(chosen, shared_backbone, dataset)
+    user_router = UserRouter.load(chosen, shared_backbone, dataset)
     before = past(dataset, "u05", 6)
     after = UserHistory("u05", [*before.items, "i03"], [*before.times, 10**6])
-    assert (chooser.weights(before) - chooser.weights(after)).abs().max() > 1e-4
+    assert (user_router.weights(before) - user_router.weights(after)).abs().max() > 1e-4
     new = UserHistory("nobody", after.items, after.times)
-    weights = chooser.weights(new)
+    weights = user_router.weights(new)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
     by_titles = read_json(chosen / "choose.json")["chooser"]["crm"] == "titles"
-    assert ((weights - chooser.weights(after)).abs().max() < 1e-6) == by_titles
+    assert ((weights - user_router.weights(after)).abs().max() < 1e-6) == by_titles
 
 
-def test_of_items_that_training_lacks_only_the_length_is_told(
+def test_of_items_unknown_to_training_only_the_length_counts(
     chosen: Path, shared_backbone: Backbone, dataset: Dataset
 ) -> None:
-    chooser = UserRouter.load(chosen, shared_backbone, dataset)
-    numbers = np.zeros(chooser.router.width, np.float32)
-    assert chooser.standardization.deviation[-1] > 0.1
-    numbers[-1] = (np.log(3) - chooser.standardization.mean[-1]) / chooser.standardization.deviation[-1]
+    user_router = UserRouter.load(chosen, shared_backbone, dataset)
+    numbers = np.zeros(user_router.router.input_size, np.float32)
+    assert user_router.standardization.deviation[-1] > 0.1
+    numbers[-1] = (np.log(3) - user_router.standardization.mean[-1]) / user_router.standardization.deviation[-1]
     with torch.no_grad():
-        expected = chooser.router(torch.from_numpy(numbers)[None])[:, 0]
-    torch.testing.assert_close(chooser.weights(UserHistory("nobody", ["i29", "gone"], [1, 2])), expected)
+        expected = user_router.router(torch.from_numpy(numbers)[None])[:, 0]
+    torch.testing.assert_close(user_router.weights(UserHistory("nobody", ["i29", "gone"], [1, 2])), expected)
 
 
 def test_parts_are_the_finished_adapters(chosen: Path, shared_backbone: Backbone, dataset: Dataset) -> None:
-    chooser = UserRouter.load(chosen, shared_backbone, dataset)
-    for name, adapter in zip(chooser.names, chooser.adapters, strict=True):
+    user_router = UserRouter.load(chosen, shared_backbone, dataset)
+    for name, adapter in zip(user_router.names, user_router.adapters, strict=True):
         stored = load_file(chosen.parent / name / "adapter_model.safetensors")
         assert len(stored) == 2 * len(adapter.tensors)
         for layer, (a, b) in adapter.tensors.items():
@@ -201,13 +201,13 @@ def test_folders_of_others(
         UserRouter.load(folder, shared_backbone, redrawn)
 
 
-def test_numbers_that_were_alike_for_all_tell_nothing(
+def test_features_equal_for_all_users_are_zero(
     copied: Callable[[], Path], shared_backbone: Backbone, dataset: Dataset
 ) -> None:
     folder = copied()
     standard = read_json(folder / "choose.json")["standard"]
     standard["deviation"][-1] = 0.0
     _edit(folder / "choose.json", standard=standard)
-    chooser = UserRouter.load(folder, shared_backbone, dataset)
-    short, long = (chooser.weights(UserHistory("nobody", ["i29"] * count, range(count))) for count in (1, 100))
+    user_router = UserRouter.load(folder, shared_backbone, dataset)
+    short, long = (user_router.weights(UserHistory("nobody", ["i29"] * count, range(count))) for count in (1, 100))
     assert torch.equal(short, long)

@@ -1,4 +1,4 @@
-"""The user chooser: who is told apart, what stays as it is, what it never sees."""
+"""The user router: weights that differ by user, frozen adapters, and test targets that are not read."""
 
 import json
 import os
@@ -34,7 +34,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
 
 def colours(users: range, kind: int | None = None) -> Dataset:
-    """Users who choose among 40 red things (even users, or kind 0) or 40 blue ones; all of them rated."""
+    """Users who choose among 40 red items (even users, or kind 0) or 40 blue ones; all of them rated."""
     rng = np.random.default_rng(0)
     rows = []
     for user in users:
@@ -52,7 +52,7 @@ def colours(users: range, kind: int | None = None) -> Dataset:
 
 @pytest.fixture(scope="module")
 def shop() -> tuple[Dataset, Split]:
-    """80 users, whose cases have four things of the other colour beside the target."""
+    """80 users, whose cases have four items of the other colour besides the target."""
     dataset = colours(range(80))
     split = leave_one_out(dataset, new_items=0, negatives=4, seed=1)
     return dataset, replace(
@@ -85,7 +85,7 @@ def quick_router(backbone, adapters, dataset, split, out, *, ctr_model="din", **
 
 
 def trained_adapters(backbone, out: Path) -> list[Path]:
-    """Two adapters: one that learned from users who choose red things only, one from those who choose blue ones."""
+    """Two adapters: one that learned from users who choose red items only, one from those who choose blue ones."""
     options: dict[str, Any] = {
         "r": 4,
         "lora_alpha": 8,
@@ -125,7 +125,7 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
     prompts = MixingPrompts(tiny_backbone, [out / "constant"])
     examples = prompts.examples(dataset, split, cases)
     with PersonalLora.load(out / "personal", tiny_backbone) as personal:
-        for number, folder in enumerate(adapters):  # the bank is the adapters, bit by bit
+        for number, folder in enumerate(adapters):  # the bank equals the adapters, bit by bit
             stored = load_file(folder / "adapter_model.safetensors")
             layers = personal.bank.layers.items()
             assert all(
@@ -134,9 +134,9 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
         weights = user_mixtures(personal, found.users, cases["user_id"])
         own = lambda rows: weights[:, rows]  # noqa: E731
         together = user_scores(personal, examples, own, prompts.builder)
-        alone = user_scores(personal, examples, own, prompts.builder, token_budget=1)
+        separate = user_scores(personal, examples, own, prompts.builder, token_budget=1)
     assert hits(together, cases) > max(by_constant.values()) + 0.1, by_constant
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(together, separate, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert (weights >= 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
@@ -149,8 +149,8 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
 
 def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop
-    kept = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
-    held_out = dataset.interactions.join(kept, on=("user_id", "item_id"), how="semi")
+    targets = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
+    held_out = dataset.interactions.join(targets, on=("user_id", "item_id"), how="semi")
     rated = dataset.interactions.join(held_out, on=("user_id", "item_id"), how="anti")
     changed = pl.concat(
         [rated, held_out.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(9**9, pl.Int64))]
@@ -185,7 +185,7 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, adapters, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ctr_model": "nope"}, "nope is neither a folder nor a click-through model"),
+        ({"ctr_model": "nope"}, "'nope' is neither a folder nor a click-through model"),
         ({"cases": 1}, "option cases must be at least 2"),
         ({"held_out": 1.0}, "option held_out must be between 0 and 1"),
         ({"cases": 3, "held_out": 0.1}, "colours: 3 validation cases are too few"),
@@ -221,7 +221,7 @@ def test_unusable_data_and_adapters(tiny_backbone, adapters, shop, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_template_of_ones_own_goes_along(tiny_backbone, adapters, shop, tmp_path):
+def test_a_custom_template_is_copied(tiny_backbone, adapters, shop, tmp_path):
     text = "{{ history | join(', ') }} then {{ candidate }}{% if note %}, {{ note }}{% endif %}?"
     for folder in adapters:
         record = read_json(folder / "lorarec.json")

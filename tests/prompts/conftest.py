@@ -1,4 +1,4 @@
-"""Tokenizers of several kinds, made on the spot, with control tokens of every kind."""
+"""Tokenizers of several kinds, made for the tests, with control tokens of every kind."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ TEXTS = [
 SPECIAL = ["<s>", "</s>", "<unk>", "<|end|>"]
 #: Control words that are added without being called special, as `<think>` in Qwen 3.
 ADDED = ["<|im_start|>", "<|im_end|>", "<think>", "<tool_call>", "lego"]
-#: How Llama 3 and Qwen cut text into words: a line end joins the signs before it.
+#: The pattern by which Llama 3 and Qwen split text into words: a line end joins the signs before it.
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -1,4 +1,4 @@
-"""Prompts: pieces, cutting, chat templates, bad input."""
+"""Prompts: pieces, truncation, chat templates, bad input."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_oldest_history_is_dropped_first_and_counted(tokenizer: PreTrainedTokeni
     assert len(example.prompt) + max(map(len, example.branches)) <= 120
 
 
-def test_long_titles_are_cut(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_long_titles_are_truncated(tokenizer: PreTrainedTokenizerFast) -> None:
     example = PromptBuilder(tokenizer, max_title_tokens=5).example(HISTORY, ["lamp " * 50])
     assert len(example.branches[0]) == 6
 
@@ -97,8 +97,8 @@ def test_bad_input(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
-def test_notes_stand_behind_their_titles(tokenizer: PreTrainedTokenizerFast, readout: str) -> None:
-    """In the branch where the prompt holds no list; where it does, in the list, so that branches stay titles."""
+def test_hints_are_after_their_titles(tokenizer: PreTrainedTokenizerFast, readout: str) -> None:
+    """A prompt with a list of candidates has the hints in the list; otherwise each is in its branch."""
     builder = PromptBuilder(tokenizer, readout)
     plain = builder.example(HISTORY, CANDIDATES)
     hinted = builder.example(HISTORY, CANDIDATES, hints=["often", ""])
@@ -110,7 +110,7 @@ def test_notes_stand_behind_their_titles(tokenizer: PreTrainedTokenizerFast, rea
     assert (hinted.branches == plain.branches) == (readout == "likelihood")
 
 
-def test_long_titles_keep_their_notes(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_long_titles_keep_their_hints(tokenizer: PreTrainedTokenizerFast) -> None:
     builder = PromptBuilder(tokenizer, max_title_tokens=2)
     branch = builder.example(HISTORY, ["red lamp with a very long name"], hints=["often"]).branches[0]
     assert tokenizer.decode(branch).endswith(": often\n")
@@ -141,7 +141,7 @@ def test_unknown_answers_are_refused(words: tuple[str, ...], became: str) -> Non
 
 
 def test_answers_of_several_tokens_are_refused(tokenizer_of: Callable[[str], PreTrainedTokenizerBase]) -> None:
-    """Never read by their first piece."""
+    """The first token of a longer answer is never read in its place."""
     with pytest.raises(LorarecError, match=r"ByT5Tokenizer makes y\+e\+s and n\+o of them: use the readout likelihood"):
         PromptBuilder(tokenizer_of("byt5"))
 

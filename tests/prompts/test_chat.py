@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.prompts import PromptBuilder
 from lorarec.prompts.chat import chat_frame
 
-#: As the templates of the models named write their turns.
+#: Turns as the templates of these models write them.
 CHATML = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endfor %}"
 QWEN_3 = (
     "{%- for m in messages %}{%- if m.role == 'user' %}{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
@@ -56,7 +56,7 @@ IMAGES = (
     "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
     "{% endif %}{% endfor %}.{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 )
-#: Template -> what stands before the message and behind it.
+#: Template -> the text before the message and after it.
 FRAMES = {
     QWEN_3: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
     QWEN_3_THINKING: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
@@ -106,7 +106,7 @@ def test_templates_that_cannot_be_used(chat: PreTrainedTokenizerBase, template: 
 
 
 def test_prompts_do_not_change_overnight(chat: PreTrainedTokenizerBase) -> None:
-    """Nor with directives of dates that are rare, or a macro that asks for the date."""
+    """Prompts do not change with rare directives of dates either, or with a macro that reads the date."""
     day = "{% macro today() %}{{ strftime_now('%A, %-d %B %Y, %H:%M:%S %p, day %j') }}{% endmacro %}"
     chat.chat_template = day + "{{ today() }}: {{ messages[0].content }}"
     assert chat_frame(chat)[0] == "Friday, 26 July 2024, 12:00:00 PM, day 208: "
@@ -130,10 +130,10 @@ def test_a_space_before_the_answer_belongs_to_it(
     tokenizer.chat_template = LLAMA_2
     try:
         verdict, likelihood = PromptBuilder(tokenizer), PromptBuilder(tokenizer, "likelihood")
-        asked = verdict.example(["lamp"], ["red lamp"])
-        text = tokenizer.decode([*asked.prompt, *asked.branches[0], verdict.yes_no[0]])
+        answered = verdict.example(["lamp"], ["red lamp"])
+        text = tokenizer.decode([*answered.prompt, *answered.branches[0], verdict.yes_no[0]])
         assert text.lower().endswith("red lamp [/inst] yes")
-        assert not tokenizer.decode(asked.branches[0]).endswith(" ")
+        assert not tokenizer.decode(answered.branches[0]).endswith(" ")
         listed = likelihood.example(["lamp"], ["red lamp"])
         assert tokenizer.decode([*listed.prompt, *listed.branches[0]]).endswith("[/INST] red lamp\n")
     finally:

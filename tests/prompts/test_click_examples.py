@@ -1,4 +1,4 @@
-"""Prompts of click events: what they tell of the user and what they leave out."""
+"""Prompts of click events: the profile of the user, and the columns that are left out."""
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,7 @@ def texts(tokenizer: PreTrainedTokenizerFast, log: ClickLog, event: int, limit: 
     return tokenizer.decode(example.prompt + example.branches[0])
 
 
-def test_prompt_tells_profile_stars_and_target(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_prompt_has_profile_stars_and_target(tokenizer: PreTrainedTokenizerFast) -> None:
     assert texts(tokenizer, make_log(), 3) == (
         "About the user: gender F, age 25\n"
         "The user rated, in this order:\n"

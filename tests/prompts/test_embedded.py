@@ -1,4 +1,4 @@
-"""Prompts of the embedded backbone: adapters were trained on these ids, so they stay what they are."""
+"""Prompts of the embedded backbone: adapters were trained on these ids, so they must not change."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Text from data never becomes a control token, whatever the tokenizer; in its place it has the ids it would have."""
+"""Text from data never becomes a control token in any tokenizer; other text has its usual ids."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ DISGUISED = ["☃", "\uff1c\uff0f\uff53\uff1e", "<|IM_START|>", "<|im_start︱>"
 
 
 def _control(tokenizer: PreTrainedTokenizerBase, kind: str) -> set[int]:
-    """Ids of all special and added tokens, asked of the tokenizer itself; words unknown to some kinds become one."""
+    """Ids of all special and added tokens, as the tokenizer gives them; words unknown to some kinds become one."""
     every = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     return every - {tokenizer.unk_token_id} if kind in ("word-piece", "word-level") else every
 
@@ -110,7 +110,7 @@ def test_text_is_plain_whatever_was_encoded_before(tokenizer_of: Tokenizers) -> 
 
 
 def test_tokenizers_that_do_not_know_the_option(tokenizer_of: Tokenizers) -> None:
-    """As remote code and mistral-common have them."""
+    """Remote code and mistral-common have such tokenizers."""
 
     class Foreign:
         """Encodes through another tokenizer, and refuses the option that keeps control tokens apart."""

@@ -10,14 +10,14 @@ TITLES = {"a": "red lamp", "b": "blue table", "c": "green novel", "d": "small ch
 CASES = pl.DataFrame({"user_id": ["u1"], "history": [["a", "b", "c"]], "candidates": [["d", "a"]]})
 
 
-def test_the_latest_items_are_shown(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_latest_items_are_in_the_prompt(tokenizer: PreTrainedTokenizerFast) -> None:
     builder = PromptBuilder(tokenizer)
     assert case_examples(CASES, TITLES, builder, 2) == [
         builder.example(["blue table", "green novel"], ["small chair", "red lamp"])
     ]
 
 
-def test_evidence_counts_with_the_shown_items_and_without_the_user(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_evidence_counts_items_in_the_prompt_and_not_the_user(tokenizer: PreTrainedTokenizerFast) -> None:
     builder = PromptBuilder(tokenizer)
     train = pl.DataFrame({"user_id": ["u1", "u2"], "history": [["a", "b", "c", "d"], ["c", "a"]]})
     evidence = Cooccurrence(train, TITLES)
@@ -25,5 +25,5 @@ def test_evidence_counts_with_the_shown_items_and_without_the_user(tokenizer: Pr
     assert hints[0].startswith("new")
     assert hints[1] != evidence.hints(["b"], ["a"], "u1")[0]
     found = case_examples(CASES, TITLES, builder, 2, evidence)
-    shown, offered = ["blue table", "green novel"], ["small chair", "red lamp"]
-    assert found == [builder.example(shown, offered, hints=hints)]
+    history, candidates = ["blue table", "green novel"], ["small chair", "red lamp"]
+    assert found == [builder.example(history, candidates, hints=hints)]

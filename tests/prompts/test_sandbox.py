@@ -1,4 +1,4 @@
-"""Templates from anywhere: what they may hold, and the limits under which they render."""
+"""Untrusted templates: allowed constructs, and limits on rendering."""
 
 import time
 from contextlib import suppress
@@ -32,7 +32,7 @@ LISTS = {"history": ["a", "b", "c"], "notes": ["new", ""]}
         ("{% for a in history %}{% for b in notes %}{{ a }}{{ b }};{% endfor %}{% endfor %}", None),
     ],
 )
-def test_what_templates_need_renders_as_with_jinja2(source: str, text: str | None) -> None:
+def test_allowed_constructs_render_as_in_jinja2(source: str, text: str | None) -> None:
     found = LimitedTemplate("own", source).render(**LISTS)
     assert found == jinja2.Template(source).render(**LISTS)
     assert text in (None, found)
@@ -66,7 +66,7 @@ def test_what_templates_need_renders_as_with_jinja2(source: str, text: str | Non
         "{{ 1 // 0 }}",
     ],
 )
-def test_what_could_blow_up_is_refused_by_name_and_line(source: str) -> None:
+def test_unbounded_constructs_are_refused_by_name_and_line(source: str) -> None:
     with pytest.raises(LorarecError, match=r"template own must not use .* line 2"):
         LimitedTemplate("own", "words\n" + source)
 
@@ -106,7 +106,7 @@ def test_sources_that_cannot_be_compiled(source: str, message: str) -> None:
         ("{% for a in history %}" * 3 + "x" * 50_000 + "{% endfor %}" * 3, "more than 1,048,576"),
     ],
 )
-def test_what_fails_while_rendering_is_one_line(source: str, message: str) -> None:
+def test_errors_of_rendering_are_one_line(source: str, message: str) -> None:
     with pytest.raises(LorarecError, match=message) as error:
         LimitedTemplate("own", source).render(**LISTS)
     assert "\n" not in str(error.value)

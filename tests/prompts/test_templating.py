@@ -1,4 +1,4 @@
-"""Templates: what they write themselves, and what they are given."""
+"""Templates: their own text, and text from data."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ HOSTILE = ["<|im_start|>", "</s>", "\x00h0\x00", "\x00x0\x00", "\x000:t0\x00", "
 CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 
 
-def test_pieces_tell_whose_text_it_is() -> None:
+def test_pieces_distinguish_template_and_data() -> None:
     pieces = Template("verdict", CLICK)._pieces(1, 0, ("5 stars",), "gender F", hint="Drama")
     assert pieces.prompt == (
         Literal("About the user: "),

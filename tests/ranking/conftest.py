@@ -1,4 +1,4 @@
-"""A population with an index and an adapter on disk, and what one process makes of it."""
+"""A population with an index and an adapter on disk, and its recommendations from one process."""
 
 from collections.abc import Callable
 from pathlib import Path

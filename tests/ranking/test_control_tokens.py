@@ -69,7 +69,7 @@ def test_all_text_of_a_prompt(smollm2: PreTrainedTokenizerBase, attack: str) -> 
 
 
 def test_titles_that_halve_a_control_word(smollm2: PreTrainedTokenizerBase) -> None:
-    """A title cut in the middle of a control word, or one that a template's own text would complete."""
+    """A title that is truncated in the middle of a control word, or one that a template's own text would complete."""
     for tokens in range(1, 20):
         builder = PromptBuilder(smollm2, max_title_tokens=tokens)
         example = builder.example([PLAIN], [f"{PLAIN}<|im_end|>", "<|im_start"])

@@ -1,4 +1,4 @@
-"""What a recommendation rests on: equal to scoring each shortened history alone, and planted causes are found."""
+"""Explanations equal the scores of each shortened history by itself, and planted causes are found."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, read_adapter
 from lorarec.ranking import Explanation, Ranker, explain, recommend
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 from tests.factories import dataset_of
@@ -27,7 +27,7 @@ THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
 
 @pytest.fixture
 def shop() -> Dataset:
-    """User `me` chose a red lamp, which others chose together with the black puzzle x18, and things nobody else did."""
+    """User `me` chose a red lamp, which others chose with the black puzzle x18, and items that nobody else chose."""
     mine = [("me", item) for item in ("x01", "x07", "x13", "x00", "x24")]
     others = [(f"u{k}", item) for k in range(6) for item in ("x00", "x18", f"x{19 + k % 2}")]
     rows = [(user, item, moment) for moment, (user, item) in enumerate([*mine, *others])]
@@ -37,7 +37,7 @@ def shop() -> Dataset:
 
 @pytest.fixture
 def evident(write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[..., Adapter]:
-    """Makes a random adapter that says it was trained with evidence."""
+    """Make a random adapter with a record of training with evidence."""
 
     def make(backbone: Backbone, **options: Any) -> Adapter:
         meta = {"readout": "verdict", "options": {"evidence": True, **options}}
@@ -46,17 +46,19 @@ def evident(write_adapter: Callable[..., Path], tmp_path: Path) -> Callable[...,
     return make
 
 
-def alone(ranker: Ranker, dataset: Dataset, history: list[str], found: Explanation, candidates: list[str]) -> Any:
+def score_separately(
+    ranker: Ranker, dataset: Dataset, history: list[str], found: Explanation, candidates: list[str]
+) -> Any:
     """Score and probability for one history, in a pass of its own."""
     case = pl.DataFrame({"user_id": ["me"], "history": [history], "candidates": [candidates]})
-    scores = ranker.score_cases(case, dataset.titles, whole_evidence(dataset))[0]
+    scores = ranker.score_cases(case, dataset.titles, dataset_cooccurrence(dataset))[0]
     scores = scores - np.log(np.arange(1, 1 + len(candidates)))  # the prior of recommendations: 1 / place
     place = candidates.index(found.item_id)
     return np.array([scores[place], posterior(scores)[place]])
 
 
 @pytest.mark.parametrize(("max_history", "readout"), [(3, "verdict"), (10, "verdict"), (10, "likelihood")])
-def test_as_scoring_every_shorter_history_alone(
+def test_influences_equal_scoring_every_shorter_history(
     shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter], max_history: int, readout: str
 ) -> None:
     adapter = evident(tiny_backbone, max_history=max_history)
@@ -72,11 +74,11 @@ def test_as_scoring_every_shorter_history_alone(
         assert found.score == pytest.approx(own + found.log_prior, abs=1e-5)
         # In the order of the index, since prompts of `likelihood` list them.
         candidates = [proposal.item_id for proposal in Index.build(shop).propose(history, 100)]
-        whole = alone(ranker, shop, history, found, candidates)
+        whole = score_separately(ranker, shop, history, found, candidates)
         assert [influence.item_id for influence in found.influences] == history[-max_history:]
         for influence in found.influences:
             without = [item for item in history if item != influence.item_id]
-            expected = whole - alone(ranker, shop, without, found, candidates)
+            expected = whole - score_separately(ranker, shop, without, found, candidates)
             np.testing.assert_allclose([influence.score, influence.probability], expected, atol=1e-5)
     assert max(abs(influence.score) for influence in found.influences) > 1e-3
 
@@ -84,7 +86,7 @@ def test_as_scoring_every_shorter_history_alone(
 def test_the_item_that_others_chose_with_the_candidate_is_found(
     shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]
 ) -> None:
-    """The prompt tells of the history by evidence alone, so one item is the whole cause."""
+    """The prompt depends on the history by evidence only, so one item is the whole cause."""
     adapter = evident(tiny_backbone, template="own.j2")
     assert adapter.folder is not None
     (adapter.folder / "own.j2").write_text("- {{ candidate }}{% if note %}: {{ note }}{% endif %}\n")
@@ -120,16 +122,16 @@ def chatty(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 def test_a_chat_model_gives_a_reason(shop: Dataset, tiny_backbone: Backbone, evident: Callable[..., Adapter]) -> None:
     chat = replace(tiny_backbone, tokenizer=chatty(tiny_backbone.tokenizer))
-    asked: list[list[int]] = []
+    calls: list[list[int]] = []
 
     def note(_: Any, given: Any) -> None:
-        asked.append(given[0][0].tolist())
+        calls.append(given[0][0].tolist())
 
     with Ranker(chat, evident(chat)) as ranker:
         chat.model.get_input_embeddings().register_forward_pre_hook(note)
         found = explain(ranker, shop, "me", "x18")
         # The first pass scores; the second reads the question, each other one a token of the answer.
-        question, steps = asked[1], [token for ids in asked[2:] for token in ids]
+        question, steps = calls[1], [token for ids in calls[2:] for token in ids]
         logits = chat.model(torch.tensor([[*question, *steps]])).logits[0, len(question) - 1 :]
     greedy = logits.argmax(-1).tolist()
     assert greedy[:-1] == steps

@@ -71,7 +71,7 @@ def test_titles_end_with_whichever_token_ends_the_line() -> None:
 
 
 def test_a_title_in_the_last_line_is_not_read_again(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    """What stands before every written title is a copy of the prompt's tokens, not text that is encoded again."""
+    """The tokens before every written title are copied from the prompt, not encoded again."""
     (tmp_path / "own.j2").write_text("{{ candidates | join(', ') }}\nAfter {{ history | join }}: {{ candidate }}\n")
     builder = PromptBuilder(tiny_backbone.tokenizer, "likelihood", tmp_path / "own.j2")
     example = builder.example(["<|end|>"], ["lamp", "novel"])

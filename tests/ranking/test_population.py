@@ -1,4 +1,4 @@
-"""A population in parts: one row per user, whatever interrupts the run, and nothing mixed with another run's parts."""
+"""A population in parts: one row per user after any interruption, and no parts of another run."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _read(out: Path) -> pl.DataFrame:
     return pl.read_parquet(out / "part-*.parquet")
 
 
-def test_parts_hold_what_recommend_gives_each_user(
+def test_parts_hold_the_recommendations_of_each_user(
     executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     users = read_population(shop)
@@ -62,7 +62,7 @@ def test_parts_hold_what_recommend_gives_each_user(
     assert {"torch", "python"} <= record["versions"].keys()
 
 
-def test_killed_run_goes_on_with_the_missing_parts(
+def test_killed_run_resumes_with_the_missing_parts(
     executor: LocalExecutor, config: PopulationConfig, shop: Dataset, expected: pl.DataFrame, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -153,7 +153,7 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("user_id\nu001\nzoe\nyan\n", r"users\.csv: 2 of its users are not in dataset shop, the first is 'yan'"),
         ("user\nu001\n", r"users\.csv: no column user_id \(there are user\)"),
@@ -161,7 +161,7 @@ def test_users_of_a_table(shop: Dataset, tmp_path: Path) -> None:
         ("", r"users\.csv is empty"),
     ],
 )
-def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, told: str) -> None:
+def test_table_without_users(shop: Dataset, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "users.csv").write_text(text)
-    with pytest.raises(LorarecError, match=told):
+    with pytest.raises(LorarecError, match=message):
         read_population(shop, tmp_path / "users.csv")

@@ -1,4 +1,4 @@
-"""The Ranker: adapters folded in and out, and what it refuses."""
+"""The Ranker: adapters merged and unmerged, and errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,11 +48,11 @@ def test_written_out_prompts_score_as_histories(tiny_backbone: Backbone) -> None
     written = ranker.score_prompts([text], [TITLES])[0]
     built = ranker.score_titles([["red lamp"]], [TITLES])[0]
     assert written.shape == built.shape == (4,)
-    # The two differ at most in how the words between titles are cut into tokens.
+    # The two differ at most in the tokens of the words between titles.
     assert np.corrcoef(written, built)[0, 1] > 0.9
 
 
-def test_only_the_latest_history_is_shown(tiny_backbone: Backbone) -> None:
+def test_only_the_latest_history_is_in_the_prompt(tiny_backbone: Backbone) -> None:
     ranker = Ranker(tiny_backbone, max_history=2)
     long, short = ranker.score_titles([TITLES, TITLES[-2:]], [TITLES, TITLES])
     np.testing.assert_allclose(long, short, atol=1e-4)

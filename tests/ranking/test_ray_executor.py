@@ -1,4 +1,4 @@
-"""A real Ray cluster of two workers: what one process gives, one row per user, and none lost with a worker."""
+"""A real Ray cluster of two workers: the rows of one process, one per user, and none lost with a worker."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +64,7 @@ def test_killed_worker_loses_no_user(
 
 
 @on_the_cluster
-def test_what_a_worker_refuses_is_told_in_one_line(config: PopulationConfig, tmp_path: Path) -> None:
+def test_errors_of_a_worker_are_reported_in_one_line(config: PopulationConfig, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=f"^adapter {tmp_path}/none does not exist: give a PEFT folder$"):
         RayExecutor(replace(config, adapter=tmp_path / "none")).identity()
     with pytest.raises(LorarecError, match="workers=1000: the cluster has room for"):

@@ -1,4 +1,4 @@
-"""Whole-catalogue recommendation: nothing seen, new items can surface, reasons are of the history."""
+"""Whole-catalogue recommendation: no items of the history, new items among the results, and reasons."""
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,7 @@ TITLES = [
 
 @pytest.fixture
 def dataset() -> Dataset:
-    """Users a and b chose the same; c other things; item 6 is brand new, item 7 unrelated."""
+    """Users a and b chose the same items, c other ones; item 6 is brand new, item 7 unrelated."""
     rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 3), ("c", 4), ("c", 5), ("c", 7)]
     dated = [(user, str(item), at) for at, (user, item) in enumerate(rows)]
     return dataset_of(dated, {str(item): title for item, title in enumerate(TITLES)})
@@ -50,8 +50,8 @@ def test_the_posterior_is_the_rankers_times_one_over_the_place_in_the_pool(
     index, ranker = Index.build(dataset), Ranker(tiny_backbone)
     history = ["0", "1", "2"]
     pool = [proposal.item_id for proposal in index.propose(history)]
-    asked = pl.DataFrame({"user_id": ["a"], "history": [history], "candidates": [pool]})
-    shares = np.exp(ranker.score_cases(asked, dataset.titles)[0].astype(np.float64)) / np.arange(1, len(pool) + 1)
+    cases = pl.DataFrame({"user_id": ["a"], "history": [history], "candidates": [pool]})
+    shares = np.exp(ranker.score_cases(cases, dataset.titles)[0].astype(np.float64)) / np.arange(1, len(pool) + 1)
     wanted = dict(zip(pool, shares / shares.sum(), strict=True))
     found = recommend(ranker, dataset, "a", index=index)
     assert {item.item_id: item.probability for item in found} == pytest.approx(wanted, abs=1e-5)
@@ -63,8 +63,8 @@ def test_a_score_is_what_the_ranker_gives_plus_the_log_of_the_prior(
 ) -> None:
     index, ranker = Index.build(dataset), Ranker(tiny_backbone, readout=readout)
     pool = [proposal.item_id for proposal in index.propose(["0", "1", "2"])]
-    asked = pl.DataFrame({"user_id": ["a"], "history": [["0", "1", "2"]], "candidates": [pool]})
-    given = dict(zip(pool, ranker.score_cases(asked, dataset.titles)[0].tolist(), strict=True))
+    cases = pl.DataFrame({"user_id": ["a"], "history": [["0", "1", "2"]], "candidates": [pool]})
+    given = dict(zip(pool, ranker.score_cases(cases, dataset.titles)[0].tolist(), strict=True))
     for item in recommend(ranker, dataset, "a", index=index):
         own, other = item.log_odds, item.log_likelihood
         own, other = (own, other) if readout == "verdict" else (other, own)
@@ -113,9 +113,9 @@ def test_several_users_at_once(dataset: Dataset, tiny_backbone: Backbone) -> Non
     found = recommend_users(ranker, dataset, ["c", "a"], top_k=3)
     assert list(found) == ["c", "a"]
     for user, items in found.items():
-        alone = recommend(ranker, dataset, user, top_k=3)
-        assert [item.item_id for item in items] == [item.item_id for item in alone]
-        assert [item.score for item in items] == pytest.approx([item.score for item in alone], abs=1e-4)
+        separate = recommend(ranker, dataset, user, top_k=3)
+        assert [item.item_id for item in items] == [item.item_id for item in separate]
+        assert [item.score for item in items] == pytest.approx([item.score for item in separate], abs=1e-4)
 
 
 def test_given_items_are_ranked_as_their_titles(dataset: Dataset, tiny_backbone: Backbone) -> None:

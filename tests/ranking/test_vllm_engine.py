@@ -50,7 +50,7 @@ def test_all_of_this_in_the_environment_of_vllm() -> None:
 
 
 @pytest.mark.skipif(HERE, reason="vLLM is installed here")
-def test_without_vllm_one_line_says_how_to_get_it() -> None:
+def test_without_vllm_one_line_names_the_installation() -> None:
     with (
         pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
         open_engine("vllm", BackboneConfig(), []),
@@ -82,7 +82,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def folders(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two adapters, and a mixture of theirs as `lorarec mix` exports it."""
+    """Two adapters, and their mixture as `lorarec mix` exports it."""
     home = tmp_path_factory.mktemp("adapters")
     pair = [write_adapter(backbone, home / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
     mix(backbone, pair, method="fixed", weights=[0.3, 0.7], combine="factors", out=home / "mixed")
@@ -112,11 +112,11 @@ def examples(backbone: Backbone, sample: Dataset) -> dict[str, list[Example]]:
 def test_same_order_as_torch(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
 ) -> None:
-    asked, found = examples[readout], {}
+    chosen_examples, found = examples[readout], {}
     for name, adapter in (("alone", None), ("mixed", folders["mixed"])):
         with Ranker(backbone, adapter, readout) as ranker:
-            expected = ranker.score_examples(asked)
-        through = Ranker(backbone, adapter, readout, engine=engine).score_examples(asked)
+            expected = ranker.score_examples(chosen_examples)
+        through = Ranker(backbone, adapter, readout, engine=engine).score_examples(chosen_examples)
         found[name] = [scores.argmax() for scores in through]
         for one, other in zip(through, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=TOLERANCE[readout])
@@ -129,7 +129,7 @@ def test_same_order_as_torch(
 def test_adapters_share_a_batch_without_mixing_their_caches(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, readout: str
 ) -> None:
-    """The same prompt under two adapters and none, twice: the second time much of it is in the cache."""
+    """The same prompt is scored twice under two adapters and none; the second time much of it is in the cache."""
     adapters = [read_adapter(folders["one"]), read_adapter(folders["two"]), None] * 2
     example = examples[readout][0]
     builder = Ranker(backbone, readout=readout).builder
@@ -142,7 +142,7 @@ def test_adapters_share_a_batch_without_mixing_their_caches(
 
 @needs_vllm
 def test_candidates_that_begin_alike_or_are_alike(backbone: Backbone, engine: VllmEngine) -> None:
-    """What a branch shares with another may come from the cache; its log-probabilities must not be lost with it."""
+    """A common beginning of branches may come from the cache, but its log-probabilities are still returned."""
     ranker = Ranker(backbone, readout="likelihood", engine=engine)
     titles = ["the lord of the rings the fellowship of the ring extended edition " * 3 + end for end in "abba"]
     example = ranker.builder.example(["star wars"], titles)
@@ -171,20 +171,20 @@ def test_lists_are_those_of_greedy_torch(
 
     monkeypatch.setattr("lorarec.ranking.generation.TitleList", Recorded)
     monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
-    asked = examples["likelihood"][:16]
+    chosen_examples = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:
-        expected = ranker.generate(asked, 3, constrained)
-    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).generate(asked, 3, constrained)
-    assert [len(listed) for listed in found] == [3] * len(asked)
+        expected = ranker.generate(chosen_examples, 3, constrained)
+    found = Ranker(backbone, folders["one"], "likelihood", engine=engine).generate(chosen_examples, 3, constrained)
+    assert [len(listed) for listed in found] == [3] * len(chosen_examples)
     assert np.mean([one == other for one, other in zip(found, expected, strict=True)]) >= 0.9
-    first, second = written[: len(asked)], written[len(asked) :]
+    first, second = written[: len(chosen_examples)], written[len(chosen_examples) :]
     assert np.mean([one.ids == other.ids for one, other in zip(first, second, strict=True)]) >= 0.9
     if constrained:
         assert all(None not in listed for listed in found)
 
 
 @needs_vllm
-def test_what_vllm_refuses_is_told_in_one_line(
+def test_errors_of_vllm_are_reported_in_one_line(
     backbone: Backbone, folders: dict[str, Path], engine: VllmEngine, examples: dict, tmp_path: Path
 ) -> None:
     example = examples["verdict"][0]

@@ -38,14 +38,14 @@ def test_tf_idf_equals_a_loop(dataset: Dataset, split: Split) -> None:
 def test_candidate_sets_of_different_sizes(dataset: Dataset, split: Split) -> None:
     cases = split.test["warm"].head(3)
     sizes = [1, 4, 10]
-    cut = pl.Series("candidates", [c.to_list()[:n] for c, n in zip(cases["candidates"], sizes, strict=True)])
-    cut_cases = cases.with_columns(cut)
+    truncated = pl.Series("candidates", [c.to_list()[:n] for c, n in zip(cases["candidates"], sizes, strict=True)])
+    truncated_cases = cases.with_columns(truncated)
     data = TrainingData(dataset, split)
     for recommender in (Popularity().fit(data), TfIdf().fit(data)):
-        whole, found = recommender.score(cases), recommender.score(cut_cases)
+        whole, found = recommender.score(cases), recommender.score(truncated_cases)
         for all_scores, scores, size in zip(whole, found, sizes, strict=True):
             np.testing.assert_allclose(scores, all_scores[:size])
-    assert [len(scores) for scores in RandomOrder().fit(data).score(cut_cases)] == sizes
+    assert [len(scores) for scores in RandomOrder().fit(data).score(truncated_cases)] == sizes
 
 
 def test_titles_without_words_and_empty_histories_score_zero(dataset: Dataset, split: Split) -> None:
@@ -94,6 +94,6 @@ def test_item_knn_equals_a_loop(dataset: Dataset, split: Split) -> None:
     cases = split.test["warm"]
     found = ItemKNN(SimilarityConfig(max_history=2)).fit(TrainingData(dataset, split)).score(cases)
     for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
-        shown = history.to_list()[-2:]
-        expected = [sum(cosine(item, past) for past in shown) for item in candidates]
+        latest = history.to_list()[-2:]
+        expected = [sum(cosine(item, past) for past in latest) for item in candidates]
         np.testing.assert_allclose(scores, expected, atol=1e-12)

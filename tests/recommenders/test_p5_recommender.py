@@ -28,7 +28,7 @@ def test_ids_come_back_from_their_tokens(count: int, first: int, data: st.DataOb
     np.testing.assert_array_equal(ids.numbers(tokens), numbers)
 
 
-def test_prompts_say_what_is_asked() -> None:
+def test_prompts_contain_the_question() -> None:
     prompts = P5PromptBuilder(10, 5)
     history = np.array([3, 9, 3])
     for user, task, front in ((None, NEXT, 1), (4, NEXT_OF_USER, 3)):
@@ -50,7 +50,7 @@ def test_items_are_numbered_as_histories_name_them(circles: TrainingData) -> Non
     assert [number[item] for item in first] == list(range(len(first)))
 
 
-def test_tasks_ask_for_an_item_of_the_user_and_not_for_what_they_hide(circles: TrainingData) -> None:
+def test_tasks_ask_for_an_item_of_the_user_that_is_not_in_the_prompt(circles: TrainingData) -> None:
     number = number_items(circles)
     histories = [np.array([number[item] for item in items]) for items in circles.split.train[HISTORY].to_list()]
     prompts = P5PromptBuilder(len(number), len(histories))
@@ -72,7 +72,7 @@ def test_tasks_ask_for_an_item_of_the_user_and_not_for_what_they_hide(circles: T
 
 @pytest.fixture
 def scorer(circles: TrainingData) -> P5Scorer:
-    """Untrained."""
+    """An untrained scorer."""
     prompts = P5PromptBuilder(len(circles.train_items), len(circles.users))
     torch.manual_seed(0)
     return P5Scorer(circles, P5Model(prompts.vocabulary_size, CONFIG), prompts, CONFIG)
@@ -88,11 +88,11 @@ def test_one_pass_of_the_encoder_gives_what_a_pass_for_each_candidate_does(
     for row, scores in zip(cases.iter_rows(named=True), together, strict=True):
         history = np.array([scorer.item_numbers[item] for item in row[HISTORY]])
         prompt = scorer.prompts.next_item(history, scorer.user_numbers[row[USER]])
-        told = t5.shared(torch.tensor(prompt.tokens)) + scorer.model.words(torch.tensor(prompt.words))
+        embeddings = t5.shared(torch.tensor(prompt.tokens)) + scorer.model.words(torch.tensor(prompt.words))
         for candidate, score in zip(row[CANDIDATES], scores, strict=True):
             answer = scorer.prompts.items.tokens(np.array([scorer.item_numbers[candidate]]))
             # The mean over the two tokens, which T5's own loss is.
-            loss = t5(inputs_embeds=told[None], labels=torch.from_numpy(answer)).loss
+            loss = t5(inputs_embeds=embeddings[None], labels=torch.from_numpy(answer)).loss
             assert score == pytest.approx(-2 * loss.item(), abs=1e-5)
 
 

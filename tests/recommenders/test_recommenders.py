@@ -37,7 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 
-#: These need a backbone and have tests of their own.
+#: Systems that need a backbone and have tests of their own.
 LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
 
 
@@ -56,7 +56,7 @@ def _ndcg(name: str, data: TrainingData, **options: int) -> float:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_learns_what_is_in_the_log(name: str, circles: TrainingData) -> None:
+def test_learns_the_pattern_of_the_log(name: str, circles: TrainingData) -> None:
     assert _ndcg(name, circles) > 3 * CHANCE
 
 
@@ -82,8 +82,8 @@ def test_one_case_scores_as_among_many_and_the_unknown_comes_last(name: str, cir
     )
     recommender = _fit(name, circles, epochs=1)
     together = recommender.score(pl.concat([cases, strange]))
-    alone = [recommender.score(cases[place])[0] for place in range(len(cases))]
-    for first, second in zip(together, alone, strict=False):
+    separate = [recommender.score(cases[place])[0] for place in range(len(cases))]
+    for first, second in zip(together, separate, strict=False):
         np.testing.assert_allclose(first, second, atol=1e-5)
     assert np.isfinite(together[-1]).all()
 

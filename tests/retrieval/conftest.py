@@ -1,4 +1,4 @@
-"""A shop where who buys lamps buys lamps, and who buys games buys games; a few items are brand new."""
+"""A shop in which users buy either lamps or games; a few items are new."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The index: nothing seen or blocked, nothing twice, new items surface, and the folder gives the same answers."""
+"""The index: no items of the history, blocked items or duplicates; new items; and saving and loading."""
 
 import shutil
 from pathlib import Path
@@ -32,17 +32,17 @@ def light(shop: Dataset) -> Index:
 
 @settings(max_examples=60, deadline=None)
 @given(history=IDS, allow=st.none() | IDS, deny=IDS, pool=st.integers(1, 60), learned=st.booleans())
-def test_what_is_proposed(
+def test_proposals(
     index: Index, light: Index, history: list[str], allow: list[str] | None, deny: list[str], pool: int, learned: bool
 ) -> None:
-    asked = index if learned else light
-    proposals = asked.propose(history, pool, asked.blocked(allow, deny))
+    tested = index if learned else light
+    proposals = tested.propose(history, pool, tested.blocked(allow, deny))
     found = [proposal.item_id for proposal in proposals]
     free = set(ITEMS if allow is None else allow) & set(ITEMS) - set(deny) - set(history)
     assert len(set(found)) == len(found) == min(pool, len(free))
     assert set(found) <= free
     for proposal in proposals:
-        assert proposal.source in asked.sources
+        assert proposal.source in tested.sources
         assert len(set(proposal.because)) == len(proposal.because) <= 2
         assert set(proposal.because) <= set(history)
         assert bool(proposal.because) == (proposal.source != "popular") or proposal.source == "next"

@@ -35,7 +35,7 @@ def test_exact_search(count: int) -> None:
 
 
 class TestInvertedFile:
-    """Through faiss, made to be used for few vectors."""
+    """faiss, which is used here for few vectors already."""
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Fusion by the formula; taking turns: quotas, no row twice, the fallback last."""
+"""Fusion by the formula; interleaving: quotas, no duplicates, the fallback last."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,5 +36,5 @@ def test_fused_by_the_sum_of_reciprocal_places(a: list[int], b: list[int]) -> No
         assert places[name] == min(places.values())
 
 
-def test_what_two_rankings_agree_on_comes_first() -> None:
+def test_rows_in_two_rankings_are_first() -> None:
     assert list(fuse({"a": [1, 2, 3], "b": [4, 2, 5]})) == [2, 1, 4, 3, 5]

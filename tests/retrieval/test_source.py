@@ -1,4 +1,4 @@
-"""Every source finds what brute force finds, and says what it rests on."""
+"""Every source finds the items that brute force finds, and the contributions of the history."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_together_is_the_sum_of_cosines(chosen: csr_matrix) -> None:
     assert source.similarities(HISTORY, found) / scales[:, None] == pytest.approx(cosines[found][:, HISTORY], abs=1e-6)
 
 
-def test_few_users_are_asked_of_popular_items(chosen: csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_users_of_popular_items_are_counted(chosen: csr_matrix, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorarec.data.cooccurrence.MAX_USERS", 5)
     found = CooccurrenceSource(chosen).find(HISTORY, 30, NOTHING)
     assert 0 < len(found) <= 30

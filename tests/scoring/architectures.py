@@ -414,7 +414,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     if model_type not in UNBUILT
 } | VARIANTS
 
-#: Rows without a score of a candidate on its own: what they say of a token depends on later tokens, on the length of
+#: Rows in which a candidate has no score of its own: the logits of a token depend on later tokens, on the length of
 #: the whole text or on chance.
 REFUSED = {
     "bert (encoder)",

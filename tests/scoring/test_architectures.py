@@ -48,7 +48,7 @@ def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Alone, in a batch, in chunks on a cached prompt, and with the candidates reversed."""
+    """Prompts are scored by themselves, in a batch, in chunks on a cached prompt, and in the reverse order."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
     if name in REFUSED:
         for scoring in (lambda: score(model, _examples(len(tokenizer)), builder), lambda: check_scoring(model)):

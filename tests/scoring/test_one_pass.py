@@ -50,8 +50,8 @@ def test_batch_and_chunks_equal_single(any_backbone: Backbone, readout: str) -> 
     examples = [builder.example(TITLES[:n], TITLES[: 6 - n]) for n in range(4)]
     single = [score(any_backbone.model, [example], builder)[0] for example in examples]
     for budget in (10_000, 120, 70, 1):
-        for alone, batched in zip(single, score(any_backbone.model, examples, builder, budget), strict=True):
-            np.testing.assert_allclose(alone, batched, atol=1e-4)
+        for separate, batched in zip(single, score(any_backbone.model, examples, builder, budget), strict=True):
+            np.testing.assert_allclose(separate, batched, atol=1e-4)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,7 +85,7 @@ def test_thousand_candidates_on_a_cached_prompt(tiny_backbone: Backbone) -> None
 
 
 def test_threads_share_a_model(any_backbone: Backbone) -> None:
-    """Parts of the model are replaced for a moment, which another thread must not meet."""
+    """Parts of the model are replaced for a moment, which must not affect other threads."""
     builder = PromptBuilder(any_backbone.tokenizer)
     examples = [builder.example(TITLES[: 1 + n % 4], TITLES) for n in range(40)]
     expected = [score(any_backbone.model, [example], builder)[0] for example in examples]

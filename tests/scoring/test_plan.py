@@ -1,4 +1,4 @@
-"""What a model declares decides how its candidates are scored."""
+"""The configuration of a model decides its scoring plan."""
 
 import pytest
 import torch

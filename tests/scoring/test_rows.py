@@ -36,8 +36,8 @@ def mixtures_equal_one_prompt_at_a_time(
                 together = score_batch(backbone.model, examples, builder)
                 for row, example in enumerate(examples):
                     mixed.set_weights(weights[row])
-                    alone = score_batch(backbone.model, [example], builder)[0]
-                    torch.testing.assert_close(together[row], alone, atol=1e-4, rtol=1e-4)
+                    separate = score_batch(backbone.model, [example], builder)[0]
+                    torch.testing.assert_close(together[row], separate, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])

@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def misjudged(monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
-    """A model whose local attention goes by places in the sequence, as if it took trees."""
+    """A model whose local attention uses places in the sequence, and whose plan is wrongly `tree`."""
     model = build("gpt_neo", VOCABULARY)
     wrong = dataclasses.replace(plan.plan_for(model), kind=TREE)
     monkeypatch.setitem(plan._plans, model, wrong)
@@ -53,7 +53,7 @@ def test_rounding_of_half_precision_is_no_fault(dtype: torch.dtype) -> None:
 
 def test_a_model_that_is_scored_wrongly_is_refused_by_name(misjudged: PreTrainedModel, cache: Path) -> None:
     assert check_scoring(misjudged).difference > 0.1
-    for _ in range(2):  # what was found wrong is not remembered as right
+    for _ in range(2):  # a failed check is not stored as passed
         with pytest.raises(LorarecError, match=r"GPTNeoForCausalLM \(gpt_neo\) cannot be scored exactly: by plan tree"):
             require_exact(misjudged, "0123")
     assert not cache.exists()
@@ -80,7 +80,7 @@ def test_logits_that_overflow_are_refused(cache: Path) -> None:
         require_exact(model, "0123")
 
 
-def test_a_pass_that_fails_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_failing_pass_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     model = build("llama", VOCABULARY)
     monkeypatch.setattr(model.model.layers[0], "forward", lambda *_, **__: [][1])
     with pytest.raises(LorarecError, match=r"LlamaForCausalLM \(llama\) cannot be scored: IndexError: .+"):

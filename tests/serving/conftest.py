@@ -31,7 +31,7 @@ from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.server import Server, listen
@@ -133,7 +133,7 @@ class Offline:
             tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
             self.adapters[name] = replace(adapter, tensors=tensors)
         self.dataset = dataset
-        self.evidence = whole_evidence(dataset)
+        self.evidence = dataset_cooccurrence(dataset)
 
     def scores(
         self, mixture: dict[str, float], user: str | None, history: Sequence[str], candidates: Sequence[str]

@@ -21,7 +21,7 @@ from lorarec.io.artefacts import read_json, write_json
 from lorarec.personal import PersonalLora, UserHistory, UserRouter
 from lorarec.personal.scoring import user_scores
 from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.service import Service
 
@@ -52,7 +52,7 @@ class RatedShop:
         builder = PromptBuilder(self.backbone.tokenizer, config.readout, config.template, *lengths)
         columns = {"user_id": [user], "history": [list(history)[-4:]], "candidates": [list(candidates)]}
         cases = pl.DataFrame(columns, schema_overrides={"user_id": pl.String, "history": pl.List(pl.String)})
-        examples = case_examples(cases, self.dataset.titles, builder, 4, whole_evidence(self.dataset))
+        examples = case_examples(cases, self.dataset.titles, builder, 4, dataset_cooccurrence(self.dataset))
         with PersonalLora.load(self.folder / "chosen" / "personal", self.backbone) as personal:
             return user_scores(personal, examples, lambda _: weights[:, None], builder)[0]
 

@@ -78,7 +78,7 @@ def test_copied_lists_are_permutations(catalogue: Catalogue, builder: PromptBuil
 
 
 def test_the_start_looks_for_repeats() -> None:
-    """Before any training a candidate's token attends to its like in the list, or else to the prompt's first token."""
+    """Before any training a candidate's token attends to its copy in the list, or else to the prompt's first token."""
     words = [maker[:3] + kind for maker in MAKERS for kind in KINDS]
     question = "would the user choose this next? answer yes or no."
     builder = PromptBuilder(train_vocabulary([*words * 50, *[question] * 50], [], 1000))

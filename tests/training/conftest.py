@@ -35,7 +35,7 @@ def shop() -> tuple[Dataset, Split]:
 
 @pytest.fixture
 def largest_difference() -> Callable[[Path, Path], float]:
-    """Returns the largest absolute difference between the weights of two adapter folders."""
+    """Return the largest absolute difference between the weights of two adapter folders."""
 
     def compare(one: Path, other: Path) -> float:
         left, right = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))

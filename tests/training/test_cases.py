@@ -80,10 +80,10 @@ def test_negatives_by_popularity(items: int) -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), epoch=st.integers(0, 5), prefixes=st.sampled_from([None, 1, 2, 10]))
 def test_a_case_is_a_function_of_its_index(shop, seed, epoch, prefixes) -> None:
-    from_start, alone = (build([shop], seed=seed, prefixes=prefixes) for _ in range(2))
+    from_start, single_item_histories = (build([shop], seed=seed, prefixes=prefixes) for _ in range(2))
     every = [from_start.case(epoch, index) for index in range(len(from_start))]
     index = seed % len(every)
-    assert alone.case(epoch, index) == every[index]
+    assert single_item_histories.case(epoch, index) == every[index]
 
 
 def test_seeds_and_epochs_differ(shop) -> None:
@@ -122,9 +122,9 @@ def test_balance(balance, near) -> None:
 
 def test_dataset_without_cases(shop) -> None:
     dataset, split = shop
-    alone = split.train.with_columns(pl.col("history").list.head(1))
+    single_item_histories = split.train.with_columns(pl.col("history").list.head(1))
     with pytest.raises(LorarecError, match="shop has no training cases"):
-        build([(dataset, type(split)(alone, split.valid, split.test, split.info))])
+        build([(dataset, type(split)(single_item_histories, split.valid, split.test, split.info))])
     with pytest.raises(LorarecError, match="shop has no training cases"):
         build([(dataset, type(split)(split.train.clear(), split.valid, split.test, split.info))])
 
@@ -139,13 +139,13 @@ def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(shop) -> Non
     titles = {title: item for item, title in dataset.titles.items()}
     evidence = Cooccurrence(split.train, dataset.titles)
     owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
-    told = build([shop], new_items=0, max_history=100)
-    for index in range(len(told)):
-        case = told.case(0, index)
-        shown = [titles[title] for title in case.history]
-        chosen = [*shown, titles[case.candidates[case.target]]]
+    hinted = build([shop], new_items=0, max_history=100)
+    for index in range(len(hinted)):
+        case = hinted.case(0, index)
+        history_ids = [titles[title] for title in case.history]
+        chosen = [*history_ids, titles[case.candidates[case.target]]]
         owners = [user for history, user in owner.items() if list(history[: len(chosen)]) == chosen]
-        words = [evidence.hints(shown, [titles[title] for title in case.candidates], user) for user in owners]
+        words = [evidence.hints(history_ids, [titles[title] for title in case.candidates], user) for user in owners]
         assert case.hints in words
     hidden = build([shop], new_items=0.5)
     drawn = [hidden.case(0, index) for index in range(len(hidden))]
@@ -158,14 +158,14 @@ def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(shop) -> Non
 def test_a_share_of_the_targets_is_called_new(shop) -> None:
     always, never = (build([shop], new_items=0, new_targets=share) for share in (0.999, 0.0))
     for index in range(len(always)):
-        told, plain = always.case(0, index), never.case(0, index)
-        assert told.hints[told.target].startswith("new")
-        assert told.candidates == plain.candidates
-        del told.hints[told.target], plain.hints[plain.target]
-        assert told.hints == plain.hints
+        hinted, plain = always.case(0, index), never.case(0, index)
+        assert hinted.hints[hinted.target].startswith("new")
+        assert hinted.candidates == plain.candidates
+        del hinted.hints[hinted.target], plain.hints[plain.target]
+        assert hinted.hints == plain.hints
 
 
-def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
+def _with_a_user_of_everything(touched: int, users: int = 12) -> tuple[Dataset, object]:
     """Users with 6 of 40 items each, and one who has the first `touched` of them."""
     rows = [(f"u{user}", f"i{(user * 7 + place * 3) % 40}", place) for user in range(users) for place in range(6)]
     rows += [("till", f"i{item}", item) for item in range(touched)]
@@ -176,7 +176,7 @@ def _with_a_till(touched: int, users: int = 12) -> tuple[Dataset, object]:
 @pytest.mark.parametrize("options", [{}, {"prefixes": 2}, {"negative_sampling": "popularity"}, {"evidence": True}])
 @pytest.mark.parametrize(("touched", "aside"), [(40, 1), (38, 1), (34, 0), (10, 0)])
 def test_users_who_leave_no_negatives_are_set_aside(touched: int, aside: int, options: dict[str, object]) -> None:
-    dataset, split = _with_a_till(touched)
+    dataset, split = _with_a_user_of_everything(touched)
     cases = build([(dataset, split)], max_history=100, **options)
     (source,) = cases.sources
     assert source.users_set_aside == aside
@@ -189,7 +189,7 @@ def test_users_who_leave_no_negatives_are_set_aside(touched: int, aside: int, op
 
 
 def test_only_users_who_leave_no_negatives() -> None:
-    dataset, split = _with_a_till(35, users=0)
+    dataset, split = _with_a_user_of_everything(35, users=0)
     message = r"its 1 users with two training interactions leave at most 6 of 39 items, too few for 8 negatives"
     with pytest.raises(LorarecError, match=message):
         build([(dataset, split)], negatives=8)

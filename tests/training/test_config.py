@@ -14,7 +14,7 @@ def test_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "culprit"),
+    ("options", "cause"),
     [
         ({"rnak": 8}, "rnak"),
         ({"r": 0}, "option r must"),
@@ -32,8 +32,8 @@ def test_defaults_are_the_papers() -> None:
         ({"patience": 2, "eval_users": 0}, "patience"),
     ],
 )
-def test_bad_options_are_named(options: dict[str, object], culprit: str) -> None:
-    with pytest.raises(LorarecError, match=culprit):
+def test_bad_options_are_named(options: dict[str, object], cause: str) -> None:
+    with pytest.raises(LorarecError, match=cause):
         build_options(TrainingConfig, options)
 
 
@@ -46,7 +46,7 @@ def test_numbers_pass_as_yaml_writes_them(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("rnak: 8\n", "unknown key rnak"), ("- r\n", "mapping"), ("a: [1\n", "not YAML"), ("", "mapping")],
+    [("rnak: 8\n", "unknown key 'rnak'"), ("- r\n", "mapping"), ("a: [1\n", "not YAML"), ("", "mapping")],
 )
 def test_bad_recipes_are_one_line_errors(tmp_path, text: str, message: str) -> None:
     recipe = tmp_path / "recipe.yaml"

@@ -50,7 +50,7 @@ def test_gradients_with_dropout_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, a, b: LoraProduct.apply(x, weight, bias, a, b, 0.7, dropped), (x, a, b))
 
 
-def test_dropout_is_of_the_adapter_alone_and_follows_the_seed() -> None:
+def test_dropout_is_in_the_adapter_only_and_follows_the_seed() -> None:
     model, x = build(0.5), torch.randn(200, 6)
     base, without = model.get_base_model().first.base_layer(x), build(0.5).eval().get_base_model().first(x)
     speed_up(model)

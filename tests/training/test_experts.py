@@ -1,4 +1,4 @@
-"""Mixtures of experts: what is trained by default can be read, ranked with, and trained further."""
+"""Mixtures of experts: adapters with the default layers can be read, ranked with, and trained further."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def experts(kind: str, vocab_size: int):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_train_writes_is_read(kind, backbone, shop, tmp_path) -> None:
+def test_records_of_train_are_read(kind, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
     backbone = Backbone(experts(kind, len(tokenizer)), tokenizer, kind, kind)
     before = [name for name, _ in backbone.model.named_modules()]

@@ -29,7 +29,7 @@ def test_pointwise_is_the_binary_cross_entropy_of_each_candidate() -> None:
     assert pointwise(scores, [2, 0]).item() == pytest.approx(expected)
 
 
-def test_pointwise_knows_the_other_candidates_by_the_mean_alone() -> None:
+def test_pointwise_depends_on_other_candidates_by_the_mean_only() -> None:
     case = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     (slopes,) = torch.autograd.grad(pointwise([case], [0]), case)
     assert torch.allclose(slopes, (case.sigmoid() - torch.tensor([1.0, 0, 0])) / 3)

@@ -50,10 +50,10 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, shop) -> None:
 
 
 def test_a_micro_batch_is_a_function_of_its_index(backbone, shop) -> None:
-    walked, alone = build(backbone, shop), build(backbone, shop)
+    walked, by_index = build(backbone, shop), build(backbone, shop)
     everything = [walked[index] for index in range(len(walked))]
-    assert alone[len(alone) - 1] == everything[-1]
-    assert alone[3] == everything[3]
+    assert by_index[len(by_index) - 1] == everything[-1]
+    assert by_index[3] == everything[3]
 
 
 @pytest.mark.parametrize("loss", ["listwise", "next-token"])
@@ -73,7 +73,7 @@ def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, shop, loss) ->
         assert torch.allclose(mean, total(examples, targets) / whole, rtol=1e-5)
 
 
-def test_next_token_keeps_the_true_title_alone(backbone, shop) -> None:
+def test_next_token_has_the_true_title_only(backbone, shop) -> None:
     batches = build(backbone, shop, loss="next-token", readout="likelihood")
     listed = build(backbone, shop, readout="likelihood")
     for (short, target), (full, true) in zip(batches.examples_of_step(0), listed.examples_of_step(0), strict=False):

@@ -77,7 +77,7 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(home, largest_differe
 def test_two_processes_give_the_weights_of_one(home, largest_difference) -> None:
     """Gradients are added in another order, so the weights agree to float32 rounding, which Adam amplifies."""
     options = OPTIONS | {"epochs": 1, "eval_steps": 4}
-    alone = here(home, "alone", options)
+    single = here(home, "alone", options)
     # `--multi_gpu` is how accelerate starts torchrun; with `--cpu` it would wait for an MPI launcher to do it.
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
@@ -85,7 +85,7 @@ def test_two_processes_give_the_weights_of_one(home, largest_difference) -> None
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert largest_difference(alone, home / "together") < 1e-5
+    assert largest_difference(single, home / "together") < 1e-5
     records = [json.loads((home / name / "lorarec.json").read_text()) for name in ("alone", "together")]
     for one, other in zip(*(record["training"]["evaluations"] for record in records), strict=True):
         assert one == pytest.approx(other, abs=1e-6)

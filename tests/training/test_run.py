@@ -30,7 +30,7 @@ def quick_train(backbone, sources, out, *, start_from=None, resume=False, overwr
 
 @pytest.fixture(scope="module")
 def shared():
-    """A backbone for all tests here: training leaves it as it was."""
+    """A backbone for all tests here: training does not change it."""
     return hot_backbone()
 
 
@@ -45,7 +45,7 @@ def first(shared, tmp_path_factory):
     ("readout", "loss", "below"),
     [
         ("verdict", "listwise", 0.8 * math.log(5)),
-        ("verdict", "pointwise", 0.97 * (math.log(5) - 0.8 * math.log(4))),  # knowing but that one in five is a yes
+        ("verdict", "pointwise", 0.97 * (math.log(5) - 0.8 * math.log(4))),  # the loss of predicting one yes in five
         ("likelihood", "next-token", 0.8 * math.log(351)),
     ],
 )
@@ -76,7 +76,7 @@ def test_record(shared, first) -> None:
     assert [path.name for path in first.parent.iterdir()] == ["adapter"]
 
 
-def test_best_checkpoint_is_kept(shared, shop, tmp_path, monkeypatch, largest_difference) -> None:
+def test_best_checkpoint_is_restored(shared, shop, tmp_path, monkeypatch, largest_difference) -> None:
     figures = iter([0.2, 0.9, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr("lorarec.training.validation.Validation.metrics", lambda *_: {"ndcg@1": next(figures)})
     best = quick_train(shared, [shop], tmp_path / "best", batch_size=8, learning_rate=1e-3)
@@ -102,7 +102,7 @@ def test_second_round_starts_from_the_first(shared, shop, first, tmp_path, large
     assert json.loads((second / "adapter_config.json").read_text())["r"] == 4
 
 
-def test_seed_decides_the_weights_and_backbone_is_left_alone(shared, shop, tmp_path, largest_difference) -> None:
+def test_seed_decides_the_weights_and_backbone_is_unchanged(shared, shop, tmp_path, largest_difference) -> None:
     before = {name: tensor.clone() for name, tensor in shared.model.state_dict().items()}
     quick = QUICK | {"eval_users": 0, "gradient_checkpointing": True}
     one, same, other = (
@@ -201,7 +201,7 @@ def test_dataset_without_validation_cases(shared, shop, tmp_path) -> None:
     assert json.loads((out / "lorarec.json").read_text())["training"]["validation"] is None
 
 
-def test_dataset_alone_uses_its_stored_split(shared, shop, tmp_path) -> None:
+def test_dataset_without_a_split_uses_its_stored_split(shared, shop, tmp_path) -> None:
     dataset = shop[0].save(tmp_path / "data")
     out = quick_train(shared, [dataset], tmp_path / "adapter")
     stored = json.loads((tmp_path / "data" / "split" / "split.json").read_text())
@@ -215,11 +215,11 @@ def test_validation_is_a_seeded_sample_of_every_dataset(shared) -> None:
     assert len(validation) == 11
     again = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert again.examples == validation.examples
-    alone = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
+    separate = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
     figures = [
-        each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, alone)
+        each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, separate)
     ]
-    assert len(alone.batches()) == 11
+    assert len(separate.batches()) == 11
     assert len(validation.batches()) < 11
     assert figures[0] == figures[1]
     assert list(figures[0]) == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10"]
@@ -241,7 +241,7 @@ def test_a_training_of_few_steps_moves_the_adapter(shared, shop, tmp_path, caplo
     assert not caplog.records
 
 
-def test_training_that_changed_nothing_is_told(shared, shop, first, tmp_path, caplog) -> None:
+def test_training_that_changed_nothing_is_reported(shared, shop, first, tmp_path, caplog) -> None:
     quick = QUICK | {"samples": 16, "eval_users": 0, "learning_rate": 1e-300}
     out = quick_train(shared, [shop], tmp_path / "zero", **quick)
     assert f"adapter {out} changes nothing, since B is zero in all layers" in caplog.text
@@ -252,7 +252,7 @@ def test_training_that_changed_nothing_is_told(shared, shop, first, tmp_path, ca
 
 
 def test_weights_that_are_no_numbers_are_not_written(shared, shop, tmp_path, monkeypatch) -> None:
-    """The loss of the last step says nothing of the weights after it."""
+    """The loss of the last step does not depend on the weights after it."""
     step = torch.optim.AdamW.step
 
     def diverge(self, closure=None):
@@ -268,7 +268,7 @@ def test_weights_that_are_no_numbers_are_not_written(shared, shop, tmp_path, mon
     assert not (tmp_path / "adapter").exists()
 
 
-def test_an_own_template_is_kept_beside_the_adapter(shared, shop, tmp_path) -> None:
+def test_a_custom_template_is_stored_beside_the_adapter(shared, shop, tmp_path) -> None:
     text = "{% for title in history %}{{ title }} {% endfor %}then {{ candidate }}?"
     (tmp_path / "words.j2").write_text(text)
     quick = QUICK | {"samples": 16, "eval_users": 0}
@@ -301,7 +301,7 @@ def test_another_text_of_the_template_is_another_run(shared, shop, tmp_path, mon
 
 
 def test_same_training_gives_the_same_bytes(shared, shop, tmp_path) -> None:
-    """In processes whose sets have other orders as well."""
+    """The bytes are the same in processes whose sets have other orders."""
     quick = QUICK | {"samples": 16, "eval_users": 0}
     one, other = (read_adapter(quick_train(shared, [shop], tmp_path / name, **quick)) for name in "ab")
     assert one.fingerprint == other.fingerprint

@@ -38,7 +38,7 @@ def perturb(model) -> None:
                 parameter.normal_(std=0.1)
 
 
-def test_backbone_is_left_as_it_was(backbone, builder, examples) -> None:
+def test_backbone_is_unchanged(backbone, builder, examples) -> None:
     before, names = scores(backbone.model, examples, builder), [name for name, _ in backbone.model.named_modules()]
     use_cache = backbone.model.config.use_cache
     with suppress(KeyboardInterrupt), adapted(backbone, builder, TrainingConfig()) as model:
@@ -129,7 +129,9 @@ def test_named_layers_and_unknown_ones(backbone, builder) -> None:
         {"target_modules": "all-linear", "exclude_modules": r".*mlp.*", "init_lora_weights": "gaussian"},
     ],
 )
-def test_goes_on_from_adapters_of_any_settings(options, backbone, builder, examples, write_adapter, tmp_path) -> None:
+def test_training_continues_from_adapters_of_any_settings(
+    options, backbone, builder, examples, write_adapter, tmp_path
+) -> None:
     folder = write_adapter(backbone.model, tmp_path / "start", 1, task_type="CAUSAL_LM", **options)
     start = read_adapter(folder)
     with adapted(backbone, builder, TrainingConfig(), start=read_adapter(folder, backbone)) as model:

@@ -5,7 +5,7 @@ grows with `progress` in [0, 1].
 
 copy     a list of titles, then the same titles in another order; next-token loss on the repeat
 history  a user's titles as running text; next-token loss
-repeat   verdict or likelihood: the right candidate is a title of the list with a falling share of its tokens kept
+repeat   verdict or likelihood: the right candidate is a title of the list with a falling share of its words
 related  verdict or likelihood: a few candidates are related (by words or meaning) to titles of the list; the target is
          how well each candidate fits the list, judged by the texts alone
 """
@@ -97,7 +97,7 @@ def history_batch(
 def repeat_batch(
     rng: np.random.Generator, catalogues: Sequence[Catalogue], builder: PromptBuilder, rows: int, progress: float
 ) -> ChoiceBatch:
-    """Return prompts whose right candidate is a title of the list; of its words 100%, falling to 25%, are kept."""
+    """Return prompts whose right candidate is a title of the list; it has 100%, falling to 25%, of its words."""
     batch = ChoiceBatch([], [], builder)
     for _ in range(rows):
         catalogue = catalogues[int(rng.integers(len(catalogues)))]
@@ -161,11 +161,13 @@ def _add(
 
 
 def _noisy(rng: np.random.Generator, title: str, other: str, keep: float) -> str:
-    """Replace words of a title by words of another one; a share of the words is kept, at least one."""
+    """Replace words of a title by words of another title; a share of the words, at least one, remains."""
     words, spare = title.split(), other.split()
-    kept = rng.random(len(words)) < keep
-    kept[rng.integers(len(words))] = True
-    return " ".join(word if stays else spare[rng.integers(len(spare))] for word, stays in zip(words, kept, strict=True))
+    keep_word = rng.random(len(words)) < keep
+    keep_word[rng.integers(len(words))] = True
+    return " ".join(
+        word if stays else spare[rng.integers(len(spare))] for word, stays in zip(words, keep_word, strict=True)
+    )
 
 
 def _line(builder: PromptBuilder, title: str) -> list[int]:

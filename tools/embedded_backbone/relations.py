@@ -105,12 +105,12 @@ def _soft_maximum(similarities: np.ndarray, temperature: float) -> np.ndarray:
 def _neighbours(rows, similarity, count: int) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Return the most similar others of each row, (count, NEIGHBOURS); -1 stands for a similarity below a tenth."""
     result = np.full((count, NEIGHBOURS), -1, np.int32)
-    kept = min(NEIGHBOURS, count - 1)
+    size = min(NEIGHBOURS, count - 1)
     for start in track(range(0, count, 1024), "Relating titles"):
         scores = np.asarray(similarity(rows[start : start + 1024]), np.float32)
         own = np.arange(start, start + len(scores))
         scores[np.arange(len(scores)), own] = -1
-        best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        best = np.argpartition(-scores, size - 1, axis=1)[:, :size]
         values = np.take_along_axis(scores, best, 1)
-        result[own, :kept] = np.where(values > 0.1, best, -1)
+        result[own, :size] = np.where(values > 0.1, best, -1)
     return result

@@ -1,4 +1,4 @@
-"""Which language model is loaded, and how."""
+"""Options of loading a language model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ BACKBONE = "Backbone"
 @document_options
 @dataclass(frozen=True)
 class BackboneConfig:
-    """What `Backbone.from_pretrained` loads.
+    """Options of `Backbone.from_pretrained`.
 
     Raises:
         LorarecError: If a value is of the wrong type or is not one of the choices.

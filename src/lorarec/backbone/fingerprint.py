@@ -70,10 +70,10 @@ def weight_files(source: str) -> list[Path]:
     folder = Path(source)
     if not folder.is_dir():
         try:
-            found = cached_file(source, "config.json", local_files_only=True)
+            config_file = cached_file(source, "config.json", local_files_only=True)
         except OSError:
             return []
-        folder = Path(str(found)).parent
+        folder = Path(str(config_file)).parent
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():

@@ -38,7 +38,7 @@ FILTERS, TEXT, VALUES = "Filters", "Format of text files", "Times, ratings and i
 
 
 class Overlap(StrEnum):  # typer takes no list of literals
-    """What two datasets may share."""
+    """Parts of a dataset that may overlap with another dataset."""
 
     USERS = "users"
     ITEMS = "items"
@@ -48,7 +48,7 @@ class Overlap(StrEnum):  # typer takes no list of literals
 
 @dataclass(frozen=True)
 class Filters:
-    """What is taken of a log.
+    """Filters of an imported log.
 
     Raises:
         LorarecError: If `k_core` is negative.
@@ -62,7 +62,7 @@ class Filters:
     without: list[Path] | None = option(None, "Dataset folder whose items are left out; may be repeated.", FILTERS)
     by: list[Overlap] | None = option(
         None,
-        "What --without compares: items if not given; may be repeated. Titles find an item under other ids.",
+        "Part that --without compares: items if not given; may be repeated. Titles find an item under other ids.",
         FILTERS,
     )
 
@@ -156,7 +156,7 @@ def import_table(
             "text (UTC if it names no zone), or positions (0, 1, 2)."
         ),
     ] = COLUMNS.time,
-    rating: Annotated[str | None, typer.Option(help="Column of ratings; `rating` if it is there.")] = None,
+    rating: Annotated[str | None, typer.Option(help="Column of ratings; by default `rating`, if there is one.")] = None,
     title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
     time_format: Annotated[
         str | None,

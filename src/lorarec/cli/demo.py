@@ -71,10 +71,10 @@ def load_example(name: str) -> ModuleType:
     if module_name in sys.modules:
         return sys.modules[module_name]
     package = Path(lorarec.__file__).parent
-    found = next(
+    script = next(
         file for folder in (package, package.parents[1]) if (file := folder / "examples" / f"{name}.py").exists()
     )
-    spec = importlib.util.spec_from_file_location(module_name, found)
+    spec = importlib.util.spec_from_file_location(module_name, script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

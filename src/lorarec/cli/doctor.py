@@ -35,7 +35,7 @@ def doctor(
     from lorarec.scoring import check_scoring
 
     model = load_backbone(replace(loading, id=backbone), check=False)
-    found = check_scoring(model.model)
+    result = check_scoring(model.model)
     readouts = {}
     for readout in READOUTS:
         try:
@@ -43,8 +43,8 @@ def doctor(
             readouts[readout] = "yes"
         except LorarecError as error:
             readouts[readout] = str(error)
-    report = asdict(found) | {
-        "exact": found.exact,
+    report = asdict(result) | {
+        "exact": result.exact,
         "backbone": backbone,
         "fingerprint": model.fingerprint,
         "device": str(model.model.device),
@@ -56,18 +56,18 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        windows = ", ".join(map(str, found.windows)) or "none"
+        windows = ", ".join(map(str, result.windows)) or "none"
         rows = {
             "backbone": f"{backbone}, fingerprint {model.fingerprint}",
-            "model": f"{found.model}, {report['parameters']:,} parameters, {report['dtype']} on {report['device']}",
-            "plan": found.plan + (f" ({found.reason})" if found.reason else ""),
+            "model": f"{result.model}, {report['parameters']:,} parameters, {report['dtype']} on {report['device']}",
+            "plan": result.plan + (f" ({result.reason})" if result.reason else ""),
             "attention windows": windows,
-            "longest prompt": f"{found.max_positions} tokens" if found.max_positions else "no limit",
+            "longest prompt": f"{result.max_positions} tokens" if result.max_positions else "no limit",
             "chat template": "yes" if report["chat_template"] else "no",
             **{f"readout {readout}": answer for readout, answer in readouts.items()},
-            "largest difference": f"{found.difference:.2g} from one by one, on {found.prompt_tokens} tokens",
-            "explained by rounding": f"up to {found.tolerance:.2g}",
+            "largest difference": f"{result.difference:.2g} from one by one, on {result.prompt_tokens} tokens",
+            "explained by rounding": f"up to {result.tolerance:.2g}",
         }
         for name, value in rows.items():
             typer.echo(f"{name:22} {value}")
-    found.require()
+    result.require()

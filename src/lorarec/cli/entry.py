@@ -1,4 +1,4 @@
-"""The command line: its verbs, how errors are printed, and which messages of other libraries are silenced."""
+"""The command line: its verbs, the printing of errors, and the silencing of messages of other libraries."""
 
 import ctypes
 import os
@@ -51,7 +51,7 @@ _PANELS = {
     },
 }
 _VERBS = {verb: (module, name) for verbs in _PANELS.values() for verb, (module, name, _) in verbs.items()}
-#: Verbs that have moved, and what to call in their place.
+#: Verbs of version 0.1 -> the commands that replace them.
 _MOVED = {
     "import": "data import",
     "describe": "data describe",

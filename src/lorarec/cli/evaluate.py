@@ -22,9 +22,11 @@ def evaluate(
     dataset: DatasetFolder,
     adapter: Annotated[list[str] | None, typer.Option(help="PEFT folder, or NAME=FOLDER; may be repeated.")] = None,
     setting: Annotated[
-        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes what the split has.")
+        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes all that the split has.")
     ] = "both",
-    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate a random sample of so many users.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of users to evaluate, drawn at random; all if not given.")
+    ] = None,
     compare: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +35,7 @@ def evaluate(
     ] = None,
     readout: Annotated[
         Readout | None,
-        typer.Option(help="Readout to score with, in place of the one each adapter was trained with."),
+        typer.Option(help="Readout in place of those that the adapters were trained with."),
     ] = None,
     generation: Annotated[
         Literal["free", "constrained"] | None,

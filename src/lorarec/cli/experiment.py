@@ -34,7 +34,7 @@ def experiment(
         seeds: [1, 2, 3]
         rows:
           bpr-mf:
-          sasrec: {options: {depth: 2}, tune: {lr: [1e-3, 3e-3]}}
+          sasrec: {options: {num_layers: 2}, tune: {learning_rate: [1e-3, 3e-3]}}
           mixture-grid: {options: {epochs: 1}}
 
     Options of `tune` are searched by as many random trials for each row, on validation cases alone. OUT gets table.md,
@@ -49,7 +49,7 @@ def experiment(
     console, stderr = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
     if address and executor != "ray":
         raise LorarecError("--address is for a Ray cluster: add --executor ray")
-    read_table_kind(recipe)  # refuse what is no recipe before anything heavy is loaded
+    read_table_kind(recipe)  # refuse an unusable recipe before anything heavy is loaded
     quieten_transformers()
     from lorarec.experiments import ProcessWorkers, Workers, run_recipe
 

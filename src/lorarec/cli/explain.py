@@ -50,17 +50,16 @@ def explain(
 
     loaded = None if index is None else Index.load(index, data)
     with Ranker(load_backbone(backbone), adapter) as ranker:
-        found = explain_item(ranker, data, user, item, pool, loaded)
+        explanation = explain_item(ranker, data, user, item, pool, loaded)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(explanation), indent=2, ensure_ascii=False))
     else:
         from rich.console import Console
 
-        shown = (
-            f"{found.title} for user {user}: score {found.score:.3f}, p {found.probability:.4f} of {found.candidates}"
-        )
-        Console().print(explanation_table(found, shown))
-        if found.reason is not None:
-            typer.echo(found.reason)
-    if found.reason is None:
+        score = f"score {explanation.score:.3f}, p {explanation.probability:.4f} of {explanation.candidates}"
+        title = f"{explanation.title} for user {user}: {score}"
+        Console().print(explanation_table(explanation, title))
+        if explanation.reason is not None:
+            typer.echo(explanation.reason)
+    if explanation.reason is None:
         typer.echo(f"A reason in words needs a chat model: {backbone.id} has no chat template.", err=True)

@@ -1,4 +1,4 @@
-"""The verb `index`: the first stage of recommendation, made once."""
+"""The verb `index`: the first stage of recommendation, which `recommend` reads."""
 
 import json
 import time

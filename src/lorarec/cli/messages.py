@@ -23,7 +23,7 @@ class Verb(TyperCommand):
         """Run the command.
 
         Raises:
-            LorarecError: As the library raises it, with flags in place of names in its message.
+            LorarecError: The library raised it; the message has flags in place of names of options.
         """
         try:
             return super().invoke(ctx)
@@ -43,12 +43,12 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
         flags: The flag of each option by name, such as `--learning-rate` of learning_rate.
     """
 
-    def assigned(found: re.Match[str]) -> str:
-        name, value = found[1], found[2]
+    def assigned(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
         if value == "False":
-            return flags.get(f"no_{name}", f"--no-{name.replace('_', '-')}" if name in flags else found[0])
+            return flags.get(f"no_{name}", f"--no-{name.replace('_', '-')}" if name in flags else match[0])
         if name not in flags:
-            return found[0]
+            return match[0]
         return flags[name] if value == "True" else f"{flags[name]} " + re.sub(r'^"([\w-]+)"$', r"\1", value)
 
-    return _NAME.sub(lambda found: flags.get(found[0], found[0]), _VALUE.sub(assigned, message))
+    return _NAME.sub(lambda match: flags.get(match[0], match[0]), _VALUE.sub(assigned, message))

@@ -47,7 +47,7 @@ def mix(
     as_json: AsJson = False,
     setting: Annotated[
         Literal["warm", "new-item"],
-        typer.Option(help="Test cases that entropy's prompts are of.", rich_help_panel=SEARCH),
+        typer.Option(help="Setting of the test cases that prompts for entropy are drawn from.", rich_help_panel=SEARCH),
     ] = "warm",
     prompts: Annotated[
         int, typer.Option(min=1, help="Number of unlabelled prompts for entropy.", rich_help_panel=SEARCH)

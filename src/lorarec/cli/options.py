@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what verbs check and load by them."""
+"""Options that several verbs share, and the checks and loading that belong to them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,16 +20,18 @@ DatasetFolder = Annotated[Path, typer.Argument(help="Dataset folder, as `lorarec
 User = Annotated[str, typer.Option("--user", help="User id of the dataset.")]
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone if not given.")]
 IndexFolder = Annotated[
-    Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is made on the spot otherwise.")
+    Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is built if not given.")
 ]
 Pool = Annotated[int, typer.Option("--pool", min=1, help="Number of candidates that the index proposes.")]
 Engine = Annotated[
     Literal["torch", "vllm"],
-    typer.Option(help="What runs the model; vllm is installed in an environment of its own.", rich_help_panel=RUNTIME),
+    typer.Option(
+        help="Library that runs the model; vllm is installed in an environment of its own.", rich_help_panel=RUNTIME
+    ),
 ]
 ExecutorName = Annotated[
     Literal["local", "ray"],
-    typer.Option("--executor", help="Where work runs: on this machine or on a Ray cluster.", rich_help_panel=RUNTIME),
+    typer.Option("--executor", help="Place where work runs: this machine or a Ray cluster.", rich_help_panel=RUNTIME),
 ]
 Address = Annotated[
     str | None,

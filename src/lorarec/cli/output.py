@@ -15,7 +15,7 @@ def print_values(title: str, values: Mapping[str, Any], as_json: Mapping[str, An
     Args:
         title: Title of the table.
         values: Values by name.
-        as_json: What is printed as JSON in place of the table.
+        as_json: Value that is printed as JSON in place of the table.
     """
     if as_json is not None:
         typer.echo(json.dumps(as_json, indent=2, ensure_ascii=False))

@@ -112,7 +112,9 @@ def choose(
         ),
     ] = "din",
     setting: Annotated[Literal["warm", "new-item"], typer.Option(help="Test cases that are ranked.")] = "warm",
-    limit: Annotated[int | None, typer.Option(min=1, help="Test a random sample of so many users.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of users to test on, drawn at random; all if not given.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: UserRouterConfig,
@@ -121,7 +123,7 @@ def choose(
     """Learn how much of a general and a specific adapter each user gets.
 
     A router reads how a click-through model represents each user's training history, and the history's length. It is
-    trained on validation cases; both adapters stay as they are. If it does not help, all users get the best constant
+    trained on validation cases; both adapters are unchanged. If it does not help, all users get the best constant
     mixture.
 
     OUT holds metrics.json, report.md and ndcg.png of all rows, adapter_preference.json and adapter_preference.png,
@@ -181,7 +183,7 @@ def export(
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Language model, if it is elsewhere than it was in training.")
+        str | None, typer.Option(help="Language model, if its path has changed since training.")
     ] = None,
     overwrite: Overwrite = False,
     loading: Annotated[BackboneConfig, Only(("dtype", "device", "trust_remote_code"))],
@@ -196,9 +198,9 @@ def export(
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     if not folder.is_dir():
         raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
-    from lorarec.personal import export_user, trained_with
+    from lorarec.personal import export_user, recorded_backbone_id
 
-    model = load_backbone(replace(loading, id=backbone or trained_with(folder)))
+    model = load_backbone(replace(loading, id=backbone or recorded_backbone_id(folder)))
     routed = export_user(folder, user, out, model, overwrite)
     mean = "" if routed else " (the router's mean mixture, since there is no history)"
     typer.echo(f"Adapter of user {user}{mean} written to {out}")
@@ -206,4 +208,5 @@ def export(
 
 def _refuse_unknown(ctr_model: str, names: Sequence[str]) -> None:
     if ctr_model not in names and not Path(ctr_model).is_dir():
-        raise LorarecError(f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(names)}")
+        known = ", ".join(names)
+        raise LorarecError(f"{ctr_model!r} is neither a folder nor a click-through model: choose from {known}")

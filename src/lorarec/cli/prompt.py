@@ -30,7 +30,8 @@ def prompt(
         str | None, typer.Option("--item", help="Item id; the first proposal of the index if not given.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option("--adapter", help="PEFT folder whose prompts to show; the default ones otherwise.")
+        Path | None,
+        typer.Option("--adapter", help="PEFT folder with the prompt options; the default options if not given."),
     ] = None,
     index: IndexFolder = None,
     pool: Annotated[
@@ -67,23 +68,23 @@ def prompt(
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise LorarecError(f"the tokenizer of backbone {backbone.id} cannot be loaded: {reason}") from error
-    found = user_prompt(tokenizer, chosen, data, user, item, pool, loaded)
+    view = user_prompt(tokenizer, chosen, data, user, item, pool, loaded)
     if as_json:
-        text = "".join(part for part, _ in found.text)
-        typer.echo(json.dumps(asdict(found) | {"text": text}, indent=2, ensure_ascii=False))
+        text = "".join(part for part, _ in view.text)
+        typer.echo(json.dumps(asdict(view) | {"text": text}, indent=2, ensure_ascii=False))
         return
     if tokens:
-        for number, token in enumerate(found.tokens):
+        for number, token in enumerate(view.tokens):
             typer.echo(
                 f"{number}\t{token.id}\t{json.dumps(token.token, ensure_ascii=False)}\t{'control' * token.control}"
             )
     else:
-        typer.echo("".join(typer.style(text, reverse=True) if control else _safe(text) for text, control in found.text))
-    where = f"{found.template}, in the chat template of {backbone.id}" if found.chat else found.template
-    ends = f"{found.branch_tokens} of them of the candidate {found.item_id}"
-    read = " or ".join(json.dumps(answer.token, ensure_ascii=False) for answer in found.answers)
+        typer.echo("".join(typer.style(text, reverse=True) if control else _safe(text) for text, control in view.text))
+    where = f"{view.template}, in the chat template of {backbone.id}" if view.chat else view.template
+    ends = f"{view.branch_tokens} of them of the candidate {view.item_id}"
+    read = " or ".join(json.dumps(answer.token, ensure_ascii=False) for answer in view.answers)
     answer = f"; the next one is read as {read}" if read else ""
-    typer.echo(f"readout {found.readout}, template {where}: {len(found.tokens)} tokens, {ends}{answer}", err=True)
+    typer.echo(f"readout {view.readout}, template {where}: {len(view.tokens)} tokens, {ends}{answer}", err=True)
 
 
 def _safe(text: str) -> str:

@@ -134,8 +134,8 @@ def recommend(
         Ranker(model, adapter, engine=vllm) as ranker,
     ):
         loaded = None if index is None else Index.load(index, data)
-        found = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
-    _print(found, data.name, as_json)
+        recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
+    _print(recommended, data.name, as_json)
 
 
 def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_without: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_w
 def _population(
     dataset: Path, adapter: Path | None, index: Path | None, backbone: BackboneConfig, top: int, pool: int
 ) -> "PopulationConfig":
-    """Return what workers, which may have other working directories, load and rank."""
+    """Return the config of workers, with absolute paths, since their working directories may differ."""
     from lorarec.ranking import PopulationConfig
 
     is_folder = backbone.id != EMBEDDED and Path(backbone.id).is_dir()
@@ -169,7 +169,7 @@ def _population(
 def _executor(
     job: "PopulationConfig", data: Dataset, name: str, workers: int, address: str | None
 ) -> "Iterator[Executor]":
-    """Open what runs a job: this process, or workers of a Ray cluster."""
+    """Open the executor of a job: this process, or workers of a Ray cluster."""
     from lorarec.ranking import LocalExecutor
 
     if name == "local":
@@ -193,15 +193,15 @@ def _report_files(out: Path, counts: dict[str, int], as_json: bool) -> None:
     typer.echo(f"Recommendations for {counts['users']:,} users in {counts['parts']:,} parts{before}{without}: {out}")
 
 
-def _print(found: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
+def _print(recommended: "dict[str, list[Recommendation]]", dataset: str, as_json: bool) -> None:
     if as_json:
-        lists = {user: [asdict(item) for item in items] for user, items in found.items()}
-        shown = lists if len(lists) > 1 else next(iter(lists.values()))
-        typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        lists = {user: [asdict(item) for item in items] for user, items in recommended.items()}
+        printed = lists if len(lists) > 1 else next(iter(lists.values()))
+        typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
 
     from lorarec.ranking import recommendation_table
 
-    for user, items in found.items():
+    for user, items in recommended.items():
         Console().print(recommendation_table(items, f"For user {user} of {dataset}"))

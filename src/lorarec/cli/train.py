@@ -55,11 +55,13 @@ def train(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file of options; those on the command line win over it.", is_eager=True, callback=_use_recipe
+            help="YAML file of options; options on the command line take precedence.",
+            is_eager=True,
+            callback=_use_recipe,
         ),
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Adapter to train further; its layers, r and alpha stay.")
+        Path | None, typer.Option("--from", help="Adapter to train further, with its layers, r and alpha.")
     ] = None,
     few_shot: Annotated[float | None, typer.Option(help="Train on this fraction of the users.")] = None,
     resume: Resume = False,

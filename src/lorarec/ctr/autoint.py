@@ -26,7 +26,7 @@ class AutoIntConfig(NetworkConfig):
 
 
 class AutoInt(CTRNetwork[AutoIntConfig]):
-    """Self-attention between fields with residual connections (section 4.4).
+    """Apply self-attention between fields with residual connections (section 4.4).
 
     The final layers read its output and the embeddings, as in AutoInt+; without them it is well below DeepFM.
     """

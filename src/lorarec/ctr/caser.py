@@ -29,7 +29,7 @@ class CaserConfig(NetworkConfig):
 
 
 class Caser(CTRNetwork[CaserConfig]):
-    """Horizontal filters for patterns of successive items, vertical filters for positions (sections 3.2, 3.3)."""
+    """Apply horizontal filters to successive items and vertical filters to positions (sections 3.2, 3.3)."""
 
     config_class = CaserConfig
 

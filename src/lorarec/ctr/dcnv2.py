@@ -25,7 +25,7 @@ class DCNv2Config(NetworkConfig):
 
 
 class DCNv2(CTRNetwork[DCNv2Config]):
-    """Cross layers x_{l+1} = x_0 * (W x_l + b) + x_l (equation 1) in parallel with final layers."""
+    """Apply cross layers x_{l+1} = x_0 * (W x_l + b) + x_l (equation 1) in parallel with final layers."""
 
     config_class = DCNv2Config
 

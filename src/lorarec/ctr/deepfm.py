@@ -9,7 +9,7 @@ from lorarec.ctr.network import CTRNetwork, NetworkConfig
 
 
 class DeepFM(CTRNetwork[NetworkConfig]):
-    """Sum of first-order weights, of the inner products of all pairs (equation 2), and of a deep network.
+    """Add up first-order weights, the inner products of all pairs (equation 2), and the output of a deep network.
 
     First-order weights are computed from the embeddings by one linear map, not from tables of their own.
     """

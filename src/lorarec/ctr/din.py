@@ -10,7 +10,7 @@ from lorarec.ctr.network import CTRNetwork, NetworkConfig
 
 
 class Interest(nn.Module):
-    """Sum of the behaviours, each weighted by a small network on the behaviour and the target (section 4.3).
+    """Sum up the behaviours, each weighted by a small network on the behaviour and the target (section 4.3).
 
     The weights are not normalised, so that many relevant behaviours count for more than one.
 
@@ -46,7 +46,7 @@ class Interest(nn.Module):
 
 
 class DIN(CTRNetwork[NetworkConfig]):
-    """Final layers over user, target and the interest of the user that the target activates."""
+    """Apply final layers to user, target and the interest of the user that the target activates."""
 
     def __init__(self, encoder: FeatureEncoder, config: NetworkConfig) -> None:
         super().__init__(encoder, config)

@@ -87,7 +87,7 @@ class FeatureEncoder:
         self.items = _fields(_item_values(log.dataset.items), log.item[train])
         self.ratings = round(2 * log.stars) + 2
 
-    def over(self, log: ClickLog) -> Self:
+    def with_log(self, log: ClickLog) -> Self:
         """Return an encoder of another log with the same numbers.
 
         Args:
@@ -102,18 +102,18 @@ class FeatureEncoder:
 
     def batch(self, events: np.ndarray) -> FeatureBatch:
         """Encode events and their histories."""
-        shown = self.histories(events)
-        present = shown >= 0
+        rows = self.histories(events)
+        present = rows >= 0
         user, item = self.log.user[events], self.log.item[events]
         # Histories of a batch share items, and each item is embedded once.
-        different, history = np.unique(np.append(-1, np.where(present, self.log.item[shown], -1)), return_inverse=True)
+        different, history = np.unique(np.append(-1, np.where(present, self.log.item[rows], -1)), return_inverse=True)
         known = (different >= 0)[:, None]
-        half_stars = np.rint(2 * self.log.rating[shown]).astype(np.int64)
+        half_stars = np.rint(2 * self.log.rating[rows]).astype(np.int64)
         return FeatureBatch(
             [torch.from_numpy(field.table[user]) for field in self.users],
             [torch.from_numpy(field.table[item]) for field in self.items],
             [torch.from_numpy(np.where(known, field.table[different], UNKNOWN)) for field in self.items],
-            torch.from_numpy(history[1:].reshape(shown.shape)),
+            torch.from_numpy(history[1:].reshape(rows.shape)),
             torch.from_numpy(np.where(present, half_stars + 1, 0)),
         )
 
@@ -125,8 +125,8 @@ class FeatureEncoder:
         log = self.log
         if self._retriever is None:
             return log.histories(events, self.max_history)
-        found = self._retriever.similar(log.user[events], log.item[events], log.time[events], self.max_history)
-        return found[:, : max(1, int((found >= 0).sum(1).max(initial=0)))]
+        behaviours = self._retriever.similar(log.user[events], log.item[events], log.time[events], self.max_history)
+        return behaviours[:, : max(1, int((behaviours >= 0).sum(1).max(initial=0)))]
 
 
 def _user_values(log: ClickLog) -> list[Sequence[Sequence[Any]]]:

@@ -25,7 +25,7 @@ class GRU4RecCTRConfig(NetworkConfig):
 
 
 class GRU4RecCTR(CTRNetwork[GRU4RecCTRConfig]):
-    """Final layers over user, target and the recurrent state after the latest item."""
+    """Apply final layers to user, target and the recurrent state after the latest item."""
 
     config_class = GRU4RecCTRConfig
 

@@ -61,12 +61,12 @@ class Retriever:
         """
         self._check(user, item, time)
         begin, end = self._spans(user, time)
-        found = _last(begin, end, _positive(k))
+        positions = _last(begin, end, _positive(k))
         target = torch.from_numpy(np.asarray(item, np.int64))
         for queries in _tiles(begin, end, k, self._embeddings.shape[1]):
             places = self._nearest(target[queries], end[queries] - begin[queries], begin[queries[:, 0]], k)
-            found[queries] = begin[queries][..., None] + places.numpy()
-        return self._rows(found)
+            positions[queries] = begin[queries][..., None] + places.numpy()
+        return self._rows(positions)
 
     def _nearest(self, target: torch.Tensor, length: np.ndarray, begin: np.ndarray, k: int) -> torch.Tensor:
         """Return positions (tiles, queries, k) in histories of more than k rows, which begin at `begin` (tiles,)."""
@@ -86,9 +86,9 @@ class Retriever:
         begin = np.searchsorted(self._keys, first)
         return begin, np.searchsorted(self._keys, first + np.searchsorted(self._moments, time))
 
-    def _rows(self, found: np.ndarray) -> np.ndarray:
+    def _rows(self, positions: np.ndarray) -> np.ndarray:
         """Return row numbers of the log as it was given."""
-        return np.where(found == PADDING, PADDING, np.append(self._order, PADDING)[found])
+        return np.where(positions == PADDING, PADDING, np.append(self._order, PADDING)[positions])
 
     def _check(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> None:
         if not len(user) == len(item) == len(time):

@@ -28,7 +28,7 @@ class SASRecCTRConfig(NetworkConfig):
 
 
 class SASRecCTR(CTRNetwork[SASRecCTRConfig]):
-    """Final layers over user, target and the attention output at the latest item.
+    """Apply final layers to user, target and the attention output at the latest item.
 
     Positions are counted back from the latest item.
     """

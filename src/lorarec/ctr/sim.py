@@ -26,7 +26,7 @@ class SIMConfig(NetworkConfig):
 
 
 class SIM(CTRNetwork[SIMConfig]):
-    """Soft search by inner products of embeddings (section 3.1), then the interest in its results (section 3.2).
+    """Search by inner products of embeddings (section 3.1), then read the interest in the results (section 3.2).
 
     The interest in the latest behaviours is read as well. Both are weighted as in DIN, where the paper applies
     multi-head attention to the results. The paper trains the search by a loss of its own; here the click loss trains

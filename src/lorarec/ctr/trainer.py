@@ -148,9 +148,9 @@ def train(
     return stopping.curve
 
 
-def _check_labels(log: ClickLog, events: np.ndarray, what: str) -> None:
+def _check_labels(log: ClickLog, events: np.ndarray, part: str) -> None:
     clicks, count = int(log.label[events].sum()), len(events)
     if 0 < clicks < count:
         return
     labels = "there are none" if count == 0 else f"all {count} are {'clicked' if clicks else 'not clicked'}"
-    raise LorarecError(f"{log.dataset.name}: {what} events need both labels, but {labels}")
+    raise LorarecError(f"{log.dataset.name}: {part} events need both labels, but {labels}")

@@ -146,9 +146,9 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        found = self._stream.read(len(buffer))
-        self._left -= len(found)
+        unpacked = self._stream.read(len(buffer))
+        self._left -= len(unpacked)
         if self._left < 0:
             raise _too_large(self._path)
-        buffer[: len(found)] = found
-        return len(found)
+        buffer[: len(unpacked)] = unpacked
+        return len(unpacked)

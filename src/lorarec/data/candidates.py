@@ -14,7 +14,7 @@ _EXACT_BELOW_SHARE = 0.25
 
 @dataclass(frozen=True)
 class InteractionLookup:
-    """The interactions of users with items of a catalogue.
+    """Look up the interactions of users with items of a catalogue.
 
     Attributes:
         keys: Sorted integers user * n_items + item, one for each pair of a user and an item.
@@ -30,7 +30,7 @@ class InteractionLookup:
         place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.asarray(self.keys[place] == wanted)
 
-    def of_user(self, user: int) -> np.ndarray:
+    def items_of_user(self, user: int) -> np.ndarray:
         """Return the codes of the items that a user interacted with."""
         first, last = np.searchsorted(self.keys, [user * self.n_items, (user + 1) * self.n_items])
         return np.asarray(self.keys[first:last] - user * self.n_items)
@@ -100,7 +100,7 @@ def _draw(
     drawn = np.empty((len(users), negatives), dtype=np.int64)
     exact = (untouched < _EXACT_BELOW_SHARE * touched.n_items) | (untouched < 4 * negatives)
     for row in np.flatnonzero(exact):
-        pool = np.setdiff1d(np.arange(touched.n_items), touched.of_user(users[row]), assume_unique=True)
+        pool = np.setdiff1d(np.arange(touched.n_items), touched.items_of_user(users[row]), assume_unique=True)
         drawn[row] = rng.choice(pool, negatives, replace=False)
     rows = np.flatnonzero(~exact)
     redraw = np.ones((len(rows), negatives), dtype=bool)

@@ -87,8 +87,8 @@ class ClickLog:
         """
         begin, end = self.begin[events, None], self.end[events, None]
         begin = np.maximum(begin, end - limit)
-        shown = begin + np.arange(max(1, (end - begin).max(initial=0)))
-        return np.where(shown < end, shown, -1)
+        indices = begin + np.arange(max(1, (end - begin).max(initial=0)))
+        return np.where(indices < end, indices, -1)
 
     @cached_property
     def profiles(self) -> pl.DataFrame:
@@ -101,9 +101,9 @@ class ClickLog:
     @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the data, with user profiles, labels and parts: 16 hexadecimal digits."""
-        how = pl.DataFrame({"part": self.part, "label": self.label}).with_columns(stars=pl.lit(self.stars))
+        labels = pl.DataFrame({"part": self.part, "label": self.label}).with_columns(stars=pl.lit(self.stars))
         data = self.dataset
-        return content_hash(data.interactions, data.items, *([] if data.users is None else [data.users]), how)
+        return content_hash(data.interactions, data.items, *([] if data.users is None else [data.users]), labels)
 
 
 def click_log(
@@ -136,8 +136,8 @@ def click_log(
     _check_ratings(rows, dataset.name, stars)
     label = (rows[RATING] >= positive_from).to_numpy().astype(np.int8)
     if label.all() or not label.any():
-        what = "every rating is" if label.all() else "no rating is"
-        raise LorarecError(f"{dataset.name}: {what} at least {positive_from}: choose another threshold")
+        subject = "every rating is" if label.all() else "no rating is"
+        raise LorarecError(f"{dataset.name}: {subject} at least {positive_from}: choose another threshold")
     time = rows[TIME].to_numpy()
     part = sum((time >= cut).astype(np.int8) for cut in time_cuts(rows[TIME], ratios, dataset.name))
     users = rows[USER].unique(maintain_order=True)

@@ -1,4 +1,4 @@
-"""Co-occurrence: how often other users chose a candidate together with a history, as a word for the prompt."""
+"""Co-occurrence of candidates and histories in the choices of other users, as words for the prompt."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -20,7 +20,7 @@ SIMILAR = 5
 
 
 class Cooccurrence:
-    """How often other users chose a candidate together with the items of a history, as one word.
+    """Describe by one word how often other users chose a candidate together with the items of a history.
 
     For every item of the catalogue, the pairs (user, item of the history) are counted whose user chose the item as
     well. The word gives the position of the candidate in the order of these counts, as a share of the catalogue. So it
@@ -80,16 +80,16 @@ class Cooccurrence:
         own = -1 if user is None else self._user.get(user, -1)
         counts = self._counts(history, own)
         ordered = np.sort(counts[counts > 0])
-        found = []
+        words = []
         for place, item in enumerate(candidates):
             row = self._row.get(item)
             if row is None or (hidden is not None and hidden[place]) or not self._chosen_by_others(row, own):
                 similar, weights = self._similar(item)
                 word = _word(float(counts[similar] @ weights), ordered, len(counts))
-                found.append(f"{NEW}, {word}" if word else NEW)
+                words.append(f"{NEW}, {word}" if word else NEW)
             else:
-                found.append(_word(counts[row], ordered, len(counts)))
-        return found
+                words.append(_word(counts[row], ordered, len(counts)))
+        return words
 
     def _most_similar(self, item: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the known items with the most similar titles, and weights that sum to 1."""

@@ -41,7 +41,7 @@ class Dataset:
         items: The columns item_id, title and further texts; one row per item, sorted by item_id. Every title is
             non-empty, and every item of `interactions` has a row.
         users: The column user_id and further columns, or None.
-        info: What `dataset.json` contains: name, source, licence, counts, filters, fingerprint.
+        info: Contents of `dataset.json`: name, source, licence, counts, filters, fingerprint.
         folder: Path of the folder that the dataset was loaded from or saved to, or None.
 
     Examples:
@@ -78,7 +78,7 @@ class Dataset:
             interactions: The columns user_id, item_id, timestamp (whole numbers) and, if known, rating.
             items: The columns item_id, title and further texts.
             users: The column user_id and further columns; users without interactions are dropped.
-            info: What is known already: source, licence, filters.
+            info: Entries of `dataset.json` that are known already: source, licence, filters.
 
         Raises:
             LorarecError: A column is missing, a value is null, a title is empty, or an item is unknown or has several
@@ -119,7 +119,7 @@ class Dataset:
             keep_untitled: Name items without a title by their id instead of dropping them with their interactions.
             keep_unseen: Keep titled items that nobody interacted with (until a k-core drops them).
             without: Datasets whose users, items, interactions or titles are removed (see `remove_overlap`).
-            by: What is compared with these datasets: any of "users", "items", "interactions" and "titles".
+            by: Parts that are compared with these datasets: any of "users", "items", "interactions" and "titles".
             k_core: Minimum number of interactions of a user and of an item, applied last; 0 or 1 filters nothing.
 
         Raises:
@@ -129,8 +129,8 @@ class Dataset:
         rows, items, report = clean_tables(raw_log, name, keep_untitled, keep_unseen)
         info = {"source": raw_log.origin, "licence": raw_log.licence}
         dataset: Dataset = cls.from_frames(name, rows, items, raw_log.users, info)
-        for other, what in product(without, by):
-            dataset = remove_overlap(dataset, other, what)
+        for other, part in product(without, by):
+            dataset = remove_overlap(dataset, other, part)
         if k_core > 1:
             dataset = core_of(dataset, k_core)
         lengths = dataset.interactions.group_by(USER).len()["len"]
@@ -179,7 +179,7 @@ class Dataset:
             name: A name for the dataset.
             licence: The terms of use to record.
             time_format: The format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y".
-            bad_times: What is done with rows whose time is missing, unreadable or far from the others: "refuse" the
+            bad_times: Treatment of rows whose time is missing, unreadable or far from the others: "refuse" the
                 log, "drop" and count the rows, or "keep" times that are only far from the others.
             order: "time", or "file" for a log without times that is in order.
             decimal: The decimal mark of ratings that are text: "point" or "comma".
@@ -279,8 +279,8 @@ class Dataset:
         interactions = canonical_interactions(read_parquet(folder / "interactions.parquet"), folder)
         items = canonical_items(read_parquet(folder / "items.parquet"), folder)
         check_items_known(interactions, items, folder)
-        found = {"items": items.height, "interactions": interactions.height}
-        if found != {key: info["counts"].get(key) for key in found}:
+        counts = {"items": items.height, "interactions": interactions.height}
+        if counts != {key: info["counts"].get(key) for key in counts}:
             raise LorarecError(f"{folder}: dataset.json does not belong to these tables: import the dataset again")
         has_users = (folder / "users.parquet").is_file()
         users = read_parquet(folder / "users.parquet") if has_users else None

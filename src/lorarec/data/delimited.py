@@ -28,7 +28,7 @@ _NO_QUOTES = 'if quotes are ordinary characters in this file, use quote="none"'
 
 @dataclass(frozen=True)
 class Dialect:
-    """How lines are divided into fields.
+    """The rules by which lines are divided into fields.
 
     Attributes:
         separator: The character, or several, between fields.

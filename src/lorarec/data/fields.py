@@ -53,8 +53,8 @@ def clean_interactions(
     Args:
         raw: The columns user_id, item_id, timestamp and optionally rating, of any type.
         where: The name of the file, for error messages.
-        options: How values are interpreted.
-        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
+        options: Format of the values.
+        name_row: Function from the number of a row, from 0, to its name in error messages ("line 7").
 
     Returns:
         One row for each row of `raw`. Timestamps that are dropped because of `options.bad_times` are null.
@@ -89,7 +89,7 @@ def without_bad_times(
     return rows.filter(~bad), {"rows_with_bad_times_dropped": int(bad.sum()), "first_of_them": first}
 
 
-def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
+def clean_ids(ids: pl.Series, mode: Ids | None = None) -> pl.Series:
     """Convert ids to text: as they are written, stripped of white space, or with numbers also in their simplest form.
 
     Examples:
@@ -99,9 +99,9 @@ def clean_ids(ids: pl.Series, how: Ids | None = None) -> pl.Series:
     if ids.dtype.is_float():
         ids = ids.fill_nan(None)
     text = ids.cast(pl.String)
-    if how in ("trimmed", "numbers"):
+    if mode in ("trimmed", "numbers"):
         text = text.str.strip_chars()
-    if how == "numbers":
+    if mode == "numbers":
         text = text.str.replace(r"^0*(\d+)(?:\.0*)?$", "$1")
     return text
 
@@ -111,14 +111,14 @@ def _ratings(
 ) -> pl.Series:
     if ratings.dtype.is_temporal():
         raise LorarecError(f"{where}: column {RATING} has type {ratings.dtype}: name a column of numbers instead")
-    found = ratings.cast(pl.Float32, strict=False)
+    parsed = ratings.cast(pl.Float32, strict=False)
     text = ratings
-    if ratings.dtype == pl.String and found.null_count():
+    if ratings.dtype == pl.String and parsed.null_count():
         text = without_missing(ratings)
         point = text.str.replace(",", ".", literal=True) if _decimal_commas(text, decimal, where, name_row) else text
-        found = point.cast(pl.Float32, strict=False)
-    _refuse((found.is_null() & text.is_not_null()) | found.is_infinite().fill_null(False), ratings, where, name_row)
-    return found.fill_nan(None)
+        parsed = point.cast(pl.Float32, strict=False)
+    _refuse((parsed.is_null() & text.is_not_null()) | parsed.is_infinite().fill_null(False), ratings, where, name_row)
+    return parsed.fill_nan(None)
 
 
 def _decimal_commas(

@@ -1,4 +1,4 @@
-"""Filters of datasets: k-core, and the removal of what two datasets share."""
+"""Filters of datasets: k-core, and the removal of the overlap of two datasets."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -66,17 +66,17 @@ def core_rows(interactions: pl.DataFrame, user_k: int, item_k: int) -> tuple[np.
 
 
 def _in_words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    return ", ".join(f"{count:,} {part}" for part, count in counts.items())
 
 
 def remove_overlap(dataset: "Dataset", other: "Dataset", by: str = "items") -> "Dataset":
-    """Remove from a dataset what it shares with another one.
+    """Remove from a dataset the users, items, interactions or titles that another dataset has as well.
 
     Args:
         dataset: The dataset.
         other: The other dataset.
-        by: What is compared: "users", "items", "interactions" (pairs of user and item) or "titles", which are compared
-            without regard to case and find the same item under another id.
+        by: Part that is compared: "users", "items", "interactions" (pairs of user and item) or "titles", which
+            are compared without regard to case and find the same item under another id.
 
     Raises:
         LorarecError: `by` is unknown, or nothing is left.

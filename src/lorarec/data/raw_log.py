@@ -1,4 +1,4 @@
-"""What a reader found in its files, before it becomes a dataset, and the cleaning that all readers share."""
+"""Raw logs, which readers of files return, and the cleaning that turns them into datasets."""
 
 import re
 from dataclasses import dataclass, field
@@ -41,9 +41,9 @@ def clean_tables(
 
     Args:
         raw_log: The tables.
-        name: How error messages name them.
+        name: Name of the tables in error messages.
         keep_untitled: Whether items without a title are named by their id; they and their rows are dropped otherwise.
-        keep_unseen: Whether titled items that nobody interacted with are kept.
+        keep_unseen: Whether titled items that nobody interacted with stay in the dataset.
 
     Returns:
         The interactions, sorted by user and time; the items, with a title each; and counts of what was dropped.

@@ -29,8 +29,8 @@ def opened(path: str | Path, progress: bool = False) -> Iterator[BinaryIO]:
     with gzip_errors(path), open(path, "rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        with track_reading(raw, path, progress) as shown:
-            yield gunzip(shown, path) if zipped else shown
+        with track_reading(raw, path, progress) as tracked:
+            yield gunzip(tracked, path) if zipped else tracked
 
 
 def line_blocks(path: str | Path, progress: bool = False) -> Iterator[tuple[int, bytes]]:

@@ -74,7 +74,7 @@ def build_sample(folder: str | Path, out: str | Path, overwrite: bool = False) -
         overwrite: Whether a sample folder at that path is replaced.
 
     Raises:
-        LorarecError: It is not such a folder, or its README has no licence and citation.
+        LorarecError: The folder lacks these files, or its README has no licence and citation.
     """
     source = read_movielens(folder)
     with opened(Path(folder) / "README.txt") as stream:

@@ -23,7 +23,7 @@ class Split:
         valid: The columns user_id, history, target and candidates (the target among items that the user never
             interacted with, in random order).
         test: Cases with the columns of `valid` for each setting, "warm" and "new-item".
-        info: What `split.json` contains: options, counts, the dataset's fingerprint and that of all frames.
+        info: Contents of `split.json`: options, counts, the dataset's fingerprint and that of all frames.
 
     Examples:
         >>> from lorarec import Dataset, load_split

@@ -43,8 +43,8 @@ def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 
     A share `new_items` of the items, drawn uniformly, never occurs in training or validation, neither in histories nor
     as a target or a candidate. Positions are assigned before these items are removed, so the target of a warm test case
     is always the user's last interaction. `test["new-item"]` has a case for each user who interacted with a new item:
-    the target is the last such item, and the history is what came before it, without new items. Cases whose history is
-    empty are dropped. The other candidates of test cases are drawn from the whole catalogue.
+    the target is the last such item, and the history consists of the earlier items that are not new. Cases whose
+    history is empty are dropped. The other candidates of test cases are drawn from the whole catalogue.
 
     Args:
         dataset: The interactions of each user in time order.
@@ -63,7 +63,7 @@ def leave_one_out(dataset: Dataset, *, new_items: float = 0.1, negatives: int = 
         ['user_id', 'history', 'target', 'candidates']
     """
     if not 0 <= new_items < 1:
-        raise LorarecError(f"option new_items must be at least 0 and below 1, not {new_items}")
+        raise LorarecError(f"option new_items must be at least 0 and below 1, got {new_items}")
     options: SplitOptions = {"protocol": LEAVE_ONE_OUT, "new_items": new_items, "negatives": negatives, "seed": seed}
     length, place = pl.len().over(USER), pl.int_range(pl.len()).over(USER)
     rows = dataset.interactions.select(USER, ITEM, (length - place).alias("left"), length.alias("length"))
@@ -146,7 +146,7 @@ def draw_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     """Draw a split by the name of its protocol (by default `leave-one-out`) and the arguments of its function.
 
     Raises:
-        LorarecError: The protocol is unknown, or as its function.
+        LorarecError: The protocol is unknown, or its function refuses the arguments.
     """
     protocol = options.pop("protocol", LEAVE_ONE_OUT)
     if protocol not in _PROTOCOLS:
@@ -160,8 +160,8 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     Args:
         dataset: The dataset. If it has no folder, or one that cannot be written to, its split is drawn every time; the
             seed makes it the same every time.
-        options: As of `draw_split`. Without any the split in DATASET/split is loaded, whatever its options are. Options
-            that differ from those of DATASET/split give a split in a folder of its own beside it.
+        options: Arguments of `draw_split`. Without any the split in DATASET/split is loaded, whatever its options are.
+            Options that differ from those of DATASET/split give a split in a folder of its own beside it.
 
     Raises:
         LorarecError: A stored split belongs to other data or is damaged.
@@ -189,13 +189,13 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
 
 
 def few_shot(split: Split, fraction: float, seed: int = 42) -> Split:
-    """Keep a fraction of the training users, at least one, drawn uniformly; validation and test stay as they are.
+    """Keep a fraction of the training users, at least one, drawn uniformly; validation and test are unchanged.
 
     Raises:
         LorarecError: The fraction is not above 0 and at most 1.
     """
     if not 0 < fraction <= 1:
-        raise LorarecError(f"the few-shot fraction must be above 0 and at most 1, not {fraction}")
+        raise LorarecError(f"the few-shot fraction must be above 0 and at most 1, got {fraction}")
     count = max(1, round(fraction * split.train.height))
     rows = np.random.default_rng(seed).permutation(split.train.height)[:count]
     train = split.train[np.sort(rows)]
@@ -219,7 +219,7 @@ def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -
         LorarecError: The ratios are not three positive numbers, or a part is empty.
     """
     if len(ratios) != 3 or min(ratios) <= 0:
-        raise LorarecError(f"option ratios must be three positive numbers, not {ratios}")
+        raise LorarecError(f"option ratios must be three positive numbers, got {ratios}")
     times = times.sort()
     cuts = [times[int(times.len() * share)] for share in np.cumsum(ratios)[:2] / sum(ratios)]
     if not times[0] < cuts[0] < cuts[1]:
@@ -301,7 +301,7 @@ def _with_candidates(
         valid_catalogue: The items from which candidates of validation cases are drawn.
     """
     if options["negatives"] < 1:
-        raise LorarecError(f"a candidate set needs at least one negative, not {options['negatives']}")
+        raise LorarecError(f"a candidate set needs at least one negative, got {options['negatives']}")
     seed, negatives, interactions = options["seed"], options["negatives"], dataset.interactions
 
     def drawn(cases: pl.DataFrame, catalogue: pl.Series, purpose: str) -> pl.DataFrame:

@@ -40,7 +40,7 @@ _TYPED = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")
 
 @dataclass(frozen=True)
 class TableFormat:
-    r"""How tables are read and what their values mean.
+    r"""The format of tables: the layout of their files and the meaning of their values.
 
     Attributes:
         separator: The character, or several, between the fields of text; a tab may be written as `\t`. If None, it is a
@@ -50,12 +50,12 @@ class TableFormat:
             several characters, and otherwise double ones, but a quoted field that spans lines which look like rows is
             refused.
         time_format: The format of times that are text, as for `datetime.strptime`, such as "%d.%m.%Y %H:%M".
-        bad_times: What to do with rows whose time is missing, unreadable or far from the others: "refuse" the table,
+        bad_times: Treatment of rows whose time is missing, unreadable or far from the others: "refuse" the table,
             "drop" the rows, or "keep" times that are far from the others and refuse the rest.
         order: "file" uses the order of the rows in place of times.
         decimal: The decimal mark of ratings. If None, it is a point, or a comma if commas cannot separate thousands.
-        ids: "trimmed" strips white space around ids; "numbers" also reads 12.0 and 012 as 12. If None, ids stay as they
-            are written, and two tables are refused if some of their ids match only in one of these ways.
+        ids: "trimmed" strips white space around ids; "numbers" also reads 12.0 and 012 as 12. If None, ids are
+            unchanged, and two tables are refused if some of their ids match only in one of these ways.
 
     Raises:
         LorarecError: The separator is empty or contains a quote or a line end.
@@ -94,7 +94,7 @@ class Table:
     Attributes:
         where: The name of the table in error messages, such as the path of its file.
         names: The names of its columns.
-        hint: What to do if a column is not found, for the end of the error message.
+        hint: Advice at the end of the error message if a column is not found.
     """
 
     where: str
@@ -221,10 +221,10 @@ def _guessed_separator(path: Path, head: bytes) -> str:
             if len(counts) == 1 and counts != {0}:
                 return separator
     # Some row is too short or too long: reading with the header's separator will report its line.
-    found = [separator for separator in _GUESSES if separator in lines[0]]
-    if not found:
+    candidates = [separator for separator in _GUESSES if separator in lines[0]]
+    if not candidates:
         raise LorarecError(f'{path}: the separator of its fields cannot be detected: name it, as in separator=";"')
-    return found[0]
+    return candidates[0]
 
 
 def _delimited(path: Path, dialect: Dialect) -> Table:
@@ -254,7 +254,7 @@ def lazy_table(
     Args:
         where: The name of the table in error messages.
         lazy: The scan.
-        name_row: Returns the name of a row in error messages, given its number from 0.
+        name_row: Function from the number of a row, from 0, to its name in error messages.
         explain_fault: Called if polars cannot read the table, to raise an error that names the line.
     """
 

@@ -67,8 +67,8 @@ def parse_times(
         times: A column of numbers, dates, datetimes or text.
         where: The name of the file, for error messages.
         time_format: The `datetime.strptime` format of text that is not ISO 8601.
-        bad_times: See `TableOptions`.
-        name_row: Returns how error messages name a row ("line 7"), given its number from 0.
+        bad_times: See `TableFormat`.
+        name_row: Function from the number of a row, from 0, to its name in error messages ("line 7").
 
     Returns:
         Int64 seconds (or positions), null for the times that are dropped.
@@ -158,10 +158,10 @@ def _by_format(text: pl.Series, form: str) -> pl.Series:
             # Python's %f is a fraction of any length; here that is %.f after a point, and %f are nanoseconds, which are
             # right as well where seconds are all that is wanted.
             warnings.simplefilter("ignore", pl.exceptions.ChronoFormatWarning)
-            found = text.str.to_datetime(form.replace(".%f", "%.f"), strict=False, time_unit="us")
+            parsed = text.str.to_datetime(form.replace(".%f", "%.f"), strict=False, time_unit="us")
     except pl.exceptions.PolarsError as error:
         raise LorarecError(f"time_format {form!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return found.dt.epoch("s").cast(pl.Int64)
+    return parsed.dt.epoch("s").cast(pl.Int64)
 
 
 def _iso_seconds(text: pl.Series) -> pl.Series:
@@ -202,8 +202,8 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
     for form, first, last in _DIGITS:
         if most < first or least > last or numbers.is_between(first, last).sum() * 2 <= numbers.count():
             continue
-        if (found := _digits(numbers, form)) is not None:
-            return _calendar(found, "dates")
+        if (parsed := _digits(numbers, form)) is not None:
+            return _calendar(parsed, "dates")
     if least >= 0 and most < _SMALL:
         return numbers, none, "positions"
     counts = {each[0]: int(numbers.is_between(*each[1:3]).sum()) for each in _UNITS}
@@ -227,8 +227,8 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
 
 def _digits(numbers: pl.Series, form: str) -> pl.Series | None:
     """Return the seconds of dates written as digits; None if most of the numbers are not dates."""
-    found = numbers.cast(pl.String).str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s").cast(pl.Int64)
-    return found if found.count() * 2 > numbers.count() else None
+    parsed = numbers.cast(pl.String).str.to_datetime(form, strict=False, time_unit="us").dt.epoch("s").cast(pl.Int64)
+    return parsed if parsed.count() * 2 > numbers.count() else None
 
 
 def _refuse_unread(
@@ -252,17 +252,17 @@ def _refuse_unread(
 def _refuse_far(far: pl.Series, times: pl.Series, unit: str, where: str | Path, name_row: Callable[[int], str]) -> None:
     rows = far.arg_true().to_list()
     value = times[rows[0]]
-    shown = repr(value) if isinstance(value, str | int | float) else str(value)
-    found = f"{where}: {name_row(rows[0])} has {TIME} {shown}"
+    text = repr(value) if isinstance(value, str | int | float) else str(value)
+    message = f"{where}: {name_row(rows[0])} has {TIME} {text}"
     if far.all():
-        raise LorarecError(f"{found}, which like all others is in no supported unit: {_READ}")
+        raise LorarecError(f"{message}, which like all others is in no supported unit: {_READ}")
     named = ", ".join([*(name_row(row) for row in rows[1 : 1 + _NAMED]), *(["..."] if len(rows) > 1 + _NAMED else [])])
     more = f" (and {len(rows) - 1} more rows: {named})" if named else ""
     if len(rows) * 2 >= times.count():
         raise LorarecError(
-            f"{found}, which is not in {unit}{more}; no unit fits most of the times: convert all to the same unit"
+            f"{message}, which is not in {unit}{more}; no unit fits most of the times: convert all to the same unit"
         )
     raise LorarecError(
-        f"{found}, far from the others, most of which are {unit}{more}: fix or remove the row, drop all such rows with "
-        'bad_times="drop", or keep these times as they are with bad_times="keep"'
+        f"{message}, far from the others, most of which are {unit}{more}: fix or remove the row, drop all such rows "
+        'with bad_times="drop", or keep these times as they are with bad_times="keep"'
     )

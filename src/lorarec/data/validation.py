@@ -15,7 +15,7 @@ def read_parquet(path: Path, remedy: str = "import the dataset again") -> pl.Dat
 
     Args:
         path: Path of the file.
-        remedy: What the error message tells the user to do.
+        remedy: Advice at the end of the error message.
 
     Raises:
         LorarecError: The file is missing or is not Parquet.

@@ -20,7 +20,7 @@ def scorer_inputs(cases: pl.DataFrame) -> pl.DataFrame:
 
 
 def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.DataFrame) -> tuple[np.ndarray, float]:
-    """Let a scorer score the cases, which it gets without their targets.
+    """Score the cases by a scorer, which gets them without their targets, and rank the targets.
 
     Args:
         name: Name of the scorer, for error messages.
@@ -30,7 +30,7 @@ def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.Data
         Rank of the target in every case, (cases,), and seconds per case.
 
     Raises:
-        LorarecError: the scorer changed the cases, or returned a NaN, too few or too many scores.
+        LorarecError: The scorer changed the cases, or returned a NaN, too few or too many scores.
     """
     where = f"row {name}, setting {setting}"
     targets = _target_positions(setting, cases)
@@ -77,7 +77,7 @@ def metric_results(
     """Return the metrics of all rows; their intervals share the resampled cases.
 
     Args:
-        values: (cases, metrics) of each row as `metrics_per_case` returns, or means of such over seeds.
+        values: Metrics of each row, (cases, metrics), as `metrics_per_case` returns them, or their means over seeds.
         compare_with: For each row, the row that its paired t-tests compare with; None for no test.
         seed: Seed of the resampling.
     """
@@ -102,7 +102,7 @@ def metrics_per_case(ranks: np.ndarray) -> np.ndarray:
     """Return the metrics of each case, (cases, metrics), in the order of `METRIC_NAMES`.
 
     Args:
-        ranks: (cases,) Rank of each target; 1 is best.
+        ranks: Rank of each target, (cases,); 1 is best.
     """
     gains = [ndcg(ranks, k) for k in CUTOFFS]
     hits = [hit_rate(ranks, k) for k in CUTOFFS]

@@ -54,16 +54,16 @@ def evaluate_clicks(
     """Compute each row's metrics with bootstrap intervals over events, and test them against one of the rows.
 
     Args:
-        labels: (events,) 1 for a click, 0 for none.
-        predictions: (events,) probabilities by name of the row.
+        labels: Labels (events,), 1 for a click and 0 for none.
+        predictions: Probabilities (events,) by name of the row.
         compare_with: Name of the row that the tests compare with.
         seed: Seed of the resampling.
 
     Raises:
-        LorarecError: all labels are alike, a value is not a probability, or there is no row `compare_with`.
+        LorarecError: All labels are alike, a value is not a probability, or there is no row `compare_with`.
     """
     if compare_with not in predictions:
-        raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(predictions)}")
+        raise LorarecError(f"no row {compare_with!r} to compare with: choose one of {', '.join(predictions)}")
     compared = predictions[compare_with]
     rows = {}
     for name, predicted in predictions.items():

@@ -54,7 +54,7 @@ def evaluate(
         The evaluation: metrics with intervals by setting and row.
 
     Raises:
-        LorarecError: a setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
+        LorarecError: A setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
             `out` exists, or a scorer returned a NaN, too few or too many scores.
 
     Examples:
@@ -72,9 +72,9 @@ def evaluate(
         raise LorarecError(f"the row name {taken[0]} is taken by a baseline: choose another")
     everything: dict[str, Scorer] = {**baselines, **scorers}
     if compare_with is not None and compare_with not in everything:
-        raise LorarecError(f"no row {compare_with} to compare with: choose one of {', '.join(everything)}")
+        raise LorarecError(f"no row {compare_with!r} to compare with: choose one of {', '.join(everything)}")
     if limit is not None and limit < 1:
-        raise LorarecError(f"the limit must be at least one user, not {limit}")
+        raise LorarecError(f"the limit must be at least one user, got {limit}")
     chosen = {name: sample_users(split.test[name], limit, seed) for name in select_settings(dataset, split, settings)}
     protocol = {
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
@@ -98,7 +98,7 @@ def select_settings(dataset: Dataset, split: Split, settings: Sequence[str] | No
     """Return the given settings, or all settings of the split that have cases.
 
     Raises:
-        LorarecError: a setting is unknown or has no cases, or no setting has any.
+        LorarecError: A setting is unknown or has no cases, or no setting has any.
     """
     filled = [name for name, cases in split.test.items() if cases.height]
     if settings is None:
@@ -107,7 +107,7 @@ def select_settings(dataset: Dataset, split: Split, settings: Sequence[str] | No
         return filled
     for name in settings:
         if name not in split.test:
-            raise LorarecError(f"dataset {dataset.name} has no setting {name}: choose from {', '.join(split.test)}")
+            raise LorarecError(f"dataset {dataset.name} has no setting {name!r}: choose from {', '.join(split.test)}")
         if name not in filled:
             raise LorarecError(f"setting {name} of dataset {dataset.name} has no cases")
     return settings

@@ -25,7 +25,7 @@ def read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             row of the table; it may have columns user_id, item_id and timestamp.
 
     Raises:
-        LorarecError: the file is missing or is no Parquet file, a column is missing, or a value is no label or no
+        LorarecError: The file is missing or is no Parquet file, a column is missing, or a value is no label or no
             probability.
     """
     table = read_parquet(path, "name one that `lorarec personal train` wrote, or write one like it")

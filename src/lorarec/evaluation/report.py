@@ -54,10 +54,10 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
     """Return the main metrics of one setting for a terminal; the best mean of a column is bold, a star marks p < 0.05.
 
     Raises:
-        LorarecError: the setting was not evaluated.
+        LorarecError: The setting was not evaluated.
     """
     if setting not in evaluation.settings:
-        raise LorarecError(f"setting {setting} was not evaluated: choose from {', '.join(evaluation.settings)}")
+        raise LorarecError(f"setting {setting!r} was not evaluated: choose from {', '.join(evaluation.settings)}")
     result = evaluation.settings[setting]
     rows: list[list[Cell]] = []
     for row in result.rows.values():
@@ -88,7 +88,7 @@ def setting_heading(result: SettingResult) -> list[str]:
 
 
 def _markdown(evaluation: Evaluation) -> str:
-    """Return the report: a table for each setting, then what rows and columns are."""
+    """Return the report: a table for each setting, then descriptions of the rows and columns."""
     protocol = evaluation.protocol
     dataset, split = protocol["dataset"], protocol["split"]
     sample = f"{protocol['limit']} users of each setting" if protocol["limit"] else "all test users"
@@ -128,8 +128,8 @@ def _table(result: SettingResult) -> ReportTable:
 
 def metric_cells(result: SettingResult, row: str, metrics: Sequence[str]) -> list[NumberCell]:
     """Return the cells of a row with intervals and stars; the best mean of a column is bold."""
-    found = result.rows[row].metrics
-    return [NumberCell.of(found[name], best=found[name].mean == result.best(name)) for name in metrics]
+    results = result.rows[row].metrics
+    return [NumberCell.of(results[name], best=results[name].mean == result.best(name)) for name in metrics]
 
 
 def _describe_rows(evaluation: Evaluation) -> list[str]:

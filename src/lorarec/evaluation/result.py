@@ -16,7 +16,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric as a mean over cases.
+    """The mean of a metric over cases, with its interval and test.
 
     Attributes:
         mean: Mean over the cases.
@@ -42,8 +42,8 @@ class RowResult:
 
     Attributes:
         name: Name of the row.
-        ranks: (cases,) Rank of the target among the candidates of each case; 1 is best. Of a recommender that was
-            fitted with several seeds, (seeds, cases).
+        ranks: Rank of the target among the candidates of each case, (cases,), or (seeds, cases) for a recommender that
+            was fitted with several seeds; 1 is best.
         metrics: Metrics by the names in `METRIC_NAMES`.
         seconds_per_user: Wall time of scoring one case, in seconds.
         about: Description of the recommender.

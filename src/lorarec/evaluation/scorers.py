@@ -19,7 +19,7 @@ GENERATIONS = ("free", CONSTRAINED)
 
 
 class AdapterScorer:
-    """A scorer that ranks candidates with a backbone and one adapter.
+    """Score candidates with a backbone and one adapter.
 
     The adapter is merged into the backbone only while it scores, so that many scorers share one backbone.
 
@@ -102,7 +102,7 @@ class AdapterScorer:
 
 
 class GenerationScorer(AdapterScorer):
-    """A scorer that lets the model generate a list of titles, the protocol of the papers.
+    """Rank candidates by a list of titles that the model generates, the protocol of the papers.
 
     The list is decoded greedily. The rank of a candidate is the place at which the list names it exactly; a candidate
     that the list does not name has no rank. A generated title that is no candidate wastes its place.
@@ -197,7 +197,7 @@ def adapter_scorers(
         progress: Show a bar while a scorer scores.
 
     Raises:
-        LorarecError: an adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
+        LorarecError: An adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
             unknown, or is given with the readout `verdict`.
 
     Examples:
@@ -219,8 +219,8 @@ def adapter_scorers(
         evidence = Cooccurrence(split.train, dataset.titles)
     first = next(iter(read.values()), None)
     # The backbone alone was not trained to read evidence.
-    alone = replace(prompt_config(first), evidence=False)
-    rows = {ZERO_SHOT: (None, None, alone), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
+    zero_shot = replace(prompt_config(first), evidence=False)
+    rows = {ZERO_SHOT: (None, None, zero_shot), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
     scorers: dict[str, AdapterScorer] = {}
     for name, (adapter, of_training, prompt) in rows.items():
         model = (backbone, dataset.titles, adapter, of_training)

@@ -39,7 +39,7 @@ class ExperimentData:
         """Load the data that a recipe names; splits that do not exist are drawn.
 
         Raises:
-            LorarecError: a dataset is missing or unusable, or a setting has no cases.
+            LorarecError: A dataset is missing or unusable, or a setting has no cases.
         """
         dataset = load_named_dataset(recipe.dataset)
         try:
@@ -58,7 +58,7 @@ class ExperimentData:
     def training_data(
         self, recipe: Recipe, share: float | None, seed: int, folder: Path, progress: bool
     ) -> TrainingData:
-        """Return what a system may learn from. It has no test cases, so that no system can look at them."""
+        """Return the data that a system may learn from; test cases are not part of it."""
         split = replace(self.split_with_share(share, seed), test={})
         backbone = None if recipe.backbone is None else Backbone.from_pretrained(recipe.backbone)
         return TrainingData(self.dataset, split, self.general, backbone, folder, seed, progress)
@@ -68,7 +68,7 @@ class ExperimentData:
         return {setting: content_hash(scorer_inputs(cases)) for setting, cases in self.cases.items()}
 
     def identity(self, recipe: Recipe) -> JsonObject:
-        """Return what decides all results; rows with another identity must not be in one table."""
+        """Return the values that decide all results; rows with another identity must not be in the same table."""
         return {
             "dataset": {"name": self.dataset.name, "fingerprint": self.dataset.fingerprint},
             "split": {"fingerprint": self.split.fingerprint, "options": self.split.info["options"]},
@@ -84,7 +84,7 @@ def load_named_dataset(name: str) -> Dataset:
     """Load a dataset folder, `sample:DOMAIN` of the bundled sample, or `sample` for all of it.
 
     Raises:
-        LorarecError: the dataset is missing or unusable.
+        LorarecError: The dataset is missing or unusable.
     """
     if name == _WHOLE_SAMPLE:
         return load_whole_sample()

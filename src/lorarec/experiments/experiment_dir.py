@@ -18,7 +18,7 @@ def open_experiment_dir(out: Path, identity: JsonObject, recipe: JsonObject, rec
         record: Name of the file that records the identity.
 
     Raises:
-        LorarecError: the folder belongs to another experiment or holds something else, or cannot be written to.
+        LorarecError: The folder belongs to another experiment or holds something else, or cannot be written to.
     """
     run_dir = RunDir(out, identity, record=record, kind="experiment")
     run_dir.open()

@@ -37,7 +37,7 @@ _FORMER_NAMES = {
 
 
 def current_names(config_class: type, options: Mapping[str, T]) -> dict[str, T]:
-    """Return options under their current names; names that are neither current nor former ones stay as they are."""
+    """Return options under their current names; names that are neither current nor former ones are unchanged."""
     current = {field.name for field in fields(config_class)}
     return {
         _FORMER_NAMES[name] if name not in current and _FORMER_NAMES.get(name) in current else name: value

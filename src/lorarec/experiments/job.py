@@ -52,7 +52,7 @@ class Job:
         return out / ROWS / f"{self.name}.json"
 
     def made_from(self, recipe: Recipe) -> JsonObject:
-        """Return what decides the job's results, besides the data."""
+        """Return the values that decide the job's results, besides the data."""
         if self.row in BASELINES:
             return {"system": self.row, "seed": self.seed}
         row = recipe.rows[self.row]
@@ -62,13 +62,13 @@ class Job:
         return made_from
 
     def is_done(self, recipe: Recipe, out: Path) -> bool:
-        """Return whether the files of the job exist and were made from this very row."""
+        """Return whether the files of the job exist and were made from this row of the recipe."""
         path = self.record(out)
         return path.exists() and _with_current_names(read_json(path)["made_from"]) == self.made_from(recipe)
 
 
 def _with_current_names(made_from: JsonObject) -> JsonObject:
-    """Return what a record was made from, with the current names of options."""
+    """Return the entry `made_from` of a record with the current names of options."""
     config_class = RECOMMENDERS[made_from["system"]].config_class
     renamed = {key: current_names(config_class, made_from[key]) for key in ("options", "tune") if key in made_from}
     return made_from | renamed
@@ -78,7 +78,7 @@ def run_job_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progre
     """Run a job in a process of its own, which ends when the process that started it ends.
 
     Raises:
-        LorarecError: the job failed.
+        LorarecError: The job failed.
     """
     with run_in_subprocess(threads):
         run_job(recipe, ExperimentData.load(recipe), out, job, progress)
@@ -142,7 +142,7 @@ def _rank(
 
 
 def _write_record(recipe: Recipe, out: Path, job: Job, results: JsonObject, began: float) -> None:
-    """Write the results of a job with what it was made from and its cost."""
+    """Write the record of a job: its results, the values that decide them, and its cost."""
     cost = {"seconds": time.perf_counter() - began, "peak_mib": _peak_mib(job)}
     record = {"made_from": job.made_from(recipe), "versions": versions(), **results, **cost}
     write_json(job.record(out), record)

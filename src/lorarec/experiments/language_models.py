@@ -32,7 +32,7 @@ class ZeroShotConfig(PromptConfig):
 
 
 class ZeroShot(ScorerRecommender[ZeroShotConfig]):
-    """The backbone without an adapter."""
+    """Score with the backbone, without an adapter."""
 
     config_class = ZeroShotConfig
     uses_seed = False
@@ -59,7 +59,7 @@ Config = TypeVar("Config", bound=AdapterConfig)
 
 
 class AdapterRecommender(ScorerRecommender[Config]):
-    """A backbone with an adapter."""
+    """Score with the backbone and an adapter, which `fit` trains."""
 
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.

@@ -23,7 +23,7 @@ class RayWorkers:
             there are any.
 
     Raises:
-        LorarecError: the cluster has too few cores or GPUs for so many tasks.
+        LorarecError: The cluster has too few cores or GPUs for so many tasks.
     """
 
     def __init__(self, count: int = 1) -> None:

@@ -11,9 +11,9 @@ from lorarec.errors import LorarecError
 from lorarec.evaluation import METRIC_NAMES
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
-    as_meant,
     is_number,
     make_lists,
+    parse_number_text,
     read_keys,
     read_options,
     require,
@@ -99,7 +99,7 @@ def read_experiment(path: str | Path) -> Recipe:
     """Read a recipe of a ranking experiment. Its key `base` names another recipe, which gives missing values.
 
     Raises:
-        LorarecError: one line that names the file and the key.
+        LorarecError: One line that names the file and the key.
     """
     return read_keys(path, Recipe, _build)
 
@@ -117,7 +117,7 @@ def _build(given: JsonObject) -> Recipe:
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
     if recipe.compare_with not in (None, *names):
-        raise LorarecError(f"key compare_with: no row {recipe.compare_with}: choose one of {', '.join(names)}")
+        raise LorarecError(f"key compare_with: no row {recipe.compare_with!r}: choose one of {', '.join(names)}")
     _check_paper(recipe, names)
     return recipe
 
@@ -140,14 +140,16 @@ def _row(row: str, given: Any) -> RowConfig:
         raise LorarecError(f"{where}.{unknown[0]}: unknown key: choose from options, system, tune")
     system = given.get("system", row)
     if system not in RECOMMENDERS:
-        raise LorarecError(f"{where}.system: no system {system}: choose one of {', '.join(RECOMMENDERS)}")
+        raise LorarecError(f"{where}.system: no system {system!r}: choose one of {', '.join(RECOMMENDERS)}")
     options, tune = read_options(given, f"{where}.options", "a mapping"), given.get("tune") or {}
     require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     for key, values in tune.items():
         require(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
     config_class = RECOMMENDERS[system].config_class
     options = current_names(config_class, options)
-    tune = current_names(config_class, {key: [as_meant(each) for each in values] for key, values in tune.items()})
+    tune = current_names(
+        config_class, {key: [parse_number_text(each) for each in values] for key, values in tune.items()}
+    )
     for key, tried in [("options", {})] + [("tune", {name: each}) for name, values in tune.items() for each in values]:
         try:
             RECOMMENDERS[system].from_options({**options, **tried})
@@ -162,7 +164,7 @@ def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
         for *parents, key in _paths(recipe.paper, depth):
             if key not in known:
                 where = ".".join(["paper", *parents])
-                raise LorarecError(f"key {where}: unknown {key}: choose one of {', '.join(known)}")
+                raise LorarecError(f"key {where}: unknown {key!r}: choose one of {', '.join(known)}")
     for *parents, value in _paths(recipe.paper, 4):
         require(".".join(["key paper", *parents]), is_number(value), "a number", value)
 

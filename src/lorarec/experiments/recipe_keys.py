@@ -20,7 +20,7 @@ def read_table_kind(path: str | Path) -> str:
     """Return the value of the key `table` of a recipe, or of the recipe that it is based on.
 
     Raises:
-        LorarecError: a file is missing or is no mapping.
+        LorarecError: A file is missing or is no mapping.
     """
     return str(_with_base(path, None).get(TABLE, RANKING))
 
@@ -33,7 +33,7 @@ def read_keys(path: str | Path, kind: type, build: Callable[[JsonObject], _Recip
         build: Function that checks the keys and makes the recipe from them.
 
     Raises:
-        LorarecError: one line that names the file and the key.
+        LorarecError: One line that names the file and the key.
     """
     given = _with_base(path, {each.name for each in fields(kind)} | {TABLE, _BASE})
     given.pop(TABLE, None)
@@ -54,7 +54,7 @@ def require(key: str, usable: object, expected: str, value: object) -> None:
     """Refuse a value that is not usable.
 
     Raises:
-        LorarecError: the message names the key, what is expected and the value.
+        LorarecError: The message names the key, what is expected and the value.
     """
     if not usable:
         raise LorarecError(f"{key if key.startswith('key') else 'key ' + key}: must be {expected}, got {value!r}")
@@ -112,7 +112,7 @@ def is_number(value: object) -> bool:
 
 
 def read_options(given: JsonObject, key: str, expected: str) -> JsonObject:
-    """Return the mapping at the key `options` with its values as they were meant.
+    """Return the mapping at the key `options`; numbers that YAML reads as text become floats.
 
     Args:
         key: Name of the key in error messages.
@@ -120,11 +120,11 @@ def read_options(given: JsonObject, key: str, expected: str) -> JsonObject:
     """
     options = given.get("options") or {}
     require(key, isinstance(options, dict), expected, options)
-    return {name: as_meant(value) for name, value in options.items()}
+    return {name: parse_number_text(value) for name, value in options.items()}
 
 
-def as_meant(value: Any) -> Any:
-    """Return a value as it was meant: YAML reads 2e-4, which has no point, as text."""
+def parse_number_text(value: Any) -> Any:
+    """Return a number such as 2e-4, which YAML reads as text, as a float; return other values unchanged."""
     if isinstance(value, str) and re.fullmatch(r"[0-9.]+[eE][+-]?[0-9]+", value):
         return float(value)
     return value

@@ -29,7 +29,7 @@ def write_table(table: ExperimentTable, folder: Path) -> None:
 
 
 def markdown(table: ExperimentTable) -> str:
-    """Return the report: the table of each setting, then what rows and columns are."""
+    """Return the report: the table of each setting, then descriptions of the rows and columns."""
     protocol = table.evaluation.protocol
     dataset, split, machine = protocol["dataset"], protocol["split"], protocol["hardware"]
     general = ", ".join(f"{each['name']} ({each['fingerprint']})" for each in protocol["general"]) or "none"

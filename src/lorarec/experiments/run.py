@@ -1,4 +1,4 @@
-"""Ranking experiments, from recipe to table; jobs that are done are not done again."""
+"""Ranking experiments, from recipe to table; finished jobs are skipped."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -40,7 +40,7 @@ def run_experiment(
         progress: Show the progress of each job in place of the number of jobs that are done.
 
     Raises:
-        LorarecError: the data are unusable, or `out` belongs to another experiment.
+        LorarecError: The data are unusable, or `out` belongs to another experiment.
     """
     out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
     data = ExperimentData.load(recipe)
@@ -93,7 +93,7 @@ def _run_jobs(
             pool.submit(workers.run, run_job_in_process, recipe, out, job, workers.threads, progress): job
             for job in missing
         }
-        with Progress("Rows of the table", len(missing), shown=not (progress or console.quiet)) as bar:
+        with Progress("Rows of the table", len(missing), enabled=not (progress or console.quiet)) as bar:
             for count, future in enumerate(as_completed(running), 1):
                 job, reason = running[future], future.result()
                 if reason is not None:

@@ -73,7 +73,7 @@ def build_table(
     """Build the table from the files of the jobs that did not fail.
 
     Raises:
-        LorarecError: a row ranked other candidate sets.
+        LorarecError: A row ranked other candidate sets.
     """
     records = {job: read_json(job.record(out)) for job in jobs if job not in failed}
     settings: dict[str, SettingResult] = {}
@@ -113,8 +113,8 @@ def _setting_result(
 ) -> SettingResult:
     """Return the results of one table; its metrics are means over the seeds of each row."""
     cases, hashed = data.cases[setting], data.candidates()[setting]
-    found = {job: records[job]["settings"][setting] for jobs in by_row.values() for job in jobs}
-    for job, about in found.items():
+    results = {job: records[job]["settings"][setting] for jobs in by_row.values() for job in jobs}
+    for job, about in results.items():
         if about["candidates"] != hashed:
             raise LorarecError(f"row {job.name} ranked other candidate sets of {setting}: delete its files")
     ranks = {row: np.stack([read_ranks(out, job, setting) for job in jobs]) for row, jobs in by_row.items()}
@@ -127,8 +127,8 @@ def _setting_result(
             row,
             ranks[row],
             metrics[row],
-            float(np.mean([found[job]["seconds_per_user"] for job in jobs])),
-            found[jobs[0]]["about"],
+            float(np.mean([results[job]["seconds_per_user"] for job in jobs])),
+            results[jobs[0]]["about"],
         )
         for row, jobs in by_row.items()
     }

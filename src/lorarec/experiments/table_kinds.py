@@ -46,7 +46,7 @@ def run_recipe(
     console: Console | None = None,
     progress: bool = False,
 ) -> RecipeResult:
-    """Run the experiment of a recipe of any kind; what is done already is not done again.
+    """Run the experiment of a recipe of any kind; finished parts are skipped.
 
     Args:
         path: Path of the recipe.
@@ -57,7 +57,7 @@ def run_recipe(
         progress: Show progress bars.
 
     Raises:
-        LorarecError: the recipe is unusable, with the key in the message, the data are unusable, or `out` belongs to
+        LorarecError: The recipe is unusable, with the key in the message, the data are unusable, or `out` belongs to
             another experiment.
     """
     kind = read_table_kind(path)

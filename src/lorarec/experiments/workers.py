@@ -18,7 +18,7 @@ KILLED = "its process was killed, as the system does when memory runs out"
 
 
 class Workers(Protocol):
-    """Something that runs functions in processes of their own.
+    """The protocol of objects that run functions in processes of their own.
 
     Attributes:
         count: Number of functions that run at a time.
@@ -71,7 +71,7 @@ def run_in_subprocess(threads: int) -> Iterator[None]:
     """Run the block as the only work of this process, which ends when the process that started it ends.
 
     Raises:
-        LorarecError: the block raised an error; the message is one line.
+        LorarecError: The block raised an error; the message is one line.
     """
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)

@@ -46,8 +46,8 @@ def refuse_existing(out: str | Path, overwrite: bool = False, kind: FolderKind |
     if kind is None:
         raise LorarecError(f"{out} is not written by lorarec, so it is not overwritten: choose another folder")
     if not out.is_dir() or not (out / kind.marker).is_file():
-        what = f"no {kind.name} folder written by lorarec (it has no {kind.marker})"
-        raise LorarecError(f"{out} is {what}, so it is not overwritten: choose another folder, or remove it yourself")
+        reason = f"no {kind.name} folder written by lorarec (it has no {kind.marker})"
+        raise LorarecError(f"{out} is {reason}, so it is not overwritten: choose another folder, or remove it yourself")
     if (foreign := kind.foreign_file(out)) is not None:
         raise LorarecError(
             f"{out} contains {foreign}, which lorarec did not write, so it is not overwritten: move that file away, or "
@@ -200,8 +200,8 @@ def _rename_in_texts(temporary: Path, out: Path) -> None:
         if path.suffix not in (".json", ".md"):
             continue
         before = text = path.read_text(encoding="utf-8")
-        for one, other in pairs.items():
-            text = text.replace(one, other)
+        for old, new in pairs.items():
+            text = text.replace(old, new)
         if text != before:
             path.write_text(text, encoding="utf-8")
 
@@ -256,10 +256,10 @@ def file_fingerprint(*paths: str | Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages in `PACKAGES`."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # lorarec run from a source tree
             continue
-    return found
+    return installed

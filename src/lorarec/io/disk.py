@@ -63,7 +63,7 @@ def disk_reason(error: BaseException) -> str | None:
     return None
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange(first: Path, second: Path) -> bool:
     """Exchange two paths atomically, which Linux supports on most file systems; return whether that succeeded."""
     if sys.platform != "linux":
         return False
@@ -72,7 +72,7 @@ def exchange(one: Path, other: Path) -> bool:
     except AttributeError:  # an older C library
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+    return bool(rename(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,14 +31,14 @@ class Progress:
         title: The name of the work.
         total: The amount of work; None if it is unknown.
         done: The amount that was done before, such as by an interrupted run.
-        shown: Whether to show anything.
+        enabled: Whether to show anything.
         unit: The unit of `total`, such as "MB".
     """
 
     def __init__(
-        self, title: str, total: float | None = None, done: float = 0, shown: bool = True, unit: str = ""
+        self, title: str, total: float | None = None, done: float = 0, enabled: bool = True, unit: str = ""
     ) -> None:
-        self._title, self._total, self._shown, self._unit = title, total, shown, unit
+        self._title, self._total, self._enabled, self._unit = title, total, enabled, unit
         self._before = self._done = done
         self._figures = ""
         self._bar: Bar | None = None
@@ -75,7 +75,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._begun = time.monotonic()
-        if not self._shown:
+        if not self._enabled:
             return self
         console = Console(stderr=True)
         if console.is_terminal:
@@ -106,18 +106,18 @@ class Progress:
             print(self.line(), file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], title: str, shown: bool = True) -> Iterator[T]:
+def track(items: Iterable[T], title: str, enabled: bool = True) -> Iterator[T]:
     """Yield the items and show how many of them are done."""
-    with Progress(title, len(items) if isinstance(items, Sized) else None, shown=shown) as progress:
+    with Progress(title, len(items) if isinstance(items, Sized) else None, enabled=enabled) as progress:
         for item in items:
             yield item
             progress.advance()
 
 
 @contextmanager
-def track_reading(stream: BinaryIO, path: Path, shown: bool = True) -> Iterator[BinaryIO]:
+def track_reading(stream: BinaryIO, path: Path, enabled: bool = True) -> Iterator[BinaryIO]:
     """Yield a stream of the bytes of an open file, and show how many of them have been read."""
-    with Progress(f"Reading {path.name}", path.stat().st_size / 1e6, shown=shown, unit="MB") as progress:
+    with Progress(f"Reading {path.name}", path.stat().st_size / 1e6, enabled=enabled, unit="MB") as progress:
         yield io.BufferedReader(_Counted(stream, progress))
 
 
@@ -129,10 +129,10 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        found = self._stream.read(len(buffer))
-        buffer[: len(found)] = found
-        self._progress.advance(len(found) / 1e6)
-        return len(found)
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._progress.advance(len(block) / 1e6)
+        return len(block)
 
 
 def _clock(seconds: float) -> str:

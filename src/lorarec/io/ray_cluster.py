@@ -75,8 +75,8 @@ def cores_each(machines: Sequence[dict[str, float]], workers: int, gpus: bool) -
         )
 
     most = max((int(machine.get("CPU", 0)) for machine in machines), default=0)
-    found = max((cores for cores in range(1, most + 1) if room(cores) >= workers), default=0)
-    if not found:
+    cores_of_worker = max((cores for cores in range(1, most + 1) if room(cores) >= workers), default=0)
+    if not cores_of_worker:
         each = "a GPU and a core" if gpus else "a core"
         raise LorarecError(f"workers={workers}: the cluster has room for {room(1)} with {each} each: ask for fewer")
-    return found
+    return cores_of_worker

@@ -36,7 +36,7 @@ from .prompt_record import agreed_prompt_config as agreed_prompt_config
 from .prompt_record import prompt_config as prompt_config
 from .prompt_record import read_prompt as read_prompt
 from .prompt_record import shared_prompt_config as shared_prompt_config
-from .provenance import made_for as made_for
+from .provenance import exported_user as exported_user
 from .provenance import mixture_record as mixture_record
 from .provenance import part_weights as part_weights
 from .provenance import source_record as source_record

@@ -34,7 +34,7 @@ class StackedLayer:
 
 @dataclass(frozen=True)
 class AdapterBank:
-    """K adapters of one backbone, stacked layer by layer.
+    """A bank of K adapters of one backbone, stacked layer by layer.
 
     Attributes:
         layers: Layer name -> the stacked adapters of the layer.
@@ -50,7 +50,7 @@ class AdapterBank:
 
     @classmethod
     def load(cls, adapters: Sequence[AdapterLike], backbone: Backbone | None = None) -> "AdapterBank":
-        """Read PEFT folders and stack them; adapters that are read already are taken as they are.
+        """Read PEFT folders and stack them; an adapter that has been read already is used directly.
 
         Raises:
             LorarecError: An adapter cannot be read or belongs to another backbone.

@@ -37,7 +37,7 @@ def check_base_model(folder: Path | None, config: JsonObject, backbone: Backbone
                 f"adapter {folder} belongs to base model {quoted(name)}, not to {backbone.id}: if they are the same "
                 f"model, write {backbone.id} as base_model_name_or_path in its adapter_config.json"
             )
-        message = "adapter %s names the base model %s, which may be another one than %s: make sure that it is the same"
+        message = "adapter %s names the base model %s, which may differ from %s: make sure that they are the same model"
         logger.warning(message, folder, quoted(name), backbone.id)
         return
     revision = revision or config.get("revision")

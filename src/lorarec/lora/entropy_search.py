@@ -1,6 +1,6 @@
-"""The weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
+"""Search for the weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
 
-Only the weights change; the adapters and the backbone stay as they are. No function here takes a label.
+Only the weights change; the adapters and the backbone are frozen. No function here takes a label.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,8 +65,8 @@ def search_pair(
     pending = list(FIRST_POINTS)
     while pending:
         points = torch.tensor([[1 - x, x] for x in pending], dtype=torch.float64)
-        found = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
-        for x, values in zip(pending, found, strict=True):
+        entropies = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
+        for x, values in zip(pending, entropies, strict=True):
             curve[x] = float(torch.stack(values).double().mean())
             steps.append(EvaluatedMixture([1 - x, x], {"entropy": curve[x]}))
         pending = _next_point(curve)

@@ -1,4 +1,4 @@
-"""The weights with the best validation NDCG on a grid over the simplex (MoLoRec, arXiv 2502.08271, section 3.3)."""
+"""Grid search for the weights with the best validation NDCG (MoLoRec, arXiv 2502.08271, section 3.3)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +42,7 @@ def grid_weights(
         The weights (K,), and the mixtures that were evaluated.
 
     Raises:
-        LorarecError: There are no prompts, or the number of targets is another one.
+        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
     """
     points = simplex_grid(size)
     metrics = ndcg_at_weights(mixed, points, prompts, targets, builder, token_budget)
@@ -63,7 +63,7 @@ def ndcg_at_weights(
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
 
     Raises:
-        LorarecError: There are no prompts, or the number of targets is another one.
+        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
     """
     if len(prompts) == 0:
         raise LorarecError("no validation cases: the dataset's split has none")

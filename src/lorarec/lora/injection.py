@@ -1,4 +1,4 @@
-"""Mixed layers are injected into a model, and an adapter is merged into its weights; both are reversible."""
+"""Injection of mixed layers into a model, and merging of an adapter into its weights; both are reversible."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -72,8 +72,8 @@ def inject(model: Any, bank: AdapterBank, combine: str, trainable: bool = False)
         LorarecError: The rule is not defined for this bank, or the model does not have a layer.
     """
     bank.require(combine)
-    found = _find(model, {name: (layer.a.shape[2], layer.b.shape[1]) for name, layer in bank.layers.items()})
-    layers = {name: MixedLinear(found[name], layer, combine, trainable, name) for name, layer in bank.layers.items()}
+    linear = _find(model, {name: (layer.a.shape[2], layer.b.shape[1]) for name, layer in bank.layers.items()})
+    layers = {name: MixedLinear(linear[name], layer, combine, trainable, name) for name, layer in bank.layers.items()}
     for name, layer in layers.items():
         parent, attribute = parent_and_name(model, name)
         setattr(parent, attribute, layer)

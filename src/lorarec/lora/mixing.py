@@ -1,4 +1,4 @@
-"""`mix`: adapters become one, with weights that are given, or chosen on labelled or unlabelled prompts."""
+"""Mixing of adapters into one, with weights that are given, or chosen on labelled or unlabelled prompts."""
 
 import logging
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MixedAdapter(Adapter):
-    """An adapter that `mix` has written and read again.
+    """An adapter that `mix` wrote, with its weights.
 
     Attributes:
         weights: One weight per adapter of the mixture, or layer name -> one weight per adapter.

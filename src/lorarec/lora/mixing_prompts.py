@@ -29,7 +29,7 @@ class MixingExamples:
 
 
 class MixingPrompts:
-    """Builds prompts as the adapters were trained to read them.
+    """Build prompts in the form that the adapters were trained on.
 
     Args:
         backbone: The backbone on which the adapters were trained.
@@ -58,7 +58,7 @@ class MixingPrompts:
 
         Args:
             dataset: The dataset.
-            split: Its split.
+            split: The split of the dataset.
             setting: The setting of the split, such as `warm` or `new-item`.
             count: The number of prompts; if there are fewer test users, all of them are drawn.
             seed: The seed of the draw.
@@ -67,7 +67,8 @@ class MixingPrompts:
             LorarecError: The split does not have the setting, or no cases in it.
         """
         if setting not in split.test:
-            raise LorarecError(f"dataset {dataset.name} has no setting {setting}: choose from {', '.join(split.test)}")
+            known = ", ".join(split.test)
+            raise LorarecError(f"dataset {dataset.name} has no setting {setting!r}: choose from {known}")
         cases = split.test[setting].drop(TARGET)
         if cases.is_empty():
             raise LorarecError(f"setting {setting} of dataset {dataset.name} has no cases")
@@ -78,7 +79,7 @@ class MixingPrompts:
 
         Args:
             dataset: The dataset.
-            split: Its split.
+            split: The split of the dataset.
             count: The number of prompts; if there are fewer validation users, all of them are drawn.
             seed: The seed of the draw.
 

@@ -15,7 +15,7 @@ CANDIDATES, TOKENS = ENTROPY_OBJECTIVES = ("candidates", "tokens")
 
 @dataclass(frozen=True)
 class Entropy:
-    """The entropy of predictions, in nats; differentiable with respect to the weights of the mixture.
+    """Compute the entropy of predictions, in nats; differentiable with respect to the weights of the mixture.
 
     `candidates` is the entropy of the softmax over the scores of the candidate set. It is exact, because the answer is
     one of the candidates. `tokens` is the paper's objective: the entropy of the next-token distribution, averaged over

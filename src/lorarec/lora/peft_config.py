@@ -122,20 +122,20 @@ def layer_ranks_and_scales(path: Path, config: JsonObject, layers: Iterable[str]
         LorarecError: If a pattern is not a simple regular expression, or matching takes too long.
     """
     deadline = time.monotonic() + PATTERN_SECONDS
-    found = {}
+    settings = {}
     try:
         ranks = _compiled(path, "rank_pattern", config, deadline)
         alphas = _compiled(path, "alpha_pattern", config, deadline)
         for name in layers:
             rank = _first(ranks, name, deadline, config.get("r", DEFAULT_R))
             alpha = _first(alphas, name, deadline, config.get("lora_alpha", DEFAULT_LORA_ALPHA))
-            found[name] = rank, float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+            settings[name] = rank, float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
     except TimeoutError:
         raise LorarecError(
             f"{path}: its rank_pattern and alpha_pattern take more than {PATTERN_SECONDS:g} s to match: "
             "write the layers' names in full"
         ) from None
-    return found
+    return settings
 
 
 def _compiled(path: Path, field: str, config: JsonObject, deadline: float) -> list[tuple[Any, Any]]:

@@ -109,20 +109,22 @@ def _read_folder(folder: Path, limit: int) -> Adapter:
     tensors = _pairs(folder / ADAPTER_WEIGHTS_FILE, _load(folder, limit))
     settings = layer_ranks_and_scales(folder / ADAPTER_CONFIG_FILE, config, tensors)
     for name, (rank, _) in settings.items():
-        found = tensors[name][0].shape[0]
-        if found != rank:
+        rank_of_a = tensors[name][0].shape[0]
+        if rank_of_a != rank:
             raise LorarecError(
-                f"adapter {folder}: {name:.200} has rank {found} in {ADAPTER_WEIGHTS_FILE}, but r is {rank} in "
+                f"adapter {folder}: {name:.200} has rank {rank_of_a} in {ADAPTER_WEIGHTS_FILE}, but r is {rank} in "
                 f"{ADAPTER_CONFIG_FILE}: the two files do not belong together"
             )
     scales = {name: scale for name, (_, scale) in settings.items()}
     return Adapter(tensors, scales, config, read_record(folder), folder)
 
 
-def same_tensors(one: Adapter, other: Adapter) -> bool:
+def same_tensors(first: Adapter, second: Adapter) -> bool:
     """Return whether two adapters have equal matrices on the same layers."""
-    return one.tensors.keys() == other.tensors.keys() and all(
-        torch.equal(x, y) for name in one.tensors for x, y in zip(one.tensors[name], other.tensors[name], strict=True)
+    return first.tensors.keys() == second.tensors.keys() and all(
+        torch.equal(x, y)
+        for name in first.tensors
+        for x, y in zip(first.tensors[name], second.tensors[name], strict=True)
     )
 
 

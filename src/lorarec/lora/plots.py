@@ -51,7 +51,7 @@ def plot_prompt_curve(
     With more than two adapters several mixtures have the same weight; the line connects the best of them.
 
     Args:
-        path: Path of the picture.
+        path: Path of the PNG file.
         names: The names of the adapters.
         steps: The mixtures that were evaluated.
         metrics: The metrics to plot; the lowest `entropy` is the best one, and the highest value of any other metric.
@@ -88,7 +88,7 @@ def plot_prompt_counts(path: Path, runs: Sequence[tuple[int, EvaluatedMixture]],
     """Plot NDCG@1 and the chosen weights against the number of unlabelled prompts, as in MoLoRec's Figure 5.
 
     Args:
-        path: Path of the picture.
+        path: Path of the PNG file.
         runs: Numbers of prompts with the mixtures that were chosen on them, several for each number.
         names: The names of the adapters.
     """

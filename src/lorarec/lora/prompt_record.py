@@ -1,4 +1,4 @@
-"""How an adapter was prompted in training, from its `lorarec.json`; it must be prompted in the same way afterwards."""
+"""The prompt options that an adapter was trained with, from its `lorarec.json`; ranking must use the same ones."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ SHARED = ("readout", "template", "evidence")
 
 
 def prompt_config(adapter: Adapter | None) -> PromptConfig:
-    """Return how an adapter was prompted in training.
+    """Return the prompt options that an adapter was trained with.
 
     Without an adapter, or for an adapter made elsewhere, these are the defaults of `PromptConfig`.
 

@@ -1,4 +1,4 @@
-"""What an adapter was trained on and mixed from, itself or through the adapters it was made from."""
+"""Provenance of an adapter: the datasets that it was trained on, and the adapters that it was mixed from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def trained_on(adapter: Adapter) -> list[JsonObject]:
 
 
 def source_record(adapter: Adapter) -> SourceRecord:
-    """Return what the record of another adapter says of this one."""
+    """Return the entry of an adapter in the record of another adapter that is made from it."""
     return SourceRecord(str(adapter.folder), adapter.fingerprint, tuple(trained_on(adapter)))
 
 
@@ -58,6 +58,6 @@ def _named(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:
     return dict(zip(names, weights, strict=True))
 
 
-def made_for(adapter: Adapter) -> str | None:
+def exported_user(adapter: Adapter) -> str | None:
     """Return the user for whom the adapter was exported, if any."""
     return adapter.record.user if adapter.record else None

@@ -1,4 +1,4 @@
-"""The record of an adapter, `lorarec.json`: how it was trained, prompted and mixed.
+"""The record of an adapter, `lorarec.json`: its training, prompts and mixture.
 
 A record is checked when it is read, since an adapter folder may come from anywhere. Records of version 0.1.0, which
 have no `format_version`, are readable.
@@ -90,7 +90,7 @@ PARTS: Mapping[str, Checks] = {
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """An adapter from which another one was made.
+    """An adapter from which another adapter was made.
 
     Attributes:
         path: Path of its folder at that time.
@@ -119,7 +119,7 @@ class MixtureRecord:
     Attributes:
         weights: One weight per adapter, for all layers or by layer name; None if they are not recorded.
         names: Names of the adapters; None for those of their folders.
-        details: How the weights were chosen.
+        details: Method and settings by which the weights were chosen.
     """
 
     weights: list[float] | dict[str, list[float]] | None = None
@@ -140,11 +140,11 @@ class MixtureRecord:
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What `lorarec.json` records of an adapter.
+    """The contents of the file `lorarec.json` of an adapter.
 
     Attributes:
-        prompt: How the adapter was prompted in training. In a record that was read, the template is the name of a
-            bundled one or of a file in the adapter's folder (see `lorarec.lora.prompt_config`).
+        prompt: Prompt options that the adapter was trained with. In a record that was read, the template is the name
+            of a bundled one or of a file in the adapter's folder (see `lorarec.lora.prompt_config`).
         backbone_id: Hub id or path of its backbone.
         backbone_fingerprint: Fingerprint of the weights of its backbone.
         datasets: Name, fingerprint and split of each dataset that it was trained on.
@@ -171,11 +171,11 @@ class AdapterRecord:
 
     @classmethod
     def from_json(cls, path: Path, contents: Any) -> Self:
-        """Check and convert the contents of a record file.
+        """Check the contents of a record file and convert them to a record.
 
         Args:
             path: Path of the file, for error messages.
-            contents: Its parsed contents.
+            contents: Parsed contents of the file.
 
         Raises:
             LorarecError: If the contents are not a record, or a field has another type or is out of range.
@@ -270,7 +270,7 @@ def check_record(path: Path, record: Any) -> None:
     """Check the type and range of every field that is used; a field that is missing or null is unset.
 
     Raises:
-        LorarecError: If a field is unusable; the message names the file, the field and what it must be.
+        LorarecError: If a field is unusable; the message names the file, the field and the values that it may have.
     """
     if not isinstance(record, dict):
         raise LorarecError(f"{path} does not describe an adapter")

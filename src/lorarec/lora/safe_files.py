@@ -27,7 +27,7 @@ def require_regular(path: Path, limit: int) -> None:
     cache of the hub uses them.
 
     Raises:
-        LorarecError: If it is not; the message names the file.
+        LorarecError: If the path is missing, not a regular file or larger; the message names it.
     """
     try:
         status = path.stat()

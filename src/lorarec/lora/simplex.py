@@ -15,19 +15,19 @@ def check_weights(weights: Sequence[float] | torch.Tensor, size: int) -> torch.T
     """Return weights (size,) as float64 if they are on the simplex.
 
     Raises:
-        LorarecError: The number of weights is another one, a weight is negative or not finite, or the sum is not 1 (to
+        LorarecError: The number of weights is not `size`, a weight is negative or not finite, or the sum is not 1 (to
             within 1e-6).
     """
     values = [float(weight) for weight in weights]
-    shown = ", ".join(f"{value:g}" for value in values)
+    listed = ", ".join(f"{value:g}" for value in values)
     if len(values) != size:
-        raise LorarecError(f"{len(values)} weights ({shown}) for {size} adapters: give one each")
+        raise LorarecError(f"{len(values)} weights ({listed}) for {size} adapters: give one each")
     if not all(map(math.isfinite, values)):
-        raise LorarecError(f"weights must be finite numbers, got {shown}")
+        raise LorarecError(f"weights must be finite numbers, got {listed}")
     if min(values) < 0:
-        raise LorarecError(f"weights must not be negative, got {shown}")
+        raise LorarecError(f"weights must not be negative, got {listed}")
     if abs(sum(values) - 1) > 1e-6:
-        raise LorarecError(f"weights must sum to 1, but {shown} sum to {sum(values):g}")
+        raise LorarecError(f"weights must sum to 1, but {listed} sum to {sum(values):g}")
     return torch.tensor(values, dtype=torch.float64)
 
 

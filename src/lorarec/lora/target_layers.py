@@ -1,4 +1,4 @@
-"""The linear layers of a causal language model, which adapters can be added to."""
+"""The linear layers of a causal language model that an adapter can be added to."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which weights entropy chooses, and how many unlabelled prompts it needs (MoLoRec, Figures 4 and 5)."""
+"""Analyses of the weights that entropy chooses and of the prompts that it needs (MoLoRec, Figures 4 and 5)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,21 +57,21 @@ def weights_by_setting(
     """
     bank = AdapterBank.load(adapters, backbone)
     entropy = Entropy(objective, builder)
-    found: dict[str, EvaluatedMixture] = {}
+    mixtures: dict[str, EvaluatedMixture] = {}
     listed = {}
     with new_folder(out, overwrite, FolderKind.WEIGHTS_BY_SETTING) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             for setting, examples in prompts.items():
                 weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
                 lowest = min(step.metrics["entropy"] for step in trace.steps)
-                found[setting] = EvaluatedMixture(weights.tolist(), {"entropy": lowest})
-                listed[setting] = {**found[setting].as_dict(), "steps": trace.listed()}
+                mixtures[setting] = EvaluatedMixture(weights.tolist(), {"entropy": lowest})
+                listed[setting] = {**mixtures[setting].as_dict(), "steps": trace.listed()}
         paths = [_path(adapter) for adapter in adapters]
         write_json(folder / "weights_by_setting.json", {"adapters": paths, "settings": listed})
         plot_settings(
-            folder / "weights_by_setting.png", bank.names, {name: each.weights for name, each in found.items()}
+            folder / "weights_by_setting.png", bank.names, {name: each.weights for name, each in mixtures.items()}
         )
-    return found
+    return mixtures
 
 
 def effect_of_prompts(
@@ -125,8 +125,8 @@ def effect_of_prompts(
             ]
             metrics = ndcg_at_weights(mixed, torch.stack(chosen), *evaluation, builder, token_budget)
         runs = [
-            (count, EvaluatedMixture(weights.tolist(), found))
-            for (count, _), weights, found in zip(draws, chosen, metrics, strict=True)
+            (count, EvaluatedMixture(weights.tolist(), measured))
+            for (count, _), weights, measured in zip(draws, chosen, metrics, strict=True)
         ]
         record = {
             "adapters": [_path(adapter) for adapter in adapters],

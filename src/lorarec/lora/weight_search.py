@@ -1,4 +1,4 @@
-"""What both searches for weights use: scores under many mixtures at once, and the record of what was evaluated."""
+"""Helpers of both searches for weights: scores under many mixtures at once, and the trace of a search."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -80,5 +80,5 @@ def score_at_weights(
         mixed.set_weights(points[[rows[row][1] for row in batch]])
         return read(mixed.model, [examples[rows[row][0]] for row in batch])
 
-    found = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
-    return [found[point :: len(points)] for point in range(len(points))]
+    results = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
+    return [results[point :: len(points)] for point in range(len(points))]

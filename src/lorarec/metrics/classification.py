@@ -89,9 +89,9 @@ def calibration_interval(
         LorarecError: A value is not a probability, or the level or the number of samples is out of range.
     """
     check_interval(level, samples)
-    found = _resampled_errors(probabilities, labels, samples, seed, bins)
+    resampled = _resampled_errors(probabilities, labels, samples, seed, bins)
     tail = (1 - level) / 2
-    low, high = 2 * calibration_error(probabilities, labels, bins) - np.quantile(found, [1 - tail, tail])
+    low, high = 2 * calibration_error(probabilities, labels, bins) - np.quantile(resampled, [1 - tail, tail])
     return max(0.0, float(low)), max(0.0, float(high))
 
 
@@ -139,16 +139,16 @@ def auc_interval(
     _, group = np.unique(scores, return_inverse=True)
     count, events = int(group.max()) + 1, len(scores)
     rng = np.random.default_rng(seed)
-    found: list[float] = []
-    while len(found) < samples:
+    resampled: list[float] = []
+    while len(resampled) < samples:
         drawn = rng.integers(events, size=events)
         positive = np.bincount(group[drawn[clicked[drawn]]], minlength=count)
         negative = np.bincount(group[drawn[~clicked[drawn]]], minlength=count)
         pairs = float(positive.sum()) * float(negative.sum())
         if pairs:
             below = np.cumsum(negative) - negative
-            found.append(float((positive * (below + negative / 2)).sum()) / pairs)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+            resampled.append(float((positive * (below + negative / 2)).sum()) / pairs)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -186,11 +186,11 @@ def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: in
     """Return the calibration errors (samples,) of resamples, which depend only on the seed and the number of events."""
     place, gap = _gaps(probabilities, labels, bins)
     rng = np.random.default_rng(seed)
-    found = np.empty(samples)
+    resampled = np.empty(samples)
     for sample in range(samples):
         drawn = rng.integers(len(gap), size=len(gap))
-        found[sample] = np.abs(np.bincount(place[drawn], gap[drawn])).sum() / len(gap)
-    return found
+        resampled[sample] = np.abs(np.bincount(place[drawn], gap[drawn])).sum() / len(gap)
+    return resampled
 
 
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +221,7 @@ def _events(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     if scores.shape != clicked.shape:
         raise LorarecError(f"scores of {len(scores)} events do not fit {len(clicked)} labels")
     if len(scores) == 0:
-        raise LorarecError("no events: a figure needs at least one")
+        raise LorarecError("no events: a metric needs at least one")
     if np.isnan(scores).any():
         raise LorarecError(f"event {int(np.isnan(scores).argmax())}: a score is NaN")
     return scores, clicked

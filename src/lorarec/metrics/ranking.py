@@ -64,7 +64,7 @@ def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
         LorarecError: `k` is not positive.
     """
     if k < 1:
-        raise LorarecError(f"a cut-off k must be at least 1, not {k}")
+        raise LorarecError(f"a cut-off k must be at least 1, got {k}")
     return (np.asarray(ranks) <= k).astype(np.float64)
 
 

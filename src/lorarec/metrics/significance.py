@@ -58,7 +58,7 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise LorarecError(f"a paired test needs figures of the same cases, not of {a.shape} and {b.shape}")
+        raise LorarecError(f"a paired test needs values of the same cases, not of {a.shape} and {b.shape}")
     difference = a - b
     if len(difference) < 2 or not difference.any():
         return 1.0
@@ -76,10 +76,10 @@ def resampled_p_value(differences: np.ndarray) -> float:
         differences: Differences (samples,) of a metric of two models, each from one resample of the cases.
 
     Returns:
-        p; 1 where the two never differ.
+        The p-value; 1 if the two never differ.
 
     Raises:
-        LorarecError: No resamples.
+        LorarecError: There are no resamples.
     """
     differences = np.asarray(differences, dtype=np.float64)
     if len(differences) == 0:
@@ -91,4 +91,6 @@ def resampled_p_value(differences: np.ndarray) -> float:
 def check_interval(level: float, samples: int) -> None:
     """Raise a LorarecError unless an interval of this level from so many resamples exists."""
     if not 0 < level < 1 or samples < 1:
-        raise LorarecError(f"an interval needs a level between 0 and 1 and samples, not {level} and {samples}")
+        raise LorarecError(
+            f"an interval needs a level between 0 and 1 and at least one sample, got {level} and {samples}"
+        )

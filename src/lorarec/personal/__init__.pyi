@@ -13,7 +13,7 @@ from .meta_bank import meta_loras as meta_loras
 from .model import PersonalLora as PersonalLora
 from .router import Router as Router
 from .user_adapters import export_user as export_user
-from .user_adapters import trained_with as trained_with
+from .user_adapters import recorded_backbone_id as recorded_backbone_id
 from .user_history import UserHistory as UserHistory
 from .user_mixture_report import UserMixtureScorer as UserMixtureScorer
 from .user_mixture_report import adapter_preference as adapter_preference

@@ -39,7 +39,7 @@ def _markdown(evaluation: ClickEvaluation, record: JsonObject) -> str:
     facts = [
         f"- dataset: {dataset['name']} ({dataset['fingerprint']}), labelled and divided as {dataset['split']}",
         f"- backbone: {record['backbone']['id']} ({record['backbone']['fingerprint']})",
-        f"- training events of the language model: {record['sample']:,}; conventional recommender: {record['crm']}",
+        f"- training events of the language model: {record['sample']:,}; click-through model: {record['crm']}",
         f"- last row: weighted mean of log-odds, recommender {other:.2f} and RecLoRA {own:.2f}, the weights with the "
         f"lowest log loss on {record['blend']['events']:,} validation events",
         f"- options: {describe_options(record['options'])}",

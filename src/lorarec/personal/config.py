@@ -48,10 +48,12 @@ class PersonalizationConfig:
     stars: float = option(5.0, "Highest rating of the scale.", CTR)
     ctr_max_history: int = option(60, "Events of the history that the click-through model reads.", CTR)
     ctr_retrieval: Retrieval = option(
-        "recent", "Which events those are: most recent, or most similar to the target.", CTR
+        "recent", "Choice of these events: the most recent ones, or those most similar to the target.", CTR
     )
     max_history: int = option(10, "Number of events of the history in a prompt.", PROMPTS)
-    retrieval: Retrieval = option("similar", "Which events those are: most similar to the target, or recent.", PROMPTS)
+    retrieval: Retrieval = option(
+        "similar", "Choice of these events: those most similar to the target, or the most recent ones.", PROMPTS
+    )
     max_tokens: int = option(
         1024, "Maximum number of tokens of a prompt; the oldest events are dropped first.", PROMPTS
     )

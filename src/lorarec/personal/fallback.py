@@ -1,4 +1,4 @@
-"""Events that have the router's mean weights in place of weights of their own."""
+"""The rule by which events get the router's mean weights in place of weights of their own."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from lorarec.data import TRAIN
 
 
 def falls_back(encoder: FeatureEncoder, events: np.ndarray) -> np.ndarray:
-    """Return for each event whether the router's mean weights are used, (events,).
+    """Return a mask (events,) of the events that get the router's mean weights.
 
     They are used where the click-through model's representation says nothing about the user or the target:
 

@@ -25,7 +25,7 @@ from lorarec.personal.fallback import counts_of_test
 from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.plots import plot_user_weights
-from lorarec.personal.scoring import keep_mean_weights, probabilities
+from lorarec.personal.scoring import probabilities, set_mean_weights
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import PERSONAL, USERS, user_representations, user_weights
 from lorarec.prompts import CLICK, LATEST, PromptConfig
@@ -38,7 +38,7 @@ RECLORA = "RecLoRA"
 
 @dataclass(frozen=True)
 class Personalized:
-    """The folder that `personalize` wrote.
+    """The result of `personalize`: a folder and its contents.
 
     Attributes:
         folder: Path of the folder. It has `crm/` (the click-through model), `personal/`, a `shared-similar/` or
@@ -134,24 +134,27 @@ def personalize(
         >>> from lorarec import Backbone, Dataset, PersonalizationConfig, personalize
         >>> backbone = Backbone.from_pretrained("embedded")
         >>> config = PersonalizationConfig(samples=16, epochs=1, num_meta_loras=2, test_events=16)
-        >>> made = personalize(backbone, Dataset.load("data/shop"), "personal", config)
-        >>> made.predictions.height
+        >>> personalized = personalize(backbone, Dataset.load("data/shop"), "personal", config)
+        >>> personalized.predictions.height
         16
     """
     config = config or PersonalizationConfig()
     out = Path(out)
     refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
-    for how in shared:
-        if how not in RETRIEVALS:
-            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {how!r}")
+    for retrieval in shared:
+        if retrieval not in RETRIEVALS:
+            raise LorarecError(f"a shared LoRA has {' or '.join(RETRIEVALS)} history, got {retrieval!r}")
     log = click_log(dataset, positive_from=config.positive_from, stars=config.stars)
     sample = log.few_shot(config.samples, config.seed)
     test = log.rows(TEST) if config.test_events is None else log.few_shot(config.test_events, part=TEST)
-    for what, events in (("sampled", sample), ("test", test)):
+    for part, events in (("sampled", sample), ("test", test)):
         if np.bincount(log.label[events], minlength=2).min() < 2:  # fewer have no AUC and no test of it
-            raise LorarecError(f"{dataset.name}: the {len(events)} {what} events need two of either label: take more")
-    given = given_ctr_model(ctr_model, log)
-    rows = [_Row(f"shared-{how}", f"shared LoRA, {how} history", 1, how) for how in dict.fromkeys(shared)]
+            raise LorarecError(f"{dataset.name}: the {len(events)} {part} events need two of either label: take more")
+    given = load_given_ctr_model(ctr_model, log)
+    rows = [
+        _Row(f"shared-{retrieval}", f"shared LoRA, {retrieval} history", 1, retrieval)
+        for retrieval in dict.fromkeys(shared)
+    ]
     rows.append(_Row(PERSONAL, RECLORA, config.num_meta_loras, config.retrieval))
     prompt = PromptConfig(
         readout="verdict",
@@ -187,9 +190,9 @@ def personalize(
         for row in rows:
             few, tested = inputs[row.retrieval]
             predicted = [tested, reader.read(valid, row.retrieval)] if row.folder == PERSONAL else [tested]
-            found = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
-            columns[row.title] = found[0]
-        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), found[1], log.label[valid])
+            results = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
+            columns[row.title] = results[0]
+        blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), results[1], log.label[valid])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
         predictions = _events(log, test).with_columns(**columns)
         record = adapter_record.to_json() | {
@@ -212,7 +215,7 @@ def personalize(
     return Personalized(out, predictions, record)
 
 
-def given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
+def load_given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
     """Return the click-through model in a folder, or None if `ctr_model` is the name of a model to fit.
 
     Raises:
@@ -222,7 +225,7 @@ def given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
         return None
     if not Path(ctr_model).is_dir():
         raise LorarecError(
-            f"{ctr_model} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
+            f"{ctr_model!r} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
         )
     return CTRModel.load(ctr_model, log)
 
@@ -250,15 +253,15 @@ def _predict(
             config.lora_alpha,
             [name.strip() for name in config.target_modules.split(",")],
         )
-        width = few.representation.shape[1]
+        input_size = few.representation.shape[1]
         personal = PersonalLora(
-            backbone, bank, width, combine=config.combine, temperature=config.temperature, record=record
+            backbone, bank, input_size, combine=config.combine, temperature=config.temperature, record=record
         )
     with personal:
         if not done.exists():
             state = stages / f"{row.folder}.pt"
             tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress)
-            keep_mean_weights(personal, few)
+            set_mean_weights(personal, few)
             personal.save(done)
         return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in predicted]
 

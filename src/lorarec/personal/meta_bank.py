@@ -41,20 +41,20 @@ def meta_loras(
     if not target_modules:
         raise LorarecError("meta-LoRAs need at least one layer to adapt")
     linear = linear_layers(model)
-    found = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in target_modules}
+    adapted = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in target_modules}
     for target in target_modules:
-        if not any(name.rpartition(".")[2] == target for name in found):
+        if not any(name.rpartition(".")[2] == target for name in adapted):
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise LorarecError(f"the backbone has no linear layer {target}: choose from {known}")
+            raise LorarecError(f"the backbone has no linear layer {target!r}: choose from {known}")
     layers = {}
-    for name, layer in found.items():
+    for name, layer in adapted.items():
         width, height = dimensions(layer) or (0, 0)
         a = torch.empty(num_meta_loras, r, width)
         for each in a:
             nn.init.kaiming_uniform_(each, math.sqrt(5))
         scale = torch.full((num_meta_loras,), lora_alpha / r)
         layers[name] = StackedLayer(a, torch.zeros(num_meta_loras, height, r), scale, (r,) * num_meta_loras)
-    transposed = any(isinstance(layer, Conv1D) for layer in found.values())
+    transposed = any(isinstance(layer, Conv1D) for layer in adapted.values())
     config = {"target_modules": list(target_modules), "fan_in_fan_out": transposed}
     names = tuple(f"meta-LoRA {number}" for number in range(1, num_meta_loras + 1))
     return AdapterBank(layers, num_meta_loras, config, names)

@@ -34,18 +34,18 @@ class PersonalLora(nn.Module):
     module are those of the router and, if `trainable`, of the bank; the backbone is not part of the module and is
     frozen. Like any module it starts in training mode, in which the router has dropout.
 
-        with PersonalLora(backbone, meta_loras(backbone.model), width=64) as personal:
+        with PersonalLora(backbone, meta_loras(backbone.model), input_size=64) as personal:
             personal.set_weights(personal(representation))
             scores = score_batch(backbone.model, examples, builder)
 
     Args:
         backbone: Backbone.
         bank: Fresh meta-LoRAs, or finished adapters (`AdapterBank.load`).
-        width: Size of the representations that the router reads.
+        input_size: Size of the representations that the router reads.
         combine: Rule by which adapters are combined, `factors` or `deltas` (see `AdapterBank.to_adapter`).
         temperature: Temperature of the router's softmax; the paper uses 1 to 15.
         trainable: Train the bank; otherwise the router alone is trained.
-        record: Record of exported adapters: how they are prompted, and which data the bank was trained on.
+        record: Record of exported adapters: their prompt options and the data that the bank was trained on.
 
     Attributes:
         mixed: Model with its mixed layers.
@@ -59,7 +59,7 @@ class PersonalLora(nn.Module):
         self,
         backbone: Backbone,
         bank: AdapterBank,
-        width: int,
+        input_size: int,
         *,
         combine: str = FACTORS,
         temperature: float = 1.0,
@@ -67,7 +67,7 @@ class PersonalLora(nn.Module):
         record: AdapterRecord | None = None,
     ) -> None:
         super().__init__()
-        self.router = Router(len(bank.layers), width, bank.size, temperature).to(backbone.model.device)
+        self.router = Router(len(bank.layers), input_size, bank.size, temperature).to(backbone.model.device)
         self.backbone = backbone
         self.combine = combine
         self.trainable = trainable
@@ -75,18 +75,18 @@ class PersonalLora(nn.Module):
             record or AdapterRecord(), backbone_id=backbone.id, backbone_fingerprint=backbone.fingerprint
         )
         self._given = bank
-        with ExitStack() as undo:
-            undo.enter_context(frozen(backbone.model))
-            self.mixed = undo.enter_context(inject(backbone.model, bank, combine, trainable))
-            self._undo = undo.pop_all()
+        with ExitStack() as contexts:
+            contexts.enter_context(frozen(backbone.model))
+            self.mixed = contexts.enter_context(inject(backbone.model, bank, combine, trainable))
+            self._contexts = contexts.pop_all()
         layers = self.mixed.layers.values() if trainable else ()
         self.factors = nn.ParameterList(factor for layer in layers for factor in (layer.a, layer.b))
 
     def forward(self, representation: torch.Tensor) -> torch.Tensor:
-        """Map representations (batch, width) to weights (layers, batch, K) on the simplex, with layers as in `bank`.
+        """Map representations (batch, input_size) to weights (layers, batch, K) on the simplex, layers as in `bank`.
 
         Raises:
-            LorarecError: If the shape is another one, or values are not finite.
+            LorarecError: If the shape is not (batch, input_size), or values are not finite.
         """
         return self.router(representation.to(self.backbone.model.device))
 
@@ -108,7 +108,7 @@ class PersonalLora(nn.Module):
         return replace(self._given, layers={name: replace(layer, a=a, b=b) for (name, layer), a, b in layers})
 
     def export(self, representation: torch.Tensor | None, out: str | Path, overwrite: bool = False) -> None:
-        """Write the mixture of one representation (width,), or the router's mean mixture, as a plain PEFT folder.
+        """Write the mixture of one representation (input_size,), or the router's mean mixture, as a plain PEFT folder.
 
         Raises:
             LorarecError: If `out` exists, or the representation has another shape.
@@ -137,7 +137,7 @@ class PersonalLora(nn.Module):
         for name, layer in bank.layers.items():
             state |= {f"bank.{name}.a": layer.a, f"bank.{name}.b": layer.b}
         settings = {
-            "width": self.router.width,
+            "width": self.router.input_size,
             "combine": self.combine,
             "temperature": self.router.temperature,
             "trainable": self.trainable,
@@ -164,7 +164,7 @@ class PersonalLora(nn.Module):
         personal = cls(
             backbone,
             saved.bank,
-            saved.router.width,
+            saved.router.input_size,
             combine=saved.combine,
             temperature=saved.router.temperature,
             trainable=saved.trainable,
@@ -175,7 +175,7 @@ class PersonalLora(nn.Module):
 
     def remove(self) -> None:
         """Restore the original layers, and make the backbone trainable again."""
-        self._undo.close()
+        self._contexts.close()
 
     def __enter__(self) -> Self:
         return self

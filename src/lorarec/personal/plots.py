@@ -1,4 +1,4 @@
-"""A picture of how a router mixes for different users."""
+"""A plot of the weights that a router gives to different users."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ def plot_user_weights(path: Path, weights: np.ndarray, clicked: np.ndarray, laye
     """Write a PNG: users by the first two principal components of their weights, and the mean weights by layer.
 
     Args:
-        weights: (users, layers, K) Weights of each user; those of a layer are on the simplex.
-        clicked: (users,) Share of clicks among the events of each user, which colours the points.
+        weights: Weights of each user, (users, layers, K); those of a layer are on the simplex.
+        clicked: Share of clicks among the events of each user, (users,), which colours the points.
         layers: Names of the adapted layers.
     """
     users, count, size = weights.shape

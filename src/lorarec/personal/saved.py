@@ -50,7 +50,7 @@ def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
             f"not to {backbone.id} ({backbone.fingerprint})"
         )
     state = read_tensors(folder / TENSORS)
-    found = {name.removeprefix("router."): state[name] for name in state if name.startswith("router.")}
+    router_state = {name.removeprefix("router."): state[name] for name in state if name.startswith("router.")}
     try:
         bank = _bank(settings, state)
         router = Router(len(bank.layers), settings["width"], bank.size, settings["temperature"])
@@ -61,7 +61,7 @@ def read_saved(folder: str | Path, backbone: Backbone) -> SavedPersonalLora:
         if not _fits(layer, bank.size):
             raise LorarecError(f"{folder / TENSORS}: the tensors of {name} are not those of {SETTINGS}")
     try:
-        router.load_state_dict(found)
+        router.load_state_dict(router_state)
     except RuntimeError:
         raise LorarecError(f"{folder / TENSORS} does not hold the router of {SETTINGS}") from None
     record = AdapterRecord.from_json(folder / SETTINGS, recorded)

@@ -71,7 +71,7 @@ def user_scores(
 
 
 @torch.no_grad()
-def keep_mean_weights(personal: PersonalLora, rows: EventRows) -> None:
+def set_mean_weights(personal: PersonalLora, rows: EventRows) -> None:
     """Set the router's mean weights to the mean over some rows."""
     with evaluation_mode(personal):
         personal.router.mean.copy_(personal(rows.representation).mean(1))

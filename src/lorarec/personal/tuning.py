@@ -61,7 +61,7 @@ def tune(
         log_odds = torch.cat(scores)
         return binary_cross_entropy_with_logits(log_odds, rows.label[chosen].to(log_odds.device), reduction="sum")
 
-    with training_mode(personal), Progress(title, steps, schedule.last_epoch, progress) as shown:
+    with training_mode(personal), Progress(title, steps, schedule.last_epoch, progress) as bar:
         for step in range(schedule.last_epoch, steps):
             torch.manual_seed(_seed(config.seed, DROPOUT, step))
             batch = _batch(len(rows), step, per_epoch, config)
@@ -76,7 +76,7 @@ def tune(
             schedule.step()
             if (step + 1) % config.save_steps == 0:
                 _save(parts, loss, state)
-            shown.update(step + 1, f"loss {loss:.3f}")
+            bar.update(step + 1, f"loss {loss:.3f}")
     return loss
 
 
@@ -132,7 +132,7 @@ def _restore(parts: Mapping[str, Any], state: Path) -> float:
     """Load what `_save` wrote, if the file exists, and return the loss of that step, else NaN."""
     if not state.exists():
         return float("nan")
-    kept = torch.load(state, weights_only=True)
+    saved = torch.load(state, weights_only=True)
     for name, part in parts.items():
-        part.load_state_dict(kept[name])
-    return float(kept["loss"])
+        part.load_state_dict(saved[name])
+    return float(saved["loss"])

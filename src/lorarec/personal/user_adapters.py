@@ -62,9 +62,9 @@ def user_weights(personal: PersonalLora, users: pl.DataFrame) -> np.ndarray:
     weights = personal.router.mean.repeat(len(users), 1, 1)
     known = users[REPRESENTATION].is_not_null().to_numpy()
     if known.any():
-        found = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
+        representations = torch.from_numpy(users.filter(known)[REPRESENTATION].to_numpy().copy())
         with evaluation_mode(personal):
-            weights[torch.from_numpy(known)] = personal(found).transpose(0, 1)
+            weights[torch.from_numpy(known)] = personal(representations).transpose(0, 1)
     return weights.cpu().numpy()
 
 
@@ -73,14 +73,14 @@ def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -
 
     Args:
         personal: Personal LoRA.
-        users: user_id and representation; users who are not there get the router's mean weights.
+        users: user_id and representation; users without a row get the router's mean weights.
         ids: User id of each row.
     """
     rows = pl.DataFrame({USER: ids}).join(users, on=USER, how="left", maintain_order="left")
     return torch.from_numpy(user_weights(personal, rows)).transpose(0, 1)
 
 
-def trained_with(folder: str | Path) -> str:
+def recorded_backbone_id(folder: str | Path) -> str:
     """Return the hub id or path of the backbone of a folder that `personalize` or `train_user_router` wrote.
 
     Raises:
@@ -108,7 +108,7 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
     folder = Path(folder)
     users = read_parquet(folder / USERS, "run `lorarec personal train` again").filter(pl.col(USER) == user)
     if users.is_empty():
-        raise LorarecError(f"{folder} knows no user {user!r}: its users are in {folder / USERS}")
+        raise LorarecError(f"{folder} has no user {user!r}: its users are listed in {folder / USERS}")
     representation = users[REPRESENTATION][0]
     with PersonalLora.load(folder / PERSONAL, backbone) as personal:
         record = personal.record

@@ -11,7 +11,7 @@ from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
-from lorarec.personal.few2many import given_ctr_model
+from lorarec.personal.few2many import load_given_ctr_model
 from lorarec.personal.user_adapters import REPRESENTATION, user_representations
 
 EVENTS, VECTOR = "events", "vector"
@@ -27,8 +27,8 @@ def training_part(dataset: Dataset, split: Split) -> Dataset:
     time = pl.int_range(pl.len()).over(USER, ITEM).alias("time")
     trained = split.train.select(USER, pl.col(HISTORY).alias(ITEM)).explode(ITEM).drop_nulls().with_columns(time)
     rows = dataset.interactions.with_columns(time)
-    kept = rows.join(trained, on=(USER, ITEM, "time"), how="semi", maintain_order="left").drop("time")
-    return dataset.subset(kept, filter_note="training part of the split")
+    training = rows.join(trained, on=(USER, ITEM, "time"), how="semi", maintain_order="left").drop("time")
+    return dataset.subset(training, filter_note="training part of the split")
 
 
 def fit_on_training_part(
@@ -47,7 +47,7 @@ def fit_on_training_part(
             f"{TITLES}, which represents users by the titles of their histories"
         )
     log = click_log(part, positive_from=positive_from, stars=stars)
-    return given_ctr_model(ctr_model, log) or fit_ctr_model(
+    return load_given_ctr_model(ctr_model, log) or fit_ctr_model(
         str(ctr_model), log, CTRConfig(seed=seed), progress=progress
     )
 
@@ -101,7 +101,7 @@ class UserFeatures:
 
     Attributes:
         table: user_id, events and representation of every user of the training, validation and test parts.
-        standardization: How the representations were standardized.
+        standardization: Standardization of the representations.
         vectors: item_id and vector of the items of the training part, if users are represented by titles.
     """
 

@@ -41,14 +41,14 @@ class RatedHistories:
         rated: user_id, item_id, timestamp and rating of the whole dataset, sorted by user.
 
     Attributes:
-        width: Size d of a representation.
+        size: Size d of a representation.
     """
 
     def __init__(self, ctr_model: CTRModel, rated: pl.DataFrame) -> None:
         log = ctr_model.encoder.log
         self._ctr_model = ctr_model
         self._rated = rated
-        self.width = ctr_model.model.config.hidden_units[-1]
+        self.size = ctr_model.model.config.hidden_units[-1]
         self._users = {user: number for number, user in enumerate(log.users)}
         self._items = {item: number for number, item in enumerate(log.dataset.items[ITEM])}
 
@@ -71,7 +71,7 @@ class RatedHistories:
             end=np.searchsorted(time, time),
             part=np.zeros(len(item), np.int8),
         )
-        own = CTRModel(self._ctr_model.model, encoder.over(log), self._ctr_model.record)
+        own = CTRModel(self._ctr_model.model, encoder.with_log(log), self._ctr_model.record)
         if falls_back(own.encoder, np.arange(len(log))).all():
             return None
         return latest_means(own)[1][0]
@@ -87,18 +87,18 @@ class RatedHistories:
 
 
 class TitledHistories:
-    """Represents histories by the mean embedding of their titles, as `user_features` does without a model of clicks.
+    """Represents histories by their mean title embedding, as `user_features` does without a click-through model.
 
     Args:
-        vectors: item_id and vector; items that are not there are skipped.
+        vectors: item_id and vector; items without a row are skipped.
 
     Attributes:
-        width: Size d of a representation.
+        size: Size d of a representation.
     """
 
     def __init__(self, vectors: pl.DataFrame) -> None:
         self._vectors = vectors[VECTOR].to_numpy()
-        self.width = self._vectors.shape[1]
+        self.size = self._vectors.shape[1]
         self._items = {item: number for number, item in enumerate(vectors[ITEM])}
 
     def __call__(self, history: UserHistory) -> np.ndarray | None:

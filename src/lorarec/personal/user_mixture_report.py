@@ -1,4 +1,4 @@
-"""The evaluation of a user router over finished adapters, and which users prefer which adapter."""
+"""The evaluation of a user router over finished adapters, and the preference of users for one of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ TERCILES = ("short", "middle", "long")
 
 
 class UserMixtureScorer:
-    """A scorer that ranks every user's candidates under the user's own mixture of adapters.
+    """Score every user's candidates under the user's own mixture of adapters.
 
     Users of one batch are scored side by side.
 
@@ -96,7 +96,7 @@ def report_user_mixtures(
         The evaluation, and the preference for the first adapter as `adapter_preference` returns it.
 
     Raises:
-        LorarecError: the setting is unknown or has no cases.
+        LorarecError: The setting is unknown or has no cases.
     """
     folder = Path(folder)
     scorers: dict[str, Scorer] = {
@@ -124,10 +124,10 @@ def adapter_preference(
     """Return weight and quality by tercile of history length; a user's cases share length and weight.
 
     Args:
-        users: (cases,) User ids.
-        lengths: (cases,) Number of events in the training history.
-        weights: (cases,) Weight of the adapter in question.
-        hits: (cases,) NDCG@1 by name of the row.
+        users: User ids, (cases,).
+        lengths: Number of events in the training history, (cases,).
+        weights: Weight of the adapter, (cases,).
+        hits: NDCG@1 of the cases by name of the row, each (cases,).
 
     Returns:
         `users`: the number of users. `spearman`: `rho` and `p` of the users' lengths and weights, or None if all

@@ -39,7 +39,7 @@ class UserRouter:
         names: Names of the adapters, (K,).
         layers: Names of the adapted layers, in the order of the weights.
         combine: Rule by which the adapters are combined.
-        prompt: How the adapters must be prompted.
+        prompt: Prompt options that the adapters were trained with.
         fingerprint: Content hash of the files.
         router: Router from standardized features to weights.
         standardization: Standardization of the features of a user.
@@ -61,9 +61,9 @@ class UserRouter:
         """Return the weights (layers, K) of a user, or the router's mean weights if there is no history."""
         if history is None:
             return self.router.mean
-        found = self.represent(history)
-        features = np.empty((0, self.router.width - 1)) if found is None else found[None]
-        known, events = np.array([found is not None]), np.array([len(history)])
+        representation = self.represent(history)
+        features = np.empty((0, self.router.input_size - 1)) if representation is None else representation[None]
+        known, events = np.array([representation is not None]), np.array([len(history)])
         inputs = self.standardization.transform(features, known, events)
         weights: torch.Tensor = self.router(torch.from_numpy(inputs))[:, 0]
         return weights
@@ -110,8 +110,8 @@ class UserRouter:
             files += [folder / CRM / name for name in (CRM_RECORD, CRM_WEIGHTS)]
         mean, deviation = (np.array(contents["standard"][name], np.float64) for name in ("mean", "deviation"))
         standardization = Standardization(mean, deviation)
-        width = represent.width + 1
-        if (width, {mean.shape, deviation.shape}) != (saved.router.width, {(width,)}):
+        input_size = represent.size + 1
+        if (input_size, {mean.shape, deviation.shape}) != (saved.router.input_size, {(input_size,)}):
             raise LorarecError(f"{folder}: its files do not belong together: {AGAIN}")
         tensors = [*saved.router.state_dict().values(), *_factors(saved.bank)]
         tensors += map(torch.from_numpy, (mean, deviation))
@@ -148,7 +148,7 @@ def _factors(bank: AdapterBank) -> list[torch.Tensor]:
 
 def _adapters(bank: AdapterBank, folder: Path) -> tuple[Adapter, ...]:
     """Return copies of the adapters of a bank, each with its own layers and ranks."""
-    found = []
+    adapters = []
     for number, name in enumerate(bank.names):
         own = {layer: part for layer, part in bank.layers.items() if part.ranks[number]}
         ranks = {layer: part.ranks[number] for layer, part in own.items()}
@@ -157,5 +157,5 @@ def _adapters(bank: AdapterBank, folder: Path) -> tuple[Adapter, ...]:
             for layer, part in own.items()
         }
         scales = {layer: float(part.scale[number]) for layer, part in own.items()}
-        found.append(Adapter(tensors, scales, bank.config, folder=folder / name))
-    return tuple(found)
+        adapters.append(Adapter(tensors, scales, bank.config, folder=folder / name))
+    return tuple(adapters)

@@ -34,7 +34,7 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class UserRouterResult:
-    """The folder that `train_user_router` wrote.
+    """The result of `train_user_router`: a folder and its contents.
 
     Attributes:
         folder: Path of the folder. It has `personal/` and `users.parquet`, from which `export_user` writes a user's own
@@ -95,8 +95,8 @@ def train_user_router(
         >>> backbone, shop = Backbone.from_pretrained("embedded"), Dataset.load("data/shop")
         >>> config = UserRouterConfig(cases=6, epochs=1)
         >>> pair = ["adapters/general", "adapters/shop"]
-        >>> made = train_user_router(backbone, pair, shop, load_split(shop), "router", config, ctr_model="titles")
-        >>> made.users.columns
+        >>> trained = train_user_router(backbone, pair, shop, load_split(shop), "router", config, ctr_model="titles")
+        >>> trained.users.columns
         ['user_id', 'events', 'representation', 'weights']
     """
     config = config or UserRouterConfig()
@@ -128,10 +128,10 @@ def train_user_router(
         details={"chooser": asdict(config) | {"crm": str(ctr_model)}},
     )
     torch.manual_seed(config.seed)
-    width = fitted.representation.shape[1]
+    input_size = fitted.representation.shape[1]
     with new_folder(out, overwrite, FolderKind.USER_ROUTER) as folder:
         with PersonalLora(
-            backbone, bank, width, combine=config.combine, trainable=False, record=adapter_record
+            backbone, bank, input_size, combine=config.combine, trainable=False, record=adapter_record
         ) as personal:
             trace = tune_router(personal, fitted, held_out, prompts.builder, config, progress)
             weights = user_weights(personal, users)

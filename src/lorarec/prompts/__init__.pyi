@@ -6,7 +6,7 @@ from .config import READOUTS as READOUTS
 from .config import PromptConfig as PromptConfig
 from .config import Readout as Readout
 from .config import TemplateText as TemplateText
-from .display import ShownToken as ShownToken
+from .display import PromptToken as PromptToken
 from .display import show_text as show_text
 from .display import show_tokens as show_tokens
 from .encode import TextEncoder as TextEncoder

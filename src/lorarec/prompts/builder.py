@@ -199,23 +199,23 @@ class PromptBuilder:
             raise LorarecError("a prompt needs at least one candidate title")
         if not all(candidates) or not all(history):
             raise LorarecError("an empty title in a prompt: give every item a title")
-        shown, given = list(history), tuple(stars)
+        remaining, given = list(history), tuple(stars)
         while True:
-            prompt, branches = self._assemble(shown, candidates, given, profile, tuple(hints))
+            prompt, branches = self._assemble(remaining, candidates, given, profile, tuple(hints))
             over = len(prompt) + max(map(len, branches)) - self.max_tokens
             if over <= 0:
                 return Example(prompt, branches)
-            if not shown:
+            if not remaining:
                 raise LorarecError(
                     f"the candidates alone need {over + self.max_tokens} tokens, more than the limit of "
                     f"{self.max_tokens}: use fewer candidates, shorter titles or readout=verdict"
                 )
             # Each round drops at least one title, and as many as make up for the excess.
             drop = 0
-            while over > 0 and drop < len(shown):
-                over -= len(self.title(shown[drop])) + 2
+            while over > 0 and drop < len(remaining):
+                over -= len(self.title(remaining[drop])) + 2
                 drop += 1
-            shown, given = shown[drop:], given[drop:]
+            remaining, given = remaining[drop:], given[drop:]
             self.dropped += drop
 
     def _assemble(

@@ -1,4 +1,4 @@
-"""How prompts are built: readout, template, lengths and evidence."""
+"""Options of prompts: readout, template, lengths and evidence."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
@@ -17,8 +17,8 @@ class TemplateText:
     """The text of a custom template; two with the same text are equal.
 
     Attributes:
-        name: Its name in messages.
-        text: Its Jinja2 source.
+        name: Name of the template in messages.
+        text: Jinja2 source of the template.
     """
 
     name: str = field(compare=False)
@@ -28,7 +28,7 @@ class TemplateText:
 @document_options
 @dataclass(frozen=True)
 class PromptConfig:
-    """How a model is prompted; an adapter must be prompted as it was in training.
+    """Options of the prompts of a model; an adapter must get those that it was trained with.
 
     A custom template may use a limited set of Jinja2 constructs (see `lorarec.prompts.sandbox`).
 
@@ -42,7 +42,7 @@ class PromptConfig:
     """
 
     readout: Readout = option(
-        "verdict", "How a candidate is scored: log-odds of yes against no (verdict), or its title's log-probability."
+        "verdict", "Score of a candidate: log-odds of yes against no (verdict), or log-probability of its title."
     )
     template: str | TemplateText | None = option(
         None, "Jinja2 file or bundled template to prompt with; None for the readout's own.", PROMPTS
@@ -57,7 +57,7 @@ class PromptConfig:
         refuse_out_of_range(self, ("max_tokens", "max_title_tokens", "max_history"), (), ())
 
     def with_readout(self, readout: str | None) -> "PromptConfig":
-        """Return these options with another readout, or as they are if None.
+        """Return these options with another readout, or unchanged if it is None.
 
         A bundled template of the former readout is replaced by the latest one of the new readout.
         """

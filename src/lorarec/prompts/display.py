@@ -8,7 +8,7 @@ from lorarec.prompts.builder import PromptBuilder
 
 
 @dataclass(frozen=True)
-class ShownToken:
+class PromptToken:
     """A token of a prompt.
 
     Attributes:
@@ -22,20 +22,20 @@ class ShownToken:
     control: bool
 
 
-def show_tokens(builder: PromptBuilder, ids: Sequence[int]) -> list[ShownToken]:
+def show_tokens(builder: PromptBuilder, ids: Sequence[int]) -> list[PromptToken]:
     """Return the tokens of ids that a builder made."""
     words = builder.tokenizer.convert_ids_to_tokens(list(ids))
     control = builder.encoder.control
-    return [ShownToken(token, str(word), token in control) for token, word in zip(ids, words, strict=True)]
+    return [PromptToken(token, str(word), token in control) for token, word in zip(ids, words, strict=True)]
 
 
 def show_text(builder: PromptBuilder, ids: Sequence[int]) -> list[tuple[str, bool]]:
     """Return the text of ids that a builder made, in parts, each with whether it consists of control tokens."""
-    parts, end, shown = [], 0, ""
+    parts, end, displayed = [], 0, ""
     for control, run in groupby(ids, lambda token: token in builder.encoder.control):
         end += len(list(run))
         # Decoding depends on the tokens before, so each part is decoded with all of them and cut off.
         text = builder.tokenizer.decode(list(ids[:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        parts.append((str(text)[len(shown) :], control))
-        shown = str(text)
+        parts.append((str(text)[len(displayed) :], control))
+        displayed = str(text)
     return parts

@@ -59,7 +59,11 @@ class TextEncoder:
         if self.control.isdisjoint(ids):
             return ids
         # The ordinary vocabulary contains the text of a control token.
-        return self._split_normalised(text, place) if self._backend else self._split(text, place, self._cut_by_pattern)
+        return (
+            self._split_normalised(text, place)
+            if self._backend
+            else self._split(text, place, self._encode_once_by_pattern)
+        )
 
     def after(self, text: str, place: Place) -> Place:
         """Return the position of what follows a template's text that is at position `place`."""
@@ -80,15 +84,15 @@ class TextEncoder:
     def _split_normalised(self, text: str, place: Place) -> list[int]:
         """Encode text in parts after normalising it, since normalisation may produce the text of a control token."""
         normalizer = self._pipelines[place].normalizer
-        return self._split(normalizer.normalize_str(text) if normalizer else text, place, self._cut_by_offset)
+        return self._split(normalizer.normalize_str(text) if normalizer else text, place, self._encode_once_by_offset)
 
-    def _cut_by_offset(self, text: str, place: Place) -> tuple[list[int], int]:
+    def _encode_once_by_offset(self, text: str, place: Place) -> tuple[list[int], int]:
         """Encode normalised text, and return a position inside the first control token as well."""
         encoding = self._normalised_pipelines[place].encode(text, add_special_tokens=False)
-        found = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
-        return encoding.ids, encoding.offsets[found][0] + 1 if found is not None else 0
+        position = next((at for at, token in enumerate(encoding.ids) if token in self.control), None)
+        return encoding.ids, encoding.offsets[position][0] + 1 if position is not None else 0
 
-    def _cut_by_pattern(self, text: str, place: Place) -> tuple[list[int], int]:
+    def _encode_once_by_pattern(self, text: str, place: Place) -> tuple[list[int], int]:
         """Encode text, and return a position inside the text of the first control token as well."""
         control = self._pattern.search(text)
         return self._unguarded(text, place), control.start() + 1 if control else len(text) // 2
@@ -99,9 +103,9 @@ class TextEncoder:
         waiting = [(text, place)]
         while waiting:
             part, where = waiting.pop()
-            found, cut = encode_once(part, where)
-            if self.control.isdisjoint(found):
-                ids += found
+            encoded, cut = encode_once(part, where)
+            if self.control.isdisjoint(encoded):
+                ids += encoded
             elif len(part) == 1:
                 unknown = self.tokenizer.unk_token_id
                 ids += [] if unknown is None or unknown in self.control else [unknown]

@@ -34,10 +34,10 @@ def case_examples(
     """
     examples = []
     for user, history, candidates in cases.select(USER, HISTORY, CANDIDATES).iter_rows():
-        shown = history[-max_history:]
-        hints = evidence.hints(shown, candidates, user) if evidence else ()
+        latest = history[-max_history:]
+        hints = evidence.hints(latest, candidates, user) if evidence else ()
         examples.append(
-            builder.example([titles[item] for item in shown], [titles[item] for item in candidates], hints=hints)
+            builder.example([titles[item] for item in latest], [titles[item] for item in candidates], hints=hints)
         )
     return examples
 
@@ -53,7 +53,7 @@ def click_examples(log: ClickLog, events: np.ndarray, histories: np.ndarray, bui
     Args:
         log: The click log.
         events: Indices (n,) of the events.
-        histories: Indices (n, k) of the events that are shown as history, in time order, padded with -1 at the end.
+        histories: Indices (n, k) of the events in the history, in time order, padded with -1 at the end.
         builder: A builder with the bundled template `click` or one with the same variables.
 
     Raises:
@@ -64,10 +64,10 @@ def click_examples(log: ClickLog, events: np.ndarray, histories: np.ndarray, bui
     examples = []
     for event, history in zip(events, histories, strict=True):
         past = history[history >= 0]
-        shown, target = [titles[item] for item in log.item[past]], log.item[event]
+        past_titles, target = [titles[item] for item in log.item[past]], log.item[event]
         stars = [_stars(rating) for rating in log.rating[past]]
         profile = user_profiles[log.user[event]]
-        examples.append(builder.example(shown, [titles[target]], stars, profile, [item_genres[target]]))
+        examples.append(builder.example(past_titles, [titles[target]], stars, profile, [item_genres[target]]))
     return examples
 
 

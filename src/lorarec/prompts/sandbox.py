@@ -117,9 +117,9 @@ class LimitedTemplate:
             if seen > CONSTRUCTS or depth > DEPTH:
                 raise LorarecError(f"template {self.name} has too many or too deep constructs: simplify it")
             if not isinstance(node, CONSTRUCTS_ALLOWED) or not _is_bounded(node):
-                what = getattr(node, "name", None) if isinstance(node, nodes.Filter | nodes.Test) else None
+                name = getattr(node, "name", None) if isinstance(node, nodes.Filter | nodes.Test) else None
                 raise LorarecError(
-                    f"template {self.name} must not use {what or type(node).__name__} as in line {node.lineno}: it may "
+                    f"template {self.name} must not use {name or type(node).__name__} as in line {node.lineno}: it may "
                     f"use if, for, items, comparisons, ~ and the filters {', '.join(sorted(FILTERS))}"
                 )
             waiting += [(child, depth + 1) for child in node.iter_child_nodes()]

@@ -165,7 +165,7 @@ class Template:
             raise LorarecError(f"template {self.name} must contain {{{{ candidate }}}} exactly once")
         if _BROKEN_MARK.search("".join([*texts, *_MARK.split(text)[::3]])):
             raise LorarecError(f"template {self.name} changes a title: write titles without filters")
-        return self._framed(_cut(before, texts), _cut(after[0], texts))
+        return self._framed(_split_at_marks(before, texts), _split_at_marks(after[0], texts))
 
     def written_out(self, prompt: str) -> Pieces:
         """Return the pieces of a prompt that is given as text, up to the beginning of the candidate's title."""
@@ -223,7 +223,7 @@ def _mark(role: str, number: int) -> str:
     return f"\x00{_SECRET}:{role}{number}\x00"
 
 
-def _cut(rendered: str, texts: list[str]) -> list[Piece]:
+def _split_at_marks(rendered: str, texts: list[str]) -> list[Piece]:
     """Return the pieces of rendered text."""
     parts = _MARK.split(rendered)
     pieces: list[Piece] = []

@@ -14,13 +14,13 @@ from .ranker import Ranked as Ranked
 from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor
 from .recommendation import Recommendation as Recommendation
+from .recommendation import dataset_cooccurrence as dataset_cooccurrence
 from .recommendation import log_prior as log_prior
 from .recommendation import rank_items as rank_items
 from .recommendation import recommend as recommend
 from .recommendation import recommend_next as recommend_next
 from .recommendation import recommend_users as recommend_users
 from .recommendation import score_parts as score_parts
-from .recommendation import whole_evidence as whole_evidence
 from .tables import explanation_table as explanation_table
 from .tables import recommendation_table as recommendation_table
 from .vllm_engine import VllmEngine as VllmEngine

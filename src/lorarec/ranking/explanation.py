@@ -1,4 +1,4 @@
-"""Why an item is recommended: the influence of each item of the history on its score, and a reason in words."""
+"""Explanations of scores: the influence of each item of the history, and a reason in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import REASON, PromptBuilder
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import log_prior, score_parts, whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence, log_prior, score_parts
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior, score
 
@@ -117,16 +117,16 @@ def explain(
         3
     """
     history, candidates = compared_items(dataset, user, item, pool, index)
-    evidence = whole_evidence(dataset) if ranker.evidence else None
+    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
     histories = shorter_histories(history, ranker.max_history)
     ranker_scores = _score(ranker, dataset, user, histories, candidates, evidence)
     prior = log_prior(len(candidates))
     scores = [row + prior for row in ranker_scores]
     place = int(np.argmax(scores[0])) if item is None else candidates.index(item)
-    shown = history[-ranker.max_history :]
-    found = [
+    latest = history[-ranker.max_history :]
+    effects = [
         Influence(past, dataset.titles[past], *map(float, effect))
-        for past, effect in zip(shown, influences(scores, place), strict=True)
+        for past, effect in zip(latest, influences(scores, place), strict=True)
     ]
     chosen = candidates[place]
     return Explanation(
@@ -137,8 +137,8 @@ def explain(
         **score_parts(ranker.readout, ranker_scores[0][place], prior[place]),
         probability=float(posterior(scores[0])[place]),
         candidates=len(candidates),
-        influences=found,
-        reason=_reason(ranker, dataset, user, chosen, found, evidence) if can_reason(ranker) else None,
+        influences=effects,
+        reason=_reason(ranker, dataset, user, chosen, effects, evidence) if can_reason(ranker) else None,
     )
 
 
@@ -148,7 +148,8 @@ def compared_items(
     """Return a user's history and the candidates of `explain`, including the item itself; arguments as for `explain`.
 
     Raises:
-        LorarecError: an unknown user or item, an item of the user's own history, or nothing left to recommend.
+        LorarecError: The user or the item is unknown, the item is in the user's history, or nothing is left to
+            recommend.
     """
     history = list(dataset.history(user))
     if item is not None and item not in dataset.titles:
@@ -165,9 +166,9 @@ def compared_items(
     return history, candidates
 
 
-def shorter_histories(history: Sequence[str], shown: int) -> list[list[str]]:
-    """Return the whole history, then the history without each of its latest `shown` items in turn, oldest first."""
-    first = max(0, len(history) - shown)
+def shorter_histories(history: Sequence[str], count: int) -> list[list[str]]:
+    """Return the whole history, then the history without each of its latest `count` items in turn, oldest first."""
+    first = max(0, len(history) - count)
     return [list(history), *([*history[:i], *history[i + 1 :]] for i in range(first, len(history)))]
 
 
@@ -205,11 +206,16 @@ def _score(
 
 
 def _reason(
-    ranker: Ranker, dataset: Dataset, user: str, item: str, found: list[Influence], evidence: Cooccurrence | None
+    ranker: Ranker,
+    dataset: Dataset,
+    user: str,
+    item: str,
+    effects: list[Influence],
+    evidence: Cooccurrence | None,
 ) -> str:
-    shown = [influence.item_id for influence in found]
-    hint = evidence.hints(shown, [item], user)[0] if evidence else ""
-    history = [(influence.title, influence.score) for influence in found]
+    items = [influence.item_id for influence in effects]
+    hint = evidence.hints(items, [item], user)[0] if evidence else ""
+    history = [(influence.title, influence.score) for influence in effects]
     return generate_reason(ranker, history, dataset.titles[item], hint)
 
 
@@ -238,12 +244,12 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
     counts = ["counts for it" if effect in strongest else "" for _, effect in history]
     example = reason_builder.example([past for past, _ in history], [title], counts, hints=[hint] if hint else ())
     ids = torch.tensor([[*example.prompt, *example.branches[0]]], device=model.device)
-    ends = model.generation_config.eos_token_id or []
+    end_ids = model.generation_config.eos_token_id or []
     generated = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=MAX_REASON_TOKENS,
-        eos_token_id=[tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])],
+        eos_token_id=[tokenizer.eos_token_id, *(end_ids if isinstance(end_ids, list) else [end_ids])],
     )
     return str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -94,8 +94,8 @@ class TitleList:
 def _line_start(builder: PromptBuilder, prompt: list[int]) -> list[int]:
     """Return the token ids of the prompt's last line."""
     for place in range(len(prompt) - 1, -1, -1):
-        _, found, after = str(builder.tokenizer.decode(prompt[place])).rpartition("\n")
-        if found:
+        _, separator, after = str(builder.tokenizer.decode(prompt[place])).rpartition("\n")
+        if separator:
             return [*builder.text(after), *prompt[place + 1 :]]
     return []
 

@@ -13,7 +13,7 @@ from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
 from lorarec.ranking.population_parts import Part
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import recommend_each, whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence, recommend_each
 from lorarec.retrieval import Index
 
 #: Name of a column of lists, with one value for each item -> attribute of `Recommendation`. Either `log_odds` or
@@ -41,7 +41,7 @@ class PopulationConfig:
         dataset: Path of the dataset folder; all workers see the same paths.
         adapter: Path of the adapter folder; None for the backbone alone.
         index: Path of the index folder; if None, an index without a next-item model is built.
-        backbone: The backbone and how it is loaded.
+        backbone: The id of the backbone and the options of loading it.
         top_k: The number of items to recommend.
         pool: The number of candidates that the index proposes to the ranker.
     """
@@ -62,18 +62,20 @@ class PopulationScorer:
         dataset: The dataset at the path of the config.
 
     Raises:
-        LorarecError: Something that the config names is missing or damaged, or does not belong to the rest.
+        LorarecError: A folder of the config is missing or damaged, or belongs to another dataset or backbone.
     """
 
     def __init__(self, config: PopulationConfig, dataset: Dataset) -> None:
         self._config, self._titles = config, dataset.titles
         adapter = read_adapter(config.adapter) if config.adapter else None
         index = Index.load(config.index, dataset) if config.index else None
-        how = config.backbone
-        backbone = Backbone.from_pretrained(how.id, how.dtype, how.device, how.quantization, how.trust_remote_code)
+        loading = config.backbone
+        backbone = Backbone.from_pretrained(
+            loading.id, loading.dtype, loading.device, loading.quantization, loading.trust_remote_code
+        )
         self._ranker = Ranker(backbone, adapter)
         self._index = index or Index.build(dataset)
-        self._evidence = whole_evidence(dataset) if self._ranker.evidence else None
+        self._evidence = dataset_cooccurrence(dataset) if self._ranker.evidence else None
         self._histories = histories_of(dataset.interactions)
         self._identity: JsonObject = {
             "dataset": dataset.fingerprint,
@@ -99,7 +101,7 @@ class PopulationScorer:
 
     def _recommend(self, rows: pl.DataFrame) -> pl.DataFrame:
         users, histories, config = rows[USER].to_list(), rows[HISTORY].to_list(), self._config
-        found = recommend_each(
+        recommended = recommend_each(
             self._ranker,
             self._index,
             self._titles,
@@ -109,7 +111,9 @@ class PopulationScorer:
             config.pool,
             evidence=self._evidence,
         )
-        columns = {name: [[getattr(item, one) for item in items] for items in found] for name, one in LISTS.items()}
+        columns = {
+            name: [[getattr(item, field) for item in items] for items in recommended] for name, field in LISTS.items()
+        }
         return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)
 
     def write(self, part: Part, out: Path) -> None:

@@ -47,7 +47,7 @@ class Part:
 
 
 class Executor(Protocol):
-    """Where recommendations are computed: in this process or on a cluster."""
+    """The protocol of objects that compute recommendations, in this process or on a cluster."""
 
     def identity(self) -> JsonObject:
         """Return everything that decides a user's row: fingerprints and options."""
@@ -141,9 +141,9 @@ def _score_missing(
         run_dir.open(details)
         remove_leftovers_inside(out)
         left = missing(parts, out)
-        with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as shown:
+        with Progress("Ranking users", users, users - sum(len(part.users) for part in left), progress) as bar:
             for count in executor.run(left, out) if left else ():
-                shown.advance(count)
+                bar.advance(count)
         if lost := missing(parts, out):
             raise LorarecError(
                 f"{len(lost)} parts are missing in {out}, the first is {lost[0].name}: "

@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Dataset
 from lorarec.lora import Adapter, prompt_config
-from lorarec.prompts import PromptBuilder, ShownToken, case_examples, show_text, show_tokens
+from lorarec.prompts import PromptBuilder, PromptToken, case_examples, show_text, show_tokens
 from lorarec.ranking.explanation import compared_items
-from lorarec.ranking.recommendation import whole_evidence
+from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 
 
@@ -21,7 +21,7 @@ class UserPrompt:
         user_id: The user's id.
         item_id: The candidate's id.
         title: The candidate's title.
-        readout: How scores are read, `verdict` or `likelihood`.
+        readout: The readout of scores, `verdict` or `likelihood`.
         template: The name of the template.
         chat: Whether the prompt is in the tokenizer's chat template.
         text: The parts of the text, each with whether it consists of control tokens.
@@ -37,9 +37,9 @@ class UserPrompt:
     template: str
     chat: bool
     text: list[tuple[str, bool]]
-    tokens: list[ShownToken]
+    tokens: list[PromptToken]
     branch_tokens: int
-    answers: list[ShownToken]
+    answers: list[PromptToken]
 
 
 def user_prompt(
@@ -69,7 +69,7 @@ def user_prompt(
     builder = PromptBuilder(tokenizer, config.readout, config.template, config.max_tokens, config.max_title_tokens)
     history, candidates = compared_items(dataset, user, item, pool, index)
     case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [candidates]})
-    evidence = whole_evidence(dataset) if config.evidence else None
+    evidence = dataset_cooccurrence(dataset) if config.evidence else None
     example = case_examples(case, dataset.titles, builder, config.max_history, evidence)[0]
     chosen = candidates[0] if item is None else item
     branch = example.branches[candidates.index(chosen)]

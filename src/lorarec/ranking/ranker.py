@@ -22,7 +22,7 @@ from lorarec.scoring import posterior, score
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate in the order of a ranker.
+    """A ranked candidate and its score.
 
     Attributes:
         index: The candidate's index in the list that was ranked.
@@ -117,8 +117,8 @@ class Ranker:
     def rank(self, history: Sequence[str], candidates: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Order candidate titles for one history.
 
-        An adapter that reads co-occurrence words finds none here, since titles alone do not say what other users chose.
-        `score_cases` and `lorarec.recommend` take items of a dataset and provide them.
+        Titles alone do not say what other users chose, so an adapter that reads co-occurrence words gets none.
+        `score_cases` and `lorarec.recommend` take items of a dataset and provide these words.
 
         Args:
             history: The titles that the user has chosen, oldest first.
@@ -228,8 +228,8 @@ class Ranker:
         """
         if self.engine is not None:
             return self.engine.generate(examples, self.builder, self._adapters(examples), count, constrained, progress)
-        shown = track(examples, "Generating", progress)
-        return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in shown]
+        tracked = track(examples, "Generating", progress)
+        return [generate_titles(self.backbone, self.builder, each, count, constrained) for each in tracked]
 
     def _adapters(self, examples: Sequence[Example]) -> list[Adapter | None]:
         return [self._adapter] * len(examples)

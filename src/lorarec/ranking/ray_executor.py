@@ -47,8 +47,8 @@ class RayExecutor:
         """Return `PopulationScorer.identity`, computed by a worker, since the model may not fit into this process."""
         with _one_line_errors():
             task = ray.remote(num_cpus=self._cores, num_gpus=self._gpus)(_identity)
-            found: JsonObject = ray.get(task.remote(self._config))
-        return found
+            identity_of_run: JsonObject = ray.get(task.remote(self._config))
+        return identity_of_run
 
     def run(self, parts: Sequence[Part], out: Path) -> Iterator[int]:
         """Write the parts into a folder; see `Executor`."""

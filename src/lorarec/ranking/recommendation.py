@@ -93,7 +93,7 @@ def rank_items(
         known = next(iter(dataset.titles))
         raise LorarecError(f"item {unknown[0]!r} is not in dataset {dataset.name}: its items are like {known}")
     cases = _cases([user or ""], [past], [items])
-    scores = ranker.score_cases(cases, dataset.titles, whole_evidence(dataset) if ranker.evidence else None)[0]
+    scores = ranker.score_cases(cases, dataset.titles, dataset_cooccurrence(dataset) if ranker.evidence else None)[0]
     return best_first(scores, [dataset.titles[item] for item in items], top_k)
 
 
@@ -175,22 +175,22 @@ def recommend_users(
         >>> shop = Dataset.load("data/shop")
         >>> users = shop.interactions["user_id"].unique(maintain_order=True)[:2].to_list()
         >>> ranker = Ranker(Backbone.from_pretrained("embedded"))
-        >>> found = recommend_users(ranker, shop, users, top_k=3, pool=10)
-        >>> [len(found[user]) for user in users]
+        >>> recommended = recommend_users(ranker, shop, users, top_k=3, pool=10)
+        >>> [len(recommended[user]) for user in users]
         [3, 3]
     """
     histories = [dataset.history(user) for user in users]
     index = Index.build(dataset) if index is None else index
-    evidence = whole_evidence(dataset) if ranker.evidence else None
+    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
     blocked = index.blocked(allow, deny)
-    found = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
-    for user, items in zip(users, found, strict=True):
+    results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
+    for user, items in zip(users, results, strict=True):
         if not items:
             raise LorarecError(
                 f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied "
                 "or not allowed"
             )
-    return dict(zip(users, found, strict=True))
+    return dict(zip(users, results, strict=True))
 
 
 def recommend_next(
@@ -258,10 +258,10 @@ def recommend_each(
     rows = [row for row, proposals in enumerate(pools) if proposals]
     candidates = [[proposal.item_id for proposal in pools[row]] for row in rows]
     cases = _cases([users[row] for row in rows], [known[row] for row in rows], candidates)
-    found: list[list[Recommendation]] = [[] for _ in users]
+    results: list[list[Recommendation]] = [[] for _ in users]
     for row, scores in zip(rows, ranker.score_cases(cases, titles, evidence), strict=True):
-        found[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
-    return found
+        results[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
+    return results
 
 
 def _cases(
@@ -295,8 +295,8 @@ def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
 
     Args:
         readout: `verdict` or `likelihood`.
-        ranker_score: the log-odds or log-probability, depending on the readout.
-        prior: the item's `log_prior`.
+        ranker_score: The log-odds or log-probability, depending on the readout.
+        prior: The item's `log_prior`.
     """
     return {
         "log_odds": float(ranker_score) if readout == "verdict" else None,
@@ -325,6 +325,6 @@ def _best(
     ]
 
 
-def whole_evidence(dataset: Dataset) -> Cooccurrence:
+def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:
     """Return the co-occurrence counts of all interactions of a dataset."""
     return Cooccurrence(histories_of(dataset.interactions), dataset.titles)

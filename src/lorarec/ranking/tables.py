@@ -36,6 +36,6 @@ def explanation_table(explanation: Explanation, title: str) -> Table:
     table.add_column("item of the history")
     for name in ("score", "p"):
         table.add_column(name, justify="right")
-    for influence in sorted(explanation.influences, key=lambda found: -abs(found.score)):
+    for influence in sorted(explanation.influences, key=lambda each: -abs(each.score)):
         table.add_row(Text(influence.title), f"{influence.score:+.3f}", f"{influence.probability:+.4f}")
     return table

@@ -87,8 +87,8 @@ class VllmEngine:
         for group in track(list(_groups(len(examples))), "Scoring", progress):
             pairs = [(example, branch) for example in examples[group] for branch in example.branches]
             counts = [len(example.branches) for example in examples[group]]
-            asked = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
-            scores = np.array(read(pairs, asked, builder), np.float32)
+            repeated = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
+            scores = np.array(read(pairs, repeated, builder), np.float32)
             results += np.split(scores, np.cumsum(counts)[:-1])
         return results
 
@@ -145,8 +145,8 @@ class VllmEngine:
     ) -> list[float]:
         yes, no = builder.yes_no
         outputs = self._run_pairs(pairs, requests, self._greedy(1, {"logprob_token_ids": [yes, no]}))
-        found = [output.outputs[0].logprobs[0] for output in outputs]
-        return [each[yes].logprob - each[no].logprob for each in found]
+        logprobs = [output.outputs[0].logprobs[0] for output in outputs]
+        return [each[yes].logprob - each[no].logprob for each in logprobs]
 
     def _likelihoods(
         self, pairs: list[tuple[Example, list[int]]], requests: list[Any], builder: PromptBuilder
@@ -184,13 +184,13 @@ class VllmEngine:
             places = [i for i, request in enumerate(requests) if (request is None) == without_adapter]
             if not places:
                 continue
-            found = self._llm.generate(
+            outputs_of_group = self._llm.generate(
                 [{"prompt_token_ids": sequences[i]} for i in places],
                 [params[i] for i in places],
                 lora_request=None if without_adapter else [requests[i] for i in places],
                 use_tqdm=False,
             )
-            for i, output in zip(places, found, strict=True):
+            for i, output in zip(places, outputs_of_group, strict=True):
                 outputs[i] = output
         return outputs
 

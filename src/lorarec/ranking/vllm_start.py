@@ -82,7 +82,7 @@ def _lora_settings(adapters: Sequence[Adapter]) -> JsonObject:
     rank = max(max(adapter.ranks.values()) for adapter in adapters)
     ranks = [allowed for allowed in get_args(MaxLoRARanks) if allowed >= rank]
     if not ranks:
-        raise LorarecError(f"vLLM takes adapters of rank {max(get_args(MaxLoRARanks))} at most, not {rank}")
+        raise LorarecError(f"vLLM takes adapters of rank {max(get_args(MaxLoRARanks))} at most, got {rank}")
     return {
         "enable_lora": True,
         "max_lora_rank": min(ranks),

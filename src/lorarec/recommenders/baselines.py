@@ -96,7 +96,7 @@ class SimilarityRecommender(Recommender[SimilarityConfig]):
 
 
 class ItemKNN(SimilarityRecommender):
-    """Item-based nearest neighbours: the sum of cosines between a candidate's users and those of each history item.
+    """Item-based nearest neighbours: sum up the cosines between a candidate's users and those of each history item.
 
     With U_i the training users who chose item i, the score is the sum over the latest history items h of
     |U_h & U_i| / sqrt(|U_h| |U_i|).
@@ -116,7 +116,7 @@ class ItemKNN(SimilarityRecommender):
 
 
 class TfIdf(SimilarityRecommender):
-    """Similarity of titles: the inner product of a candidate's TF-IDF vector with the sum of those of the history.
+    """Score a candidate by the inner product of its TF-IDF vector with the sum of those of the history.
 
     The vectors are scikit-learn's with its defaults (words of two and more characters, smooth idf, unit length), fitted
     to the titles of the whole catalogue, so new items have a vector as well. Interactions are not used.
@@ -141,7 +141,7 @@ BASELINES: dict[str, type[Recommender[Any]]] = {
     "item-knn": ItemKNN,
     "tf-idf": TfIdf,
 }
-#: Baselines that use data; the best of them is what other rows are compared with.
+#: Baselines that use data; other rows are compared with the best of them.
 INFORMED_BASELINES = tuple(name for name in BASELINES if name != "random")
 
 

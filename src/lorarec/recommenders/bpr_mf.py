@@ -140,8 +140,8 @@ def _scorer(data: TrainingData, model: MatrixFactorization) -> DotProductScorer:
     rows = {user: row for row, user in enumerate(data.users)}
 
     def queries(cases: pl.DataFrame) -> torch.Tensor:
-        found = torch.tensor([rows.get(user, -1) for user in cases[USER].to_list()])
-        return model.user.weight.detach()[found] * (found >= 0)[:, None]
+        user_rows = torch.tensor([rows.get(user, -1) for user in cases[USER].to_list()])
+        return model.user.weight.detach()[user_rows] * (user_rows >= 0)[:, None]
 
     about = f"BPR-MF, hidden size {model.user.embedding_dim}"
     return DotProductScorer(data.train_index, model.item.weight, queries, about, model.bias.weight[:, 0])

@@ -22,12 +22,12 @@ def encode_lists(lists: pl.Series, items: pl.Series) -> tuple[np.ndarray, np.nda
 
 
 def known_items(lists: pl.Series, index: Mapping[str, int]) -> list[np.ndarray]:
-    """Return lists of item ids as the numbers that `index` gives them; unknown items are left out."""
+    """Return lists of item ids as their numbers in `index`; unknown items are left out."""
     return [np.array([index[item] for item in items if item in index], np.int64) for items in lists.to_list()]
 
 
 def interaction_matrix(rows: np.ndarray, lengths: np.ndarray, items: int) -> csr_matrix:
-    """Return the binary matrix (users, items) of who chose what, float32.
+    """Return the binary matrix (users, items) of the items that each user chose, float32.
 
     Args:
         rows: Rows of the items of all histories, one history after the other.

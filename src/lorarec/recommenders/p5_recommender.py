@@ -104,8 +104,8 @@ class P5Model(nn.Module):
 class P5Scorer:
     """Score a candidate by the log-likelihood of its id as the next item.
 
-    All candidates of a case share one pass of the encoder. Items without training interactions are ranked last. Users
-    without any are asked for by their history alone.
+    All candidates of a case share one pass of the encoder. Items without training interactions are ranked last. For
+    users without any, the prompt contains the history alone.
 
     Attributes:
         about: One line for reports.

@@ -51,7 +51,7 @@ class Recommender(ABC, Generic[Config]):
         names = {field.name for field in fields(cls.config_class) if field.init}
         if unknown := sorted(options.keys() - names):
             choices = ", ".join(sorted(names)) or "no options"
-            raise LorarecError(f"unknown option {unknown[0]}: choose from {choices}")
+            raise LorarecError(f"unknown option {unknown[0]!r}: choose from {choices}")
         return cls(cls.config_class(**options))
 
     @property
@@ -76,7 +76,7 @@ class ScorerRecommender(Recommender[Config]):
     """A recommender whose `fit` makes the object that scores.
 
     Attributes:
-        scorer: What `fit` made.
+        scorer: Scorer that `fit` made.
     """
 
     scorer: Scorer

@@ -1,4 +1,4 @@
-"""What a recommender learns from."""
+"""Data and resources for the training of a recommender."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class TrainingData:
         """Check that an optional attribute is set.
 
         Raises:
-            LorarecError: It is missing.
+            LorarecError: The attribute is not set.
         """
         if not getattr(self, name):
             raise LorarecError(

@@ -1,4 +1,4 @@
-"""Items that were chosen by the users who chose the items of the history."""
+"""The source of items that were chosen by the users who chose the items of the history."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -9,13 +9,13 @@ from lorarec.retrieval.source import concatenate_ranges, latest_items
 
 
 class CooccurrenceSource:
-    """Items by the sum of the cosines between their users and those of each of the latest history items.
+    """Retrieve items by the sum of the cosines between their users and those of each of the latest history items.
 
         sample = subsample_users(len(users))
         users, weights = users[sample], weights[sample]
 
     Args:
-        chosen: Binary matrix of who chose what (users, items).
+        chosen: Binary matrix (users, items) of the items that each user chose.
     """
 
     def __init__(self, chosen: csr_matrix) -> None:

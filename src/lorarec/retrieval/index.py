@@ -42,7 +42,7 @@ _FORMER_NAMES = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate.
+    """A candidate that the index proposes.
 
     Attributes:
         item_id: Id of the item.
@@ -64,7 +64,7 @@ class Index:
 
     Args:
         items: Item ids of the catalogue.
-        chosen: Binary matrix of who chose what (users, items).
+        chosen: Binary matrix (users, items) of the items that each user chose.
         words: Sparse title vectors (items, words).
         next_item: Source of items by a next-item model, or None.
         record: Description of the index for index.json.
@@ -154,9 +154,9 @@ class Index:
         known = fuse({name: rows for name, rows in rankings.items() if name not in (NEW, POPULAR)})
         rounds = {KNOWN: list(known), NEW: rankings[NEW], POPULAR: rankings[POPULAR]}
         turns = interleave(rounds, QUOTAS, pool, fallback=POPULAR)
-        found = {row: known.get(row, name) for row, name in turns.items()}
-        because = self._because(latest_items(rows), found)
-        return [Proposal(self.items[row], source, because[row]) for row, source in found.items()]
+        source_of = {row: known.get(row, name) for row, name in turns.items()}
+        because = self._because(latest_items(rows), source_of)
+        return [Proposal(self.items[row], source, because[row]) for row, source in source_of.items()]
 
     def rank(self, source: str, history: Sequence[str], count: int) -> list[str]:
         """Return the item ids that one source finds for a history, the best first."""
@@ -236,11 +236,11 @@ class Index:
         excluded[rows] = True
         return rows, excluded
 
-    def _because(self, history: np.ndarray, found: dict[int, str]) -> dict[int, list[str]]:
+    def _because(self, history: np.ndarray, source_of: dict[int, str]) -> dict[int, list[str]]:
         """Return for each row the ids of the history items that contribute most to it."""
         because: dict[int, list[str]] = {}
         for name, source in self.sources.items():
-            rows = [row for row, source_name in found.items() if source_name == name]
+            rows = [row for row, source_name in source_of.items() if source_name == name]
             similarities = source.similarities(history, np.array(rows, np.int64))
             strongest = np.argsort(-similarities, axis=1, kind="stable")[:, :MAX_REASONS]
             for row, places, of_row in zip(rows, strongest, similarities, strict=True):

@@ -16,7 +16,7 @@ SAMPLE = 64
 
 
 class NearestVectors:
-    """Search among vectors.
+    """Search for the nearest of many vectors.
 
     Args:
         vectors: Vectors (n, size), float32.
@@ -56,8 +56,8 @@ class NearestVectors:
         faiss = _faiss()
         allowed = faiss.IDSelectorBitmap(np.packbits(~blocked, bitorder="little"))
         chosen = faiss.SearchParametersIVF(nprobe=self.probes, sel=allowed)
-        found = self._file.search(query[None], count, params=chosen)[1][0]
-        return found[found >= 0]
+        neighbours = self._file.search(query[None], count, params=chosen)[1][0]
+        return neighbours[neighbours >= 0]
 
 
 def cells(vectors: np.ndarray, seed: int = 0) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Items that follow a history according to a next-item model."""
+"""The source of items that follow a history according to a next-item model."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -11,7 +11,7 @@ from lorarec.retrieval.nearest import NearestVectors, cells
 
 
 class NextItemSource:
-    """Items by the inner product of their vector with the encoded history.
+    """Retrieve items by the inner product of their vector with the encoded history.
 
     Args:
         model: Next-item model over the items of `rows`.

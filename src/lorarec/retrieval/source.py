@@ -9,7 +9,7 @@ MAX_HISTORY = 10
 
 
 class CandidateSource(Protocol):
-    """A source of candidates for a history; items are rows of the catalogue."""
+    """The protocol of sources of candidates for a history; items are rows of the catalogue."""
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """Return candidates for a history, the best first.
@@ -25,7 +25,7 @@ class CandidateSource(Protocol):
 
 
 class PopularSource:
-    """Items by the number of users who chose them; it is the fallback, since it ranks every item.
+    """Retrieve items by the number of users who chose them; the fallback, since it ranks every item.
 
     The recommender `Popularity` counts interactions instead, so that a user who chose an item twice counts twice.
 

@@ -1,4 +1,4 @@
-"""Items with titles like those of the history; the only source of items without interactions."""
+"""The source of items with titles like those of the history, and the only one of items without interactions."""
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,7 +11,7 @@ MAX_TITLES = 50_000
 
 
 class TitleSource:
-    """Items by the inner product of their title vector with the sum of those of the latest history items.
+    """Retrieve items by the inner product of their title vector with the sum of those of the latest items.
 
     The score is that of the recommender `TfIdf`. Unlike `TfIdf`, which scores given candidates, the source searches the
     whole catalogue: each history item counts once, and words in more than `MAX_TITLES` titles are skipped.
@@ -35,9 +35,9 @@ class TitleSource:
         places = concatenate_ranges(begin, end)
         products = self.items_of.data[places] * np.repeat(query.data, end - begin)
         scores = np.bincount(self.items_of.indices[places], products, minlength=len(self.rows))
-        found = np.flatnonzero(scores > 0)
-        found = found[~blocked[self.rows[found]]]
-        return self.rows[found[best(scores[found], count)]]
+        matches = np.flatnonzero(scores > 0)
+        matches = matches[~blocked[self.rows[matches]]]
+        return self.rows[matches[best(scores[matches], count)]]
 
     def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `CandidateSource.similarities`."""

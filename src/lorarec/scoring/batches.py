@@ -43,7 +43,7 @@ def map_batches(
     """Apply a function to the batches of `token_batches` and return its results in the order of the sequences.
 
     Args:
-        read: Returns one result for each index of a batch.
+        read: Function that returns one result for each index of a batch.
         lengths: The number of tokens of every sequence.
         token_budget: The largest number of tokens of a batch, padding included.
         title: The title of the progress bar.

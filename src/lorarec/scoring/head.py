@@ -68,8 +68,8 @@ def _run_head(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...] | None =
             head, rows = model.get_output_embeddings(), list(tokens)
             weight, bias = head.weight[rows], None if head.bias is None else head.bias[rows]
             stack.enter_context(_calling(head, lambda states: nn.functional.linear(states, weight, bias)))
-        found: torch.Tensor = model(input_ids=ids).logits[0]
-    return found
+        output: torch.Tensor = model(input_ids=ids).logits[0]
+    return output
 
 
 def _takes_tokens(model: Any, hidden: torch.Tensor, tokens: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Scoring plans: how a model scores many candidates at once with the scores of one candidate at a time."""
+"""Scoring plans: exact ways for a model to score many candidates at once."""
 
 import inspect
 import sys
@@ -48,11 +48,11 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """How a model scores the candidates of a prompt.
+    """The way in which a model scores the candidates of a prompt.
 
     Attributes:
         kind: `tree`, `prefix` or `rows`.
-        reason: Why no faster plan is exact for the model; empty for `tree`.
+        reason: Reason why no faster plan is exact for the model; empty for `tree`.
         trunk: The module that turns token ids into the hidden states that the model's head reads.
         state: Name of the argument by which the trunk takes back its cached state; empty if it takes none.
         takes_positions: Whether the trunk takes position ids.

@@ -15,17 +15,17 @@ from lorarec.scoring.tree import PADDING, PROMPT, TokenTree
 
 
 class PromptReader:
-    """Next-token logits of a batch of prompts; differentiable if it is made while gradients are enabled.
+    """Compute next-token logits of a batch of prompts; differentiable if it is made while gradients are enabled.
 
     Each prompt is read once and continues from the model's cached state. Models whose cached state has no gradients
     read the whole sequence again if gradients are enabled.
 
     Args:
         model: A Hugging Face causal LM.
-        prompts: Their token ids.
+        prompts: Token ids of the prompts.
 
     Attributes:
-        logits: (prompts, vocabulary) of the next token of each.
+        logits: Logits of the next token of each prompt, (prompts, vocabulary).
 
     Raises:
         LorarecError: No plan is exact for the model.
@@ -53,7 +53,7 @@ class PromptReader:
 
 
 class _BatchReader:
-    """All prompts as rows of one batch; padding between a prompt and what follows it is masked out."""
+    """Read all prompts as rows of one batch; padding between a prompt and what follows it is masked out."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
         self._model, self._cache = model, DynamicCache()
@@ -77,7 +77,7 @@ class _BatchReader:
 
 
 class _StateReader:
-    """One prompt, by the model's cached state."""
+    """Read one prompt by continuing from the model's cached state."""
 
     def __init__(self, model: Any, prompt: Sequence[int], row: int) -> None:
         self._model, self._row, self._state = model, row, SequenceState(model)
@@ -90,7 +90,7 @@ class _StateReader:
 
 
 class _WholeReader:
-    """One prompt, read from its beginning each time."""
+    """Read one prompt from its beginning each time."""
 
     def __init__(self, model: Any, prompt: Sequence[int], row: int) -> None:
         self._model, self._row = model, row

@@ -40,7 +40,7 @@ class ScoringCheck:
     Attributes:
         model: Class and model type.
         plan: Kind of the model's scoring plan.
-        reason: Why no faster plan is exact for the model; empty for `tree`.
+        reason: Reason why no faster plan is exact for the model; empty for `tree`.
         prompt_tokens: Length of the prompt in tokens.
         windows: Sizes of the model's attention windows in tokens.
         max_positions: Length in tokens of the longest sequence that the model is defined on, or None.
@@ -86,7 +86,7 @@ def check_scoring(model: Any) -> ScoringCheck:
         model: A Hugging Face causal LM in evaluation mode.
 
     Raises:
-        LorarecError: The model fits no plan, or a pass of it fails; the message names it.
+        LorarecError: No plan is exact for the model, or a forward pass fails; the message names it.
     """
     plan = plan_for(model)
     length = PROMPT_TOKENS
@@ -102,14 +102,14 @@ def check_scoring(model: Any) -> ScoringCheck:
     example = Example(prompt, branches)
     yes, no = (int(token) for token in draws.choice(vocabulary, 2, replace=False))
     try:
-        alone, largest = _one_by_one(model, example, (yes, no))
+        one_by_one, largest = _one_by_one(model, example, (yes, no))
         in_batch = rows_scores(model, example, (yes, no))
         differences = [
-            (found - expected[order]).abs().max()
-            for readout, expected in alone.items()
+            (scores - expected[order]).abs().max()
+            for readout, expected in one_by_one.items()
             for order in (list(range(len(BRANCHES))), list(range(len(BRANCHES)))[::-1])
             for budget in (TOKEN_BUDGET, length + max(BRANCHES))
-            for found in branch_scores(
+            for scores in branch_scores(
                 model, [Example(example.prompt, [example.branches[i] for i in order])], readout, (yes, no), budget
             )
         ]
@@ -117,7 +117,7 @@ def check_scoring(model: Any) -> ScoringCheck:
         cause = " ".join(str(error).split())[:200]
         raise LorarecError(f"{model_name(model)} cannot be scored: {type(error).__name__}: {cause}") from error
     unit = torch.finfo(model.dtype).eps * largest
-    rounding = max(float((in_batch[readout] - expected).abs().max()) for readout, expected in alone.items())
+    rounding = max(float((in_batch[readout] - expected).abs().max()) for readout, expected in one_by_one.items())
     return ScoringCheck(
         model_name(model),
         plan.kind,
@@ -168,13 +168,13 @@ def require_exact(model: Any, fingerprint: str) -> ScoringCheck:
         known = ScoringCheck(**json.loads(stored.read_text(encoding="utf-8")))
         if known.exact:
             return known
-    found = check_scoring(model)
-    found.require()
+    check = check_scoring(model)
+    check.require()
     # If the cache cannot be written, the next process measures again.
     with contextlib.suppress(OSError, LorarecError):
         stored.parent.mkdir(parents=True, exist_ok=True)
-        write_json(stored, asdict(found))
-    return found
+        write_json(stored, asdict(check))
+    return check
 
 
 def cache_folder() -> Path:

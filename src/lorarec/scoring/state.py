@@ -16,7 +16,7 @@ class RowModule(nn.Module):
     """A layer that may treat each row of a batch differently.
 
     Attributes:
-        row_index: (rows,) index of the settings that each row of the input uses; None if row i uses settings i.
+        row_index: Index of the settings that each row of the input uses, (rows,); None if row i uses settings i.
     """
 
     row_index: torch.Tensor | None = None

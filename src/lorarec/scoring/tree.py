@@ -22,8 +22,8 @@ class TokenTree:
     """Rows of a prompt and its branches, right-padded.
 
     Attributes:
-        position_ids: (rows, keys); every branch continues the prompt's positions.
-        segment_ids: (rows, keys): 0 for the prompt, 1.. for branches, -1 for padding.
+        position_ids: Positions (rows, keys); every branch continues those of the prompt.
+        segment_ids: Segments (rows, keys): 0 for the prompt, 1, 2, ... for branches, -1 for padding.
     """
 
     position_ids: torch.Tensor

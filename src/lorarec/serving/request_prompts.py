@@ -10,7 +10,7 @@ from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
 from lorarec.lora import shared_prompt_config
 from lorarec.personal import UserHistory
 from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
-from lorarec.ranking import shorter_histories, whole_evidence
+from lorarec.ranking import dataset_cooccurrence, shorter_histories
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
 from lorarec.serving.schemas import Item, ItemTitle
@@ -123,7 +123,7 @@ class RequestPrompts:
     def cooccurrence(self) -> Cooccurrence:
         """Return the co-occurrences of all interactions of the dataset, counted once; later events do not enter."""
         if self._cooccurrence is None:
-            self._cooccurrence = whole_evidence(self._dataset)
+            self._cooccurrence = dataset_cooccurrence(self._dataset)
         return self._cooccurrence
 
     def _builder(self, prompt: PromptConfig) -> PromptBuilder:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from lorarec.lora import made_for, part_weights
+from lorarec.lora import exported_user, part_weights
 from lorarec.ranking import influences, score_parts
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
@@ -119,7 +119,7 @@ def adapter_details(adapter: LoadedAdapter, available: Collection[str]) -> Adapt
     """
     return AdapterDetails(
         **adapter_info(adapter, available).model_dump(),
-        user_id=None if adapter.user_router else made_for(adapter.parts[0]),
+        user_id=None if adapter.user_router else exported_user(adapter.parts[0]),
         layers=_layer_weights(adapter),
     )
 

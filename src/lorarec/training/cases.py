@@ -134,8 +134,8 @@ class CaseSampler:
         if self.config.new_targets is not None:
             share[target] = self.config.new_targets
         hidden = rng.random(len(candidates)) < share
-        shown, offered = ([self.ids[item] for item in items] for items in (history, candidates))
-        return self.evidence.hints(shown, offered, user, hidden.tolist())
+        history_ids, candidate_ids = ([self.ids[item] for item in items] for items in (history, candidates))
+        return self.evidence.hints(history_ids, candidate_ids, user, hidden.tolist())
 
     def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
         """Return `config.negatives` distinct items of the pool that the user never interacted with."""

@@ -81,8 +81,8 @@ class Checkpoints:
 
         The state file of a checkpoint is written last; after a kill it may be missing or truncated.
         """
-        found = sorted(self.run_dir.finished("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
-        return next((str(path) for path in found if _readable(path / STATE)), None)
+        checkpoints = sorted(self.run_dir.finished("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
+        return next((str(path) for path in checkpoints if _readable(path / STATE)), None)
 
     def remove(self) -> None:
         """Delete the folder."""

@@ -110,7 +110,7 @@ class TrainingConfig(PromptConfig):
 
     @property
     def prompt(self) -> PromptConfig:
-        """How prompts are built."""
+        """Options of the prompts."""
         return PromptConfig(**{each.name: getattr(self, each.name) for each in fields(PromptConfig)})
 
 
@@ -137,5 +137,5 @@ def read_recipe(path: str | Path, known: set[str] | None) -> JsonObject:
         return options
     options = {name if name in known else _FORMER_NAMES.get(name, name): value for name, value in options.items()}
     if unknown := sorted(set(options) - known):
-        raise LorarecError(f"recipe {path} has an unknown key {unknown[0]}: choose from {', '.join(sorted(known))}")
+        raise LorarecError(f"recipe {path} has an unknown key {unknown[0]!r}: choose from {', '.join(sorted(known))}")
     return options

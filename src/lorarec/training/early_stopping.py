@@ -5,7 +5,7 @@ from torch import nn
 
 
 class EarlyStopping:
-    """Remember the weights of the epoch with the best validation metric, the earlier one of two equal epochs.
+    """Remember the weights of the epoch with the best validation metric, the earlier of two equal ones.
 
     Args:
         model: Model whose weights are remembered.

@@ -78,7 +78,7 @@ def train(
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
-        raise LorarecError("no dataset to train on: name at least one")
+        raise LorarecError("no dataset to train on: give at least one")
     start = None if start_from is None else read_adapter(start_from, backbone)
     record = run_record(backbone, pairs, config, start)
     checkpoints = Checkpoints(out, record.to_json())
@@ -89,7 +89,7 @@ def train(
     validation = Validation(pairs, builder, config)
     arguments = _arguments(backbone, config, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
-    bar = Progress("Training", batches.steps, shown=progress and state.is_main_process)
+    bar = Progress("Training", batches.steps, enabled=progress and state.is_main_process)
     with adapted(backbone, builder, config, start) as model, checkpoints.open(resume, state), bar:
         evaluated = validation if len(validation) else None
         trainer = AdapterTrainer(model, arguments, batches, evaluated, config, bar, checkpoints.folder / LOGS)

@@ -76,7 +76,7 @@ def adapted(
         start: Adapter of this backbone to train further; its layers, r and lora_alpha replace those of `config`.
 
     Raises:
-        LorarecError: If `config.target_modules` names something else than linear layers.
+        LorarecError: If `config.target_modules` names modules that are not linear layers.
     """
     base = backbone.model
     use_cache, training = base.config.use_cache, base.training

@@ -140,8 +140,8 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        shown = {"loss": "loss", "eval_ndcg@1": "NDCG@1"}
-        self.metrics |= {shown[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in shown}
+        titles = {"loss": "loss", "eval_ndcg@1": "NDCG@1"}
+        self.metrics |= {titles[name]: f"{value:.3f}" for name, value in (logs or {}).items() if name in titles}
         self.progress.update(state.global_step, ", ".join(f"{name} {value}" for name, value in self.metrics.items()))
 
 

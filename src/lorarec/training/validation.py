@@ -1,4 +1,4 @@
-"""Validation cases of all datasets, distributed over processes."""
+"""Validation on cases of all datasets, distributed over processes."""
 
 from collections.abc import Callable, Sequence
 
@@ -64,8 +64,8 @@ class Validation:
         for turn in range(-(-len(batches) // processes)):
             batch = batches[min(turn * processes + process, len(batches) - 1)]
             with torch.no_grad():
-                found = forward([self.examples[index] for index in batch])
-            scores.update(zip(batch, (each.float().cpu().numpy() for each in found), strict=True))
+                outputs = forward([self.examples[index] for index in batch])
+            scores.update(zip(batch, (each.float().cpu().numpy() for each in outputs), strict=True))
         gathered = dict(gather_object(list(scores.items()))) if processes > 1 else scores
         ranks = target_ranks([gathered[index] for index in range(len(self))], self.targets)
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}

@@ -169,7 +169,7 @@ def test_mixed_lists_are_refused_where_values_are_wanted_and_left_out_of_the_ite
         Dataset.from_pandas(log, items, title="tags")
 
 
-def test_what_is_no_data_frame() -> None:
+def test_other_types_than_data_frames_are_refused() -> None:
     with pytest.raises(LorarecError, match="log is a dict, not a polars data frame"):
         Dataset.from_polars(LOG)  # type: ignore[arg-type]
     with pytest.raises(LorarecError, match="log is a dict, not a pandas data frame"):

@@ -151,8 +151,8 @@ def test_ids_that_match_but_for_how_they_are_written(
         read_table(log, items)
     dataset = Dataset.from_raw_log(read_table(log, items, options=TableFormat(ids=how)))
     assert list(dataset.titles.values()) == ["A", "B"]
-    kept = Dataset.from_raw_log(read_table(log, items, options=TableFormat(ids="as-written")), keep_untitled=True)
-    assert set(kept.titles) == set(of_log)
+    imported = Dataset.from_raw_log(read_table(log, items, options=TableFormat(ids="as-written")), keep_untitled=True)
+    assert set(imported.titles) == set(of_log)
 
 
 def test_ids_of_numbers_that_became_floats_in_parquet(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lorarec.data import Dataset
 
 @pytest.fixture
 def write_clicks(taste: Dataset, backbone_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a recipe of the log; keys given replace those of a small one, None leaves a key out."""
+    """Write a recipe of the log; keys given replace those of a small one, None leaves a key out."""
     folder = tmp_path / "taste"
     taste.save(folder)
 

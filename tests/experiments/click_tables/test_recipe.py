@@ -1,4 +1,4 @@
-"""Recipes of RecLoRA's tables: which rows they name, and how bad ones are refused."""
+"""Recipes of RecLoRA's tables: their rows, and errors in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,32 +43,32 @@ def test_numbers_are_read_as_meant(write_clicks: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
-        ({"row": ["din"]}, "has an unknown key row: choose from analyses, backbone"),
+        ({"row": ["din"]}, "has an unknown key 'row': choose from analyses, backbone"),
         ({"dataset": None}, "key dataset: it is missing"),
         ({"dataset": 3}, "key dataset: must be a text, got 3"),
         ({"analyses": ["colour"]}, "key analyses: must be of size, id-history, text-history, samples, left out"),
         ({"analyses": ["size", "size"]}, "key analyses: must be different values"),
-        ({"rows": ["dinn"]}, "key rows: no row dinn: choose from deepfm"),
+        ({"rows": ["dinn"]}, "key rows: no row 'dinn': choose from deepfm"),
         ({"rows": []}, "key rows: must be different values"),
         ({"rows": {"din": None}}, "key rows: must be a list"),
-        ({"ctr_model": "rella"}, "key ctr_model: no click-through model rella: choose one of deepfm"),
+        ({"ctr_model": "rella"}, "key ctr_model: no click-through model 'rella': choose one of deepfm"),
         ({"seeds": [-1]}, "key seeds: must be whole numbers from 0 on, got -1"),
         ({"samples": 0}, "key samples: must be a whole number from 1 on, got 0"),
         ({"test_events": "all"}, "key test_events: must be a whole number from 1 on, got 'all'"),
         ({"options": ["learning_rate"]}, "key options: must be options of `lorarec personal train`"),
-        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from batch_size"),
+        ({"options": {"depth": 2}}, "key options: unknown option 'depth': choose from batch_size"),
         ({"options": {"learning_rate": -1}}, "key options: option learning_rate must be positive, got -1"),
         ({"options": {"learning_rate": "fast"}}, "key options: option learning_rate must be float, got 'fast'"),
         ({"options": {"samples": 3}}, "key options.samples: use the key samples"),
         ({"options": {"seed": 3}}, "key options.seed: use the key seeds"),
     ],
 )
-def test_bad_recipes_are_one_line(write_clicks: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_clicks: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_clicks(**keys)
     with pytest.raises(LorarecError) as error:
         read_clicks(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

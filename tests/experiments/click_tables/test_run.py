@@ -28,7 +28,7 @@ def _command(*words: object) -> Any:
 
 
 def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 200) -> dict[str, np.ndarray]:
-    """A folder of finished rows as it was before rows had intervals; labels and the rows' probabilities."""
+    """Write finished rows without intervals, as earlier versions did; return labels and probabilities."""
     random = np.random.default_rng(0)
     labels = random.integers(2, size=events)
     (out / "rows").mkdir(parents=True)
@@ -50,7 +50,7 @@ def _write_rows(recipe: ClicksRecipe, out: Path, rows: list[str], events: int = 
     return found | {"labels": labels}
 
 
-def test_a_small_recipe_is_done_row_by_row_and_kept(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_small_recipe_runs_row_by_row_and_resumes(write_clicks: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_clicks(rows=["reclora"]), tmp_path / "out"
     result = _command(path, "--out", out, "--json")
     assert result.exit_code == 0, result.output

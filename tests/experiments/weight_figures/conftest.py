@@ -10,7 +10,7 @@ import yaml
 
 @pytest.fixture
 def write_weights(dataset_folder: Path, backbone_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes a recipe of the log; keys given replace those of a small one, None leaves a key out."""
+    """Write a recipe of the log; keys given replace those of a small one, None leaves a key out."""
 
     def write(**keys: Any) -> Path:
         small = {

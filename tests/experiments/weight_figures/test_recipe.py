@@ -1,4 +1,4 @@
-"""Recipes of MoLoRec's Figures 4 and 5, and how bad ones are refused."""
+"""Recipes of MoLoRec's Figures 4 and 5, and errors in them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +20,15 @@ def test_the_bundled_recipe_is_usable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
-        ({"rows": {}}, "has an unknown key rows: choose from adapters, backbone"),
+        ({"rows": {}}, "has an unknown key 'rows': choose from adapters, backbone"),
         ({"dataset": None}, "key dataset: it is missing"),
         ({"general": None}, "key adapters: give either adapters or, to have them trained, general domains"),
         ({"adapters": ["a", "b"]}, "key adapters: give either adapters or, to have them trained, general domains"),
         ({"general": None, "adapters": ["a"]}, "key adapters: must be the folders of a general and a specific adapter"),
         ({"general": None, "adapters": ["a", "b"]}, "key options: the adapters given are trained already"),
-        ({"options": {"depth": 2}}, "key options: unknown option depth: choose from balance"),
+        ({"options": {"depth": 2}}, "key options: unknown option 'depth': choose from balance"),
         ({"options": {"r": "big"}}, "key options: option r must be int"),
         ({"settings": ["cold"]}, "key settings: must be warm or new-item, got 'cold'"),
         ({"prompts": [0]}, "key prompts: must be whole numbers from 1 on, got 0"),
@@ -37,10 +37,10 @@ def test_the_bundled_recipe_is_usable() -> None:
         ({"users": 0}, "key users: must be a whole number"),
     ],
 )
-def test_bad_recipes_are_one_line(write_weights: Callable[..., Path], keys: dict[str, Any], told: str) -> None:
+def test_bad_recipes_are_one_line(write_weights: Callable[..., Path], keys: dict[str, Any], message: str) -> None:
     path = write_weights(**keys)
     with pytest.raises(LorarecError) as error:
         read_weights(path)
     assert str(error.value).startswith(f"recipe {path}")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Figures 4 and 5 from recipe to pictures: adapters trained or given, what is kept, and what is refused."""
+"""Figures 4 and 5 from recipe to pictures: adapters trained or given, resuming, and errors."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
-def test_a_small_recipe_is_done_and_goes_on(write_weights: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_small_recipe_runs_and_resumes(write_weights: Callable[..., Path], tmp_path: Path) -> None:
     path, out = write_weights(settings=["warm"]), tmp_path / "out"
     result = run_recipe(path, out)
     found = result.values
@@ -37,10 +37,10 @@ def test_a_small_recipe_is_done_and_goes_on(write_weights: Callable[..., Path], 
     assert read_weights(out / "recipe.yaml") == read_weights(path)
 
     adapters = sorted(each for each in (out / "artefacts").iterdir() if each.is_dir())
-    kept = adapters[0].stat().st_mtime_ns
+    written_at = adapters[0].stat().st_mtime_ns
     shutil.rmtree(out / "warm")
     assert run_recipe(path, out).values == found
-    assert adapters[0].stat().st_mtime_ns == kept
+    assert adapters[0].stat().st_mtime_ns == written_at
 
     folders = list(map(str, adapters))
     given = read_weights(write_weights(adapters=folders, general=None, options=None, settings=["new-item"]))

@@ -21,7 +21,7 @@ def few_steps(monkeypatch):
 
 @pytest.fixture
 def make_adapter(tmp_path):
-    """Write random adapters of a backbone with `lorarec.json`; returns the folder."""
+    """Write random adapters of a backbone with `lorarec.json`; return the folder."""
 
     def make(backbone, seed: int, std: float = 0.2, readout: str = "verdict", r: int = 2) -> Path:
         meta = {"backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint}, "readout": readout}

@@ -52,7 +52,7 @@ def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
     assert all((out / name).stat().st_size > 3000 for name in PICTURES[method, scope])
 
 
-def test_what_is_recorded(tiny_backbone, adapters, dataset, split, tmp_path):
+def test_records(tiny_backbone, adapters, dataset, split, tmp_path):
     out = tmp_path / "mixed"
     result = mix(tiny_backbone, adapters, out=out, dataset=dataset, split=split, prompts=6)
     meta = json.loads((out / "lorarec.json").read_text())
@@ -100,21 +100,21 @@ def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(
     assert tie.weights == pytest.approx([0.5, 0.5])
 
 
-def test_grid_figures_are_those_of_the_folded_mixture(tiny_backbone, adapters, builder, arguments, tmp_path):
+def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, adapters, builder, arguments, tmp_path):
     given = arguments["grid"]["examples"]
     result = mix(tiny_backbone, adapters, out=tmp_path / "mixed", method="grid", **arguments["grid"])
     merged = AdapterBank.load(adapters).to_adapter(torch.tensor(result.weights), "factors")
-    folded = merge(tiny_backbone.model, merged)
+    merged_model = merge(tiny_backbone.model, merged)
     with torch.no_grad():
         scores = score_batch(tiny_backbone.model, given.prompts, builder)
-    folded.unmerge()
+    merged_model.unmerge()
     right = [int(each.argmax() == target) for each, target in zip(scores, given.targets, strict=True)]
     (chosen,) = [step for step in result.trace.steps if step.weights == pytest.approx(result.weights)]
     assert sum(right) / len(right) == pytest.approx(chosen.metrics["ndcg@1"])
 
 
-def test_three_adapters_and_a_cut_to_rank(tiny_backbone, adapters, make_adapter, builder, arguments, tmp_path):
-    folders = [*adapters, make_adapter(tiny_backbone, 3, r=4)]
+def test_three_adapters_and_truncation_to_a_rank(tiny_backbone, adapters, make_adapter, builder, arguments, tmp_path):
+    folders = [*adapters, make_adapter(tiny_backbone, 3, rank=4)]
     for method in ("grid", "entropy"):
         out = tmp_path / method
         result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
@@ -172,7 +172,7 @@ def test_folder_that_exists(tiny_backbone, adapters, tmp_path):
     assert json.loads((out / "mix_trace.json").read_text())["weights"] == [0.1, 0.9]
 
 
-def test_model_is_left_as_it_was(tiny_backbone, adapters, arguments, tmp_path):
+def test_model_is_unchanged(tiny_backbone, adapters, arguments, tmp_path):
     model = tiny_backbone.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     bad = replace(arguments["grid"]["examples"], targets=[0])
@@ -184,7 +184,7 @@ def test_model_is_left_as_it_was(tiny_backbone, adapters, arguments, tmp_path):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_an_adapter_that_changes_nothing_is_told(tiny_backbone, adapters, arguments, tmp_path, caplog):
+def test_an_adapter_that_changes_nothing_is_reported(tiny_backbone, adapters, arguments, tmp_path, caplog):
     mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments["fixed"], method="fixed")
     assert not caplog.records
     path = adapters[1] / "adapter_model.safetensors"
@@ -195,7 +195,7 @@ def test_an_adapter_that_changes_nothing_is_told(tiny_backbone, adapters, argume
     ]
 
 
-def test_a_template_of_ones_own_goes_with_the_mixture(tiny_backbone, adapters, arguments, tmp_path):
+def test_a_custom_template_is_copied_to_the_mixture(tiny_backbone, adapters, arguments, tmp_path):
     text = "{{ history | join(', ') }} then {{ candidate }}?"
     for folder, name in zip(adapters, ("here.j2", "there.j2"), strict=True):
         meta = json.loads((folder / "lorarec.json").read_text())

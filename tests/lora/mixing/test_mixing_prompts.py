@@ -47,7 +47,7 @@ def test_adapters_trained_on_other_prompts(tiny_backbone, adapters):
 
 def test_setting_that_is_not_there(tiny_backbone, adapters, dataset):
     split = leave_one_out(dataset, new_items=0, negatives=5)
-    with pytest.raises(LorarecError, match="no setting new-item: choose from warm"):
+    with pytest.raises(LorarecError, match="no setting 'new-item': choose from warm"):
         MixingPrompts(tiny_backbone, adapters).unlabelled(dataset, split, "new-item", 5, seed=0)
 
 
@@ -60,7 +60,7 @@ def test_no_cases(tiny_backbone, adapters, dataset, split):
         made.validation(dataset, empty, 5, seed=0)
 
 
-def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, adapters, dataset, split):
+def test_evidence_is_given_to_adapters_that_read_it(tiny_backbone, adapters, dataset, split):
     plain, _ = MixingPrompts(tiny_backbone, adapters).validation(dataset, split, 5, seed=0)
     path = adapters[0] / "lorarec.json"
     meta = read_json(path)
@@ -68,9 +68,9 @@ def test_evidence_is_told_to_adapters_that_read_it(tiny_backbone, adapters, data
     with pytest.raises(LorarecError, match=r"different values of evidence \(True, False\)"):
         MixingPrompts(tiny_backbone, adapters)
     made = MixingPrompts(tiny_backbone, adapters[:1])
-    told, _ = made.validation(dataset, split, 5, seed=0)
+    with_evidence, _ = made.validation(dataset, split, 5, seed=0)
     cases = split.valid.sample(5, shuffle=True, seed=0)
-    assert told == case_examples(
+    assert with_evidence == case_examples(
         cases, dataset.titles, made.builder, made.max_history, Cooccurrence(split.train, dataset.titles)
     )
-    assert told != plain
+    assert with_evidence != plain

@@ -10,7 +10,7 @@ from lorarec.scoring import score_batch
 
 
 def released(model, prompt, tokens):
-    """The formula itself: full passes without a cache, one prompt at a time."""
+    """Reference: full passes without a cache, one prompt at a time."""
     ids, entropies = list(prompt), []
     for _ in range(tokens):
         p = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].softmax(-1)
@@ -38,8 +38,8 @@ def test_tokens_after_the_end_do_not_count(tiny_backbone):
     model.generation_config.eos_token_id = model.config.eos_token_id = first
     with torch.no_grad():
         found = token_entropy(model, prompts, 4)
-        alone = torch.stack([released(model, prompt, 4) for prompt in prompts])
-        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
+        separate = torch.stack([released(model, prompt, 4) for prompt in prompts])
+        torch.testing.assert_close(found, separate, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(found[0], token_entropy(model, prompts[:1], 1)[0])
 
 

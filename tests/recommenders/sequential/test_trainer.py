@@ -1,4 +1,4 @@
-"""Next-item models learn what follows what, and read any history."""
+"""Next-item models learn which item follows which, and read any history."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def _circles() -> list[np.ndarray]:
 
 
 def _right(model: NextItemModel) -> int:
-    """After how many of the twelve items the model names the one that follows."""
+    """Return after how many of the twelve items the model predicts the one that follows."""
     queries = model.queries([np.array([i - 1, i]) % 12 for i in range(12)])
     named = (queries @ model.items.all().T).argmax(1)
     return int((named == (torch.arange(12) + 1) % 12).sum())
@@ -38,7 +38,7 @@ def _right(model: NextItemModel) -> int:
 
 @pytest.mark.parametrize("negatives", [512, 6])
 @pytest.mark.parametrize("name", NAMES)
-def test_learns_what_follows(name: str, negatives: int) -> None:
+def test_learns_the_next_item(name: str, negatives: int) -> None:
     model = fit_next_item(_circles(), 12, replace(SMALL, encoder=name, negatives=negatives))
     assert _right(model) >= 10
 
@@ -65,12 +65,12 @@ def test_many_histories_are_read_as_one_at_a_time(name: str) -> None:
     model = new_next_item(12, replace(SMALL, encoder=name)).eval()
     histories = [np.array(history) for history in ([3], [3, 1, 4, 1, 5], [9, 2], list(range(12)))]
     together = model.queries(histories)
-    alone = torch.cat([model.queries([history]) for history in histories])
-    assert torch.allclose(together, alone, atol=1e-5)
+    separate = torch.cat([model.queries([history]) for history in histories])
+    assert torch.allclose(together, separate, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SEQUENCE_ENCODERS[name].causal])
-def test_a_place_sees_nothing_after_it(name: str) -> None:
+def test_a_position_attends_to_none_after_it(name: str) -> None:
     model = new_next_item(12, replace(SMALL, encoder=name)).eval()
     whole = torch.tensor([[3, 1, 4, 1, 5]])
     assert torch.allclose(model(whole)[:, :3], model(whole[:, :3]), atol=1e-5)
@@ -88,7 +88,7 @@ def test_histories_of_one_item_teach_nothing() -> None:
     assert model.queries([np.array([1])]).isfinite().all()
 
 
-def test_the_best_epoch_is_kept_and_training_stops_when_none_is_better() -> None:
+def test_the_best_epoch_is_restored_and_training_stops_without_improvement() -> None:
     seen: list[torch.Tensor] = []
 
     def valid(model: NextItemModel) -> float:

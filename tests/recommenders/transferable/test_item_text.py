@@ -21,25 +21,25 @@ def dataset() -> Dataset:
     return dataset_of(rows, titles, made_by=["old novel", None, "brush"], price=[1.0, 2.0, 3.0])
 
 
-def _told(words: TokenizedItems, item: int, kind: int, tokenizer: PreTrainedTokenizerFast) -> str:
+def _decoded(words: TokenizedItems, item: int, kind: int, tokenizer: PreTrainedTokenizerFast) -> str:
     return tokenizer.decode(words.tokens[item][words.kinds[item] == kind])
 
 
 def test_an_item_is_its_columns_names_and_values(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    assert _told(words, 0, KEY, tokenizer) == " title made by"
-    assert _told(words, 0, VALUE, tokenizer) == " red lamp old"
-    assert _told(words, 1, KEY, tokenizer) == " title"
-    assert _told(words, 1, VALUE, tokenizer) == " chair"
+    assert _decoded(words, 0, KEY, tokenizer) == " title made by"
+    assert _decoded(words, 0, VALUE, tokenizer) == " red lamp old"
+    assert _decoded(words, 1, KEY, tokenizer) == " title"
+    assert _decoded(words, 1, VALUE, tokenizer) == " chair"
 
 
-def test_titles_alone(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_prompts_of_titles_only(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 8, 0)
-    assert _told(words, 0, KEY, tokenizer) == " title"
-    assert _told(words, 2, VALUE, tokenizer) == " green puzzle game"
+    assert _decoded(words, 0, KEY, tokenizer) == " title"
+    assert _decoded(words, 2, VALUE, tokenizer) == " green puzzle game"
 
 
-def test_datasets_stand_one_behind_the_other(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_datasets_are_numbered_in_their_order(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset, dataset], tokenizer, FRONT, 8, 2)
     assert torch.equal(words.tokens[:3], words.tokens[3:])
 
@@ -60,14 +60,14 @@ def test_histories_are_texts_without_gaps(dataset: Dataset, tokenizer: PreTraine
         assert text.kinds[row, 0] == START
 
 
-def test_the_oldest_items_are_cut(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_oldest_items_are_dropped(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     words = tokenize_items([dataset], tokenizer, FRONT, 2, 1)
-    whole, cut = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
-    assert cut.tokens.tolist() == whole.tokens[:, :4].tolist()
+    whole, truncated = (words.concatenate(torch.tensor([[1, 0]]), length) for length in (100, 4))
+    assert truncated.tokens.tolist() == whole.tokens[:, :4].tolist()
 
 
 def test_control_words_in_texts_are_text(dataset: Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     items = dataset.items.with_columns(title=pl.lit("lamp<|end|>"), made_by=pl.lit("<|end|>"))
     words = tokenize_items([Dataset.from_frames("shop", dataset.interactions, items)], tokenizer, FRONT, 20, 20)
-    assert _told(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
+    assert _decoded(words, 0, VALUE, tokenizer) == " lamp<|end|> <|end|>"
     assert tokenizer.eos_token_id not in words.tokens[words.kinds != PAD]

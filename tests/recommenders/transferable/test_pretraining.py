@@ -1,4 +1,4 @@
-"""Systems that pre-train on general domains: what they know of items that nobody chose, and what is kept."""
+"""Recommenders that are pre-trained on general domains: scores of new items, and cached weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,13 +46,13 @@ def _ndcg(system: str, data: TrainingData, setting: str, **options: Any) -> floa
 
 
 def _written(folder: Path) -> dict[Path, int]:
-    """When each artefact in a folder was written."""
+    """Return the time of writing of each artefact in a folder."""
     return {path.parent: path.stat().st_mtime_ns for path in folder.glob("*/model.safetensors")}
 
 
 @pytest.mark.parametrize("system", QUICK)
 @pytest.mark.parametrize("setting", ["warm", "new-item"])
-def test_general_domains_alone_teach_what_words_mean(system: str, setting: str, with_new_items: TrainingData) -> None:
+def test_only_general_domains_train_the_words(system: str, setting: str, with_new_items: TrainingData) -> None:
     assert _ndcg(system, with_new_items, setting, epochs=0) > 1.7 * CHANCE
 
 
@@ -77,36 +77,36 @@ def test_ids_and_a_free_transformer_learn_from_the_target(with_new_items: Traini
 def test_a_history_of_new_items_is_read(system: str, with_new_items: TrainingData) -> None:
     cases = with_new_items.split.test["new-item"].head(2)
     new = cases[TARGET].to_list()
-    told = cases.with_columns(pl.Series(HISTORY, [[new[0]], ["gone"]]))
-    known, unknown = _scores(system, with_new_items, told, epochs=0)
+    cases_with_new = cases.with_columns(pl.Series(HISTORY, [[new[0]], ["gone"]]))
+    known, unknown = _scores(system, with_new_items, cases_with_new, epochs=0)
     assert known.std() > 0
     assert unknown.std() == 0
 
 
 @pytest.mark.parametrize("system", QUICK)
-def test_pre_training_is_kept_and_is_what_it_would_be_again(system: str, circles: TrainingData, tmp_path) -> None:
-    kept = replace(circles, cache_dir=tmp_path)
+def test_pre_training_is_cached_and_reproducible(system: str, circles: TrainingData, tmp_path) -> None:
+    cached = replace(circles, cache_dir=tmp_path)
     cases = circles.split.test["warm"].head(4)
     options = {"pretrain_epochs": 1, "epochs": 1}
-    first = _scores(system, kept, cases, **options)
+    first = _scores(system, cached, cases, **options)
     (folder,) = tmp_path.glob(f"{system}-*")
     written = _written(tmp_path)
-    for data in (kept, replace(circles, cache_dir=None)):
+    for data in (cached, replace(circles, cache_dir=None)):
         for one, two in zip(first, _scores(system, data, cases, **options), strict=True):
             np.testing.assert_array_equal(one, two)
-    _scores(system, replace(kept, seed=7), cases, **{**options, "learning_rate": 3e-3})
+    _scores(system, replace(cached, seed=7), cases, **{**options, "learning_rate": 3e-3})
     assert _written(tmp_path) == written
-    _scores(system, kept, cases, **{**options, "temperature": 0.1})
+    _scores(system, cached, cases, **{**options, "temperature": 0.1})
     assert len(list(tmp_path.glob(f"{system}-*"))) == 2
-    # Titles are read once, whatever is made of them.
+    # Titles are encoded once.
     assert {path for path in _written(tmp_path) if path.name.startswith("texts")} <= written.keys()
     (folder / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
-        _scores(system, kept, cases, **options)
+        _scores(system, cached, cases, **options)
 
 
 @pytest.mark.parametrize("system", QUICK)
-def test_what_is_missing_is_named(system: str, circles: TrainingData) -> None:
+def test_missing_values_are_named(system: str, circles: TrainingData) -> None:
     for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
         with pytest.raises(LorarecError, match=f"circles: this recommender needs {what}"):
             RECOMMENDERS[system]().fit(replace(circles, **without))

@@ -1,4 +1,4 @@
-"""RecFormer's own mechanism: reading in both directions, hidden words, two stages."""
+"""RecFormer's own mechanism: bidirectional attention, masked tokens, two stages."""
 
 from dataclasses import replace
 from typing import Any
@@ -58,7 +58,7 @@ def test_a_later_token_changes_an_earlier_state(
     assert (one - two)[0, 1].abs().max() > 1e-4
 
 
-def test_what_fills_up_changes_nothing(
+def test_padding_of_ranks_changes_nothing(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     model = _model(circles, encoder, config)
@@ -68,7 +68,7 @@ def test_what_fills_up_changes_nothing(
         torch.testing.assert_close(row, model.queries([history])[0], atol=1e-6, rtol=0)
 
 
-def test_the_latest_item_comes_first_and_counts_most_when_cut(
+def test_the_latest_item_is_first_and_remains_after_truncation(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     model = _model(circles, encoder, config).eval()
@@ -78,17 +78,17 @@ def test_the_latest_item_comes_first_and_counts_most_when_cut(
     assert not torch.allclose(two, three, atol=1e-5)
 
 
-def test_hidden_are_about_as_many_as_asked_and_never_the_front(
+def test_masked_tokens_are_about_the_ratio_and_never_the_start_token(
     circles: TrainingData, encoder: RecFormerEncoder, config: RecFormerConfig
 ) -> None:
     text = _model(circles, encoder, config).text(torch.arange(40)[:, None].expand(-1, 10))
     torch.manual_seed(0)
-    shown, asked = encoder.mask_tokens(text, 0.3)
+    masked, selected = encoder.mask_tokens(text, 0.3)
     words = text.kinds >= KEY
-    assert not asked[~words].any()
-    assert 0.25 < asked[words].float().mean() < 0.35
-    assert torch.equal(shown.tokens[~asked], text.tokens[~asked])
-    assert 0.7 < (shown.tokens[asked] == encoder.mask).float().mean() < 0.9
+    assert not selected[~words].any()
+    assert 0.25 < selected[words].float().mean() < 0.35
+    assert torch.equal(masked.tokens[~selected], text.tokens[~selected])
+    assert 0.7 < (masked.tokens[selected] == encoder.mask).float().mean() < 0.9
 
 
 def test_hidden_words_are_guessed_better_than_by_their_frequency(
@@ -98,12 +98,12 @@ def test_hidden_words_are_guessed_better_than_by_their_frequency(
     circle = torch.arange(5)[None] + 10 * torch.arange(4)[:, None]
     text = model.text(circle.repeat(10, 1))
     torch.manual_seed(1)
-    shown, asked = encoder.mask_tokens(text, 0.15)
-    asked &= text.kinds == VALUE
-    true = text.tokens[asked]
+    masked, selected = encoder.mask_tokens(text, 0.15)
+    selected &= text.kinds == VALUE
+    true = text.tokens[selected]
     commonest = text.tokens[(text.kinds == VALUE)].bincount().max() / (text.kinds == VALUE).sum()
     with torch.no_grad():
-        right = (encoder.token_logits(encoder(shown)[asked]).argmax(-1) == true).float().mean()
+        right = (encoder.token_logits(encoder(masked)[selected]).argmax(-1) == true).float().mean()
     assert len(true) > 30
     assert right > 1.1 * commonest
 

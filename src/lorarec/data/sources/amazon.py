@@ -43,7 +43,7 @@ def read_amazon(
         progress: Show bars on stderr.
 
     Raises:
-        LorarecError: Fields that none of these has, or lines that cannot be read.
+        LorarecError: The fields are those of none of these, or a line cannot be read.
     """
     reviews = Path(reviews)
     is_json = first_line(reviews).lstrip().startswith("{")
@@ -96,14 +96,14 @@ def _choose(names: list[str], path: Path) -> dict[str, str]:
     """Return the column name of each published name."""
     chosen = {}
     for meaning, candidates in _FIELDS.items():
-        found = next((name for name in candidates if name in names), None)
-        if found is None and meaning != RATING:
+        match = next((name for name in candidates if name in names), None)
+        if match is None and meaning != RATING:
             raise LorarecError(
                 f"{path}: none of {', '.join(candidates)} is there for {meaning} (there are {', '.join(names)}): "
                 "use `lorarec data import table` and name the columns"
             )
-        if found:
-            chosen[found] = meaning
+        if match:
+            chosen[match] = meaning
     return chosen
 
 

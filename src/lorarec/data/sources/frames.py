@@ -31,7 +31,7 @@ def read_polars(
         interactions: The log.
         items: The table of items; without it titles are read from the log.
         columns: The names of the columns.
-        options: How values are interpreted; separator, header and quote do not apply.
+        options: Format of the values; separator, header and quote do not apply.
         name: The name of the dataset.
         licence: The terms of use to record.
 

@@ -29,7 +29,7 @@ def read_movielens(path: str | Path) -> RawLog:
     Items get `genres` as readable text; users of 100K and 1M get gender, age, occupation and zip code as published.
 
     Raises:
-        LorarecError: Not a MovieLens folder, a malformed file, or a zip that cannot be unpacked.
+        LorarecError: The path is no MovieLens folder, a file is malformed, or the zip cannot be unpacked.
     """
     path = Path(path)
     if not path.is_file():

@@ -46,10 +46,10 @@ def read_table(
 
     Args:
         interactions: The log, a file or a folder of Parquet files.
-        items: A table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are kept as
+        items: A table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are stored as
             text.
         columns: The names of the columns.
-        options: How the tables are read and their values are interpreted; separator, header, quote and ids apply to
+        options: Format of the tables and their values; separator, header, quote and ids apply to
             both tables, the others to the log only.
         licence: The terms of use to record.
 
@@ -86,9 +86,9 @@ def raw_log(
         table: The log.
         items: The table of items, or None if titles are in the log.
         columns: The names of the columns in both tables.
-        options: How values are interpreted.
+        options: Format of the values.
         name: The name of the dataset.
-        origin: Where the data came from, in words.
+        origin: Description of the source of the data.
         licence: The terms of use to record.
 
     Raises:
@@ -100,7 +100,7 @@ def raw_log(
         wanted[TIME] = columns.time
     if columns.rating or table.find(RATING):
         wanted[RATING] = columns.rating or RATING
-    chosen = _found(table, wanted)
+    chosen = _find_columns(table, wanted)
     title = table.find(columns.title) if items is None else None
     titles = {TITLE: title} if title else {}
     table.require_single_values([*chosen.values(), *titles.values()])
@@ -123,7 +123,7 @@ def raw_log(
 
 
 def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.DataFrame:
-    chosen = _found(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "items_id")
+    chosen = _find_columns(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "items_id")
     table.require_single_values(chosen.values())
     others = {name: name for name in table.names if name not in chosen.values() and name not in (ITEM, TITLE)}
     read, _ = table.read(chosen | others)
@@ -150,21 +150,21 @@ def _refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_n
     names = log.unique().sort()
     apart = names.filter(~names.is_in(items.implode()))
     known = pl.DataFrame({"id": items.unique(maintain_order=True)})
-    ways: dict[Ids, str] = {"trimmed": "white space", "numbers": "the notation of the number"}
-    for how, difference in ways.items():
-        alike = pl.DataFrame({"id": apart, "key": clean_ids(apart, how)}).join(
-            known.with_columns(clean_ids(known["id"], how).alias("key")), on="key", maintain_order="left"
+    modes: dict[Ids, str] = {"trimmed": "white space", "numbers": "the notation of the number"}
+    for mode, difference in modes.items():
+        alike = pl.DataFrame({"id": apart, "key": clean_ids(apart, mode)}).join(
+            known.with_columns(clean_ids(known["id"], mode).alias("key")), on="key", maintain_order="left"
         )
         if not alike.is_empty():
-            one, _, other = alike.row(0)
+            first, _, second = alike.row(0)
             raise LorarecError(
-                f"{log_name} has {ITEM} {one!r} and {items_name} has {other!r}: {alike['id'].n_unique()} of "
-                f'{len(names)} ids differ only in {difference}: use ids="{how}" if they are the same items, and '
+                f"{log_name} has {ITEM} {first!r} and {items_name} has {second!r}: {alike['id'].n_unique()} of "
+                f'{len(names)} ids differ only in {difference}: use ids="{mode}" if they are the same items, and '
                 'ids="as-written" if not'
             )
 
 
-def _found(table: Table, wanted: dict[str, str], item_argument: str = "item") -> dict[str, str]:
+def _find_columns(table: Table, wanted: dict[str, str], item_argument: str = "item") -> dict[str, str]:
     """Find the columns of a table: meaning -> name in the table.
 
     Raises:
@@ -173,13 +173,13 @@ def _found(table: Table, wanted: dict[str, str], item_argument: str = "item") ->
     arguments = {USER: "user", ITEM: item_argument, TIME: "time", RATING: "rating", TITLE: "title"}
     chosen = {}
     for meaning, name in wanted.items():
-        found = table.find(name)
-        if found is None:
+        name_in_table = table.find(name)
+        if name_in_table is None:
             raise LorarecError(
                 f'{table.where}: no column {name!r} for {meaning}: name the right one with {arguments[meaning]}="..." '
                 f"(there are {', '.join(table.names)}){table.hint or _hint(table, meaning)}"
             )
-        chosen[meaning] = found
+        chosen[meaning] = name_in_table
     return chosen
 
 

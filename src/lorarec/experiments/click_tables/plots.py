@@ -16,7 +16,7 @@ def plot_main_table(path: Path, tables: JsonObject) -> None:
     """Write a PNG: AUC and log loss of every row, with a dot for each seed and a line at their mean.
 
     Args:
-        tables: What `summarize_rows` returns.
+        tables: Result of `summarize_rows`.
     """
     main = tables["main"]
     figure = Figure(figsize=(11, 1.2 + 0.4 * len(main)), layout="constrained")
@@ -36,10 +36,10 @@ def plot_main_table(path: Path, tables: JsonObject) -> None:
 
 
 def plot_analyses(path: Path, tables: JsonObject, ctr_model: str, first_seed: int) -> None:
-    """Write a PNG: AUC over the points of every analysis, with ReLLa and the conventional recommender as lines.
+    """Write a PNG: AUC over the points of every analysis, with ReLLa and the click-through model as lines.
 
     Args:
-        tables: What `summarize_rows` returns.
+        tables: Result of `summarize_rows`.
         ctr_model: Name of the click-through model.
         first_seed: Seed of the analyses.
     """

@@ -36,12 +36,12 @@ class ClicksRecipe:
         dataset: Dataset folder with ratings, `sample` for the bundled one, or `sample:DOMAIN`.
         backbone: Id or folder of the language model.
         seeds: Seeds; every row of the main table is fitted with each, the analyses with the first.
-        samples: Number of training events of the language model; conventional recommenders train on all events.
+        samples: Number of training events of the language model; click-through models train on all events.
         test_events: Number of test events that are predicted; None for all.
         ctr_model: Click-through model that RecLoRA's router reads.
         options: Options of `personalize` for all rows.
         rows: Names of the main table's rows, or patterns of names, in the order in which they are fitted.
-        analyses: Names of the analyses, each of which varies one thing of RecLoRA.
+        analyses: Names of the analyses, each of which varies one option of RecLoRA.
     """
 
     dataset: str
@@ -81,7 +81,7 @@ def read_clicks(path: str | Path) -> ClicksRecipe:
     """Read a recipe whose `table` is `clicks`.
 
     Raises:
-        LorarecError: one line that names the file and the key.
+        LorarecError: One line that names the file and the key.
     """
     return read_keys(path, ClicksRecipe, _build)
 
@@ -95,10 +95,10 @@ def _build(given: JsonObject) -> ClicksRecipe:
     require_each(given, "analyses", lambda each: each in ANALYSES, f"of {', '.join(ANALYSES)}")
     for pattern in given.get("rows") or []:
         if not any(fnmatch(kind, str(pattern)) for kind in MAIN):
-            raise LorarecError(f"key rows: no row {pattern}: choose from {', '.join(MAIN)}, or patterns of them")
+            raise LorarecError(f"key rows: no row {pattern!r}: choose from {', '.join(MAIN)}, or patterns of them")
     if given.get("ctr_model") not in (None, *MODELS):
         raise LorarecError(
-            f"key ctr_model: no click-through model {given['ctr_model']}: choose one of {', '.join(MODELS)}"
+            f"key ctr_model: no click-through model {given['ctr_model']!r}: choose one of {', '.join(MODELS)}"
         )
     given["options"] = read_options(given, "options", "options of `lorarec personal train`")
     if taken := [key for key in given["options"] if key in _KEYS]:

@@ -10,7 +10,7 @@ from lorarec.io import JsonObject
 TITLES = {name: model.__name__ for name, model in MODELS.items()} | {CTR_BERT: "CTR-BERT"}
 TITLES |= {"tallrec": "TALLRec", SHARED: "ReLLa", RECLORA: "RecLoRA"}
 TITLES |= {name + BLENDED: f"{TITLES[name]} + recommender" for name in ("tallrec", SHARED, RECLORA)}
-#: Analysis -> what it varies.
+#: Analysis -> the option that it varies, in words.
 AXES = {
     "size": "meta-LoRAs",
     "id-history": "events that the recommender reads",
@@ -24,7 +24,7 @@ def markdown(tables: JsonObject, first_seed: int) -> str:
     """Return the report: the main table, the differences with their tests, the analyses and the time.
 
     Args:
-        tables: What `summarize_rows` returns.
+        tables: Result of `summarize_rows`.
         first_seed: Seed of the analyses.
     """
     settings = tables["settings"]

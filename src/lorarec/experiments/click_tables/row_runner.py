@@ -40,7 +40,7 @@ def run_row_in_process(recipe: ClicksRecipe, out: Path, row: ClickRow, threads: 
     """Run a row in a process of its own, unless another process runs it or has finished it.
 
     Raises:
-        LorarecError: the row failed.
+        LorarecError: The row failed.
     """
     with run_in_subprocess(threads), locked(out / _LOCKS / row.name, wait=False) as acquired:
         if acquired and not record_file(out, row.name).exists():
@@ -112,7 +112,7 @@ class RowRunner:
         return {name: result.rows[row_name] for name, row_name in names.items()}
 
     def _recommender(self, name: str, options: PersonalizationConfig, few: bool = False) -> Path:
-        """Return the folder of a conventional recommender, which is trained if it does not exist.
+        """Return the folder of a click-through model, which is trained if it does not exist.
 
         Args:
             few: Train on the sample of events in place of all events.

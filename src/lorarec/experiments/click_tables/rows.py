@@ -38,10 +38,10 @@ class ClickRow:
 
     Attributes:
         name: Name of the row and of its files.
-        kind: Kind of the model: a conventional recommender, `ctr-bert` or `lora`.
+        kind: Kind of the model: a click-through model, `ctr-bert` or a LoRA.
         seed: Seed of the fit.
         changed: Options of `personalize` in which the row differs from RecLoRA.
-        few: Whether the conventional recommender trains on the sample only.
+        few: Whether the click-through model trains on the sample only.
     """
 
     name: str

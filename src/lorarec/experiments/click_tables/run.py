@@ -1,4 +1,4 @@
-"""Experiments with RecLoRA's tables, from recipe to tables; rows that are done are not done again."""
+"""Experiments with RecLoRA's tables, from recipe to tables; finished rows are skipped."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,9 +29,9 @@ def run_clicks(
 ) -> JsonObject:
     """Fit every row that is missing, each in a process of its own, and write the tables.
 
-    For each seed, conventional recommenders and CTR-BERT (two towers of texts) are trained on all training events;
+    For each seed, click-through models and CTR-BERT (two towers of texts) are trained on all training events;
     TALLRec (one LoRA, recent history), ReLLa (one LoRA, similar history) and RecLoRA on a sample of them, each alone
-    and blended with the recommender. Each analysis changes one thing of RecLoRA with the first seed.
+    and blended with the recommender. Each analysis varies one option of RecLoRA with the first seed.
 
     The files of a finished row are `rows/NAME.json` and `rows/NAME.parquet`; a row that was stopped is resumed. Several
     processes may work on one folder: each row is done by one of them. All finished rows are summarized in
@@ -47,7 +47,7 @@ def run_clicks(
         The contents of tables.json (see `summarize_rows`).
 
     Raises:
-        LorarecError: the data are unusable, or `out` belongs to another experiment.
+        LorarecError: The data are unusable, or `out` belongs to another experiment.
     """
     out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
     dataset = load_named_dataset(recipe.dataset)
@@ -69,7 +69,7 @@ def run_clicks(
         return reason
 
     rows = recipe.every_row
-    bar = Progress("Rows of the tables", len(rows), shown=not (progress or console.quiet))
+    bar = Progress("Rows of the tables", len(rows), enabled=not (progress or console.quiet))
     with ThreadPoolExecutor(workers.count) as pool, bar:
         reasons = dict(zip(rows, pool.map(run, rows.values()), strict=True))
     failed = {name: reason for name, reason in reasons.items() if reason is not None}

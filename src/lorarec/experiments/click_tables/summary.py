@@ -28,26 +28,26 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         averaged over seeds. `differences`: differences of AUC for each seed, with DeLong's p. `analyses`: for each
         point metrics, intervals and p against RecLoRA. `seconds`: time of each row. `failed`: as given.
     """
-    found = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
-    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in found}
-    for name, row in found.items():  # rows of earlier versions have no intervals
+    records = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
+    predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in records}
+    for name, row in records.items():  # rows of earlier versions have no intervals
         labels, own = predictions[name][LABEL].to_numpy(), predictions[name][PROBABILITY].to_numpy()
         row["intervals"] = row.get("intervals") or intervals_of(metrics_of(own, labels))
-    main = {kind: rows for kind in ORDER if (rows := _by_seed(found, kind))}
-    pairs = [(RECLORA + how, name + how) for how in ("", BLENDED) for name in LORAS if name != RECLORA]
+    main = {kind: rows for kind in ORDER if (rows := _by_seed(records, kind))}
+    pairs = [(RECLORA + suffix, name + suffix) for suffix in ("", BLENDED) for name in LORAS if name != RECLORA]
     pairs += [(RECLORA, recipe.ctr_model), *((name + BLENDED, recipe.ctr_model) for name in LORAS)]
-    differences = [each for one, other in pairs for each in _differences(predictions, main, one, other)]
+    differences = [each for own, other in pairs for each in _differences(predictions, main, own, other)]
     reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
-            point: found[row.name]["figures"]
+            point: records[row.name]["figures"]
             | {
                 "row": row.name,
-                "intervals": found[row.name]["intervals"],
+                "intervals": records[row.name]["intervals"],
                 "p": _p_value(predictions, row.name, reference),
             }
             for point, row in points.items()
-            if row.name in found
+            if row.name in records
         }
         for analysis, points in recipe.points.items()
     }
@@ -57,15 +57,15 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
         "differences": differences,
         "analyses": analyses,
-        "seconds": {name: row["seconds"] for name, row in found.items()},
+        "seconds": {name: row["seconds"] for name, row in records.items()},
         "failed": dict(failed),
     }
 
 
-def _by_seed(found: JsonObject, kind: str) -> JsonObject:
+def _by_seed(records: JsonObject, kind: str) -> JsonObject:
     """Return the rows of a kind by seed."""
-    parts = {name: name.rpartition("-seed") for name in found}
-    return {seed: found[name] for name, (before, _, seed) in parts.items() if before == kind}
+    parts = {name: name.rpartition("-seed") for name in records}
+    return {seed: records[name] for name, (before, _, seed) in parts.items() if before == kind}
 
 
 def _over_seeds(rows: JsonObject) -> JsonObject:
@@ -87,17 +87,17 @@ def _over_seeds(rows: JsonObject) -> JsonObject:
 
 def _differences(predictions: Mapping[str, pl.DataFrame], main: JsonObject, own: str, other: str) -> list[JsonObject]:
     """Return the difference of AUC and DeLong's p for each seed that both kinds of rows have."""
-    one, two = main.get(own, {}), main.get(other, {})
+    own_seeds, other_seeds = main.get(own, {}), main.get(other, {})
     return [
         {
             "row": own,
             "other": other,
             "seed": seed,
-            "auc": one[seed]["figures"]["auc"] - two[seed]["figures"]["auc"],
+            "auc": own_seeds[seed]["figures"]["auc"] - other_seeds[seed]["figures"]["auc"],
             "p": _p_value(predictions, f"{own}-seed{seed}", f"{other}-seed{seed}"),
         }
-        for seed in one
-        if seed in two
+        for seed in own_seeds
+        if seed in other_seeds
     ]
 
 
@@ -105,5 +105,5 @@ def _p_value(predictions: Mapping[str, pl.DataFrame], name: str, other: str) -> 
     """Return p of DeLong's test that two rows have the same AUC; None for one row alone, or if one is missing."""
     if name == other or other not in predictions:
         return None
-    one, two = (predictions[each][PROBABILITY].to_numpy() for each in (name, other))
-    return delong_test(one, two, predictions[name][LABEL].to_numpy())
+    first, second = (predictions[each][PROBABILITY].to_numpy() for each in (name, other))
+    return delong_test(first, second, predictions[name][LABEL].to_numpy())

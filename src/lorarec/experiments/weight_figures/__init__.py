@@ -1,4 +1,4 @@
-"""MoLoRec's Figures 4 and 5: which weights entropy chooses, and how many unlabelled prompts it needs."""
+"""MoLoRec's Figures 4 and 5: the weights that entropy chooses, and the number of unlabelled prompts that it needs."""
 
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe, read_weights
 from lorarec.experiments.weight_figures.run import run_weights

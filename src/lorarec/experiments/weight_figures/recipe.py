@@ -68,7 +68,7 @@ def read_weights(path: str | Path) -> WeightsRecipe:
     """Read a recipe whose `table` is `weights`.
 
     Raises:
-        LorarecError: one line that names the file and the key.
+        LorarecError: One line that names the file and the key.
     """
     return read_keys(path, WeightsRecipe, _build)
 

@@ -58,7 +58,7 @@ def run_weights(
         `settings`, `prompts` by setting, and `variants`, as in the JSON files.
 
     Raises:
-        LorarecError: the data or adapters are unusable, or `out` belongs to another experiment.
+        LorarecError: The data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
     data, backbone, seed = ExperimentData.load(recipe.data), Backbone.from_pretrained(recipe.backbone), recipe.seeds[0]

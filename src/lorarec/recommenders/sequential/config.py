@@ -1,4 +1,4 @@
-"""Options of next-item models and of the recommenders made of them."""
+"""Options of next-item models and of the recommenders that use them."""
 
 from dataclasses import dataclass
 from typing import Literal

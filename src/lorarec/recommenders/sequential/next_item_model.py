@@ -13,7 +13,7 @@ PADDING = -1
 
 
 class ItemEmbeddings(nn.Module):
-    """Vectors of items."""
+    """Base class of embeddings of items."""
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:
         """Return the vectors (..., hidden_size) of item numbers (...)."""
@@ -59,7 +59,7 @@ class NextItemModel(nn.Module):
         """Encode histories of item numbers (batch, length), oldest first, padded with `PADDING`.
 
         Returns:
-            Vectors as `SequenceEncoder.forward` gives.
+            Predicted vectors, as `SequenceEncoder.forward` returns them.
         """
         vectors = self.items(histories.clamp(min=0))
         return self.sequence(vectors * (histories != PADDING)[..., None])

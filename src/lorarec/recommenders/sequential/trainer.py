@@ -62,7 +62,7 @@ def train_next_item(
         loss: Loss function, such as `sampled_softmax` returns.
         seed: Seed of dropout, batches and negatives.
         valid: Metric of the model, higher is better, computed after each epoch; the weights of the best epoch are
-            restored. If it is None, the weights of the last epoch are kept.
+            restored. If it is None, the model has the weights of the last epoch.
         progress: Whether to show a progress bar.
     """
     generator = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def sampled_softmax(items: int, negatives: int) -> Loss:
     """Return the cross-entropy of the next item in the softmax over it and uniformly drawn negatives.
 
     Args:
-        items: Number of items; negatives are drawn among the first so many.
+        items: Number of items; negatives are drawn among the first `items` items of the model.
         negatives: Number of negatives of a batch; all items are taken if there are not more.
     """
 

@@ -1,4 +1,4 @@
-"""What transferable recommenders share: item texts, pre-training on general domains, fine-tuning on the target domain.
+"""Common steps of transferable recommenders: item texts, pre-training on general domains, and fine-tuning.
 
 UniSRec and VQ-Rec encode histories with the Transformer of our SASRec; their logits are cosines divided by a
 temperature (Hou et al., KDD 2022, section 2.2; Hou et al., WWW 2023, section 2.3). The Transformer reads vectors of

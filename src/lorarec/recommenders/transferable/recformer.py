@@ -1,7 +1,7 @@
 """RecFormer (Li et al., KDD 2023): items and histories are texts, which one bidirectional Transformer encodes.
 
 Simplified: a small encoder with full attention and random initial weights instead of Longformer, whose word embeddings
-start as the principal components of the backbone's; titles are cut to a few tokens, other columns to fewer;
+start as the principal components of the backbone's; titles are truncated to a few tokens, other columns to fewer;
 pre-training reads a history once for both of its tasks, with tokens masked for both.
 """
 

@@ -104,9 +104,9 @@ class RecFormerEncoder(nn.Module):
         Of the selected tokens, 80% are masked, 10% are replaced by a random token and 10% are unchanged.
         """
         selected = (torch.rand(text.tokens.shape) < mask_ratio) & (text.kinds >= KEY)
-        how = torch.rand(text.tokens.shape)
-        tokens = text.tokens.masked_fill(selected & (how < 0.8), self.mask)
-        tokens = torch.where(selected & (how >= 0.9), torch.randint_like(tokens, self.start), tokens)
+        draw = torch.rand(text.tokens.shape)
+        tokens = text.tokens.masked_fill(selected & (draw < 0.8), self.mask)
+        tokens = torch.where(selected & (draw >= 0.9), torch.randint_like(tokens, self.start), tokens)
         return text._replace(tokens=tokens), selected
 
 

@@ -161,15 +161,15 @@ def _pretrain(data: TrainingData, config: UniSRecConfig) -> NextItemModel:
 
 
 def _drop_words(titles: list[str], drop_ratio: float, seed: int) -> list[str]:
-    """Return titles from which words were dropped at random; at least one word of each is kept."""
+    """Return titles without some of their words, drawn at random; each has at least one word left."""
     generator = np.random.default_rng(seed)
     shorter = []
     for title in titles:
         words = title.split()
         chance = generator.random(len(words))
         # The word with the largest random number is never dropped.
-        kept = (chance >= drop_ratio) | (chance == chance.max(initial=0))
-        shorter.append(" ".join(word for word, keep in zip(words, kept, strict=True) if keep))
+        keep = (chance >= drop_ratio) | (chance == chance.max(initial=0))
+        shorter.append(" ".join(word for word, is_kept in zip(words, keep, strict=True) if is_kept))
     return shorter
 
 

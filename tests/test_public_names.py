@@ -38,7 +38,7 @@ def test_every_folder_says_what_may_be_changed_there(folder: str) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_other_folders_are_imported_through_their_faces(path: Path) -> None:
+def test_other_folders_are_imported_through_their_public_names(path: Path) -> None:
     own = path.parts[0].removesuffix(".py")
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (parts := (node.module or "").split("."))[0] == "lorarec":
