@@ -114,7 +114,7 @@ def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, adapters, b
 
 
 def test_three_adapters_and_truncation_to_a_rank(tiny_backbone, adapters, make_adapter, builder, arguments, tmp_path):
-    folders = [*adapters, make_adapter(tiny_backbone, 3, rank=4)]
+    folders = [*adapters, make_adapter(tiny_backbone, 3, r=4)]
     for method in ("grid", "entropy"):
         out = tmp_path / method
         result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
