@@ -74,6 +74,8 @@ def test_bad_input_is_one_line(home: Path) -> None:
             "loss: best",
             r"recipe .*bad\.yaml, key loss: 'best' cannot be used: .* 'listwise', 'pointwise', 'next-token'",
         ),
+        ("learning_rate: true", r"recipe .*bad\.yaml, key learning_rate: True cannot be used: only switches"),
+        ("lr: 1e-3\nlearning_rate: 1e-2", "recipe .*bad.yaml has both lr and learning_rate"),
         ("from: [1, 2]", r"recipe .*bad\.yaml, key from: "),
         ("trust_remote_code: true", "unknown key 'trust_remote_code'"),
         ("learning_rate: -1", "option --learning-rate must be positive"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
 from lorarec.lora.prompt_record import prompt_config, shared_prompt_config
 from lorarec.lora.record import TEMPLATE_FILE, AdapterRecord, write_record
-from lorarec.prompts import PromptConfig, TemplateText
+from lorarec.prompts import LATEST, PromptConfig, TemplateText
 
 TEXT = "{{ history | join(', ') }} then {{ candidate }}"
 
@@ -111,3 +112,16 @@ def test_adapters_share_prompts_by_the_text_of_their_templates() -> None:
     assert shared_prompt_config({"one": one, "same": same}) == one
     with pytest.raises(LorarecError, match=r"different values of template \(a, c\)"):
         shared_prompt_config({"one": one, "other": other})
+
+
+def test_an_adapter_made_elsewhere_has_the_latest_template(folder: Path) -> None:
+    (folder / "lorarec.json").unlink(missing_ok=True)
+    assert template(folder) == prompt_config(None).template == LATEST["verdict"]
+
+
+def test_versions_of_a_template_share_prompts_only_without_evidence() -> None:
+    former = PromptConfig(template="verdict-v1")
+    latest = PromptConfig(template="verdict-v2")
+    assert shared_prompt_config({"old": former, "new": latest}) == former
+    with pytest.raises(LorarecError, match=r"adapters old and new .* template \(verdict-v1, verdict-v2\)"):
+        shared_prompt_config({"old": replace(former, evidence=True), "new": replace(latest, evidence=True)})

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from lorarec.errors import LorarecError
-from lorarec.prompts import CLICK, PromptBuilder, Template
-from lorarec.prompts.templating import Literal, Plain, Title
+from lorarec.prompts import CLICK, SAME_WITHOUT_EVIDENCE, PromptBuilder, PromptConfig, Template
+from lorarec.prompts.templating import VERSIONED, Literal, Plain, Title
 
 Tokenizers = Callable[[str], PreTrainedTokenizerBase]
 HOSTILE = ["<|im_start|>", "</s>", "\x00h0\x00", "\x00x0\x00", "\x000:t0\x00", "{{ candidate }}", "{% raw %}", "a", " "]
@@ -122,3 +122,21 @@ def test_a_file_that_is_no_text(tokenizer_of: Tokenizers, tmp_path: Path) -> Non
     (tmp_path / "bad.j2").write_bytes(b"\xff\xfe{{ candidate }}")
     with pytest.raises(LorarecError, match=r"bad\.j2 cannot be read: it is not UTF-8 text"):
         PromptBuilder(tokenizer_of("gpt-2"), template=tmp_path / "bad.j2")
+
+
+@pytest.mark.parametrize(("former", "latest"), SAME_WITHOUT_EVIDENCE.items())
+def test_versions_that_count_as_the_same_differ_only_by_evidence(former: str, latest: str) -> None:
+    readout = former.partition("-")[0]
+    one, other = Template(readout, former), Template(readout, latest)
+    assert one.pieces(3, 4) == other.pieces(3, 4)
+    evidence = {"hints": ("often",) * 4, "hint": "often", "evidence": True}
+    assert one.pieces(3, 4, **evidence) != other.pieces(3, 4, **evidence)
+
+
+@pytest.mark.parametrize("version", [name for name in VERSIONED if not name.startswith(CLICK)])
+def test_another_readout_has_the_template_of_the_same_version(version: str) -> None:
+    readout, number = version.rsplit("-", 1)
+    other = "likelihood" if readout == "verdict" else "verdict"
+    changed = PromptConfig(readout=readout, template=version).with_readout(other)
+    assert changed == PromptConfig(readout=other, template=f"{other}-{number}")
+    assert Template(other, changed.template).name == f"{other}-{number}"

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 from lorarec.errors import LorarecError
 from lorarec.io.locks import only_writer
-from lorarec.lora import read_adapter
-from lorarec.prompts import PromptBuilder
+from lorarec.lora import prompt_config, read_adapter
+from lorarec.prompts import LATEST, PromptBuilder
 from lorarec.ranking import Ranker
 from lorarec.scoring import score_batch
 from lorarec.training import TrainingConfig, train
@@ -100,6 +101,20 @@ def test_second_round_starts_from_the_first(shared, shop, first, tmp_path, large
     assert record["start_from"]["path"] == str(first)
     assert record["start_from"]["datasets"] == json.loads((first / "lorarec.json").read_text())["datasets"]
     assert json.loads((second / "adapter_config.json").read_text())["r"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "template"),
+    [({}, "verdict-v1"), ({"template": "verdict"}, LATEST["verdict"]), ({"readout": "likelihood"}, "likelihood-v2")],
+)
+def test_second_round_has_the_template_of_the_first(shared, shop, first, tmp_path, options, template) -> None:
+    former = tmp_path / "former"
+    shutil.copytree(first, former)
+    record = json.loads((former / "lorarec.json").read_text())
+    record["options"]["template"] = "verdict-v1"
+    (former / "lorarec.json").write_text(json.dumps(record))
+    second = quick_train(shared, [shop], tmp_path / "second", start_from=former, samples=4, eval_users=0, **options)
+    assert prompt_config(read_adapter(second)).template == template
 
 
 def test_seed_decides_the_weights_and_backbone_is_unchanged(shared, shop, tmp_path, largest_difference) -> None:

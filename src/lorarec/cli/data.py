@@ -39,10 +39,10 @@ def describe(
     Example: lorarec data describe data/movies --plot movies.png
     """
     loaded = Dataset.load(dataset)
-    figures = describe_dataset(loaded)
+    values = describe_dataset(loaded)
     if plot:
         plot_lengths(loaded, plot)
-    print_values(loaded.name, figures, figures if as_json else None)
+    print_values(loaded.name, values, values if as_json else None)
 
 
 @data_app.command("split", cls=Verb)
@@ -77,5 +77,5 @@ def split(
         options["new_items"] = new_items
     drawn = draw_split(loaded, **options)
     drawn.save(dataset / "split", overwrite)
-    figures = {**drawn.info["counts"], "folder": str(dataset / "split")}
-    print_values(f"{loaded.name}: {protocol}", figures, drawn.info if as_json else None)
+    values = {**drawn.info["counts"], "folder": str(dataset / "split")}
+    print_values(f"{loaded.name}: {protocol}", values, drawn.info if as_json else None)

@@ -274,5 +274,5 @@ def _finish(
 def _report_import(dataset: Dataset, as_json: bool) -> None:
     info = dataset.info
     rounds = {f"core round {number}": each for number, each in enumerate(info.get("core_rounds", []), start=1)}
-    figures = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
-    print_values(dataset.name, figures, info if as_json else None)
+    values = {**info["counts"], **info["import"], "filters": info["filters"], **rounds, "folder": str(dataset.folder)}
+    print_values(dataset.name, values, info if as_json else None)

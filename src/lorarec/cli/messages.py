@@ -15,9 +15,9 @@ _NAME = re.compile(r"""(?<![\w/.'"-])(?:(?<=option )\w+|[a-z]+(?:_[a-z]+)+)(?![\
 class Verb(TyperCommand):
     """A command whose help fills the lines of the terminal and whose error messages name its options by their flags."""
 
-    def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
+    def __init__(self, *args: Any, help: str | None = None, **kwargs: Any) -> None:
         # A line break in a paragraph would stay where it is in the docstring; indented lines are examples.
-        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **options)
+        super().__init__(*args, help=help and re.sub(r"(?<=\S)\n(?=\S)", " ", help), **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.

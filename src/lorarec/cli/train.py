@@ -37,6 +37,8 @@ def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
     for option in context.command.params:
         value = context.default_map.get(option.name)
         try:
+            if isinstance(value, bool) and not getattr(option, "is_bool_flag", False):
+                raise typer.BadParameter("only switches can be true or false")
             option.process_value(context, value)
         except typer.BadParameter as error:
             key = "from" if option.name == "start_from" else option.name
@@ -105,13 +107,13 @@ def _load(folders: list[Path], fraction: float | None, seed: int) -> list[tuple[
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    figures: dict[str, Any] = {"adapter": str(folder), **read_json(folder / "lorarec.json")["training"]}
+    summary: dict[str, Any] = {"adapter": str(folder), **read_json(folder / "lorarec.json")["training"]}
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps(summary))
         return
-    table = Table("figure", "value", title=str(folder))
+    table = Table("metric", "value", title=str(folder))
     for name in ("steps", "cases_per_epoch", "users_set_aside", "loss"):
-        table.add_row(name.replace("_", " "), f"{figures[name]:.4g}")
-    for name, value in (figures["validation"] or {}).items():
+        table.add_row(name.replace("_", " "), f"{summary[name]:.4g}")
+    for name, value in (summary["validation"] or {}).items():
         table.add_row(f"validation {name}", f"{value:.4g}")
     Console().print(table)

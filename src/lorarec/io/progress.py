@@ -40,15 +40,15 @@ class Progress:
     ) -> None:
         self._title, self._total, self._enabled, self._unit = title, total, enabled, unit
         self._before = self._done = done
-        self._figures = ""
+        self._metrics = ""
         self._bar: Bar | None = None
         self._ended = threading.Event()
 
-    def update(self, done: float, figures: str = "") -> None:
-        """Set the total amount that is done, and figures to show beside it, such as the loss."""
-        self._done, self._figures = done, figures or self._figures
+    def update(self, done: float, metrics: str = "") -> None:
+        """Set the total amount that is done, and metrics to show beside it, such as the loss."""
+        self._done, self._metrics = done, metrics or self._metrics
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, figures=self._figures)
+            self._bar.update(self._bar.task_ids[0], completed=done, metrics=self._metrics)
 
     def resume(self, done: float) -> None:
         """Set the amount that an interrupted run had done, which is left out of the estimate of the time left."""
@@ -60,15 +60,15 @@ class Progress:
         self.update(self._done + count)
 
     def line(self) -> str:
-        """Return a line for logs: the title, the amount done, the figures, and the time left or spent."""
+        """Return a line for logs: the title, the amount done, the metrics, and the time left or spent."""
         seconds = time.monotonic() - self._begun
         unit = f" {self._unit}" if self._unit else ""
         if not self._total:
             counted = f"{self._done:,.0f}{unit}, " if self._done else ""
-            return f"{self._title}: {counted}{self._figures}{self._figures and ', '}{_clock(seconds)} so far"
+            return f"{self._title}: {counted}{self._metrics}{self._metrics and ', '}{_clock(seconds)} so far"
         parts = [f"{self._done:,.0f} of {self._total:,.0f}{unit} ({self._done / self._total:.0%})"]
-        if self._figures:
-            parts.append(self._figures)
+        if self._metrics:
+            parts.append(self._metrics)
         if (fresh := self._done - self._before) > 0:
             parts.append(f"{_clock(seconds / fresh * (self._total - self._done))} left")
         return f"{self._title}: {', '.join(parts)}"
@@ -84,11 +84,11 @@ class Progress:
                 BarColumn(),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}", markup=False),
+                TextColumn("{task.fields[metrics]}", markup=False),
                 console=console,
                 transient=True,
             )
-            self._bar.add_task(self._title, total=self._total, completed=int(self._done), figures="")
+            self._bar.add_task(self._title, total=self._total, completed=int(self._done), metrics="")
             self._bar.start()
         else:
             threading.Thread(target=self._print_lines, name=f"progress of {self._title}", daemon=True).start()

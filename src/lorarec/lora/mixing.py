@@ -18,6 +18,7 @@ from lorarec.lora.mixing_prompts import MixingExamples, MixingPrompts
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike, read_adapter, save_adapter
 from lorarec.lora.plots import plot_entropy, plot_prompt_curve, plot_weights
+from lorarec.lora.prompt_record import require_shared_prompt
 from lorarec.lora.provenance import mixture_record
 from lorarec.lora.record import MixtureRecord
 from lorarec.lora.simplex import check_weights
@@ -108,7 +109,8 @@ def mix(
 
     Raises:
         LorarecError: An argument is missing, unknown or contradicts another, an adapter cannot be read or belongs to
-            another backbone, ranks differ with `factors`, weights are off the simplex, or `out` exists.
+            another backbone, the adapters were trained on different prompts, ranks differ with `factors`, weights are
+            off the simplex, or `out` exists.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, mix
@@ -130,6 +132,7 @@ def mix(
             logger.warning("adapter %s changes nothing, since B is zero in all layers: leave it out", adapter.folder)
     bank = AdapterBank.stack(read)
     bank.require(combine)
+    require_shared_prompt(read)
     drawn_from: dict[str, str | int] = {}
     if method == "fixed":
         chosen, trace = check_weights(weights or (), bank.size), Trace(stopped="given")

@@ -9,7 +9,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import TARGET, Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
-from lorarec.lora.prompt_record import prompt_config, shared_prompt_config
+from lorarec.lora.prompt_record import require_shared_prompt
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 
 
@@ -46,9 +46,7 @@ class MixingPrompts:
 
     def __init__(self, backbone: Backbone, adapters: Sequence[AdapterLike]) -> None:
         read = [read_adapter(adapter, backbone) for adapter in adapters]
-        config = shared_prompt_config(
-            {str(adapter.folder or n): prompt_config(adapter) for n, adapter in enumerate(read, start=1)}
-        )
+        config = require_shared_prompt(read)
         self.max_history = config.max_history
         self.evidence = config.evidence
         self.builder = backbone.prompt_builder(config)

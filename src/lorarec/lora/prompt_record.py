@@ -9,7 +9,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.record import AdapterRecord
 from lorarec.lora.safe_files import quoted, read_bounded
-from lorarec.prompts import BUNDLED, SOURCE_LIMIT, PromptConfig, TemplateText
+from lorarec.prompts import BUNDLED, LATEST, SAME_WITHOUT_EVIDENCE, SOURCE_LIMIT, PromptConfig, TemplateText
 
 #: Options of prompts that adapters must share to be scored together.
 SHARED = ("readout", "template", "evidence")
@@ -18,13 +18,15 @@ SHARED = ("readout", "template", "evidence")
 def prompt_config(adapter: Adapter | None) -> PromptConfig:
     """Return the prompt options that an adapter was trained with.
 
-    Without an adapter, or for an adapter made elsewhere, these are the defaults of `PromptConfig`.
+    Without an adapter, or for an adapter made elsewhere, these are the defaults of `PromptConfig` with the latest
+    template.
 
     Raises:
         LorarecError: If the adapter names a template that is not in its folder.
     """
     if adapter is None or adapter.record is None:
-        return PromptConfig()
+        default = PromptConfig()
+        return replace(default, template=LATEST[default.readout])
     return read_prompt(adapter.record, adapter.folder)
 
 
@@ -72,7 +74,7 @@ def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
     (first_name, first), *others = configs.items()
     for name, other in others:
         for option in SHARED:
-            if getattr(other, option) != getattr(first, option):
+            if not _same(first, other, option):
                 values = (getattr(each, option) for each in (first, other))
                 trained = ", ".join(value.name if isinstance(value, TemplateText) else str(value) for value in values)
                 raise LorarecError(
@@ -82,12 +84,36 @@ def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:
     return first
 
 
+def _same(one: PromptConfig, other: PromptConfig, option: str) -> bool:
+    """Return whether an option is the same; versions of a template are, if they give the same prompts."""
+    values = [getattr(one, option), getattr(other, option)]
+    if option == "template" and not one.evidence and not other.evidence:
+        values = [SAME_WITHOUT_EVIDENCE.get(value, value) for value in values]
+    return values[0] == values[1]
+
+
+def require_shared_prompt(adapters: Sequence[Adapter]) -> PromptConfig:
+    """Return the options of prompts that adapters are scored with together; see `shared_prompt_config`.
+
+    Raises:
+        LorarecError: If the adapters were trained on different prompts.
+    """
+    return shared_prompt_config(
+        {str(adapter.folder or number): prompt_config(adapter) for number, adapter in enumerate(adapters, start=1)}
+    )
+
+
 def agreed_prompt_config(adapters: Sequence[Adapter]) -> PromptConfig:
-    """Return the options of prompts that all adapters have in common; defaults for those in which they differ."""
-    first, *others = map(prompt_config, adapters)
+    """Return the options of prompts that a mixture of adapters records; defaults for lengths in which they differ.
+
+    Raises:
+        LorarecError: If the adapters were trained on different prompts.
+    """
+    first = require_shared_prompt(adapters)
+    others = [prompt_config(adapter) for adapter in adapters[1:]]
     agreed = {
         each.name: getattr(first, each.name)
         for each in fields(PromptConfig)
-        if all(getattr(other, each.name) == getattr(first, each.name) for other in others)
+        if each.name in SHARED or all(getattr(other, each.name) == getattr(first, each.name) for other in others)
     }
     return PromptConfig(**agreed)

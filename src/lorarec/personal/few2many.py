@@ -267,7 +267,7 @@ def _predict(
 
 
 def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:
-    """Draw a figure of the router's weights of the users, or of 2,000 of them."""
+    """Plot the router's weights of the users, or of 2,000 of them."""
     drawn = np.sort(np.random.default_rng(0).permutation(len(users))[:DRAWN])
     clicked = np.bincount(log.user, log.label) / np.bincount(log.user)
     with PersonalLora.load(saved, backbone) as personal:

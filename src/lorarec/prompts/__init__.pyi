@@ -20,5 +20,6 @@ from .templating import BUNDLED as BUNDLED
 from .templating import CLICK as CLICK
 from .templating import LATEST as LATEST
 from .templating import REASON as REASON
+from .templating import SAME_WITHOUT_EVIDENCE as SAME_WITHOUT_EVIDENCE
 from .templating import Template as Template
 from .templating import read_template as read_template

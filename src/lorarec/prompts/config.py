@@ -59,9 +59,11 @@ class PromptConfig:
     def with_readout(self, readout: str | None) -> "PromptConfig":
         """Return these options with another readout, or unchanged if it is None.
 
-        A bundled template of the former readout is replaced by the latest one of the new readout.
+        A bundled template of the former readout is replaced by the same version of that of the new readout.
         """
         if readout is None or readout == self.readout:
             return self
-        bundled = isinstance(self.template, str) and self.template.startswith(f"{self.readout}-v")
-        return replace(self, readout=cast(Readout, readout), template=None if bundled else self.template)
+        template = self.template
+        if isinstance(template, str) and template.startswith(f"{self.readout}-v"):
+            template = template.replace(self.readout, readout, 1)
+        return replace(self, readout=cast(Readout, readout), template=template)

@@ -35,6 +35,8 @@ LATEST = {"verdict": "verdict-v2", "likelihood": "likelihood-v2", CLICK: "click-
 #: All versions of the bundled templates.
 VERSIONED = ("verdict-v1", "verdict-v2", "likelihood-v1", "likelihood-v2", "click-v1")
 BUNDLED = (*LATEST, *VERSIONED, REASON)
+#: Former versions -> versions that give the same prompts wherever there is no evidence.
+SAME_WITHOUT_EVIDENCE = {"verdict-v1": "verdict-v2", "likelihood-v1": "likelihood-v2"}
 
 #: Part of the placeholders. It is drawn in every process, so that no text of a dataset can contain it, and has letters
 #: of both cases, so that filters which change the case of a title are noticed.

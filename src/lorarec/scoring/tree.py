@@ -67,15 +67,15 @@ def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a mask function of transformers, so that it returns the mask of the tree within `masked_by`."""
 
     @wraps(original)
-    def mask(*args: Any, **options: Any) -> Any:
+    def mask(*args: Any, **kwargs: Any) -> Any:
         active = _active.get()
         if active is None:
-            return original(*args, **options)
+            return original(*args, **kwargs)
         active.used = True
-        visible = active.tree.visible(options["q_length"], options["mask_function"])
+        visible = active.tree.visible(kwargs["q_length"], kwargs["mask_function"])
         if original is sdpa_mask:
             return visible
-        dtype = options["dtype"]
+        dtype = kwargs["dtype"]
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
             ~visible, torch.finfo(dtype).min
         )

@@ -135,7 +135,11 @@ def read_recipe(path: str | Path, known: set[str] | None) -> JsonObject:
     options = {str(key).replace("-", "_"): value for key, value in recipe.items()}
     if known is None:
         return options
-    options = {name if name in known else _FORMER_NAMES.get(name, name): value for name, value in options.items()}
+    for former, name in _FORMER_NAMES.items():
+        if former in options and former not in known:
+            if name in options:
+                raise LorarecError(f"recipe {path} has both {former} and {name}, which are one option: remove {former}")
+            options[name] = options.pop(former)
     if unknown := sorted(set(options) - known):
         raise LorarecError(f"recipe {path} has an unknown key {unknown[0]!r}: choose from {', '.join(sorted(known))}")
     return options

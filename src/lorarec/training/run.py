@@ -14,8 +14,8 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing, versions
-from lorarec.lora import Adapter, AdapterLike, read_adapter
-from lorarec.prompts import read_template
+from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter
+from lorarec.prompts import LATEST, read_template
 from lorarec.training.cases import TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
@@ -51,7 +51,8 @@ def train(
         datasets: Datasets with their splits; a dataset without a split uses the split stored with it, or the default.
         out: Path of the adapter folder to write.
         config: Options; the defaults of `TrainingConfig` if None.
-        start_from: Adapter to train further ("second round"); its layers, r and lora_alpha replace those of `config`.
+        start_from: Adapter to train further ("second round"); its layers, r and lora_alpha replace those of `config`,
+            and the version of the bundled template that it was trained with is used if `config` has no template.
         resume: Continue from the last checkpoint of an interrupted run, if there is one; the weights are those of an
             uninterrupted run.
         overwrite: Replace an adapter at `out`.
@@ -73,13 +74,14 @@ def train(
         'trained'
     """
     config = config or TrainingConfig()
-    config = replace(config, template=read_template(config.template or config.readout))
+    template = None if config.template is None else read_template(config.template)
     out = Path(out)
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: give at least one")
     start = None if start_from is None else read_adapter(start_from, backbone)
+    config = replace(config, template=template or _bundled_template(config.readout, start))
     record = run_record(backbone, pairs, config, start)
     checkpoints = Checkpoints(out, record.to_json())
     checkpoints.refuse(resume, overwrite)
@@ -102,6 +104,14 @@ def train(
             checkpoints.remove()
     state.wait_for_everyone()
     return read_adapter(out)
+
+
+def _bundled_template(readout: str, start: Adapter | None) -> str:
+    """Return the version of the readout's bundled template that an adapter was trained with, or the latest version."""
+    recorded = None if start is None else prompt_config(start).template
+    if isinstance(recorded, str) and recorded.startswith(f"{readout}-v"):
+        return recorded
+    return LATEST[readout]
 
 
 def warmup_steps(ratio: float, steps: int) -> int:
