@@ -221,11 +221,11 @@ def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, adapte
 
 
 @pytest.mark.parametrize("method", ["fixed", "grid", "entropy"])
-def test_adapters_with_different_prompts_are_refused(tiny_backbone, pair, arguments, tmp_path, method):
-    for folder, version in zip(pair, (1, 2), strict=True):
+def test_adapters_with_different_prompts_are_refused(tiny_backbone, adapters, arguments, tmp_path, method):
+    for folder, version in zip(adapters, (1, 2), strict=True):
         meta = json.loads((folder / "lorarec.json").read_text())
         meta["options"] |= {"template": f"verdict-v{version}", "evidence": True}
         (folder / "lorarec.json").write_text(json.dumps(meta | {"format_version": 2}))
     with pytest.raises(LorarecError, match=r"different values of template \(verdict-v1, verdict-v2\)"):
-        mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments[method], method=method)
+        mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments[method], method=method)
     assert not (tmp_path / "mixed").exists()
