@@ -6,16 +6,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import pytest
-import torch
 
 from lorarec.backbone import Backbone
 from lorarec.cli import entry as cli
-from lorarec.data import Dataset, load_split
-from lorarec.lora import Adapter, AdapterRecord, save_adapter
-from lorarec.lora.target_layers import dimensions, linear_layers
+from lorarec.data import load_split
+from lorarec.lora import AdapterRecord, save_adapter
 from lorarec.retrieval import Index
+from tests.factories import dataset_of, numbered_titles, random_adapter
 
 LOG = "user,item,time\n" + "".join(f"u{n // 4},i{n * 7 % 40},{n}\n" for n in range(80))
 ITEMS = "item,title\n" + "".join(f"i{n},lamp {n}\n" for n in range(40))
@@ -41,22 +39,18 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "clicks.yaml").write_text("table: clicks\ndataset: sample\n")
     (folder / "taken").mkdir()
     (folder / "taken" / "note").write_text("mine")
-    rows = [line.split(",") for line in LOG.splitlines()[1:]]
-    interactions = pl.DataFrame(
-        {"user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "timestamp": [int(r[2]) for r in rows]}
-    )
-    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": [f"lamp {n}" for n in range(40)]})
-    load_split(Dataset.from_frames("shop", interactions, items).save(folder / "shop"))
-    two = interactions.group_by("user_id", maintain_order=True).head(2)
-    Dataset.from_frames("short", two, items).save(folder / "short")
-    few = interactions.with_columns(item_id=pl.format("i{}", pl.int_range(pl.len()) % 10))
-    Index.build(Dataset.from_frames("few", few, items.head(10)).save(folder / "few")).save(folder / "index-of-few")
+    rows = [(f"u{n // 4}", f"i{n * 7 % 40}", n) for n in range(80)]
+    titles = numbered_titles(40, digits=1)
+    load_split(dataset_of(rows, titles, "shop").save(folder / "shop"))
+    dataset_of([row for row in rows if row[2] % 4 < 2], titles, "short").save(folder / "short")
+    few = dataset_of([(user, f"i{n % 10}", n) for user, _, n in rows], numbered_titles(10, digits=1), "few")
+    Index.build(few.save(folder / "few")).save(folder / "index-of-few")
     (folder / "seen.txt").write_text("i0\ni7\ni14\ni21\n")
     backbone = Backbone.from_pretrained()
-    _adapter(backbone, folder / "one", 2)
+    _adapter(backbone, folder / "one", 1)
     _adapter(backbone, folder / "two", 2)
-    _adapter(backbone, folder / "wide", 4)
-    _adapter(backbone, folder / "stranger", 2, fingerprint="of-another")
+    _adapter(backbone, folder / "wide", 3, r=4)
+    _adapter(backbone, folder / "stranger", 4, fingerprint="of-another")
     for name in ("pickled", "corrupted"):
         shutil.copytree(folder / "one", folder / name)
     (folder / "pickled" / "adapter_model.safetensors").rename(folder / "pickled" / "adapter_model.bin")
@@ -64,16 +58,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _adapter(backbone: Backbone, folder: Path, rank: int, fingerprint: str | None = None) -> None:
+def _adapter(backbone: Backbone, folder: Path, seed: int, r: int = 2, fingerprint: str | None = None) -> None:
     folder.mkdir()
-    tensors = {}
-    for name, layer in linear_layers(backbone.model).items():
-        width, height = dimensions(layer) or (0, 0)
-        tensors[name] = (0.01 * torch.randn(rank, width), 0.01 * torch.randn(height, rank))
     meta = {"backbone": {"id": "embedded", "fingerprint": fingerprint or backbone.fingerprint}, "readout": "verdict"}
-    save_adapter(
-        Adapter(tensors, dict.fromkeys(tensors, 1.0)), folder, "embedded", AdapterRecord.from_json(folder, meta)
-    )
+    adapter = random_adapter(backbone, seed, r, std=0.01, scale=1.0)
+    save_adapter(adapter, folder, "embedded", AdapterRecord.from_json(folder, meta))
 
 
 @pytest.fixture

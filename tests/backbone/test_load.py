@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from lorarec.backbone import Backbone, load
 from lorarec.backbone.load import embedded_folder
 from lorarec.errors import LorarecError
+from tests.factories import save_backbone
 
 
 def test_embedded_backbone_is_small_and_knows_its_answers() -> None:
@@ -33,8 +34,7 @@ def test_embedded_backbone_ignores_case() -> None:
 
 
 def test_a_saved_folder_loads_with_the_same_fingerprint(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    tiny_backbone.model.save_pretrained(tmp_path)
-    tiny_backbone.tokenizer.save_pretrained(tmp_path)
+    save_backbone(tiny_backbone, tmp_path)
     first, second = Backbone.from_pretrained(tmp_path), Backbone.from_pretrained(tmp_path)
     assert first.fingerprint == second.fingerprint
     weights = zip(first.model.parameters(), tiny_backbone.model.parameters(), strict=True)
@@ -52,8 +52,7 @@ def test_pickled_weights_are_refused(tiny_backbone: Backbone, tmp_path: Path) ->
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
 def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_path: Path) -> None:
     """The weights are stored as by DeepSeek and Qwen: a scale for each block of the weights."""
-    tiny_backbone.model.save_pretrained(tmp_path)
-    tiny_backbone.tokenizer.save_pretrained(tmp_path)
+    save_backbone(tiny_backbone, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     for name in [name for name in state if name.endswith("_proj.weight")]:
         scale = state[name].abs().max() / 448

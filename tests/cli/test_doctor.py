@@ -3,14 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 from typer.testing import CliRunner
 
 from lorarec.backbone.load import embedded_folder, load_tokenizer
 from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
-
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+from tests.factories import tiny_model
 
 
 def write(model: torch.nn.Module, folder: Path) -> str:
@@ -25,8 +23,7 @@ def vocabulary() -> int:
 
 
 def test_it_prints_the_plan_and_what_was_measured(tmp_path: Path, vocabulary: int) -> None:
-    config = MistralConfig(vocab_size=vocabulary, num_key_value_heads=2, sliding_window=32, **SIZES)
-    folder = write(MistralForCausalLM(config), tmp_path / "mistral")
+    folder = write(tiny_model("mistral", vocabulary, sliding_window=32), tmp_path / "mistral")
     result = CliRunner().invoke(app, ["doctor", folder], catch_exceptions=False)
     assert result.exit_code == 0
     lines = {line[:22].strip(): line[22:].strip() for line in result.stdout.splitlines()}
@@ -38,7 +35,7 @@ def test_it_prints_the_plan_and_what_was_measured(tmp_path: Path, vocabulary: in
 
 
 def test_a_model_that_cannot_be_scored(tmp_path: Path, vocabulary: int) -> None:
-    folder = write(BertLMHeadModel(BertConfig(vocab_size=vocabulary, **SIZES)), tmp_path / "bert")
+    folder = write(tiny_model("bert", vocabulary), tmp_path / "bert")
     for arguments in (["doctor", folder], ["evaluate", str(tmp_path / "shop"), "--backbone", folder]):
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, LorarecError)
@@ -47,8 +44,7 @@ def test_a_model_that_cannot_be_scored(tmp_path: Path, vocabulary: int) -> None:
 
 def test_prompts_end_where_positions_do(tmp_path: Path, vocabulary: int, shop: Path) -> None:
     """A table of 96 positions, though prompts may be of 1,024 tokens: the oldest history is left out."""
-    config = GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=96)
-    folder = write(GPT2LMHeadModel(config), tmp_path / "gpt2")
+    folder = write(tiny_model("gpt2", vocabulary, max_position_embeddings=96), tmp_path / "gpt2")
     arguments = ["evaluate", str(shop), "--backbone", folder, "--limit", "5", "--out", str(tmp_path / "report")]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0

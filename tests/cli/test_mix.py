@@ -13,7 +13,7 @@ from tests.command_line import run
 
 
 @pytest.fixture
-def pair(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> list[Path]:
+def adapters(tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path) -> list[Path]:
     """Two random adapters of the tiny backbone, without lorarec.json."""
     names = ("general", "specific")
     return [write_adapter(tiny_backbone.model, tmp_path / name, seed, r=2) for seed, name in enumerate(names)]
@@ -23,9 +23,9 @@ def _run(*words: object) -> str:
     return run("mix", *words).stdout
 
 
-def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+def test_fixed_needs_no_data(adapters: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "mixed"
-    output = _run(*pair, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
+    output = _run(*adapters, "--out", out, "--backbone", backbone_folder, "--method", "fixed", "--weights", "0.3,0.7")
     assert "0.300" in output
     assert "0.700" in output
     assert set(read_adapter(out).ranks.values()) == {2}
@@ -33,11 +33,11 @@ def test_fixed_needs_no_data(pair: list[Path], backbone_folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("method", ["grid", "entropy"])
 def test_weights_from_a_dataset(
-    method: str, pair: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path
+    method: str, adapters: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path
 ) -> None:
     words = ["--backbone", backbone_folder, "--method", method, "--dataset", shop, "--prompts", 3, "--cases", 3]
     words += ["--setting", "new-item", "--combine", "deltas", "--rank", 3]
-    output = [json.loads(_run(*pair, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
+    output = [json.loads(_run(*adapters, "--out", tmp_path / str(run), *words, "--json")) for run in (0, 1)]
     assert output[0]["weights"] == output[1]["weights"]
     assert sum(output[0]["weights"]) == pytest.approx(1)
     assert set(read_adapter(tmp_path / "0").ranks.values()) == {3}
@@ -55,7 +55,7 @@ def test_weights_from_a_dataset(
         ([], "--method entropy needs --dataset"),
     ],
 )
-def test_bad_words(words: list[str], message: str, pair: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
+def test_bad_words(words: list[str], message: str, adapters: list[Path], backbone_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=message):
-        _run(*pair, "--out", tmp_path / "mixed", "--backbone", backbone_folder, *words)
+        _run(*adapters, "--out", tmp_path / "mixed", "--backbone", backbone_folder, *words)
     assert not (tmp_path / "mixed").exists()

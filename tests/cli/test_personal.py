@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone
@@ -15,6 +14,7 @@ from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
 from tests.command_line import run
+from tests.factories import dataset_of, numbered_titles
 
 QUICK = ["--samples", "24", "--epochs", "1", "--num-meta-loras", "2", "--r", "2", "--batch-size", "8"]
 
@@ -25,10 +25,7 @@ def rated(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     rows = [(f"u{k % 12:02}", f"i{k * 7 % 30:02}", k, float(rng.integers(1, 6))) for k in range(120)]
     rows += [("new", "i01", 120, 5.0), ("new", "i02", 120, 2.0)]
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
-    interactions = pl.DataFrame(rows, schema=schema, orient="row")
-    Dataset.from_frames("films", interactions, items).save(tmp_path / "films")
+    dataset_of(rows, numbered_titles(30), "films").save(tmp_path / "films")
     return tmp_path / "films"
 
 

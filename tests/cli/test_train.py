@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 
-from lorarec.data import Dataset, leave_one_out
+from lorarec.data import leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json
 from tests.command_line import run
+from tests.factories import dataset_of, numbered_titles, save_backbone
 
 QUICK = ("--eval-users", "4", "--epochs", "1", "--r", "2", "--batch-size", "8", "--negatives", "3")
 
@@ -21,17 +21,9 @@ def _run(*words: object) -> str:
 @pytest.fixture
 def home(tiny_backbone, tmp_path: Path) -> Path:
     """A backbone folder `backbone` and a dataset folder `shop` of 12 users with 5 of 30 items each."""
-    tiny_backbone.model.save_pretrained(tmp_path / "backbone")
-    tiny_backbone.tokenizer.save_pretrained(tmp_path / "backbone")
-    rows = [
-        {"user_id": f"u{user}", "item_id": f"i{(user * 7 + k * 3) % 30}", "timestamp": k}
-        for user in range(12)
-        for k in range(5)
-    ]
-    items = pl.DataFrame(
-        {"item_id": [f"i{item}" for item in range(30)], "title": [f"lamp {item}" for item in range(30)]}
-    )
-    dataset = Dataset.from_frames("shop", pl.DataFrame(rows), items).save(tmp_path / "shop")
+    save_backbone(tiny_backbone, tmp_path / "backbone")
+    rows = [(f"u{user}", f"i{(user * 7 + k * 3) % 30}", k) for user in range(12) for k in range(5)]
+    dataset = dataset_of(rows, numbered_titles(30, digits=1), "shop").save(tmp_path / "shop")
     leave_one_out(dataset, new_items=0, negatives=5).save(tmp_path / "shop" / "split")
     return tmp_path
 

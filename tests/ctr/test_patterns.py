@@ -12,8 +12,7 @@ from lorarec.ctr.embeddings import EmbeddedBatch
 from lorarec.ctr.features import FeatureEncoder
 from lorarec.data.click_logs import ClickLog
 from lorarec.metrics.classification import auc
-
-from .conftest import KINDS, Rule, make_log
+from tests.factories import KINDS, LikingRule, planted_clicks
 
 SIZES = {"embedding_dim": 8, "hidden_units": (32, 16), "dropout": 0.0}
 
@@ -50,7 +49,7 @@ def _auc(
     return auc(found.score(events), log.label[events])
 
 
-def _taste() -> Rule:
+def _taste() -> LikingRule:
     """Every user likes kinds of their own, which only the ratings before tell."""
     rng = np.random.default_rng(1)
     liked = np.zeros(KINDS)
@@ -66,7 +65,7 @@ def _taste() -> Rule:
 @pytest.mark.parametrize("name", ["deepfm", "autoint"])
 def test_a_field_interaction(name: str) -> None:
     """Gender and genre decide together, and neither of them alone: a linear model of all fields sees little."""
-    log = make_log(lambda profile, before, kind: (profile[0] + kind) % 2 == 0, users=200, kinds=lambda at: at % 4)
+    log = planted_clicks(lambda profile, before, kind: (profile[0] + kind) % 2 == 0, users=200, kinds=lambda at: at % 4)
     assert _auc(name, log) > 0.95
     fields = FeatureEncoder(log, 1)
     tables = [(each, log.user) for each in fields.users] + [(each, log.item) for each in fields.items]
@@ -78,40 +77,40 @@ def test_a_field_interaction(name: str) -> None:
 
 def test_dcnv2_learns_a_cross_of_three_fields() -> None:
     """No pair of gender, age and genre says anything, so that the inner products of DeepFM do not help."""
-    log = make_log(lambda profile, before, kind: (sum(profile) + (kind < 2)) % 2 == 0, users=800, length=4)
+    log = planted_clicks(lambda profile, before, kind: (sum(profile) + (kind < 2)) % 2 == 0, users=800, length=4)
     assert _auc("dcnv2", log, lr=5e-3, epochs=12) > 0.9
     assert _auc("deepfm", log, lr=5e-3, epochs=12) < 0.75
 
 
 def test_gru4rec_learns_order() -> None:
     """The order of the two latest items decides."""
-    log = make_log(lambda _, before, kind: (before[-2:] == sorted(before[-2:])) == (kind < 3), users=300)
+    log = planted_clicks(lambda _, before, kind: (before[-2:] == sorted(before[-2:])) == (kind < 3), users=300)
     assert _auc("gru4rec", log, least=4, epochs=12) > 0.9
     assert _auc("pooled", log, least=4) < 0.75
 
 
 def test_sasrec_learns_the_latest_item() -> None:
-    log = make_log(lambda _, before, kind: bool(before) and (before[-1] < 2) == (kind < 2), users=300)
+    log = planted_clicks(lambda _, before, kind: bool(before) and (before[-1] < 2) == (kind < 2), users=300)
     assert _auc("sasrec", log, least=4, hidden_size=16, num_layers=1) > 0.95
     assert _auc("pooled", log, least=4) < 0.85
 
 
 def test_caser_learns_a_local_pattern() -> None:
     """An item of kind 0 directly before one of kind 1, wherever it was among the latest ten."""
-    log = make_log(lambda _, before, kind: (0, 1) in zip(before[-10:], before[-9:], strict=False), users=400)
+    log = planted_clicks(lambda _, before, kind: (0, 1) in zip(before[-10:], before[-9:], strict=False), users=400)
     assert _auc("caser", log, least=4, epochs=4) > 0.93
     assert _auc("pooled", log, least=4, epochs=4) < 0.8
 
 
 def test_din_learns_an_interest_that_the_target_wakes() -> None:
-    log = make_log(_taste(), users=400, length=14)
+    log = planted_clicks(_taste(), users=400, length=14)
     assert _auc("din", log, least=9) > 0.95
     assert _auc("pooled", log, least=9) < 0.8
 
 
 def test_sim_finds_behaviours_far_in_the_past() -> None:
     """Kinds take turns, so that the latest rating of the target's kind lies outside the short history of two."""
-    log = make_log(_taste(), users=400, length=15, kinds=lambda at: at % KINDS)
+    log = planted_clicks(_taste(), users=400, length=15, kinds=lambda at: at % KINDS)
     search = {"num_retrieved": 2, "num_recent": 2}
     assert _auc("sim", log, least=KINDS, epochs=5, **search) > 0.9
     assert _auc("sim", log, least=KINDS - 1, max_history=KINDS - 1, epochs=3, **search) < 0.65

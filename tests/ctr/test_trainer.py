@@ -14,8 +14,7 @@ from lorarec.ctr.features import UNKNOWN, FeatureBatch, FeatureEncoder
 from lorarec.ctr.sim import SIMConfig
 from lorarec.data.click_logs import ClickLog
 from lorarec.errors import LorarecError
-
-from .conftest import make_log
+from tests.factories import planted_clicks
 
 ONE_EPOCH = CTRConfig(epochs=1)
 #: Events of the small log, with histories of every length, also empty ones.
@@ -212,7 +211,7 @@ def test_bad_folders(small_log: ClickLog, tmp_path: Path) -> None:
     found.save(folder)
     with pytest.raises(LorarecError, match="crm exists already"):
         found.save(folder)
-    other = make_log(lambda profile, before, kind: kind < 3, users=40)
+    other = planted_clicks(lambda profile, before, kind: kind < 3, users=40)
     with pytest.raises(LorarecError, match=f"was trained on other data .*not {other.fingerprint}"):
         CTRModel.load(folder, other)
     (folder / "model.safetensors").write_bytes(b"cut")

@@ -1,7 +1,5 @@
 """Small datasets for the tests of lorarec.data."""
 
-from collections.abc import Callable
-
 import numpy as np
 import polars as pl
 import pytest
@@ -27,16 +25,3 @@ def frames() -> tuple[pl.DataFrame, pl.DataFrame]:
 def dataset(frames: tuple[pl.DataFrame, pl.DataFrame]) -> Dataset:
     """The dataset of `frames`."""
     return Dataset.from_frames("toy", *frames)
-
-
-@pytest.fixture
-def dataset_of() -> Callable[..., Dataset]:
-    """Make a dataset of (user, item, time) rows; every item is titled "Title of ID" unless titles are given."""
-
-    def make(rows: list[tuple[str, str, int]], name: str = "toy", titles: dict[str, str] | None = None) -> Dataset:
-        interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-        ids = sorted({item for _, item, _ in rows})
-        named = [(titles or {}).get(item, f"Title of {item}") for item in ids]
-        return Dataset.from_frames(name, interactions, pl.DataFrame({"item_id": ids, "title": named}))
-
-    return make

@@ -9,19 +9,17 @@ from hypothesis import strategies as st
 from lorarec.data import Dataset
 from lorarec.data.click_logs import click_log
 from lorarec.errors import LorarecError
+from tests.factories import dataset_of
 
 
-def _dataset(rows: list[tuple[str, str, int, float | None]]) -> Dataset:
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    interactions = pl.DataFrame(rows, schema=schema, orient="row")
-    ids = interactions["item_id"].unique()
-    return Dataset.from_frames("films", interactions, pl.DataFrame({"item_id": ids, "title": "film " + ids}))
+def _films(rows: list[tuple[str, str, int, float | None]]) -> Dataset:
+    return dataset_of(rows, {item: f"film {item}" for _, item, *_ in rows}, "films")
 
 
 def _random(seed: int, events: int = 60) -> Dataset:
     rng = np.random.default_rng(seed)
     columns = rng.integers([5, 9, 30, 6], size=(events, 4))
-    return _dataset([(f"u{u}", f"i{i}", int(t), float(r)) for u, i, t, r in columns])
+    return _films([(f"u{u}", f"i{i}", int(t), float(r)) for u, i, t, r in columns])
 
 
 @given(st.integers(0, 10_000))
@@ -107,4 +105,4 @@ def test_bad_ratios() -> None:
 )
 def test_bad_ratings(rows: list[tuple[str, str, int, float | None]], message: str) -> None:
     with pytest.raises(LorarecError, match=message):
-        click_log(_dataset(rows))
+        click_log(_films(rows))

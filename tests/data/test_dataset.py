@@ -11,11 +11,12 @@ from polars.testing import assert_frame_equal
 from lorarec.data import Dataset
 from lorarec.data.raw_log import folder_name
 from lorarec.errors import LorarecError
+from tests.factories import dataset_of
 
 Frames = tuple[pl.DataFrame, pl.DataFrame]
 
 
-def test_rows_are_sorted_by_user_then_time_and_ties_keep_their_order(dataset_of: Callable[..., Dataset]) -> None:
+def test_rows_are_sorted_by_user_then_time_and_ties_keep_their_order() -> None:
     dataset = dataset_of([("b", "x", 2), ("a", "z", 5), ("b", "y", 1), ("a", "y", 5), ("a", "x", 5), ("a", "w", 1)])
     assert dataset.interactions["user_id"].to_list() == ["a", "a", "a", "a", "b", "b"]
     assert dataset.interactions["item_id"].to_list() == ["w", "z", "y", "x", "y", "x"]
@@ -143,7 +144,7 @@ def test_folder_names() -> None:
     assert folder_name("***") == "dataset"
 
 
-def test_the_history_of_a_user(dataset_of: Callable[..., Dataset]) -> None:
+def test_the_history_of_a_user() -> None:
     dataset = dataset_of([("a", "y", 2), ("a", "x", 1), ("b", "x", 1)])
     assert dataset.history("a") == ["x", "y"]
     with pytest.raises(LorarecError, match="user c is not in dataset toy: its users are like a, b"):

@@ -1,7 +1,6 @@
 """Statistics and the plot of a dataset."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,12 @@ import pytest
 from lorarec.data import Dataset
 from lorarec.data.description import describe, plot_lengths
 from lorarec.errors import LorarecError
+from tests.factories import dataset_of
 
 
-def test_figures(dataset_of: Callable[..., Dataset]) -> None:
+def test_figures() -> None:
     rows = [("a", "x", 0), ("a", "y", 1), ("a", "x", 2), ("b", "z", 5)]
-    figures = describe(dataset_of(rows, titles={"x": "x"}))
+    figures = describe(dataset_of(rows, {"x": "x", "y": "Title of y", "z": "Title of z"}))
     assert (figures["users"], figures["items"], figures["interactions"]) == (2, 3, 4)
     assert figures["density"] == 0.5
     assert figures["interactions_per_user"] == {"mean": 2.0, "median": 2.0, "min": 1, "max": 3}
@@ -24,7 +24,7 @@ def test_figures(dataset_of: Callable[..., Dataset]) -> None:
     assert json.loads(json.dumps(figures)) == figures
 
 
-def test_timestamps_are_described_as_text(dataset_of: Callable[..., Dataset]) -> None:
+def test_timestamps_are_described_as_text() -> None:
     span = describe(dataset_of([("a", "x", 1_400_000_000), ("a", "y", 1_400_000_001)]))["time_span"]
     assert span == {"first": "2014-05-13T16:53:20+00:00", "last": "2014-05-13T16:53:21+00:00"}
 

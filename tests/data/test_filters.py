@@ -1,7 +1,5 @@
 """k-core and overlap removal."""
 
-from collections.abc import Callable
-
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from lorarec.data import Dataset, k_core, remove_overlap
 from lorarec.data.filters import core_rows
 from lorarec.errors import LorarecError
+from tests.factories import dataset_of
 
 PAIRS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=60, unique=True)
 
@@ -44,7 +43,7 @@ def test_core_is_a_fixpoint_whose_degrees_suffice_and_the_largest_such(
     assert set(core.cast(pl.Int64).iter_rows()) == left
 
 
-def test_k_core_drops_items_and_records_itself(dataset_of: Callable[..., Dataset]) -> None:
+def test_k_core_drops_items_and_records_itself() -> None:
     square = [(user, item, 0) for user in "abc" for item in "xyz"]
     core = k_core(dataset_of([*square, ("d", "x", 0), ("a", "w", 1)]), 3)
     assert core.info["counts"] == {"users": 3, "items": 3, "interactions": 9}
@@ -54,7 +53,7 @@ def test_k_core_drops_items_and_records_itself(dataset_of: Callable[..., Dataset
         k_core(core, 4)
 
 
-def test_users_and_items_may_have_limits_of_their_own(dataset_of: Callable[..., Dataset]) -> None:
+def test_users_and_items_may_have_limits_of_their_own() -> None:
     core = k_core(dataset_of([("a", "x", 0), ("a", "y", 1), ("b", "x", 0)]), 2, item_k=1)
     assert core.interactions["user_id"].to_list() == ["a", "a"]
     assert core.info["filters"] == ["core: users 2, items 1"]
@@ -69,10 +68,10 @@ def test_users_and_items_may_have_limits_of_their_own(dataset_of: Callable[..., 
         ("titles", [("a", "x"), ("b", "x"), ("b", "z")]),
     ],
 )
-def test_overlap(dataset_of: Callable[..., Dataset], by: str, left: list[tuple[str, str]]) -> None:
-    titles = {"w": "The Thing", "x": "Other", "z": "Zed", "v": "the thing"}
-    one = dataset_of([("a", "w", 0), ("a", "x", 1), ("b", "x", 0), ("b", "z", 1)], "one", titles)
-    other = dataset_of([("a", "x", 9), ("c", "v", 0)], "other", {**titles, "x": "Third"})
+def test_overlap(by: str, left: list[tuple[str, str]]) -> None:
+    titles = {"w": "The Thing", "x": "Other", "z": "Zed"}
+    one = dataset_of([("a", "w", 0), ("a", "x", 1), ("b", "x", 0), ("b", "z", 1)], titles, "one")
+    other = dataset_of([("a", "x", 9), ("c", "v", 0)], {"v": "the thing", "x": "Third"}, "other")
     result = remove_overlap(one, other, by)
     assert list(result.interactions.select("user_id", "item_id").iter_rows()) == left
     assert set(result.items["item_id"]) == {item for _, item in left}

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from lorarec.data import Dataset, Split, draw_split, few_shot, global_time, leave_one_out, load_split
 from lorarec.errors import LorarecError
+from tests.factories import dataset_of, numbered_titles
 
 CASES = ["user_id", "history", "target", "candidates"]
 # Users, each a list of distinct items in the order of their times.
@@ -21,11 +22,7 @@ USERS = st.lists(st.lists(st.integers(0, 25), min_size=1, max_size=8, unique=Tru
 
 def _dataset(users: list[list[int]]) -> Dataset:
     rows = [(f"u{user:02}", f"i{item:02}", at) for user, items in enumerate(users) for at, item in enumerate(items)]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    items = pl.DataFrame(
-        {"item_id": [f"i{item:02}" for item in range(80)], "title": [f"T{item}" for item in range(80)]}
-    )
-    return Dataset.from_frames("toy", interactions, items)
+    return dataset_of(rows, {f"i{item:02}": f"T{item}" for item in range(80)})
 
 
 def _dicts(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
@@ -172,9 +169,7 @@ def _with_a_user_of_everything(count: int) -> Dataset:
         for place in range(4)
     ]
     rows += [(f"till{user}", f"i{item:02}", item) for user in range(count) for item in range(30)]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"Thing {k}" for k in range(30)]})
-    return Dataset.from_frames("shop", interactions, items)
+    return dataset_of(rows, numbered_titles(30, "Thing"), "shop")
 
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])
@@ -194,9 +189,7 @@ def test_a_setting_all_of_whose_cases_lack_negatives_is_empty() -> None:
         (f"u{user}", f"i{(user * 7 + place * 3) % 20:02}", user + place * 4) for user in range(9) for place in range(6)
     ]
     rows += [("till", f"i{item:02}", item) for item in range(30)]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"Thing {k}" for k in range(30)]})
-    split = global_time(Dataset.from_frames("shop", interactions, items), negatives=5, ratios=(6, 2, 2))
+    split = global_time(dataset_of(rows, numbered_titles(30, "Thing"), "shop"), negatives=5, ratios=(6, 2, 2))
     assert split.test["new-item"].is_empty()
     assert split.test["warm"].height
     assert split.info["counts"]["users_without_negatives"] == 1

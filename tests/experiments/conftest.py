@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import yaml
 
-from lorarec.data import Dataset, leave_one_out
+from lorarec.data import leave_one_out
+from tests.factories import dataset_of, numbered_titles
 
 USERS, ITEMS, LENGTH = 60, 40, 8
 
@@ -24,9 +24,7 @@ def dataset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for user, start in enumerate(random.integers(ITEMS, size=USERS))
         for step in range(LENGTH)
     ]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    titles = pl.DataFrame({"item_id": [f"i{k}" for k in range(ITEMS)], "title": [f"thing {k}" for k in range(ITEMS)]})
-    dataset = Dataset.from_frames("circle", interactions, titles).save(folder)
+    dataset = dataset_of(rows, numbered_titles(ITEMS, "thing", digits=1), "circle").save(folder)
     leave_one_out(dataset, new_items=0.1, negatives=9).save(folder / "split")
     return folder
 

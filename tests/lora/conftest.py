@@ -4,22 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from lorarec.backbone import Backbone
+from tests.factories import tiny_model, write_peft_adapter
 
 VOCABULARY = 61
-SIZES = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 
-def tiny_model(architecture: str):
-    torch.manual_seed(0)
-    if architecture == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4)).eval()
-    if architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS)).eval()
-    return Qwen2ForCausalLM(Qwen2Config(**SIZES, **HEADS)).eval()
+def small_model(architecture: str):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 1024}
+    return tiny_model(architecture, VOCABULARY, **sizes, initializer_range=0.02)
 
 
 @pytest.fixture(params=["qwen2", "llama", "gpt2"])
@@ -29,26 +23,27 @@ def architecture(request):
 
 @pytest.fixture
 def model(architecture):
-    return tiny_model(architecture)
+    return small_model(architecture)
 
 
 @pytest.fixture
 def qwen2():
-    return tiny_model("qwen2")
+    return small_model("qwen2")
 
 
 @pytest.fixture
 def as_backbone():
+    """Make a backbone without a tokenizer of a model."""
     return lambda model, name="tiny": Backbone(model, None, name, "0123456789abcdef")
 
 
 @pytest.fixture
-def make_adapter(write_adapter, tmp_path):
+def make_adapter(tmp_path):
     """Write a PEFT folder for a model's architecture with random factors; return the folder."""
 
     def make(architecture: str, seed: int, name: str | None = None, **options) -> Path:
         folder = tmp_path / (name or f"adapter{seed}")
-        return write_adapter(tiny_model(architecture), folder, seed, task_type="CAUSAL_LM", **options)
+        return write_peft_adapter(small_model(architecture), folder, seed, task_type="CAUSAL_LM", **options)
 
     return make
 
@@ -59,7 +54,9 @@ def token_ids():
 
 
 @pytest.fixture
-def logits():
+def logits_of():
+    """Return the logits of a model for token ids."""
+
     def run(model, ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return model(input_ids=ids).logits

@@ -73,7 +73,7 @@ def test_truncation_is_the_best_approximation_of_its_rank(seed, width, height, r
 
 
 def test_deltas_equals_peft_cat_and_full_rank_truncation_equals_deltas(
-    architecture, model, make_adapter, token_ids, logits, tmp_path
+    architecture, model, make_adapter, token_ids, logits_of, tmp_path
 ):
     folders = [make_adapter(architecture, 1), make_adapter(architecture, 2, r=5)]
     weights = [0.3, 0.7]
@@ -81,7 +81,7 @@ def test_deltas_equals_peft_cat_and_full_rank_truncation_equals_deltas(
     with_peft.load_adapter(folders[1], "1")
     with_peft.add_weighted_adapter(["0", "1"], weights, "both", combination_type="cat")
     with_peft.set_adapter("both")
-    expected = logits(with_peft, token_ids)
+    expected = logits_of(with_peft, token_ids)
     plain = with_peft.unload()
     bank = AdapterBank.load(folders)
     for rank in (None, 8):
@@ -90,14 +90,14 @@ def test_deltas_equals_peft_cat_and_full_rank_truncation_equals_deltas(
         merged = bank.to_adapter(torch.tensor(weights), "deltas", rank)
         save_adapter(merged, out, "tiny")
         with_peft = PeftModel.from_pretrained(plain, out)
-        torch.testing.assert_close(logits(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits_of(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
         plain = with_peft.unload()
         merged_model = merge(plain, merged)
-        torch.testing.assert_close(logits(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits_of(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
         merged_model.unmerge()
 
 
-def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tmp_path):
+def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits_of, tmp_path):
     folders = [make_adapter("qwen2", seed, target_modules=[name]) for seed, name in enumerate(("q_proj", "down_proj"))]
     bank = AdapterBank.load(folders)
     with pytest.raises(LorarecError, match="equal rank"):
@@ -105,10 +105,10 @@ def test_adapters_on_different_layers(qwen2, make_adapter, token_ids, logits, tm
     merged = bank.to_adapter(torch.tensor([0.5, 0.5]), "deltas")
     save_adapter(merged, tmp_path, "tiny")
     with_peft = PeftModel.from_pretrained(qwen2, tmp_path)
-    expected = logits(with_peft, token_ids)
+    expected = logits_of(with_peft, token_ids)
     plain = with_peft.unload()
     merge(plain, merged)
-    torch.testing.assert_close(logits(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_per_layer(make_adapter):

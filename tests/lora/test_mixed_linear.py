@@ -32,24 +32,24 @@ def folders(architecture, make_adapter):
 
 
 @RULES
-def test_each_row_equals_that_row_by_itself(combine, model, folders, token_ids, logits):
+def test_each_row_equals_that_row_by_itself(combine, model, folders, token_ids, logits_of):
     weights = torch.rand(len(token_ids), 3).softmax(1)
     mixed = mixture(model, folders, combine, weights)
-    together = logits(model, token_ids)
+    together = logits_of(model, token_ids)
     for row in range(len(token_ids)):
         mixed.set_weights(weights[row])
-        separate = logits(model, token_ids[row : row + 1])
+        separate = logits_of(model, token_ids[row : row + 1])
         torch.testing.assert_close(together[row : row + 1], separate, rtol=1e-5, atol=1e-5)
 
 
 @RULES
-def test_merged_equals_unmerged_and_unmerge_is_exact(combine, model, folders, token_ids, logits):
+def test_merged_equals_unmerged_and_unmerge_is_exact(combine, model, folders, token_ids, logits_of):
     weights = torch.tensor([0.2, 0.3, 0.5])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with mixture(model, folders, combine, weights):
-        expected = logits(model, token_ids)
+        expected = logits_of(model, token_ids)
     merged_model = merge(model, AdapterBank.load(folders).to_adapter(weights, combine))
-    torch.testing.assert_close(logits(model, token_ids), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(model, token_ids), expected, rtol=1e-5, atol=1e-5)
     merged_model.unmerge()
     after = model.state_dict()
     assert before.keys() == after.keys()
@@ -57,19 +57,19 @@ def test_merged_equals_unmerged_and_unmerge_is_exact(combine, model, folders, to
 
 
 @RULES
-def test_one_hot_weights_equal_the_single_adapter(combine, model, folders, token_ids, logits):
+def test_one_hot_weights_equal_the_single_adapter(combine, model, folders, token_ids, logits_of):
     with mixture(model, folders, combine, torch.eye(3)[1]):
-        chosen = logits(model, token_ids)
+        chosen = logits_of(model, token_ids)
     with mixture(model, folders[1:2], combine, torch.ones(1)):
-        torch.testing.assert_close(logits(model, token_ids), chosen, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits_of(model, token_ids), chosen, rtol=1e-5, atol=1e-5)
 
 
-def test_without_weights_it_is_the_backbone(model, folders, token_ids, logits):
-    expected = logits(model, token_ids)
+def test_without_weights_it_is_the_backbone(model, folders, token_ids, logits_of):
+    expected = logits_of(model, token_ids)
     mixed = mixture(model, folders, "factors", torch.ones(3) / 3)
-    assert not torch.allclose(logits(model, token_ids), expected)
+    assert not torch.allclose(logits_of(model, token_ids), expected)
     mixed.set_weights(None)
-    assert torch.equal(logits(model, token_ids), expected)
+    assert torch.equal(logits_of(model, token_ids), expected)
     mixed.remove()
     assert not any(isinstance(module, MixedLinear) for module in model.modules())
 

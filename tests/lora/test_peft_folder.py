@@ -13,15 +13,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 
 
 def test_folder_written_again_gives_the_same_logits_under_plain_peft(
-    architecture, model, make_adapter, token_ids, logits, tmp_path
+    architecture, model, make_adapter, token_ids, logits_of, tmp_path
 ):
     folder = make_adapter(architecture, 1)
     with_peft = PeftModel.from_pretrained(model, folder)
-    expected = logits(with_peft, token_ids)
+    expected = logits_of(with_peft, token_ids)
     again = tmp_path / "again"
     again.mkdir()
     save_adapter(read_adapter(folder), again, base_model="tiny")
-    assert torch.equal(logits(PeftModel.from_pretrained(with_peft.unload(), again), token_ids), expected)
+    assert torch.equal(logits_of(PeftModel.from_pretrained(with_peft.unload(), again), token_ids), expected)
 
 
 @pytest.mark.parametrize(
@@ -32,19 +32,19 @@ def test_folder_written_again_gives_the_same_logits_under_plain_peft(
         {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]},
     ],
 )
-def test_patterns_and_scalings_survive(options, qwen2, make_adapter, token_ids, logits, tmp_path):
+def test_patterns_and_scalings_survive(options, qwen2, make_adapter, token_ids, logits_of, tmp_path):
     folder = make_adapter("qwen2", 1, **options)
     adapter = read_adapter(folder)
     with_peft = PeftModel.from_pretrained(qwen2, folder)
-    expected = logits(with_peft, token_ids)
+    expected = logits_of(with_peft, token_ids)
     plain = with_peft.unload()
     (tmp_path / "again").mkdir()
     save_adapter(adapter, tmp_path / "again", base_model="tiny")
     with_peft = PeftModel.from_pretrained(plain, tmp_path / "again")
-    torch.testing.assert_close(logits(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(with_peft, token_ids), expected, rtol=1e-5, atol=1e-5)
     plain = with_peft.unload()
     merge(plain, adapter)
-    torch.testing.assert_close(logits(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits_of(plain, token_ids), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_fingerprint_follows_content(make_adapter):

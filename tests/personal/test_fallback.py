@@ -1,13 +1,12 @@
 """Events that are routed, and events that get the router's mean weights."""
 
 import numpy as np
-import polars as pl
 import pytest
 
 from lorarec.ctr.features import FeatureEncoder
-from lorarec.data import Dataset
 from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.personal.fallback import counts_of_test, falls_back
+from tests.factories import dataset_of
 
 #: Films of the end: without a known field, with a known genre, with a known year.
 NEW = ["stranger", "genre", "year"]
@@ -20,15 +19,9 @@ def log() -> ClickLog:
     rows += [("u0", film, 100 + at, 5.0) for at, film in enumerate(NEW)]
     rows += [("newcomer", film, 110 + at, 1.0) for at, film in enumerate(["old0", "old1", *NEW])]
     rows += [("moment", f"old{k}", 120, 5.0) for k in range(3)]
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame(
-        {
-            "item_id": [f"old{k}" for k in range(5)] + NEW,
-            "title": [f"lamp {k} (1999)" for k in range(5)] + ["new (2030)", "newer (2031)", "newest (1999)"],
-            "genres": ["Drama"] * 5 + ["Noir", "Noir, Drama", "Noir"],
-        }
-    )
-    return click_log(Dataset.from_frames("films", pl.DataFrame(rows, schema=schema, orient="row"), items))
+    titles = {f"old{k}": f"lamp {k} (1999)" for k in range(5)}
+    titles |= dict(zip(NEW, ["new (2030)", "newer (2031)", "newest (1999)"], strict=True))
+    return click_log(dataset_of(rows, titles, genres=["Drama"] * 5 + ["Noir", "Noir, Drama", "Noir"]))
 
 
 def _falls(log: ClickLog, user: str) -> dict[str, bool]:

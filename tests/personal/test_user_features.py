@@ -6,6 +6,7 @@ import pytest
 
 from lorarec.data import Dataset, global_time, leave_one_out
 from lorarec.personal.user_features import fit_on_training_part, training_part, user_features
+from tests.factories import dataset_of, numbered_titles
 
 
 def log(repeats: bool = False) -> Dataset:
@@ -18,9 +19,7 @@ def log(repeats: bool = False) -> Dataset:
         rows += [
             (f"u{user:02}", f"i{thing:02}", 100 * at + user, 1.0 + (user + at) % 5) for at, thing in enumerate(things)
         ]
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
-    return Dataset.from_frames("log", pl.DataFrame(rows, schema=schema, orient="row"), items)
+    return dataset_of(rows, numbered_titles(30))
 
 
 @pytest.mark.parametrize("protocol", [leave_one_out, global_time])

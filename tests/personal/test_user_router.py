@@ -16,8 +16,8 @@ from lorarec.data import Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.lora import Adapter, AdapterRecord, save_adapter
-from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.personal import PersonalLora, UserHistory, UserRouter, UserRouterConfig, train_user_router
+from tests.factories import dataset_of, numbered_titles, random_adapter
 
 QUICK = UserRouterConfig(epochs=1, batch_size=16, cases=12, seed=3, combine="deltas")
 
@@ -32,10 +32,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         rows += [
             (f"u{user:02}", f"i{thing:02}", 100 * at + user, 1.0 + (user + at) % 5) for at, thing in enumerate(things)
         ]
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(30)], "title": [f"lamp {k}" for k in range(30)]})
     folder = tmp_path_factory.mktemp("data") / "log"
-    found = Dataset.from_frames("log", pl.DataFrame(rows, schema=schema, orient="row"), items).save(folder)
+    found = dataset_of(rows, numbered_titles(30), "log").save(folder)
     leave_one_out(found, new_items=0, negatives=3).save(folder / "split")
     return found
 
@@ -44,20 +42,17 @@ def choose(backbone: Backbone, dataset: Dataset, folder: Path, ctr_model: str) -
     """Write a user router over two random adapters, one of which skips some layers; its weights differ by user."""
     adapters = []
     for seed, name in enumerate(("general", "specific")):
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for layer, linear in list(linear_layers(backbone.model).items())[: 14 - 3 * seed]:
-            width, height = dimensions(linear) or (0, 0)
-            a, b = (0.2 * torch.randn(size, generator=generator) for size in ((2, width), (height, 2)))
-            tensors[layer] = (a, b)
+        drawn = random_adapter(backbone, seed, scale=1.5)
+        layers = list(drawn.tensors)[: 14 - 3 * seed]
+        tensors, scales = ({layer: of[layer] for layer in layers} for of in (drawn.tensors, drawn.scales))
         (folder / name).mkdir()
-        save_adapter(Adapter(tensors, dict.fromkeys(tensors, 1.5)), folder / name, "tiny", AdapterRecord())
+        save_adapter(Adapter(tensors, scales), folder / name, "tiny", AdapterRecord())
         adapters.append(folder / name)
     split = leave_one_out(dataset, new_items=0, negatives=3)
     train_user_router(backbone, adapters, dataset, split, folder / "chosen", QUICK, ctr_model=ctr_model)
     path = folder / "chosen" / "personal" / "personal.safetensors"
     state = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    state["router.out_weight"].normal_(0, 0.2, generator=generator)
+    state["router.out_weight"].normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
     save_file(state, path)
     return folder / "chosen"
 

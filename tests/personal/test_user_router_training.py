@@ -28,6 +28,7 @@ from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import user_mixtures
 from lorarec.ranking import Ranker
 from lorarec.training import TrainingConfig, train
+from tests.factories import dataset_of
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 16, "cases": 24}
 
@@ -40,14 +41,13 @@ def colours(users: range, kind: int | None = None) -> Dataset:
         own = user % 2 if kind is None else kind
         for at, thing in enumerate(rng.choice(40, 4 + user % 5, replace=False)):
             rows.append((f"u{user:03}", f"i{own}{thing:02}", 100 * at + user, float(rng.integers(1, 6))))
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
     things = ["lamp", "chair", "table", "brush", "game"]
-    titles = [
-        {"item_id": f"i{own}{thing:02}", "title": f"{colour} {things[thing % 5]} {thing}"}
+    titles = {
+        f"i{own}{thing:02}": f"{colour} {things[thing % 5]} {thing}"
         for own, colour in enumerate(("red", "blue"))
         for thing in range(40)
-    ]
-    return Dataset.from_frames("colours", pl.DataFrame(rows, schema=schema, orient="row"), pl.DataFrame(titles))
+    }
+    return dataset_of(rows, titles, "colours")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def of_other_colour(cases: pl.DataFrame) -> pl.DataFrame:
 
 
 @pytest.fixture
-def pair(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
+def adapters(tiny_backbone, write_adapter, tmp_path) -> list[Path]:
     """Random adapters."""
     meta = {"backbone": {"id": "tiny", "fingerprint": tiny_backbone.fingerprint}, "options": {"max_history": 3}}
     names = ("general", "specific")
@@ -84,7 +84,7 @@ def quick_router(backbone, adapters, dataset, split, out, *, ctr_model="din", **
     return train_user_router(backbone, adapters, dataset, split, out, config, ctr_model=ctr_model)
 
 
-def trained_pair(backbone, out: Path) -> list[Path]:
+def trained_adapters(backbone, out: Path) -> list[Path]:
     """Two adapters: one that learned from users who choose red items only, one from those who choose blue ones."""
     options: dict[str, Any] = {
         "r": 4,
@@ -111,21 +111,21 @@ def hits(scores: list[np.ndarray], cases: pl.DataFrame) -> float:
 
 def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_path):
     dataset, split = shop
-    pair, out = trained_pair(tiny_backbone, tmp_path), tmp_path / "out"
+    adapters, out = trained_adapters(tiny_backbone, tmp_path), tmp_path / "out"
     options: dict[str, Any] = {"batch_size": 8, "learning_rate": 2e-2, "epochs": 4, "combine": "deltas"}
     before = {name: value.clone() for name, value in tiny_backbone.model.state_dict().items()}
-    found = quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles", **options)
+    found = quick_router(tiny_backbone, adapters, dataset, split, out, ctr_model="titles", **options)
     after = tiny_backbone.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     cases = split.test["warm"]
     by_constant = {}
-    for folder in (*pair, out / "constant"):
+    for folder in (*adapters, out / "constant"):
         with Ranker(tiny_backbone, folder) as ranker:
             by_constant[folder.name] = hits(ranker.score_cases(cases, dataset.titles), cases)
     prompts = MixingPrompts(tiny_backbone, [out / "constant"])
     examples = prompts.examples(dataset, split, cases)
     with PersonalLora.load(out / "personal", tiny_backbone) as personal:
-        for number, folder in enumerate(pair):  # the bank equals the adapters, bit by bit
+        for number, folder in enumerate(adapters):  # the bank equals the adapters, bit by bit
             stored = load_file(folder / "adapter_model.safetensors")
             layers = personal.bank.layers.items()
             assert all(
@@ -147,7 +147,7 @@ def test_users_who_need_different_adapters_get_them(tiny_backbone, shop, tmp_pat
         np.testing.assert_allclose(ranker.score_cases(cases[:1], dataset.titles)[0], together[0], atol=1e-4)
 
 
-def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, shop, tmp_path):
+def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop
     targets = pl.concat([split.valid, split.test["warm"]]).select("user_id", item_id="target")
     held_out = dataset.interactions.join(targets, on=("user_id", "item_id"), how="semi")
@@ -157,8 +157,8 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
     )
     other = Dataset.from_frames("colours", changed, dataset.items)
     blind = replace(split, test={"warm": split.test["warm"].with_columns(target=pl.lit("nobody"))})
-    quick_router(tiny_backbone, pair, dataset, split, tmp_path / "one")
-    quick_router(tiny_backbone, pair, other, blind, tmp_path / "two")
+    quick_router(tiny_backbone, adapters, dataset, split, tmp_path / "one")
+    quick_router(tiny_backbone, adapters, other, blind, tmp_path / "two")
     for name in ("crm/model.safetensors", "personal/personal.safetensors"):
         one, two = (load_file(tmp_path / run / name) for run in ("one", "two"))
         assert one.keys() == two.keys()
@@ -168,9 +168,11 @@ def test_held_out_ratings_and_test_targets_are_not_seen(tiny_backbone, pair, sho
     )
 
 
-def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop, tmp_path):
+def test_constant_mixture_where_training_does_not_help(tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop
-    found = quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out", ctr_model="titles", learning_rate=1e-12)
+    found = quick_router(
+        tiny_backbone, adapters, dataset, split, tmp_path / "out", ctr_model="titles", learning_rate=1e-12
+    )
     record = json.loads((tmp_path / "out" / "choose.json").read_text())
     assert record == found.record
     assert record["kept_epoch"] == 0
@@ -191,44 +193,44 @@ def test_constant_mixture_where_training_does_not_help(tiny_backbone, pair, shop
         ({"combine": "sum"}, "option combine must be factors or deltas, got 'sum'"),
     ],
 )
-def test_bad_options(tiny_backbone, pair, shop, tmp_path, options, message):
+def test_bad_options(tiny_backbone, adapters, shop, tmp_path, options, message):
     with pytest.raises(LorarecError, match=message):
-        quick_router(tiny_backbone, pair, *shop, tmp_path / "out", **options)
+        quick_router(tiny_backbone, adapters, *shop, tmp_path / "out", **options)
     assert {path.name for path in tmp_path.iterdir()} == {"general", "specific"}
 
 
-def test_unusable_data_and_adapters(tiny_backbone, pair, shop, tmp_path):
+def test_unusable_data_and_adapters(tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop
     unrated = Dataset.from_frames("shop", dataset.interactions.drop("rating"), dataset.items)
     with pytest.raises(LorarecError, match=r"shop has no ratings, .* use ctr_model titles"):
-        quick_router(tiny_backbone, pair, unrated, split, tmp_path / "out")
+        quick_router(tiny_backbone, adapters, unrated, split, tmp_path / "out")
     with pytest.raises(LorarecError, match="needs two or more adapters, got 1"):
-        quick_router(tiny_backbone, pair[:1], dataset, split, tmp_path / "out")
+        quick_router(tiny_backbone, adapters[:1], dataset, split, tmp_path / "out")
     with pytest.raises(LorarecError, match="general exists already"):
-        quick_router(tiny_backbone, pair, dataset, split, pair[0])
+        quick_router(tiny_backbone, adapters, dataset, split, adapters[0])
     empty = replace(split, valid=split.valid.clear())
     with pytest.raises(LorarecError, match="0 validation cases are too few"):
-        quick_router(tiny_backbone, pair, dataset, empty, tmp_path / "out", ctr_model="titles")
-    meta = read_json(pair[1] / "lorarec.json")
-    write_json(pair[1] / "lorarec.json", meta | {"readout": "likelihood"})
+        quick_router(tiny_backbone, adapters, dataset, empty, tmp_path / "out", ctr_model="titles")
+    meta = read_json(adapters[1] / "lorarec.json")
+    write_json(adapters[1] / "lorarec.json", meta | {"readout": "likelihood"})
     with pytest.raises(LorarecError, match=r"different values of readout \(verdict, likelihood\)"):
-        quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
-    write_json(pair[1] / "lorarec.json", meta | {"backbone": {"id": "other", "fingerprint": "x"}})
+        quick_router(tiny_backbone, adapters, dataset, split, tmp_path / "out")
+    write_json(adapters[1] / "lorarec.json", meta | {"backbone": {"id": "other", "fingerprint": "x"}})
     with pytest.raises(LorarecError, match="belongs to backbone other"):
-        quick_router(tiny_backbone, pair, dataset, split, tmp_path / "out")
+        quick_router(tiny_backbone, adapters, dataset, split, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_custom_template_is_copied(tiny_backbone, pair, shop, tmp_path):
+def test_a_custom_template_is_copied(tiny_backbone, adapters, shop, tmp_path):
     text = "{{ history | join(', ') }} then {{ candidate }}{% if note %}, {{ note }}{% endif %}?"
-    for folder in pair:
+    for folder in adapters:
         record = read_json(folder / "lorarec.json")
         record["options"]["template"] = "own.j2"
         (folder / "own.j2").write_text(text)
         write_json(folder / "lorarec.json", record)
     dataset, split = shop
     out = tmp_path / "chosen"
-    quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles")
+    quick_router(tiny_backbone, adapters, dataset, split, out, ctr_model="titles")
     export_user(out, split.valid["user_id"][0], tmp_path / "own", tiny_backbone)
     for folder in (tmp_path / "own", out / "constant"):
         with Ranker(tiny_backbone, folder) as ranker:
@@ -239,10 +241,10 @@ def test_a_custom_template_is_copied(tiny_backbone, pair, shop, tmp_path):
 @pytest.mark.parametrize(
     "name", ["choose.json", "titles.parquet", "personal/personal.json", "personal/personal.safetensors"]
 )
-def test_files_of_a_chooser_that_never_end(name, tiny_backbone, pair, shop, tmp_path):
+def test_files_of_a_chooser_that_never_end(name, tiny_backbone, adapters, shop, tmp_path):
     dataset, split = shop
     out = tmp_path / "chosen"
-    quick_router(tiny_backbone, pair, dataset, split, out, ctr_model="titles", cases=4)
+    quick_router(tiny_backbone, adapters, dataset, split, out, ctr_model="titles", cases=4)
     (out / name).unlink()
     for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         make(out / name)

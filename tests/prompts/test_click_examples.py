@@ -5,25 +5,20 @@ import polars as pl
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lorarec.data import Dataset
 from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.errors import LorarecError
 from lorarec.prompts import CLICK, PromptBuilder, click_examples
+from tests.factories import dataset_of
 
 RATINGS = [1.0, 4.0, 4.5, 2.0, 5.0, 3.0]
 
 
 def make_log(profiles: bool = True, genres: bool = False) -> ClickLog:
     rows = [(user, f"i{at}", at, rating) for user in ("u7", "u8") for at, rating in enumerate(RATINGS)]
-    schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float32}
-    items = pl.DataFrame(
-        {"item_id": [f"i{at}" for at in range(6)], "title": [f"lamp {'abcdef'[at]}" for at in range(6)]}
-    )
-    if genres:
-        items = items.with_columns(genres=pl.Series(["Drama, War", None, "", "Comedy", "War", "War"]))
+    titles = {f"i{at}": f"lamp {'abcdef'[at]}" for at in range(6)}
+    columns = {"genres": ["Drama, War", None, "", "Comedy", "War", "War"]} if genres else {}
     users = pl.DataFrame({"user_id": ["u7"], "gender": ["F"], "age": [25], "zip_code": ["90210"], "occupation": [None]})
-    interactions = pl.DataFrame(rows, schema=schema, orient="row")
-    return click_log(Dataset.from_frames("lamps", interactions, items, users if profiles else None))
+    return click_log(dataset_of(rows, titles, "lamps", users=users if profiles else None, **columns))
 
 
 def texts(tokenizer: PreTrainedTokenizerFast, log: ClickLog, event: int, limit: int = 10, **options: int) -> str:

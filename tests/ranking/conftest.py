@@ -11,6 +11,7 @@ from lorarec.data import Dataset
 from lorarec.ranking.population import PopulationConfig, PopulationScorer, read_population
 from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
+from tests.factories import dataset_of
 
 COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
 
@@ -21,12 +22,11 @@ def config(
 ) -> PopulationConfig:
     """160 users with five of 32 items each, and user `all`, who has had everything."""
     home = tmp_path_factory.mktemp("population")
-    titles = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
+    names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     rows = [(f"u{k // 5:03}", f"i{(k * 7 + k // 5) % 30:02}", k) for k in range(800)]
     rows += [("all", f"i{k:02}", k) for k in range(32)]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    items = pl.DataFrame({"item_id": [f"i{k:02}" for k in range(32)], "title": titles})
-    dataset = Dataset.from_frames("shop", interactions, items).save(home / "shop")
+    titles = {f"i{k:02}": name for k, name in enumerate(names)}
+    dataset = dataset_of(rows, titles, "shop").save(home / "shop")
     Index.build(dataset, NextItemConfig(epochs=1, hidden_size=8)).save(home / "index")
     evident = {"readout": "verdict", "options": {"evidence": True}}
     adapter = write_adapter(Backbone.from_pretrained(backbone_folder).model, home / "adapter", 1, evident)

@@ -19,6 +19,7 @@ from lorarec.ranking import Explanation, Ranker, explain, recommend
 from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
+from tests.factories import dataset_of
 
 COLOURS = ["red", "green", "blue", "black", "white"]
 THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
@@ -30,10 +31,8 @@ def shop() -> Dataset:
     mine = [("me", item) for item in ("x01", "x07", "x13", "x00", "x24")]
     others = [(f"u{k}", item) for k in range(6) for item in ("x00", "x18", f"x{19 + k % 2}")]
     rows = [(user, item, moment) for moment, (user, item) in enumerate([*mine, *others])]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(30)]
-    items = pl.DataFrame({"item_id": [f"x{k:02}" for k in range(30)], "title": titles})
-    return Dataset.from_frames("shop", interactions, items)
+    titles = {f"x{k:02}": f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(30)}
+    return dataset_of(rows, titles, "shop")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, rank_items, recommend, recommend_next, recommend_users
 from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
+from tests.factories import dataset_of
 
 TITLES = [
     "red lamp",
@@ -27,15 +28,8 @@ TITLES = [
 def dataset() -> Dataset:
     """Users a and b chose the same items, c other ones; item 6 is brand new, item 7 unrelated."""
     rows = [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 3), ("c", 4), ("c", 5), ("c", 7)]
-    interactions = pl.DataFrame(
-        {
-            "user_id": [user for user, _ in rows],
-            "item_id": [str(item) for _, item in rows],
-            "timestamp": list(range(len(rows))),
-        }
-    )
-    items = pl.DataFrame({"item_id": [str(i) for i in range(len(TITLES))], "title": TITLES})
-    return Dataset.from_frames("toy", interactions, items)
+    dated = [(user, str(item), at) for at, (user, item) in enumerate(rows)]
+    return dataset_of(dated, {str(item): title for item, title in enumerate(TITLES)})
 
 
 def test_recommendations(dataset: Dataset, tiny_backbone: Backbone) -> None:
@@ -90,9 +84,7 @@ def test_unknown_user_is_named_with_examples(dataset: Dataset, tiny_backbone: Ba
 
 
 def test_titles_without_a_word(tiny_backbone: Backbone) -> None:
-    interactions = pl.DataFrame({"user_id": ["a"], "item_id": ["0"], "timestamp": [0]})
-    items = pl.DataFrame({"item_id": ["0", "1"], "title": ["!", "!"]})
-    found = recommend(Ranker(tiny_backbone), Dataset.from_frames("toy", interactions, items), "a")
+    found = recommend(Ranker(tiny_backbone), dataset_of([("a", "0", 0)], {"0": "!", "1": "!"}), "a")
     assert [item.item_id for item in found] == ["1"]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import lorarec
@@ -26,10 +25,10 @@ from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, mix, read_adapter
 from lorarec.lora.peft_folder import save_adapter
-from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.prompts import Example
 from lorarec.ranking import Ranker, VllmEngine
 from lorarec.ranking.generation import TitleList
+from tests.factories import random_adapter
 
 HERE = importlib.util.find_spec("vllm") is not None
 ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
@@ -67,16 +66,12 @@ def test_options_of_torch_are_refused() -> None:
         pass
 
 
-def random_adapter(backbone: Backbone, folder: Path, seed: int, rank: int = 8) -> Path:
+def write_adapter(backbone: Backbone, folder: Path, seed: int, r: int = 8) -> Path:
     """A PEFT folder over all linear layers that changes the order of the candidates."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, layer in linear_layers(backbone.model).items():
-        size, out = dimensions(layer) or (0, 0)
-        a = torch.randn(rank, size, generator=generator) / size**0.5
-        tensors[name] = (a, torch.randn(out, rank, generator=generator) * 0.02)
+    drawn = random_adapter(backbone, seed, r, std=1.0)
+    tensors = {name: (a / a.shape[1] ** 0.5, b * 0.02) for name, (a, b) in drawn.tensors.items()}
     folder.mkdir()
-    save_adapter(Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, "embedded")
+    save_adapter(Adapter(tensors, drawn.scales), folder, "embedded")
     return folder
 
 
@@ -89,7 +84,7 @@ def backbone() -> Backbone:
 def folders(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two adapters, and their mixture as `lorarec mix` exports it."""
     home = tmp_path_factory.mktemp("adapters")
-    pair = [random_adapter(backbone, home / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
+    pair = [write_adapter(backbone, home / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
     mix(backbone, pair, method="fixed", weights=[0.3, 0.7], combine="factors", out=home / "mixed")
     return {name: home / name for name in ("one", "two", "mixed")}
 
@@ -194,13 +189,13 @@ def test_errors_of_vllm_are_reported_in_one_line(
 ) -> None:
     example = examples["verdict"][0]
     builder = Ranker(backbone).builder
-    strange = random_adapter(backbone, tmp_path / "strange", 3)
+    strange = write_adapter(backbone, tmp_path / "strange", 3)
     weights = load_file(strange / "adapter_model.safetensors")
     renamed = {name.replace("q_proj", "strange_proj"): weight for name, weight in weights.items()}
     save_file(renamed, strange / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LorarecError, match=r"cannot use adapter .*strange.*strange_proj"):
         engine.score([example], builder, [read_adapter(strange)])
-    wide = random_adapter(backbone, tmp_path / "wide", 4, rank=24)
+    wide = write_adapter(backbone, tmp_path / "wide", 4, r=24)
     with pytest.raises(LorarecError, match="cannot use adapter"):
         engine.score([example], builder, [read_adapter(wide)])
     with pytest.raises(LorarecError, match="save this one first"):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
 from lorarec.lora import AdapterBank, inject, read_adapter
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import score_batch
+from tests.factories import make_backbone
 
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "brush"]
 
@@ -18,10 +19,7 @@ TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "brush
 @pytest.fixture
 def opt(tokenizer: PreTrainedTokenizerFast) -> Backbone:
     """OPT flattens its rows before the feed-forward layers."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=32, init_std=0.2, **sizes)
-    return Backbone(OPTForCausalLM(config).eval(), tokenizer, "tiny-opt", "opt")
+    return make_backbone("opt", tokenizer)
 
 
 def mixtures_equal_one_prompt_at_a_time(

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -15,6 +14,7 @@ from lorarec.io.artefacts import read_json
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import pack
 from lorarec.scoring.tree import masked_by
+from tests.factories import dataset_of
 from tools.embedded_backbone import build as build_module
 from tools.embedded_backbone import loss as loss_module
 from tools.embedded_backbone.architecture import new_model
@@ -106,10 +106,8 @@ def test_shares_of_tasks_are_distributions() -> None:
 
 @pytest.fixture
 def dataset() -> Dataset:
-    items = pl.DataFrame({"item_id": [str(i) for i in range(len(TITLES))], "title": TITLES})
     rows = [(f"u{user}", str((user * 7 + k) % len(TITLES)), k) for user in range(20) for k in range(8)]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    return Dataset.from_frames("toy", interactions, items)
+    return dataset_of(rows, {str(item): title for item, title in enumerate(TITLES)})
 
 
 def test_an_interrupted_build_ends_as_an_uninterrupted_one(

@@ -10,15 +10,16 @@ from lorarec.data import Cooccurrence, Dataset, leave_one_out
 from lorarec.errors import LorarecError
 from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
+from tests.factories import dataset_of, hot_log, numbered_titles
 
 
 def build(pairs, **options):
     return TrainingCases(pairs, TrainingConfig(**{"negatives": 5, "max_history": 3} | options))
 
 
-def test_every_prefix_once_per_epoch(pair) -> None:
-    dataset, split = pair
-    cases = build([pair])
+def test_every_prefix_once_per_epoch(shop) -> None:
+    dataset, split = shop
+    cases = build([shop])
     expected = Counter()
     for history in split.train["history"].to_list():
         titles = [dataset.titles[item] for item in history]
@@ -28,15 +29,15 @@ def test_every_prefix_once_per_epoch(pair) -> None:
         assert Counter((tuple(case.history), case.candidates[case.target]) for case in drawn) == expected
 
 
-def test_negatives_are_distinct_untouched_and_never_new(pair) -> None:
-    dataset, split = pair
+def test_negatives_are_distinct_untouched_and_never_new(shop) -> None:
+    dataset, split = shop
     owners: dict[str, list[set[str]]] = {}
     for history in split.train["history"].to_list():
         titles = [dataset.titles[item] for item in history]
         owners.setdefault(titles[0], []).append(set(titles))
     new = set(split.test["new-item"]["target"].to_list())
     new_titles = {dataset.titles[item] for item in new}
-    cases = build([pair], max_history=100)
+    cases = build([shop], max_history=100)
     for index in range(len(cases)):
         case = cases.case(0, index)
         negatives = [title for place, title in enumerate(case.candidates) if place != case.target]
@@ -45,8 +46,8 @@ def test_negatives_are_distinct_untouched_and_never_new(pair) -> None:
         assert not new_titles & set(case.candidates)
 
 
-def test_target_places_and_negatives_are_uniform(pairs) -> None:
-    cases = build([pairs(users=200)], negatives=3)
+def test_target_places_and_negatives_are_uniform() -> None:
+    cases = build([hot_log(users=200)], negatives=3)
     drawn = [cases.case(0, index) for index in range(len(cases))]
     places = Counter(case.target for case in drawn)
     assert all(abs(places[place] / len(drawn) - 0.25) < 0.06 for place in range(4))
@@ -57,9 +58,7 @@ def test_negatives_by_popularity(items: int) -> None:
     """Against uniform draws over all interactions and all items that leave out the user's own; both ways of drawing."""
     rng = np.random.default_rng(0)
     rows = [(f"u{user}", f"i{int(items * rng.random() ** 2)}", t) for user in range(150) for t in range(5)]
-    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(items)], "title": [f"item {n}" for n in range(items)]})
-    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    dataset = Dataset.from_frames("skewed", log, catalogue)
+    dataset = dataset_of(rows, numbered_titles(items, "item", digits=1), "skewed")
     split = leave_one_out(dataset, new_items=0, negatives=3)
     source = TrainingCases(
         [(dataset, split)], TrainingConfig(negatives=1, negative_sampling="popularity", samples=1)
@@ -80,23 +79,23 @@ def test_negatives_by_popularity(items: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000), epoch=st.integers(0, 5), prefixes=st.sampled_from([None, 1, 2, 10]))
-def test_a_case_is_a_function_of_its_index(pair, seed, epoch, prefixes) -> None:
-    from_start, single_item_histories = (build([pair], seed=seed, prefixes=prefixes) for _ in range(2))
+def test_a_case_is_a_function_of_its_index(shop, seed, epoch, prefixes) -> None:
+    from_start, single_item_histories = (build([shop], seed=seed, prefixes=prefixes) for _ in range(2))
     every = [from_start.case(epoch, index) for index in range(len(from_start))]
     index = seed % len(every)
     assert single_item_histories.case(epoch, index) == every[index]
 
 
-def test_seeds_and_epochs_differ(pair) -> None:
-    first = build([pair])
+def test_seeds_and_epochs_differ(shop) -> None:
+    first = build([shop])
     orders = [tuple(first.case(epoch, 0).candidates) for epoch in range(4)]
-    orders += [tuple(build([pair], seed=seed).case(0, 0).candidates) for seed in range(4)]
+    orders += [tuple(build([shop], seed=seed).case(0, 0).candidates) for seed in range(4)]
     assert len(set(orders)) == 8
 
 
-def test_prefixes_per_user(pair) -> None:
-    _, split = pair
-    cases = build([pair], prefixes=2)
+def test_prefixes_per_user(shop) -> None:
+    _, split = shop
+    cases = build([shop], prefixes=2)
     lengths = split.train["history"].list.len()
     assert len(cases) == sum(min(2, length - 1) for length in lengths)
     targets = [cases.epoch_order(0)[:, 1].tolist(), cases.epoch_order(1)[:, 1].tolist()]
@@ -104,16 +103,16 @@ def test_prefixes_per_user(pair) -> None:
     assert set(targets[0]) != set(targets[1])
 
 
-def test_samples_go_through_all_cases_before_repeating(pair) -> None:
-    total = len(build([pair]))
-    cases = build([pair], samples=total // 3)
+def test_samples_go_through_all_cases_before_repeating(shop) -> None:
+    total = len(build([shop]))
+    cases = build([shop], samples=total // 3)
     seen = [place for epoch in range(3) for place in cases.epoch_order(epoch)[:, 1].tolist()]
     assert len(set(seen)) == len(seen) == total // 3 * 3
 
 
 @pytest.mark.parametrize(("balance", "near"), [("size", False), ("equal", True)])
-def test_balance(pairs, balance, near) -> None:
-    sources = [pairs("large", users=60), pairs("small", users=10)]
+def test_balance(balance, near) -> None:
+    sources = [hot_log("large", users=60), hot_log("small", users=10)]
     cases = build(sources, balance=balance, samples=100)
     assert len(cases) == 100
     share = Counter(cases.epoch_order(0)[:, 0].tolist())
@@ -121,8 +120,8 @@ def test_balance(pairs, balance, near) -> None:
     assert all("small" in title for title in cases.case(0, [*cases.epoch_order(0)[:, 0]].index(1)).candidates)
 
 
-def test_dataset_without_cases(pair) -> None:
-    dataset, split = pair
+def test_dataset_without_cases(shop) -> None:
+    dataset, split = shop
     single_item_histories = split.train.with_columns(pl.col("history").list.head(1))
     with pytest.raises(LorarecError, match="shop has no training cases"):
         build([(dataset, type(split)(single_item_histories, split.valid, split.test, split.info))])
@@ -130,17 +129,17 @@ def test_dataset_without_cases(pair) -> None:
         build([(dataset, type(split)(split.train.clear(), split.valid, split.test, split.info))])
 
 
-def test_more_candidates_than_items(pair) -> None:
+def test_more_candidates_than_items(shop) -> None:
     with pytest.raises(LorarecError, match=r"shop has .* items.* option negatives"):
-        build([pair], negatives=39)
+        build([shop], negatives=39)
 
 
-def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> None:
-    dataset, split = pair
+def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(shop) -> None:
+    dataset, split = shop
     titles = {title: item for item, title in dataset.titles.items()}
     evidence = Cooccurrence(split.train, dataset.titles)
     owner = {tuple(history): user for user, history in split.train.select("user_id", "history").iter_rows()}
-    hinted = build([pair], new_items=0, max_history=100)
+    hinted = build([shop], new_items=0, max_history=100)
     for index in range(len(hinted)):
         case = hinted.case(0, index)
         history_ids = [titles[title] for title in case.history]
@@ -148,16 +147,16 @@ def test_evidence_leaves_out_the_user_and_calls_some_candidates_new(pair) -> Non
         owners = [user for history, user in owner.items() if list(history[: len(chosen)]) == chosen]
         words = [evidence.hints(history_ids, [titles[title] for title in case.candidates], user) for user in owners]
         assert case.hints in words
-    hidden = build([pair], new_items=0.5)
+    hidden = build([shop], new_items=0.5)
     drawn = [hidden.case(0, index) for index in range(len(hidden))]
     assert drawn == [hidden.case(0, index) for index in range(len(hidden))]
     by_place = [[case.hints[place] == "new" for case in drawn] for place in range(6)]
     assert all(0.3 < np.mean(new) < 0.95 for new in by_place)
-    assert all(case.hints == [] for case in (build([pair], evidence=False).case(0, index) for index in range(3)))
+    assert all(case.hints == [] for case in (build([shop], evidence=False).case(0, index) for index in range(3)))
 
 
-def test_a_share_of_the_targets_is_called_new(pair) -> None:
-    always, never = (build([pair], new_items=0, new_targets=share) for share in (0.999, 0.0))
+def test_a_share_of_the_targets_is_called_new(shop) -> None:
+    always, never = (build([shop], new_items=0, new_targets=share) for share in (0.999, 0.0))
     for index in range(len(always)):
         hinted, plain = always.case(0, index), never.case(0, index)
         assert hinted.hints[hinted.target].startswith("new")
@@ -170,9 +169,7 @@ def _with_a_user_of_everything(touched: int, users: int = 12) -> tuple[Dataset, 
     """Users with 6 of 40 items each, and one who has the first `touched` of them."""
     rows = [(f"u{user}", f"i{(user * 7 + place * 3) % 40}", place) for user in range(users) for place in range(6)]
     rows += [("till", f"i{item}", item) for item in range(touched)]
-    catalogue = pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": [f"item {n}" for n in range(40)]})
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
-    dataset = Dataset.from_frames("shop", interactions, catalogue)
+    dataset = dataset_of(rows, numbered_titles(40, "item", digits=1))
     return dataset, leave_one_out(dataset, new_items=0, negatives=5)
 
 

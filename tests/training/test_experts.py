@@ -1,8 +1,6 @@
 """Mixtures of experts: adapters with the default layers can be read, ranked with, and trained further."""
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
@@ -10,8 +8,8 @@ from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Ranker
 from lorarec.training import TrainingConfig, train
 from lorarec.training.scoring_model import target_layers
+from tests.factories import tiny_model
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 FEW = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 SHARED = ATTENTION | {"gate_proj", "up_proj", "down_proj", "shared_expert_gate"}
@@ -34,20 +32,18 @@ MODELS = {
 QUICK = {"batch_size": 8, "samples": 8, "negatives": 4, "r": 2, "epochs": 1, "learning_rate": 1e-2, "eval_users": 0}
 
 
-def make(kind: str, vocabulary: int):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=512, **SIZES, **MODELS[kind][0])
-    return AutoModelForCausalLM.from_config(config).eval()
+def experts(kind: str, vocab_size: int):
+    return tiny_model(kind, vocab_size, initializer_range=0.02, **MODELS[kind][0])
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_records_of_train_are_read(kind, backbone, pair, tmp_path) -> None:
+def test_records_of_train_are_read(kind, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
-    backbone = Backbone(make(kind, len(tokenizer)), tokenizer, kind, kind)
+    backbone = Backbone(experts(kind, len(tokenizer)), tokenizer, kind, kind)
     before = [name for name, _ in backbone.model.named_modules()]
     config = TrainingConfig(**QUICK)
-    first = train(backbone, [pair], tmp_path / "first", config)
-    second = train(backbone, [pair], tmp_path / "second", config, start_from=first)
+    first = train(backbone, [shop], tmp_path / "first", config)
+    second = train(backbone, [shop], tmp_path / "second", config, start_from=first)
     for out in (first, second):
         adapter = read_adapter(out, backbone)
         assert {name.rpartition(".")[2] for name in adapter.tensors} == MODELS[kind][1]
@@ -63,18 +59,18 @@ def test_records_of_train_are_read(kind, backbone, pair, tmp_path) -> None:
 @pytest.mark.parametrize(
     "target", ["experts", "gate", "router", "w1", "gate_up_proj", "lm_head", "embed_tokens", "norm"]
 )
-def test_targets_that_are_no_linear_layers(target, backbone, pair, tmp_path) -> None:
+def test_targets_that_are_no_linear_layers(target, backbone, shop, tmp_path) -> None:
     tokenizer = backbone.tokenizer
-    backbone = Backbone(make("mixtral", len(tokenizer)), tokenizer, "mixtral", "mixtral")
+    backbone = Backbone(experts("mixtral", len(tokenizer)), tokenizer, "mixtral", "mixtral")
     with pytest.raises(
         LorarecError, match=f"{target}: it is no linear layer: choose from k_proj, o_proj, q_proj, v_proj"
     ):
-        train(backbone, [pair], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
+        train(backbone, [shop], tmp_path / "adapter", TrainingConfig(target_modules=f"q_proj,{target}", **QUICK))
     assert not list(tmp_path.iterdir())
 
 
 def test_full_names_and_last_parts() -> None:
-    model = make("qwen2_moe", 50)
+    model = experts("qwen2_moe", 50)
     assert target_layers(model, "model.layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
     assert target_layers(model, "self_attn.q_proj, k_proj") == [
         f"model.layers.{layer}.self_attn.{name}_proj" for name in "qk" for layer in (0, 1)

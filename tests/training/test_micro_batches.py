@@ -10,23 +10,24 @@ from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import listwise, next_token
 from lorarec.training.micro_batches import MicroBatches
+from tests.factories import hot_backbone
 
 
-def build(backbone, pair, processes=1, **options):
+def build(backbone, shop, processes=1, **options):
     chosen = TrainingConfig(**{"batch_size": 16, "token_budget": 500, "negatives": 3} | options)
     builder = PromptBuilder(backbone.tokenizer, chosen.readout)
-    return MicroBatches(TrainingCases([pair], chosen), builder, chosen, processes)
+    return MicroBatches(TrainingCases([shop], chosen), builder, chosen, processes)
 
 
 @settings(max_examples=15, deadline=None)
 @given(batch=st.integers(1, 90), budget=st.integers(1, 20_000), processes=st.integers(1, 3))
-def test_steps_hold_every_case_once(backbones, pair, batch, budget, processes) -> None:
-    cases = len(build(backbones(), pair).cases)
+def test_steps_hold_every_case_once(shop, batch, budget, processes) -> None:
+    cases = len(build(hot_backbone(), shop).cases)
     if cases // -(-cases // batch) < processes:
         with pytest.raises(LorarecError):
-            build(backbones(), pair, processes, batch_size=batch)
+            build(hot_backbone(), shop, processes, batch_size=batch)
         return
-    batches = build(backbones(), pair, processes, batch_size=batch, token_budget=budget)
+    batches = build(hot_backbone(), shop, processes, batch_size=batch, token_budget=budget)
     assert batches.parts % processes == 0
     assert len(batches) == 2 * batches.steps_per_epoch * batches.parts
     for epoch in range(2):
@@ -37,8 +38,8 @@ def test_steps_hold_every_case_once(backbones, pair, batch, budget, processes) -
         assert max(sizes) <= batch
 
 
-def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, pair) -> None:
-    batches = build(backbone, pair)
+def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, shop) -> None:
+    batches = build(backbone, shop)
     assert batches.parts > 1
     parts = [batches[batches.parts + part] for part in range(batches.parts)]
     examples = [example for part in parts for example in part["examples"]]
@@ -48,16 +49,16 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, pair) -> None:
     assert len({part["seed"] for part in parts}) == batches.parts
 
 
-def test_a_micro_batch_is_a_function_of_its_index(backbone, pair) -> None:
-    walked, by_index = build(backbone, pair), build(backbone, pair)
+def test_a_micro_batch_is_a_function_of_its_index(backbone, shop) -> None:
+    walked, by_index = build(backbone, shop), build(backbone, shop)
     everything = [walked[index] for index in range(len(walked))]
     assert by_index[len(by_index) - 1] == everything[-1]
     assert by_index[3] == everything[3]
 
 
 @pytest.mark.parametrize("loss", ["listwise", "next-token"])
-def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, pair, loss) -> None:
-    batches = build(backbone, pair, loss=loss, readout="likelihood", token_budget=700)
+def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, shop, loss) -> None:
+    batches = build(backbone, shop, loss=loss, readout="likelihood", token_budget=700)
     assert batches.parts > 1
 
     def total(examples, targets):
@@ -72,9 +73,9 @@ def test_micro_batches_add_up_to_the_mean_over_the_step(backbone, pair, loss) ->
         assert torch.allclose(mean, total(examples, targets) / whole, rtol=1e-5)
 
 
-def test_next_token_has_the_true_title_only(backbone, pair) -> None:
-    batches = build(backbone, pair, loss="next-token", readout="likelihood")
-    listed = build(backbone, pair, readout="likelihood")
+def test_next_token_has_the_true_title_only(backbone, shop) -> None:
+    batches = build(backbone, shop, loss="next-token", readout="likelihood")
+    listed = build(backbone, shop, readout="likelihood")
     for (short, target), (full, true) in zip(batches.examples_of_step(0), listed.examples_of_step(0), strict=False):
         assert target == 0
         assert len(short.branches) == 1
@@ -82,6 +83,6 @@ def test_next_token_has_the_true_title_only(backbone, pair) -> None:
             assert short.branches == [full.branches[true]]
 
 
-def test_too_many_processes(backbone, pair) -> None:
+def test_too_many_processes(backbone, shop) -> None:
     with pytest.raises(LorarecError, match="4 processes cannot share a step of 3"):
-        build(backbone, pair, processes=4, batch_size=3)
+        build(backbone, shop, processes=4, batch_size=3)

@@ -12,6 +12,7 @@ import pytest
 from lorarec.backbone.load import Backbone
 from lorarec.data import Dataset
 from lorarec.training import TrainingConfig, train
+from tests.factories import save_backbone
 
 SCRIPT = """
 import json, sys
@@ -36,11 +37,10 @@ OPTIONS = {
 
 
 @pytest.fixture
-def home(backbone, pair, tmp_path):
-    backbone.model.save_pretrained(tmp_path / "backbone")
-    backbone.tokenizer.save_pretrained(tmp_path / "backbone")
-    pair[0].save(tmp_path / "data")
-    pair[1].save(tmp_path / "data" / "split")
+def home(backbone, shop, tmp_path):
+    save_backbone(backbone, tmp_path / "backbone")
+    shop[0].save(tmp_path / "data")
+    shop[1].save(tmp_path / "data" / "split")
     (tmp_path / "train.py").write_text(SCRIPT)
     return tmp_path
 
@@ -58,7 +58,7 @@ def wait_for(path, process) -> None:
         time.sleep(0.005)
 
 
-def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> None:
+def test_killed_and_resumed_run_ends_with_the_same_weights(home, largest_difference) -> None:
     options = OPTIONS | {"epochs": 3, "eval_steps": 2, "patience": 50}
     whole = here(home, "whole", options)
     command = [sys.executable, "train.py", str(home), str(home / "killed"), json.dumps(options)]
@@ -68,13 +68,13 @@ def test_killed_and_resumed_run_ends_with_the_same_weights(home, difference) -> 
     assert process.wait() == -signal.SIGKILL
     assert not (home / "killed").exists()
     resumed = here(home, "killed", options, resume=True)
-    assert difference(whole, resumed) == 0
+    assert largest_difference(whole, resumed) == 0
     records = [json.loads((folder / "lorarec.json").read_text())["training"] for folder in (whole, resumed)]
     assert records[0] == records[1]
     assert not (home / "killed.checkpoints").exists()
 
 
-def test_two_processes_give_the_weights_of_one(home, difference) -> None:
+def test_two_processes_give_the_weights_of_one(home, largest_difference) -> None:
     """Gradients are added in another order, so the weights agree to float32 rounding, which Adam amplifies."""
     options = OPTIONS | {"epochs": 1, "eval_steps": 4}
     single = here(home, "alone", options)
@@ -85,7 +85,7 @@ def test_two_processes_give_the_weights_of_one(home, difference) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert difference(single, home / "together") < 1e-5
+    assert largest_difference(single, home / "together") < 1e-5
     records = [json.loads((home / name / "lorarec.json").read_text()) for name in ("alone", "together")]
     for one, other in zip(*(record["training"]["evaluations"] for record in records), strict=True):
         assert one == pytest.approx(other, abs=1e-6)

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import polars as pl
 import pytest
-import torch
 
-from lorarec.data import Dataset, leave_one_out
-from lorarec.lora import Adapter, AdapterRecord, save_adapter
+from lorarec.data import leave_one_out
+from lorarec.lora import AdapterRecord, save_adapter
 from lorarec.lora import entropy_search as entropy
-from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.prompts import PromptBuilder
+from tests.factories import dataset_of, numbered_titles, random_adapter
 
 TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green guide to a new white table", "brush"]
 
@@ -25,27 +23,21 @@ def few_steps(monkeypatch):
 def make_adapter(tmp_path):
     """Write random adapters of a backbone with `lorarec.json`; return the folder."""
 
-    def make(backbone, seed: int, size: float = 0.2, readout: str = "verdict", rank: int = 2) -> Path:
-        generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for name, layer in linear_layers(backbone.model).items():
-            width, height = dimensions(layer)
-            a = size * torch.randn(rank, width, generator=generator)
-            tensors[name] = (a, size * torch.randn(height, rank, generator=generator))
+    def make(backbone, seed: int, std: float = 0.2, readout: str = "verdict", r: int = 2) -> Path:
         meta = {"backbone": {"id": backbone.id, "fingerprint": backbone.fingerprint}, "readout": readout}
         meta |= {"options": {"max_history": 3, "lr": 1}}
         folder = tmp_path / f"adapter{seed}"
         folder.mkdir()
-        save_adapter(
-            Adapter(tensors, dict.fromkeys(tensors, 2.0)), folder, backbone.id, AdapterRecord.from_json(folder, meta)
-        )
+        record = AdapterRecord.from_json(folder, meta)
+        save_adapter(random_adapter(backbone, seed, r, std), folder, backbone.id, record)
         return folder
 
     return make
 
 
 @pytest.fixture
-def pair(tiny_backbone, make_adapter):
+def adapters(tiny_backbone, make_adapter):
+    """Folders of two random adapters."""
     return [make_adapter(tiny_backbone, 1), make_adapter(tiny_backbone, 2)]
 
 
@@ -66,13 +58,10 @@ def make_prompts():
 
 @pytest.fixture
 def dataset():
-    interactions = [
-        {"user_id": f"u{user}", "item_id": f"i{(user * 3 + step * (1 + user % 4)) % 40:02}", "timestamp": step}
-        for user in range(20)
-        for step in range(6)
+    rows = [
+        (f"u{user}", f"i{(user * 3 + step * (1 + user % 4)) % 40:02}", step) for user in range(20) for step in range(6)
     ]
-    items = [{"item_id": f"i{item:02}", "title": f"title {item}"} for item in range(40)]
-    return Dataset.from_frames("shop", pl.DataFrame(interactions), pl.DataFrame(items))
+    return dataset_of(rows, numbered_titles(40, "title"), "shop")
 
 
 @pytest.fixture

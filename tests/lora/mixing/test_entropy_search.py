@@ -14,8 +14,8 @@ from lorarec.prompts import Example
 
 
 @pytest.fixture
-def mixed(tiny_backbone, pair):
-    with inject(tiny_backbone.model, AdapterBank.load(pair), "factors") as handle:
+def mixed(tiny_backbone, adapters):
+    with inject(tiny_backbone.model, AdapterBank.load(adapters), "factors") as handle:
         yield handle
 
 
@@ -38,7 +38,7 @@ def test_points_as_rows_equal_points_one_by_one(mixed, builder, make_prompts):
 
 def test_pair_search_finds_the_lowest_point(tiny_backbone, make_adapter, builder, make_prompts):
     objective, prompts = Entropy("candidates", builder), make_prompts(builder)
-    folders = [make_adapter(tiny_backbone, seed, size=0.06) for seed in (1, 2)]
+    folders = [make_adapter(tiny_backbone, seed, std=0.06) for seed in (1, 2)]
     with inject(tiny_backbone.model, AdapterBank.load(folders), "factors") as mixed:
         weights, trace = choose_by_entropy(mixed, 2, prompts, objective, "model")
         lowest = min(mean_entropy(mixed, point, prompts, objective) for point in simplex_grid(2, 40))

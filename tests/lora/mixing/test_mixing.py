@@ -32,12 +32,12 @@ def arguments(builder, make_prompts):
 @pytest.mark.parametrize(("method", "scope"), PICTURES)
 @pytest.mark.parametrize("combine", ["factors", "deltas"])
 def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
-    method, scope, combine, tiny_backbone, pair, arguments, tmp_path
+    method, scope, combine, tiny_backbone, adapters, arguments, tmp_path
 ):
     model, ids = tiny_backbone.model, torch.arange(1, 25).view(2, 12)
     out = tmp_path / "mixed"
-    result = mix(tiny_backbone, pair, out=out, method=method, scope=scope, combine=combine, **arguments[method])
-    with inject(model, AdapterBank.load(pair), combine) as mixed, torch.no_grad():
+    result = mix(tiny_backbone, adapters, out=out, method=method, scope=scope, combine=combine, **arguments[method])
+    with inject(model, AdapterBank.load(adapters), combine) as mixed, torch.no_grad():
         listed = result.weights.items() if scope == "layer" else [(name, result.weights) for name in mixed.layers]
         mixed.set_weights({name: torch.tensor(weights) for name, weights in listed})
         expected = model(input_ids=ids).logits
@@ -52,12 +52,14 @@ def test_folder_reloaded_by_plain_peft_gives_the_logits_in_memory(
     assert all((out / name).stat().st_size > 3000 for name in PICTURES[method, scope])
 
 
-def test_records(tiny_backbone, pair, dataset, split, tmp_path):
+def test_records(tiny_backbone, adapters, dataset, split, tmp_path):
     out = tmp_path / "mixed"
-    result = mix(tiny_backbone, pair, out=out, dataset=dataset, split=split, prompts=6)
+    result = mix(tiny_backbone, adapters, out=out, dataset=dataset, split=split, prompts=6)
     meta = json.loads((out / "lorarec.json").read_text())
     assert meta["backbone"] == {"id": "tiny-qwen2", "fingerprint": "qwen2"}
-    assert [each["fingerprint"] for each in meta["adapters"]] == [read_adapter(folder).fingerprint for folder in pair]
+    assert [each["fingerprint"] for each in meta["adapters"]] == [
+        read_adapter(folder).fingerprint for folder in adapters
+    ]
     assert meta["readout"] == "verdict"
     assert meta["options"] == {
         "template": "verdict-v1",
@@ -74,25 +76,34 @@ def test_records(tiny_backbone, pair, dataset, split, tmp_path):
     assert "peft" in meta["versions"]
     trace = json.loads((out / "mix_trace.json").read_text())
     assert min(trace["steps"], key=lambda step: step["entropy"])["weights"] == pytest.approx(result.weights)
-    mix(tiny_backbone, [out, *pair], out=tmp_path / "again", combine="deltas", method="fixed", weights=[0.2, 0.3, 0.5])
+    mix(
+        tiny_backbone,
+        [out, *adapters],
+        out=tmp_path / "again",
+        combine="deltas",
+        method="fixed",
+        weights=[0.2, 0.3, 0.5],
+    )
 
 
-def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(tiny_backbone, pair, builder, arguments, tmp_path):
-    result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
+def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(
+    tiny_backbone, adapters, builder, arguments, tmp_path
+):
+    result = mix(tiny_backbone, adapters, out=tmp_path / "mixed", method="grid", **arguments["grid"])
     steps = result.trace.steps
     best = max(step.metrics["ndcg@10"] for step in steps)
     tied = [step.weights for step in steps if step.metrics["ndcg@10"] == best]
     assert abs(result.weights[0] - 0.5) == pytest.approx(min(abs(weights[0] - 0.5) for weights in tied))
     certain = [example for example in arguments["grid"]["examples"].prompts if len(example.branches) == 4][:1]
     one = [type(certain[0])(certain[0].prompt, certain[0].branches[:1])]
-    tie = mix(tiny_backbone, pair, out=tmp_path / "tie", method="grid", examples=MixingExamples(builder, one, [0]))
+    tie = mix(tiny_backbone, adapters, out=tmp_path / "tie", method="grid", examples=MixingExamples(builder, one, [0]))
     assert tie.weights == pytest.approx([0.5, 0.5])
 
 
-def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, pair, builder, arguments, tmp_path):
+def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, adapters, builder, arguments, tmp_path):
     given = arguments["grid"]["examples"]
-    result = mix(tiny_backbone, pair, out=tmp_path / "mixed", method="grid", **arguments["grid"])
-    merged = AdapterBank.load(pair).to_adapter(torch.tensor(result.weights), "factors")
+    result = mix(tiny_backbone, adapters, out=tmp_path / "mixed", method="grid", **arguments["grid"])
+    merged = AdapterBank.load(adapters).to_adapter(torch.tensor(result.weights), "factors")
     merged_model = merge(tiny_backbone.model, merged)
     with torch.no_grad():
         scores = score_batch(tiny_backbone.model, given.prompts, builder)
@@ -102,8 +113,8 @@ def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, pair, build
     assert sum(right) / len(right) == pytest.approx(chosen.metrics["ndcg@1"])
 
 
-def test_three_adapters_and_truncation_to_a_rank(tiny_backbone, pair, make_adapter, builder, arguments, tmp_path):
-    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+def test_three_adapters_and_truncation_to_a_rank(tiny_backbone, adapters, make_adapter, builder, arguments, tmp_path):
+    folders = [*adapters, make_adapter(tiny_backbone, 3, r=4)]
     for method in ("grid", "entropy"):
         out = tmp_path / method
         result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
@@ -128,93 +139,93 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "message"), BAD)
-def test_bad_arguments_write_nothing(options, message, tiny_backbone, pair, tmp_path):
+def test_bad_arguments_write_nothing(options, message, tiny_backbone, adapters, tmp_path):
     with pytest.raises(LorarecError, match=message):
-        mix(tiny_backbone, pair, out=tmp_path / "mixed", **{"method": "fixed"} | options)
+        mix(tiny_backbone, adapters, out=tmp_path / "mixed", **{"method": "fixed"} | options)
     assert {path.name for path in tmp_path.iterdir()} == {"adapter1", "adapter2"}
 
 
-def test_one_adapter(tiny_backbone, pair, tmp_path):
+def test_one_adapter(tiny_backbone, adapters, tmp_path):
     with pytest.raises(LorarecError, match="two or more adapters, got 1"):
-        mix(tiny_backbone, pair[:1], out=tmp_path / "mixed", method="fixed", weights=[1.0])
+        mix(tiny_backbone, adapters[:1], out=tmp_path / "mixed", method="fixed", weights=[1.0])
 
 
-def test_unequal_ranks_with_factors(tiny_backbone, pair, make_adapter, tmp_path):
-    folders = [*pair, make_adapter(tiny_backbone, 3, rank=4)]
+def test_unequal_ranks_with_factors(tiny_backbone, adapters, make_adapter, tmp_path):
+    folders = [*adapters, make_adapter(tiny_backbone, 3, r=4)]
     with pytest.raises(LorarecError, match="needs adapters of equal rank"):
         mix(tiny_backbone, folders, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.25, 0.25])
 
 
-def test_adapter_of_another_backbone(tiny_backbone, pair, tmp_path):
+def test_adapter_of_another_backbone(tiny_backbone, adapters, tmp_path):
     tiny_backbone.fingerprint = "another"
     with pytest.raises(LorarecError, match="belongs to backbone tiny-qwen2"):
-        mix(tiny_backbone, pair, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
+        mix(tiny_backbone, adapters, out=tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
 
 
-def test_folder_that_exists(tiny_backbone, pair, tmp_path):
+def test_folder_that_exists(tiny_backbone, adapters, tmp_path):
     out = tmp_path / "mixed"
     options = {"out": out, "method": "fixed", "weights": [0.5, 0.5]}
-    mix(tiny_backbone, pair, **options)
+    mix(tiny_backbone, adapters, **options)
     with pytest.raises(LorarecError, match="mixed exists already"):
-        mix(tiny_backbone, pair, **options)
-    mix(tiny_backbone, pair, overwrite=True, **options | {"weights": [0.1, 0.9]})
+        mix(tiny_backbone, adapters, **options)
+    mix(tiny_backbone, adapters, overwrite=True, **options | {"weights": [0.1, 0.9]})
     assert json.loads((out / "mix_trace.json").read_text())["weights"] == [0.1, 0.9]
 
 
-def test_model_is_unchanged(tiny_backbone, pair, arguments, tmp_path):
+def test_model_is_unchanged(tiny_backbone, adapters, arguments, tmp_path):
     model = tiny_backbone.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     bad = replace(arguments["grid"]["examples"], targets=[0])
     with pytest.raises(LorarecError, match="but 1 targets"):
-        mix(tiny_backbone, pair, out=tmp_path / "bad", method="grid", examples=bad)
-    mix(tiny_backbone, pair, out=tmp_path / "mixed", scope="layer", **arguments["entropy"])
+        mix(tiny_backbone, adapters, out=tmp_path / "bad", method="grid", examples=bad)
+    mix(tiny_backbone, adapters, out=tmp_path / "mixed", scope="layer", **arguments["entropy"])
     assert model.training
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_an_adapter_that_changes_nothing_is_reported(tiny_backbone, pair, arguments, tmp_path, caplog):
-    mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed")
+def test_an_adapter_that_changes_nothing_is_reported(tiny_backbone, adapters, arguments, tmp_path, caplog):
+    mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments["fixed"], method="fixed")
     assert not caplog.records
-    path = pair[1] / "adapter_model.safetensors"
+    path = adapters[1] / "adapter_model.safetensors"
     save_file({name: tensor * ("lora_A" in name) for name, tensor in load_file(path).items()}, path)
-    mix(tiny_backbone, pair, out=tmp_path / "again", **arguments["fixed"], method="fixed")
+    mix(tiny_backbone, adapters, out=tmp_path / "again", **arguments["fixed"], method="fixed")
     assert [record.getMessage() for record in caplog.records] == [
-        f"adapter {pair[1]} changes nothing, since B is zero in all layers: leave it out"
+        f"adapter {adapters[1]} changes nothing, since B is zero in all layers: leave it out"
     ]
 
 
-def test_a_custom_template_is_copied_to_the_mixture(tiny_backbone, pair, arguments, tmp_path):
+def test_a_custom_template_is_copied_to_the_mixture(tiny_backbone, adapters, arguments, tmp_path):
     text = "{{ history | join(', ') }} then {{ candidate }}?"
-    for folder, name in zip(pair, ("here.j2", "there.j2"), strict=True):
+    for folder, name in zip(adapters, ("here.j2", "there.j2"), strict=True):
         meta = json.loads((folder / "lorarec.json").read_text())
         meta["options"]["template"] = f"/home/someone/{name}"
         (folder / name).write_text(text)
         (folder / "lorarec.json").write_text(json.dumps(meta))
-    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    out = mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
     assert json.loads((out / "lorarec.json").read_text())["options"]["template"] == "template.j2"
     assert prompt_config(read_adapter(out)).template.text == text
-    again = mix(tiny_backbone, [out, pair[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
+    again = mix(tiny_backbone, [out, adapters[0]], out=tmp_path / "again", **arguments["fixed"], method="fixed").folder
     assert prompt_config(read_adapter(again)).template.text == text
 
 
-def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, pair, arguments, tmp_path):
-    for folder in pair:
+def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, adapters, arguments, tmp_path):
+    for folder in adapters:
         config = json.loads((folder / "adapter_config.json").read_text())
         settings = {"target_modules": r".*(a|a)+_proj|.*", "exclude_modules": "(x+)+y"}
         (folder / "adapter_config.json").write_text(json.dumps(config | settings))
-    out = mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
+    out = mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments["fixed"], method="fixed").folder
     config = json.loads((out / "adapter_config.json").read_text())
-    assert config["target_modules"] == sorted(read_adapter(pair[0]).tensors)
+    assert config["target_modules"] == sorted(read_adapter(adapters[0]).tensors)
     assert config["exclude_modules"] is None
 
 
 @pytest.mark.parametrize("method", ["fixed", "grid", "entropy"])
-def test_adapters_with_different_prompts_are_refused(tiny_backbone, pair, arguments, tmp_path, method):
-    for folder, version in zip(pair, (1, 2), strict=True):
+def test_adapters_with_different_prompts_are_refused(tiny_backbone, adapters, arguments, tmp_path, method):
+    for folder, version in zip(adapters, (1, 2), strict=True):
         meta = json.loads((folder / "lorarec.json").read_text())
         meta["options"] |= {"template": f"verdict-v{version}", "evidence": True}
         (folder / "lorarec.json").write_text(json.dumps(meta | {"format_version": 2}))
     with pytest.raises(LorarecError, match=r"different values of template \(verdict-v1, verdict-v2\)"):
-        mix(tiny_backbone, pair, out=tmp_path / "mixed", **arguments[method], method=method)
+        mix(tiny_backbone, adapters, out=tmp_path / "mixed", **arguments[method], method=method)
     assert not (tmp_path / "mixed").exists()

@@ -15,8 +15,8 @@ def test_prompts_are_built_as_the_adapters_were_trained(tiny_backbone, make_adap
     assert made.max_history == 3
 
 
-def test_unlabelled_prompts_do_not_know_the_target(tiny_backbone, pair, dataset, split):
-    made = MixingPrompts(tiny_backbone, pair)
+def test_unlabelled_prompts_do_not_know_the_target(tiny_backbone, adapters, dataset, split):
+    made = MixingPrompts(tiny_backbone, adapters)
     prompts = made.unlabelled(dataset, split, "warm", 5, seed=0)
     assert len(prompts) == 5
     assert all(len(prompt.branches) == 6 for prompt in prompts)
@@ -27,8 +27,8 @@ def test_unlabelled_prompts_do_not_know_the_target(tiny_backbone, pair, dataset,
     assert len(made.unlabelled(dataset, split, "new-item", 10_000, seed=0)) == len(split.test["new-item"])
 
 
-def test_validation_knows_it(tiny_backbone, pair, dataset, split):
-    made = MixingPrompts(tiny_backbone, pair)
+def test_validation_knows_it(tiny_backbone, adapters, dataset, split):
+    made = MixingPrompts(tiny_backbone, adapters)
     examples, targets = made.validation(dataset, split, 10_000, seed=0)
     assert len(examples) == len(targets) == len(split.valid)
     target_titles = {
@@ -38,36 +38,36 @@ def test_validation_knows_it(tiny_backbone, pair, dataset, split):
     assert found == target_titles
 
 
-def test_adapters_trained_on_other_prompts(tiny_backbone, pair):
-    path = pair[1] / "lorarec.json"
+def test_adapters_trained_on_other_prompts(tiny_backbone, adapters):
+    path = adapters[1] / "lorarec.json"
     write_json(path, read_json(path) | {"readout": "likelihood"})
     with pytest.raises(LorarecError, match=r"different values of readout \(verdict, likelihood\)"):
-        MixingPrompts(tiny_backbone, pair)
+        MixingPrompts(tiny_backbone, adapters)
 
 
-def test_setting_that_is_not_there(tiny_backbone, pair, dataset):
+def test_setting_that_is_not_there(tiny_backbone, adapters, dataset):
     split = leave_one_out(dataset, new_items=0, negatives=5)
     with pytest.raises(LorarecError, match="no setting 'new-item': choose from warm"):
-        MixingPrompts(tiny_backbone, pair).unlabelled(dataset, split, "new-item", 5, seed=0)
+        MixingPrompts(tiny_backbone, adapters).unlabelled(dataset, split, "new-item", 5, seed=0)
 
 
-def test_no_cases(tiny_backbone, pair, dataset, split):
+def test_no_cases(tiny_backbone, adapters, dataset, split):
     empty = type(split)(split.train, split.valid.clear(), {"warm": split.test["warm"].clear()}, split.info)
-    made = MixingPrompts(tiny_backbone, pair)
+    made = MixingPrompts(tiny_backbone, adapters)
     with pytest.raises(LorarecError, match="setting warm of dataset shop has no cases"):
         made.unlabelled(dataset, empty, "warm", 5, seed=0)
     with pytest.raises(LorarecError, match="no validation cases"):
         made.validation(dataset, empty, 5, seed=0)
 
 
-def test_evidence_is_given_to_adapters_that_read_it(tiny_backbone, pair, dataset, split):
-    plain, _ = MixingPrompts(tiny_backbone, pair).validation(dataset, split, 5, seed=0)
-    path = pair[0] / "lorarec.json"
+def test_evidence_is_given_to_adapters_that_read_it(tiny_backbone, adapters, dataset, split):
+    plain, _ = MixingPrompts(tiny_backbone, adapters).validation(dataset, split, 5, seed=0)
+    path = adapters[0] / "lorarec.json"
     meta = read_json(path)
     write_json(path, meta | {"options": meta["options"] | {"evidence": True}})
     with pytest.raises(LorarecError, match=r"different values of evidence \(True, False\)"):
-        MixingPrompts(tiny_backbone, pair)
-    made = MixingPrompts(tiny_backbone, pair[:1])
+        MixingPrompts(tiny_backbone, adapters)
+    made = MixingPrompts(tiny_backbone, adapters[:1])
     with_evidence, _ = made.validation(dataset, split, 5, seed=0)
     cases = split.valid.sample(5, shuffle=True, seed=0)
     assert with_evidence == case_examples(

@@ -58,7 +58,7 @@ def test_candidates_is_the_entropy_of_the_posterior(any_backbone, readout, make_
 def test_gradient_agrees_with_finite_differences(
     combine, objective, per_layer, any_backbone, make_adapter, make_prompts
 ):
-    folders = [make_adapter(any_backbone, seed, size=0.1) for seed in (1, 2, 3)]
+    folders = [make_adapter(any_backbone, seed, std=0.1) for seed in (1, 2, 3)]
     any_backbone.model.double()
     # GPT-2 computes in float64 throughout; the others' norms, and scores where they are read, are in float32.
     exact = objective == "tokens" and any_backbone.id == "tiny-gpt2"

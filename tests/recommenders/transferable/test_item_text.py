@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from lorarec.data import Dataset
 from lorarec.recommenders import PADDING
 from lorarec.recommenders.transferable.item_text import KEY, PAD, START, VALUE, TokenizedItems, tokenize_items
+from tests.factories import dataset_of
 
 FRONT = 999
 
@@ -15,16 +16,9 @@ FRONT = 999
 @pytest.fixture
 def dataset() -> Dataset:
     """Three items, one without a brand; a column that is no text."""
-    items = pl.DataFrame(
-        {
-            "item_id": ["a", "b", "c"],
-            "title": ["red lamp small", "chair", "green puzzle game"],
-            "made_by": ["old novel", None, "brush"],
-            "price": [1.0, 2.0, 3.0],
-        }
-    )
-    interactions = pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]})
-    return Dataset.from_frames("shop", interactions, items)
+    rows = [("u", item, at) for at, item in enumerate("abc", start=1)]
+    titles = {"a": "red lamp small", "b": "chair", "c": "green puzzle game"}
+    return dataset_of(rows, titles, made_by=["old novel", None, "brush"], price=[1.0, 2.0, 3.0])
 
 
 def _decoded(words: TokenizedItems, item: int, kind: int, tokenizer: PreTrainedTokenizerFast) -> str:
