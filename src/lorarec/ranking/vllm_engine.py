@@ -106,7 +106,10 @@ class VllmEngine:
         All lists of a request grow together, by a title at a time, or by a token at a time if they are constrained.
 
         Args:
-            examples, builder, adapters, progress: As for `score`.
+            examples: The prompts with their candidates.
+            builder: What built the examples.
+            adapters: The adapter of each example, None for the backbone alone.
+            progress: Whether to show the progress.
             count: The number of titles in a list.
             constrained: Whether only candidates that are not listed yet can be generated.
 
