@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+import lorarec.ranking
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from tests.command_line import run
@@ -91,6 +92,7 @@ def test_options_of_the_other_executor(shop: Path, tmp_path: Path) -> None:
 def test_without_ray(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "lorarec.ranking.ray_executor", raising=False)
+    monkeypatch.delitem(vars(lorarec.ranking), "RayExecutor", raising=False)  # an earlier test may have loaded it
     with pytest.raises(LorarecError, match=r"--executor ray needs ray: pip install 'lorarec\[ray\]'"):
         _run("recommend", shop, "--all", "--executor", "ray", "--out", tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
