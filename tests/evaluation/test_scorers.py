@@ -178,3 +178,8 @@ def test_unknown_generation(tiny_backbone: Backbone, dataset: Dataset, split: Sp
         adapter_scorers(tiny_backbone, dataset, split, {}, generation="sampled")
     with pytest.raises(LorarecError, match="leave out readout=verdict"):
         adapter_scorers(tiny_backbone, dataset, split, {}, readout="verdict", generation="free")
+
+
+def test_evidence_is_refused_where_nothing_reads_it(tiny_backbone: Backbone, dataset: Dataset) -> None:
+    with pytest.raises(LorarecError, match="the backbone alone was not trained to read evidence"):
+        AdapterScorer(tiny_backbone, dataset.titles, prompt=PromptConfig(evidence=True))

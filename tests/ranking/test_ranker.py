@@ -94,6 +94,8 @@ def test_bad_input(tiny_backbone: Backbone, tmp_path: Path) -> None:
         Ranker(tiny_backbone, tmp_path / "none")
     with pytest.raises(LorarecError, match="option readout must be verdict or likelihood, got 'guess'"):
         Ranker(tiny_backbone, readout="guess")
+    with pytest.raises(LorarecError, match="option max_history must be at least 1, got 0"):
+        Ranker(tiny_backbone, max_history=0)
     with pytest.raises(LorarecError, match="top_k must be at least 1, got 0"):
         ranker.rank(["red lamp"], TITLES, top_k=0)
     with pytest.raises(LorarecError, match="at least one candidate"):

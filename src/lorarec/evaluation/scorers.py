@@ -28,7 +28,8 @@ class AdapterScorer:
         titles: Title of each item by its id.
         adapter: Adapter of the backbone; None for the backbone alone.
         evidence: Co-occurrence counts of the training histories, for adapters that read them.
-        prompt: Prompt settings; None for those that the adapter was trained with.
+        prompt: Prompt settings; None for those that the adapter was trained with. Whether prompts hold evidence is
+            always as in the adapter's training.
         readout: Readout in place of that of the prompt settings.
         engine: vLLM engine with this backbone and adapter; None for PyTorch.
         progress: Show a bar while scoring.
@@ -37,6 +38,9 @@ class AdapterScorer:
         about: Description for reports, with the number of history items that did not fit into the prompts of the last
             call.
         dropped: Number of history items that did not fit, over all calls.
+
+    Raises:
+        LorarecError: `prompt` asks for evidence, which the model was not trained to read.
     """
 
     def __init__(
@@ -51,6 +55,9 @@ class AdapterScorer:
         engine: VllmEngine | None = None,
         progress: bool = False,
     ) -> None:
+        if prompt is not None and prompt.evidence and not prompt_config(adapter).evidence:
+            model = "the backbone alone" if adapter is None else f"adapter {_source(adapter)}"
+            raise LorarecError(f"{model} was not trained to read evidence: set evidence=False, got {prompt.evidence}")
         self.backbone = backbone
         self.titles = titles
         self.adapter = adapter

@@ -10,7 +10,7 @@ from lorarec.backbone import Backbone
 from lorarec.ctr import CTRModel, Retriever
 from lorarec.personal.config import PersonalizationConfig
 from lorarec.personal.fallback import falls_back
-from lorarec.prompts import CLICK, Example, PromptBuilder, click_examples
+from lorarec.prompts import CLICK, Example, PromptConfig, click_examples
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,8 @@ class EventReader:
         log = ctr_model.encoder.log
         self.ctr_model = ctr_model
         self.config = config
-        self.builder = PromptBuilder(
-            backbone.tokenizer,
-            template=CLICK,
-            max_tokens=backbone.token_limit(config.max_tokens),
-            max_title_tokens=config.max_title_tokens,
+        self.builder = backbone.prompt_builder(
+            PromptConfig(template=CLICK, max_tokens=config.max_tokens, max_title_tokens=config.max_title_tokens)
         )
         self.retriever = Retriever(log.user, log.item, log.time, embeddings)
 

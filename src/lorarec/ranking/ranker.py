@@ -1,7 +1,7 @@
 """`Ranker` scores and orders candidates with a backbone and an adapter that is merged into its weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter
-from lorarec.prompts import Example, PromptBuilder, TemplateText, case_examples
+from lorarec.prompts import Example, TemplateText, case_examples
 from lorarec.ranking.generation import generate_titles
 from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.scoring import posterior, score
@@ -65,7 +65,8 @@ class Ranker:
         evidence: Whether the adapter was trained with co-occurrence words (see `lorarec.data.Cooccurrence`).
 
     Raises:
-        LorarecError: The adapter cannot be read or belongs to another backbone, or the readout is unknown.
+        LorarecError: The adapter cannot be read or belongs to another backbone, the readout is unknown, or a limit is
+            below 1.
 
     Examples:
         >>> from lorarec import Backbone, Ranker
@@ -95,16 +96,18 @@ class Ranker:
         self._merged = None
         chosen = None if adapter is None else read_adapter(adapter, backbone)
         trained = prompt_config(chosen).with_readout(readout)
-        self.max_history = max_history or trained.max_history
-        self.evidence = trained.evidence
-        self.token_budget = token_budget
-        self.builder = PromptBuilder(
-            backbone.tokenizer,
-            trained.readout,
-            template or trained.template,
-            backbone.token_limit(max_tokens or trained.max_tokens),
-            max_title_tokens or trained.max_title_tokens,
+        template = str(template) if isinstance(template, Path) else template
+        prompt = replace(
+            trained,
+            template=template or trained.template,
+            max_tokens=trained.max_tokens if max_tokens is None else max_tokens,
+            max_title_tokens=trained.max_title_tokens if max_title_tokens is None else max_title_tokens,
+            max_history=trained.max_history if max_history is None else max_history,
         )
+        self.max_history = prompt.max_history
+        self.evidence = prompt.evidence
+        self.token_budget = token_budget
+        self.builder = backbone.prompt_builder(prompt)
         self._adapter = chosen
         if chosen is not None and engine is None:
             self._merged = merge(backbone.model, chosen)
