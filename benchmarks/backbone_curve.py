@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, load_split
-from lorarec.evaluation import AdapterScorer
 from lorarec.io import save_figure
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import PromptConfig, true_places
+from lorarec.ranking import AdapterScorer
 from lorarec.recommenders import TrainingData, fit_baselines
 from lorarec.training import TrainingConfig, train
 

@@ -7,7 +7,6 @@ from .data import load_sample as load_sample
 from .data import load_split as load_split
 from .errors import LorarecError as LorarecError
 from .evaluation import Evaluation as Evaluation
-from .evaluation import adapter_scorers as adapter_scorers
 from .evaluation import evaluate as evaluate
 from .lora import Adapter as Adapter
 from .lora import MixedAdapter as MixedAdapter
@@ -22,6 +21,7 @@ from .ranking import Ranked as Ranked
 from .ranking import Ranker as Ranker
 from .ranking import Recommendation as Recommendation
 from .ranking import VllmEngine as VllmEngine
+from .ranking import adapter_scorers as adapter_scorers
 from .ranking import explain as explain
 from .ranking import rank_items as rank_items
 from .ranking import recommend as recommend

@@ -11,9 +11,9 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation import adapter_scorers
 from lorarec.experiments import RECOMMENDERS
 from lorarec.io.artefacts import read_json
+from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import Scorer, TrainingData
 from tests.factories import circles_data
 

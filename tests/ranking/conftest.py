@@ -1,4 +1,4 @@
-"""A population with an index and an adapter on disk, and its recommendations from one process."""
+"""A small dataset with its split, and a population with an index and an adapter on disk."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +7,25 @@ import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone, BackboneConfig
-from lorarec.data import Dataset
+from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.ranking.population import PopulationConfig, PopulationScorer, read_population
 from lorarec.recommenders import NextItemConfig
 from lorarec.retrieval import Index
-from tests.factories import dataset_of
+from tests.factories import dataset_of, noun_dataset
 
 COLOURS, THINGS = ["red", "green", "blue", "black", "white", "small", "big", "old"], ["lamp", "chair", "table", "game"]
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Titles of a user's items share a word."""
+    return noun_dataset()
+
+
+@pytest.fixture(scope="session")
+def split(dataset: Dataset) -> Split:
+    """Leave-one-out with both settings and ten candidates."""
+    return leave_one_out(dataset, new_items=0.2, negatives=9)
 
 
 @pytest.fixture(scope="session")

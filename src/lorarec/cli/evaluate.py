@@ -64,8 +64,9 @@ def evaluate(
         refuse_existing(out, overwrite, FolderKind.EVALUATION)
     data = Dataset.load(dataset)
     split = load_split(data)
-    from lorarec.evaluation import adapter_scorers, evaluation_table, split_warning
     from lorarec.evaluation import evaluate as evaluate_rows
+    from lorarec.evaluation import evaluation_table
+    from lorarec.ranking import adapter_scorers, split_warning
 
     with open_engine(engine, backbone, list(named.values())) as (model, vllm):
         rows = adapter_scorers(

@@ -137,9 +137,10 @@ def choose(
     data = Dataset.load(dataset)
     require_adapters([general, specific])
     split = load_split(data)
-    from lorarec.evaluation import METRICS, evaluation_table, select_settings, split_warning
+    from lorarec.evaluation import METRICS, evaluation_table, select_settings
     from lorarec.lora import read_adapter
     from lorarec.personal import describe_preference, report_user_mixtures, train_user_router
+    from lorarec.ranking import split_warning
 
     select_settings(data, split, [setting])
     model = load_backbone(backbone)

@@ -39,7 +39,3 @@ from .result import Evaluation as Evaluation
 from .result import MetricResult as MetricResult
 from .result import RowResult as RowResult
 from .result import SettingResult as SettingResult
-from .scorers import AdapterScorer as AdapterScorer
-from .scorers import GenerationScorer as GenerationScorer
-from .scorers import adapter_scorers as adapter_scorers
-from .scorers import split_warning as split_warning

@@ -14,10 +14,10 @@ import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import content_hash
-from lorarec.evaluation import AdapterScorer, adapter_scorers
 from lorarec.lora import MixingExamples, MixingPrompts, mix, sample_cases
 from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
+from lorarec.ranking import AdapterScorer, adapter_scorers
 from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
 from lorarec.training import TrainingConfig, train
 

@@ -16,7 +16,6 @@ from lorarec.evaluation import (
     MetricResult,
     NumberCell,
     ReportTable,
-    adapter_scorers,
     evaluate,
     sample_users,
     style_axes,
@@ -30,6 +29,7 @@ from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import PERSONAL, USERS, user_mixtures
 from lorarec.personal.user_features import EVENTS
 from lorarec.personal.user_router_training import CONSTANT, WEIGHTS
+from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import Scorer
 
 PREFERENCE, PICTURE = "adapter_preference.json", "adapter_preference.png"

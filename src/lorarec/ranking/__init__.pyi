@@ -1,3 +1,7 @@
+from .adapter_scorers import AdapterScorer as AdapterScorer
+from .adapter_scorers import GenerationScorer as GenerationScorer
+from .adapter_scorers import adapter_scorers as adapter_scorers
+from .adapter_scorers import split_warning as split_warning
 from .explanation import Explanation as Explanation
 from .explanation import Influence as Influence
 from .explanation import explain as explain

@@ -11,8 +11,7 @@ from lorarec.retrieval.source import concatenate_ranges, latest_items
 class CooccurrenceSource:
     """Retrieve items by the sum of the cosines between their users and those of each of the latest history items.
 
-        sample = subsample_users(len(users))
-        users, weights = users[sample], weights[sample]
+    At most `MAX_USERS` users of the history items are counted, as in `lorarec.data.Cooccurrence`.
 
     Args:
         chosen: Binary matrix (users, items) of the items that each user chose.

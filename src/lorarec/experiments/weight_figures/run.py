@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lorarec.backbone import Backbone
 from lorarec.data import Split
-from lorarec.evaluation import NumberCell, ReportTable, adapter_scorers
+from lorarec.evaluation import NumberCell, ReportTable
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
@@ -31,6 +31,7 @@ from lorarec.lora import (
 )
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
+from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import TrainingData
 
 #: Unlabelled prompts of Figure 4 and of the variants.

@@ -10,10 +10,10 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, Split, few_shot
 from lorarec.errors import LorarecError
-from lorarec.evaluation import AdapterScorer, GenerationScorer, adapter_scorers, evaluate, split_warning
+from lorarec.evaluation import evaluate
 from lorarec.lora import read_adapter
 from lorarec.prompts import PromptConfig
-from lorarec.ranking import Ranker, generate_titles
+from lorarec.ranking import AdapterScorer, GenerationScorer, Ranker, adapter_scorers, generate_titles, split_warning
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from lorarec.data import Cooccurrence, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
 from lorarec.prompts import PromptConfig
-from lorarec.ranking import Ranker, VllmEngine
+from lorarec.ranking.ranker import Ranker
+from lorarec.ranking.vllm_engine import VllmEngine
 
 ZERO_SHOT = "zero-shot"
 CONSTRAINED = "constrained"
