@@ -1,7 +1,3 @@
-from .adapter_scorers import AdapterScorer as AdapterScorer
-from .adapter_scorers import GenerationScorer as GenerationScorer
-from .adapter_scorers import adapter_scorers as adapter_scorers
-from .adapter_scorers import split_warning as split_warning
 from .explanation import Explanation as Explanation
 from .explanation import Influence as Influence
 from .explanation import explain as explain
@@ -25,6 +21,10 @@ from .recommendation import recommend as recommend
 from .recommendation import recommend_next as recommend_next
 from .recommendation import recommend_users as recommend_users
 from .recommendation import score_parts as score_parts
+from .scorers import AdapterScorer as AdapterScorer
+from .scorers import GenerationScorer as GenerationScorer
+from .scorers import adapter_scorers as adapter_scorers
+from .scorers import split_warning as split_warning
 from .tables import explanation_table as explanation_table
 from .tables import recommendation_table as recommendation_table
 from .vllm_engine import VllmEngine as VllmEngine
