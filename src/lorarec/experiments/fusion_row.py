@@ -10,7 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments.language_models import LANGUAGE_MODELS
 from lorarec.io import JsonObject
 from lorarec.options import document_options
-from lorarec.ranking import Fusion, fit_fusion
+from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion, fit_fusion
 from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, TrainingData
 
 SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS}
@@ -22,7 +22,7 @@ class FusionRowConfig(FusionConfig):
     """Options of `FusionRow`."""
 
     systems: JsonObject = field(
-        default_factory=lambda: {"specific": {}, "sasrec": {}, "item-knn": {}, "tf-idf": {}, "popularity": {}},
+        default_factory=lambda: {name: {} for name in ("specific", *DEFAULT_RECOMMENDERS)},
         metadata={"help": "Fused systems and their options: name -> options, with `system` if the name is another."},
     )
 

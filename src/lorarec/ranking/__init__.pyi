@@ -3,6 +3,7 @@ from .explanation import Influence as Influence
 from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
+from .fusion import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion import Fusion as Fusion
 from .fusion import fit_fusion as fit_fusion
 from .fusion import fuse as fuse

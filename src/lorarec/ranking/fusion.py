@@ -47,7 +47,7 @@ RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
 #: Name of the scorer that stands for the order of an index, in the fusion for whole catalogues.
 INDEX = "index"
 FORMAT_VERSION = 1
-DEFAULT_RECOMMENDERS = ("sasrec", "item-knn", "tf-idf", "popularity")
+DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
 
 
 class Fusion:
