@@ -4,6 +4,8 @@ from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
 from .generation import generate_titles as generate_titles
+from .pool_scorer import PoolScorer as PoolScorer
+from .pool_scorer import pool_scorers as pool_scorers
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population
