@@ -2,6 +2,11 @@ from .case_metrics import measure_target_ranks as measure_target_ranks
 from .case_metrics import metric_results as metric_results
 from .case_metrics import metrics_per_case as metrics_per_case
 from .case_metrics import scorer_inputs as scorer_inputs
+from .catalogue import CaseRanking as CaseRanking
+from .catalogue import Catalogue as Catalogue
+from .catalogue import hash_candidates as hash_candidates
+from .catalogue import rank_cases as rank_cases
+from .catalogue import without_repeats as without_repeats
 from .click_evaluation import CLICK_METRICS as CLICK_METRICS
 from .click_evaluation import ClickEvaluation as ClickEvaluation
 from .click_evaluation import evaluate_clicks as evaluate_clicks
@@ -32,9 +37,12 @@ from .report_table import ReportTable as ReportTable
 from .report_table import describe_options as describe_options
 from .report_table import escape_markdown as escape_markdown
 from .report_table import versions_line as versions_line
+from .result import CATALOGUE_METRIC_NAMES as CATALOGUE_METRIC_NAMES
 from .result import LEVEL as LEVEL
 from .result import METRIC_NAMES as METRIC_NAMES
+from .result import PROPERTY_NAMES as PROPERTY_NAMES
 from .result import SIGNIFICANT as SIGNIFICANT
+from .result import Candidates as Candidates
 from .result import Evaluation as Evaluation
 from .result import MetricResult as MetricResult
 from .result import RowResult as RowResult

@@ -1,6 +1,7 @@
 """Results of an evaluation: metrics with intervals, by setting and row."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -8,6 +9,12 @@ from lorarec.io import JsonObject
 
 CUTOFFS = (1, 3, 5, 10)
 METRIC_NAMES = (*(f"ndcg@{k}" for k in CUTOFFS), *(f"hr@{k}" for k in CUTOFFS), "mrr")
+#: Candidates of a case: those stored with the split, or the whole catalogue.
+Candidates = Literal["stored", "all"]
+#: Metrics over a whole catalogue, and properties of the first `TOP` items that a recommender shows.
+CATALOGUE_METRIC_NAMES = ("recall@10", "recall@100", "ndcg@10", "mrr")
+TOP = 10
+PROPERTY_NAMES = (f"coverage@{TOP}", f"gini@{TOP}", f"novelty@{TOP}")
 #: Coverage of the confidence intervals.
 LEVEL = 0.95
 #: Threshold of p-values below which a difference is marked.
@@ -43,10 +50,11 @@ class RowResult:
     Attributes:
         name: Name of the row.
         ranks: Rank of the target among the candidates of each case, (cases,), or (seeds, cases) for a recommender that
-            was fitted with several seeds; 1 is best.
-        metrics: Metrics by the names in `METRIC_NAMES`.
+            was fitted with several seeds; 1 is best, infinite is a target without a rank.
+        metrics: Metrics by the names in `METRIC_NAMES`, or `CATALOGUE_METRIC_NAMES` over a whole catalogue.
         seconds_per_user: Wall time of scoring one case, in seconds.
         about: Description of the recommender.
+        properties: Properties of the recommended lists by the names in `PROPERTY_NAMES`, over a whole catalogue.
     """
 
     name: str
@@ -54,6 +62,7 @@ class RowResult:
     metrics: dict[str, MetricResult]
     seconds_per_user: float
     about: str
+    properties: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class SettingResult:
         candidates: Hash of users, histories and candidate sets; it was the same for every row.
         compare_with: Name of the row that the tests compare with.
         rows: Results by name of the row, in the order of the table.
+        catalogue: Number of items of the catalogue if all of them were candidates; None for stored candidate sets.
+        repeats: Number of cases left out because the right item is in the history, over a whole catalogue.
     """
 
     setting: str
@@ -75,6 +86,8 @@ class SettingResult:
     candidates: str
     compare_with: str
     rows: dict[str, RowResult]
+    catalogue: int | None = None
+    repeats: int = 0
 
     def best(self, metric: str) -> float:
         """Return the highest mean of a metric over the rows."""
@@ -106,9 +119,11 @@ class Evaluation:
 
 def _setting(result: SettingResult) -> JsonObject:
     known = {key: getattr(result, key) for key in ("cases", "users", "candidates", "compare_with")}
+    if result.catalogue is not None:
+        known |= {"catalogue": result.catalogue, "repeats": result.repeats}
     return {**known, "rows": {name: _row(row) for name, row in result.rows.items()}}
 
 
 def _row(row: RowResult) -> JsonObject:
     metrics = {name: asdict(metric) for name, metric in row.metrics.items()}
-    return {**metrics, "seconds_per_user": row.seconds_per_user, "about": row.about}
+    return {**metrics, **row.properties, "seconds_per_user": row.seconds_per_user, "about": row.about}
