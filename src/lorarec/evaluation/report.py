@@ -93,7 +93,6 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
         raise LorarecError(f"setting {setting!r} was not evaluated: choose from {', '.join(evaluation.settings)}")
     result = evaluation.settings[setting]
     columns = _TERMINAL_COLUMNS if result.catalogue is None else _CATALOGUE_TERMINAL_COLUMNS
-    properties = property_names(result)
     rows: list[list[Cell]] = []
     for row in result.rows.values():
         cells = []
@@ -102,8 +101,8 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
             interval = (metric.low, metric.high) if name.startswith("ndcg") else None
             best = metric.mean == result.best(name)
             cells.append(NumberCell(metric.mean, interval=interval, significant=metric.significant, best=best))
-        rows.append([row.name, *cells, *property_cells(result, row.name), f"{1000 * row.seconds_per_user:.3g}"])
-    table = ReportTable(["row", *map(str.upper, (*columns, *properties)), "ms/user"], rows)
+        rows.append([row.name, *cells, f"{1000 * row.seconds_per_user:.3g}"])
+    table = ReportTable(["row", *map(str.upper, columns), "ms/user"], rows)
     return table.to_rich(
         f"{evaluation.protocol['dataset']['name']}, {setting}: {result.cases:,} cases",
         f"[95% interval]; * differs from {result.compare_with} (paired t-test, p < {SIGNIFICANT})",

@@ -4,6 +4,7 @@ from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
 from .generation import generate_titles as generate_titles
+from .pool_scorer import INDEX as INDEX
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import pool_scorers as pool_scorers
 from .population import LocalExecutor as LocalExecutor
