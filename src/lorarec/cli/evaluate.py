@@ -9,7 +9,15 @@ from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
+from lorarec.cli.options import (
+    AsJson,
+    CorrectionOption,
+    DatasetFolder,
+    Engine,
+    Overwrite,
+    open_engine,
+    require_adapters,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
@@ -33,6 +41,7 @@ def evaluate(
             help="Row that the others are tested against; the best of popularity, item-knn and tf-idf if not given."
         ),
     ] = None,
+    correction: CorrectionOption = "holm",
     readout: Annotated[
         Readout | None,
         typer.Option(help="Readout in place of those that the adapters were trained with."),
@@ -82,6 +91,7 @@ def evaluate(
             split=split,
             settings=None if setting == "both" else [setting],
             compare_with=compare,
+            correction=correction,
             limit=limit,
             seed=seed,
             out=out,

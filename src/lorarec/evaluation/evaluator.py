@@ -11,10 +11,11 @@ from rich.console import Console
 from lorarec.data import USER, Dataset, Split, content_hash, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.case_metrics import measure_target_ranks, metric_results, metrics_per_case, scorer_inputs
+from lorarec.evaluation.corrections import correct_rows
 from lorarec.evaluation.report import write_report
-from lorarec.evaluation.result import Evaluation, RowResult, SettingResult
+from lorarec.evaluation.result import REPORT_METRICS, Evaluation, RowResult, SettingResult
 from lorarec.io import FolderKind, new_folder, versions
-from lorarec.metrics import ndcg
+from lorarec.metrics import Correction, check_correction, ndcg
 from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
 
@@ -25,6 +26,7 @@ def evaluate(
     split: Split | None = None,
     settings: Sequence[str] | None = None,
     compare_with: str | None = None,
+    correction: Correction = "holm",
     limit: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -43,6 +45,8 @@ def evaluate(
         settings: Names of the split's test settings; by default all that have cases.
         compare_with: Name of the row that paired t-tests compare with; by default the best baseline by NDCG@1 of each
             setting.
+        correction: Correction of the p-values of each table for the number of its tests: `holm`, or
+            `benjamini-hochberg` (see `lorarec.metrics.adjust_p_values`).
         limit: Number of users of each setting, drawn by the seed; a larger number keeps the users of a smaller one. By
             default all users.
         seed: Seed of the sample of users, of the intervals and of the baseline `random`.
@@ -54,8 +58,8 @@ def evaluate(
         The evaluation: metrics with intervals by setting and row.
 
     Raises:
-        LorarecError: A setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
-            `out` exists, or a scorer returned a NaN, too few or too many scores.
+        LorarecError: A setting is unknown or empty, `compare_with` or `correction` is unknown, a scorer has the name of
+            a baseline, `out` exists, or a scorer returned a NaN, too few or too many scores.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, adapter_scorers, evaluate, load_split
@@ -66,6 +70,7 @@ def evaluate(
         >>> "shop" in evaluation.settings["warm"].rows
         True
     """
+    check_correction(correction)
     split = load_split(dataset) if split is None else split
     baselines = fit_baselines(TrainingData(dataset, split, seed=seed))
     if taken := sorted(baselines.keys() & scorers.keys()):
@@ -87,7 +92,7 @@ def evaluate(
     with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
-            results[setting] = _evaluate_setting(setting, cases, everything, compare_with, seed, console)
+            results[setting] = _evaluate_setting(setting, cases, everything, compare_with, correction, seed, console)
         evaluation = Evaluation(protocol, results)
         if folder is not None:
             write_report(evaluation, folder)
@@ -127,6 +132,7 @@ def _evaluate_setting(
     cases: pl.DataFrame,
     scorers: Mapping[str, Scorer],
     compare_with: str | None,
+    correction: Correction,
     seed: int,
     console: Console,
 ) -> SettingResult:
@@ -143,9 +149,10 @@ def _evaluate_setting(
         compare_with = max(INFORMED_BASELINES, key=lambda name: ndcg(ranks[name], 1).mean())
     others = {name: None if name == compare_with else compare_with for name in scorers}
     metrics = metric_results({name: metrics_per_case(each) for name, each in ranks.items()}, others, seed)
+    metrics = correct_rows(metrics, REPORT_METRICS, correction)
     results = {
         name: RowResult(name, ranks[name], metrics[name], seconds[name], str(getattr(scorer, "about", "")))
         for name, scorer in scorers.items()
     }
     hashed = content_hash(scorer_inputs(cases))
-    return SettingResult(setting, cases.height, cases[USER].n_unique(), hashed, compare_with, results)
+    return SettingResult(setting, cases.height, cases[USER].n_unique(), hashed, compare_with, results, correction)

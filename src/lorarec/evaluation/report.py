@@ -7,6 +7,7 @@ from rich.table import Table
 
 from lorarec.data import NEW_ITEM
 from lorarec.errors import LorarecError
+from lorarec.evaluation.corrections import describe_stars
 from lorarec.evaluation.plot import plot_ndcg
 from lorarec.evaluation.report_table import (
     Cell,
@@ -16,7 +17,7 @@ from lorarec.evaluation.report_table import (
     escape_markdown,
     versions_line,
 )
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, SettingResult
+from lorarec.evaluation.result import LEVEL, REPORT_METRICS, SIGNIFICANT, Evaluation, SettingResult
 from lorarec.io import write_json, write_text
 
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
@@ -30,12 +31,10 @@ METRIC_NOTES = (
     "- MRR: mean of 1 / rank.",
     f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
     "which all rows of a table share.",
-    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
-    "corrected for the number of rows and columns.",
+    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT} after a "
+    "correction for the number of comparisons, which is stated below each table.",
 )
 BEST_NOTE = "- Bold: the highest mean of the column."
-#: HR@1 equals NDCG@1 and is left to metrics.json.
-_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
 _TERMINAL_COLUMNS = ("ndcg@1", "ndcg@3", "hr@10", "mrr")
 
 
@@ -51,7 +50,7 @@ def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ())
 
 
 def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
-    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, a star marks p < 0.05.
+    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, stars are the report's.
 
     Raises:
         LorarecError: The setting was not evaluated.
@@ -71,7 +70,8 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
     table = ReportTable(["row", *map(str.upper, _TERMINAL_COLUMNS), "ms/user"], rows)
     return table.to_rich(
         f"{evaluation.protocol['dataset']['name']}, {setting}: {result.cases:,} cases",
-        f"[95% interval]; * differs from {result.compare_with} (paired t-test, p < {SIGNIFICANT})",
+        f"[95% interval]; * differs from {result.compare_with} (paired t-test, "
+        f"{describe_stars(result.correction, result.comparisons)})",
     )
 
 
@@ -85,6 +85,11 @@ def setting_heading(result: SettingResult) -> list[str]:
         *([NEW_ITEM_NOTE] if result.setting.startswith(NEW_ITEM) else []),
         "",
     ]
+
+
+def comparisons_note(result: SettingResult) -> str:
+    """Return the line of a report below the table of a setting, which says what its stars mean."""
+    return f"\\*: {describe_stars(result.correction, result.comparisons)}."
 
 
 def _markdown(evaluation: Evaluation) -> str:
@@ -104,7 +109,7 @@ def _markdown(evaluation: Evaluation) -> str:
         "",
     ]
     for result in evaluation.settings.values():
-        lines += [*setting_heading(result), *_table(result).markdown(), ""]
+        lines += [*setting_heading(result), *_table(result).markdown(), "", comparisons_note(result), ""]
     lines += ["## Rows", "", *_describe_rows(evaluation), "", "## Columns", ""]
     lines += [
         "Each case is one user's history and one candidate set that holds one right item; candidates were drawn once "
@@ -120,10 +125,10 @@ def _markdown(evaluation: Evaluation) -> str:
 
 def _table(result: SettingResult) -> ReportTable:
     rows: list[list[Cell]] = [
-        [row.name, *metric_cells(result, row.name, _COLUMNS), f"{row.seconds_per_user:.2g}"]
+        [row.name, *metric_cells(result, row.name, REPORT_METRICS), f"{row.seconds_per_user:.2g}"]
         for row in result.rows.values()
     ]
-    return ReportTable(["row", *map(str.upper, _COLUMNS), "s/user"], rows)
+    return ReportTable(["row", *map(str.upper, REPORT_METRICS), "s/user"], rows)
 
 
 def metric_cells(result: SettingResult, row: str, metrics: Sequence[str]) -> list[NumberCell]:
