@@ -9,7 +9,15 @@ from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
+from lorarec.cli.options import (
+    AsJson,
+    CorrectionOption,
+    DatasetFolder,
+    Engine,
+    Overwrite,
+    open_engine,
+    require_adapters,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
@@ -45,6 +53,7 @@ def evaluate(
             "or index with --candidates all."
         ),
     ] = None,
+    correction: CorrectionOption = "holm",
     readout: Annotated[
         Readout | None,
         typer.Option(help="Readout in place of those that the adapters were trained with."),
@@ -103,6 +112,7 @@ def evaluate(
             settings=None if setting == "both" else [setting],
             candidates=candidates,
             compare_with=compare,
+            correction=correction,
             limit=limit,
             seed=seed,
             out=out,

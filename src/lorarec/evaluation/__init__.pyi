@@ -13,6 +13,8 @@ from .click_evaluation import evaluate_clicks as evaluate_clicks
 from .click_report import click_markdown as click_markdown
 from .click_report import click_table as click_table
 from .click_report import write_click_report as write_click_report
+from .corrections import correct_rows as correct_rows
+from .corrections import correction_title as correction_title
 from .evaluator import evaluate as evaluate
 from .evaluator import sample_users as sample_users
 from .evaluator import select_settings as select_settings
@@ -27,6 +29,7 @@ from .report import METRICS as METRICS
 from .report import NEW_ITEM_NOTE as NEW_ITEM_NOTE
 from .report import PICTURE as PICTURE
 from .report import REPORT as REPORT
+from .report import comparisons_note as comparisons_note
 from .report import evaluation_table as evaluation_table
 from .report import metric_cells as metric_cells
 from .report import setting_heading as setting_heading

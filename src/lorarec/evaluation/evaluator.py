@@ -13,16 +13,19 @@ from lorarec.data import USER, Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.evaluation.case_metrics import metric_results, metrics_per_case
 from lorarec.evaluation.catalogue import CaseRanking, Catalogue, hash_candidates, rank_cases, without_repeats
+from lorarec.evaluation.corrections import correct_rows
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import (
     CATALOGUE_METRIC_NAMES,
     METRIC_NAMES,
+    REPORT_METRICS,
     Candidates,
     Evaluation,
     RowResult,
     SettingResult,
 )
 from lorarec.io import FolderKind, new_folder, versions
+from lorarec.metrics import Correction, check_correction
 from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
 
@@ -34,6 +37,7 @@ def evaluate(
     settings: Sequence[str] | None = None,
     candidates: Candidates = "stored",
     compare_with: str | None = None,
+    correction: Correction = "holm",
     limit: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
@@ -55,6 +59,8 @@ def evaluate(
             in the history of a case.
         compare_with: Name of the row that paired t-tests compare with; by default the best baseline of each setting by
             NDCG@1, or by NDCG@10 over the whole catalogue.
+        correction: Correction of the p-values of each table for the number of its tests: `holm`, or
+            `benjamini-hochberg` (see `lorarec.metrics.adjust_p_values`).
         limit: Number of users of each setting, drawn by the seed; a larger number keeps the users of a smaller one. By
             default all users.
         seed: Seed of the sample of users, of the intervals, of the baseline `random`, and of the order in which items
@@ -67,8 +73,8 @@ def evaluate(
         The evaluation: metrics with intervals by setting and row.
 
     Raises:
-        LorarecError: A setting is unknown or empty, `candidates` or `compare_with` is unknown, a scorer has the name of
-            a baseline, `out` exists, or a scorer returned a NaN, too few or too many scores.
+        LorarecError: A setting is unknown or empty, `candidates`, `compare_with` or `correction` is unknown, a scorer
+            has the name of a baseline, `out` exists, or a scorer returned a NaN, too few or too many scores.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, adapter_scorers, evaluate, load_split
@@ -79,6 +85,7 @@ def evaluate(
         >>> "shop" in evaluation.settings["warm"].rows
         True
     """
+    check_correction(correction)
     if candidates not in get_args(Candidates):
         raise LorarecError(f"no candidates {candidates!r}: choose one of {', '.join(get_args(Candidates))}")
     split = load_split(dataset) if split is None else split
@@ -104,7 +111,9 @@ def evaluate(
     with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
-            results[setting] = _evaluate_setting(setting, cases, everything, catalogue, compare_with, seed, console)
+            results[setting] = _evaluate_setting(
+                setting, cases, everything, catalogue, compare_with, correction, seed, console
+            )
         evaluation = Evaluation(protocol, results)
         if folder is not None:
             write_report(evaluation, folder)
@@ -145,12 +154,14 @@ def _evaluate_setting(
     scorers: Mapping[str, Scorer],
     catalogue: Catalogue | None,
     compare_with: str | None,
+    correction: Correction,
     seed: int,
     console: Console,
 ) -> SettingResult:
-    names, main = (METRIC_NAMES, "ndcg@1") if catalogue is None else (CATALOGUE_METRIC_NAMES, "ndcg@10")
+    names, shown, main = METRIC_NAMES, REPORT_METRICS, "ndcg@1"
     given = cases
     if catalogue is not None:
+        names, shown, main = CATALOGUE_METRIC_NAMES, CATALOGUE_METRIC_NAMES, "ndcg@10"
         cases = without_repeats(cases)
         if cases.is_empty():
             raise LorarecError(f"setting {setting}: the right item of every case is in its history, so none is new")
@@ -168,6 +179,7 @@ def _evaluate_setting(
         compare_with = max(INFORMED_BASELINES, key=lambda name: values[name][:, names.index(main)].mean())
     others = {name: None if name == compare_with else compare_with for name in scorers}
     metrics = metric_results(values, others, seed, names)
+    metrics = correct_rows(metrics, shown, correction)
     results = {
         name: RowResult(
             name,
@@ -181,4 +193,4 @@ def _evaluate_setting(
     }
     users, hashed = cases[USER].n_unique(), hash_candidates(cases, catalogue)
     size, repeats = (None, 0) if catalogue is None else (len(catalogue.items), given.height - cases.height)
-    return SettingResult(setting, cases.height, users, hashed, compare_with, results, size, repeats)
+    return SettingResult(setting, cases.height, users, hashed, compare_with, results, correction, size, repeats)

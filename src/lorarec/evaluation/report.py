@@ -7,6 +7,7 @@ from rich.table import Table
 
 from lorarec.data import NEW_ITEM
 from lorarec.errors import LorarecError
+from lorarec.evaluation.corrections import describe_stars
 from lorarec.evaluation.plot import plot_ndcg, plotted_metrics
 from lorarec.evaluation.report_table import (
     Cell,
@@ -20,6 +21,7 @@ from lorarec.evaluation.result import (
     CATALOGUE_METRIC_NAMES,
     LEVEL,
     PROPERTY_NAMES,
+    REPORT_METRICS,
     SIGNIFICANT,
     TOP,
     Evaluation,
@@ -37,8 +39,8 @@ _MRR_NOTE = "- MRR: mean of 1 / rank."
 _TEST_NOTES = (
     f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
     "which all rows of a table share.",
-    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
-    "corrected for the number of rows and columns.",
+    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT} after a "
+    "correction for the number of comparisons, which is stated below each table.",
 )
 METRIC_NOTES = (
     _NDCG_NOTE,
@@ -66,8 +68,6 @@ STORED_NOTE = (
     "stored with the split. Of several candidates with one score, the earlier in the stored (random) order ranks first."
 )
 BEST_NOTE = "- Bold: the highest mean of the column."
-#: HR@1 equals NDCG@1 and is left to metrics.json.
-_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
 _TERMINAL_COLUMNS = ("ndcg@1", "ndcg@3", "hr@10", "mrr")
 _CATALOGUE_TERMINAL_COLUMNS = ("recall@10", "recall@100", "ndcg@10")
 
@@ -84,7 +84,7 @@ def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ())
 
 
 def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
-    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, a star marks p < 0.05.
+    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, stars are the report's.
 
     Raises:
         LorarecError: The setting was not evaluated.
@@ -105,7 +105,8 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
     table = ReportTable(["row", *map(str.upper, columns), "ms/user"], rows)
     return table.to_rich(
         f"{evaluation.protocol['dataset']['name']}, {setting}: {result.cases:,} cases",
-        f"[95% interval]; * differs from {result.compare_with} (paired t-test, p < {SIGNIFICANT})",
+        f"[95% interval]; * differs from {result.compare_with} (paired t-test, "
+        f"{describe_stars(result.correction, result.comparisons)})",
     )
 
 
@@ -127,6 +128,11 @@ def setting_heading(result: SettingResult) -> list[str]:
     ]
 
 
+def comparisons_note(result: SettingResult) -> str:
+    """Return the line of a report below the table of a setting, which says what its stars mean."""
+    return f"\\*: {describe_stars(result.correction, result.comparisons)}."
+
+
 def _markdown(evaluation: Evaluation) -> str:
     """Return the report: a table for each setting, then descriptions of the rows and columns."""
     protocol = evaluation.protocol
@@ -144,7 +150,7 @@ def _markdown(evaluation: Evaluation) -> str:
         "",
     ]
     for result in evaluation.settings.values():
-        lines += [*setting_heading(result), *_table(result).markdown(), ""]
+        lines += [*setting_heading(result), *_table(result).markdown(), "", comparisons_note(result), ""]
     stored = all(result.catalogue is None for result in evaluation.settings.values())
     lines += ["## Rows", "", *_describe_rows(evaluation), "", "## Columns", ""]
     lines += [
@@ -164,7 +170,7 @@ def picture_line(evaluation: Evaluation) -> str:
 
 
 def _table(result: SettingResult) -> ReportTable:
-    columns = _COLUMNS if result.catalogue is None else CATALOGUE_METRIC_NAMES
+    columns = REPORT_METRICS if result.catalogue is None else CATALOGUE_METRIC_NAMES
     rows: list[list[Cell]] = [
         [
             row.name,

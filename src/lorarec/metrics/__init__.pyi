@@ -14,5 +14,8 @@ from .ranking import hit_rate as hit_rate
 from .ranking import ndcg as ndcg
 from .ranking import reciprocal_rank as reciprocal_rank
 from .ranking import target_ranks as target_ranks
+from .significance import Correction as Correction
+from .significance import adjust_p_values as adjust_p_values
 from .significance import bootstrap_interval as bootstrap_interval
+from .significance import check_correction as check_correction
 from .significance import paired_t_test as paired_t_test

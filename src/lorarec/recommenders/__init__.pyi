@@ -19,6 +19,7 @@ from .recommender import ScorerRecommender as ScorerRecommender
 from .recommender_config import RecommenderConfig as RecommenderConfig
 from .recommender_config import fixed as fixed
 from .scorer import Scorer as Scorer
+from .sequential.config import ESASRecConfig as ESASRecConfig
 from .sequential.config import FMLPRecConfig as FMLPRecConfig
 from .sequential.config import GRU4RecConfig as GRU4RecConfig
 from .sequential.config import NextItemConfig as NextItemConfig
@@ -28,6 +29,7 @@ from .sequential.next_item_model import IdEmbeddings as IdEmbeddings
 from .sequential.next_item_model import ItemEmbeddings as ItemEmbeddings
 from .sequential.next_item_model import NextItemModel as NextItemModel
 from .sequential.registry import SEQUENCE_ENCODERS as SEQUENCE_ENCODERS
+from .sequential.sequential_recommenders import ESASRec as ESASRec
 from .sequential.sequential_recommenders import FMLPRec as FMLPRec
 from .sequential.sequential_recommenders import GRU4Rec as GRU4Rec
 from .sequential.sequential_recommenders import SASRec as SASRec
