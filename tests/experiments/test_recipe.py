@@ -78,6 +78,7 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"users": 0}, "key users: must be a whole number"),
         ({"split": 3}, "key split: must be options"),
         ({"compare_with": "nobody"}, "key compare_with: no row 'nobody'"),
+        ({"correction": "none"}, "key correction: must be one of holm, benjamini-hochberg, got 'none'"),
         ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
         ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
         ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),

@@ -28,6 +28,7 @@ _TRANSFER = {
 QUICK: dict[str, dict[str, Any]] = {
     "bpr-mf": {"epochs": 40, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2},
     "sasrec": _SEQUENCE,
+    "esasrec": _SEQUENCE,
     "gru4rec": _SEQUENCE,
     "fmlp-rec": _SEQUENCE,
     "unisrec": {**_TRANSFER, "num_experts": 2},

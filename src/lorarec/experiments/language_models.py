@@ -19,6 +19,7 @@ from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
 from lorarec.ranking import AdapterScorer, adapter_scorers
 from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
+from lorarec.retrieval import Index
 from lorarec.training import TrainingConfig, train
 
 
@@ -246,11 +247,23 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
     options = {each.name: getattr(config, each.name) for each in fields(TrainingConfig)} | {"seed": data.seed}
     training = TrainingConfig(**options)
     fingerprints = [[dataset.fingerprint, split.fingerprint] for dataset, split in domains]
+    # Without hard negatives, the key is that of folders from before the option existed.
+    key_options = {name: value for name, value in options.items() if name != "hard_negatives" or value}
 
     def write(out: Path) -> None:
-        train(backbone, domains, out, training, start_from=start_from, resume=True, progress=data.progress)
+        train(
+            backbone,
+            domains,
+            out,
+            training,
+            start_from=start_from,
+            build_index=lambda dataset, split: Index.build(dataset, histories=split.train),
+            resume=True,
+            progress=data.progress,
+        )
 
-    return cached_dir(data, kind, [backbone.fingerprint, fingerprints, options, start_from and start_from.name], write)
+    key = [backbone.fingerprint, fingerprints, key_options, start_from and start_from.name]
+    return cached_dir(data, kind, key, write)
 
 
 def _scorer(data: TrainingData, folder: Path) -> AdapterScorer:

@@ -9,6 +9,9 @@ from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
 from .generation import generate_titles as generate_titles
+from .pool_scorer import INDEX as INDEX
+from .pool_scorer import PoolScorer as PoolScorer
+from .pool_scorer import pool_scorers as pool_scorers
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population

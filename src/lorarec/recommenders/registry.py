@@ -6,7 +6,7 @@ from lorarec.recommenders.baselines import BASELINES
 from lorarec.recommenders.bpr_mf import BPRMF
 from lorarec.recommenders.p5_recommender import P5
 from lorarec.recommenders.recommender import Recommender
-from lorarec.recommenders.sequential.sequential_recommenders import FMLPRec, GRU4Rec, SASRec
+from lorarec.recommenders.sequential.sequential_recommenders import ESASRec, FMLPRec, GRU4Rec, SASRec
 from lorarec.recommenders.transferable.recformer import RecFormer
 from lorarec.recommenders.transferable.unisrec import UniSRec
 from lorarec.recommenders.transferable.vqrec import VQRec
@@ -15,6 +15,7 @@ CONVENTIONAL: dict[str, type[Recommender[Any]]] = {
     "bpr-mf": BPRMF,
     "gru4rec": GRU4Rec,
     "sasrec": SASRec,
+    "esasrec": ESASRec,
     "fmlp-rec": FMLPRec,
     "unisrec": UniSRec,
     "vq-rec": VQRec,
