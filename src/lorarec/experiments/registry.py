@@ -3,9 +3,12 @@
 from typing import Any
 
 from lorarec.experiments.language_models import (
+    AgreementMixture,
     EntropyMixture,
+    EqualMixture,
     GeneralAdapter,
     GridMixture,
+    HybridAdapter,
     SecondRound,
     SpecificAdapter,
     TALLRec,
@@ -37,8 +40,11 @@ RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
     "tallrec": TALLRec,
     "general": GeneralAdapter,
     "specific": SpecificAdapter,
+    "hybrid": HybridAdapter,
     "second-round": SecondRound,
+    "mixture-equal": EqualMixture,
     "mixture-grid": GridMixture,
     "mixture-entropy": EntropyMixture,
+    "mixture-agreement": AgreementMixture,
     **BASELINES,
 }

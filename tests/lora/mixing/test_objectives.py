@@ -3,8 +3,8 @@ import torch
 
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, inject
-from lorarec.lora.entropy_search import entropy_and_gradient
 from lorarec.lora.objectives import Entropy, token_entropy
+from lorarec.lora.unlabelled_search import value_and_gradient
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import score_batch
 
@@ -73,7 +73,7 @@ def test_gradient_agrees_with_finite_differences(
         logits.requires_grad_()
 
         def value():
-            return entropy_and_gradient(mixed, names, logits, prompts, entropy, token_budget=200)
+            return value_and_gradient(mixed, names, logits, prompts, entropy, token_budget=200)
 
         value()
         gradient = logits.grad.clone()
