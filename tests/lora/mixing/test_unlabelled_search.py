@@ -6,7 +6,7 @@ import torch
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, inject
 from lorarec.lora import unlabelled_search as search
-from lorarec.lora.objectives import Entropy
+from lorarec.lora.objectives import Agreement, Entropy
 from lorarec.lora.simplex import simplex_grid
 from lorarec.lora.unlabelled_search import unlabelled_weights
 from lorarec.lora.weight_search import score_at_weights
@@ -45,6 +45,20 @@ def test_pair_search_finds_the_lowest_point(tiny_backbone, make_adapter, builder
         assert mean_entropy(mixed, weights, prompts, objective) <= lowest + 1e-3
     assert len(trace.steps) <= 9
     assert weights.sum().item() == pytest.approx(1)
+
+
+def test_agreement_of_a_pair_lies_between_the_adapters(tiny_backbone, make_adapter, builder, make_prompts):
+    agreement, prompts = Agreement(builder), make_prompts(builder)
+    folders = [make_adapter(tiny_backbone, seed, std=0.06) for seed in (1, 2)]
+    with inject(tiny_backbone.model, AdapterBank.load(folders), "factors") as mixed:
+        referenced = agreement.reference(mixed, 2, prompts, 8192)
+        weights, trace = unlabelled_weights(mixed, 2, referenced, agreement, "model")
+        curve = {tuple(step.weights): step.metrics["divergence"] for step in trace.steps}
+        lowest = min(mean_entropy(mixed, point, referenced, agreement) for point in simplex_grid(2, 40))
+        assert mean_entropy(mixed, weights, referenced, agreement) <= lowest + 1e-3
+    # Either adapter alone is as far from the other.
+    assert curve[1, 0] == pytest.approx(curve[0, 1], rel=1e-3)
+    assert 0 < weights[1].item() < 1
 
 
 @pytest.mark.parametrize(
