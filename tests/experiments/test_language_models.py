@@ -81,7 +81,9 @@ def test_partners_of_the_specific_adapter(circles: TrainingData, data: TrainingD
     assert data.cache_dir is not None
     options = {**OPTIONS, "partner": partner}
     specific = _scores(circles, RECOMMENDERS["specific"].from_options(OPTIONS).fit(data))
-    equal = _scores(circles, RECOMMENDERS["mixture-equal"].from_options(options).fit(data))
+    mixture = RECOMMENDERS["mixture-equal"].from_options(options).fit(data)
+    equal = _scores(circles, mixture)
+    assert mixture.about.endswith("; weights 0.50, 0.50")
     grid = _scores(circles, RECOMMENDERS["mixture-grid"].from_options({**options, "cases": 5}).fit(data))
     assert np.isfinite(equal).all()
     assert np.isfinite(grid).all()
@@ -98,8 +100,10 @@ def test_mixtures_without_labels(circles: TrainingData, data: TrainingData, syst
     assert data.cache_dir is not None
     for calibrate in (False, True):
         options = {"prompts": 4, "calibrate": calibrate, "cases": 5, **OPTIONS}
-        scores = _scores(circles, RECOMMENDERS[system].from_options(options).fit(data))
-        assert np.isfinite(scores).all()
+        mixture = RECOMMENDERS[system].from_options(options).fit(data)
+        assert np.isfinite(_scores(circles, mixture)).all()
+        assert "; weights " in mixture.about
+        assert ("; temperatures " in mixture.about) == calibrate
     method = system.removeprefix("mixture-")
     found = [read_json(path / "lorarec.json")["mix"] for path in data.cache_dir.glob(f"{method}-*")]
     assert [each["method"] for each in found] == [method, method]

@@ -61,6 +61,8 @@ Config = TypeVar("Config", bound=AdapterConfig)
 class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
 
+    scorer: AdapterScorer
+
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.
 
@@ -69,6 +71,11 @@ class AdapterRecommender(ScorerRecommender[Config]):
         """
         self.scorer = _scorer(data, self.adapter(data))
         return self
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return _describe(self.scorer)
 
     @abstractmethod
     def adapter(self, data: TrainingData) -> Path:
@@ -260,7 +267,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
         folder = cached_dir(data, self.method, [*_names(pair), content_hash(sample), calibrated_on], write)
         scorer = _scorer(data, folder)
         scores = scorer.score(cases)
-        self.about = scorer.about
+        self.about = _describe(scorer)
         return scores
 
 
@@ -335,6 +342,17 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
 def _scorer(data: TrainingData, folder: Path) -> AdapterScorer:
     scorers = adapter_scorers(_backbone(data), data.dataset, data.split, {"row": folder}, progress=data.progress)
     return scorers["row"]
+
+
+def _describe(scorer: AdapterScorer) -> str:
+    """Return the description of a scorer, with the weights of a mixture and the temperatures that chose them."""
+    record = None if scorer.adapter is None else scorer.adapter.record
+    mixture = None if record is None else record.mix
+    if not scorer.about or mixture is None or not isinstance(mixture.weights, list):
+        return scorer.about
+    numbers = {"weights": mixture.weights, "temperatures": mixture.details.get("temperatures", [])}
+    texts = [f"{name} {', '.join(f'{each:.2f}' for each in values)}" for name, values in numbers.items() if values]
+    return "; ".join([scorer.about, *texts])
 
 
 def _backbone(data: TrainingData) -> Backbone:
