@@ -7,7 +7,7 @@ rows with the same options share them: the first row that needs an adapter train
 from abc import abstractmethod
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +36,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 
     config_class = ZeroShotConfig
     uses_seed = False
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Keep the backbone and the titles; nothing is learned.
@@ -62,6 +63,7 @@ class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
 
     scorer: AdapterScorer
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.
@@ -235,6 +237,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
     """
 
     config_class = UnlabelledMixtureConfig
+    scores_new_items = True
     about = ""
     method: ClassVar[Literal["entropy", "agreement"]]
 
@@ -288,6 +291,20 @@ class AgreementMixture(UnlabelledMixture):
     """
 
     method = "agreement"
+
+
+LANGUAGE_MODELS: dict[str, type[Recommender[Any]]] = {
+    "zero-shot": ZeroShot,
+    "tallrec": TALLRec,
+    "general": GeneralAdapter,
+    "specific": SpecificAdapter,
+    "hybrid": HybridAdapter,
+    "second-round": SecondRound,
+    "mixture-equal": EqualMixture,
+    "mixture-grid": GridMixture,
+    "mixture-entropy": EntropyMixture,
+    "mixture-agreement": AgreementMixture,
+}
 
 
 def adapter_pair(
