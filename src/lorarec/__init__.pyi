@@ -10,6 +10,7 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .lora import Adapter as Adapter
 from .lora import MixedAdapter as MixedAdapter
+from .lora import MixingConfig as MixingConfig
 from .lora import mix as mix
 from .personal import PersonalizationConfig as PersonalizationConfig
 from .personal import UserRouterConfig as UserRouterConfig

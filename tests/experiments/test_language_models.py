@@ -69,6 +69,47 @@ def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: TrainingData
     assert len(list(data.cache_dir.glob("specific-*"))) == 2
 
 
+def test_a_hybrid_adapter_is_trained_on_all_domains(data: TrainingData) -> None:
+    assert data.cache_dir is not None
+    RECOMMENDERS["hybrid"].from_options({**OPTIONS, "balance": "equal"}).fit(data)
+    record = read_json(next(data.cache_dir.glob("hybrid-*")) / "lorarec.json")
+    assert [each["name"] for each in record["datasets"]] == ["noise", data.dataset.name]
+
+
+@pytest.mark.parametrize("partner", ["general", "hybrid", "random"])
+def test_partners_of_the_specific_adapter(circles: TrainingData, data: TrainingData, partner: str) -> None:
+    assert data.cache_dir is not None
+    options = {**OPTIONS, "partner": partner}
+    specific = _scores(circles, RECOMMENDERS["specific"].from_options(OPTIONS).fit(data))
+    mixture = RECOMMENDERS["mixture-equal"].from_options(options).fit(data)
+    equal = _scores(circles, mixture)
+    assert mixture.about.endswith("; weights 0.50, 0.50")
+    grid = _scores(circles, RECOMMENDERS["mixture-grid"].from_options({**options, "cases": 5}).fit(data))
+    assert np.isfinite(equal).all()
+    assert np.isfinite(grid).all()
+    assert not np.array_equal(equal, specific)
+    mixed = read_json(next(data.cache_dir.glob("equal-*")) / "lorarec.json")
+    assert mixed["mix"]["weights"] == [0.5, 0.5]
+    assert [Path(each["path"]).name.rpartition("-")[0] for each in mixed["adapters"]] == [partner, "specific"]
+    assert len(list(data.cache_dir.glob("general-*"))) == (partner == "general")
+    assert len(list(data.cache_dir.glob("random-*"))) == (partner == "random")
+
+
+@pytest.mark.parametrize("system", ["mixture-entropy", "mixture-agreement"])
+def test_mixtures_without_labels(circles: TrainingData, data: TrainingData, system: str) -> None:
+    assert data.cache_dir is not None
+    for calibrate in (False, True):
+        options = {"prompts": 4, "calibrate": calibrate, "cases": 5, **OPTIONS}
+        mixture = RECOMMENDERS[system].from_options(options).fit(data)
+        assert np.isfinite(_scores(circles, mixture)).all()
+        assert "; weights " in mixture.about
+        assert ("; temperatures " in mixture.about) == calibrate
+    method = system.removeprefix("mixture-")
+    found = [read_json(path / "lorarec.json")["mix"] for path in data.cache_dir.glob(f"{method}-*")]
+    assert [each["method"] for each in found] == [method, method]
+    assert sorted(each.get("cases", 0) for each in found) == [0, 5]
+
+
 def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: TrainingData) -> None:
     assert data.cache_dir is not None
     scorer = RECOMMENDERS["tallrec"].from_options(OPTIONS).fit(data)

@@ -23,6 +23,15 @@ def test_bundled_recipes_are_usable(path: Path) -> None:
     assert bool(recipe.paper) == bool(recipe.source)
 
 
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("unlabelled*.yaml")), ids=lambda path: path.name)
+def test_recipes_of_mixtures_compare_with_the_specific_adapter(path: Path) -> None:
+    recipe = read_experiment(path)
+    assert recipe.compare_with == "specific"
+    assert {row.options.get("partner", "general") for row in recipe.rows.values()} == {"general", "hybrid", "random"}
+    trained = [{key: row.options[key] for key in recipe.rows["specific"].options} for row in recipe.rows.values()]
+    assert all(options == trained[0] for options in trained)
+
+
 def test_the_sample_recipe_has_every_system() -> None:
     rows = read_experiment(RECIPES / "sample.yaml").rows.values()
     assert {row.system for row in rows} == RECOMMENDERS.keys() - BASELINES.keys()

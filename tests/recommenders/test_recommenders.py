@@ -39,7 +39,10 @@ QUICK: dict[str, dict[str, Any]] = {
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 
 #: Systems that need a backbone and have tests of their own.
-LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
+LANGUAGE_MODEL = {
+    *("zero-shot", "general", "specific", "hybrid", "tallrec", "second-round"),
+    *("mixture-equal", "mixture-grid", "mixture-entropy", "mixture-agreement"),
+}
 
 
 def test_every_recommender_is_tested() -> None:
