@@ -20,6 +20,7 @@ from lorarec.recommenders import (
     RecFormer,
     Recommender,
     SASRec,
+    TextSimilarity,
     UniSRec,
     VQRec,
 )
@@ -31,6 +32,7 @@ RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
     "fmlp-rec": FMLPRec,
     "unisrec": UniSRec,
     "vq-rec": VQRec,
+    "text-similarity": TextSimilarity,
     "zero-shot": ZeroShot,
     "recformer": RecFormer,
     "p5": P5,
