@@ -32,6 +32,7 @@ from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN
 from lorarec.evaluation import evaluation_table, write_report
 from lorarec.io import FolderKind, new_folder
 from lorarec.ranking import recommendation_table
+from lorarec.recommenders import Scorer
 
 SETTINGS = ("warm", "new-item")
 ADAPTERS, FUSION = "adapters", "fusion"
@@ -117,7 +118,7 @@ def _run(folder: Path, size: DemoSize, seed: int) -> Evaluation:
         _print_weights(console, f"entropy, {setting}", mixed)
         compared: dict[str, Adapter] = {"general": pair[0], "specific": pair[1]}
         compared |= {"mixture (grid)": grid, "mixture (entropy)": mixed}
-        scorers = {**adapter_scorers(backbone, specific, split, compared), "fusion": fusion}
+        scorers: dict[str, Scorer] = {**adapter_scorers(backbone, specific, split, compared), "fusion": fusion}
         parts.append(
             evaluate(specific, scorers, split=split, settings=[setting], limit=size.users, seed=seed, progress=True)
         )

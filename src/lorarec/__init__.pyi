@@ -18,14 +18,16 @@ from .personal import personalize as personalize
 from .personal import train_user_router as train_user_router
 from .prompts import PromptConfig as PromptConfig
 from .ranking import Explanation as Explanation
-from .ranking import Fusion as Fusion, PoolScorer as PoolScorer
+from .ranking import Fusion as Fusion
+from .ranking import PoolScorer as PoolScorer
 from .ranking import Ranked as Ranked
 from .ranking import Ranker as Ranker
 from .ranking import Recommendation as Recommendation
 from .ranking import VllmEngine as VllmEngine
 from .ranking import adapter_scorers as adapter_scorers
 from .ranking import explain as explain
-from .ranking import fuse as fuse, pool_scorers as pool_scorers
+from .ranking import fuse as fuse
+from .ranking import pool_scorers as pool_scorers
 from .ranking import rank_items as rank_items
 from .ranking import recommend as recommend
 from .ranking import recommend_users as recommend_users

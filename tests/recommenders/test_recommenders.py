@@ -43,10 +43,12 @@ LANGUAGE_MODEL = {
     *("zero-shot", "general", "specific", "hybrid", "tallrec", "second-round"),
     *("mixture-equal", "mixture-grid", "mixture-entropy", "mixture-agreement"),
 }
+#: Systems that read titles alone and have tests of their own.
+TEXT = {"text-similarity"}
 
 
 def test_every_recommender_is_tested() -> None:
-    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | BASELINES.keys()
+    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | BASELINES.keys() | {"fusion"}
 
 
 def _fit(name: str, data: TrainingData, **options: int) -> Recommender:
