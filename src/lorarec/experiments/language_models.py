@@ -7,7 +7,7 @@ rows with the same options share them: the first row that needs an adapter train
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 
     config_class = ZeroShotConfig
     uses_seed = False
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Keep the backbone and the titles; nothing is learned.
@@ -61,6 +62,8 @@ Config = TypeVar("Config", bound=AdapterConfig)
 
 class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
+
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Train the adapter unless it is in the cache.
@@ -205,6 +208,7 @@ class EntropyMixture(Recommender[EntropyMixtureConfig]):
     """
 
     config_class = EntropyMixtureConfig
+    scores_new_items = True
     about = ""
 
     def fit(self, data: TrainingData) -> Self:
@@ -230,6 +234,17 @@ class EntropyMixture(Recommender[EntropyMixtureConfig]):
         scores = scorer.score(cases)
         self.about = scorer.about
         return scores
+
+
+LANGUAGE_MODELS: dict[str, type[Recommender[Any]]] = {
+    "zero-shot": ZeroShot,
+    "tallrec": TALLRec,
+    "general": GeneralAdapter,
+    "specific": SpecificAdapter,
+    "second-round": SecondRound,
+    "mixture-grid": GridMixture,
+    "mixture-entropy": EntropyMixture,
+}
 
 
 def adapter_pair(data: TrainingData, config: AdapterConfig) -> list[Path]:

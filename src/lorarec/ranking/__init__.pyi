@@ -3,6 +3,11 @@ from .explanation import Influence as Influence
 from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
+from .fusion import FusedScores as FusedScores
+from .fusion import Fusion as Fusion
+from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
+from .fusion_fit import fit_fusion as fit_fusion
+from .fusion_fit import fuse as fuse
 from .generation import generate_titles as generate_titles
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
@@ -23,6 +28,7 @@ from .recommendation import recommend_users as recommend_users
 from .recommendation import score_parts as score_parts
 from .scorers import AdapterScorer as AdapterScorer
 from .scorers import GenerationScorer as GenerationScorer
+from .scorers import TrainedAdapter as TrainedAdapter
 from .scorers import adapter_scorers as adapter_scorers
 from .scorers import split_warning as split_warning
 from .tables import explanation_table as explanation_table

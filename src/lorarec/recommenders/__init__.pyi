@@ -9,6 +9,17 @@ from .baselines import fit_baselines as fit_baselines
 from .bpr_mf import BPRMF as BPRMF
 from .bpr_mf import BPRMFConfig as BPRMFConfig
 from .cache import cached_dir as cached_dir
+from .cache import cached_tensors as cached_tensors
+from .fusion.candidate_scores import CandidateScores as CandidateScores
+from .fusion.conditional_logit import log_posterior as log_posterior
+from .fusion.config import FusionConfig as FusionConfig
+from .fusion.features import NEW_ITEM as NEW_ITEM
+from .fusion.features import FusionFeatures as FusionFeatures
+from .fusion.fusion_model import FusionModel as FusionModel
+from .fusion.hidden_items import fusion_cases as fusion_cases
+from .fusion.hidden_items import hide_items as hide_items
+from .fusion.new_item_prior import estimate_new_item_prior as estimate_new_item_prior
+from .fusion.scorer_group import ScorerGroup as ScorerGroup
 from .interactions import encode_lists as encode_lists
 from .interactions import interaction_matrix as interaction_matrix
 from .interactions import known_items as known_items
@@ -18,6 +29,7 @@ from .recommender import Recommender as Recommender
 from .recommender import ScorerRecommender as ScorerRecommender
 from .recommender_config import RecommenderConfig as RecommenderConfig
 from .recommender_config import fixed as fixed
+from .registry import CONVENTIONAL as CONVENTIONAL
 from .scorer import Scorer as Scorer
 from .sequential.config import ESASRecConfig as ESASRecConfig
 from .sequential.config import FMLPRecConfig as FMLPRecConfig
@@ -32,6 +44,7 @@ from .sequential.registry import SEQUENCE_ENCODERS as SEQUENCE_ENCODERS
 from .sequential.sequential_recommenders import ESASRec as ESASRec
 from .sequential.sequential_recommenders import FMLPRec as FMLPRec
 from .sequential.sequential_recommenders import GRU4Rec as GRU4Rec
+from .sequential.sequential_recommenders import NextItemRecommender as NextItemRecommender
 from .sequential.sequential_recommenders import SASRec as SASRec
 from .sequential.sequential_recommenders import next_item_scorer as next_item_scorer
 from .sequential.trainer import Loss as Loss

@@ -15,9 +15,9 @@ from scipy.sparse import csr_matrix
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.recommenders import NextItemConfig, encode_lists, interaction_matrix
+from lorarec.recommenders import NextItemConfig, NextItemModel, encode_lists, interaction_matrix
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
-from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source
+from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source, new_next_item_source
 from lorarec.retrieval.rank_fusion import fuse, interleave
 from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
 from lorarec.retrieval.title_source import TitleSource
@@ -110,6 +110,7 @@ class Index:
         config: NextItemConfig | None = None,
         histories: pl.DataFrame | None = None,
         *,
+        model: NextItemModel | None = None,
         seed: int = 42,
         progress: bool = False,
     ) -> Self:
@@ -120,6 +121,8 @@ class Index:
             config: Options of the next-item model. Without it there is none, and the index is built in seconds.
             histories: Columns `user_id` and `history` (item ids) to learn from, such as the training part of a split;
                 all interactions of the dataset if None.
+            model: Next-item model that was trained on these histories, with the items numbered in the order of the
+                catalogue, in place of `config`.
             seed: Seed of the next-item model.
             progress: Whether to show a progress bar.
         """
@@ -129,7 +132,9 @@ class Index:
         chosen = interaction_matrix(rows, lengths, len(items))
         words = title_vectors(list(dataset.titles.values())).astype(np.float32)
         next_item = None
-        if config is not None and config.epochs:
+        if model is not None:
+            next_item = new_next_item_source(model, np.unique(rows), len(items), seed)
+        elif config is not None and config.epochs:
             sequences = np.split(rows, np.cumsum(lengths)[:-1])
             next_item = fit_next_item_source(sequences, len(items), config, seed, progress)
         record = {

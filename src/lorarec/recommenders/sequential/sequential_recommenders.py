@@ -5,8 +5,13 @@ All are trained by the softmax over the next item and drawn items. SASRec, GRU4R
 losses of their papers (binary cross-entropy with one negative; TOP1 and BPR; BPR) are weaker.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Self, TypeVar
 
+import torch
+
+from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.config import (
@@ -17,14 +22,20 @@ from lorarec.recommenders.sequential.config import (
     SASRecConfig,
 )
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
-from lorarec.recommenders.sequential.trainer import fit_next_item
+from lorarec.recommenders.sequential.trainer import fit_next_item, new_next_item
 from lorarec.recommenders.training_data import TrainingData
 
 Config = TypeVar("Config", bound=NextItemConfig)
 
 
 class NextItemRecommender(ScorerRecommender[Config]):
-    """Predict the next item of a history from item ids. Items without training interactions are ranked last."""
+    """Predict the next item of a history from item ids. Items without training interactions are ranked last.
+
+    Attributes:
+        model: Trained model, whose items are numbered as in `TrainingData.train_index`.
+    """
+
+    model: NextItemModel
 
     def fit(self, data: TrainingData) -> Self:
         """Train a next-item model on the training histories; NDCG@10 on validation cases chooses the epoch."""
@@ -34,8 +45,26 @@ class NextItemRecommender(ScorerRecommender[Config]):
 
         config = self.config
         items = len(data.train_items)
-        model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
-        self.scorer = next_item_scorer(data, model, f"{config.encoder} on item ids, hidden size {config.hidden_size}")
+
+        def train() -> dict[str, torch.Tensor]:
+            model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
+            return model.state_dict()
+
+        key = [data.split.fingerprint, asdict(config), data.seed]
+        return self.restore(data, cached_tensors(data, config.encoder, key, train))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the parameters of the model; see `Recommender.tensors`."""
+        return self.model.state_dict()
+
+    def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Load the parameters of the model; see `Recommender.restore`."""
+        config = self.config
+        self.model = new_next_item(len(data.train_items), config)
+        self.model.load_state_dict(dict(tensors))
+        self.model.eval()
+        about = f"{config.encoder} on item ids, hidden size {config.hidden_size}"
+        self.scorer = next_item_scorer(data, self.model, about)
         return self
 
 
