@@ -5,7 +5,7 @@ rows with the same options share them: the first row that needs an adapter train
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -14,6 +14,7 @@ import polars as pl
 
 from lorarec.backbone import Backbone
 from lorarec.data import content_hash
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.lora import MixingConfig, MixingExamples, MixingPrompts, mix, sample_cases, write_random_adapter
 from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
@@ -85,14 +86,35 @@ class AdapterRecommender(ScorerRecommender[Config]):
         """Return the folder of the adapter, which is trained first if it is not in the cache."""
 
 
-class GeneralAdapter(AdapterRecommender[AdapterConfig]):
+@document_options
+@dataclass(frozen=True)
+class GeneralConfig(AdapterConfig):
+    """Options of `GeneralAdapter`."""
+
+    domains: int | None = option(None, "Number of general domains that are learned from, the first; None for all.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_out_of_range(self, ("domains",), (), ())
+
+
+class GeneralAdapter(AdapterRecommender[GeneralConfig]):
     """MoLoRec-G: one adapter for all general domains, not trained on the ranked domain."""
 
-    config_class = AdapterConfig
+    config_class = GeneralConfig
 
     def adapter(self, data: TrainingData) -> Path:
-        """See `AdapterRecommender.adapter`."""
-        return _train_general(data, self.config)
+        """See `AdapterRecommender.adapter`.
+
+        Raises:
+            LorarecError: The data have fewer general domains than the option `domains` says.
+        """
+        if self.config.domains is None:
+            return _train_general(data, self.config)
+        given = len(data.general)
+        if self.config.domains > given:
+            raise LorarecError(f"option domains is {self.config.domains}, but there are {given} general domains")
+        return _train_general(replace(data, general=data.general[: self.config.domains]), self.config)
 
 
 class SpecificAdapter(AdapterRecommender[AdapterConfig]):
