@@ -14,18 +14,18 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
-from lorarec.ranking.fusion import INDEX, Fusion, case_starts, new_recommender, with_index_order
+from lorarec.ranking.fusion import INDEX, Fusion, case_starts, index_of, new_recommender, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
+    CONVENTIONAL,
+    NEW_ITEM,
     FusionConfig,
     FusionModel,
-    NextItemRecommender,
     Recommender,
     ScorerGroup,
     TrainingData,
     divide_for_fusion,
 )
-from lorarec.retrieval import Index
 
 #: Names of the conventional recommenders that are fused by default.
 DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
@@ -64,8 +64,8 @@ def fuse(
         overwrite: Whether to replace a fusion at `out`.
 
     Raises:
-        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, adapters have
-            no backbone, there are no validation cases, or `out` exists.
+        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, or cannot be
+            saved, adapters have no backbone, there are no validation cases, or `out` exists.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, fuse
@@ -78,7 +78,10 @@ def fuse(
         refuse_existing(out, overwrite, FolderKind.FUSION)
     split = load_split(dataset) if split is None else split
     data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
-    fusion = fit_fusion(_unfitted(adapters or {}, recommenders, backbone), data, config or FusionConfig())
+    unfitted = _unfitted(adapters or {}, recommenders, backbone)
+    if out is not None:
+        _refuse_unsaveable(unfitted)
+    fusion = fit_fusion(unfitted, data, config or FusionConfig())
     if out is not None:
         fusion.save(out, overwrite)
     return fusion
@@ -114,9 +117,7 @@ def _fit_pool(
 
     It is None if the index proposed no target.
     """
-    data = group.data
-    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
-    index = Index.build(data.dataset, histories=data.split.train, model=next(models, None))
+    index = index_of(group)
     pools = [[each.item_id for each in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
     pooled = cases.with_columns(pl.Series(CANDIDATES, pools, dtype=pl.List(pl.String)))
     pooled = pooled.filter(pl.col(CANDIDATES).list.contains(pl.col(TARGET)))
@@ -137,6 +138,8 @@ def _unfitted(
     unfitted: dict[str, Recommender[Any]] = {}
     for name, adapter in adapters.items():
         assert backbone is not None
+        if name in (INDEX, NEW_ITEM) or Path(name).name != name:
+            raise LorarecError(f"an adapter of a fusion cannot be called {name!r}: give it another name")
         unfitted[name] = TrainedAdapter(backbone, adapter)
     if not isinstance(recommenders, Mapping):
         recommenders = {name: new_recommender(name) for name in recommenders}
@@ -146,3 +149,15 @@ def _unfitted(
     if not unfitted:
         raise LorarecError("there is nothing to fuse: give adapters or recommenders")
     return unfitted
+
+
+def _refuse_unsaveable(recommenders: Mapping[str, Recommender[Any]]) -> None:
+    """Refuse recommenders that cannot be saved, before they are trained.
+
+    Raises:
+        LorarecError: A recommender cannot be saved.
+    """
+    choices = [name for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors]
+    for name, each in recommenders.items():
+        if not isinstance(each, TrainedAdapter) and type(each).tensors is Recommender.tensors:
+            raise LorarecError(f"recommender {name!r} cannot be saved in a fusion: choose from {', '.join(choices)}")
