@@ -37,6 +37,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 
     config_class = ZeroShotConfig
     uses_seed = False
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
@@ -63,6 +64,7 @@ Config = TypeVar("Config", bound=AdapterConfig)
 class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
 
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
@@ -187,6 +189,7 @@ class EntropyMixture(Recommender[EntropyMixtureConfig]):
     """
 
     config_class = EntropyMixtureConfig
+    scores_catalogue = False
     scores_new_items = True
     about = ""
 
