@@ -33,6 +33,7 @@ from lorarec.metrics import ndcg
 from lorarec.ranking import PoolScorer
 from lorarec.recommenders import BASELINES, TrainingData
 from lorarec.retrieval import Index
+from tests.factories import dataset_of
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 QUICK = {"epochs": 3, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
@@ -314,15 +315,16 @@ def test_another_pool_is_another_row(write_recipe: Callable[..., Path], tmp_path
 
 
 def test_cases_whose_right_item_is_in_the_history_are_left_out_of_catalogues(
-    write_recipe: Callable[..., Path], dataset_folder: Path, tmp_path: Path
+    write_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    dataset = Dataset.load(dataset_folder)
-    split = load_split(dataset)
-    warm = split.test["warm"]
-    repeated = pl.Series([history[-1] for history in warm["history"].to_list()[:2]])
-    changed = warm.with_columns(pl.concat([repeated, warm["target"][2:]]).alias("target"))
-    dataset.save(tmp_path / "data")
-    replace(split, test={**split.test, "warm": changed}).save(tmp_path / "data" / "split")
-    data = ExperimentData.load(read_experiment(write_recipe(dataset=str(tmp_path / "data"), candidates="all")))
+    rows = [
+        (f"u{user:02}", f"i{(user + step * (user < 10 or step < 5)) % 30}", step)
+        for user in range(12)
+        for step in range(6)
+    ]
+    dataset_of(rows).save(tmp_path / "data")
+    split = {"new_items": 0, "negatives": 9}
+    recipe = read_experiment(write_recipe(dataset=str(tmp_path / "data"), candidates="all", split=split))
+    data = ExperimentData.load(recipe)
     assert data.repeats == {"warm": 2}
-    assert data.cases["warm"].equals(warm[2:])
+    assert data.cases["warm"]["user_id"].to_list() == [f"u{user:02}" for user in range(10)]

@@ -1,9 +1,9 @@
 """Fusion: a learned last stage over adapters and conventional recommenders, for known and for new items."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lorarec.backbone import Backbone
-from lorarec.data import CANDIDATES, HISTORY, TARGET, Dataset, Split, load_split
+from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import (
     FolderKind,
@@ -20,34 +20,45 @@ from lorarec.io import (
     file_fingerprint,
     new_folder,
     read_json,
-    refuse_existing,
     versions,
     write_json,
 )
-from lorarec.lora import AdapterLike, save_adapter
+from lorarec.lora import save_adapter
 from lorarec.options import build_options
-from lorarec.prompts import true_places
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
+    NEW_ITEM,
     CandidateScores,
     FusionConfig,
     FusionFeatures,
     FusionModel,
-    NextItemRecommender,
     Recommender,
     ScorerGroup,
     TrainingData,
-    fusion_cases,
-    hide_items,
 )
-from lorarec.retrieval import Index
 
 RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
 #: Name of the scorer that stands for the order of an index, in the fusion for whole catalogues.
 INDEX = "index"
 FORMAT_VERSION = 1
-DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
+#: Number of cases from which the prior of new items is estimated; with fewer, the estimate would be unreliable.
+MIN_CASES = 100
+
+
+@dataclass(frozen=True)
+class FusedScores:
+    """Scores of the candidates of a case and their parts.
+
+    Attributes:
+        log_probabilities: Logarithm of the probability that each candidate is the right item (candidates,).
+        parts: Name of the recommender -> what it adds to each score, less the mean over the candidates (candidates,).
+            `index` is the part of the order of an index, `new item` that of the constant and the prior of new items.
+            The parts of a candidate add up to its log-probability plus a constant of the case.
+    """
+
+    log_probabilities: np.ndarray
+    parts: dict[str, np.ndarray]
 
 
 class Fusion:
@@ -68,12 +79,12 @@ class Fusion:
         about: Description of the last scores for reports.
 
     Examples:
-        >>> from lorarec import Dataset, fuse, load_split
+        >>> from lorarec import Dataset, Fusion, fuse, load_split
         >>> shop = Dataset.load("data/shop")
-        >>> fusion = fuse(shop, recommenders=["item-knn", "tf-idf", "popularity"], config=FusionConfig(pool=0))
-        >>> scores = fusion.score(load_split(shop).valid[:2])
-        >>> round(float(np.exp(scores[0]).sum()), 6)
-        1.0
+        >>> fusion: Fusion = fuse(shop, recommenders=["item-knn", "tf-idf", "popularity"])
+        >>> first = fusion.score_with_parts(load_split(shop).valid[:1])[0]
+        >>> list(first.parts)
+        ['item-knn', 'tf-idf', 'popularity', 'new item']
     """
 
     def __init__(
@@ -96,43 +107,65 @@ class Fusion:
         """Names of the recommenders."""
         return list(self.group.recommenders)
 
-    def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
-        """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
-        config = replace(self.config, new_item_prior=prior)
+    def with_config(self, config: FusionConfig) -> "Fusion":
+        """Return this fusion with another prior of new items, without fitting it again.
+
+        Args:
+            config: Options, of which only `new_item_prior` has an effect after the fit.
+        """
+        config = replace(self.config, new_item_prior=config.new_item_prior)
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`.
 
-        With `new_item_prior="auto"` the prior is estimated from all these cases together, without their targets.
-
         Returns:
             Log-probabilities (candidates,) of each case.
         """
-        scores = self.group.score(cases)
-        prior = self.prior(scores)
-        share = f"{prior:.3g}" + (" (estimated without labels)" if self.config.new_item_prior == "auto" else "")
-        self.about = f"fusion of {', '.join(self.names)}; prior of new items {share}"
-        return np.split(self.model.log_posterior(scores, prior), np.cumsum(scores.sizes)[:-1])
+        return [each.log_probabilities for each in self.score_with_parts(cases)]
 
-    def prior(self, scores: CandidateScores) -> float:
-        """Return the prior of new items for these cases."""
-        chosen = self.config.new_item_prior
-        return self.model.estimate_prior(scores) if chosen == "auto" else float(chosen)
+    def score_with_parts(
+        self,
+        cases: pl.DataFrame,
+        *,
+        pool: bool = False,
+        given: Mapping[str, Sequence[np.ndarray]] | None = None,
+    ) -> list[FusedScores]:
+        """Score the candidates of every case, and divide the scores into the parts of the recommenders.
 
-    def parts(self, cases: pl.DataFrame) -> list[dict[str, np.ndarray]]:
-        """Return how much each recommender adds to the score of each candidate.
+        Args:
+            cases: Columns `user_id`, `history` and `candidates`.
+            pool: Whether the candidates are those that an index proposes, in its order.
+            given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
 
-        Returns:
-            For every case, name of the recommender -> contributions (candidates,), less their mean over the candidates;
-            `new item` is the part of the constant and the prior of new items. Their sum is the log-probability plus a
-            constant of the case.
+        Raises:
+            LorarecError: `pool` is set and the fusion was not fitted to candidates of an index.
         """
-        scores = self.group.score(cases)
-        table = self.model.parts(scores, self.prior(scores))
-        names = [*self.names, "new item"]
-        split = np.split(table, np.cumsum(scores.sizes)[:-1])
-        return [dict(zip(names, each.T, strict=True)) for each in split]
+        scores = self.group.score(cases, given)
+        model = self.model
+        if pool:
+            if self.pool_model is None:
+                raise LorarecError(
+                    "this fusion was not fitted to candidates of an index: fit it with option pool above 0"
+                )
+            scores, model = with_index_order(scores), self.pool_model
+        prior, origin = self._prior(scores, pool)
+        self.about = f"fusion of {', '.join(self.names)}; prior of new items {prior:.3g} ({origin})"
+        ends = np.cumsum(scores.sizes)[:-1]
+        log_p = np.split(model.log_posterior(scores, prior), ends)
+        parts = np.split(model.parts(scores, prior), ends)
+        names = [*model.features.scorers, NEW_ITEM]
+        return [FusedScores(p, dict(zip(names, each.T, strict=True))) for p, each in zip(log_p, parts, strict=True)]
+
+    def _prior(self, scores: CandidateScores, pool: bool) -> tuple[float, str]:
+        """Return the prior of new items for these cases, and where it comes from."""
+        chosen = self.config.new_item_prior
+        if chosen != "auto":
+            return float(chosen), "given"
+        if not pool and len(scores.sizes) >= MIN_CASES:
+            return self.model.estimate_prior(scores), f"estimated from {len(scores.sizes):,} cases without labels"
+        catalogue = len(self.group.data.dataset.titles)
+        return 1 - len(self.group.known) / catalogue, "share of new items in the catalogue"
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a fusion folder, completely or not at all: fusion.json, learned tensors and adapters.
@@ -153,6 +186,7 @@ class Fusion:
         with new_folder(out, overwrite, FolderKind.FUSION) as folder:
             save_file(tensors, folder / TENSORS)
             for name, each in adapters.items():
+                (folder / ADAPTERS / name).mkdir(parents=True)
                 save_adapter(each.adapter, folder / ADAPTERS / name, each.backbone.id, each.adapter.record)
             record = {
                 "format_version": FORMAT_VERSION,
@@ -190,6 +224,8 @@ class Fusion:
         if not (folder / RECORD).is_file():
             raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
         record = read_json(folder / RECORD)
+        if not isinstance(record, dict):
+            raise LorarecError(f"{folder / RECORD} does not describe a fusion: make it again with `lorarec fuse`")
         split = load_split(dataset) if split is None else split
         try:
             if record["format_version"] != FORMAT_VERSION:
@@ -214,134 +250,15 @@ class Fusion:
         return cls(group, model, pool, config, {"fit": record["fit"]})
 
 
-def fuse(
-    dataset: Dataset,
-    adapters: Mapping[str, AdapterLike] | None = None,
-    recommenders: Mapping[str, Recommender[Any]] | Sequence[str] = DEFAULT_RECOMMENDERS,
-    out: str | Path | None = None,
-    *,
-    backbone: Backbone | None = None,
-    split: Split | None = None,
-    config: FusionConfig | None = None,
-    seed: int = 42,
-    progress: bool = False,
-    overwrite: bool = False,
-) -> Fusion:
-    """Fit a learned last stage over adapters and conventional recommenders.
-
-    The recommenders are fitted twice: without a share of the items, to fit the last stage on validation cases in which
-    these items are new; and to the whole training part, to be used. Adapters are used as they are; only the
-    co-occurrence words in their prompts are counted anew. Test cases are not read.
-
-    Args:
-        dataset: Dataset whose items are ranked.
-        adapters: Adapters, or paths of their folders, by name.
-        recommenders: Names of conventional recommenders (see `lorarec.recommenders.CONVENTIONAL`), with default
-            options, or unfitted recommenders by name.
-        out: Folder to write the fusion into; see `Fusion.save`.
-        backbone: Backbone of the adapters.
-        split: Split to learn from; by default the one that is stored with the dataset.
-        config: Options.
-        seed: Seed of all random numbers.
-        progress: Whether to show progress bars.
-        overwrite: Whether to replace a fusion at `out`.
-
-    Raises:
-        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, adapters have
-            no backbone, there are no validation cases, or `out` exists.
-
-    Examples:
-        >>> from lorarec import Backbone, Dataset, fuse
-        >>> shop, backbone = Dataset.load("data/shop"), Backbone.from_pretrained("embedded")
-        >>> fusion = fuse(shop, {"shop": "adapters/shop"}, ["item-knn", "tf-idf"], backbone=backbone)
-        >>> fusion.names
-        ['shop', 'item-knn', 'tf-idf']
-    """
-    if out is not None:
-        refuse_existing(out, overwrite, FolderKind.FUSION)
-    split = load_split(dataset) if split is None else split
-    data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
-    fusion = fit_fusion(_unfitted(adapters or {}, recommenders, backbone), data, config or FusionConfig())
-    if out is not None:
-        fusion.save(out, overwrite)
-    return fusion
-
-
-def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData, config: FusionConfig) -> Fusion:
-    """Fit a fusion of unfitted recommenders; see `fuse`.
-
-    Args:
-        recommenders: Unfitted recommenders by name; they are not changed.
-        data: Data to learn from.
-        config: Options.
-    """
-    hidden_split, hidden = hide_items(data.split, config.hidden_items, data.seed)
-    cases = fusion_cases(data.split, hidden, config.cases, config.new_targets, data.seed)
-    if cases.is_empty():
-        raise LorarecError(f"{data.dataset.name} has no validation cases on which a fusion could be fitted")
-    group = ScorerGroup.fit(recommenders, replace(data, split=hidden_split))
-    scores, targets = group.score(cases), np.array(true_places(cases))
-    model = FusionModel.fit(list(recommenders), scores, targets, data.seed)
-    pool_model, found = _fit_pool(group, cases, config, data.seed) if config.pool else (None, None)
-    fit = {
-        "hidden_items": len(hidden),
-        "cases": len(cases),
-        "cases_with_hidden_target": int(cases[TARGET].is_in(hidden.implode()).sum()),
-        "cases_with_target_in_pool": found,
-        "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[_starts(scores) + targets].mean()),
-    }
-    return Fusion(ScorerGroup.fit(recommenders, data), model, pool_model, config, {"fit": fit})
-
-
-def _fit_pool(
-    group: ScorerGroup, cases: pl.DataFrame, config: FusionConfig, seed: int
-) -> tuple[FusionModel | None, int]:
-    """Return the last stage for candidates of an index, and the number of cases whose target the index proposed.
-
-    It is None if the index proposed no target.
-    """
-    data = group.data
-    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
-    index = Index.build(data.dataset, histories=data.split.train, model=next(models, None))
-    pools = [[each.item_id for each in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
-    pooled = cases.with_columns(pl.Series(CANDIDATES, pools, dtype=pl.List(pl.String)))
-    pooled = pooled.filter(pl.col(CANDIDATES).list.contains(pl.col(TARGET)))
-    if pooled.is_empty():
-        return None, 0
-    scores = with_index_order(group.score(pooled))
-    targets = np.array(true_places(pooled))
-    return FusionModel.fit([*group.recommenders, INDEX], scores, targets, seed), len(pooled)
-
-
 def with_index_order(scores: CandidateScores) -> CandidateScores:
     """Return the scores with one more scorer: the candidate's place in its list, negated, so that the first is best."""
-    place = np.arange(len(scores.new)) - np.repeat(_starts(scores), scores.sizes)
+    place = np.arange(len(scores.new)) - np.repeat(case_starts(scores), scores.sizes)
     return replace(scores, scores=np.column_stack([scores.scores, -place]))
 
 
-def _starts(scores: CandidateScores) -> np.ndarray:
+def case_starts(scores: CandidateScores) -> np.ndarray:
+    """Return the position of the first candidate of each case, (cases,)."""
     return np.cumsum(scores.sizes) - scores.sizes
-
-
-def _unfitted(
-    adapters: Mapping[str, AdapterLike],
-    recommenders: Mapping[str, Recommender[Any]] | Sequence[str],
-    backbone: Backbone | None,
-) -> dict[str, Recommender[Any]]:
-    if adapters and backbone is None:
-        raise LorarecError("a fusion with adapters needs their backbone")
-    unfitted: dict[str, Recommender[Any]] = {}
-    for name, adapter in adapters.items():
-        assert backbone is not None
-        unfitted[name] = TrainedAdapter(backbone, adapter)
-    if not isinstance(recommenders, Mapping):
-        recommenders = {name: new_recommender(name) for name in recommenders}
-    if taken := sorted(unfitted.keys() & recommenders.keys()):
-        raise LorarecError(f"the name {taken[0]!r} stands for an adapter and a recommender: rename the adapter")
-    unfitted |= recommenders
-    if not unfitted:
-        raise LorarecError("there is nothing to fuse: give adapters or recommenders")
-    return unfitted
 
 
 def new_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:

@@ -43,9 +43,10 @@ def train(
     """Train a LoRA adapter and write it as a plain PEFT folder with `lorarec.json` beside the weights.
 
     Several datasets give a domain-general adapter, one gives a domain-specific adapter (MoLoRec, arXiv 2502.08271,
-    sections 3.1 and 3.2). Checkpoints are written to `OUT.checkpoints` until training is finished. The backbone is not
-    changed. Under `accelerate launch` every process calls this function; the result is that of a single process up to
-    the order of float additions.
+    sections 3.1 and 3.2). Other datasets together with that of the target domain give a hybrid adapter (WeaveRec, arXiv
+    2510.26546), for example with `balance="equal"`, so that a small target domain has its share. Checkpoints are
+    written to `OUT.checkpoints` until training is finished. The backbone is not changed. Under `accelerate launch`
+    every process calls this function; the result is that of a single process up to the order of float additions.
 
     Args:
         backbone: Backbone that the adapter is trained on.

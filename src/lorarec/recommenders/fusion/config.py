@@ -11,7 +11,13 @@ from lorarec.recommenders.recommender_config import RecommenderConfig
 @document_options
 @dataclass(frozen=True)
 class FusionConfig(RecommenderConfig):
-    """Options of the learned last stage."""
+    """Options of the learned last stage.
+
+    Examples:
+        >>> from lorarec import FusionConfig
+        >>> FusionConfig(new_item_prior=0.05).new_item_prior
+        0.05
+    """
 
     hidden_items: float = option(
         0.1,
@@ -25,7 +31,8 @@ class FusionConfig(RecommenderConfig):
     )
     new_item_prior: float | Literal["auto"] = option(
         "auto",
-        "Probability that the right item is a new one; `auto` estimates it from the ranked cases, without labels.",
+        "Probability that the right item is a new one. `auto` estimates it without labels from the cases that are "
+        "ranked together if there are at least 100; otherwise it is the share of new items in the catalogue.",
     )
 
     def __post_init__(self) -> None:

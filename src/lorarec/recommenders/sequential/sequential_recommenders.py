@@ -51,7 +51,7 @@ class NextItemRecommender(ScorerRecommender[Config]):
             return model.state_dict()
 
         key = [data.split.fingerprint, asdict(config), data.seed]
-        return self.restore(data, cached_tensors(data, config.encoder, key, train))
+        return self.restore(data, cached_tensors(data.cache_dir, config.encoder, key, train))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters of the model; see `Recommender.tensors`."""
