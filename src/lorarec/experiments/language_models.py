@@ -38,6 +38,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 
     config_class = ZeroShotConfig
     uses_seed = False
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
@@ -65,6 +66,7 @@ class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
 
     scorer: AdapterScorer
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
@@ -260,6 +262,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
     """
 
     config_class = UnlabelledMixtureConfig
+    scores_catalogue = False
     scores_new_items = True
     about = ""
     method: ClassVar[Literal["entropy", "agreement"]]
