@@ -157,7 +157,9 @@ def test_recommendations_equal_the_offline_ones_and_follow_events(
     play(service, scenario)
 
 
-def test_a_request_that_names_an_adapter_is_answered_by_it(service: Service, offline: Any, play: Any) -> None:
+def test_a_request_that_names_an_adapter_is_answered_by_it(
+    offline: Any, offline_fusion: Fusion, service: Service, play: Any
+) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"user_id": "u04", "candidates": ["x01", "x29"]}
         fused, named = await asyncio.gather(
@@ -170,10 +172,155 @@ def test_a_request_that_names_an_adapter_is_answered_by_it(service: Service, off
         for item in answer["ranking"]:
             assert item["score"] == pytest.approx(scores[item["candidate"]], abs=1e-4)
             assert item["parts"] == {}
-        assert fused.json()["fusion"]
+        expected = score(offline_fusion, "u04", history, body["candidates"])
+        check(fused.json(), expected, body["candidates"])
         for name in service.adapters.available():
             await client.delete(f"/v1/adapters/{name}")
-        again = await client.post("/v1/rank", json=body)
-        assert again.json() == pytest.approx(fused.json())
+        check((await client.post("/v1/rank", json=body)).json(), expected, body["candidates"])
 
     play(service, scenario)
+
+
+def test_an_explanation_leaves_out_each_item_of_the_history(
+    service: Service, offline_fusion: Fusion, play: Any
+) -> None:
+    candidates = ["x01", "x05", "x29"]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        history = ["x02", "x03", "x04"]
+        body = {"history": history, "candidates": candidates, "candidate": 1}
+        answer = (await client.post("/v1/explain", json=body)).json()
+        whole = score(offline_fusion, None, history, candidates)
+        assert (answer["fusion"], answer["mixture"]) == (True, {})
+        assert answer["candidate"]["parts"] == pytest.approx({k: v[1] for k, v in whole.parts.items()}, abs=1e-4)
+        assert [item["item_id"] for item in answer["history"]] == history
+        for place, item in enumerate(answer["history"]):
+            without = score(offline_fusion, None, history[:place] + history[place + 1 :], candidates)
+            effect = whole.log_probabilities[1] - without.log_probabilities[1]
+            assert item["score"] == pytest.approx(effect, abs=1e-4)
+
+    play(service, scenario)
+
+
+def test_items_outside_the_catalogue(service: Service, offline_fusion: Fusion, play: Any) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"history": ["x02"], "candidates": ["x01", {"title": "no such lamp"}]}
+        refused = await client.post("/v1/rank", json=body)
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "candidates.1")
+        assert "name an adapter" in refused.json()["error"]["message"]
+        assert (await client.post("/v1/rank", json={**body, "adapter": "general"})).status_code == 200
+        # A title in the history is read by adapters; other recommenders know nothing of it.
+        titled = {"history": ["x02", {"title": "no such lamp"}], "candidates": ["x01", "x29"]}
+        answer = (await client.post("/v1/rank", json=titled)).json()
+        expected = score(offline_fusion, None, ["x02"], ["x01", "x29"])
+        found = {item["candidate"]: item["parts"] for item in answer["ranking"]}
+        for name in ("item-knn", "tf-idf", "popularity"):
+            assert found[0][name] == pytest.approx(expected.parts[name][0], abs=1e-6)
+        empty = (await client.post("/v1/rank", json={"history": [], "candidates": ["x01", "x29"]})).json()
+        check(empty, score(offline_fusion, None, [], ["x01", "x29"]), ["x01", "x29"])
+
+    play(service, scenario)
+
+
+def test_the_fusion_is_described(make_fused: Callable[..., Service], play: Any) -> None:
+    service = make_fused(folder=None)
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        answer = (await client.get("/v1/adapters")).json()
+        assert (answer["loaded"], answer["available"]) == ([], [])
+        assert answer["fusion"] == {
+            "recommenders": {
+                "shop": "language model",
+                "listed": "language model",
+                "sasrec": "next-item model",
+                "item-knn": "co-occurrence",
+                "tf-idf": "titles",
+                "popularity": "popularity",
+            },
+            "new_item_prior": "auto",
+        }
+        assert (await client.get("/readyz")).json()["fusion"] is True
+        schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+        assert "`index`" in schemas["RankedItem"]["properties"]["parts"]["description"]
+        assert (await client.post("/v1/rank", json={"history": ["x02"], "candidates": ["x01"]})).status_code == 200
+
+    play(service, scenario)
+
+
+def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_folder: Path, play: Any) -> None:
+    fusion_folder.rename(adapters / "fused")
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        refused = await client.post("/v1/adapters", json={"name": "fused"})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (404, "name")
+        assert refused.json()["error"]["message"].startswith("'fused' is a fusion, not an adapter")
+
+    play(service, scenario)
+
+
+def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Dataset, split: Split) -> None:
+    fusion = fuse(shop, recommenders=["popularity", "tf-idf"], split=split, config=FusionConfig(pool=0))
+    with pytest.raises(LorarecError, match="cannot recommend, since it was not fitted to candidates of an index"):
+        Service(tiny_backbone, shop, None, "sqlite://", fusion=fusion)
+
+
+def stored(shop: Dataset, folder: Path, recommenders: Sequence[str], **options: Any) -> list[str]:
+    """Store a shop with a split and its fusion; return the options of `lorarec serve`."""
+    save_split(leave_one_out(shop, negatives=5), shop.save(folder / "shop"))
+    fuse(Dataset.load(folder / "shop"), None, recommenders, folder / "fusion", config=FusionConfig(**options))
+    return [str(folder / "shop"), "--fusion", str(folder / "fusion"), "--port", "0"]
+
+
+def damage(folder: Path) -> None:
+    (folder / "fusion" / "fusion.safetensors").write_bytes(b"damaged")
+
+
+def change_dataset(folder: Path) -> None:
+    record = folder / "fusion" / "fusion.json"
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({**values, "dataset": {"name": "other", "fingerprint": "0"}}))
+
+
+def no_pool(folder: Path) -> None:
+    record = folder / "fusion" / "fusion.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "pool": None}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage, "error: {fusion}/fusion.safetensors does not match fusion.json"),
+        (change_dataset, "error: fusion {fusion} was fitted to other (0), not to shop"),
+        (no_pool, "error: this fusion cannot recommend"),
+        (lambda folder: (folder / "fusion" / "fusion.json").unlink(), "error: {fusion} is not a fusion"),
+    ],
+)
+def test_unusable_fusions_are_refused_in_one_line(
+    shop: Dataset,
+    backbone_folder: Path,
+    change: Callable[[Path], None],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = stored(shop, tmp_path, ["popularity", "tf-idf"])
+    change(tmp_path)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", *options, "--backbone", str(backbone_folder)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(message.format(fusion=tmp_path / "fusion"))
+    assert shown.count("\n") == 1
+
+
+def test_adapters_or_a_fusion_must_be_given(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.save(tmp_path / "shop")
+    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", str(tmp_path / "shop")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "error: there is nothing to serve: give --adapters or --fusion\n"
