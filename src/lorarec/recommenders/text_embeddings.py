@@ -32,8 +32,9 @@ def encode_titles(
     Raises:
         LorarecError: The encoder is missing or unusable, or sentence-transformers is not installed.
     """
-    is_loaded = isinstance(text_encoder, SentenceEncoder)
-    encoder = text_encoder if is_loaded else SentenceEncoder.from_pretrained(text_encoder)
+    encoder = text_encoder
+    if not isinstance(encoder, SentenceEncoder):
+        encoder = SentenceEncoder.from_pretrained(encoder)
 
     def compute() -> dict[str, torch.Tensor]:
         return {_NAME: torch.from_numpy(encoder.encode(titles, progress=progress))}

@@ -1,7 +1,7 @@
 """The fusion of a service, whose adapters are scored with those of all other requests."""
 
 from collections.abc import Sequence
-from typing import Literal, Any
+from typing import Any, Literal
 
 import numpy as np
 
