@@ -33,6 +33,7 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 
     config_class = ZeroShotConfig
     uses_seed = False
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
@@ -62,6 +63,7 @@ class AdapterRecommender(ScorerRecommender[Config]):
     """Score with the backbone and an adapter, which `fit` trains."""
 
     scorer: AdapterScorer
+    scores_catalogue = False
     scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:

@@ -97,6 +97,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
     """
 
     config_class = UnlabelledMixtureConfig
+    scores_catalogue = False
     scores_new_items = True
     about = ""
     method: ClassVar[Literal["entropy", "agreement"]]

@@ -5,6 +5,7 @@ from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
 from .fusion import FusedScores as FusedScores
 from .fusion import Fusion as Fusion
+from .fusion import has_adapters as has_adapters
 from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
@@ -12,6 +13,8 @@ from .generation import generate_titles as generate_titles
 from .pool_scorer import INDEX as INDEX
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import pool_scorers as pool_scorers
+from .pool_scores import log_prior as log_prior
+from .pool_scores import score_parts as score_parts
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population
@@ -23,18 +26,17 @@ from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor
 from .recommendation import Recommendation as Recommendation
 from .recommendation import dataset_cooccurrence as dataset_cooccurrence
-from .recommendation import log_prior as log_prior
 from .recommendation import rank_items as rank_items
 from .recommendation import recommend as recommend
 from .recommendation import recommend_next as recommend_next
 from .recommendation import recommend_users as recommend_users
-from .recommendation import score_parts as score_parts
 from .scorers import AdapterScorer as AdapterScorer
 from .scorers import GenerationScorer as GenerationScorer
 from .scorers import TrainedAdapter as TrainedAdapter
 from .scorers import adapter_scorers as adapter_scorers
 from .scorers import split_warning as split_warning
 from .tables import explanation_table as explanation_table
+from .tables import parts_table as parts_table
 from .tables import recommendation_table as recommendation_table
 from .vllm_engine import VllmEngine as VllmEngine
 from .vllm_start import require_vllm as require_vllm

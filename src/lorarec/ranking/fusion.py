@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,9 @@ from lorarec.io import (
     versions,
     write_json,
 )
-from lorarec.lora import save_adapter
+from lorarec.lora import prompt_config, save_adapter
 from lorarec.options import build_options
+from lorarec.prompts import PromptConfig
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
@@ -33,10 +34,12 @@ from lorarec.recommenders import (
     FusionConfig,
     FusionFeatures,
     FusionModel,
+    NextItemRecommender,
     Recommender,
     ScorerGroup,
     TrainingData,
 )
+from lorarec.retrieval import Index
 
 RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
 #: Name of the scorer that stands for the order of an index, in the fusion for whole catalogues.
@@ -59,6 +62,10 @@ class FusedScores:
 
     log_probabilities: np.ndarray
     parts: dict[str, np.ndarray]
+
+    def parts_of(self, candidate: int) -> dict[str, float]:
+        """Return the parts of the score of one candidate, given by its position."""
+        return {name: float(part[candidate]) for name, part in self.parts.items()}
 
 
 class Fusion:
@@ -107,13 +114,28 @@ class Fusion:
         """Names of the recommenders."""
         return list(self.group.recommenders)
 
-    def with_config(self, config: FusionConfig) -> "Fusion":
-        """Return this fusion with another prior of new items, without fitting it again.
+    @property
+    def pool_parts(self) -> list[str]:
+        """Names of the parts of scores of candidates of an index.
 
-        Args:
-            config: Options, of which only `new_item_prior` has an effect after the fit.
+        Raises:
+            LorarecError: The fusion was not fitted to candidates of an index.
         """
-        config = replace(self.config, new_item_prior=config.new_item_prior)
+        return [*self._pool_model().features.scorers, NEW_ITEM]
+
+    @property
+    def max_history(self) -> int:
+        """Number of latest items of a history that an explanation leaves out in turn: that of the adapters' prompts."""
+        adapters = (each.adapter for each in self.group.recommenders.values() if isinstance(each, TrainedAdapter))
+        return max((prompt_config(each).max_history for each in adapters), default=PromptConfig().max_history)
+
+    def index(self) -> Index:
+        """Build the index of the training part, with the next-item model of the fusion if there is one."""
+        return index_of(self.group)
+
+    def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
+        """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
+        config = replace(self.config, new_item_prior=prior)
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -141,14 +163,10 @@ class Fusion:
         Raises:
             LorarecError: `pool` is set and the fusion was not fitted to candidates of an index.
         """
+        model = self._pool_model() if pool else self.model
         scores = self.group.score(cases, given)
-        model = self.model
         if pool:
-            if self.pool_model is None:
-                raise LorarecError(
-                    "this fusion was not fitted to candidates of an index: fit it with option pool above 0"
-                )
-            scores, model = with_index_order(scores), self.pool_model
+            scores = with_index_order(scores)
         prior, origin = self._prior(scores, pool)
         self.about = f"fusion of {', '.join(self.names)}; prior of new items {prior:.3g} ({origin})"
         ends = np.cumsum(scores.sizes)[:-1]
@@ -156,6 +174,11 @@ class Fusion:
         parts = np.split(model.parts(scores, prior), ends)
         names = [*model.features.scorers, NEW_ITEM]
         return [FusedScores(p, dict(zip(names, each.T, strict=True))) for p, each in zip(log_p, parts, strict=True)]
+
+    def _pool_model(self) -> FusionModel:
+        if self.pool_model is None:
+            raise LorarecError("this fusion was not fitted to candidates of an index: fit it with option pool above 0")
+        return self.pool_model
 
     def _prior(self, scores: CandidateScores, pool: bool) -> tuple[float, str]:
         """Return the prior of new items for these cases, and where it comes from."""
@@ -243,11 +266,29 @@ class Fusion:
             model = _model_of(record["candidates"], record["scorers"])
             pool = record["pool"] and _model_of(record["pool"], [*record["scorers"], INDEX])
             config = build_options(FusionConfig, record["options"])
+            fit = record["fit"]
         except LorarecError:
             raise
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"fusion {folder} is damaged ({error!r}): make it again with `lorarec fuse`") from error
-        return cls(group, model, pool, config, {"fit": record["fit"]})
+        return cls(group, model, pool, config, {"fit": fit})
+
+
+def fusion_fingerprint(folder: str | Path) -> str:
+    """Return a fingerprint of the weights, the options and the adapters of a fusion folder."""
+    adapters = sorted((Path(folder) / ADAPTERS).glob("*/*.safetensors"))
+    return file_fingerprint(Path(folder) / RECORD, Path(folder) / TENSORS, *adapters)
+
+
+def has_adapters(folder: str | Path) -> bool:
+    """Return whether a fusion folder has adapters, so that a backbone is needed to load it."""
+    return (Path(folder) / ADAPTERS).is_dir()
+
+
+def index_of(group: ScorerGroup) -> Index:
+    """Build the index of the data of a group, with the first next-item model of the group if there is one."""
+    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
+    return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None))
 
 
 def with_index_order(scores: CandidateScores) -> CandidateScores:

@@ -14,19 +14,18 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
-from lorarec.ranking.fusion import INDEX, Fusion, case_starts, new_recommender, with_index_order
+from lorarec.ranking.fusion import INDEX, Fusion, case_starts, index_of, new_recommender, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
+    CONVENTIONAL,
+    NEW_ITEM,
     FusionConfig,
     FusionModel,
-    NextItemRecommender,
     Recommender,
     ScorerGroup,
     TrainingData,
-    fusion_cases,
-    hide_items,
+    divide_for_fusion,
 )
-from lorarec.retrieval import Index
 
 #: Names of the conventional recommenders that are fused by default.
 DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
@@ -65,8 +64,8 @@ def fuse(
         overwrite: Whether to replace a fusion at `out`.
 
     Raises:
-        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, adapters have
-            no backbone, there are no validation cases, or `out` exists.
+        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, or cannot be
+            saved, adapters have no backbone, there are no validation cases, or `out` exists.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, fuse
@@ -79,7 +78,10 @@ def fuse(
         refuse_existing(out, overwrite, FolderKind.FUSION)
     split = load_split(dataset) if split is None else split
     data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
-    fusion = fit_fusion(_unfitted(adapters or {}, recommenders, backbone), data, config or FusionConfig())
+    unfitted = _unfitted(adapters or {}, recommenders, backbone)
+    if out is not None:
+        _refuse_unsaveable(unfitted)
+    fusion = fit_fusion(unfitted, data, config or FusionConfig())
     if out is not None:
         fusion.save(out, overwrite)
     return fusion
@@ -93,18 +95,15 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         data: Data to learn from.
         config: Options.
     """
-    hidden_split, hidden = hide_items(data.split, config.hidden_items, data.seed)
-    cases = fusion_cases(data.split, hidden, config.cases, config.new_targets, data.seed)
-    if cases.is_empty():
-        raise LorarecError(f"{data.dataset.name} has no validation cases on which a fusion could be fitted")
-    group = ScorerGroup.fit(recommenders, replace(data, split=hidden_split))
-    scores, targets = group.score(cases), np.array(true_places(cases))
+    divided = divide_for_fusion(data.split, config.hidden_items, config.cases, config.new_targets, data.seed)
+    group = ScorerGroup.fit(recommenders, replace(data, split=divided.split))
+    scores, targets = group.score(divided.cases), np.array(true_places(divided.cases))
     model = FusionModel.fit(list(recommenders), scores, targets, data.seed)
-    pool_model, found = _fit_pool(group, cases, config, data.seed) if config.pool else (None, None)
+    pool_model, found = _fit_pool(group, divided.cases, config, data.seed) if config.pool else (None, None)
     fit = {
-        "hidden_items": len(hidden),
-        "cases": len(cases),
-        "cases_with_hidden_target": int(cases[TARGET].is_in(hidden.implode()).sum()),
+        "hidden_items": len(divided.hidden),
+        "cases": len(divided.cases),
+        "cases_with_hidden_target": divided.hidden_targets,
         "cases_with_target_in_pool": found,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[case_starts(scores) + targets].mean()),
     }
@@ -118,9 +117,7 @@ def _fit_pool(
 
     It is None if the index proposed no target.
     """
-    data = group.data
-    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
-    index = Index.build(data.dataset, histories=data.split.train, model=next(models, None))
+    index = index_of(group)
     pools = [[each.item_id for each in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
     pooled = cases.with_columns(pl.Series(CANDIDATES, pools, dtype=pl.List(pl.String)))
     pooled = pooled.filter(pl.col(CANDIDATES).list.contains(pl.col(TARGET)))
@@ -141,6 +138,8 @@ def _unfitted(
     unfitted: dict[str, Recommender[Any]] = {}
     for name, adapter in adapters.items():
         assert backbone is not None
+        if name in (INDEX, NEW_ITEM) or Path(name).name != name:
+            raise LorarecError(f"an adapter of a fusion cannot be called {name!r}: give it another name")
         unfitted[name] = TrainedAdapter(backbone, adapter)
     if not isinstance(recommenders, Mapping):
         recommenders = {name: new_recommender(name) for name in recommenders}
@@ -150,3 +149,15 @@ def _unfitted(
     if not unfitted:
         raise LorarecError("there is nothing to fuse: give adapters or recommenders")
     return unfitted
+
+
+def _refuse_unsaveable(recommenders: Mapping[str, Recommender[Any]]) -> None:
+    """Refuse recommenders that cannot be saved, before they are trained.
+
+    Raises:
+        LorarecError: A recommender cannot be saved.
+    """
+    choices = [name for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors]
+    for name, each in recommenders.items():
+        if not isinstance(each, TrainedAdapter) and type(each).tensors is Recommender.tensors:
+            raise LorarecError(f"recommender {name!r} cannot be saved in a fusion: choose from {', '.join(choices)}")

@@ -16,20 +16,24 @@ _KIND, _NAME = "texts", "texts"
 
 
 def encode_titles(
-    titles: Sequence[str], text_encoder: str | Path, cache_dir: Path | None = None, progress: bool = False
+    titles: Sequence[str],
+    text_encoder: str | Path | SentenceEncoder,
+    cache_dir: Path | None = None,
+    progress: bool = False,
 ) -> np.ndarray:
     """Return the embeddings of titles by a sentence encoder, scaled to length 1: (titles, size), float32.
 
     Args:
         titles: Titles, such as `list(dataset.titles.values())`, which are in the order of the item table.
-        text_encoder: Path of a sentence-transformers folder, or a hub id.
+        text_encoder: Path of a sentence-transformers folder, a hub id, or the encoder.
         cache_dir: Folder in which the embeddings are stored and found again, or None.
         progress: Whether to show a progress bar.
 
     Raises:
         LorarecError: The encoder is missing or unusable, or sentence-transformers is not installed.
     """
-    encoder = SentenceEncoder.from_pretrained(text_encoder)
+    is_loaded = isinstance(text_encoder, SentenceEncoder)
+    encoder = text_encoder if is_loaded else SentenceEncoder.from_pretrained(text_encoder)
 
     def compute() -> dict[str, torch.Tensor]:
         return {_NAME: torch.from_numpy(encoder.encode(titles, progress=progress))}

@@ -1,6 +1,6 @@
 """The fusion of a service, whose adapters are scored with those of all other requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -69,9 +69,7 @@ class ServedFusion:
         """One mixture for each adapter, in the order of `adapters`."""
         return [Mixture({adapter: 1.0}) for adapter in self.adapters.values()]
 
-    def score(
-        self, case: RequestCase, adapter_scores: Sequence[np.ndarray], pool: bool
-    ) -> FusedScores:
+    def score(self, case: RequestCase, adapter_scores: Sequence[np.ndarray], pool: bool) -> FusedScores:
         """Score the candidates of a case.
 
         Args:
