@@ -5,7 +5,6 @@ from typing import Self
 
 import polars as pl
 import torch
-from torch.nn.functional import normalize
 
 from lorarec.data import HISTORY
 from lorarec.options import document_options, option
@@ -13,7 +12,7 @@ from lorarec.recommenders.baselines import SimilarityConfig
 from lorarec.recommenders.dot_product import DotProductScorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings
+from lorarec.recommenders.text_embeddings import centre, describe_texts, item_embeddings
 from lorarec.recommenders.training_data import TrainingData
 
 
@@ -30,8 +29,9 @@ class TextSimilarityConfig(SimilarityConfig):
 class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
     """Score a candidate by the sum of the cosines between its title's embedding and those of the latest history titles.
 
-    It is `TfIdf` with embeddings in place of TF-IDF vectors. Interactions are not used, and new items are scored like
-    known ones. Candidates that are not in the dataset are ranked last.
+    It is `TfIdf` with embeddings in place of TF-IDF vectors; the mean of all embeddings is subtracted first (see
+    `lorarec.recommenders.centre`). Interactions are not used, and new items are scored like known ones. Candidates that
+    are not in the dataset are ranked last.
     """
 
     config_class = TextSimilarityConfig
@@ -44,7 +44,7 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
             LorarecError: The text encoder is unusable, or the data have no backbone and there is no encoder.
         """
         config, index = self.config, data.item_index
-        vectors = normalize(item_embeddings(data, config.text_encoder), dim=-1)
+        vectors = torch.from_numpy(centre(item_embeddings(data, config.text_encoder).numpy()))
 
         def queries(cases: pl.DataFrame) -> torch.Tensor:
             histories = known_items(cases[HISTORY].list.tail(config.max_history), index)
