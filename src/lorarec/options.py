@@ -60,7 +60,8 @@ def convert_options(options: Any) -> None:
 
 
 def _convert(name: str, value: Any, annotation: Any) -> Any:
-    types = (annotation,) if get_origin(annotation) is Literal else get_args(annotation) or (annotation,)
+    origin = get_origin(annotation)
+    types = (annotation,) if origin is Literal else (dict,) if origin is dict else get_args(annotation) or (annotation,)
     choices = [choice for each in types if get_origin(each) is Literal for choice in get_args(each)]
     if type(value) in types or value in choices:
         return value

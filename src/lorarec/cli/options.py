@@ -37,6 +37,10 @@ Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster, auto or HOST:PORT; one is started here if not given.", rich_help_panel=RUNTIME),
 ]
+CorrectionOption = Annotated[
+    Literal["holm", "benjamini-hochberg"],
+    typer.Option("--correction", help="Correction of p-values for the number of comparisons of a table."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -72,6 +76,16 @@ def require_index(folder: Path | None) -> None:
     """
     if folder is not None and not (folder / "index.json").is_file():
         raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
+
+
+def require_fusion(folder: Path | None) -> None:
+    """Check that a folder is a fusion, before the libraries that read it are loaded.
+
+    Raises:
+        LorarecError: If it is not a fusion.
+    """
+    if folder is not None and not (folder / "fusion.json").is_file():
+        raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
 
 
 def quieten_transformers() -> None:

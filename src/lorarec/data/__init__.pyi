@@ -26,6 +26,7 @@ from .sample import GENERAL_DOMAINS as GENERAL_DOMAINS
 from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN
 from .sample import load_sample as load_sample
 from .sample import load_whole_sample as load_whole_sample
+from .similar_items import SimilarItems as SimilarItems
 from .sources.amazon import read_amazon as read_amazon
 from .sources.movielens import read_movielens as read_movielens
 from .sources.table import Columns as Columns

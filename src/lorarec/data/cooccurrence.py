@@ -1,13 +1,13 @@
 """Co-occurrence of candidates and histories in the choices of other users, as words for the prompt."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
 from lorarec.data.columns import HISTORY, USER
+from lorarec.data.similar_items import SimilarItems
 from lorarec.data.tfidf import title_vectors
 
 #: The words, by the share of the catalogue that was chosen most often together with the history.
@@ -15,8 +15,6 @@ LEVELS = {0.001: "always", 0.003: "mostly", 0.01: "usually", 0.03: "frequently",
 NEW, SILENT = "new", ""
 #: Maximum number of users of a history's items who are counted, so that popular items cost no more than others.
 MAX_USERS = 4096
-#: Number of known items whose counts a new item gets.
-SIMILAR = 5
 
 
 class Cooccurrence:
@@ -53,11 +51,8 @@ class Cooccurrence:
         self._items_of = csr_matrix((np.ones(len(users), np.int32), (users, items)), (len(histories), len(catalogue)))
         self._items_of.sum_duplicates()
         self._users_of = self._items_of.tocsc()
-        self._title_row = {item: row for row, item in enumerate(titles)}
-        self._words = title_vectors(list(titles.values()))
-        self._known = np.array([self._title_row[item] for item in self._row], np.int64)
-        self._known_words = self._words[self._known]
-        self._similar = lru_cache(maxsize=1 << 16)(self._most_similar)
+        rows = {item: row for row, item in enumerate(titles)}
+        self._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(self._row))
 
     def hints(
         self,
@@ -84,22 +79,12 @@ class Cooccurrence:
         for place, item in enumerate(candidates):
             row = self._row.get(item)
             if row is None or (hidden is not None and hidden[place]) or not self._chosen_by_others(row, own):
-                similar, weights = self._similar(item)
+                similar, weights = self._similar.find(item)
                 word = _word(float(counts[similar] @ weights), ordered, len(counts))
                 words.append(f"{NEW}, {word}" if word else NEW)
             else:
                 words.append(_word(counts[row], ordered, len(counts)))
         return words
-
-    def _most_similar(self, item: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the known items with the most similar titles, and weights that sum to 1."""
-        if item not in self._title_row or not len(self._known):
-            return np.empty(0, np.int64), np.empty(0)
-        cosines = (self._known_words @ self._words[self._title_row[item]].T).toarray()[:, 0]
-        cosines[self._known == self._title_row[item]] = 0
-        nearest = np.argsort(-cosines, kind="stable")[:SIMILAR]
-        total = cosines[nearest].sum()
-        return nearest, cosines[nearest] / total if total else np.zeros(len(nearest))
 
     def _counts(self, history: Sequence[str], own: int) -> np.ndarray:
         """Return the counts (items,) of pairs (user, item of the history) whose user chose the item.

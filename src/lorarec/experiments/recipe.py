@@ -8,7 +8,7 @@ from typing import Any
 
 from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
-from lorarec.evaluation import METRIC_NAMES
+from lorarec.evaluation import METRICS_OF, Candidates
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
     is_number,
@@ -17,6 +17,7 @@ from lorarec.experiments.recipe_keys import (
     read_keys,
     read_options,
     require,
+    require_correction,
     require_counts,
     require_each,
     require_keys,
@@ -25,6 +26,7 @@ from lorarec.experiments.recipe_keys import (
 )
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
+from lorarec.metrics import Correction
 from lorarec.recommenders import BASELINES
 
 SETTINGS = (WARM, NEW_ITEM)
@@ -57,11 +59,14 @@ class Recipe:
         split: Options of `lorarec.data.draw_split`; None for the dataset's stored split.
         settings: Names of the split's test settings.
         few_shot: Shares of the training users, with a table for each; empty for all users.
+        candidates: Candidates of the test cases: `stored`, the split's sets, or `all`, the whole catalogue.
+        pool: Number of items of a whole catalogue that an index proposes to rows that cannot score all of them.
         users: Number of test users of each setting; None for all.
         backbone: Id or folder of the language model; None for none.
         seeds: Seeds; each row is fitted once with each.
         trials: Number of trials of each row that has values to try.
         compare_with: Name of the row that tests compare with; None for the best other row.
+        correction: Correction of each table's p-values for the number of its tests.
         paper: Published metrics by row, table (a setting, with few-shot shares as in `warm 10%`) and metric.
         source: Source of the published metrics.
     """
@@ -72,11 +77,14 @@ class Recipe:
     split: JsonObject | None = None
     settings: list[str] = field(default_factory=lambda: [WARM])
     few_shot: list[float] = field(default_factory=list)
+    candidates: Candidates = "stored"
+    pool: int = 100
     users: int | None = None
     backbone: str | None = None
     seeds: list[int] = field(default_factory=lambda: [42])
     trials: int = 8
     compare_with: str | None = None
+    correction: Correction = "holm"
     paper: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     source: str | None = None
 
@@ -111,9 +119,14 @@ def _build(given: JsonObject) -> Recipe:
     make_lists(given, "few_shot", "seeds", empty=("few_shot",))
     require_each(given, "few_shot", lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
     require_seeds(given)
-    require_counts(given, "users", "trials")
+    require_counts(given, "users", "trials", "pool")
+    kind = given.get("candidates") or "stored"
+    require("candidates", kind in [*METRICS_OF], " or ".join(METRICS_OF), kind)
+    require_correction(given)
     require("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
+    if kind == "all" and any(not RECOMMENDERS[row.system].scores_catalogue for row in rows.values()):
+        rows = {"index": RowConfig("index")} | rows  # it shows whether re-ranking beats the order of the index
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
     if recipe.compare_with not in (None, *names):
@@ -160,7 +173,7 @@ def _row(row: str, given: Any) -> RowConfig:
 
 def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
     tables = [table_name(setting, share) for setting in SETTINGS for share in recipe.shares]
-    for depth, known in ((1, names), (2, tables), (3, METRIC_NAMES)):
+    for depth, known in ((1, names), (2, tables), (3, METRICS_OF[recipe.candidates])):
         for *parents, key in _paths(recipe.paper, depth):
             if key not in known:
                 where = ".".join(["paper", *parents])

@@ -4,21 +4,25 @@ from pathlib import Path
 
 from lorarec.evaluation import (
     BEST_NOTE,
+    CATALOGUE_METRIC_NOTES,
+    CATALOGUE_NOTE,
     METRIC_NOTES,
     PICTURE,
     Cell,
     ReportTable,
+    comparisons_note,
     describe_options,
     escape_markdown,
     metric_cells,
+    picture_line,
     plot_ndcg,
+    property_cells,
+    property_names,
     setting_heading,
     versions_line,
 )
-from lorarec.experiments.table import ExperimentTable
+from lorarec.experiments.table import ExperimentTable, table_metrics
 from lorarec.io import write_json, write_text
-
-_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 
 
 def write_table(table: ExperimentTable, folder: Path) -> None:
@@ -45,7 +49,7 @@ def markdown(table: ExperimentTable) -> str:
         f"{protocol['hours']:.2f} hours over all rows",
         versions_line(protocol["versions"]),
         "",
-        f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
+        picture_line(table.evaluation),
         "",
     ]
     if table.failed:
@@ -53,7 +57,7 @@ def markdown(table: ExperimentTable) -> str:
         failed = table.failed.items()
         lines += [*(f"- {escape_markdown(name)}: {escape_markdown(reason)}" for name, reason in failed), ""]
     for name, result in table.evaluation.settings.items():
-        lines += [*setting_heading(result), *_setting_table(table, name).markdown(), ""]
+        lines += [*setting_heading(result), *_setting_table(table, name).markdown(), "", comparisons_note(result), ""]
     lines += ["## Rows", "", *_describe_rows(table), "", "## Columns", "", *_describe_columns(table)]
     return "\n".join(lines) + "\n"
 
@@ -62,16 +66,19 @@ def _setting_table(table: ExperimentTable, name: str) -> ReportTable:
     """Return the table of a setting: metrics, published metrics and costs."""
     result = table.evaluation.settings[name]
     papers = {row: settings.get(name, {}) for row, settings in table.recipe.paper.items()}
-    published = [metric for metric in _COLUMNS if any(metric in each for each in papers.values())]
-    columns = ["row", *map(str.upper, _COLUMNS), *(f"paper {metric.upper()}" for metric in published)]
+    metrics = table_metrics(table.recipe)
+    published = [metric for metric in metrics if any(metric in each for each in papers.values())]
+    columns = ["row", *map(str.upper, metrics), *(f"paper {metric.upper()}" for metric in published)]
+    columns += map(str.upper, property_names(result))
     rows: list[list[Cell]] = []
     for row in result.rows.values():
         cost, paper = table.costs[name][row.name], papers.get(row.name, {})
         rows.append(
             [
                 row.name + (" (a seed failed)" if cost.failed_seeds else ""),
-                *metric_cells(result, row.name, _COLUMNS),
+                *metric_cells(result, row.name, metrics),
                 *(f"{paper[metric]:.4f}" if metric in paper else "" for metric in published),
+                *property_cells(result, row.name),
                 str(len(cost.seeds)),
                 f"{cost.fit_seconds:.1f}",
                 f"{1000 * row.seconds_per_user:.2g}",
@@ -101,12 +108,16 @@ def _describe_rows(table: ExperimentTable) -> list[str]:
 def _describe_columns(table: ExperimentTable) -> list[str]:
     source = escape_markdown(table.recipe.source or "source not given")
     paper = [f"- paper: as published ({source}); not the same experiment."] if table.recipe.paper else []
-    return [
+    stored = table.recipe.candidates == "stored"
+    cases = (
         "Each case is one user's history and one candidate set that holds one right item, drawn once and stored with "
-        "the split. The metric of a case is its mean over the row's seeds; baselines and rows that draw nothing have "
-        "one seed.",
+        "the split."
+    )
+    return [
+        f"{cases if stored else CATALOGUE_NOTE} The metric of a case is its mean over the row's seeds; baselines and "
+        "rows that draw nothing have one seed.",
         "",
-        *METRIC_NOTES,
+        *(METRIC_NOTES if stored else CATALOGUE_METRIC_NOTES),
         *paper,
         "- fit s: mean over seeds, without other trials and without what existed already: adapters, pre-trained "
         "weights.",

@@ -33,6 +33,7 @@ class FolderKind:
     PERSONALIZATION: ClassVar["FolderKind"]
     USER_ROUTER: ClassVar["FolderKind"]
     INDEX: ClassVar["FolderKind"]
+    FUSION: ClassVar["FolderKind"]
     RECOMMENDATIONS: ClassVar["FolderKind"]
     DEMO: ClassVar["FolderKind"]
 
@@ -111,9 +112,16 @@ FolderKind.USER_ROUTER = FolderKind(
     ),
 )
 FolderKind.INDEX = FolderKind("index", "index.json", ("index.safetensors",))
+FolderKind.FUSION = FolderKind("fusion", "fusion.json", ("fusion.safetensors", *FolderKind.ADAPTER.under("adapters/*")))
 FolderKind.RECOMMENDATIONS = FolderKind("recommendations", "rank.json", ("part-*.parquet",))
 FolderKind.DEMO = FolderKind(
     "demo",
     "metrics.json",
-    ("report.md", "ndcg.png", *FolderKind.DATASET.under("dataset"), *FolderKind.ADAPTER.under("adapters/*")),
+    (
+        "report.md",
+        "ndcg.png",
+        *FolderKind.DATASET.under("dataset"),
+        *FolderKind.ADAPTER.under("adapters/*"),
+        *FolderKind.FUSION.under("fusion"),
+    ),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
 
@@ -11,14 +12,16 @@ from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
+from lorarec.ranking.fusion import Fusion, fusion_fingerprint, has_adapters
+from lorarec.ranking.pool_scores import default_index
 from lorarec.ranking.population_parts import Part
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.recommendation import dataset_cooccurrence, recommend_each
+from lorarec.ranking.recommendation import Recommendation, ranker_evidence, recommend_each
 from lorarec.retrieval import Index
 
-#: Name of a column of lists, with one value for each item -> attribute of `Recommendation`. Either `log_odds` or
-#: `log_likelihoods` holds nulls, depending on the adapter's readout.
-LISTS = {
+#: Name of a column of lists, with one value for each item -> attribute of `Recommendation`, if a ranker scores. Either
+#: `log_odds` or `log_likelihoods` holds nulls, depending on the adapter's readout.
+RANKER_LISTS = {
     "item_ids": "item_id",
     "scores": "score",
     "log_odds": "log_odds",
@@ -26,9 +29,9 @@ LISTS = {
     "log_priors": "log_prior",
     "probabilities": "probability",
 }
-SCHEMA = pl.Schema(
-    {USER: pl.String(), **{name: pl.List(pl.String if name == "item_ids" else pl.Float32) for name in LISTS}}
-)
+#: The same if a fusion scores. The column `parts` holds a list for each part of the scores.
+FUSION_LISTS = {"item_ids": "item_id", "scores": "score", "probabilities": "probability"}
+PARTS = "parts"
 #: The number of users whose prompts are in memory at the same time.
 USERS_AT_ONCE = 1000
 
@@ -40,7 +43,9 @@ class PopulationConfig:
     Attributes:
         dataset: Path of the dataset folder; all workers see the same paths.
         adapter: Path of the adapter folder; None for the backbone alone.
-        index: Path of the index folder; if None, an index without a next-item model is built.
+        fusion: Path of a fusion folder, which is used in place of the backbone and the adapter; None for these.
+        new_item_prior: Prior of new items of the fusion; None for its own. See `FusionConfig.new_item_prior`.
+        index: Path of the index folder; if None, an index without a next-item model is built, or that of the fusion.
         backbone: The id of the backbone and the options of loading it.
         top_k: The number of items to recommend.
         pool: The number of candidates that the index proposes to the ranker.
@@ -52,49 +57,63 @@ class PopulationConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     top_k: int = 10
     pool: int = 100
+    fusion: Path | None = None
+    new_item_prior: float | Literal["auto"] | None = None
 
 
 class PopulationScorer:
-    """Recommends items for the users of a population, with a dataset, an index and a ranker that are loaded once.
+    """Recommends items for the users of a population; the dataset, the index and the ranker or fusion are loaded once.
 
     Args:
         config: The data, model and options.
         dataset: The dataset at the path of the config.
 
     Raises:
-        LorarecError: A folder of the config is missing or damaged, or belongs to another dataset or backbone.
+        LorarecError: A folder of the config is missing or damaged, or belongs to another dataset or backbone, or the
+            fusion was not fitted to candidates of an index.
     """
 
     def __init__(self, config: PopulationConfig, dataset: Dataset) -> None:
         self._config, self._titles = config, dataset.titles
-        adapter = read_adapter(config.adapter) if config.adapter else None
         index = Index.load(config.index, dataset) if config.index else None
-        loading = config.backbone
-        backbone = Backbone.from_pretrained(
-            loading.id, loading.dtype, loading.device, loading.quantization, loading.trust_remote_code
-        )
-        self._ranker = Ranker(backbone, adapter)
-        self._index = index or Index.build(dataset)
-        self._evidence = dataset_cooccurrence(dataset) if self._ranker.evidence else None
+        self._ranker: Ranker | Fusion
+        model: JsonObject
+        if config.fusion:
+            self._ranker, model = _load_fusion(config, config.fusion, dataset)
+        else:
+            self._ranker, model = _load_ranker(config)
+        self._index = index or default_index(self._ranker, dataset)
+        self._evidence = ranker_evidence(self._ranker, dataset)
         self._histories = histories_of(dataset.interactions)
+        self._lists, self._parts = (
+            (FUSION_LISTS, self._ranker.pool_parts) if isinstance(self._ranker, Fusion) else (RANKER_LISTS, [])
+        )
         self._identity: JsonObject = {
             "dataset": dataset.fingerprint,
-            "adapter": adapter.fingerprint if adapter else None,
-            "backbone": backbone.fingerprint,
-            "dtype": str(backbone.model.dtype).removeprefix("torch."),
+            **model,
             "quantization": config.backbone.quantization,
             "index": self._index.record.get("fingerprint"),
             "top": config.top_k,
             "pool": config.pool,
-            "columns": list(SCHEMA),
+            "columns": list(self._schema),
         }
+
+    @property
+    def _schema(self) -> pl.Schema:
+        lists = {name: pl.List(pl.String if name == "item_ids" else pl.Float32) for name in self._lists}
+        parts = {PARTS: pl.Struct(dict.fromkeys(self._parts, pl.List(pl.Float32)))} if self._parts else {}
+        return pl.Schema({USER: pl.String(), **lists, **parts})
 
     def identity(self) -> JsonObject:
         """Return everything that decides a user's row: fingerprints and options."""
         return self._identity
 
     def recommend(self, users: Sequence[str]) -> pl.DataFrame:
-        """Return one row of `SCHEMA` for each user, in the order given, with empty lists if nothing is left."""
+        """Return one row for each user, in the order given, with empty lists if nothing is left.
+
+        Returns:
+            Column `user_id`, and columns of lists with one value for each item, the best first.
+        """
         rows = pl.DataFrame({USER: users}, schema={USER: pl.String})
         rows = rows.join(self._histories, on=USER, how="left", maintain_order="left")
         return pl.concat([self._recommend(some) for some in rows.iter_slices(USERS_AT_ONCE)])
@@ -111,16 +130,56 @@ class PopulationScorer:
             config.pool,
             evidence=self._evidence,
         )
-        columns = {
-            name: [[getattr(item, field) for item in items] for items in recommended] for name, field in LISTS.items()
+        columns: dict[str, list[Any]] = {
+            name: [[getattr(item, field) for item in items] for items in recommended]
+            for name, field in self._lists.items()
         }
-        return pl.DataFrame({USER: users, **columns}, schema=SCHEMA)
+        if self._parts:
+            columns[PARTS] = [_lists_of_parts(items, self._parts) for items in recommended]
+        return pl.DataFrame({USER: users, **columns}, schema=self._schema)
 
     def write(self, part: Part, out: Path) -> None:
         """Write the file of a part into a folder, whole or not at all; a file of the same name is replaced."""
         rows = self.recommend(part.users)
         with new_file(out / part.name) as path:
             rows.write_parquet(path, compression="zstd")
+
+
+def _load_ranker(config: PopulationConfig) -> tuple[Ranker, JsonObject]:
+    """Return the ranker of a config, and its part of the identity of a run."""
+    adapter = read_adapter(config.adapter) if config.adapter else None
+    backbone = _load_backbone(config.backbone)
+    return Ranker(backbone, adapter), {
+        "adapter": adapter.fingerprint if adapter else None,
+        **_backbone_identity(backbone),
+    }
+
+
+def _load_fusion(config: PopulationConfig, folder: Path, dataset: Dataset) -> tuple[Fusion, JsonObject]:
+    """Return the fusion of a config, and its part of the identity of a run."""
+    backbone = _load_backbone(config.backbone) if has_adapters(folder) else None
+    fusion = Fusion.load(folder, dataset, backbone)
+    if config.new_item_prior is not None:
+        fusion = fusion.with_new_item_prior(config.new_item_prior)
+    return fusion, {
+        "fusion": fusion_fingerprint(folder),
+        "new_item_prior": fusion.config.new_item_prior,
+        **(_backbone_identity(backbone) if backbone else {}),
+    }
+
+
+def _load_backbone(config: BackboneConfig) -> Backbone:
+    return Backbone.from_pretrained(
+        config.id, config.dtype, config.device, config.quantization, config.trust_remote_code
+    )
+
+
+def _backbone_identity(backbone: Backbone) -> JsonObject:
+    return {"backbone": backbone.fingerprint, "dtype": str(backbone.model.dtype).removeprefix("torch.")}
+
+
+def _lists_of_parts(items: Sequence[Recommendation], names: Sequence[str]) -> dict[str, list[float]]:
+    return {name: [item.parts[name] for item in items] for name in names}
 
 
 class LocalExecutor:

@@ -1,20 +1,26 @@
-"""Recommendation from a whole catalogue: an index proposes candidates and a ranker orders them."""
+"""Recommendation from a whole catalogue: an index proposes candidates, and a ranker or a fusion orders them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of
 from lorarec.errors import LorarecError
+from lorarec.ranking.fusion import Fusion
+from lorarec.ranking.pool_scores import (
+    PoolScores,
+    default_index,
+    refuse_other_dataset,
+    score_pools,
+)
 from lorarec.ranking.ranker import Ranked, Ranker, best_first
 from lorarec.retrieval import Index, Proposal
 from lorarec.scoring import posterior
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """A recommended item.
 
@@ -22,11 +28,15 @@ class Recommendation:
         item_id: The item's id.
         title: The item's title.
         score: The ranker's score plus `log_prior`; items are ordered by it. It is the logarithm of a posterior up to a
-            constant that is the same for all items of the pool, so scores of different pools cannot be compared.
+            constant that is the same for all items of the pool, so scores of different pools cannot be compared. The
+            score of a fusion is the logarithm of `probability`.
         log_odds: The ranker's score with the readout `verdict`, the log-odds of yes against no; otherwise None.
         log_likelihood: The ranker's score with the readout `likelihood`, the log-probability of the title given the
             prompt; otherwise None.
-        log_prior: The item's prior from its place in the index's order; see the function `log_prior`.
+        log_prior: The item's prior from its place in the index's order; see the function `log_prior`. None if a fusion
+            scored the item.
+        parts: Name of the recommender -> what it adds to the score of a fusion; see `lorarec.ranking.FusedScores`.
+            Empty if a ranker scored the item.
         probability: The item's share of the posterior over the candidate pool, the softmax of the pool's scores.
         source: The name of the source that ranked the item highest; see `lorarec.retrieval.Proposal`.
         because: The titles of the history that the proposal is based on, strongest first.
@@ -43,16 +53,17 @@ class Recommendation:
     item_id: str
     title: str
     score: float
-    log_odds: float | None
-    log_likelihood: float | None
-    log_prior: float
+    log_odds: float | None = None
+    log_likelihood: float | None = None
+    log_prior: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
     probability: float
     source: str
     because: list[str]
 
 
 def rank_items(
-    ranker: Ranker,
+    ranker: Ranker | Fusion,
     dataset: Dataset,
     items: Sequence[str],
     *,
@@ -62,8 +73,10 @@ def rank_items(
 ) -> list[Ranked]:
     """Order given items of a dataset for a user or a history; `Ranker.rank` does the same for titles.
 
+    The scores of a fusion are the logarithms of the probabilities.
+
     Args:
-        ranker: The ranker.
+        ranker: The ranker, or a fusion of this dataset.
         dataset: The dataset; its interactions provide the co-occurrence words for an adapter that reads them.
         items: The item ids to rank.
         user: A user id of the dataset; the user's own choices are left out of the co-occurrence counts.
@@ -74,7 +87,8 @@ def rank_items(
         The items, best first; `Ranked.index` is the place in `items`.
 
     Raises:
-        LorarecError: Neither a user nor a history is given, or the dataset does not have the user or an item.
+        LorarecError: Neither a user nor a history is given, there are no items, the dataset does not have the user or
+            an item, or the fusion was fitted to another dataset.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, rank_items
@@ -87,18 +101,24 @@ def rank_items(
     """
     if user is None and history is None:
         raise LorarecError("rank_items needs a user of the dataset or a history of item ids")
+    if not items:
+        raise LorarecError("rank_items needs at least one item")
     past = list(dataset.history(user) if history is None and user is not None else history or ())
     unknown = [item for item in (*past, *items) if item not in dataset.titles]
     if unknown:
         known = next(iter(dataset.titles))
         raise LorarecError(f"item {unknown[0]!r} is not in dataset {dataset.name}: its items are like {known}")
     cases = _cases([user or ""], [past], [items])
-    scores = ranker.score_cases(cases, dataset.titles, dataset_cooccurrence(dataset) if ranker.evidence else None)[0]
+    if isinstance(ranker, Fusion):
+        refuse_other_dataset(ranker, dataset)
+        scores = ranker.score(cases)[0]
+    else:
+        scores = ranker.score_cases(cases, dataset.titles, ranker_evidence(ranker, dataset))[0]
     return best_first(scores, [dataset.titles[item] for item in items], top_k)
 
 
 def recommend(
-    ranker: Ranker,
+    ranker: Ranker | Fusion,
     dataset: Dataset,
     user: str,
     top_k: int = 10,
@@ -112,12 +132,13 @@ def recommend(
     The index proposes a pool of candidates out of the whole catalogue, and the ranker orders them.
 
     Args:
-        ranker: The ranker.
+        ranker: The ranker, or a fusion of this dataset.
         dataset: The dataset.
         user: A user id of the dataset.
         top_k: The number of items to recommend.
         pool: The number of candidates that the index proposes to the ranker.
-        index: The dataset's index; if None, one without a next-item model is built for this call.
+        index: The dataset's index; if None, one without a next-item model is built for this call, or that of a fusion
+            (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
         deny: The ids of items that must not be recommended.
 
@@ -125,8 +146,8 @@ def recommend(
         At most `top_k` recommendations, best first.
 
     Raises:
-        LorarecError: The user is unknown, nothing is left to recommend, or the pool does not fit into a prompt that
-            lists its candidates.
+        LorarecError: The user is unknown, nothing is left to recommend, the pool does not fit into a prompt that lists
+            its candidates, or the fusion was fitted to another dataset or not to candidates of an index.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
@@ -143,7 +164,7 @@ def recommend(
 
 
 def recommend_users(
-    ranker: Ranker,
+    ranker: Ranker | Fusion,
     dataset: Dataset,
     users: Sequence[str],
     top_k: int = 10,
@@ -155,12 +176,13 @@ def recommend_users(
     """Recommend items to several users of a dataset; `recommend_to_folder` does so for a whole population.
 
     Args:
-        ranker: The ranker.
+        ranker: The ranker, or a fusion of this dataset.
         dataset: The dataset.
         users: User ids of the dataset.
         top_k: The number of items to recommend to each user.
         pool: The number of candidates that the index proposes to the ranker.
-        index: The dataset's index; if None, one without a next-item model is built for this call.
+        index: The dataset's index; if None, one without a next-item model is built for this call, or that of a fusion
+            (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
         deny: The ids of items that must not be recommended.
 
@@ -180,8 +202,8 @@ def recommend_users(
         [3, 3]
     """
     histories = [dataset.history(user) for user in users]
-    index = Index.build(dataset) if index is None else index
-    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
+    index = default_index(ranker, dataset) if index is None else index
+    evidence = ranker_evidence(ranker, dataset)
     blocked = index.blocked(allow, deny)
     results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
     for user, items in zip(users, results, strict=True):
@@ -194,7 +216,7 @@ def recommend_users(
 
 
 def recommend_next(
-    ranker: Ranker,
+    ranker: Ranker | Fusion,
     index: Index,
     titles: dict[str, str],
     history: Sequence[str],
@@ -208,7 +230,7 @@ def recommend_next(
     """Recommend items for any history of item ids.
 
     Args:
-        ranker: The ranker.
+        ranker: The ranker, or a fusion of this dataset.
         index: The index that proposes candidates.
         titles: Item id -> title, for all items of the index's catalogue.
         history: Item ids, oldest first; it may be empty, and ids that are not in the catalogue are ignored.
@@ -221,15 +243,15 @@ def recommend_next(
         allowed.
 
     Raises:
-        LorarecError: The adapter reads evidence and there is none, or the pool does not fit into a prompt that lists
-            its candidates.
+        LorarecError: The adapter reads evidence and there is none, the pool does not fit into a prompt that lists its
+            candidates, or the fusion was not fitted to candidates of an index.
     """
     blocked = index.blocked(allow, deny)
     return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence)[0]
 
 
 def recommend_each(
-    ranker: Ranker,
+    ranker: Ranker | Fusion,
     index: Index,
     titles: dict[str, str],
     users: Sequence[str],
@@ -259,8 +281,10 @@ def recommend_each(
     candidates = [[proposal.item_id for proposal in pools[row]] for row in rows]
     cases = _cases([users[row] for row in rows], [known[row] for row in rows], candidates)
     results: list[list[Recommendation]] = [[] for _ in users]
-    for row, scores in zip(rows, ranker.score_cases(cases, titles, evidence), strict=True):
-        results[row] = _best(pools[row], scores, ranker.readout, titles, top_k)
+    if not rows:
+        return results
+    for row, scores in zip(rows, score_pools(ranker, cases, titles, evidence), strict=True):
+        results[row] = _best(pools[row], scores, titles, top_k)
     return results
 
 
@@ -273,58 +297,27 @@ def _cases(
     )
 
 
-def log_prior(count: int) -> np.ndarray:
-    """Return the logarithm of the prior of the index's first `count` proposals, (count,) float32, up to a constant.
-
-    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to distinguish the right item from
-    random ones, most of which are unlikely; in a pool all items are likely, and the index's order says how likely.
-    """
-    return -np.log1p(np.arange(count, dtype=np.float32))
-
-
-class ScoreParts(TypedDict):
-    """The terms of a score, named as the attributes of `Recommendation`."""
-
-    log_odds: float | None
-    log_likelihood: float | None
-    log_prior: float
-
-
-def score_parts(readout: str, ranker_score: float, prior: float) -> ScoreParts:
-    """Return the terms of a score.
-
-    Args:
-        readout: `verdict` or `likelihood`.
-        ranker_score: The log-odds or log-probability, depending on the readout.
-        prior: The item's `log_prior`.
-    """
-    return {
-        "log_odds": float(ranker_score) if readout == "verdict" else None,
-        "log_likelihood": float(ranker_score) if readout == "likelihood" else None,
-        "log_prior": float(prior),
-    }
-
-
-def _best(
-    proposals: Sequence[Proposal], ranker_scores: np.ndarray, readout: str, titles: dict[str, str], top_k: int
-) -> list[Recommendation]:
-    prior = log_prior(len(ranker_scores))
-    scores = ranker_scores + prior
-    shares = posterior(scores)
+def _best(proposals: Sequence[Proposal], pool: PoolScores, titles: dict[str, str], top_k: int) -> list[Recommendation]:
+    shares = posterior(pool.scores)
     return [
         Recommendation(
             item_id=proposals[i].item_id,
             title=titles[proposals[i].item_id],
-            score=float(scores[i]),
-            **score_parts(readout, ranker_scores[i], prior[i]),
+            score=float(pool.scores[i]),
+            **pool.terms(i),
             probability=float(shares[i]),
             source=proposals[i].source,
             because=[titles[item] for item in proposals[i].because],
         )
-        for i in np.argsort(-scores, kind="stable")[:top_k]
+        for i in np.argsort(-pool.scores, kind="stable")[:top_k]
     ]
 
 
 def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:
     """Return the co-occurrence counts of all interactions of a dataset."""
     return Cooccurrence(histories_of(dataset.interactions), dataset.titles)
+
+
+def ranker_evidence(ranker: Ranker | Fusion, dataset: Dataset) -> Cooccurrence | None:
+    """Return the co-occurrence counts that a ranker reads; None for a fusion, which has those of its training part."""
+    return dataset_cooccurrence(dataset) if isinstance(ranker, Ranker) and ranker.evidence else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trai
 from lorarec.prompts import PromptConfig
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.vllm_engine import VllmEngine
+from lorarec.recommenders import RecommenderConfig, ScorerRecommender, TrainingData
 
 ZERO_SHOT = "zero-shot"
 CONSTRAINED = "constrained"
@@ -107,6 +109,38 @@ class AdapterScorer:
             parts.append("evidence of how often others chose the candidates with the history")
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
         return ", ".join(parts) + (dropped if ranker.builder.dropped else "")
+
+
+class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
+    """A trained adapter as a recommender: `fit` counts the co-occurrences that prompts hold and changes no weights.
+
+    Args:
+        backbone: Backbone of the adapter.
+        adapter: Adapter, or path of its folder.
+        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+
+    Raises:
+        LorarecError: The adapter is unusable or belongs to another backbone.
+    """
+
+    config_class = RecommenderConfig
+    uses_seed = False
+    scores_new_items = True
+
+    def __init__(self, backbone: Backbone, adapter: AdapterLike, engine: VllmEngine | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.adapter = read_adapter(adapter, backbone)
+        self.engine = engine
+
+    def fit(self, data: TrainingData) -> Self:
+        """Count the co-occurrences of the training part, if the adapter reads them."""
+        titles = data.dataset.titles
+        evidence = Cooccurrence(data.split.train, titles) if prompt_config(self.adapter).evidence else None
+        self.scorer = AdapterScorer(
+            self.backbone, titles, self.adapter, evidence, engine=self.engine, progress=data.progress
+        )
+        return self
 
 
 class GenerationScorer(AdapterScorer):

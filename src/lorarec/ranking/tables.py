@@ -30,6 +30,16 @@ def recommendation_table(recommendations: Sequence[Recommendation], title: str) 
     return table
 
 
+def parts_table(explanation: Explanation, title: str) -> Table:
+    """Return a table of the parts of an item's score, the largest first."""
+    table = Table(title=Text(title))
+    table.add_column("part of the score")
+    table.add_column("adds", justify="right")
+    for name, part in sorted(explanation.parts.items(), key=lambda each: -abs(each[1])):
+        table.add_row(Text(name), f"{part:+.3f}")
+    return table
+
+
 def explanation_table(explanation: Explanation, title: str) -> Table:
     """Return a table of the influences of the history on an item, the strongest first."""
     table = Table(title=Text(title))

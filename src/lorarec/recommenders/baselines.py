@@ -1,10 +1,12 @@
 """Baselines of every table: random order, popularity, item-based nearest neighbours and TF-IDF similarity of titles."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.preprocessing import normalize
 
@@ -16,10 +18,23 @@ from lorarec.recommenders.recommender import Recommender
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
 
+Config = TypeVar("Config")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
-class RandomOrder(Recommender[RecommenderConfig]):
+class _Counted(Recommender[Config]):
+    """A recommender that is fitted within seconds, so that it is fitted again in place of being saved."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return nothing; see `Recommender.tensors`."""
+        return {}
+
+    def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Fit again; see `Recommender.restore`."""
+        return self.fit(data)
+
+
+class RandomOrder(_Counted[RecommenderConfig]):
     """Score candidates by uniform random numbers: the performance of chance."""
 
     config_class = RecommenderConfig
@@ -36,7 +51,7 @@ class RandomOrder(Recommender[RecommenderConfig]):
         return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity(Recommender[RecommenderConfig]):
+class Popularity(_Counted[RecommenderConfig]):
     """Score a candidate by its number of training interactions; items without any have score 0."""
 
     config_class = RecommenderConfig
@@ -68,7 +83,7 @@ class SimilarityConfig(RecommenderConfig):
         refuse_out_of_range(self, ("max_history",), (), ())
 
 
-class SimilarityRecommender(Recommender[SimilarityConfig]):
+class SimilarityRecommender(_Counted[SimilarityConfig]):
     """Score a candidate by the inner product of its vector with the sum of those of the latest history items.
 
     Attributes:
@@ -90,9 +105,27 @@ class SimilarityRecommender(Recommender[SimilarityConfig]):
             shape = len(batch), len(self.items)
             profiles = csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
             candidates, sizes = encode_lists(batch[CANDIDATES], self.items)
-            products = profiles[np.repeat(np.arange(len(batch)), sizes)].multiply(self.vectors[candidates])
-            scores += _per_case(np.asarray(products.sum(axis=1)).ravel(), sizes)
+            scores += _per_case(
+                self._inner_products(profiles, np.repeat(np.arange(len(batch)), sizes), candidates), sizes
+            )
         return scores
+
+    def _inner_products(self, profiles: csr_matrix, case: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Return the inner products (n,) of profiles and candidates.
+
+        With most of the catalogue as candidates, one product of matrices is many times faster than pairs of rows.
+
+        Args:
+            profiles: Sparse profiles (cases, features).
+            case: Case of each candidate (n,).
+            candidates: Rows of the candidates (n,).
+        """
+        if 4 * len(candidates) < profiles.shape[0] * len(self.items):
+            products = profiles[case].multiply(self.vectors[candidates])
+            return np.asarray(products.sum(axis=1)).ravel()
+        products = profiles @ self.vectors.T
+        products.sort_indices()  # entries are then found by binary search
+        return np.asarray(products[case, candidates]).ravel()
 
 
 class ItemKNN(SimilarityRecommender):
@@ -121,6 +154,8 @@ class TfIdf(SimilarityRecommender):
     The vectors are scikit-learn's with its defaults (words of two and more characters, smooth idf, unit length), fitted
     to the titles of the whole catalogue, so new items have a vector as well. Interactions are not used.
     """
+
+    scores_new_items = True
 
     @property
     def about(self) -> str:

@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
 import polars as pl
+import torch
 
 from lorarec.errors import LorarecError
 from lorarec.recommenders.scorer import Scorer
@@ -24,6 +25,8 @@ class Recommender(ABC, Generic[Config]):
     Attributes:
         config_class: Frozen dataclass of the options.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
+        scores_catalogue: Whether all items of a catalogue can be scored for every case; if not, an index proposes some.
+        scores_new_items: Whether the scores of items without training interactions say something about them.
 
     Examples:
         >>> from lorarec.recommenders import ItemKNN, ItemKNNConfig, TrainingData
@@ -37,6 +40,8 @@ class Recommender(ABC, Generic[Config]):
 
     config_class: ClassVar[type]
     uses_seed: ClassVar[bool] = True
+    scores_catalogue: ClassVar[bool] = True
+    scores_new_items: ClassVar[bool] = False
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = cast(Config, self.config_class()) if config is None else config
@@ -70,6 +75,26 @@ class Recommender(ABC, Generic[Config]):
     @abstractmethod
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the learned tensors, from which `restore` makes the fitted recommender again.
+
+        Raises:
+            LorarecError: This kind of recommender cannot be saved.
+        """
+        raise LorarecError(f"{type(self).__name__} cannot be saved")
+
+    def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Become the fitted recommender whose `tensors` were saved, without training.
+
+        Args:
+            data: Data that the recommender was fitted to.
+            tensors: Learned tensors by name.
+
+        Raises:
+            RuntimeError: The tensors do not fit the options or the data.
+        """
+        raise LorarecError(f"{type(self).__name__} cannot be restored")
 
 
 class ScorerRecommender(Recommender[Config]):

@@ -85,8 +85,9 @@ def centre(embeddings: np.ndarray) -> np.ndarray:
     differences = embeddings - embeddings.mean(0)
     lengths = np.linalg.norm(differences, axis=1, keepdims=True)
     # Equal titles differ from their mean by rounding alone, which is no direction.
-    centred: np.ndarray = np.where(lengths > 1e-5, differences / np.maximum(lengths, 1e-5), 0).astype(np.float32)
-    return centred
+    has_direction = lengths > 1e-5 * np.linalg.norm(embeddings, axis=1, keepdims=True)
+    unit: np.ndarray = np.divide(differences, lengths, out=np.zeros_like(differences), where=has_direction)
+    return unit
 
 
 def text_source(data: TrainingData, text_encoder: str | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Similarity of the texts of candidates and history items, by embeddings of their titles."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,10 +33,15 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
     It is `TfIdf` with embeddings in place of TF-IDF vectors; the mean of all embeddings is subtracted first (see
     `lorarec.recommenders.centre`). Interactions are not used, and new items are scored like known ones. Candidates that
     are not in the dataset are ranked last.
+
+    Attributes:
+        vectors: Centred embeddings of the items (items, size), in the order of `TrainingData.item_index`.
     """
 
+    vectors: torch.Tensor
     config_class = TextSimilarityConfig
     uses_seed = False
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Embed the titles of the dataset, or read their embeddings from the cache.
@@ -43,14 +49,26 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
         Raises:
             LorarecError: The text encoder is unusable, or the data have no backbone and there is no encoder.
         """
+        texts_of = describe_texts(data, self.config.text_encoder)
+        embeddings = item_embeddings(data, self.config.text_encoder)
+        return self._with_vectors(data, torch.from_numpy(centre(embeddings.numpy())), texts_of)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the item vectors; see `Recommender.tensors`."""
+        return {"vectors": self.vectors}
+
+    def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Take over the item vectors, so that the encoder is not needed; see `Recommender.restore`."""
+        return self._with_vectors(data, tensors["vectors"], self.config.text_encoder or "states of the backbone")
+
+    def _with_vectors(self, data: TrainingData, vectors: torch.Tensor, texts_of: str) -> Self:
         config, index = self.config, data.item_index
-        vectors = torch.from_numpy(centre(item_embeddings(data, config.text_encoder).numpy()))
+        self.vectors = vectors
 
         def queries(cases: pl.DataFrame) -> torch.Tensor:
             histories = known_items(cases[HISTORY].list.tail(config.max_history), index)
             return torch.stack([vectors[history].sum(0) for history in histories])
 
-        texts_of = describe_texts(data, config.text_encoder)
         about = f"cosines of titles ({texts_of}) to the last {config.max_history} titles of the history"
         self.scorer = DotProductScorer(index, vectors, queries, about)
         return self

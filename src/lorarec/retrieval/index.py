@@ -16,10 +16,17 @@ from lorarec.backbone import SentenceEncoder
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.recommenders import NextItemConfig, centre, encode_lists, encode_titles, interaction_matrix
+from lorarec.recommenders import (
+    NextItemConfig,
+    NextItemModel,
+    centre,
+    encode_lists,
+    encode_titles,
+    interaction_matrix,
+)
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
 from lorarec.retrieval.nearest import cells
-from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source
+from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source, new_next_item_source
 from lorarec.retrieval.rank_fusion import fuse, interleave
 from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
 from lorarec.retrieval.title_source import EmbeddingSource, TitleEmbeddings, TitleSource
@@ -111,6 +118,7 @@ class Index:
         config: NextItemConfig | None = None,
         histories: pl.DataFrame | None = None,
         *,
+        model: NextItemModel | None = None,
         text_encoder: str | Path | None = None,
         cache_dir: Path | None = None,
         seed: int = 42,
@@ -123,6 +131,8 @@ class Index:
             config: Options of the next-item model. Without it there is none, and the index is built in seconds.
             histories: Columns `user_id` and `history` (item ids) to learn from, such as the training part of a split;
                 all interactions of the dataset if None.
+            model: Next-item model that was trained on these histories, with the items numbered in the order of the
+                catalogue, in place of `config`.
             text_encoder: Sentence-transformers folder or hub id that embeds the titles; None for TF-IDF. The index
                 contains the embeddings, so the encoder is not needed again.
             cache_dir: Folder in which the embeddings are stored and found again, such as `TrainingData.cache_dir`.
@@ -144,7 +154,9 @@ class Index:
             encoder = SentenceEncoder.from_pretrained(text_encoder)
             titles = _embedded(centre(encode_titles(texts, text_encoder, cache_dir, progress)), chosen, seed)
         next_item = None
-        if config is not None and config.epochs:
+        if model is not None:
+            next_item = new_next_item_source(model, np.unique(rows), len(items), seed)
+        elif config is not None and config.epochs:
             sequences = np.split(rows, np.cumsum(lengths)[:-1])
             next_item = fit_next_item_source(sequences, len(items), config, seed, progress)
         record = {

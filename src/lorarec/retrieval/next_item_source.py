@@ -79,4 +79,9 @@ def fit_next_item_source(
     rows, flat = np.unique(np.concatenate(histories), return_inverse=True)
     ends = np.cumsum([len(history) for history in histories])
     model = fit_next_item(np.split(flat, ends[:-1]), len(rows), config, seed, progress=progress)
+    return new_next_item_source(model, rows, catalogue, seed)
+
+
+def new_next_item_source(model: NextItemModel, rows: np.ndarray, catalogue: int, seed: int = 42) -> NextItemSource:
+    """Return the source of a trained model over the items of `rows`."""
     return NextItemSource(model, rows, catalogue, cells(model.items.all().detach().numpy(), seed))

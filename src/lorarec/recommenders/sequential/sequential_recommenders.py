@@ -1,24 +1,41 @@
-"""SASRec, GRU4Rec and FMLP-Rec on item ids.
+"""SASRec, eSASRec, GRU4Rec and FMLP-Rec on item ids.
 
-Sources: Kang and McAuley, ICDM 2018; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022. All three are trained by the
-softmax over the next item and uniformly drawn items instead of the losses of their papers (binary cross-entropy with
-one negative; TOP1 and BPR; BPR), which makes them stronger.
+Sources: Kang and McAuley, ICDM 2018; Tikhonovich et al., RecSys 2025; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022.
+All are trained by the softmax over the next item and drawn items. SASRec, GRU4Rec and FMLP-Rec draw them uniformly; the
+losses of their papers (binary cross-entropy with one negative; TOP1 and BPR; BPR) are weaker.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Self, TypeVar
 
+import torch
+
+from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.sequential.config import FMLPRecConfig, GRU4RecConfig, NextItemConfig, SASRecConfig
+from lorarec.recommenders.sequential.config import (
+    ESASRecConfig,
+    FMLPRecConfig,
+    GRU4RecConfig,
+    NextItemConfig,
+    SASRecConfig,
+)
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
-from lorarec.recommenders.sequential.trainer import fit_next_item
+from lorarec.recommenders.sequential.trainer import fit_next_item, new_next_item
 from lorarec.recommenders.training_data import TrainingData
 
 Config = TypeVar("Config", bound=NextItemConfig)
 
 
 class NextItemRecommender(ScorerRecommender[Config]):
-    """Predict the next item of a history from item ids. Items without training interactions are ranked last."""
+    """Predict the next item of a history from item ids. Items without training interactions are ranked last.
+
+    Attributes:
+        model: Trained model, whose items are numbered as in `TrainingData.train_index`.
+    """
+
+    model: NextItemModel
 
     def fit(self, data: TrainingData) -> Self:
         """Train a next-item model on the training histories; NDCG@10 on validation cases chooses the epoch."""
@@ -28,8 +45,26 @@ class NextItemRecommender(ScorerRecommender[Config]):
 
         config = self.config
         items = len(data.train_items)
-        model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
-        self.scorer = next_item_scorer(data, model, f"{config.encoder} on item ids, hidden size {config.hidden_size}")
+
+        def train() -> dict[str, torch.Tensor]:
+            model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
+            return model.state_dict()
+
+        key = [data.split.fingerprint, asdict(config), data.seed]
+        return self.restore(data, cached_tensors(data.cache_dir, config.encoder, key, train))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the parameters of the model; see `Recommender.tensors`."""
+        return self.model.state_dict()
+
+    def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Load the parameters of the model; see `Recommender.restore`."""
+        config = self.config
+        self.model = new_next_item(len(data.train_items), config)
+        self.model.load_state_dict(dict(tensors))
+        self.model.eval()
+        about = f"{config.encoder} on item ids, hidden size {config.hidden_size}"
+        self.scorer = next_item_scorer(data, self.model, about)
         return self
 
 
@@ -37,6 +72,12 @@ class SASRec(NextItemRecommender[SASRecConfig]):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018)."""
 
     config_class = SASRecConfig
+
+
+class ESASRec(NextItemRecommender[ESASRecConfig]):
+    """SASRec with gated layers and mixed negatives (Tikhonovich et al., RecSys 2025, arXiv 2508.06450)."""
+
+    config_class = ESASRecConfig
 
 
 class GRU4Rec(NextItemRecommender[GRU4RecConfig]):

@@ -34,6 +34,7 @@ class RecFormer(ScorerRecommender[RecFormerConfig]):
     """Text-only sequential recommendation. Items without training interactions are scored by their texts."""
 
     config_class = RecFormerConfig
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.

@@ -130,6 +130,7 @@ class UniSRec(ScorerRecommender[UniSRecConfig]):
     """Universal sequence representation learning. Items without training interactions are scored by their titles."""
 
     config_class = UniSRecConfig
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.

@@ -133,6 +133,7 @@ class VQRec(ScorerRecommender[VQRecConfig]):
     """Vector-quantised item representations. Items without training interactions are scored by their titles' codes."""
 
     config_class = VQRecConfig
+    scores_new_items = True
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.

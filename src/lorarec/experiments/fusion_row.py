@@ -1,0 +1,83 @@
+"""The fusion as a row of a table: components are other systems of the registry."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from lorarec.errors import LorarecError
+from lorarec.experiments.language_models import LANGUAGE_MODELS
+from lorarec.io import JsonObject
+from lorarec.options import document_options
+from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion, fit_fusion
+from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, TrainingData
+
+SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS}
+
+
+@document_options
+@dataclass(frozen=True)
+class FusionRowConfig(FusionConfig):
+    """Options of `FusionRow`."""
+
+    systems: JsonObject = field(
+        default_factory=lambda: {name: {} for name in ("specific", *DEFAULT_RECOMMENDERS)},
+        metadata={"help": "Fused systems and their options: name -> options, with `system` if the name is another."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.recommenders()
+
+    def recommenders(self) -> dict[str, Recommender[Any]]:
+        """Return the unfitted systems by name.
+
+        Raises:
+            LorarecError: A system or an option is unknown, or there is none.
+        """
+        if not isinstance(self.systems, dict) or not self.systems:
+            raise LorarecError(f"option systems must be a mapping of systems to options, got {self.systems!r}")
+        return {name: _new_system(name, options) for name, options in self.systems.items()}
+
+
+class FusionRow(Recommender[FusionRowConfig]):
+    """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
+
+    The systems are fitted twice, once without the hidden items.
+    """
+
+    config_class = FusionRowConfig
+    scores_catalogue = False
+    scores_new_items = True
+    fusion: Fusion
+
+    def fit(self, data: TrainingData) -> Self:
+        """Fit the systems and the last stage.
+
+        Raises:
+            LorarecError: The data lack something that a system needs.
+        """
+        config = FusionConfig(**{each.name: getattr(self.config, each.name) for each in fields(FusionConfig)})
+        self.fusion = fit_fusion(self.config.recommenders(), data, config)
+        return self
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return self.fusion.about
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the log-probability of the candidates of every case; see `Fusion.score`."""
+        return self.fusion.score(cases)
+
+
+def _new_system(name: str, options: JsonObject | None) -> Recommender[Any]:
+    given = dict(options or {})
+    system = given.pop("system", name)
+    if system not in SYSTEMS:
+        raise LorarecError(f"option systems: no system {system!r}: choose one of {', '.join(SYSTEMS)}")
+    try:
+        return SYSTEMS[system].from_options(given)
+    except LorarecError as error:
+        raise LorarecError(f"option systems: {name}: {error}") from error

@@ -1,0 +1,377 @@
+"""Fusion: a learned last stage over adapters and conventional recommenders, for known and for new items."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Split, load_split
+from lorarec.errors import LorarecError
+from lorarec.io import (
+    FolderKind,
+    JsonObject,
+    file_fingerprint,
+    new_folder,
+    read_json,
+    versions,
+    write_json,
+)
+from lorarec.lora import prompt_config, save_adapter
+from lorarec.options import build_options
+from lorarec.prompts import PromptConfig
+from lorarec.ranking.scorers import TrainedAdapter
+from lorarec.recommenders import (
+    CONVENTIONAL,
+    NEW_ITEM,
+    CandidateScores,
+    FusionConfig,
+    FusionFeatures,
+    FusionModel,
+    NextItemRecommender,
+    Recommender,
+    ScorerGroup,
+    TrainingData,
+)
+from lorarec.retrieval import Index
+
+RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
+#: Name of the scorer that stands for the order of an index, in the fusion for whole catalogues.
+INDEX = "index"
+FORMAT_VERSION = 1
+#: Number of cases from which the prior of new items is estimated; with fewer, the estimate would be unreliable.
+MIN_CASES = 100
+
+
+@dataclass(frozen=True)
+class FusedScores:
+    """Scores of the candidates of a case and their parts.
+
+    Attributes:
+        log_probabilities: Logarithm of the probability that each candidate is the right item (candidates,).
+        parts: Name of the recommender -> what it adds to each score, less the mean over the candidates (candidates,).
+            `index` is the part of the order of an index, `new item` that of the constant and the prior of new items.
+            The parts of a candidate add up to its log-probability plus a constant of the case.
+    """
+
+    log_probabilities: np.ndarray
+    parts: dict[str, np.ndarray]
+
+    def parts_of(self, candidate: int) -> dict[str, float]:
+        """Return the parts of the score of one candidate, given by its position."""
+        return {name: float(part[candidate]) for name, part in self.parts.items()}
+
+
+class Fusion:
+    """Score candidates by the fused scores of several recommenders: the log-probability that one is the right item.
+
+    `fuse` makes a fusion. It is a conditional logit over the scores and ranks of the recommenders, fitted to validation
+    cases, with weights of its own for new items: those without training interactions.
+
+    Args:
+        group: Recommenders that are fitted to the training part of a split.
+        model: Last stage for given candidate sets.
+        pool_model: Last stage for candidates that an index proposes, or None.
+        config: Options.
+        record: Entries of `fusion.json` about the fit.
+
+    Attributes:
+        names: Names of the recommenders.
+        about: Description of the last scores for reports.
+
+    Examples:
+        >>> from lorarec import Dataset, Fusion, fuse, load_split
+        >>> shop = Dataset.load("data/shop")
+        >>> fusion: Fusion = fuse(shop, recommenders=["item-knn", "tf-idf", "popularity"])
+        >>> first = fusion.score_with_parts(load_split(shop).valid[:1])[0]
+        >>> list(first.parts)
+        ['item-knn', 'tf-idf', 'popularity', 'new item']
+    """
+
+    def __init__(
+        self,
+        group: ScorerGroup,
+        model: FusionModel,
+        pool_model: FusionModel | None,
+        config: FusionConfig,
+        record: JsonObject,
+    ) -> None:
+        self.group = group
+        self.model = model
+        self.pool_model = pool_model
+        self.config = config
+        self.record = record
+        self.about = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the recommenders."""
+        return list(self.group.recommenders)
+
+    @property
+    def pool_parts(self) -> list[str]:
+        """Names of the parts of scores of candidates of an index.
+
+        Raises:
+            LorarecError: The fusion was not fitted to candidates of an index.
+        """
+        return [*self._pool_model().features.scorers, NEW_ITEM]
+
+    @property
+    def max_history(self) -> int:
+        """Number of latest items of a history that an explanation leaves out in turn: that of the adapters' prompts."""
+        adapters = (each.adapter for each in self.group.recommenders.values() if isinstance(each, TrainedAdapter))
+        return max((prompt_config(each).max_history for each in adapters), default=PromptConfig().max_history)
+
+    def index(self) -> Index:
+        """Build the index of the training part, with the next-item model of the fusion if there is one."""
+        return index_of(self.group)
+
+    def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
+        """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
+        config = replace(self.config, new_item_prior=prior)
+        return Fusion(self.group, self.model, self.pool_model, config, self.record)
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`.
+
+        Returns:
+            Log-probabilities (candidates,) of each case.
+        """
+        return [each.log_probabilities for each in self.score_with_parts(cases)]
+
+    def score_with_parts(
+        self,
+        cases: pl.DataFrame,
+        *,
+        pool: bool = False,
+        given: Mapping[str, Sequence[np.ndarray]] | None = None,
+    ) -> list[FusedScores]:
+        """Score the candidates of every case, and divide the scores into the parts of the recommenders.
+
+        Args:
+            cases: Columns `user_id`, `history` and `candidates`.
+            pool: Whether the candidates are those that an index proposes, in its order.
+            given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
+
+        Raises:
+            LorarecError: `pool` is set and the fusion was not fitted to candidates of an index.
+        """
+        model = self._pool_model() if pool else self.model
+        scores = self.group.score(cases, given)
+        if pool:
+            scores = with_index_order(scores)
+        prior, origin = self._prior(scores, pool)
+        self.about = f"fusion of {', '.join(self.names)}; prior of new items {prior:.3g} ({origin})"
+        ends = np.cumsum(scores.sizes)[:-1]
+        log_p = np.split(model.log_posterior(scores, prior), ends)
+        parts = np.split(model.parts(scores, prior), ends)
+        names = [*model.features.scorers, NEW_ITEM]
+        return [FusedScores(p, dict(zip(names, each.T, strict=True))) for p, each in zip(log_p, parts, strict=True)]
+
+    def _pool_model(self) -> FusionModel:
+        if self.pool_model is None:
+            raise LorarecError("this fusion was not fitted to candidates of an index: fit it with option pool above 0")
+        return self.pool_model
+
+    def _prior(self, scores: CandidateScores, pool: bool) -> tuple[float, str]:
+        """Return the prior of new items for these cases, and where it comes from."""
+        chosen = self.config.new_item_prior
+        if chosen != "auto":
+            return float(chosen), "given"
+        if not pool and len(scores.sizes) >= MIN_CASES:
+            return self.model.estimate_prior(scores), f"estimated from {len(scores.sizes):,} cases without labels"
+        catalogue = len(self.group.data.dataset.titles)
+        return 1 - len(self.group.known) / catalogue, "share of new items in the catalogue"
+
+    def save(self, out: str | Path, overwrite: bool = False) -> None:
+        """Write a fusion folder, completely or not at all: fusion.json, learned tensors and adapters.
+
+        Raises:
+            LorarecError: `out` exists already or cannot be written, or a recommender cannot be saved.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        recommenders: dict[str, JsonObject] = {}
+        adapters: dict[str, TrainedAdapter] = {}
+        for name, recommender in self.group.recommenders.items():
+            if isinstance(recommender, TrainedAdapter):
+                adapters[name] = recommender
+            else:
+                recommenders[name] = {"system": _system(recommender), "options": _options(recommender)}
+                tensors |= {f"{name}.{key}": each.contiguous() for key, each in recommender.tensors().items()}
+        data = self.group.data
+        with new_folder(out, overwrite, FolderKind.FUSION) as folder:
+            save_file(tensors, folder / TENSORS)
+            for name, each in adapters.items():
+                (folder / ADAPTERS / name).mkdir(parents=True)
+                save_adapter(each.adapter, folder / ADAPTERS / name, each.backbone.id, each.adapter.record)
+            record = {
+                "format_version": FORMAT_VERSION,
+                "dataset": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
+                "split": data.split.fingerprint,
+                "seed": data.seed,
+                "options": asdict(self.config),
+                "scorers": self.names,
+                "recommenders": recommenders,
+                "candidates": _model_values(self.model),
+                "pool": None if self.pool_model is None else _model_values(self.pool_model),
+                **self.record,
+                "versions": versions(),
+                "fingerprint": file_fingerprint(folder / TENSORS),
+            }
+            write_json(folder / RECORD, record)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, dataset: Dataset, backbone: Backbone | None = None, split: Split | None = None
+    ) -> Self:
+        """Load a fusion folder.
+
+        Args:
+            folder: Path of the folder.
+            dataset: Dataset that the fusion was fitted to.
+            backbone: Backbone of its adapters; None if it has none.
+            split: Split that the fusion was fitted to; by default the one that is stored with the dataset.
+
+        Raises:
+            LorarecError: The folder is missing or damaged, belongs to another dataset or split, or has adapters and
+                there is no backbone.
+        """
+        folder = Path(folder)
+        if not (folder / RECORD).is_file():
+            raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
+        record = read_json(folder / RECORD)
+        if not isinstance(record, dict):
+            raise LorarecError(f"{folder / RECORD} does not describe a fusion: make it again with `lorarec fuse`")
+        split = load_split(dataset) if split is None else split
+        try:
+            if record["format_version"] != FORMAT_VERSION:
+                raise LorarecError(
+                    f"{folder / RECORD} has format {record['format_version']}: update lorarec to read it"
+                )
+            _refuse_other_data(folder, record, dataset, split)
+            if file_fingerprint(folder / TENSORS) != record["fingerprint"]:
+                raise LorarecError(f"{folder / TENSORS} does not match {RECORD}: make the fusion again")
+            tensors = load_file(folder / TENSORS)
+            data = TrainingData(dataset, replace(split, test={}), seed=record["seed"])
+            group = ScorerGroup(
+                {name: _restore(folder, name, record, tensors, data, backbone) for name in record["scorers"]}, data
+            )
+            model = _model_of(record["candidates"], record["scorers"])
+            pool = record["pool"] and _model_of(record["pool"], [*record["scorers"], INDEX])
+            config = build_options(FusionConfig, record["options"])
+            fit = record["fit"]
+        except LorarecError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            raise LorarecError(f"fusion {folder} is damaged ({error!r}): make it again with `lorarec fuse`") from error
+        return cls(group, model, pool, config, {"fit": fit})
+
+
+def fusion_fingerprint(folder: str | Path) -> str:
+    """Return a fingerprint of the weights, the options and the adapters of a fusion folder."""
+    adapters = sorted((Path(folder) / ADAPTERS).glob("*/*.safetensors"))
+    return file_fingerprint(Path(folder) / RECORD, Path(folder) / TENSORS, *adapters)
+
+
+def has_adapters(folder: str | Path) -> bool:
+    """Return whether a fusion folder has adapters, so that a backbone is needed to load it."""
+    return (Path(folder) / ADAPTERS).is_dir()
+
+
+def index_of(group: ScorerGroup) -> Index:
+    """Build the index of the data of a group, with the first next-item model of the group if there is one."""
+    models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
+    return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None))
+
+
+def with_index_order(scores: CandidateScores) -> CandidateScores:
+    """Return the scores with one more scorer: the candidate's place in its list, negated, so that the first is best."""
+    place = np.arange(len(scores.new)) - np.repeat(case_starts(scores), scores.sizes)
+    return replace(scores, scores=np.column_stack([scores.scores, -place]))
+
+
+def case_starts(scores: CandidateScores) -> np.ndarray:
+    """Return the position of the first candidate of each case, (cases,)."""
+    return np.cumsum(scores.sizes) - scores.sizes
+
+
+def new_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:
+    """Return an unfitted conventional recommender by its name.
+
+    Raises:
+        LorarecError: The name or an option is unknown.
+    """
+    if name not in CONVENTIONAL:
+        raise LorarecError(f"no recommender {name!r}: choose from {', '.join(CONVENTIONAL)}")
+    return CONVENTIONAL[name].from_options(options or {})
+
+
+def _system(recommender: Recommender[Any]) -> str:
+    """Return the name of a recommender's class in `CONVENTIONAL`."""
+    names = [name for name, each in CONVENTIONAL.items() if each is type(recommender)]
+    if not names:
+        raise LorarecError(f"{type(recommender).__name__} cannot be saved in a fusion")
+    return names[0]
+
+
+def _options(recommender: Recommender[Any]) -> JsonObject:
+    return {each.name: getattr(recommender.config, each.name) for each in fields(recommender.config) if each.init}
+
+
+def _restore(
+    folder: Path,
+    name: str,
+    record: JsonObject,
+    tensors: Mapping[str, torch.Tensor],
+    data: TrainingData,
+    backbone: Backbone | None,
+) -> Recommender[Any]:
+    """Return a fitted recommender of a fusion folder."""
+    if name in record["recommenders"]:
+        saved = record["recommenders"][name]
+        own = {key.removeprefix(f"{name}."): each for key, each in tensors.items() if key.startswith(f"{name}.")}
+        return new_recommender(saved["system"], saved["options"]).restore(data, own)
+    if backbone is None:
+        raise LorarecError(f"fusion {folder} has the adapter {name!r}: give its backbone")
+    return TrainedAdapter(backbone, folder / ADAPTERS / name).fit(data)
+
+
+def _refuse_other_data(folder: Path, record: JsonObject, dataset: Dataset, split: Split) -> None:
+    made_of = record["dataset"]
+    if made_of["fingerprint"] != dataset.fingerprint:
+        raise LorarecError(
+            f"fusion {folder} was fitted to {made_of['name']} ({made_of['fingerprint']}), not to {dataset.name} "
+            f"({dataset.fingerprint}): make it again with `lorarec fuse`"
+        )
+    if record["split"] != split.fingerprint:
+        raise LorarecError(
+            f"fusion {folder} was fitted to another split of {dataset.name} ({record['split']}, not "
+            f"{split.fingerprint}): make it again with `lorarec fuse`"
+        )
+
+
+def _model_values(model: FusionModel) -> JsonObject:
+    """Return a last stage as values for JSON, from which `_model_of` makes it again exactly."""
+    features = model.features
+    return {
+        "weights": dict(zip(features.names, model.weights.tolist(), strict=True)),
+        "means": features.means.tolist(),
+        "deviations": features.deviations.tolist(),
+        "log_history_length": features.log_length,
+        "fitted_prior": model.fitted_prior,
+        "penalty": model.penalty,
+    }
+
+
+def _model_of(values: JsonObject, scorers: Sequence[str]) -> FusionModel:
+    means, deviations = np.array(values["means"]), np.array(values["deviations"])
+    features = FusionFeatures(tuple(scorers), means, deviations, values["log_history_length"])
+    weights = np.array([values["weights"][name] for name in features.names])
+    return FusionModel(features, weights, values["fitted_prior"], values["penalty"])

@@ -1,0 +1,163 @@
+"""Fitting of a fusion: of the recommenders without some items and with all, and of the last stage in between."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lorarec.backbone import Backbone
+from lorarec.data import CANDIDATES, HISTORY, TARGET, Dataset, Split, load_split
+from lorarec.errors import LorarecError
+from lorarec.io import FolderKind, refuse_existing
+from lorarec.lora import AdapterLike
+from lorarec.prompts import true_places
+from lorarec.ranking.fusion import INDEX, Fusion, case_starts, index_of, new_recommender, with_index_order
+from lorarec.ranking.scorers import TrainedAdapter
+from lorarec.recommenders import (
+    CONVENTIONAL,
+    NEW_ITEM,
+    FusionConfig,
+    FusionModel,
+    Recommender,
+    ScorerGroup,
+    TrainingData,
+    divide_for_fusion,
+)
+
+#: Names of the conventional recommenders that are fused by default.
+DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
+
+
+def fuse(
+    dataset: Dataset,
+    adapters: Mapping[str, AdapterLike] | None = None,
+    recommenders: Mapping[str, Recommender[Any]] | Sequence[str] = DEFAULT_RECOMMENDERS,
+    out: str | Path | None = None,
+    *,
+    backbone: Backbone | None = None,
+    split: Split | None = None,
+    config: FusionConfig | None = None,
+    seed: int = 42,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> Fusion:
+    """Fit a learned last stage over adapters and conventional recommenders.
+
+    The recommenders are fitted twice: without a share of the items, to fit the last stage on validation cases in which
+    these items are new; and to the whole training part, to be used. Adapters are used as they are; only the
+    co-occurrence words in their prompts are counted anew. Test cases are not read.
+
+    Args:
+        dataset: Dataset whose items are ranked.
+        adapters: Adapters, or paths of their folders, by name.
+        recommenders: Names of conventional recommenders (see `lorarec.recommenders.CONVENTIONAL`), with default
+            options, or unfitted recommenders by name.
+        out: Folder to write the fusion into; see `Fusion.save`.
+        backbone: Backbone of the adapters.
+        split: Split to learn from; by default the one that is stored with the dataset.
+        config: Options.
+        seed: Seed of all random numbers.
+        progress: Whether to show progress bars.
+        overwrite: Whether to replace a fusion at `out`.
+
+    Raises:
+        LorarecError: There is nothing to fuse, a recommender is unknown or lacks something that it needs, or cannot be
+            saved, adapters have no backbone, there are no validation cases, or `out` exists.
+
+    Examples:
+        >>> from lorarec import Backbone, Dataset, fuse
+        >>> shop, backbone = Dataset.load("data/shop"), Backbone.from_pretrained("embedded")
+        >>> fusion = fuse(shop, {"shop": "adapters/shop"}, ["item-knn", "tf-idf"], backbone=backbone)
+        >>> fusion.names
+        ['shop', 'item-knn', 'tf-idf']
+    """
+    if out is not None:
+        refuse_existing(out, overwrite, FolderKind.FUSION)
+    split = load_split(dataset) if split is None else split
+    data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
+    unfitted = _unfitted(adapters or {}, recommenders, backbone)
+    if out is not None:
+        _refuse_unsaveable(unfitted)
+    fusion = fit_fusion(unfitted, data, config or FusionConfig())
+    if out is not None:
+        fusion.save(out, overwrite)
+    return fusion
+
+
+def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData, config: FusionConfig) -> Fusion:
+    """Fit a fusion of unfitted recommenders; see `fuse`.
+
+    Args:
+        recommenders: Unfitted recommenders by name; they are not changed.
+        data: Data to learn from.
+        config: Options.
+    """
+    divided = divide_for_fusion(data.split, config.hidden_items, config.cases, config.new_targets, data.seed)
+    group = ScorerGroup.fit(recommenders, replace(data, split=divided.split))
+    scores, targets = group.score(divided.cases), np.array(true_places(divided.cases))
+    model = FusionModel.fit(list(recommenders), scores, targets, data.seed)
+    pool_model, found = _fit_pool(group, divided.cases, config, data.seed) if config.pool else (None, None)
+    fit = {
+        "hidden_items": len(divided.hidden),
+        "cases": len(divided.cases),
+        "cases_with_hidden_target": divided.hidden_targets,
+        "cases_with_target_in_pool": found,
+        "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[case_starts(scores) + targets].mean()),
+    }
+    return Fusion(ScorerGroup.fit(recommenders, data), model, pool_model, config, {"fit": fit})
+
+
+def _fit_pool(
+    group: ScorerGroup, cases: pl.DataFrame, config: FusionConfig, seed: int
+) -> tuple[FusionModel | None, int]:
+    """Return the last stage for candidates of an index, and the number of cases whose target the index proposed.
+
+    It is None if the index proposed no target.
+    """
+    index = index_of(group)
+    pools = [[each.item_id for each in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]
+    pooled = cases.with_columns(pl.Series(CANDIDATES, pools, dtype=pl.List(pl.String)))
+    pooled = pooled.filter(pl.col(CANDIDATES).list.contains(pl.col(TARGET)))
+    if pooled.is_empty():
+        return None, 0
+    scores = with_index_order(group.score(pooled))
+    targets = np.array(true_places(pooled))
+    return FusionModel.fit([*group.recommenders, INDEX], scores, targets, seed), len(pooled)
+
+
+def _unfitted(
+    adapters: Mapping[str, AdapterLike],
+    recommenders: Mapping[str, Recommender[Any]] | Sequence[str],
+    backbone: Backbone | None,
+) -> dict[str, Recommender[Any]]:
+    if adapters and backbone is None:
+        raise LorarecError("a fusion with adapters needs their backbone")
+    unfitted: dict[str, Recommender[Any]] = {}
+    for name, adapter in adapters.items():
+        assert backbone is not None
+        if name in (INDEX, NEW_ITEM) or Path(name).name != name:
+            raise LorarecError(f"an adapter of a fusion cannot be called {name!r}: give it another name")
+        unfitted[name] = TrainedAdapter(backbone, adapter)
+    if not isinstance(recommenders, Mapping):
+        recommenders = {name: new_recommender(name) for name in recommenders}
+    if taken := sorted(unfitted.keys() & recommenders.keys()):
+        raise LorarecError(f"the name {taken[0]!r} stands for an adapter and a recommender: rename the adapter")
+    unfitted |= recommenders
+    if not unfitted:
+        raise LorarecError("there is nothing to fuse: give adapters or recommenders")
+    return unfitted
+
+
+def _refuse_unsaveable(recommenders: Mapping[str, Recommender[Any]]) -> None:
+    """Refuse recommenders that cannot be saved, before they are trained.
+
+    Raises:
+        LorarecError: A recommender cannot be saved.
+    """
+    choices = [name for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors]
+    for name, each in recommenders.items():
+        if not isinstance(each, TrainedAdapter) and type(each).tensors is Recommender.tensors:
+            raise LorarecError(f"recommender {name!r} cannot be saved in a fusion: choose from {', '.join(choices)}")

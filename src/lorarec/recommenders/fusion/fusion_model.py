@@ -1,0 +1,78 @@
+"""The learned last stage: a conditional logit over the scores of several scorers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from lorarec.recommenders.fusion.candidate_scores import CandidateScores
+from lorarec.recommenders.fusion.conditional_logit import choose_penalty, fit_conditional_logit, log_posterior
+from lorarec.recommenders.fusion.features import FusionFeatures
+from lorarec.recommenders.fusion.new_item_prior import estimate_new_item_prior, log_odds_shift
+
+
+@dataclass(frozen=True)
+class FusionModel:
+    """A posterior over the candidates of a case, given their scores by several scorers.
+
+    Attributes:
+        features: Features of the candidates.
+        weights: Weight of each feature (features,).
+        fitted_prior: Share of the fitted cases whose right item was new.
+        penalty: Weight of the squared norm that cross-validation chose.
+    """
+
+    features: FusionFeatures
+    weights: np.ndarray
+    fitted_prior: float
+    penalty: float
+
+    @classmethod
+    def fit(cls, scorers: Sequence[str], cases: CandidateScores, targets: np.ndarray, seed: int = 42) -> Self:
+        """Fit the weights to cases whose right item is known.
+
+        Args:
+            scorers: Names of the scorers.
+            cases: Scores of the candidates.
+            targets: Position of the right item among the candidates of each case (cases,).
+            seed: Seed of the cross-validation that chooses the penalty.
+        """
+        features = FusionFeatures.fit(scorers, cases)
+        matrix = features.matrix(cases)
+        penalised = np.append(np.ones(matrix.shape[1] - 1), 0)
+        penalty = choose_penalty(matrix, cases.sizes, targets, penalised, seed)
+        weights = fit_conditional_logit(matrix, cases.sizes, targets, penalty, penalised)
+        starts = np.cumsum(cases.sizes) - cases.sizes
+        return cls(features, weights, float(cases.new[starts + targets].mean()), penalty)
+
+    def logits(self, cases: CandidateScores, prior: float) -> np.ndarray:
+        """Return the logits (candidates,) with the given prior of new items."""
+        shift = log_odds_shift(prior, self.fitted_prior)
+        return self.features.matrix(cases) @ self.weights + np.where(cases.new, shift, 0)
+
+    def log_posterior(self, cases: CandidateScores, prior: float) -> np.ndarray:
+        """Return the log-probability (candidates,) of each candidate to be the right item of its case."""
+        return log_posterior(self.logits(cases, prior), cases.sizes)
+
+    def parts(self, cases: CandidateScores, prior: float) -> np.ndarray:
+        """Return the contribution of each scorer to the logits, less its mean over the candidates of the case.
+
+        Returns:
+            Contributions (candidates, scorers + 1). The last column is that of the constant and the prior of new items.
+            The sum of a row is the logit less the mean logit of the case.
+        """
+        products = self.features.matrix(cases) * self.weights
+        sources = self.features.sources
+        columns = [products[:, sources == source].sum(1) for source in range(len(self.features.scorers) + 1)]
+        contributions = np.stack(columns, axis=1)
+        contributions[:, -1] += np.where(cases.new, log_odds_shift(prior, self.fitted_prior), 0)
+        starts = np.cumsum(cases.sizes) - cases.sizes
+        means = np.add.reduceat(contributions, starts) / cases.sizes[:, None]
+        return contributions - np.repeat(means, cases.sizes, axis=0)
+
+    def estimate_prior(self, cases: CandidateScores) -> float:
+        """Estimate the prior of new items from cases without their right items; see `estimate_new_item_prior`."""
+        posterior = np.exp(self.log_posterior(cases, self.fitted_prior))
+        starts = np.cumsum(cases.sizes) - cases.sizes
+        return estimate_new_item_prior(np.add.reduceat(posterior * cases.new, starts), self.fitted_prior)

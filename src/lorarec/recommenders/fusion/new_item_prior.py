@@ -1,0 +1,55 @@
+"""The prior probability that the right item of a case is a new one."""
+
+import numpy as np
+
+#: The prior is kept this far from 0 and 1, so that neither kind of item is ever excluded.
+MARGIN = 1e-4
+_MAX_STEPS = 10_000
+_TOLERANCE = 1e-9
+
+
+def clip_prior(prior: float) -> float:
+    """Return the prior, moved into [`MARGIN`, 1 - `MARGIN`]."""
+    return min(max(prior, MARGIN), 1 - MARGIN)
+
+
+def log_odds_shift(prior: float, fitted_prior: float) -> float:
+    """Return what must be added to the logits of new items so that their prior changes from one value to another.
+
+    Args:
+        prior: Prior probability that the right item is a new one.
+        fitted_prior: The prior of the cases on which the logits were fitted.
+    """
+    new, fitted = clip_prior(prior), clip_prior(fitted_prior)
+    return float(np.log(new / (1 - new)) - np.log(fitted / (1 - fitted)))
+
+
+def estimate_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
+    """Estimate from unlabelled cases how often the right item is a new one (Saerens et al., 2002, section 2.2).
+
+    The class of a case says whether its right item is new. The posterior of a class shifts with its prior, and the EM
+    algorithm finds the prior under which the mean posterior equals the prior: the maximum of the likelihood. It is
+    right if new items score as they did when the model was fitted, whatever their share is.
+
+    Args:
+        new_mass: Posterior probability (cases,) that the right item is new, under `fitted_prior`.
+        fitted_prior: The prior of the cases on which the model was fitted.
+
+    Returns:
+        Prior, between `MARGIN` and 1 - `MARGIN`.
+
+    Examples:
+        >>> import numpy as np
+        >>> new_mass = np.array([0.9, 0.9, 0.9, 0.1])
+        >>> round(estimate_new_item_prior(new_mass, fitted_prior=0.5), 3)
+        0.812
+    """
+    fitted = clip_prior(fitted_prior)
+    prior = fitted
+    new, known = new_mass / fitted, (1 - new_mass) / (1 - fitted)
+    for _ in range(_MAX_STEPS):
+        posterior = prior * new / (prior * new + (1 - prior) * known)
+        before, prior = prior, clip_prior(float(posterior.mean()))
+        if abs(prior - before) < _TOLERANCE:
+            break
+    return prior

@@ -1,0 +1,103 @@
+"""Recommenders that are fitted to the same data and score the same candidates."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+
+from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
+from lorarec.recommenders.fusion.candidate_scores import CandidateScores
+from lorarec.recommenders.recommender import Recommender
+from lorarec.recommenders.training_data import TrainingData
+
+
+class ScorerGroup:
+    """Score candidates by several recommenders; those that know nothing of new items borrow from similar ones.
+
+    The borrowed score of an item without training interactions is the mean of the scores of the known items with the
+    most similar titles, weighted by the cosines of TF-IDF vectors. If no title is similar, it is the mean of the known
+    candidates of the case.
+
+    Args:
+        recommenders: Recommenders that are fitted to `data`, by name.
+        data: Data with the known items: those with training interactions.
+    """
+
+    def __init__(self, recommenders: Mapping[str, Recommender[Any]], data: TrainingData) -> None:
+        self.recommenders = dict(recommenders)
+        self.data = data
+        self.known = data.train_index
+        titles = data.dataset.titles
+        rows = {item: row for row, item in enumerate(titles)}
+        self.similar = SimilarItems(title_vectors(list(titles.values())), rows, data.train_items)
+
+    @classmethod
+    def fit(cls, recommenders: Mapping[str, Recommender[Any]], data: TrainingData) -> Self:
+        """Return a group of copies of the recommenders, fitted to the data."""
+        return cls({name: copy.copy(each).fit(data) for name, each in recommenders.items()}, data)
+
+    def score(self, cases: pl.DataFrame, given: Mapping[str, Sequence[np.ndarray]] | None = None) -> CandidateScores:
+        """Score the candidates of every case by every recommender.
+
+        Args:
+            cases: Columns `user_id`, `history` and `candidates`.
+            given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
+        """
+        given = given or {}
+        cases = cases.select(USER, HISTORY, CANDIDATES)
+        candidates = cases[CANDIDATES].to_list()
+        sizes = np.array([len(each) for each in candidates], np.int64)
+        new = np.array([item not in self.known for each in candidates for item in each], bool)
+        extended, borrow = self._with_similar_items(candidates)
+        known_only = cases.with_columns(pl.Series(CANDIDATES, extended, dtype=pl.List(pl.String)))
+        unmatched = new & (borrow.getnnz(1) == 0)
+        columns = []
+        for name, recommender in self.recommenders.items():
+            if name in given:
+                columns.append(np.concatenate(given[name]).astype(np.float64))
+            elif recommender.scores_new_items:
+                columns.append(np.concatenate(recommender.score(cases)).astype(np.float64))
+            else:
+                borrowed = borrow @ np.concatenate(recommender.score(known_only)).astype(np.float64)
+                columns.append(_fill_unmatched(borrowed, unmatched, new, sizes))
+        lengths = cases[HISTORY].list.len().fill_null(0).to_numpy().astype(np.int64)
+        return CandidateScores(np.stack(columns, axis=1), new, sizes, lengths)
+
+    def _with_similar_items(self, candidates: list[list[str]]) -> tuple[list[list[str]], csr_matrix]:
+        """Return candidate lists with similar known items in place of new ones, and a matrix that undoes this.
+
+        The matrix (candidates, extended candidates) turns scores of the returned lists into scores of the given ones.
+        """
+        extended: list[list[str]] = []
+        rows: list[int] = []
+        columns: list[int] = []
+        weights: list[float] = []
+        row = offset = 0
+        for items in candidates:
+            column_of: dict[str, int] = {}
+            for item in items:
+                sources, shares = ([item], [1.0]) if item in self.known else self._similar_items(item)
+                rows += [row] * len(sources)
+                columns += [offset + column_of.setdefault(source, len(column_of)) for source in sources]
+                weights += shares
+                row += 1
+            # A list must not be empty; the score of an item without weight is not used.
+            extended.append(list(column_of) or self.data.train_items[:1])
+            offset += len(extended[-1])
+        return extended, csr_matrix((weights, (rows, columns)), (row, offset))
+
+    def _similar_items(self, item: str) -> tuple[list[str], list[float]]:
+        places, weights = self.similar.find(item)
+        matched = weights > 0
+        return [self.data.train_items[place] for place in places[matched]], weights[matched].tolist()
+
+
+def _fill_unmatched(scores: np.ndarray, unmatched: np.ndarray, new: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the scores with the mean of the case's known candidates at unmatched ones; 0 if it has none."""
+    starts = np.cumsum(sizes) - sizes
+    known = np.add.reduceat(~new, starts, dtype=np.int64)
+    means = np.add.reduceat(np.where(new, 0, scores), starts) / np.maximum(known, 1)
+    return np.where(unmatched, np.repeat(means, sizes), scores)
