@@ -29,8 +29,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
-from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import log_prior
+from lorarec.ranking import Ranker, log_prior
 from lorarec.recommenders import SASRecConfig
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import NearestVectors

@@ -147,7 +147,9 @@ class TestWithATextEncoder:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(text_encoder, device="cpu")
-        vector = {item: model.encode(title, normalize_embeddings=True) for item, title in shop.titles.items()}
+        vectors = model.encode(list(shop.titles.values()), normalize_embeddings=True)
+        vectors -= vectors.mean(0)
+        vector = dict(zip(shop.titles, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
         for history in self.HISTORIES:
             latest = list(dict.fromkeys(history[::-1]))[:10]
             score = {item: sum(float(vector[item] @ vector[past]) for past in latest) for item in shop.titles}

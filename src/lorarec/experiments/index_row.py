@@ -7,7 +7,8 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from lorarec.ranking import PoolScorer
+from lorarec.experiments.fusion_row import FusionRow
+from lorarec.ranking import Fusion, PoolScorer
 from lorarec.recommenders import (
     Recommender,
     RecommenderConfig,
@@ -42,6 +43,26 @@ class IndexOrder(Recommender[RecommenderConfig]):
         return self.scorer.score(cases)
 
 
+class PoolFusion:
+    """Score the items that an index proposes, in its order, by the last stage that a fusion has for them.
+
+    Args:
+        fusion: Fusion that was fitted to candidates of an index.
+    """
+
+    def __init__(self, fusion: Fusion) -> None:
+        self.fusion = fusion
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return self.fusion.about
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the log-probability of the candidates of every case; see `Fusion.score_with_parts`."""
+        return [each.log_probabilities for each in self.fusion.score_with_parts(cases, pool=True)]
+
+
 def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: int) -> Scorer:
     """Return the scorer with which a fitted recommender ranks a whole catalogue.
 
@@ -52,7 +73,12 @@ def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: in
     """
     if recommender.scores_catalogue:
         return recommender
-    return PoolScorer(training_index(data), None if isinstance(recommender, IndexOrder) else recommender, pool)
+    index = training_index(data)
+    if isinstance(recommender, IndexOrder):
+        return PoolScorer(index, None, pool)
+    if isinstance(recommender, FusionRow):  # it has learned what the index's order is worth
+        return PoolScorer(index, PoolFusion(recommender.fusion), pool, prior=False)
+    return PoolScorer(index, recommender, pool)
 
 
 def training_index(data: TrainingData) -> Index:

@@ -71,7 +71,7 @@ class FusedScores:
 class Fusion:
     """Score candidates by the fused scores of several recommenders: the log-probability that one is the right item.
 
-    `fuse` makes a fusion. It is a conditional logit over the scores and ranks of the recommenders, fitted to validation
+    `fuse` makes a fusion. It is a conditional logit over the scores of the recommenders, fitted to validation
     cases, with weights of its own for new items: those without training interactions.
 
     Args:
@@ -132,6 +132,11 @@ class Fusion:
     def index(self) -> Index:
         """Build the index of the training part, with the next-item model of the fusion if there is one."""
         return index_of(self.group)
+
+    @property
+    def scores_catalogue(self) -> bool:
+        """Whether all recommenders can score every item of a catalogue, as adapters cannot."""
+        return all(each.scores_catalogue for each in self.group.recommenders.values())
 
     def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
         """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
@@ -292,9 +297,9 @@ def index_of(group: ScorerGroup) -> Index:
 
 
 def with_index_order(scores: CandidateScores) -> CandidateScores:
-    """Return the scores with one more scorer: the candidate's place in its list, negated, so that the first is best."""
+    """Return the scores with one more scorer: -log(1 + place) of the candidate in its list, 0 for the first."""
     place = np.arange(len(scores.new)) - np.repeat(case_starts(scores), scores.sizes)
-    return replace(scores, scores=np.column_stack([scores.scores, -place]))
+    return replace(scores, scores=np.column_stack([scores.scores, -np.log1p(place)]))
 
 
 def case_starts(scores: CandidateScores) -> np.ndarray:

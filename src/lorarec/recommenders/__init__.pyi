@@ -55,6 +55,7 @@ from .sequential.trainer import next_item_positions as next_item_positions
 from .sequential.trainer import sampled_softmax as sampled_softmax
 from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
+from .text_embeddings import centre as centre
 from .text_embeddings import encode_titles as encode_titles
 from .text_similarity import TextSimilarity as TextSimilarity
 from .text_similarity import TextSimilarityConfig as TextSimilarityConfig

@@ -16,7 +16,14 @@ from lorarec.backbone import SentenceEncoder
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.recommenders import NextItemConfig, NextItemModel, encode_lists, encode_titles, interaction_matrix
+from lorarec.recommenders import (
+    NextItemConfig,
+    NextItemModel,
+    centre,
+    encode_lists,
+    encode_titles,
+    interaction_matrix,
+)
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
 from lorarec.retrieval.nearest import cells
 from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source, new_next_item_source
@@ -67,7 +74,7 @@ class Index:
     Args:
         items: Item ids of the catalogue.
         chosen: Binary matrix (users, items) of the items that each user chose.
-        titles: Sparse TF-IDF vectors of the titles (items, words), or their embeddings.
+        titles: Sparse TF-IDF vectors of the titles (items, words), or their centred embeddings.
         next_item: Source of items by a next-item model, or None.
         record: Description of the index for index.json.
 
@@ -145,7 +152,7 @@ class Index:
             titles = title_vectors(texts).astype(np.float32)
         else:
             encoder = SentenceEncoder.from_pretrained(text_encoder)
-            titles = _embedded(encode_titles(texts, encoder, cache_dir, progress), chosen, seed)
+            titles = _embedded(centre(encode_titles(texts, text_encoder, cache_dir, progress)), chosen, seed)
         next_item = None
         if model is not None:
             next_item = new_next_item_source(model, np.unique(rows), len(items), seed)
@@ -292,7 +299,7 @@ def _title_source(name: str, titles: csr_matrix | TitleEmbeddings, rows: np.ndar
 
 
 def _embedded(vectors: np.ndarray, chosen: csr_matrix, seed: int) -> TitleEmbeddings:
-    """Return embeddings with the centres of the cells of those sources that search many items."""
+    """Return centred embeddings with the centres of the cells of those sources that search many items."""
     rows = _rows_of_title_sources(np.bincount(chosen.indices, minlength=len(vectors)))
     centres = {name: cells(vectors[of_source], seed) for name, of_source in rows.items()}
     return TitleEmbeddings(vectors, {name: found for name, found in centres.items() if found is not None})

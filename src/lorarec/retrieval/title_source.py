@@ -52,7 +52,7 @@ class TitleEmbeddings:
     """Embeddings of the titles of a catalogue, and the inverted files in which sources search for the nearest.
 
     Attributes:
-        vectors: Embeddings of the titles of all items, of length 1: (items, size), float32.
+        vectors: Embeddings of the titles of all items, which `lorarec.recommenders.centre` returned: (items, size).
         centres: Centres of the cells of an inverted file (see `lorarec.retrieval.nearest.cells`) of the items of a
             source, by the name of the source. The search of other sources is exact.
     """
@@ -69,7 +69,7 @@ class EmbeddingSource:
     retrieved.
 
     Args:
-        embeddings: Embeddings of the titles of all items, of length 1: (items, size), float32.
+        embeddings: Embeddings of the titles of all items, which `lorarec.recommenders.centre` returned: (items, size).
         rows: Rows of the items that may be returned.
         centres: Centres of the cells of an inverted file of `rows` (see `lorarec.retrieval.nearest.cells`), or None.
     """

@@ -1,4 +1,4 @@
-"""What scorers learn from has neither hidden items nor the last item of a user with a case; the cases have both."""
+"""What scorers learn from has no hidden items; the cases have them as targets and candidates."""
 
 from dataclasses import replace
 
@@ -37,15 +37,6 @@ def test_cases_keep_hidden_targets_and_candidates(split: Split) -> None:
         [item for item in history if item not in hidden] for history in valid["history"].to_list()
     ]
     assert divided.hidden_targets == sum(target in hidden for target in valid["target"])
-
-
-def test_users_with_a_case_lose_their_last_item(split: Split) -> None:
-    divided = divide_for_fusion(split, 0.0, cases=7, seed=3)
-    users = set(divided.cases["user_id"])
-    assert len(users) == 7
-    shorter = dict(divided.split.train.iter_rows())
-    for user, history in split.train.iter_rows():
-        assert shorter.get(user, []) == (history[:-1] if user in users else history)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

@@ -5,17 +5,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Split, content_hash
+from lorarec.data import CANDIDATES, HISTORY, TARGET, Split, content_hash
 from lorarec.errors import LorarecError
 
 
 @dataclass(frozen=True)
 class FusionSplit:
-    """Data on which a fusion is fitted; scorers meet its cases as they will meet test cases.
+    """Data on which a fusion is fitted.
 
-    A share of the items is hidden from the scorers, which know them as little as real new items. The last item of the
-    training history of each user with a case is left out as well, because the history of a test case also has an item
-    that the scorers did not learn from.
+    A share of the items is hidden from the scorers, which then know them as little as real new items.
 
     Attributes:
         split: Training and validation part that scorers learn from, without test cases.
@@ -58,10 +56,7 @@ def divide_for_fusion(
     new = new.sample(min(round(cases * new_targets), len(new)), seed=seed)
     old = old.sample(min(cases - len(new), len(old)), seed=seed)
     drawn_cases = pl.concat([old, new]).with_columns(_without(HISTORY, hidden))
-    has_case = pl.col(USER).is_in(drawn_cases[USER].unique().implode())
-    history = _without(HISTORY, hidden)
-    shorter = pl.when(has_case).then(history.list.head(history.list.len() - 1)).otherwise(history)
-    train = split.train.with_columns(shorter.alias(HISTORY)).filter(pl.col(HISTORY).list.len() > 0)
+    train = split.train.with_columns(_without(HISTORY, hidden)).filter(pl.col(HISTORY).list.len() > 0)
     if train.is_empty():
         raise LorarecError(
             f"no training interactions are left for a fusion: hide fewer items than {hidden_items}, or use more data"
