@@ -1,11 +1,10 @@
 """Answers of a fusion: equal to the offline ones, with parts, beside adapters that requests name."""
 
 import asyncio
-import copy
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +15,13 @@ import pytest
 
 from lorarec import cli
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split, leave_one_out, load_split
+from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.ranking import FusedScores, Fusion, fuse
-from lorarec.recommenders import FusionConfig, ItemKNN, Popularity, SASRec, SASRecConfig, TfIdf
-from lorarec.serving.config import ServiceConfig
+from lorarec.recommenders import FusionConfig
 from lorarec.serving.service import Service
 
-RECOMMENDERS = {
-    "sasrec": SASRec(SASRecConfig(epochs=1, hidden_size=8)),
-    "item-knn": ItemKNN(),
-    "tf-idf": TfIdf(),
-    "popularity": Popularity(),
-}
-PARTS = ["shop", "listed", *RECOMMENDERS, "new item"]
-
-
-@pytest.fixture
-def split(shop: Dataset) -> Split:
-    """Split of the shop, whose training part lacks the last two interactions of each user."""
-    return leave_one_out(shop, negatives=5)
-
-
-@pytest.fixture
-def fusion_folder(tiny_backbone: Backbone, adapters: Path, shop: Dataset, split: Split, tmp_path: Path) -> Path:
-    """Fusion of two adapters with different prompts, one of which reads evidence, and four recommenders."""
-    backbone = replace(tiny_backbone, model=copy.deepcopy(tiny_backbone.model))
-    folder = tmp_path / "fusion"
-    both = {"shop": adapters / "general", "listed": adapters / "listed"}
-    config = FusionConfig(pool=12, hidden_items=0.2)
-    fuse(shop, both, RECOMMENDERS, folder, backbone=backbone, split=split, config=config)
-    return folder
-
-
-@pytest.fixture
-def offline_fusion(tiny_backbone: Backbone, fusion_folder: Path, shop: Dataset, split: Split) -> Fusion:
-    """The fusion with a backbone of its own."""
-    backbone = replace(tiny_backbone, model=copy.deepcopy(tiny_backbone.model))
-    return Fusion.load(fusion_folder, shop, backbone, split)
-
-
-@pytest.fixture
-def make_fused(
-    offline_fusion: Fusion,
-    tiny_backbone: Backbone,
-    adapters: Path,
-    fusion_folder: Path,
-    shop: Dataset,
-    split: Split,
-    tmp_path: Path,
-) -> Callable[..., Service]:
-    """Make a service with the fusion; made after the offline fusion has copied the backbone."""
-
-    def make(folder: Path | None = adapters, **options: Any) -> Service:
-        fusion = Fusion.load(fusion_folder, shop, tiny_backbone, split)
-        config = ServiceConfig(**{"wait_ms": 50, "pool": 12, **options})
-        return Service(tiny_backbone, shop, folder, f"sqlite:///{tmp_path / 'fused.db'}", config, fusion=fusion)
-
-    return make
+PARTS = ["shop", "listed", "sasrec", "item-knn", "tf-idf", "popularity", "new item"]
 
 
 @pytest.fixture
@@ -247,7 +195,7 @@ def test_the_fusion_is_described(make_fused: Callable[..., Service], play: Any) 
 
 
 def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_folder: Path, play: Any) -> None:
-    fusion_folder.rename(adapters / "fused")
+    shutil.copytree(fusion_folder, adapters / "fused")
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/adapters", json={"name": "fused"})
@@ -257,8 +205,8 @@ def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_fol
     play(service, scenario)
 
 
-def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Dataset, split: Split) -> None:
-    fusion = fuse(shop, recommenders=["popularity", "tf-idf"], split=split, config=FusionConfig(pool=0))
+def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Dataset, shop_split: Split) -> None:
+    fusion = fuse(shop, recommenders=["popularity", "tf-idf"], split=shop_split, config=FusionConfig(pool=0))
     with pytest.raises(LorarecError, match="cannot recommend, since it was not fitted to candidates of an index"):
         Service(tiny_backbone, shop, None, "sqlite://", fusion=fusion)
 
