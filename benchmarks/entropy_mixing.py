@@ -27,9 +27,9 @@ from lorarec.data import leave_one_out
 from lorarec.data.columns import CANDIDATES, HISTORY
 from lorarec.data.sample import load_sample
 from lorarec.lora import AdapterBank, MixedModel, StackedLayer, inject
-from lorarec.lora.entropy_search import descend, entropy_and_gradient, frozen, search_pair
 from lorarec.lora.objectives import Entropy
 from lorarec.lora.target_layers import dimensions, linear_layers
+from lorarec.lora.unlabelled_search import descend, frozen, search_pair, value_and_gradient
 from lorarec.prompts import Example, PromptBuilder
 
 TOKENS, TITLES, RANK = 3, 5, 16
@@ -106,7 +106,7 @@ def compare(name: str, model: Any, tokenizer: Any, count: int, released: int, bu
         for key, builder in builders.items():
             objective = Entropy(key, builder, TOKENS)
             actions = {
-                "one gradient": lambda o=objective, p=prompts[key]: entropy_and_gradient(
+                "one gradient": lambda o=objective, p=prompts[key]: value_and_gradient(
                     mixed, names, logits, p, o, budget
                 ),
                 "whole choice": lambda o=objective, p=prompts[key]: search_pair(mixed, p, o, budget),

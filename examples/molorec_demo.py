@@ -1,4 +1,4 @@
-"""MoLoRec on the bundled sample: train a general and a specific adapter, mix them, evaluate, recommend.
+"""MoLoRec on the bundled sample: train a general and a specific adapter, mix them, fuse, evaluate, recommend.
 
 Run it with `lorarec demo`; it works offline and takes minutes on two cores.
 """
@@ -14,12 +14,14 @@ from lorarec import (
     Backbone,
     Dataset,
     Evaluation,
+    FusionConfig,
     MixedAdapter,
     Ranker,
     Split,
     TrainingConfig,
     adapter_scorers,
     evaluate,
+    fuse,
     leave_one_out,
     load_sample,
     mix,
@@ -30,9 +32,10 @@ from lorarec.data import GENERAL_DOMAINS, SPECIFIC_DOMAIN
 from lorarec.evaluation import evaluation_table, write_report
 from lorarec.io import FolderKind, new_folder
 from lorarec.ranking import recommendation_table
+from lorarec.recommenders import Scorer
 
 SETTINGS = ("warm", "new-item")
-ADAPTERS = "adapters"
+ADAPTERS, FUSION = "adapters", "fusion"
 #: There are few cases, so batches are small and the learning rate is high.
 TRAINING = TrainingConfig(
     epochs=1, batch_size=8, learning_rate=1e-3, lora_dropout=0, eval_users=0, negatives=11, max_title_tokens=16
@@ -47,21 +50,23 @@ class DemoSize:
         cases: Number of training cases of each adapter.
         users: Number of test users of each setting.
         prompts: Number of unlabelled prompts of the entropy mixture, and of validation users of the grid.
+        fused: Maximum number of validation users on which the fusion is fitted.
     """
 
     cases: int = 1664
     users: int = 300
     prompts: int = 100
+    fused: int = 400
 
 
-FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16)
+FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16, fused=40)
 
 
 def run_demo(out: Path, size: DemoSize = FULL, seed: int = 42, overwrite: bool = False) -> Evaluation:
-    """Train a general and a specific adapter on the bundled sample, mix them and evaluate all adapters.
+    """Train a general and a specific adapter on the bundled sample, mix and fuse them, and evaluate all.
 
-    `out` gets the specific domain in `dataset`, adapters and mixtures in `adapters`, `metrics.json`, `report.md` and a
-    picture.
+    `out` gets the specific domain in `dataset`, adapters and mixtures in `adapters`, the fusion in `fusion`,
+    `metrics.json`, `report.md` and a picture.
 
     Raises:
         LorarecError: `out` exists or cannot be written to.
@@ -81,6 +86,7 @@ def _run(folder: Path, size: DemoSize, seed: int) -> Evaluation:
     specific = load_sample(SPECIFIC_DOMAIN).save(folder / "dataset")
     adapters = folder / ADAPTERS
     split = leave_one_out(specific, seed=seed)
+    split.save(folder / "dataset" / "split")
     general = [_with_split(domain, seed) for domain in GENERAL_DOMAINS]
     for dataset in (specific, *(dataset for dataset, _ in general)):
         counts = dataset.info["counts"]
@@ -95,19 +101,30 @@ def _run(folder: Path, size: DemoSize, seed: int) -> Evaluation:
     drawn: dict[str, Any] = {"dataset": specific, "split": split, "seed": seed}
     grid = mix(backbone, pair, adapters / "grid", method="grid", cases=size.prompts, **drawn)
     _print_weights(console, "grid", grid)
+    console.rule("5. Fusion of the specific adapter with sequential models, co-occurrence, titles and popularity")
+    fusion = fuse(
+        specific,
+        {"specific": pair[1]},
+        out=folder / FUSION,
+        backbone=backbone,
+        split=split,
+        config=FusionConfig(cases=size.fused, pool=30),
+        seed=seed,
+        progress=True,
+    )
     parts = []
     for setting in SETTINGS:
         mixed = mix(backbone, pair, adapters / f"entropy-{setting}", setting=setting, prompts=size.prompts, **drawn)
         _print_weights(console, f"entropy, {setting}", mixed)
         compared: dict[str, Adapter] = {"general": pair[0], "specific": pair[1]}
         compared |= {"mixture (grid)": grid, "mixture (entropy)": mixed}
-        scorers = adapter_scorers(backbone, specific, split, compared)
+        scorers: dict[str, Scorer] = {**adapter_scorers(backbone, specific, split, compared), "fusion": fusion}
         parts.append(
             evaluate(specific, scorers, split=split, settings=[setting], limit=size.users, seed=seed, progress=True)
         )
     evaluation = replace(parts[0], settings={name: result for part in parts for name, result in part.settings.items()})
     write_report(evaluation, folder)
-    console.rule("5. Results")
+    console.rule("6. Results")
     for setting in SETTINGS:
         console.print(evaluation_table(evaluation, setting))
     user = split.test["warm"]["user_id"][0]

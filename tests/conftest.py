@@ -55,6 +55,13 @@ def shared_backbone(tokenizer: PreTrainedTokenizerFast) -> Backbone:
 
 
 @pytest.fixture(scope="session")
+def text_encoder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a tiny sentence-transformers model; the test is skipped if the library is not installed."""
+    pytest.importorskip("sentence_transformers", reason="it is not installed: pip install 'lorarec[text]'")
+    return str(factories.save_sentence_encoder(tokenizer, tmp_path_factory.mktemp("encoder") / "tiny"))
+
+
+@pytest.fixture(scope="session")
 def write_adapter() -> Callable[..., Path]:
     """Write an adapter folder with random factors by PEFT alone."""
     return factories.write_peft_adapter

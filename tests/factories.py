@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
@@ -293,3 +293,23 @@ def hot_log(name: str = "shop", users: int = 24) -> tuple[Dataset, Split]:
         rows += [(f"u{user:03}", f"i{item:03}", time) for time, item in enumerate([first, *liked])]
     dataset = dataset_of(rows, {f"i{item:03}": title for item, title in enumerate(titles)}, name)
     return dataset, leave_one_out(dataset, new_items=0.1, negatives=9)
+
+
+def save_sentence_encoder(tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int = 0) -> Path:
+    """Write a tiny sentence-transformers model: random BERT of two layers, mean pooling, embeddings of size 16."""
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes, initializer_range=0.5)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    layers = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for place, (path, name) in enumerate(layers)
+    ]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 64, "do_lower_case": False})
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": sizes["hidden_size"], "pooling_mode_mean_tokens": True}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    return folder

@@ -10,6 +10,7 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .lora import Adapter as Adapter
 from .lora import MixedAdapter as MixedAdapter
+from .lora import MixingConfig as MixingConfig
 from .lora import mix as mix
 from .personal import PersonalizationConfig as PersonalizationConfig
 from .personal import UserRouterConfig as UserRouterConfig
@@ -18,6 +19,7 @@ from .personal import train_user_router as train_user_router
 from .prompts import PromptConfig as PromptConfig
 from .ranking import Explanation as Explanation
 from .ranking import Fusion as Fusion
+from .ranking import PoolScorer as PoolScorer
 from .ranking import Ranked as Ranked
 from .ranking import Ranker as Ranker
 from .ranking import Recommendation as Recommendation
@@ -25,6 +27,7 @@ from .ranking import VllmEngine as VllmEngine
 from .ranking import adapter_scorers as adapter_scorers
 from .ranking import explain as explain
 from .ranking import fuse as fuse
+from .ranking import pool_scorers as pool_scorers
 from .ranking import rank_items as rank_items
 from .ranking import recommend as recommend
 from .ranking import recommend_users as recommend_users

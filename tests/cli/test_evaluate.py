@@ -43,6 +43,24 @@ def test_tables_report_and_json(shop: Path, backbone_folder: Path, adapter_folde
         _run(*words, "--out", tmp_path / "report")
 
 
+def test_the_whole_catalogue(shop: Path, backbone_folder: Path, adapter_folder: Path, tmp_path: Path) -> None:
+    words = [shop, "--backbone", backbone_folder, "--adapter", f"mine={adapter_folder}", "--candidates", "all"]
+    found = json.loads(_run(*words, "--pool", 8, "--setting", "warm", "--limit", 6, "--json")[0])
+    assert found["candidates"] == "all"
+    warm = found["settings"]["warm"]
+    assert (warm["catalogue"], warm["compare_with"]) == (50, "index")
+    baselines = ["random", "popularity", "item-knn", "tf-idf"]
+    assert list(warm["rows"]) == [*baselines, "index", "index+zero-shot", "index+mine"]
+    assert warm["rows"]["index+mine"]["about"].startswith("the 8 items that an index proposes from next, together")
+    recalls = [warm["rows"][name]["recall@100"]["mean"] for name in ("index", "index+zero-shot", "index+mine")]
+    assert len(set(recalls)) == 1
+    output, progress = _run(*words, "--compare", "tf-idf", "--limit", 2, "--out", tmp_path / "report")
+    assert "RECALL@10" in output
+    assert "warm: index+mine NDCG@10" in progress
+    with pytest.raises(LorarecError, match=r"no row 'mine' to compare with: choose one of .* index\+mine"):
+        _run(*words, "--compare", "mine", "--limit", 2)
+
+
 def test_adapter_of_another_split_is_warned_about(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
     trained = {"name": "shop", "fingerprint": Dataset.load(shop).fingerprint, "split": "0123"}
     write_json(adapter_folder / "lorarec.json", {"datasets": [trained]})

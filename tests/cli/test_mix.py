@@ -46,11 +46,24 @@ def test_weights_from_a_dataset(
     assert recorded["seed"] == 42
 
 
+def test_agreement_after_calibration(adapters: list[Path], backbone_folder: Path, shop: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mixed"
+    words = ["--method", "agreement", "--calibrate", "--dataset", shop, "--prompts", 3, "--cases", 4]
+    output = json.loads(_run(*adapters, "--out", out, "--backbone", backbone_folder, *words, "--json"))
+    assert sum(output["weights"]) == pytest.approx(1)
+    recorded = json.loads((out / "lorarec.json").read_text())["mix"]
+    assert (recorded["method"], recorded["prompts"], recorded["cases"]) == ("agreement", 3, 4)
+    assert len(recorded["temperatures"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--method", "fixed", "--weights", "0.3;0.7"], "must be numbers with commas"),
         (["--method", "fixed", "--weights", "0.3,0.6"], "sum to 0.9"),
+        (["--method", "grid", "--scope", "layer"], "--scope layer needs --method entropy or agreement"),
+        (["--method", "grid", "--calibrate"], "--calibrate needs --method entropy or agreement"),
+        (["--method", "agreement"], "--method agreement needs --dataset"),
         (["--method", "grid"], "--method grid needs --dataset"),
         ([], "--method entropy needs --dataset"),
     ],

@@ -49,6 +49,15 @@ def test_second_round_from_the_shell(home: Path) -> None:
     assert read_json(home / "two" / "lorarec.json")["start_from"]["path"] == str(home / "one")
 
 
+def test_hard_negatives_come_from_an_index_of_the_training_part(home: Path) -> None:
+    common = (home / "shop", "--backbone", home / "backbone", *QUICK)
+    for name, words in (("plain", ()), ("hard", ("--hard-negatives", "0.7"))):
+        _run(*common, *words, "--out", home / name)
+    assert read_json(home / "hard" / "lorarec.json")["options"]["hard_negatives"] == 0.7
+    weights = [(home / name / "adapter_model.safetensors").read_bytes() for name in ("plain", "hard")]
+    assert weights[0] != weights[1]
+
+
 def test_bad_input_is_one_line(home: Path) -> None:
     (home / "bad.yaml").write_text("rnak: 3\n")
     for words, message in [

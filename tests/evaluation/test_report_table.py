@@ -15,7 +15,8 @@ from lorarec.evaluation import MetricResult, NumberCell, ReportTable, escape_mar
         (NumberCell(0.25, significant=True, best=True), "**0.250**\\*", "0.250*"),
         (NumberCell(0.25, significant=False), "0.250", "0.250 "),
         (NumberCell(0.25, 2, (0.2, 0.3), deviation=0.01), "0.25 ± 0.01 [0.20, 0.30]", "0.25 ± 0.01 [0.20, 0.30]"),
-        (NumberCell.of(MetricResult(0.25, 0.2, 0.3, 0.01), best=True), "**0.250**\\* [0.200, 0.300]", None),
+        (NumberCell.of(MetricResult(0.25, 0.2, 0.3, 0.01, 0.02), best=True), "**0.250**\\* [0.200, 0.300]", None),
+        (NumberCell.of(MetricResult(0.25, 0.2, 0.3, 0.01, 0.06)), "0.250 [0.200, 0.300]", None),
         (NumberCell.of(MetricResult(0.25, 0.2, 0.3, None), digits=4), "0.2500 [0.2000, 0.3000]", None),
     ],
 )

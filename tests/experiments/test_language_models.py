@@ -11,8 +11,9 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.experiments import RECOMMENDERS
-from lorarec.io.artefacts import read_json
+from lorarec.experiments import RECOMMENDERS, RowConfig
+from lorarec.experiments.tune import tune
+from lorarec.io.artefacts import read_json, write_json
 from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import Scorer, TrainingData
 from tests.factories import circles_data
@@ -67,6 +68,95 @@ def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: TrainingData
     assert "adapter" in entropy.about
     RECOMMENDERS["specific"].from_options(OPTIONS).fit(replace(data, seed=7))
     assert len(list(data.cache_dir.glob("specific-*"))) == 2
+
+
+def test_a_hybrid_adapter_is_trained_on_all_domains(data: TrainingData) -> None:
+    assert data.cache_dir is not None
+    RECOMMENDERS["hybrid"].from_options({**OPTIONS, "balance": "equal"}).fit(data)
+    record = read_json(next(data.cache_dir.glob("hybrid-*")) / "lorarec.json")
+    assert [each["name"] for each in record["datasets"]] == ["noise", data.dataset.name]
+
+
+@pytest.mark.parametrize("partner", ["general", "hybrid", "random"])
+def test_partners_of_the_specific_adapter(circles: TrainingData, data: TrainingData, partner: str) -> None:
+    assert data.cache_dir is not None
+    options = {**OPTIONS, "partner": partner}
+    specific = _scores(circles, RECOMMENDERS["specific"].from_options(OPTIONS).fit(data))
+    mixture = RECOMMENDERS["mixture-equal"].from_options(options).fit(data)
+    equal = _scores(circles, mixture)
+    assert mixture.about.endswith("; weights 0.50, 0.50")
+    grid = _scores(circles, RECOMMENDERS["mixture-grid"].from_options({**options, "cases": 5}).fit(data))
+    assert np.isfinite(equal).all()
+    assert np.isfinite(grid).all()
+    assert not np.array_equal(equal, specific)
+    mixed = read_json(next(data.cache_dir.glob("equal-*")) / "lorarec.json")
+    assert mixed["mix"]["weights"] == [0.5, 0.5]
+    assert [Path(each["path"]).name.rpartition("-")[0] for each in mixed["adapters"]] == [partner, "specific"]
+    assert len(list(data.cache_dir.glob("general-*"))) == (partner == "general")
+    assert len(list(data.cache_dir.glob("random-*"))) == (partner == "random")
+
+
+@pytest.mark.parametrize("system", ["mixture-entropy", "mixture-agreement"])
+def test_mixtures_without_labels(circles: TrainingData, data: TrainingData, system: str) -> None:
+    assert data.cache_dir is not None
+    for calibrate in (False, True):
+        options = {"prompts": 4, "calibrate": calibrate, "cases": 5, **OPTIONS}
+        mixture = RECOMMENDERS[system].from_options(options).fit(data)
+        assert np.isfinite(_scores(circles, mixture)).all()
+        assert "; weights " in mixture.about
+        assert ("; temperatures " in mixture.about) == calibrate
+    method = system.removeprefix("mixture-")
+    found = [read_json(path / "lorarec.json")["mix"] for path in data.cache_dir.glob(f"{method}-*")]
+    assert [each["method"] for each in found] == [method, method]
+    assert sorted(each.get("cases", 0) for each in found) == [0, 5]
+
+
+def test_the_general_adapter_learns_from_the_first_domains(circles: TrainingData, data: TrainingData) -> None:
+    assert data.cache_dir is not None
+    second = (replace(circles.dataset, name="second"), circles.split)
+    both = replace(data, general=[*data.general, second])
+    for given, options in ((data, {}), (both, {"domains": 1})):  # the same adapter
+        RECOMMENDERS["general"].from_options({**OPTIONS, **options}).fit(given)
+    (folder,) = data.cache_dir.glob("general-*")
+    assert [each["name"] for each in read_json(folder / "lorarec.json")["datasets"]] == ["noise"]
+    for options in ({}, {"domains": 2}):
+        RECOMMENDERS["general"].from_options({**OPTIONS, **options}).fit(both)
+    (more,) = set(data.cache_dir.glob("general-*")) - {folder}
+    assert [each["name"] for each in read_json(more / "lorarec.json")["datasets"]] == ["noise", "second"]
+    with pytest.raises(LorarecError, match="option domains is 3, but there are 2 general domains"):
+        RECOMMENDERS["general"].from_options({**OPTIONS, "domains": 3}).fit(both)
+    with pytest.raises(LorarecError, match="option domains must be at least 1, got 0"):
+        RECOMMENDERS["general"].from_options({"domains": 0})
+
+
+def test_adapters_are_tuned_with_the_adapters_of_earlier_trials(data: TrainingData, tmp_path: Path) -> None:
+    assert data.cache_dir is not None
+    trials_file, tried = tmp_path / "trials.json", {"learning_rate": [1e-3, 1e-2]}
+
+    def adapters() -> dict[str, int]:
+        assert data.cache_dir is not None
+        return {
+            path.parent.name: path.stat().st_mtime_ns for path in data.cache_dir.glob("*/adapter_model.safetensors")
+        }
+
+    row = RowConfig("mixture-grid", {**OPTIONS, "cases": 5}, tried)
+    whole, best = tune(row, 2, data, trials_file)
+    assert best is not None
+    assert data.validation_ndcg(best.scorer) == whole[0]["ndcg@10"]
+    trained = adapters()
+    assert sorted(name.rpartition("-")[0] for name in trained) == sorted(["general", "specific", "grid"] * 2)
+    write_json(trials_file, read_json(trials_file)[:1])  # as a run leaves it that stopped in the second trial
+    assert tune(row, 2, data, trials_file)[0] == whole
+    tune(RowConfig("specific", OPTIONS, tried), 2, data, tmp_path / "specific.json")
+    assert adapters() == trained
+
+
+def test_an_adapter_that_diverges_is_a_trial_that_failed(data: TrainingData, tmp_path: Path) -> None:
+    row = RowConfig("specific", OPTIONS, {"learning_rate": [1e-3, 1e30]})
+    good, bad = tune(row, 2, data, tmp_path / "trials.json")[0]
+    assert (good["options"]["learning_rate"], bad["options"]["learning_rate"]) == (1e-3, 1e30)
+    assert bad["ndcg@10"] is None
+    assert "NaN" in bad["failed"]
 
 
 def test_tallrec_judges_every_candidate_by_itself(circles: TrainingData, data: TrainingData) -> None:

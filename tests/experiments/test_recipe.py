@@ -1,5 +1,6 @@
 """Recipes: their keys, and errors in them."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,43 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 
 @pytest.mark.parametrize(
-    "path", [RECIPES / "sample.yaml", *sorted(RECIPES.glob("table*.yaml"))], ids=lambda path: path.name
+    "path",
+    [RECIPES / "sample.yaml", RECIPES / "general-domains.yaml", *sorted(RECIPES.glob("table*.yaml"))],
+    ids=lambda path: path.name,
 )
 def test_bundled_recipes_are_usable(path: Path) -> None:
     recipe = read_experiment(path)
-    assert recipe.rows.keys() <= RECOMMENDERS.keys()
+    assert {row.system for row in recipe.rows.values()} <= RECOMMENDERS.keys()
     assert bool(recipe.paper) == bool(recipe.source)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("unlabelled*.yaml")), ids=lambda path: path.name)
+def test_recipes_of_mixtures_compare_with_the_specific_adapter(path: Path) -> None:
+    recipe = read_experiment(path)
+    assert recipe.compare_with == "specific"
+    assert {row.options.get("partner", "general") for row in recipe.rows.values()} == {"general", "hybrid", "random"}
+    trained = [{key: row.options[key] for key in recipe.rows["specific"].options} for row in recipe.rows.values()]
+    assert all(options == trained[0] for options in trained)
 
 
 def test_the_sample_recipe_has_every_system() -> None:
     rows = read_experiment(RECIPES / "sample.yaml").rows.values()
     assert {row.system for row in rows} == RECOMMENDERS.keys() - BASELINES.keys()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("tables1-2-*.yaml")), ids=lambda path: path.name)
+def test_every_trained_row_of_tables_1_and_2_has_the_same_number_of_trials(path: Path) -> None:
+    recipe = read_experiment(path)
+    combinations = {name: math.prod(map(len, row.tune.values())) for name, row in recipe.rows.items() if row.tune}
+    assert combinations.keys() == recipe.rows.keys() - {"zero-shot"}
+    assert min(combinations.values()) >= recipe.trials
+
+
+def test_rows_of_the_curve_differ_in_their_number_of_domains() -> None:
+    recipe = read_experiment(RECIPES / "general-domains.yaml")
+    options = [row.options for row in recipe.rows.values()]
+    assert [each.pop("domains") for each in options] == [1, 2, 4, len(recipe.general)]
+    assert all(each == options[0] for each in options)
 
 
 def test_rows_name_their_system_or_are_named_after_it(write_recipe: Callable[..., Path]) -> None:
@@ -78,6 +105,7 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"users": 0}, "key users: must be a whole number"),
         ({"split": 3}, "key split: must be options"),
         ({"compare_with": "nobody"}, "key compare_with: no row 'nobody'"),
+        ({"correction": "none"}, "key correction: must be one of holm, benjamini-hochberg, got 'none'"),
         ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
         ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
         ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),

@@ -149,12 +149,15 @@ def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_pa
 
 def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     rows = {"bpr-mf": {"options": QUICK}, "best": {"system": "sasrec", "options": QUICK | {"epochs": 8}}}
-    table = _table(read_experiment(write_recipe(rows=rows, seeds=[1, 2], few_shot=[0.5, 1])), tmp_path / "out")
+    keys = {"seeds": [1, 2], "few_shot": [0.5, 1], "correction": "benjamini-hochberg"}
+    table = _table(read_experiment(write_recipe(rows=rows, **keys)), tmp_path / "out")
     assert list(table.evaluation.settings) == ["warm 50%", "warm 100%"]
     result = table.evaluation.settings["warm 100%"].rows["bpr-mf"]
     assert result.ranks.shape == (2, table.evaluation.settings["warm 100%"].cases)
     assert result.metrics["ndcg@3"].mean == pytest.approx(ndcg(result.ranks, 3).mean())
     assert all(row.metrics["ndcg@1"].p is not None for row in table.evaluation.settings["warm 100%"].rows.values())
+    assert table.evaluation.settings["warm 100%"].comparisons == 6 * 5  # rows and metrics of table.md
+    assert "\\*: p < 0.05 after the Benjamini-Hochberg correction for 30 comparisons." in markdown(table)
     assert table.costs["warm 100%"]["bpr-mf"].seeds == [1, 2]
 
 

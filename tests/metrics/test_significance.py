@@ -1,5 +1,9 @@
 """Intervals and tests against scipy's, and their coverage."""
 
+from collections.abc import Callable
+from fractions import Fraction
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lorarec.errors import LorarecError
-from lorarec.metrics import bootstrap_interval, paired_t_test
+from lorarec.metrics import Correction, adjust_p_values, bootstrap_interval, paired_t_test
 from lorarec.metrics import significance as statistics
 from lorarec.metrics.significance import resampled_p_value
 
@@ -81,3 +85,56 @@ def test_p_of_resampled_differences() -> None:
     assert resampled_p_value(np.zeros(10)) == 1.0
     with pytest.raises(LorarecError, match="no resamples"):
         resampled_p_value(np.array([]))
+
+
+def _rejected_by_holm(p_values: list[Fraction], level: Fraction) -> list[bool]:
+    """Holm 1979: reject the smallest p-values one by one until the first that is above level / tests left."""
+    rejected = [False] * len(p_values)
+    for place in sorted(range(len(p_values)), key=lambda place: p_values[place]):
+        if p_values[place] > level / rejected.count(False):
+            break
+        rejected[place] = True
+    return rejected
+
+
+def _rejected_by_benjamini_hochberg(p_values: list[Fraction], level: Fraction) -> list[bool]:
+    """Benjamini and Hochberg 1995: reject the k smallest, k the largest with p(k) <= k / tests * level."""
+    tests = len(p_values)
+    smallest = sorted(p_values)
+    k = max((k for k in range(1, tests + 1) if smallest[k - 1] <= Fraction(k, tests) * level), default=0)
+    return [k > 0 and each <= smallest[k - 1] for each in p_values]
+
+
+@pytest.mark.parametrize(
+    ("correction", "rejected"),
+    [("holm", _rejected_by_holm), ("benjamini-hochberg", _rejected_by_benjamini_hochberg)],
+)
+@given(p_values=st.lists(st.integers(0, 1000), min_size=1, max_size=20), level=st.integers(1, 7918))
+def test_corrected_p_values_reject_what_the_procedures_reject(
+    correction: Correction, rejected: Callable[..., list[bool]], p_values: list[int], level: int
+) -> None:
+    # The denominators have no common factor, so that no corrected p-value equals the level.
+    exact, exact_level = [Fraction(each, 1000) for each in p_values], Fraction(level, 7919)
+    adjusted = adjust_p_values([float(each) for each in exact], correction)
+    assert (adjusted < float(exact_level)).tolist() == rejected(exact, exact_level)
+    assert ((adjusted >= np.array(p_values) / 1000) & (adjusted <= 1)).all()
+
+
+def test_known_corrections() -> None:
+    p_values = [0.01, 0.04, 0.03, 0.005]
+    np.testing.assert_allclose(adjust_p_values(p_values), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(adjust_p_values(p_values, "benjamini-hochberg"), [0.02, 0.04, 0.04, 0.02])
+
+
+@pytest.mark.parametrize("correction", get_args(Correction))
+def test_one_test_needs_no_correction_and_no_test_has_none(correction: Correction) -> None:
+    assert adjust_p_values([0.03], correction).tolist() == [0.03]
+    assert adjust_p_values([], correction).tolist() == []
+
+
+def test_corrections_refuse_bad_input() -> None:
+    with pytest.raises(LorarecError, match="no correction 'bonferroni' of p-values: choose one of holm, benjamini-"):
+        adjust_p_values([0.1], "bonferroni")  # type: ignore[arg-type]
+    for p_value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(LorarecError, match="a p-value is not between 0 and 1"):
+            adjust_p_values([0.1, p_value])

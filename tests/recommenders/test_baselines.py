@@ -97,3 +97,14 @@ def test_item_knn_equals_a_loop(dataset: Dataset, split: Split) -> None:
         latest = history.to_list()[-2:]
         expected = [sum(cosine(item, past) for past in latest) for item in candidates]
         np.testing.assert_allclose(scores, expected, atol=1e-12)
+
+
+def test_scores_of_the_whole_catalogue_are_those_of_few_candidates(dataset: Dataset, split: Split) -> None:
+    cases, items = split.test["warm"], list(dataset.titles)
+    whole = cases.with_columns(pl.Series("candidates", [items] * len(cases)))
+    few = cases.with_columns(pl.Series("candidates", [items[::9]] * len(cases)))
+    for recommender in (ItemKNN, TfIdf):
+        fitted = recommender().fit(TrainingData(dataset, split))
+        for of_all, of_few in zip(fitted.score(whole), fitted.score(few), strict=True):
+            np.testing.assert_allclose(of_all[::9], of_few, rtol=1e-12, atol=1e-15)
+            assert ((of_all == 0) == (np.abs(of_all) < 1e-9)).all()

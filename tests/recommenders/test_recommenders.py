@@ -28,6 +28,7 @@ _TRANSFER = {
 QUICK: dict[str, dict[str, Any]] = {
     "bpr-mf": {"epochs": 40, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2},
     "sasrec": _SEQUENCE,
+    "esasrec": _SEQUENCE,
     "gru4rec": _SEQUENCE,
     "fmlp-rec": _SEQUENCE,
     "unisrec": {**_TRANSFER, "num_experts": 2},
@@ -38,11 +39,16 @@ QUICK: dict[str, dict[str, Any]] = {
 CHANCE = float(np.mean(1 / np.log2(np.arange(1, 11) + 1)) / 3)  # NDCG@10 of a random order of 30
 
 #: Systems that need a backbone and have tests of their own.
-LANGUAGE_MODEL = {"zero-shot", "general", "specific", "tallrec", "second-round", "mixture-grid", "mixture-entropy"}
+LANGUAGE_MODEL = {
+    *("zero-shot", "general", "specific", "hybrid", "tallrec", "second-round"),
+    *("mixture-equal", "mixture-grid", "mixture-entropy", "mixture-agreement"),
+}
+#: Systems that read titles alone and have tests of their own.
+TEXT = {"text-similarity"}
 
 
 def test_every_recommender_is_tested() -> None:
-    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | BASELINES.keys()
+    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | BASELINES.keys() | {"fusion"}
 
 
 def _fit(name: str, data: TrainingData, **options: int) -> Recommender:

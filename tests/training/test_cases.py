@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lorarec.data import Cooccurrence, Dataset, leave_one_out
+from lorarec.data import Cooccurrence, Dataset, Split, leave_one_out
 from lorarec.errors import LorarecError
+from lorarec.retrieval import Index, Proposal
 from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
 from tests.factories import dataset_of, hot_log, numbered_titles
@@ -193,3 +194,73 @@ def test_only_users_who_leave_no_negatives() -> None:
     message = r"its 1 users with two training interactions leave at most 6 of 39 items, too few for 8 negatives"
     with pytest.raises(LorarecError, match=message):
         build([(dataset, split)], negatives=8)
+
+
+def _light_index(dataset: Dataset, split: Split) -> Index:
+    return Index.build(dataset, histories=split.train)
+
+
+@pytest.mark.parametrize(("share", "hard"), [(0.5, 2), (1, 5), (0.1, 0)])
+@pytest.mark.parametrize("users", [24, 3])
+def test_hard_negatives_are_proposed_for_the_history_and_never_the_users_own(
+    share: float, hard: int, users: int
+) -> None:
+    dataset, split = hot_log(users=users)
+    index = _light_index(dataset, split)
+    ids = {title: item for item, title in dataset.titles.items()}
+    cases = TrainingCases(
+        [(dataset, split)], TrainingConfig(negatives=5, max_history=2, hard_negatives=share), _light_index
+    )
+    (source,) = cases.sources
+    rng = np.random.default_rng(0)
+    for position in source.positions:
+        user = int(np.searchsorted(source.starts, position, side="right")) - 1
+        history = split.train["history"][user].to_list()
+        before = history[: position - source.starts[user]]
+        pool = {item.item_id for item in index.propose(before, 100)}
+        case = source.case(int(position), rng)
+        negatives = [ids[title] for place, title in enumerate(case.candidates) if place != case.target]
+        assert len(set(negatives)) == 5
+        assert not set(negatives) & set(history)
+        assert set(negatives) <= set(source.ids)
+        near = pool & set(source.ids) - set(history)
+        assert len(near & set(negatives)) >= min(hard, len(near))
+
+
+def test_few_proposals_are_completed_by_other_items(shop: tuple[Dataset, Split]) -> None:
+    dataset, split = shop
+    wanted = split.train["history"][0].to_list()
+
+    class TwoItems:
+        """Proposes two of the user's own items, a new one and one more."""
+
+        def propose(self, history: list[str], pool: int = 100) -> list[Proposal]:
+            del pool
+            others = [item for item in source.ids if item not in wanted]
+            new = next(item for item in dataset.titles if item not in source.row)
+            return [Proposal(item, "title", []) for item in (*wanted, new, others[0]) if item not in history]
+
+    cases = TrainingCases([shop], TrainingConfig(negatives=5, hard_negatives=1), lambda *_: TwoItems())
+    (source,) = cases.sources
+    case = source.case(1, np.random.default_rng(0))
+    assert len(set(case.candidates)) == 6
+    assert dataset.titles[next(item for item in source.ids if item not in wanted)] in case.candidates
+    own = {dataset.titles[item] for item in wanted}
+    assert own & set(case.candidates) == {case.candidates[case.target]}
+
+
+def test_hard_negatives_are_functions_of_their_index_and_off_by_default(shop: tuple[Dataset, Split]) -> None:
+    config = TrainingConfig(negatives=5, hard_negatives=0.6)
+    first, second = (TrainingCases([shop], config, _light_index) for _ in range(2))
+    every = [first.case(2, index) for index in range(len(first))]
+    assert [second.case(2, index) for index in reversed(range(len(second)))] == every[::-1]
+    plain, given = build([shop]), TrainingCases([shop], TrainingConfig(negatives=5, max_history=3), _light_index)
+    assert [plain.case(0, index) for index in range(9)] == [given.case(0, index) for index in range(9)]
+    assert every[0].candidates != build([shop], max_history=10).case(2, 0).candidates
+
+
+def test_hard_negatives_need_an_index(shop: tuple[Dataset, Split]) -> None:
+    with pytest.raises(LorarecError, match=r"option hard_negatives is 0\.5, but there is no index .* give build_index"):
+        build([shop], hard_negatives=0.5)
+    with pytest.raises(LorarecError, match=r"option hard_negatives must be in \[0, 1\], got 1\.5"):
+        TrainingConfig(hard_negatives=1.5)

@@ -9,3 +9,4 @@ from .load import embedded_folder as embedded_folder
 from .load import load_tokenizer as load_tokenizer
 from .load import source_of as source_of
 from .load import weights_dtype as weights_dtype
+from .sentence_encoder import SentenceEncoder as SentenceEncoder

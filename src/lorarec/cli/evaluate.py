@@ -2,18 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Engine, Overwrite, open_engine, require_adapters
+from lorarec.cli.options import (
+    AsJson,
+    CorrectionOption,
+    DatasetFolder,
+    Engine,
+    Overwrite,
+    open_engine,
+    require_adapters,
+)
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.prompts import Readout
+
+if TYPE_CHECKING:
+    from lorarec.recommenders import Scorer
 
 
 @config_options
@@ -24,15 +35,25 @@ def evaluate(
     setting: Annotated[
         Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes all that the split has.")
     ] = "both",
+    candidates: Annotated[
+        Literal["stored", "all"],
+        typer.Option(help="Candidate sets of the split, or every item of the catalogue that is not in the history."),
+    ] = "stored",
+    pool: Annotated[
+        int,
+        typer.Option(min=1, help="Number of items that an index proposes to the models with --candidates all."),
+    ] = 100,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of users to evaluate, drawn at random; all if not given.")
     ] = None,
     compare: Annotated[
         str | None,
         typer.Option(
-            help="Row that the others are tested against; the best of popularity, item-knn and tf-idf if not given."
+            help="Row that the others are tested against; the best of popularity, item-knn and tf-idf if not given, "
+            "or index with --candidates all."
         ),
     ] = None,
+    correction: CorrectionOption = "holm",
     readout: Annotated[
         Readout | None,
         typer.Option(help="Readout in place of those that the adapters were trained with."),
@@ -52,7 +73,9 @@ def evaluate(
 ) -> None:
     """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
 
-    Users and candidates are those of the split stored with the dataset; without one, the default split is drawn.
+    Users and candidates are those of the split stored with the dataset; without one, the default split is drawn. With
+    --candidates all, popularity, co-occurrence and titles rank the whole catalogue. Models rank what an index of the
+    training part proposes; the row `index` is its own order, and `index+NAME` the order of a model.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
@@ -66,7 +89,9 @@ def evaluate(
     split = load_split(data)
     from lorarec.evaluation import evaluate as evaluate_rows
     from lorarec.evaluation import evaluation_table
-    from lorarec.ranking import adapter_scorers, split_warning
+    from lorarec.ranking import INDEX, adapter_scorers, pool_scorers, split_warning
+    from lorarec.recommenders import SASRecConfig
+    from lorarec.retrieval import Index
 
     with open_engine(engine, backbone, list(named.values())) as (model, vllm):
         rows = adapter_scorers(
@@ -76,12 +101,18 @@ def evaluate(
             warning = row.adapter and split_warning(row.adapter, data, split)
             if warning:
                 stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        everything: dict[str, Scorer] = dict(rows)
+        if candidates == "all":
+            index = Index.build(data, SASRecConfig(), split.train, progress=True)
+            everything, compare = dict(pool_scorers(index, rows, pool)), compare or INDEX
         evaluation = evaluate_rows(
             data,
-            rows,
+            everything,
             split=split,
             settings=None if setting == "both" else [setting],
+            candidates=candidates,
             compare_with=compare,
+            correction=correction,
             limit=limit,
             seed=seed,
             out=out,

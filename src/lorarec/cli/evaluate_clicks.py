@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lorarec.cli.options import AsJson, Overwrite
+from lorarec.cli.options import AsJson, CorrectionOption, Overwrite
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
@@ -20,6 +20,7 @@ def evaluate_clicks(
     compare: Annotated[
         str | None, typer.Option(help="Row that the others are tested against; the last column if not given.")
     ] = None,
+    correction: CorrectionOption = "holm",
     out: Annotated[Path | None, typer.Option(help="Folder for metrics.json and report.md.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the intervals and of the test of ECE.")] = 0,
     as_json: AsJson = False,
@@ -41,7 +42,7 @@ def evaluate_clicks(
 
     file = predictions_file(predictions)
     labels, rows = read_predictions(file)
-    evaluation = evaluate_rows(labels, rows, compare or list(rows)[-1], seed)
+    evaluation = evaluate_rows(labels, rows, compare or list(rows)[-1], seed, correction)
     if out is not None:
         write_click_report(evaluation, file, out, overwrite)
     if as_json:

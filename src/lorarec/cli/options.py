@@ -37,6 +37,10 @@ Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster, auto or HOST:PORT; one is started here if not given.", rich_help_panel=RUNTIME),
 ]
+CorrectionOption = Annotated[
+    Literal["holm", "benjamini-hochberg"],
+    typer.Option("--correction", help="Correction of p-values for the number of comparisons of a table."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

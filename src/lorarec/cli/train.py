@@ -81,6 +81,7 @@ def train(
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
     require_adapters([start_from])
     pairs = _load(datasets, few_shot, config.seed)
+    from lorarec.retrieval import Index
     from lorarec.training import train as train_adapter
 
     if "WORLD_SIZE" in os.environ:  # a launcher's processes each move their own copy to their own device
@@ -91,6 +92,7 @@ def train(
         out,
         config,
         start_from=start_from,
+        build_index=lambda dataset, split: Index.build(dataset, histories=split.train),
         resume=resume,
         overwrite=overwrite,
         progress=True,

@@ -9,7 +9,7 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, content_hash
 from lorarec.errors import LorarecError
-from lorarec.evaluation.result import CUTOFFS, LEVEL, METRIC_NAMES, MetricResult
+from lorarec.evaluation.result import LEVEL, METRIC_NAMES, MetricResult
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test, reciprocal_rank, target_ranks
 from lorarec.recommenders import Scorer
 
@@ -41,11 +41,25 @@ def measure_target_ranks(name: str, scorer: Scorer, setting: str, cases: pl.Data
     seconds = (time.perf_counter() - began) / cases.height
     if content_hash(given) != content_hash(expected):
         raise LorarecError(f"{where}: the scorer changed the cases it was given")
-    arrays = _check_scores(where, scores, expected)
+    return ranks_of_places(where, scorer, check_scores(where, scores, expected), targets), seconds
+
+
+def ranks_of_places(where: str, scorer: Scorer, scores: Sequence[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """Return the ranks of the targets (cases,).
+
+    Args:
+        where: Names of row and setting, for error messages.
+        scorer: Scorer that gave the scores.
+        scores: Scores, or ranks if the scorer returns ranks, of the candidates of each case.
+        places: Positions of the targets among the candidates, (cases,).
+
+    Raises:
+        LorarecError: A score is NaN.
+    """
     if getattr(scorer, "returns_ranks", False):
-        return np.array([array[target] for array, target in zip(arrays, targets, strict=True)]), seconds
+        return np.array([array[place] for array, place in zip(scores, places, strict=True)])
     try:
-        return target_ranks(arrays, targets), seconds
+        return target_ranks(scores, places)
     except LorarecError as error:
         raise LorarecError(f"{where}: {error}") from error
 
@@ -60,8 +74,12 @@ def _target_positions(setting: str, cases: pl.DataFrame) -> np.ndarray:
     return np.array(positions, dtype=np.int64)
 
 
-def _check_scores(where: str, scores: Sequence[npt.ArrayLike], cases: pl.DataFrame) -> list[np.ndarray]:
-    """Return the scores of each case as an array, after checking their numbers."""
+def check_scores(where: str, scores: Sequence[npt.ArrayLike], cases: pl.DataFrame) -> list[np.ndarray]:
+    """Return the scores of each case as an array.
+
+    Raises:
+        LorarecError: There are too few or too many scores.
+    """
     if len(scores) != cases.height:
         raise LorarecError(f"{where}: scores of {len(scores)} cases for {cases.height} cases")
     arrays = [np.asarray(each, dtype=np.float64) for each in scores]
@@ -72,7 +90,10 @@ def _check_scores(where: str, scores: Sequence[npt.ArrayLike], cases: pl.DataFra
 
 
 def metric_results(
-    values: Mapping[str, np.ndarray], compare_with: Mapping[str, str | None], seed: int
+    values: Mapping[str, np.ndarray],
+    compare_with: Mapping[str, str | None],
+    seed: int,
+    names: Sequence[str] = METRIC_NAMES,
 ) -> dict[str, dict[str, MetricResult]]:
     """Return the metrics of all rows; their intervals share the resampled cases.
 
@@ -80,9 +101,10 @@ def metric_results(
         values: Metrics of each row, (cases, metrics), as `metrics_per_case` returns them, or their means over seeds.
         compare_with: For each row, the row that its paired t-tests compare with; None for no test.
         seed: Seed of the resampling.
+        names: Names of the metrics.
     """
     low, high = bootstrap_interval(np.concatenate(list(values.values()), axis=1), LEVEL, seed=seed)
-    shape = (len(values), len(METRIC_NAMES))
+    shape = (len(values), len(names))
     results: dict[str, dict[str, MetricResult]] = {}
     for (name, table), lows, highs in zip(values.items(), low.reshape(shape), high.reshape(shape), strict=True):
         other = compare_with[name]
@@ -93,17 +115,22 @@ def metric_results(
                 high=float(highs[k]),
                 p=None if other is None else paired_t_test(table[:, k], values[other][:, k]),
             )
-            for k, metric in enumerate(METRIC_NAMES)
+            for k, metric in enumerate(names)
         }
     return results
 
 
-def metrics_per_case(ranks: np.ndarray) -> np.ndarray:
-    """Return the metrics of each case, (cases, metrics), in the order of `METRIC_NAMES`.
+def metrics_per_case(ranks: np.ndarray, names: Sequence[str] = METRIC_NAMES) -> np.ndarray:
+    """Return the metrics of each case, (cases, metrics).
 
     Args:
-        ranks: Rank of each target, (cases,); 1 is best.
+        ranks: Rank of each target, (cases,); 1 is best, infinite is a target without a rank.
+        names: Names of the metrics. With one right item for each case, `recall` and `hr` are the same.
     """
-    gains = [ndcg(ranks, k) for k in CUTOFFS]
-    hits = [hit_rate(ranks, k) for k in CUTOFFS]
-    return np.stack([*gains, *hits, reciprocal_rank(ranks)], axis=1)
+    return np.stack([_metric(ranks, *name.split("@")) for name in names], axis=1)
+
+
+def _metric(ranks: np.ndarray, name: str, k: str = "") -> np.ndarray:
+    if name == "mrr":
+        return reciprocal_rank(ranks)
+    return ndcg(ranks, int(k)) if name == "ndcg" else hit_rate(ranks, int(k))

@@ -6,15 +6,17 @@ from pathlib import Path
 from rich.table import Table
 
 from lorarec.evaluation.click_evaluation import CLICK_METRICS, ClickEvaluation
+from lorarec.evaluation.corrections import describe_stars
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, escape_markdown, versions_line
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT
+from lorarec.evaluation.result import LEVEL
 from lorarec.io import FolderKind, file_fingerprint, new_folder, versions, write_json, write_text
 
 
 def click_table(evaluation: ClickEvaluation, title: str) -> Table:
-    """Return AUC, log loss, accuracy and calibration error for a terminal; a star marks p < 0.05."""
-    caption = f"[{LEVEL:.0%} interval]; * differs from {evaluation.compare_with} (p < {SIGNIFICANT})"
+    """Return AUC, log loss, accuracy and calibration error for a terminal; a star marks a significant difference."""
+    marked = describe_stars(evaluation.correction, evaluation.comparisons)
+    caption = f"[{LEVEL:.0%} interval]; * differs from {evaluation.compare_with} ({marked})"
     return _table(evaluation).to_rich(f"{title}: {evaluation.events:,} test events", caption)
 
 
@@ -54,9 +56,9 @@ def click_markdown(
         "noise alone makes it larger, the more so the fewer the events.",
         f"- [low, high]: {LEVEL:.0%} bootstrap interval from 1,000 resamples of the events: percentiles, or for ECE "
         "the basic bootstrap interval, since resamples are worse calibrated than the events themselves.",
-        f"- \\*: differs from {escape_markdown(evaluation.compare_with)}, p < {SIGNIFICANT}: DeLong's test for AUC, a "
-        "paired bootstrap over events for ECE, else a two-sided paired t-test over events; not corrected for the "
-        "number of rows and columns.",
+        f"- \\*: differs from {escape_markdown(evaluation.compare_with)}, "
+        f"{describe_stars(evaluation.correction, evaluation.comparisons)}: DeLong's test for AUC, a paired "
+        "bootstrap over events for ECE, else a two-sided paired t-test over events.",
         *more,
     ]
     return "\n".join(lines) + "\n"

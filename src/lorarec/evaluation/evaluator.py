@@ -3,18 +3,29 @@
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
 from rich.console import Console
 
-from lorarec.data import USER, Dataset, Split, content_hash, load_split
+from lorarec.data import USER, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.evaluation.case_metrics import measure_target_ranks, metric_results, metrics_per_case, scorer_inputs
+from lorarec.evaluation.case_metrics import metric_results, metrics_per_case
+from lorarec.evaluation.catalogue import CaseRanking, Catalogue, hash_candidates, rank_cases, without_repeats
+from lorarec.evaluation.corrections import correct_rows
 from lorarec.evaluation.report import write_report
-from lorarec.evaluation.result import Evaluation, RowResult, SettingResult
+from lorarec.evaluation.result import (
+    CATALOGUE_METRIC_NAMES,
+    METRIC_NAMES,
+    REPORT_METRICS,
+    Candidates,
+    Evaluation,
+    RowResult,
+    SettingResult,
+)
 from lorarec.io import FolderKind, new_folder, versions
-from lorarec.metrics import ndcg
+from lorarec.metrics import Correction, check_correction
 from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
 
@@ -24,16 +35,19 @@ def evaluate(
     *,
     split: Split | None = None,
     settings: Sequence[str] | None = None,
+    candidates: Candidates = "stored",
     compare_with: str | None = None,
+    correction: Correction = "holm",
     limit: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
     overwrite: bool = False,
 ) -> Evaluation:
-    """Rank the candidate sets of the test cases by every scorer and by the baselines, and compute metrics of the ranks.
+    """Rank the candidates of the test cases by every scorer and by the baselines, and compute metrics of the ranks.
 
-    Every scorer gets the same frame of cases without the targets; a hash checks that it did not change the frame.
+    Every scorer gets the same frame of cases without the targets; it is checked that it did not change the frame. Over
+    the whole catalogue, wrap scorers that are too slow to score all items into a `PoolScorer`.
 
     Args:
         dataset: Dataset that the titles come from.
@@ -41,11 +55,16 @@ def evaluate(
         split: Split with the test cases and their candidate sets; by default the one that is stored with the dataset,
             or the default one.
         settings: Names of the split's test settings; by default all that have cases.
-        compare_with: Name of the row that paired t-tests compare with; by default the best baseline by NDCG@1 of each
-            setting.
+        candidates: `stored` for the candidate sets of the split, or `all` for every item of the catalogue that is not
+            in the history of a case.
+        compare_with: Name of the row that paired t-tests compare with; by default the best baseline of each setting by
+            NDCG@1, or by NDCG@10 over the whole catalogue.
+        correction: Correction of the p-values of each table for the number of its tests: `holm`, or
+            `benjamini-hochberg` (see `lorarec.metrics.adjust_p_values`).
         limit: Number of users of each setting, drawn by the seed; a larger number keeps the users of a smaller one. By
             default all users.
-        seed: Seed of the sample of users, of the intervals and of the baseline `random`.
+        seed: Seed of the sample of users, of the intervals, of the baseline `random`, and of the order in which items
+            of the catalogue with the same score rank.
         out: Folder to write metrics.json, report.md and ndcg.png into.
         progress: Print a line on standard error about each row when it is done.
         overwrite: Replace the folder `out` if it exists.
@@ -54,8 +73,8 @@ def evaluate(
         The evaluation: metrics with intervals by setting and row.
 
     Raises:
-        LorarecError: A setting is unknown or empty, `compare_with` is unknown, a scorer has the name of a baseline,
-            `out` exists, or a scorer returned a NaN, too few or too many scores.
+        LorarecError: A setting is unknown or empty, `candidates`, `compare_with` or `correction` is unknown, a scorer
+            has the name of a baseline, `out` exists, or a scorer returned a NaN, too few or too many scores.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, adapter_scorers, evaluate, load_split
@@ -66,6 +85,9 @@ def evaluate(
         >>> "shop" in evaluation.settings["warm"].rows
         True
     """
+    check_correction(correction)
+    if candidates not in get_args(Candidates):
+        raise LorarecError(f"no candidates {candidates!r}: choose one of {', '.join(get_args(Candidates))}")
     split = load_split(dataset) if split is None else split
     baselines = fit_baselines(TrainingData(dataset, split, seed=seed))
     if taken := sorted(baselines.keys() & scorers.keys()):
@@ -79,15 +101,19 @@ def evaluate(
     protocol = {
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
         "split": {"fingerprint": split.fingerprint, "options": split.info["options"]},
+        "candidates": candidates,
         "limit": limit,
         "seed": seed,
         "versions": versions(),
     }
+    catalogue = Catalogue(dataset, split, seed) if candidates == "all" else None
     console = Console(stderr=True, quiet=not progress, highlight=False)
     with new_folder(out, overwrite, FolderKind.EVALUATION) if out is not None else nullcontext() as folder:
         results = {}
         for setting, cases in chosen.items():
-            results[setting] = _evaluate_setting(setting, cases, everything, compare_with, seed, console)
+            results[setting] = _evaluate_setting(
+                setting, cases, everything, catalogue, compare_with, correction, seed, console
+            )
         evaluation = Evaluation(protocol, results)
         if folder is not None:
             write_report(evaluation, folder)
@@ -126,26 +152,45 @@ def _evaluate_setting(
     setting: str,
     cases: pl.DataFrame,
     scorers: Mapping[str, Scorer],
+    catalogue: Catalogue | None,
     compare_with: str | None,
+    correction: Correction,
     seed: int,
     console: Console,
 ) -> SettingResult:
-    ranks: dict[str, np.ndarray] = {}
-    seconds: dict[str, float] = {}
+    names, shown, main = METRIC_NAMES, REPORT_METRICS, "ndcg@1"
+    given = cases
+    if catalogue is not None:
+        names, shown, main = CATALOGUE_METRIC_NAMES, CATALOGUE_METRIC_NAMES, "ndcg@10"
+        cases = without_repeats(cases)
+        if cases.is_empty():
+            raise LorarecError(f"setting {setting}: the right item of every case is in its history, so none is new")
+    found: dict[str, CaseRanking] = {}
     for name, scorer in scorers.items():
-        ranks[name], seconds[name] = measure_target_ranks(name, scorer, setting, cases)
-        mean = ndcg(ranks[name], 1).mean()
+        found[name] = ranking = rank_cases(name, scorer, setting, cases, catalogue)
+        mean = metrics_per_case(ranking.ranks, [main]).mean()
         console.print(
-            f"{setting}: {name} NDCG@1 {mean:.3f} ({cases.height:,} cases, {seconds[name] * cases.height:.1f} s)",
+            f"{setting}: {name} {main.upper()} {mean:.3f} ({cases.height:,} cases, "
+            f"{ranking.seconds * cases.height:.1f} s)",
             markup=False,
         )
+    values = {name: metrics_per_case(ranking.ranks, names) for name, ranking in found.items()}
     if compare_with is None:
-        compare_with = max(INFORMED_BASELINES, key=lambda name: ndcg(ranks[name], 1).mean())
+        compare_with = max(INFORMED_BASELINES, key=lambda name: values[name][:, names.index(main)].mean())
     others = {name: None if name == compare_with else compare_with for name in scorers}
-    metrics = metric_results({name: metrics_per_case(each) for name, each in ranks.items()}, others, seed)
+    metrics = metric_results(values, others, seed, names)
+    metrics = correct_rows(metrics, shown, correction)
     results = {
-        name: RowResult(name, ranks[name], metrics[name], seconds[name], str(getattr(scorer, "about", "")))
+        name: RowResult(
+            name,
+            found[name].ranks,
+            metrics[name],
+            found[name].seconds,
+            str(getattr(scorer, "about", "")),
+            found[name].properties,
+        )
         for name, scorer in scorers.items()
     }
-    hashed = content_hash(scorer_inputs(cases))
-    return SettingResult(setting, cases.height, cases[USER].n_unique(), hashed, compare_with, results)
+    users, hashed = cases[USER].n_unique(), hash_candidates(cases, catalogue)
+    size, repeats = (None, 0) if catalogue is None else (len(catalogue.items), given.height - cases.height)
+    return SettingResult(setting, cases.height, users, hashed, compare_with, results, correction, size, repeats)

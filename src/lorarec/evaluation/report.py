@@ -7,7 +7,8 @@ from rich.table import Table
 
 from lorarec.data import NEW_ITEM
 from lorarec.errors import LorarecError
-from lorarec.evaluation.plot import plot_ndcg
+from lorarec.evaluation.corrections import describe_stars
+from lorarec.evaluation.plot import plot_ndcg, plotted_metrics
 from lorarec.evaluation.report_table import (
     Cell,
     NumberCell,
@@ -16,7 +17,16 @@ from lorarec.evaluation.report_table import (
     escape_markdown,
     versions_line,
 )
-from lorarec.evaluation.result import LEVEL, SIGNIFICANT, Evaluation, SettingResult
+from lorarec.evaluation.result import (
+    CATALOGUE_METRIC_NAMES,
+    LEVEL,
+    PROPERTY_NAMES,
+    REPORT_METRICS,
+    SIGNIFICANT,
+    TOP,
+    Evaluation,
+    SettingResult,
+)
 from lorarec.io import write_json, write_text
 
 METRICS, REPORT, PICTURE = "metrics.json", "report.md", "ndcg.png"
@@ -24,19 +34,42 @@ NEW_ITEM_NOTE = (
     "The right items never occur in training and most of the others do, so popularity ranks them last by construction, "
     "and a row that can tell which items occur in training has an advantage that is not taste."
 )
-METRIC_NOTES = (
-    "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0; mean over cases.",
-    "- HR@k: share of cases whose right item is among the first k (HR@1 equals NDCG@1).",
-    "- MRR: mean of 1 / rank.",
+_NDCG_NOTE = "- NDCG@k: 1 / log2(rank + 1) of the right item if it is among the first k, else 0; mean over cases."
+_MRR_NOTE = "- MRR: mean of 1 / rank."
+_TEST_NOTES = (
     f"- [low, high]: {LEVEL:.0%} percentile bootstrap interval of the mean, from 1,000 resamples of the cases, "
     "which all rows of a table share.",
-    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT}, not "
-    "corrected for the number of rows and columns.",
+    f"- \\*: differs from the compared row, two-sided paired t-test over cases with p < {SIGNIFICANT} after a "
+    "correction for the number of comparisons, which is stated below each table.",
+)
+METRIC_NOTES = (
+    _NDCG_NOTE,
+    "- HR@k: share of cases whose right item is among the first k (HR@1 equals NDCG@1).",
+    _MRR_NOTE,
+    *_TEST_NOTES,
+)
+CATALOGUE_METRIC_NOTES = (
+    "- Recall@k: share of cases whose right item is among the first k.",
+    _NDCG_NOTE,
+    _MRR_NOTE + " A right item without a rank, outside of a pool, counts as 0.",
+    *_TEST_NOTES,
+    f"- COVERAGE@{TOP}: share of the catalogue that is among the first {TOP} of any case.",
+    f"- GINI@{TOP}: Gini index of how often each item of the catalogue is among the first {TOP}; 0 if all are equally "
+    "often, near 1 if few are.",
+    f"- NOVELTY@{TOP}: -log2 of the share of training users who chose an item, mean over the first {TOP}, then over "
+    "cases; items that nobody chose count as if one user had.",
+)
+CATALOGUE_NOTE = (
+    "Each case is one user's history and one right item. Every item of the catalogue that is not in the history is a "
+    "candidate. Of several items with one score, the earlier in a random order, drawn once, ranks first."
+)
+STORED_NOTE = (
+    "Each case is one user's history and one candidate set that holds one right item; candidates were drawn once and "
+    "stored with the split. Of several candidates with one score, the earlier in the stored (random) order ranks first."
 )
 BEST_NOTE = "- Bold: the highest mean of the column."
-#: HR@1 equals NDCG@1 and is left to metrics.json.
-_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10", "hr@3", "hr@5", "hr@10", "mrr")
 _TERMINAL_COLUMNS = ("ndcg@1", "ndcg@3", "hr@10", "mrr")
+_CATALOGUE_TERMINAL_COLUMNS = ("recall@10", "recall@100", "ndcg@10")
 
 
 def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ()) -> None:
@@ -51,7 +84,7 @@ def write_report(evaluation: Evaluation, folder: Path, more: Sequence[str] = ())
 
 
 def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
-    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, a star marks p < 0.05.
+    """Return the main metrics of one setting for a terminal; the best mean of a column is bold, stars are the report's.
 
     Raises:
         LorarecError: The setting was not evaluated.
@@ -59,32 +92,45 @@ def evaluation_table(evaluation: Evaluation, setting: str) -> Table:
     if setting not in evaluation.settings:
         raise LorarecError(f"setting {setting!r} was not evaluated: choose from {', '.join(evaluation.settings)}")
     result = evaluation.settings[setting]
+    columns = _TERMINAL_COLUMNS if result.catalogue is None else _CATALOGUE_TERMINAL_COLUMNS
     rows: list[list[Cell]] = []
     for row in result.rows.values():
         cells = []
-        for name in _TERMINAL_COLUMNS:
+        for name in columns:
             metric = row.metrics[name]
             interval = (metric.low, metric.high) if name.startswith("ndcg") else None
             best = metric.mean == result.best(name)
             cells.append(NumberCell(metric.mean, interval=interval, significant=metric.significant, best=best))
         rows.append([row.name, *cells, f"{1000 * row.seconds_per_user:.3g}"])
-    table = ReportTable(["row", *map(str.upper, _TERMINAL_COLUMNS), "ms/user"], rows)
+    table = ReportTable(["row", *map(str.upper, columns), "ms/user"], rows)
     return table.to_rich(
         f"{evaluation.protocol['dataset']['name']}, {setting}: {result.cases:,} cases",
-        f"[95% interval]; * differs from {result.compare_with} (paired t-test, p < {SIGNIFICANT})",
+        f"[95% interval]; * differs from {result.compare_with} (paired t-test, "
+        f"{describe_stars(result.correction, result.comparisons)})",
     )
 
 
 def setting_heading(result: SettingResult) -> list[str]:
     """Return the lines of a report above the table of a setting."""
+    if result.catalogue is None:
+        ranked = f"All rows ranked the same candidate sets (hash {result.candidates})."
+    else:
+        ranked = f"All rows ranked the {result.catalogue:,} items of the catalogue (hash {result.candidates})."
+        if result.repeats:
+            ranked += f" {result.repeats:,} cases whose right item is in the history are left out."
     return [
         f"## {result.setting}",
         "",
-        f"{result.cases:,} cases of {result.users:,} users. All rows ranked the same candidate sets "
-        f"(hash {result.candidates}). Compared with: {escape_markdown(result.compare_with)}.",
+        f"{result.cases:,} cases of {result.users:,} users. {ranked} "
+        f"Compared with: {escape_markdown(result.compare_with)}.",
         *([NEW_ITEM_NOTE] if result.setting.startswith(NEW_ITEM) else []),
         "",
     ]
+
+
+def comparisons_note(result: SettingResult) -> str:
+    """Return the line of a report below the table of a setting, which says what its stars mean."""
+    return f"\\*: {describe_stars(result.correction, result.comparisons)}."
 
 
 def _markdown(evaluation: Evaluation) -> str:
@@ -100,36 +146,58 @@ def _markdown(evaluation: Evaluation) -> str:
         f"- cases: {sample}; seed {protocol['seed']}",
         versions_line(protocol["versions"]),
         "",
-        f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
+        picture_line(evaluation),
         "",
     ]
     for result in evaluation.settings.values():
-        lines += [*setting_heading(result), *_table(result).markdown(), ""]
+        lines += [*setting_heading(result), *_table(result).markdown(), "", comparisons_note(result), ""]
+    stored = all(result.catalogue is None for result in evaluation.settings.values())
     lines += ["## Rows", "", *_describe_rows(evaluation), "", "## Columns", ""]
     lines += [
-        "Each case is one user's history and one candidate set that holds one right item; candidates were drawn once "
-        "and stored with the split. Of several candidates with one score, the earlier in the stored (random) order "
-        "ranks first.",
+        STORED_NOTE if stored else CATALOGUE_NOTE,
         "",
-        *METRIC_NOTES,
+        *(METRIC_NOTES if stored else CATALOGUE_METRIC_NOTES),
         "- s/user: wall time of scoring one user's candidates, without loading models.",
         BEST_NOTE,
     ]
     return "\n".join(lines) + "\n"
 
 
+def picture_line(evaluation: Evaluation) -> str:
+    """Return the line of a report that shows the picture."""
+    names = " and ".join(map(str.upper, plotted_metrics(evaluation)))
+    return f"![{names} with intervals]({PICTURE})"
+
+
 def _table(result: SettingResult) -> ReportTable:
+    columns = REPORT_METRICS if result.catalogue is None else CATALOGUE_METRIC_NAMES
     rows: list[list[Cell]] = [
-        [row.name, *metric_cells(result, row.name, _COLUMNS), f"{row.seconds_per_user:.2g}"]
+        [
+            row.name,
+            *metric_cells(result, row.name, columns),
+            *property_cells(result, row.name),
+            f"{row.seconds_per_user:.2g}",
+        ]
         for row in result.rows.values()
     ]
-    return ReportTable(["row", *map(str.upper, _COLUMNS), "s/user"], rows)
+    return ReportTable(["row", *map(str.upper, (*columns, *property_names(result))), "s/user"], rows)
 
 
 def metric_cells(result: SettingResult, row: str, metrics: Sequence[str]) -> list[NumberCell]:
     """Return the cells of a row with intervals and stars; the best mean of a column is bold."""
     results = result.rows[row].metrics
     return [NumberCell.of(results[name], best=results[name].mean == result.best(name)) for name in metrics]
+
+
+def property_names(result: SettingResult) -> tuple[str, ...]:
+    """Return the names of the properties of lists that a setting has: none with stored candidate sets."""
+    return () if result.catalogue is None else PROPERTY_NAMES
+
+
+def property_cells(result: SettingResult, row: str) -> list[Cell]:
+    """Return the cells of the properties of a row's lists; they are empty if it shows nothing."""
+    properties = result.rows[row].properties
+    return [NumberCell(properties[name]) if name in properties else "" for name in property_names(result)]
 
 
 def _describe_rows(evaluation: Evaluation) -> list[str]:

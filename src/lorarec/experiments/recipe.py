@@ -17,6 +17,7 @@ from lorarec.experiments.recipe_keys import (
     read_keys,
     read_options,
     require,
+    require_correction,
     require_counts,
     require_each,
     require_keys,
@@ -25,6 +26,7 @@ from lorarec.experiments.recipe_keys import (
 )
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject
+from lorarec.metrics import Correction
 from lorarec.recommenders import BASELINES
 
 SETTINGS = (WARM, NEW_ITEM)
@@ -62,6 +64,7 @@ class Recipe:
         seeds: Seeds; each row is fitted once with each.
         trials: Number of trials of each row that has values to try.
         compare_with: Name of the row that tests compare with; None for the best other row.
+        correction: Correction of each table's p-values for the number of its tests.
         paper: Published metrics by row, table (a setting, with few-shot shares as in `warm 10%`) and metric.
         source: Source of the published metrics.
     """
@@ -77,6 +80,7 @@ class Recipe:
     seeds: list[int] = field(default_factory=lambda: [42])
     trials: int = 8
     compare_with: str | None = None
+    correction: Correction = "holm"
     paper: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     source: str | None = None
 
@@ -112,6 +116,7 @@ def _build(given: JsonObject) -> Recipe:
     require_each(given, "few_shot", lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
     require_seeds(given)
     require_counts(given, "users", "trials")
+    require_correction(given)
     require("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})

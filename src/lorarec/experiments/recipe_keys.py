@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
+from lorarec.metrics import Correction
 from lorarec.training import read_recipe
 
 #: Key that names the kind of a recipe's table, and its value if the key is missing.
@@ -89,6 +90,13 @@ def require_each(given: JsonObject, key: str, usable: Callable[[Any], object], e
 def require_seeds(given: JsonObject) -> None:
     """Refuse `seeds` that are not a list of whole numbers."""
     require_each(given, "seeds", lambda each: type(each) is int and each >= 0, "whole numbers from 0 on")
+
+
+def require_correction(given: JsonObject) -> None:
+    """Refuse a `correction` of p-values that there is not."""
+    corrections = get_args(Correction)
+    value = given.get("correction")
+    require("correction", value is None or value in corrections, f"one of {', '.join(corrections)}", value)
 
 
 def make_lists(given: JsonObject, *keys: str, empty: tuple[str, ...] = ()) -> None:

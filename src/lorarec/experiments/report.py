@@ -8,6 +8,7 @@ from lorarec.evaluation import (
     PICTURE,
     Cell,
     ReportTable,
+    comparisons_note,
     describe_options,
     escape_markdown,
     metric_cells,
@@ -15,10 +16,8 @@ from lorarec.evaluation import (
     setting_heading,
     versions_line,
 )
-from lorarec.experiments.table import ExperimentTable
+from lorarec.experiments.table import TABLE_METRICS, ExperimentTable
 from lorarec.io import write_json, write_text
-
-_COLUMNS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 
 
 def write_table(table: ExperimentTable, folder: Path) -> None:
@@ -53,7 +52,7 @@ def markdown(table: ExperimentTable) -> str:
         failed = table.failed.items()
         lines += [*(f"- {escape_markdown(name)}: {escape_markdown(reason)}" for name, reason in failed), ""]
     for name, result in table.evaluation.settings.items():
-        lines += [*setting_heading(result), *_setting_table(table, name).markdown(), ""]
+        lines += [*setting_heading(result), *_setting_table(table, name).markdown(), "", comparisons_note(result), ""]
     lines += ["## Rows", "", *_describe_rows(table), "", "## Columns", "", *_describe_columns(table)]
     return "\n".join(lines) + "\n"
 
@@ -62,15 +61,15 @@ def _setting_table(table: ExperimentTable, name: str) -> ReportTable:
     """Return the table of a setting: metrics, published metrics and costs."""
     result = table.evaluation.settings[name]
     papers = {row: settings.get(name, {}) for row, settings in table.recipe.paper.items()}
-    published = [metric for metric in _COLUMNS if any(metric in each for each in papers.values())]
-    columns = ["row", *map(str.upper, _COLUMNS), *(f"paper {metric.upper()}" for metric in published)]
+    published = [metric for metric in TABLE_METRICS if any(metric in each for each in papers.values())]
+    columns = ["row", *map(str.upper, TABLE_METRICS), *(f"paper {metric.upper()}" for metric in published)]
     rows: list[list[Cell]] = []
     for row in result.rows.values():
         cost, paper = table.costs[name][row.name], papers.get(row.name, {})
         rows.append(
             [
                 row.name + (" (a seed failed)" if cost.failed_seeds else ""),
-                *metric_cells(result, row.name, _COLUMNS),
+                *metric_cells(result, row.name, TABLE_METRICS),
                 *(f"{paper[metric]:.4f}" if metric in paper else "" for metric in published),
                 str(len(cost.seeds)),
                 f"{cost.fit_seconds:.1f}",

@@ -11,12 +11,22 @@ import torch
 
 from lorarec.data import USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation import METRIC_NAMES, Evaluation, RowResult, SettingResult, metric_results, metrics_per_case
+from lorarec.evaluation import (
+    METRIC_NAMES,
+    Evaluation,
+    RowResult,
+    SettingResult,
+    correct_rows,
+    metric_results,
+    metrics_per_case,
+)
 from lorarec.experiments.experiment_data import SEED, ExperimentData
 from lorarec.experiments.job import Job, read_ranks
 from lorarec.experiments.recipe import Recipe, table_name
 from lorarec.io import JsonObject, read_json, versions
 
+#: Metrics of the table in table.md; others are left to table.json.
+TABLE_METRICS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
 BEST_OTHER = "the best other row by NDCG@1"
 
 
@@ -121,7 +131,7 @@ def _setting_result(
     values = {row: np.mean([metrics_per_case(each) for each in of_seeds], axis=0) for row, of_seeds in ranks.items()}
     others = {row: recipe.compare_with or _best_other(row, values) for row in values}
     compared = {row: other if other in values and other != row else None for row, other in others.items()}
-    metrics = metric_results(values, compared, SEED)
+    metrics = correct_rows(metric_results(values, compared, SEED), TABLE_METRICS, recipe.correction)
     rows = {
         row: RowResult(
             row,
@@ -133,7 +143,8 @@ def _setting_result(
         for row, jobs in by_row.items()
     }
     compare_with = recipe.compare_with or BEST_OTHER
-    return SettingResult(name, cases.height, cases[USER].n_unique(), hashed, compare_with, rows)
+    users = cases[USER].n_unique()
+    return SettingResult(name, cases.height, users, hashed, compare_with, rows, recipe.correction)
 
 
 def _best_other(row: str, values: Mapping[str, np.ndarray]) -> str:

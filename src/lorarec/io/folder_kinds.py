@@ -117,5 +117,11 @@ FolderKind.RECOMMENDATIONS = FolderKind("recommendations", "rank.json", ("part-*
 FolderKind.DEMO = FolderKind(
     "demo",
     "metrics.json",
-    ("report.md", "ndcg.png", *FolderKind.DATASET.under("dataset"), *FolderKind.ADAPTER.under("adapters/*")),
+    (
+        "report.md",
+        "ndcg.png",
+        *FolderKind.DATASET.under("dataset"),
+        *FolderKind.ADAPTER.under("adapters/*"),
+        *FolderKind.FUSION.under("fusion"),
+    ),
 )

@@ -6,15 +6,15 @@ from .combine import COMBINE_RULES as COMBINE_RULES
 from .combine import DELTAS as DELTAS
 from .combine import FACTORS as FACTORS
 from .combine import Combine as Combine
-from .entropy_search import frozen as frozen
 from .injection import MergedModel as MergedModel
 from .injection import MixedModel as MixedModel
 from .injection import inject as inject
 from .injection import merge as merge
 from .mixed_linear import MixedLinear as MixedLinear
-from .mixing import MIXING_SCOPES as MIXING_SCOPES
 from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix
+from .mixing_config import MIXING_SCOPES as MIXING_SCOPES
+from .mixing_config import MixingConfig as MixingConfig
 from .mixing_prompts import MixingExamples as MixingExamples
 from .mixing_prompts import MixingPrompts as MixingPrompts
 from .mixing_prompts import sample_cases as sample_cases
@@ -41,6 +41,7 @@ from .provenance import mixture_record as mixture_record
 from .provenance import part_weights as part_weights
 from .provenance import source_record as source_record
 from .provenance import trained_on as trained_on
+from .random_adapter import write_random_adapter as write_random_adapter
 from .record import ADAPTER_RECORD_FILE as ADAPTER_RECORD_FILE
 from .record import AdapterRecord as AdapterRecord
 from .record import MixtureRecord as MixtureRecord
@@ -53,6 +54,7 @@ from .simplex import check_weights as check_weights
 from .simplex import simplex_grid as simplex_grid
 from .target_layers import dimensions as dimensions
 from .target_layers import linear_layers as linear_layers
+from .unlabelled_search import frozen as frozen
 from .weight_analysis import PROMPT_COUNTS as PROMPT_COUNTS
 from .weight_analysis import effect_of_prompts as effect_of_prompts
 from .weight_analysis import weights_by_setting as weights_by_setting

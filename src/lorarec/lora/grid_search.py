@@ -1,17 +1,16 @@
 """Grid search for the weights with the best validation NDCG (MoLoRec, arXiv 2502.08271, section 3.3)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from lorarec.errors import LorarecError
 from lorarec.lora.injection import MixedModel
+from lorarec.lora.mixing_prompts import MixingExamples, require_targets
 from lorarec.lora.simplex import simplex_grid, uniform
 from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
 from lorarec.metrics import ndcg, target_ranks
-from lorarec.prompts import Example, PromptBuilder
+from lorarec.prompts import Example
 from lorarec.scoring import score_batch
 
 CUTOFFS = (1, 3, 10)
@@ -20,9 +19,7 @@ CUTOFFS = (1, 3, 10)
 def grid_weights(
     mixed: MixedModel,
     size: int,
-    prompts: Sequence[Example],
-    targets: Sequence[int],
-    builder: PromptBuilder,
+    labelled: MixingExamples,
     token_budget: int,
 ) -> tuple[torch.Tensor, Trace]:
     """Choose the point of the grid with the best NDCG@10; of equally good ones, the point nearest to equal weights.
@@ -33,9 +30,7 @@ def grid_weights(
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
-        prompts: The prompts of validation cases.
-        targets: The index of the true candidate of each prompt.
-        builder: The builder of the prompts.
+        labelled: The prompts of validation cases with their true candidates.
         token_budget: The maximal number of tokens in one forward pass, padding included.
 
     Returns:
@@ -45,19 +40,17 @@ def grid_weights(
         LorarecError: There are no prompts, or the numbers of prompts and targets differ.
     """
     points = simplex_grid(size)
-    metrics = ndcg_at_weights(mixed, points, prompts, targets, builder, token_budget)
+    metrics = ndcg_at_weights(mixed, points, labelled, token_budget)
     from_uniform = (points - uniform(size)).norm(dim=1).tolist()
     best = max(range(len(points)), key=lambda i: (metrics[i]["ndcg@10"], -round(from_uniform[i], 9)))
     steps = [EvaluatedMixture(point, found) for point, found in zip(points.tolist(), metrics, strict=True)]
-    return points[best], Trace(steps, "all grid points", {"chosen": best, "cases": len(prompts)})
+    return points[best], Trace(steps, "all grid points", {"chosen": best, "cases": len(labelled.prompts)})
 
 
 def ndcg_at_weights(
     mixed: MixedModel,
     points: torch.Tensor,
-    prompts: Sequence[Example],
-    targets: Sequence[int],
-    builder: PromptBuilder,
+    labelled: MixingExamples,
     token_budget: int,
 ) -> list[dict[str, float]]:
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
@@ -65,14 +58,11 @@ def ndcg_at_weights(
     Raises:
         LorarecError: There are no prompts, or the numbers of prompts and targets differ.
     """
-    if len(prompts) == 0:
-        raise LorarecError("no validation cases: the dataset's split has none")
-    if len(prompts) != len(targets):
-        raise LorarecError(f"{len(prompts)} validation prompts but {len(targets)} targets")
+    targets = require_targets(labelled)
 
     def read(model: Any, batch: list[Example]) -> list[np.ndarray]:
-        return [scores.float().cpu().numpy() for scores in score_batch(model, batch, builder)]
+        return [scores.float().cpu().numpy() for scores in score_batch(model, batch, labelled.builder)]
 
-    scores = score_at_weights(mixed, points, prompts, read, lambda example: example.length, token_budget)
+    scores = score_at_weights(mixed, points, labelled.prompts, read, lambda example: example.length, token_budget)
     ranks = [target_ranks(of_point, np.asarray(targets)) for of_point in scores]
     return [{f"ndcg@{k}": float(np.mean(ndcg(of_point, k))) for k in CUTOFFS} for of_point in ranks]

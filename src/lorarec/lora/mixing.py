@@ -4,29 +4,32 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from lorarec.backbone import Backbone
-from lorarec.data import WARM, Dataset, Split, load_split
+from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
-from lorarec.lora.combine import FACTORS
-from lorarec.lora.entropy_search import choose_by_entropy
+from lorarec.lora.calibration import Calibration, fit_temperatures
 from lorarec.lora.grid_search import grid_weights
-from lorarec.lora.injection import inject
+from lorarec.lora.injection import MixedModel, inject
+from lorarec.lora.mixing_config import UNLABELLED, MixingConfig
 from lorarec.lora.mixing_prompts import MixingExamples, MixingPrompts
-from lorarec.lora.objectives import CANDIDATES, Entropy
+from lorarec.lora.objectives import Agreement, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike, read_adapter, save_adapter
-from lorarec.lora.plots import plot_entropy, plot_prompt_curve, plot_weights
+from lorarec.lora.plots import plot_prompt_curve, plot_search, plot_weights
 from lorarec.lora.prompt_record import require_shared_prompt
 from lorarec.lora.provenance import mixture_record
 from lorarec.lora.record import MixtureRecord
 from lorarec.lora.simplex import check_weights
+from lorarec.lora.unlabelled_search import unlabelled_weights
 from lorarec.lora.weight_search import Trace
+from lorarec.options import build_options
 from lorarec.scoring import evaluation_mode
 
-MIXING_METHODS = ("fixed", "grid", "entropy")
-MIXING_SCOPES = ("model", "layer")
 TRACE_FILE = "mix_trace.json"
 
 logger = logging.getLogger(__name__)
@@ -57,52 +60,37 @@ def mix(
     backbone: Backbone,
     adapters: Sequence[AdapterLike],
     out: str | Path,
+    config: MixingConfig | None = None,
     *,
-    method: str = "entropy",
     dataset: Dataset | None = None,
     split: Split | None = None,
-    setting: str = WARM,
-    prompts: int = 50,
-    cases: int = 500,
     weights: Sequence[float] | None = None,
     examples: MixingExamples | None = None,
-    combine: str = FACTORS,
-    scope: str = "model",
-    objective: str = CANDIDATES,
-    rank: int | None = None,
-    seed: int = 42,
-    token_budget: int = 8192,
+    labelled: MixingExamples | None = None,
     overwrite: bool = False,
+    **options: Any,
 ) -> MixedAdapter:
     """Mix adapters of one backbone into one adapter and write it as a PEFT folder.
 
     The method `entropy` chooses the weights at which the mixture is most certain of its answers to prompts without
-    labels (MoLoRec, arXiv 2502.08271, equations 9 and 10); `grid` chooses those with the best NDCG@10 on validation
-    cases (section 3.3); `fixed` takes the weights as given. Beside the adapter the folder holds `mix_trace.json`, every
-    mixture that was evaluated, and plots.
+    labels (MoLoRec, arXiv 2502.08271, equations 9 and 10); `agreement` chooses those at which its posterior over the
+    candidates is nearest to those of the adapters, by Jensen-Shannon divergence on the same prompts; `grid` chooses
+    those with the best NDCG@10 on validation cases (section 3.3); `fixed` takes the weights as given. Beside the
+    adapter the folder holds `mix_trace.json`, every mixture that was evaluated, and plots.
 
     Args:
         backbone: The backbone on which all adapters were trained.
         adapters: Two or more adapters or paths of PEFT folders.
         out: Path of the adapter folder to write.
-        method: `fixed`, `grid` or `entropy`.
-        dataset: The dataset that prompts are drawn from, for `grid` and `entropy`.
+        config: Options; the defaults of `MixingConfig` if None.
+        dataset: The dataset that prompts and cases are drawn from, for all methods but `fixed`.
         split: A split of the dataset; if None, the split stored with it, or else the default one.
-        setting: For `entropy`, the setting of the split whose test users the prompts are drawn from: `warm` or
-            `new-item`. Their targets are not read.
-        prompts: For `entropy`, the number of unlabelled prompts.
-        cases: For `grid`, the number of validation cases.
         weights: For `fixed`, one weight per adapter, on the simplex.
-        examples: For `grid` and `entropy`, prompts that are built already, in place of `dataset`.
-        combine: `factors` (sums the matrices A and the matrices B; the rank stays r) or `deltas` (sums the products
-            B A; the rank is the sum of all r).
-        scope: `model` for one set of weights, or `layer` for one set per layer (`entropy` only).
-        objective: For `entropy`, the entropy over the `candidates` or over the first answer `tokens` (see
-            `lorarec.lora.Entropy`).
-        rank: The rank to which the mixture is truncated by a singular value decomposition, if any.
-        seed: The seed of the draw of prompts or cases.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        examples: Prompts that are built already, in place of `dataset`: with targets for `grid`, without for `entropy`
+            and `agreement`.
+        labelled: Prompts with targets, on which `calibrate` fits temperatures where `examples` are given.
         overwrite: Whether to replace a mixture at `out`.
+        **options: Fields of `MixingConfig` by name, in place of those of `config`.
 
     Returns:
         The mixture with its weights and trace.
@@ -124,38 +112,36 @@ def mix(
         1.0
     """
     out = Path(out)
+    config = build_options(MixingConfig, vars(config or MixingConfig()) | options)
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
-    _check_arguments(method, scope, adapters, weights, dataset, examples)
+    _check_arguments(config, adapters, weights, dataset, examples, labelled)
     read = [read_adapter(adapter, backbone) for adapter in adapters]
     for adapter in read:
         if adapter.is_zero:
             logger.warning("adapter %s changes nothing, since B is zero in all layers: leave it out", adapter.folder)
     bank = AdapterBank.stack(read)
-    bank.require(combine)
+    bank.require(config.combine)
     require_shared_prompt(read)
-    drawn_from: dict[str, str | int] = {}
-    if method == "fixed":
+    settings: JsonObject = {name: getattr(config, name) for name in ("method", "combine", "scope", "rank")}
+    drawn_from: JsonObject = {}
+    if config.method == "fixed":
         chosen, trace = check_weights(weights or (), bank.size), Trace(stopped="given")
     else:
         if dataset is not None:
             split = load_split(dataset) if split is None else split
-            examples = _drawn(backbone, read, method, dataset, split, setting, prompts, cases, seed)
-            drawn_from = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint, "seed": seed}
-            drawn_from |= {"setting": setting} if method == "entropy" else {}
+            examples, labelled = _drawn(backbone, read, config, dataset, split)
+            drawn_from = {"dataset": dataset.name, "dataset_fingerprint": dataset.fingerprint, "seed": config.seed}
+            drawn_from |= {"setting": config.setting} if config.method in UNLABELLED else {}
         assert examples is not None
-        with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
-            if method == "grid":
-                labelled = (examples.prompts, examples.targets or ())
-                chosen, trace = grid_weights(mixed, bank.size, *labelled, examples.builder, token_budget)
+        with evaluation_mode(backbone.model), inject(backbone.model, bank, config.combine) as mixed:
+            if config.method == "grid":
+                chosen, trace = grid_weights(mixed, bank.size, examples, config.token_budget)
             else:
-                entropy = Entropy(objective, examples.builder)
-                chosen, trace = choose_by_entropy(mixed, bank.size, examples.prompts, entropy, scope, token_budget)
-    per_layer = dict(zip(bank.layers, chosen, strict=True)) if scope == "layer" else None
-    merged = bank.to_adapter(chosen if per_layer is None else per_layer, combine, rank)
+                chosen, trace, found = _without_labels(mixed, bank.size, config, examples, labelled)
+                settings |= found
+    per_layer = dict(zip(bank.layers, chosen, strict=True)) if config.scope == "layer" else None
+    merged = bank.to_adapter(chosen if per_layer is None else per_layer, config.combine, config.rank)
     listed = chosen.tolist() if per_layer is None else {name: row.tolist() for name, row in per_layer.items()}
-    settings: JsonObject = {"method": method, "combine": combine, "scope": scope, "rank": rank}
-    if method == "entropy" and examples is not None:
-        settings |= {"objective": objective, "prompts": len(examples.prompts)}
     record = replace(
         mixture_record(read),
         backbone_id=backbone.id,
@@ -169,49 +155,63 @@ def mix(
         given = {"adapters": [str(adapter.folder) for adapter in read], **settings, "weights": listed}
         write_json(folder / TRACE_FILE, given | searched)
         plot_weights(folder / "weights.png", bank.names, listed)
-        if method == "grid":
-            plot_prompt_curve(folder / "ndcg.png", bank.names, trace.steps, ("ndcg@1", "ndcg@3", "ndcg@10"))
-        if method == "entropy":
-            plot_entropy(folder / "entropy.png", trace.steps)
-            if scope == "model":
-                plot_prompt_curve(folder / "entropy_by_lambda.png", bank.names, trace.steps, ("entropy",))
+        _plot_search(folder, bank.names, config, trace)
     return MixedAdapter(**vars(read_adapter(out)), weights=listed, trace=trace)
 
 
 def _drawn(
-    backbone: Backbone,
-    adapters: Sequence[Adapter],
-    method: str,
-    dataset: Dataset,
-    split: Split,
-    setting: str,
-    prompts: int,
-    cases: int,
-    seed: int,
-) -> MixingExamples:
-    """Draw the prompts on which `grid` or `entropy` chooses the weights."""
-    draw = MixingPrompts(backbone, adapters)
-    if method == "grid":
-        return MixingExamples(draw.builder, *draw.validation(dataset, split, cases, seed))
-    return MixingExamples(draw.builder, draw.unlabelled(dataset, split, setting, prompts, seed))
+    backbone: Backbone, adapters: Sequence[Adapter], config: MixingConfig, dataset: Dataset, split: Split
+) -> tuple[MixingExamples, MixingExamples | None]:
+    """Draw the prompts on which a method chooses the weights, and the labelled ones that temperatures are fitted on."""
+    draw, labelled = MixingPrompts(backbone, adapters), None
+    if config.method == "grid" or config.calibrate:
+        labelled = MixingExamples(draw.builder, *draw.validation(dataset, split, config.cases, config.seed))
+        if config.method == "grid":
+            return labelled, None
+    prompts = draw.unlabelled(dataset, split, config.setting, config.prompts, config.seed)
+    return MixingExamples(draw.builder, prompts), labelled
+
+
+def _without_labels(
+    mixed: MixedModel, size: int, config: MixingConfig, examples: MixingExamples, labelled: MixingExamples | None
+) -> tuple[torch.Tensor, Trace, JsonObject]:
+    """Choose weights by entropy or agreement; return them, the trace, and what the record says about the search."""
+    found: JsonObject = {"prompts": len(examples.prompts)}
+    calibration = None
+    if labelled is not None:
+        calibration = Calibration(mixed, fit_temperatures(mixed, size, labelled, config.token_budget))
+        found |= {"temperatures": calibration.temperatures.tolist(), "cases": len(labelled.prompts)}
+    if config.method == "entropy":
+        entropy = Entropy(config.objective, examples.builder, calibration=calibration)
+        chosen = unlabelled_weights(mixed, size, examples.prompts, entropy, config.scope, config.token_budget)
+        return *chosen, {"objective": config.objective, **found}
+    agreement = Agreement(examples.builder, calibration)
+    prompts = agreement.reference(mixed, size, examples.prompts, config.token_budget)
+    return *unlabelled_weights(mixed, size, prompts, agreement, config.scope, config.token_budget), found
+
+
+def _plot_search(folder: Path, names: Sequence[str], config: MixingConfig, trace: Trace) -> None:
+    """Plot the mixtures that a search has evaluated, if there was one."""
+    if config.method == "grid":
+        plot_prompt_curve(folder / "ndcg.png", names, trace.steps, ("ndcg@1", "ndcg@3", "ndcg@10"))
+    if config.method in UNLABELLED:
+        metric = Entropy.metric if config.method == "entropy" else Agreement.metric
+        plot_search(folder / f"{metric}.png", trace.steps, metric)
+        if config.scope == "model":
+            plot_prompt_curve(folder / f"{metric}_by_lambda.png", names, trace.steps, (metric,))
 
 
 def _check_arguments(
-    method: str,
-    scope: str,
+    config: MixingConfig,
     adapters: Sequence[AdapterLike],
     weights: Sequence[float] | None,
     dataset: Dataset | None,
     examples: MixingExamples | None,
+    labelled: MixingExamples | None,
 ) -> None:
-    if method not in MIXING_METHODS:
-        raise LorarecError(f"unknown method {method!r}: choose one of {', '.join(MIXING_METHODS)}")
-    if scope not in MIXING_SCOPES:
-        raise LorarecError(f"unknown scope {scope!r}: choose one of {', '.join(MIXING_SCOPES)}")
+    method = config.method
     if len(adapters) < 2:
         raise LorarecError(f"a mixture needs two or more adapters, got {len(adapters)}")
-    if scope == "layer" and method != "entropy":
-        raise LorarecError(f"scope=layer needs method=entropy; method={method} has one set of weights for the model")
     if method == "fixed":
         if weights is None:
             raise LorarecError("method=fixed needs weights: give one per adapter")
@@ -222,3 +222,5 @@ def _check_arguments(
         raise LorarecError(f"method={method} needs prompts: give either the dataset to draw them from, or examples")
     if method == "grid" and examples is not None and examples.targets is None:
         raise LorarecError("method=grid needs the true candidate of every example: give examples with targets")
+    if (labelled is not None) != (config.calibrate and examples is not None):
+        raise LorarecError("give labelled prompts with examples and calibrate=True, and only then")

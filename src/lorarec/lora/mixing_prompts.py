@@ -28,6 +28,20 @@ class MixingExamples:
     targets: Sequence[int] | None = None
 
 
+def require_targets(labelled: MixingExamples) -> Sequence[int]:
+    """Return the targets of labelled prompts.
+
+    Raises:
+        LorarecError: There are no prompts, or the numbers of prompts and targets differ.
+    """
+    targets = labelled.targets or ()
+    if not labelled.prompts:
+        raise LorarecError("no validation cases: the dataset's split has none")
+    if len(labelled.prompts) != len(targets):
+        raise LorarecError(f"{len(labelled.prompts)} validation prompts but {len(targets)} targets")
+    return targets
+
+
 class MixingPrompts:
     """Build prompts in the form that the adapters were trained on.
 

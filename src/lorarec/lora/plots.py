@@ -6,7 +6,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lorarec.io import save_figure
+from lorarec.lora.objectives import Agreement, Entropy
 from lorarec.lora.weight_search import EvaluatedMixture
+
+LOWER_IS_BETTER = (Entropy.metric, Agreement.metric)
 
 
 def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Mapping[str, Sequence[float]]) -> None:
@@ -31,13 +34,13 @@ def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Ma
     save_figure(figure, path)
 
 
-def plot_entropy(path: Path, steps: Sequence[EvaluatedMixture]) -> None:
-    """Plot the entropy at every evaluation, and each adapter's mean weight."""
+def plot_search(path: Path, steps: Sequence[EvaluatedMixture], metric: str) -> None:
+    """Plot an objective, `entropy` or `divergence`, at every evaluation, and each adapter's mean weight."""
     figure = Figure(figsize=(6, 5), layout="tight")
     upper, lower = figure.subplots(2, sharex=True)
     numbers = range(len(steps))
-    upper.plot(numbers, [step.metrics["entropy"] for step in steps], marker=".")
-    upper.set(ylabel="mean entropy (nats)", title="Entropy against step")
+    upper.plot(numbers, [step.metrics[metric] for step in steps], marker=".")
+    upper.set(ylabel=f"mean {metric} (nats)", title=f"{metric.capitalize()} against step")
     lower.plot(numbers, [step.weights for step in steps], marker=".")
     lower.set(xlabel="step", ylabel="mean weight", ylim=(-0.02, 1.02))
     save_figure(figure, path)
@@ -54,14 +57,15 @@ def plot_prompt_curve(
         path: Path of the PNG file.
         names: The names of the adapters.
         steps: The mixtures that were evaluated.
-        metrics: The metrics to plot; the lowest `entropy` is the best one, and the highest value of any other metric.
+        metrics: The metrics to plot; the lowest `entropy` or `divergence` is the best one, and the highest value of
+            any other metric.
     """
     figure = Figure(figsize=(6, 4), layout="tight")
     axes = figure.subplots()
     for metric in metrics:
         points = [(step.weights[-1], step.metrics[metric]) for step in steps]
         axes.plot(*zip(*points, strict=True), ".", color="0.8")
-        best = min if metric == "entropy" else max
+        best = min if metric in LOWER_IS_BETTER else max
         line = sorted({x: best(y for other, y in points if other == x) for x, _ in points}.items())
         axes.plot(*zip(*line, strict=True), marker=".", label=metric)
     axes.set(xlabel=f"lambda, the weight of {names[-1]}", title=f"{', '.join(metrics)} against lambda")

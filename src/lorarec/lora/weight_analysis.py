@@ -11,12 +11,13 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, new_folder, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.combine import FACTORS
-from lorarec.lora.entropy_search import choose_by_entropy
 from lorarec.lora.grid_search import ndcg_at_weights
 from lorarec.lora.injection import inject
+from lorarec.lora.mixing_prompts import MixingExamples
 from lorarec.lora.objectives import CANDIDATES, Entropy
 from lorarec.lora.peft_folder import Adapter, AdapterLike
 from lorarec.lora.plots import plot_prompt_counts, plot_settings
+from lorarec.lora.unlabelled_search import unlabelled_weights
 from lorarec.lora.weight_search import EvaluatedMixture
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import evaluation_mode
@@ -62,7 +63,7 @@ def weights_by_setting(
     with new_folder(out, overwrite, FolderKind.WEIGHTS_BY_SETTING) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             for setting, examples in prompts.items():
-                weights, trace = choose_by_entropy(mixed, bank.size, examples, entropy, "model", token_budget)
+                weights, trace = unlabelled_weights(mixed, bank.size, examples, entropy, "model", token_budget)
                 lowest = min(step.metrics["entropy"] for step in trace.steps)
                 mixtures[setting] = EvaluatedMixture(weights.tolist(), {"entropy": lowest})
                 listed[setting] = {**mixtures[setting].as_dict(), "steps": trace.listed()}
@@ -120,10 +121,10 @@ def effect_of_prompts(
     with new_folder(out, overwrite, FolderKind.EFFECT_OF_PROMPTS) as folder:
         with evaluation_mode(backbone.model), inject(backbone.model, bank, combine) as mixed:
             chosen = [
-                choose_by_entropy(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]
+                unlabelled_weights(mixed, bank.size, [prompts[i] for i in drawn], entropy, "model", token_budget)[0]
                 for _, drawn in draws
             ]
-            metrics = ndcg_at_weights(mixed, torch.stack(chosen), *evaluation, builder, token_budget)
+            metrics = ndcg_at_weights(mixed, torch.stack(chosen), MixingExamples(builder, *evaluation), token_budget)
         runs = [
             (count, EvaluatedMixture(weights.tolist(), measured))
             for (count, _), weights, measured in zip(draws, chosen, metrics, strict=True)

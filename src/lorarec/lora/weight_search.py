@@ -1,4 +1,4 @@
-"""Helpers of both searches for weights: scores under many mixtures at once, and the trace of a search."""
+"""Helpers of all searches for weights: scores under many mixtures at once, and the trace of a search."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from lorarec.prompts import Example
 from lorarec.scoring import map_batches
 
 Result = TypeVar("Result")
+ExampleT = TypeVar("ExampleT", bound=Example)
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class EvaluatedMixture:
 
     Attributes:
         weights: The weight of each adapter; the mean over the layers where each layer has its own.
-        metrics: Name -> value, such as `entropy` (in nats) or `ndcg@10`.
+        metrics: Name -> value, such as `entropy`, `divergence` (both in nats) or `ndcg@10`.
     """
 
     weights: list[float]
@@ -53,9 +54,9 @@ class Trace:
 def score_at_weights(
     mixed: MixedModel,
     points: torch.Tensor,
-    examples: Sequence[Example],
-    read: Callable[[Any, list[Example]], Iterable[Result]],
-    length: Callable[[Example], int],
+    examples: Sequence[ExampleT],
+    read: Callable[[Any, list[ExampleT]], Iterable[Result]],
+    length: Callable[[ExampleT], int],
     token_budget: int,
 ) -> list[list[Result]]:
     """Evaluate every example under every mixture.

@@ -7,9 +7,15 @@ from .classification import calibration_interval as calibration_interval
 from .classification import calibration_test as calibration_test
 from .classification import delong_test as delong_test
 from .classification import log_loss as log_loss
+from .exposure import coverage as coverage
+from .exposure import gini_index as gini_index
+from .exposure import self_information as self_information
 from .ranking import hit_rate as hit_rate
 from .ranking import ndcg as ndcg
 from .ranking import reciprocal_rank as reciprocal_rank
 from .ranking import target_ranks as target_ranks
+from .significance import Correction as Correction
+from .significance import adjust_p_values as adjust_p_values
 from .significance import bootstrap_interval as bootstrap_interval
+from .significance import check_correction as check_correction
 from .significance import paired_t_test as paired_t_test

@@ -1,10 +1,15 @@
-"""Bootstrap intervals and paired tests of means over cases."""
+"""Bootstrap intervals, paired tests of means over cases, and corrections for the number of tests."""
+
+from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from lorarec.errors import LorarecError
 
+#: Names of the corrections of `adjust_p_values`.
+Correction = Literal["holm", "benjamini-hochberg"]
 _DRAWS_AT_ONCE = 1 << 22
 
 
@@ -86,6 +91,42 @@ def resampled_p_value(differences: np.ndarray) -> float:
         raise LorarecError("no resamples: a test needs at least one")
     rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))
+
+
+def adjust_p_values(p_values: npt.ArrayLike, correction: Correction = "holm") -> np.ndarray:
+    """Return p-values that are corrected for the number of tests, each to be compared with the level of a single test.
+
+    `holm` (Holm 1979, the step-down procedure) bounds the probability that any true null hypothesis is rejected, and
+    `benjamini-hochberg` (Benjamini and Hochberg 1995) the expected share of true ones among those that are rejected, if
+    the tests are independent or positively dependent.
+
+    Args:
+        p_values: p-values (tests,) of all tests of one family.
+        correction: Name of the correction.
+
+    Returns:
+        Corrected p-values (tests,), at most 1 and not below those given.
+
+    Raises:
+        LorarecError: The correction is unknown, or a value is not between 0 and 1.
+    """
+    check_correction(correction)
+    p_values = np.asarray(p_values, dtype=np.float64)
+    if not np.all((p_values >= 0) & (p_values <= 1)):
+        raise LorarecError("a p-value is not between 0 and 1: it cannot be corrected")
+    if correction == "benjamini-hochberg":
+        return np.asarray(stats.false_discovery_control(p_values))
+    order = np.argsort(p_values, kind="stable")
+    stepwise = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepwise), 1)
+    return adjusted
+
+
+def check_correction(correction: str) -> None:
+    """Raise a LorarecError unless `adjust_p_values` has a correction of this name."""
+    if correction not in get_args(Correction):
+        raise LorarecError(f"no correction {correction!r} of p-values: choose one of {', '.join(get_args(Correction))}")
 
 
 def check_interval(level: float, samples: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -133,9 +133,13 @@ class Fusion:
         """Build the index of the training part, with the next-item model of the fusion if there is one."""
         return index_of(self.group)
 
-    def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
-        """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
-        config = replace(self.config, new_item_prior=prior)
+    def with_config(self, config: FusionConfig) -> "Fusion":
+        """Return this fusion with another prior of new items, without fitting it again.
+
+        Args:
+            config: Options, of which only `new_item_prior` has an effect after the fit.
+        """
+        config = replace(self.config, new_item_prior=config.new_item_prior)
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -209,6 +213,7 @@ class Fusion:
         with new_folder(out, overwrite, FolderKind.FUSION) as folder:
             save_file(tensors, folder / TENSORS)
             for name, each in adapters.items():
+                (folder / ADAPTERS / name).mkdir(parents=True)
                 save_adapter(each.adapter, folder / ADAPTERS / name, each.backbone.id, each.adapter.record)
             record = {
                 "format_version": FORMAT_VERSION,
@@ -246,6 +251,8 @@ class Fusion:
         if not (folder / RECORD).is_file():
             raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
         record = read_json(folder / RECORD)
+        if not isinstance(record, dict):
+            raise LorarecError(f"{folder / RECORD} does not describe a fusion: make it again with `lorarec fuse`")
         split = load_split(dataset) if split is None else split
         try:
             if record["format_version"] != FORMAT_VERSION:

@@ -31,6 +31,7 @@ from .recommender_config import RecommenderConfig as RecommenderConfig
 from .recommender_config import fixed as fixed
 from .registry import CONVENTIONAL as CONVENTIONAL
 from .scorer import Scorer as Scorer
+from .sequential.config import ESASRecConfig as ESASRecConfig
 from .sequential.config import FMLPRecConfig as FMLPRecConfig
 from .sequential.config import GRU4RecConfig as GRU4RecConfig
 from .sequential.config import NextItemConfig as NextItemConfig
@@ -40,6 +41,7 @@ from .sequential.next_item_model import IdEmbeddings as IdEmbeddings
 from .sequential.next_item_model import ItemEmbeddings as ItemEmbeddings
 from .sequential.next_item_model import NextItemModel as NextItemModel
 from .sequential.registry import SEQUENCE_ENCODERS as SEQUENCE_ENCODERS
+from .sequential.sequential_recommenders import ESASRec as ESASRec
 from .sequential.sequential_recommenders import FMLPRec as FMLPRec
 from .sequential.sequential_recommenders import GRU4Rec as GRU4Rec
 from .sequential.sequential_recommenders import NextItemRecommender as NextItemRecommender
@@ -53,6 +55,9 @@ from .sequential.trainer import next_item_positions as next_item_positions
 from .sequential.trainer import sampled_softmax as sampled_softmax
 from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
+from .text_embeddings import encode_titles as encode_titles
+from .text_similarity import TextSimilarity as TextSimilarity
+from .text_similarity import TextSimilarityConfig as TextSimilarityConfig
 from .training_data import TrainingData as TrainingData
 from .transferable.recformer import RecFormer as RecFormer
 from .transferable.recformer_model import RecFormerConfig as RecFormerConfig

@@ -29,19 +29,16 @@ def cached_dir(data: TrainingData, kind: str, key: object, write: Callable[[Path
     """
     data.require("cache_dir")
     assert data.cache_dir is not None
-    out = data.cache_dir / f"{kind}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
-    with locked(out.with_name(f".{out.name}.lock")):
-        if not out.exists():
-            write(out)
-    return out
+    return _written_once(data.cache_dir, kind, key, write)
 
 
 def cached_tensors(
-    data: TrainingData, kind: str, key: object, compute: Callable[[], dict[str, torch.Tensor]]
+    cache_dir: Path | None, kind: str, key: object, compute: Callable[[], dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
     """Return tensors from the cache; without a cache_dir they are computed at each call.
 
     Args:
+        cache_dir: Folder of the cache, such as `TrainingData.cache_dir`, or None.
         kind: Start of the name of the tensors' folder.
         key: JSON value of everything that decides the tensors.
         compute: Function that computes them.
@@ -49,7 +46,7 @@ def cached_tensors(
     Raises:
         LorarecError: The cached file cannot be read.
     """
-    if data.cache_dir is None:
+    if cache_dir is None:
         return compute()
 
     def write(out: Path) -> None:
@@ -57,8 +54,16 @@ def cached_tensors(
             save_file(compute(), folder / WEIGHTS)
             write_json(folder / RECORD, {"made_of": key, "versions": versions()})
 
-    folder = cached_dir(data, kind, key, write)
+    folder = _written_once(cache_dir, kind, key, write)
     try:
         return load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise LorarecError(f"{folder / WEIGHTS} cannot be read ({error}): remove {folder}") from error
+
+
+def _written_once(cache_dir: Path, kind: str, key: object, write: Callable[[Path], None]) -> Path:
+    out = cache_dir / f"{kind}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    with locked(out.with_name(f".{out.name}.lock")):
+        if not out.exists():
+            write(out)
+    return out

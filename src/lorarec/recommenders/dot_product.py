@@ -35,7 +35,8 @@ class DotProductScorer:
         about: str = "",
         biases: torch.Tensor | None = None,
     ) -> None:
-        self.index = index
+        self.items = pl.Series(list(index), dtype=pl.String)
+        self.rows = np.array([*index.values(), -1], np.int64)  # the last is for items without a vector
         # NumPy: for thirty vectors, the call overhead of torch is more than the product costs.
         self.vectors = vectors.detach().numpy()
         self.queries = queries
@@ -47,12 +48,17 @@ class DotProductScorer:
         """Score the candidates of every case; see `Scorer.score`."""
         scores: list[np.ndarray] = []
         for batch in cases.iter_slices(_CASES_AT_ONCE):
-            for query, candidates in zip(self.queries(batch).numpy(), batch[CANDIDATES].to_list(), strict=True):
-                rows = np.array([self.index.get(item, -1) for item in candidates])
+            for query, rows in zip(self.queries(batch).numpy(), self._rows(batch[CANDIDATES]), strict=True):
                 of_case = self.vectors[rows] @ query + self.biases[rows]
                 of_case[rows < 0] = UNKNOWN_ITEM_SCORE
                 scores.append(of_case)
         return scores
+
+    def _rows(self, lists: pl.Series) -> list[np.ndarray]:
+        """Return the positions of lists of items among the vectors, -1 for items without a vector."""
+        items = lists.explode(empty_as_null=False)
+        codes = items.cast(pl.Enum(self.items), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        return np.split(self.rows[codes], np.cumsum(lists.list.len().to_numpy().astype(np.int64))[:-1])
 
 
 def history_scorer(

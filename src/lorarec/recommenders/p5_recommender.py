@@ -35,6 +35,7 @@ from lorarec.training import EarlyStopping
 
 NUM_HEADS = 4
 _CASES_AT_ONCE = 64
+_CANDIDATES_AT_ONCE = 8192  # each reads a copy of the encoded prompt
 
 
 @document_options
@@ -138,7 +139,9 @@ class P5Scorer:
         numbers = np.array([self.item_numbers.get(item, -1) for each in candidates for item in each])
         case = torch.arange(len(cases)).repeat_interleave(torch.tensor(sizes))
         answers = torch.from_numpy(self.prompts.items.tokens(numbers.clip(0)))
-        scores = self.model.log_likelihoods(states[case], mask[case], answers).numpy()
+        batches = zip(case.split(_CANDIDATES_AT_ONCE), answers.split(_CANDIDATES_AT_ONCE), strict=True)
+        found = [self.model.log_likelihoods(states[cases_of], mask[cases_of], ids) for cases_of, ids in batches]
+        scores = torch.cat(found).numpy()
         return np.split(np.where(numbers < 0, UNKNOWN_ITEM_SCORE, scores), np.cumsum(sizes)[:-1])
 
 

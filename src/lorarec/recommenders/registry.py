@@ -6,7 +6,8 @@ from lorarec.recommenders.baselines import BASELINES
 from lorarec.recommenders.bpr_mf import BPRMF
 from lorarec.recommenders.p5_recommender import P5
 from lorarec.recommenders.recommender import Recommender
-from lorarec.recommenders.sequential.sequential_recommenders import FMLPRec, GRU4Rec, SASRec
+from lorarec.recommenders.sequential.sequential_recommenders import ESASRec, FMLPRec, GRU4Rec, SASRec
+from lorarec.recommenders.text_similarity import TextSimilarity
 from lorarec.recommenders.transferable.recformer import RecFormer
 from lorarec.recommenders.transferable.unisrec import UniSRec
 from lorarec.recommenders.transferable.vqrec import VQRec
@@ -15,9 +16,11 @@ CONVENTIONAL: dict[str, type[Recommender[Any]]] = {
     "bpr-mf": BPRMF,
     "gru4rec": GRU4Rec,
     "sasrec": SASRec,
+    "esasrec": ESASRec,
     "fmlp-rec": FMLPRec,
     "unisrec": UniSRec,
     "vq-rec": VQRec,
+    "text-similarity": TextSimilarity,
     "recformer": RecFormer,
     "p5": P5,
     **BASELINES,

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +17,14 @@ from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.engine import AdapterKind, LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
+from lorarec.serving.engine import (
+    AdapterKind,
+    LoadedAdapter,
+    Mixture,
+    MultiAdapterEngine,
+    ScoringRequest,
+    copy_to_memory,
+)
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
 
@@ -41,17 +47,17 @@ class AdapterRegistry:
     with it.
 
     Args:
-        folder: Folder of PEFT folders and of folders of `train_user_router`.
+        folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         engine: Model that scores with the adapters.
         dataset: Dataset whose users the user routers were trained on.
         metrics: Counters of the service.
 
     Attributes:
-        folder: Folder of PEFT folders and of folders of `train_user_router`.
+        folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         loaded: Adapters by name, as new requests see them.
     """
 
-    def __init__(self, folder: Path, engine: MultiAdapterEngine, dataset: Dataset, metrics: Metrics) -> None:
+    def __init__(self, folder: Path | None, engine: MultiAdapterEngine, dataset: Dataset, metrics: Metrics) -> None:
         self.folder = folder
         self.loaded: dict[str, LoadedAdapter] = {}
         self._engine = engine
@@ -66,19 +72,17 @@ class AdapterRegistry:
 
         Entries that cannot be read, such as a link to itself, and names that no request can hold are left out.
         """
-        try:
-            entries = sorted(os.listdir(self.folder))
-        except OSError:
-            return {}
-        kinds = {name: self._kind(name) for name in entries if name.isprintable() and not name.startswith(".")}
+        kinds = {path.name: _kind(path) for path in self._entries()}
         return {name: kind for name, kind in kinds.items() if kind}
 
-    def _kind(self, name: str) -> AdapterKind | None:
-        for marker, kind in _MARKERS.items():
-            # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
-            if os.path.isfile(self.folder / name / marker):
-                return kind
-        return None
+    def _entries(self) -> list[Path]:
+        if self.folder is None:
+            return []
+        try:
+            names = sorted(os.listdir(self.folder))
+        except OSError:
+            return []
+        return [self.folder / name for name in names if name.isprintable() and not name.startswith(".")]
 
     def read(self, name: str) -> LoadedAdapter:
         """Read an adapter or a user router of the folder into memory.
@@ -88,15 +92,15 @@ class AdapterRegistry:
         """
         available = self.available()
         if name not in available:
-            raise LorarecError(f"no adapter {name!r} in the adapters folder: it has {', '.join(available) or 'none'}")
+            raise LorarecError(self._not_in_folder(name))
+        assert self.folder is not None  # otherwise no name is available
+        folder = self.folder / name
         if available[name] == "personal":
-            router = UserRouter.load(self.folder / name, self._engine.backbone, self._dataset)
+            router = UserRouter.load(folder, self._engine.backbone, self._dataset)
             return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
         limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
-        adapter = read_adapter(self.folder / name, limit=limit)
-        # safetensors maps the file into memory, but the file may be truncated or rewritten later.
-        tensors = {layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()}
-        return LoadedAdapter(name, (replace(adapter, tensors=tensors),), prompt_config(adapter), adapter.fingerprint)
+        adapter = read_adapter(folder, limit=limit)
+        return LoadedAdapter(name, (copy_to_memory(adapter),), prompt_config(adapter), adapter.fingerprint)
 
     def load_initial(self, names: Sequence[str] | None) -> None:
         """Load adapters before the service starts.
@@ -184,7 +188,7 @@ class AdapterRegistry:
         """
         async with self._lock:
             if name not in await asyncio.to_thread(self.available):
-                raise ApiError(404, self._not_found(name), "name")
+                raise ApiError(404, self._not_in_folder(name), "name")
             try:
                 new = await asyncio.to_thread(self.read, name)
                 test = await asyncio.to_thread(self._test_request, new)
@@ -270,6 +274,19 @@ class AdapterRegistry:
         self.loaded = loaded
         self._metrics.adapters.set(len(loaded))
 
+    def _not_in_folder(self, name: str) -> str:
+        if any(path.name == name and is_fusion(path) for path in self._entries()):
+            return f"{name!r} is a fusion, not an adapter: start the service with option fusion"
+        return self._not_found(name)
+
     def _not_found(self, name: str) -> str:
         loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"
         return f"adapter {name!r} does not exist: loaded {loaded}; in the folder {available}"
+
+
+def _kind(folder: Path) -> AdapterKind | None:
+    for marker, kind in _MARKERS.items():
+        # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
+        if os.path.isfile(folder / marker):
+            return kind
+    return None

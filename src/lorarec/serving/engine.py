@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 
 from lorarec.backbone import Backbone
+from lorarec.data import Cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterBank, Combine, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
@@ -28,6 +29,8 @@ class LoadedAdapter:
         prompt: How it must be prompted.
         fingerprint: Hash of its files when it was loaded.
         user_router: Router that weights the parts for each user; None for a plain adapter.
+        cooccurrence: Counts from which the words in its prompts come; None for those of all interactions of the
+            dataset.
     """
 
     name: str
@@ -35,6 +38,7 @@ class LoadedAdapter:
     prompt: PromptConfig
     fingerprint: str
     user_router: UserRouter | None = None
+    cooccurrence: Cooccurrence | None = None
 
     @property
     def kind(self) -> AdapterKind:
@@ -76,18 +80,24 @@ class MultiAdapterEngine:
     Args:
         backbone: The language model, which is changed in place while adapters are installed.
         combine: Rule by which all adapters are mixed (see `AdapterBank.to_adapter`).
+        permanent: Adapters that are always installed.
+
+    Raises:
+        LorarecError: As for `install`.
     """
 
-    def __init__(self, backbone: Backbone, combine: Combine) -> None:
+    def __init__(self, backbone: Backbone, combine: Combine, permanent: Sequence[LoadedAdapter] = ()) -> None:
         self.backbone = backbone
         self.combine = combine
+        self._permanent = permanent
         self._installed: tuple[LoadedAdapter, ...] = ()
         self._stacked: list[Adapter] = []
         self._part_indices: dict[LoadedAdapter, list[int]] = {}
         self._mixed = MixedModel(backbone.model, {})
+        self.install([])
 
     def install(self, adapters: Sequence[LoadedAdapter]) -> None:
-        """Replace the adapters in the model.
+        """Replace the adapters in the model, except the permanent ones.
 
         Raises:
             LorarecError: If an adapter belongs to another backbone, or the adapters cannot be combined by the rule; the
@@ -98,7 +108,7 @@ class MultiAdapterEngine:
         try:
             for adapter in adapters:
                 self._check(adapter)
-            self._inject(adapters)
+            self._inject([*self._permanent, *adapters])
         except BaseException:
             self._inject(previous)
             raise
@@ -162,6 +172,11 @@ class MultiAdapterEngine:
         """Restore the backbone's own layers."""
         self._mixed.remove()
         self._inject(())
+
+
+def copy_to_memory(adapter: Adapter) -> Adapter:
+    """Return an adapter whose tensors do not depend on its file, which safetensors maps and others may rewrite."""
+    return replace(adapter, tensors={layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()})
 
 
 def _index_in(stacked: list[Adapter], adapter: Adapter) -> int:

@@ -4,9 +4,10 @@ Every random choice is a pure function of (seed, dataset, epoch, index) and not 
 resumed at any index and distributed over processes without changing its cases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,29 @@ from lorarec.errors import LorarecError
 from lorarec.training.config import TrainingConfig
 
 PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
+#: Number of items that an index proposes for a history, from which hard negatives are drawn.
+POOL = 100
+
+
+class ProposedItem(Protocol):
+    """An item that an index proposes."""
+
+    @property
+    def item_id(self) -> str:
+        """Id of the item."""
+        ...
+
+
+class CandidateIndex(Protocol):
+    """An object that proposes items of a catalogue for a history, such as `lorarec.Index`."""
+
+    def propose(self, history: Sequence[str], pool: int = POOL) -> Sequence[ProposedItem]:
+        """Return at most `pool` items for a history of item ids; the same history gives the same items."""
+        ...
+
+
+#: Function that makes an index of the training part of a split.
+IndexBuilder = Callable[[Dataset, Split], CandidateIndex]
 
 
 @dataclass(frozen=True)
@@ -42,10 +66,16 @@ class CaseSampler:
     are never seen, not even as negatives. Users who have interacted with all but fewer than `negatives` of these items
     are set aside: they give no cases, but their interactions count in the evidence and popularity of others.
 
+    Hard negatives are drawn uniformly from the items that an index proposes for the whole history before the target.
+    The index has seen the interactions of the case's user, the target among them. They raise the places of the user's
+    own items, and none of these is ever a negative, so that the negatives hardly depend on the target. If the index
+    proposes too few other items, the rest of the negatives is drawn as without it.
+
     Args:
         dataset: Dataset.
         split: Split of the dataset.
         config: Options.
+        index: Index of the training part of the split, for hard negatives.
 
     Attributes:
         name: Name of the dataset.
@@ -57,9 +87,12 @@ class CaseSampler:
         LorarecError: If no user has two training interactions, or there are too few negatives for all who have.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, config: TrainingConfig) -> None:
+    def __init__(
+        self, dataset: Dataset, split: Split, config: TrainingConfig, index: CandidateIndex | None = None
+    ) -> None:
         self.name = dataset.name
         self.config = config
+        self.index = index
         histories = split.train[HISTORY]
         lengths = histories.list.len().to_numpy().astype(np.int64)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -68,6 +101,7 @@ class CaseSampler:
         catalogue = pl.concat([each.drop_nulls().rename("item") for each in seen]).unique(maintain_order=True)
         self.ids = catalogue.to_list()
         self.titles = [dataset.titles[item] for item in self.ids]
+        self.row = {item: row for row, item in enumerate(self.ids)}
         self.users = split.train[USER].to_list()
         self.evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
@@ -117,7 +151,8 @@ class CaseSampler:
         user = int(np.searchsorted(self.starts, position, side="right")) - 1
         start, end = self.starts[user], self.starts[user + 1]
         history = self.items[max(start, position - self.config.max_history) : position]
-        candidates = self._negatives(self.items[start:end], rng)
+        owned = self.items[start:end]
+        candidates = self._negatives(owned, self._hard_negatives(self.items[start:position], owned, rng), rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
         hints = self._hints(history.tolist(), candidates, target, self.users[user], rng)
@@ -137,15 +172,28 @@ class CaseSampler:
         history_ids, candidate_ids = ([self.ids[item] for item in items] for items in (history, candidates))
         return self.evidence.hints(history_ids, candidate_ids, user, hidden.tolist())
 
-    def _negatives(self, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Return `config.negatives` distinct items of the pool that the user never interacted with."""
+    def _hard_negatives(self, history: np.ndarray, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """Return distinct items that the index proposes for a history and the user never interacted with."""
+        wanted = round(self.config.hard_negatives * self.config.negatives)
+        if self.index is None or not wanted:
+            return []
+        proposed = [self.row.get(each.item_id) for each in self.index.propose([self.ids[row] for row in history], POOL)]
+        # Items without a row occur neither in training nor in validation.
+        near = np.setdiff1d(np.array([row for row in proposed if row is not None], np.int64), owned)
+        return rng.choice(near, min(wanted, len(near)), replace=False).tolist()
+
+    def _negatives(self, owned: np.ndarray, hard: list[int], rng: np.random.Generator) -> list[int]:
+        """Return `config.negatives` distinct items: the hard ones, and others that the user never interacted with."""
         wanted = self.config.negatives
         if len(self.titles) < 4 * (len(owned) + wanted):  # rejection sampling would need many draws
             shares = np.bincount(self.pool).astype(float)
-            shares[owned] = 0
-            return rng.choice(len(shares), wanted, replace=False, p=shares / shares.sum()).tolist()
-        taken = set(owned.tolist())
-        drawn: list[int] = []
+            shares[owned] = shares[hard] = 0
+            if len(hard) == wanted:
+                return hard
+            others = rng.choice(len(shares), wanted - len(hard), replace=False, p=shares / shares.sum())
+            return [*hard, *others.tolist()]
+        taken = {*owned.tolist(), *hard}
+        drawn = list(hard)
         while len(drawn) < wanted:
             for item in self.pool[rng.integers(len(self.pool), size=wanted - len(drawn))].tolist():
                 if item not in taken:
@@ -160,15 +208,33 @@ class TrainingCases:
     Args:
         datasets: Datasets with their splits.
         config: Options.
+        build_index: Function that makes the index of each dataset, for hard negatives.
 
     Attributes:
         sources: Sampler of each dataset.
         quotas: Number of cases of each dataset in one epoch.
+
+    Raises:
+        LorarecError: As for `CaseSampler`, or `config` asks for hard negatives and there is no `build_index`.
     """
 
-    def __init__(self, datasets: Sequence[tuple[Dataset, Split]], config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[tuple[Dataset, Split]],
+        config: TrainingConfig,
+        build_index: IndexBuilder | None = None,
+    ) -> None:
+        if config.hard_negatives and build_index is None:
+            raise LorarecError(
+                f"option hard_negatives is {config.hard_negatives:g}, but there is no index to draw them from: give "
+                "build_index"
+            )
+        build = build_index if config.hard_negatives else None
         self.config = config
-        self.sources = [CaseSampler(dataset, split, config) for dataset, split in datasets]
+        self.sources = [
+            CaseSampler(dataset, split, config, None if build is None else build(dataset, split))
+            for dataset, split in datasets
+        ]
         sizes = np.array([len(source) for source in self.sources])
         shares = sizes / sizes.sum() if config.balance == "size" else np.full(len(sizes), 1 / len(sizes))
         total = config.samples or int(sizes.sum())

@@ -79,6 +79,9 @@ class TrainingConfig(PromptConfig):
     balance: Balance = option("size", "Fraction of each dataset in an epoch: by its size, or equal.", CASES)
     negatives: int = option(15, "Number of sampled negatives per training case.", CASES)
     negative_sampling: NegativeSampling = option("uniform", "Distribution that negatives are drawn from.", CASES)
+    hard_negatives: float = option(
+        0.0, "Fraction of the negatives drawn from the 100 items that an index proposes for the history.", CASES
+    )
     new_items: float = option(
         0.1, "Fraction of the candidates whose evidence is replaced by that of a new item.", CASES
     )
@@ -101,6 +104,8 @@ class TrainingConfig(PromptConfig):
         for name in _SHARES:
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise LorarecError(f"option {name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.hard_negatives <= 1:
+            raise LorarecError(f"option hard_negatives must be in [0, 1], got {self.hard_negatives}")
         if self.loss == "next-token" and self.readout != "likelihood":
             raise LorarecError("loss next-token is defined on titles: use it with readout likelihood")
         if self.loss == "pointwise" and self.readout != "verdict":

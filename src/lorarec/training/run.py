@@ -16,7 +16,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing, versions
 from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter
 from lorarec.prompts import LATEST, read_template
-from lorarec.training.cases import TrainingCases
+from lorarec.training.cases import IndexBuilder, TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
 from lorarec.training.micro_batches import MicroBatches
@@ -35,6 +35,7 @@ def train(
     config: TrainingConfig | None = None,
     *,
     start_from: AdapterLike | None = None,
+    build_index: IndexBuilder | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -42,9 +43,10 @@ def train(
     """Train a LoRA adapter and write it as a plain PEFT folder with `lorarec.json` beside the weights.
 
     Several datasets give a domain-general adapter, one gives a domain-specific adapter (MoLoRec, arXiv 2502.08271,
-    sections 3.1 and 3.2). Checkpoints are written to `OUT.checkpoints` until training is finished. The backbone is not
-    changed. Under `accelerate launch` every process calls this function; the result is that of a single process up to
-    the order of float additions.
+    sections 3.1 and 3.2). Other datasets together with that of the target domain give a hybrid adapter (WeaveRec, arXiv
+    2510.26546), for example with `balance="equal"`, so that a small target domain has its share. Checkpoints are
+    written to `OUT.checkpoints` until training is finished. The backbone is not changed. Under `accelerate launch`
+    every process calls this function; the result is that of a single process up to the order of float additions.
 
     Args:
         backbone: Backbone that the adapter is trained on.
@@ -53,6 +55,9 @@ def train(
         config: Options; the defaults of `TrainingConfig` if None.
         start_from: Adapter to train further ("second round"); its layers, r and lora_alpha replace those of `config`,
             and the version of the bundled template that it was trained with is used if `config` has no template.
+        build_index: Function of a dataset and its split that makes the index from which `config.hard_negatives` draws;
+            the index must learn from the training part of the split alone, as that of
+            `lambda dataset, split: Index.build(dataset, histories=split.train)` does.
         resume: Continue from the last checkpoint of an interrupted run, if there is one; the weights are those of an
             uninterrupted run.
         overwrite: Replace an adapter at `out`.
@@ -63,7 +68,7 @@ def train(
 
     Raises:
         LorarecError: If a dataset has no training cases or too few items, `out` exists, `start_from` belongs to another
-            backbone, or the training diverged.
+            backbone, `config` asks for hard negatives and there is no `build_index`, or the training diverged.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, TrainingConfig, train
@@ -87,7 +92,7 @@ def train(
     checkpoints.refuse(resume, overwrite)
     builder = backbone.prompt_builder(config)
     processes = get_int_from_env(WORLD_SIZE, 1)
-    batches = MicroBatches(TrainingCases(pairs, config), builder, config, processes)
+    batches = MicroBatches(TrainingCases(pairs, config, build_index), builder, config, processes)
     validation = Validation(pairs, builder, config)
     arguments = _arguments(backbone, config, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()

@@ -20,6 +20,7 @@ from lorarec.experiments.click_tables.row_runner import run_row_in_process
 from lorarec.experiments.click_tables.rows import main_row
 from lorarec.io.artefacts import read_json
 from lorarec.io.locks import locked
+from lorarec.metrics import adjust_p_values
 from lorarec.metrics.classification import auc, delong_test
 
 
@@ -118,6 +119,11 @@ def test_rows_of_an_earlier_version_are_summarized(write_clicks: Callable[..., P
     assert first["auc"] == pytest.approx(each[0] - auc(found["rella-seed1"], labels))
     assert first["p"] == delong_test(found["reclora-seed1"], found["rella-seed1"], labels)
     assert len(tables["differences"]) == 10
+    raw, adjusted = ([each[key] for each in tables["differences"]] for key in ("p", "adjusted_p"))
+    assert adjusted == adjust_p_values(raw).tolist()
+    report = (out / "tables.md").read_text()
+    assert "p: DeLong's test over the same events. Corrected p: Holm's correction for 10 comparisons." in report
+    assert "Corrected p: Holm's correction for 5 comparisons." in report
     sizes = tables["analyses"]["size"]
     assert list(sizes) == ["1", "2", "3", "4", "8", "16"]
     assert sizes["3"]["p"] is None

@@ -11,13 +11,13 @@ import torch
 from lorarec.errors import LorarecError
 from lorarec.experiments import read_weights, run_recipe, run_weights
 from lorarec.io.artefacts import read_json
-from lorarec.lora import entropy_search as entropy
+from lorarec.lora import unlabelled_search
 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Descents end early, and the sums of small numbers are the same in every run."""
-    monkeypatch.setattr(entropy, "MAX_STEPS", 2)
+    monkeypatch.setattr(unlabelled_search, "MAX_STEPS", 2)
     torch.set_num_threads(1)
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from lorarec.data import leave_one_out
-from lorarec.lora import AdapterRecord, save_adapter
-from lorarec.lora import entropy_search as entropy
+from lorarec.lora import AdapterRecord, save_adapter, unlabelled_search
 from lorarec.prompts import PromptBuilder
 from tests.factories import dataset_of, numbered_titles, random_adapter
 
@@ -16,7 +15,7 @@ TITLES = ["red lamp", "small old chair", "big blue puzzle game", "novel", "green
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     """Descents end early, to be quick."""
-    monkeypatch.setattr(entropy, "MAX_STEPS", 8)
+    monkeypatch.setattr(unlabelled_search, "MAX_STEPS", 8)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from lorarec.errors import LorarecError
-from lorarec.lora import AdapterBank, MixingExamples, inject, merge, mix, read_adapter
+from lorarec.lora import AdapterBank, MixingConfig, MixingExamples, MixingPrompts, inject, merge, mix, read_adapter
 from lorarec.lora.prompt_record import prompt_config
 from lorarec.scoring import score_batch
 
@@ -16,6 +16,8 @@ PICTURES = {
     ("grid", "model"): {"weights.png", "ndcg.png"},
     ("entropy", "model"): {"weights.png", "entropy.png", "entropy_by_lambda.png"},
     ("entropy", "layer"): {"weights.png", "entropy.png"},
+    ("agreement", "model"): {"weights.png", "divergence.png", "divergence_by_lambda.png"},
+    ("agreement", "layer"): {"weights.png", "divergence.png"},
 }
 
 
@@ -26,6 +28,7 @@ def arguments(builder, make_prompts):
         "fixed": {"weights": [0.3, 0.7]},
         "grid": {"examples": MixingExamples(builder, prompts, [i % len(p.branches) for i, p in enumerate(prompts)])},
         "entropy": {"examples": MixingExamples(builder, prompts)},
+        "agreement": {"examples": MixingExamples(builder, prompts)},
     }
 
 
@@ -86,6 +89,37 @@ def test_records(tiny_backbone, adapters, dataset, split, tmp_path):
     )
 
 
+@pytest.mark.parametrize("method", ["entropy", "agreement"])
+def test_calibration_is_recorded(method, tiny_backbone, adapters, dataset, split, tmp_path):
+    config = MixingConfig(method=method, prompts=5, cases=7, calibrate=True)
+    result = mix(tiny_backbone, adapters, tmp_path / "mixed", config, dataset=dataset, split=split)
+    recorded = json.loads((tmp_path / "mixed" / "lorarec.json").read_text())["mix"]
+    assert (recorded["method"], recorded["prompts"], recorded["cases"]) == (method, 5, 7)
+    assert len(recorded["temperatures"]) == 2
+    draw = MixingPrompts(tiny_backbone, adapters)
+    unlabelled = MixingExamples(draw.builder, draw.unlabelled(dataset, split, "warm", 5, config.seed))
+    labelled = MixingExamples(draw.builder, *draw.validation(dataset, split, 7, config.seed))
+    given = mix(tiny_backbone, adapters, tmp_path / "given", config, examples=unlabelled, labelled=labelled)
+    assert given.weights == result.weights
+
+
+def test_calibration_changes_what_entropy_sees(tiny_backbone, adapters, dataset, split, tmp_path):
+    found = {}
+    for calibrate in (False, True):
+        out = tmp_path / str(calibrate)
+        mixed = mix(tiny_backbone, adapters, out, dataset=dataset, split=split, prompts=6, calibrate=calibrate)
+        found[calibrate] = {tuple(step.weights): step.metrics["entropy"] for step in mixed.trace.steps}
+    assert found[False][1, 0] != pytest.approx(found[True][1, 0], rel=1e-3)
+
+
+def test_keyword_arguments_replace_fields_of_the_options(tiny_backbone, adapters, tmp_path):
+    config = MixingConfig(method="fixed", combine="deltas", rank=3)
+    mix(tiny_backbone, adapters, tmp_path / "mixed", config, weights=[0.5, 0.5], rank=1)
+    assert set(read_adapter(tmp_path / "mixed").ranks.values()) == {1}
+    recorded = json.loads((tmp_path / "mixed" / "lorarec.json").read_text())["mix"]
+    assert (recorded["combine"], recorded["rank"]) == ("deltas", 1)
+
+
 def test_grid_takes_the_best_point_and_breaks_ties_toward_uniform(
     tiny_backbone, adapters, builder, arguments, tmp_path
 ):
@@ -115,7 +149,7 @@ def test_grid_metrics_are_those_of_the_merged_mixture(tiny_backbone, adapters, b
 
 def test_three_adapters_and_truncation_to_a_rank(tiny_backbone, adapters, make_adapter, builder, arguments, tmp_path):
     folders = [*adapters, make_adapter(tiny_backbone, 3, r=4)]
-    for method in ("grid", "entropy"):
+    for method in ("grid", "entropy", "agreement"):
         out = tmp_path / method
         result = mix(tiny_backbone, folders, out=out, method=method, combine="deltas", rank=3, **arguments[method])
         assert sum(result.weights) == pytest.approx(1)
@@ -129,10 +163,17 @@ BAD = [
     ({"weights": [1.0]}, "1 weights"),
     ({}, "method=fixed needs weights"),
     ({"weights": [0.5, 0.5], "scope": "layer"}, "scope=layer needs method=entropy"),
-    ({"weights": [0.5, 0.5], "combine": "linear"}, "unknown rule"),
-    ({"weights": [0.5, 0.5], "rank": 0}, "rank must be at least 1"),
-    ({"weights": [0.5, 0.5], "scope": "block"}, "unknown scope"),
-    ({"method": "guess"}, "unknown method"),
+    ({"weights": [0.5, 0.5], "combine": "linear"}, "option combine must be factors or deltas, got 'linear'"),
+    ({"weights": [0.5, 0.5], "rank": 0}, "option rank must be at least 1"),
+    ({"weights": [0.5, 0.5], "scope": "block"}, "option scope must be model or layer, got 'block'"),
+    ({"method": "guess"}, "option method must be fixed or grid or entropy or agreement, got 'guess'"),
+    ({"weights": [0.5, 0.5], "scopes": "layer"}, "unknown option 'scopes': choose from calibrate, cases"),
+    ({"weights": [0.5, 0.5], "calibrate": True}, "calibrate=True needs method=entropy or agreement; method=fixed"),
+    ({"method": "grid", "calibrate": True}, "method=grid does not depend on temperatures"),
+    ({"method": "agreement", "objective": "tokens"}, "objective=tokens is the entropy of an answer's first tokens"),
+    ({"method": "entropy", "objective": "tokens", "calibrate": True}, "use it with method=entropy and without calibr"),
+    ({"method": "entropy", "prompts": 0}, "option prompts must be at least 1, got 0"),
+    ({"method": "agreement"}, "method=agreement needs prompts: give either the dataset"),
     ({"method": "grid"}, "method=grid needs prompts: give either the dataset"),
     ({"method": "entropy"}, "method=entropy needs prompts: give either the dataset"),
 ]
@@ -143,6 +184,13 @@ def test_bad_arguments_write_nothing(options, message, tiny_backbone, adapters, 
     with pytest.raises(LorarecError, match=message):
         mix(tiny_backbone, adapters, out=tmp_path / "mixed", **{"method": "fixed"} | options)
     assert {path.name for path in tmp_path.iterdir()} == {"adapter1", "adapter2"}
+
+
+@pytest.mark.parametrize(("calibrate", "given"), [(True, False), (False, True)])
+def test_labelled_prompts_are_for_calibration(calibrate, given, tiny_backbone, adapters, arguments, tmp_path):
+    options = arguments["entropy"] | {"labelled": arguments["grid"]["examples"] if given else None}
+    with pytest.raises(LorarecError, match="give labelled prompts with examples and calibrate=True, and only then"):
+        mix(tiny_backbone, adapters, tmp_path / "mixed", calibrate=calibrate, **options)
 
 
 def test_one_adapter(tiny_backbone, adapters, tmp_path):
@@ -220,7 +268,7 @@ def test_a_mixture_names_layers_without_patterns_of_others(tiny_backbone, adapte
     assert config["exclude_modules"] is None
 
 
-@pytest.mark.parametrize("method", ["fixed", "grid", "entropy"])
+@pytest.mark.parametrize("method", ["fixed", "grid", "entropy", "agreement"])
 def test_adapters_with_different_prompts_are_refused(tiny_backbone, adapters, arguments, tmp_path, method):
     for folder, version in zip(adapters, (1, 2), strict=True):
         meta = json.loads((folder / "lorarec.json").read_text())

@@ -16,7 +16,9 @@ from lorarec.recommenders import (
     fit_next_item,
     new_next_item,
     next_item_positions,
+    sampled_softmax,
 )
+from lorarec.recommenders.sequential import trainer
 
 SMALL = NextItemConfig(
     epochs=20, hidden_size=16, num_layers=1, max_history=8, batch_size=16, learning_rate=1e-2, dropout=0
@@ -41,6 +43,24 @@ def _right(model: NextItemModel) -> int:
 def test_learns_the_next_item(name: str, negatives: int) -> None:
     model = fit_next_item(_circles(), 12, replace(SMALL, encoder=name, negatives=negatives))
     assert _right(model) >= 10
+
+
+@pytest.mark.parametrize("in_batch_share", [0.0, 0.5, 1.0])
+def test_mixed_negatives_are_next_items_of_the_batch_and_uniform_ones(
+    in_batch_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def keep(model: NextItemModel, states: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor) -> None:
+        seen.append(negatives)
+
+    monkeypatch.setattr(trainer, "sampled_softmax_loss", keep)
+    loss = sampled_softmax(100_000, 40, in_batch_share)
+    model = new_next_item(100_000, SMALL)
+    loss(model, model.pad([np.array([1, 2, 3]), np.array([4, 5])]), np.random.default_rng(0))
+    in_batch = np.isin(seen[0].numpy(), [2, 3, 5])
+    assert len(in_batch) == 40
+    assert in_batch.sum() == 40 * in_batch_share
 
 
 def test_few_places_of_a_history_an_epoch_teach_as_well() -> None:
@@ -105,5 +125,9 @@ def test_options_out_of_range_are_named() -> None:
         NextItemConfig(hidden_size=0)
     with pytest.raises(LorarecError, match="option epochs must not be negative, got -1"):
         NextItemConfig(epochs=-1)
-    with pytest.raises(LorarecError, match="option encoder must be sasrec or gru4rec or fmlp, got 'transformer'"):
+    with pytest.raises(LorarecError, match="option in_batch_share must be between 0 and 1, got 2"):
+        NextItemConfig(in_batch_share=2)
+    with pytest.raises(
+        LorarecError, match="option encoder must be sasrec or esasrec or gru4rec or fmlp, got 'transformer'"
+    ):
         NextItemConfig(encoder="transformer")

@@ -123,7 +123,7 @@ def test_missing_values_are_named(system: str, circles: TrainingData) -> None:
         ("recformer", {"max_tokens": 1}, "option max_tokens must be at least 2, got 1"),
         ("vq-rec", {"hidden_size": 0}, "option hidden_size must be at least 1, got 0"),
         ("vq-rec", {"swap_ratio": 2}, "option swap_ratio must be at most 1, got 2"),
-        ("vq-rec", {"num_digits": 99}, "option num_digits must be at most 32, the hidden size of the backbone, got 99"),
+        ("vq-rec", {"num_digits": 99}, "option num_digits must be at most 32, the size of a text embedding, got 99"),
     ],
 )
 def test_options_out_of_range_are_named(system: str, options: dict, message: str, circles: TrainingData) -> None:

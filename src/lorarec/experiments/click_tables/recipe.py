@@ -13,6 +13,7 @@ from lorarec.experiments.recipe_keys import (
     make_lists,
     read_keys,
     read_options,
+    require_correction,
     require_counts,
     require_each,
     require_keys,
@@ -20,6 +21,7 @@ from lorarec.experiments.recipe_keys import (
     require_texts,
 )
 from lorarec.io import JsonObject
+from lorarec.metrics import Correction
 from lorarec.options import build_options
 from lorarec.personal import PersonalizationConfig
 
@@ -41,6 +43,7 @@ class ClicksRecipe:
         ctr_model: Click-through model that RecLoRA's router reads.
         options: Options of `personalize` for all rows.
         rows: Names of the main table's rows, or patterns of names, in the order in which they are fitted.
+        correction: Correction of each table's p-values for the number of its tests.
         analyses: Names of the analyses, each of which varies one option of RecLoRA.
     """
 
@@ -52,6 +55,7 @@ class ClicksRecipe:
     ctr_model: str = "din"
     options: JsonObject = field(default_factory=dict)
     rows: list[str] = field(default_factory=lambda: ["*"])
+    correction: Correction = "holm"
     analyses: list[str] = field(default_factory=lambda: list(ANALYSES))
 
     @property
@@ -92,6 +96,7 @@ def _build(given: JsonObject) -> ClicksRecipe:
     make_lists(given, "seeds", "rows", "analyses", empty=("analyses",))
     require_seeds(given)
     require_counts(given, "samples", "test_events")
+    require_correction(given)
     require_each(given, "analyses", lambda each: each in ANALYSES, f"of {', '.join(ANALYSES)}")
     for pattern in given.get("rows") or []:
         if not any(fnmatch(kind, str(pattern)) for kind in MAIN):

@@ -1,9 +1,20 @@
 """Reports of RecLoRA's tables: tables.md, and the main table for a terminal."""
 
+from collections.abc import Iterable
+
 from rich.table import Table
 
 from lorarec.ctr import MODELS
-from lorarec.evaluation import CLICK_METRICS, LEVEL, Cell, NumberCell, ReportTable, describe_options, escape_markdown
+from lorarec.evaluation import (
+    CLICK_METRICS,
+    LEVEL,
+    Cell,
+    NumberCell,
+    ReportTable,
+    correction_title,
+    describe_options,
+    escape_markdown,
+)
 from lorarec.experiments.click_tables.rows import BLENDED, CTR_BERT, RECLORA, SHARED
 from lorarec.io import JsonObject
 
@@ -51,15 +62,16 @@ def markdown(tables: JsonObject, first_seed: int) -> str:
         "",
     ]
     differences = [
-        [TITLES[each["row"]], TITLES[each["other"]], each["seed"], f"{each['auc']:+.4f}", f"{each['p']:.2g}"]
+        [TITLES[each["row"]], TITLES[each["other"]], each["seed"], f"{each['auc']:+.4f}", *_p_values(each)]
         for each in tables["differences"]
     ]
-    lines += ReportTable(["AUC of", "minus that of", "seed", "difference", "p"], differences, 2).markdown()
-    lines += ["", "p: DeLong's test over the same events."]
+    columns = ["AUC of", "minus that of", "seed", "difference", "p", "corrected p"]
+    lines += ReportTable(columns, differences, 2).markdown()
+    lines += ["", _describe_tests(tables, tables["differences"])]
     for analysis, points in tables["analyses"].items():
         if points:
             lines += ["", f"## RecLoRA: {AXES[analysis]} (seed {first_seed})", ""]
-            lines += _analysis_table(analysis, points).markdown()
+            lines += [*_analysis_table(analysis, points).markdown(), "", _describe_tests(tables, points.values())]
     spent = {name: seconds for name, seconds in tables["seconds"].items() if BLENDED not in name}
     lines += ["", "## Time", ""]
     lines += ReportTable(["row", "minutes"], [[name, f"{value / 60:.1f}"] for name, value in spent.items()]).markdown()
@@ -85,8 +97,20 @@ def _analysis_table(analysis: str, points: JsonObject) -> ReportTable:
     for point, row in points.items():
         low_high = row["intervals"]
         cells = [NumberCell(row[name], 4, (low_high[name][0], low_high[name][1])) for name in CLICK_METRICS]
-        rows.append([point, *cells, "" if row["p"] is None else f"{row['p']:.2g}"])
-    return ReportTable([AXES[analysis], *CLICK_METRICS.values(), "p against RecLoRA"], rows)
+        rows.append([point, *cells, *_p_values(row)])
+    return ReportTable([AXES[analysis], *CLICK_METRICS.values(), "p against RecLoRA", "corrected p"], rows)
+
+
+def _p_values(test: JsonObject) -> list[str]:
+    """Return the cells of the p-value and of the corrected one, which are empty without a test."""
+    return ["", ""] if test["p"] is None else [f"{test['p']:.2g}", f"{test['adjusted_p']:.2g}"]
+
+
+def _describe_tests(tables: JsonObject, tests: Iterable[JsonObject]) -> str:
+    """Return the line below a table with p-values."""
+    comparisons = sum(test["p"] is not None for test in tests)
+    correction = correction_title(tables["correction"], comparisons)
+    return f"p: DeLong's test over the same events. Corrected p: {correction}."
 
 
 def _seeds_cell(metric: JsonObject) -> NumberCell:

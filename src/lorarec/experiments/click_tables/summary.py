@@ -1,6 +1,6 @@
 """Summary of the finished rows of RecLoRA's tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from lorarec.experiments.click_tables.recipe import ClicksRecipe
 from lorarec.experiments.click_tables.row_runner import PROBABILITY, ROWS, intervals_of, metrics_of, predictions_file
 from lorarec.experiments.click_tables.rows import BLENDED, LORAS, ORDER, RECLORA
 from lorarec.io import JsonObject, read_json
-from lorarec.metrics import delong_test
+from lorarec.metrics import Correction, adjust_p_values, delong_test
 
 
 def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed: Mapping[str, str]) -> JsonObject:
@@ -23,10 +23,12 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         failed: Reason of failure by name of the row, which is part of the result.
 
     Returns:
-        The contents of tables.json. `settings`: as given. `events`: the number of test events. `main`: for each row and
-        metric the `mean` and `deviation` over seeds, the values by `seeds`, and the ends of the interval over events,
-        averaged over seeds. `differences`: differences of AUC for each seed, with DeLong's p. `analyses`: for each
-        point metrics, intervals and p against RecLoRA. `seconds`: time of each row. `failed`: as given.
+        The contents of tables.json. `settings`: as given. `correction`: that of the recipe. `events`: the number of
+        test events. `main`: for each row and metric the `mean` and `deviation` over seeds, the values by `seeds`, and
+        the ends of the interval over events, averaged over seeds. `differences`: differences of AUC for each seed, with
+        `p` of DeLong's test and `adjusted_p`, corrected for the number of differences. `analyses`: for each point
+        metrics, intervals and p against RecLoRA, with `adjusted_p`, corrected for the number of points that were
+        tested. `seconds`: time of each row. `failed`: as given.
     """
     records = {path.stem: read_json(path) for path in sorted((out / ROWS).glob("*.json"))}
     predictions = {name: pl.read_parquet(predictions_file(out, name)) for name in records}
@@ -37,6 +39,7 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
     pairs = [(RECLORA + suffix, name + suffix) for suffix in ("", BLENDED) for name in LORAS if name != RECLORA]
     pairs += [(RECLORA, recipe.ctr_model), *((name + BLENDED, recipe.ctr_model) for name in LORAS)]
     differences = [each for own, other in pairs for each in _differences(predictions, main, own, other)]
+    _correct(differences, recipe.correction)
     reference = f"{RECLORA}-seed{recipe.seeds[0]}"
     analyses = {
         analysis: {
@@ -51,8 +54,11 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         }
         for analysis, points in recipe.points.items()
     }
+    for points in analyses.values():
+        _correct(points.values(), recipe.correction)
     return {
         "settings": settings,
+        "correction": recipe.correction,
         "events": max(map(len, predictions.values()), default=0),
         "main": {kind: _over_seeds(rows) for kind, rows in main.items()},
         "differences": differences,
@@ -60,6 +66,13 @@ def summarize_rows(recipe: ClicksRecipe, out: Path, settings: JsonObject, failed
         "seconds": {name: row["seconds"] for name, row in records.items()},
         "failed": dict(failed),
     }
+
+
+def _correct(tests: Iterable[JsonObject], correction: Correction) -> None:
+    """Add `adjusted_p`, the p-value corrected for the number of tests of one table, to each test in place."""
+    tested = [test for test in tests if test["p"] is not None]
+    for test, p_value in zip(tested, adjust_p_values([test["p"] for test in tested], correction), strict=True):
+        test["adjusted_p"] = float(p_value)
 
 
 def _by_seed(records: JsonObject, kind: str) -> JsonObject:

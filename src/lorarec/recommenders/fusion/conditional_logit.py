@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 #: Penalties that `choose_penalty` compares.
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
 
 

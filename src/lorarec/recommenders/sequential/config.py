@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.recommender_config import RecommenderConfig, fixed
 
-EncoderName = Literal["sasrec", "gru4rec", "fmlp"]
+EncoderName = Literal["sasrec", "esasrec", "gru4rec", "fmlp"]
 
 
 @document_options
@@ -26,6 +26,9 @@ class NextItemConfig(RecommenderConfig):
         "Number of next items learned per history and epoch; all if None or if the encoder is causal.",
     )
     negatives: int = option(512, "Number of items drawn as negatives of a batch; at most the whole catalogue.")
+    in_batch_share: float = option(
+        0.0, "Share of the negatives that are drawn from the next items of the batch; the others are drawn uniformly."
+    )
     batch_size: int = option(128, "Number of histories per step.")
     learning_rate: float = option(2e-3, "Learning rate of Adam.")
     dropout: float = option(0.2, "Dropout probability in training.")
@@ -34,6 +37,8 @@ class NextItemConfig(RecommenderConfig):
         super().__post_init__()
         at_least_one = ("hidden_size", "num_layers", "max_history", "negatives", "batch_size", "patience", "prefixes")
         refuse_out_of_range(self, at_least_one, ("epochs", "dropout"), ("learning_rate",))
+        if not 0 <= self.in_batch_share <= 1:
+            raise LorarecError(f"option in_batch_share must be between 0 and 1, got {self.in_batch_share}")
 
 
 @document_options
@@ -42,6 +47,18 @@ class SASRecConfig(NextItemConfig):
     """Options of `SASRec`."""
 
     encoder: EncoderName = fixed("sasrec")
+    prefixes: int | None = fixed(None)
+
+
+@document_options
+@dataclass(frozen=True)
+class ESASRecConfig(NextItemConfig):
+    """Options of `ESASRec`."""
+
+    encoder: EncoderName = fixed("esasrec")
+    in_batch_share: float = option(
+        0.5, "Share of the negatives that are drawn from the next items of the batch; the others are drawn uniformly."
+    )
     prefixes: int | None = fixed(None)
 
 

@@ -1,8 +1,8 @@
-"""SASRec, GRU4Rec and FMLP-Rec on item ids.
+"""SASRec, eSASRec, GRU4Rec and FMLP-Rec on item ids.
 
-Sources: Kang and McAuley, ICDM 2018; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022. All three are trained by the
-softmax over the next item and uniformly drawn items instead of the losses of their papers (binary cross-entropy with
-one negative; TOP1 and BPR; BPR), which makes them stronger.
+Sources: Kang and McAuley, ICDM 2018; Tikhonovich et al., RecSys 2025; Hidasi et al., ICLR 2016; Zhou et al., WWW 2022.
+All are trained by the softmax over the next item and drawn items. SASRec, GRU4Rec and FMLP-Rec draw them uniformly; the
+losses of their papers (binary cross-entropy with one negative; TOP1 and BPR; BPR) are weaker.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,13 @@ import torch
 from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.sequential.config import FMLPRecConfig, GRU4RecConfig, NextItemConfig, SASRecConfig
+from lorarec.recommenders.sequential.config import (
+    ESASRecConfig,
+    FMLPRecConfig,
+    GRU4RecConfig,
+    NextItemConfig,
+    SASRecConfig,
+)
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
 from lorarec.recommenders.sequential.trainer import fit_next_item, new_next_item
 from lorarec.recommenders.training_data import TrainingData
@@ -45,7 +51,7 @@ class NextItemRecommender(ScorerRecommender[Config]):
             return model.state_dict()
 
         key = [data.split.fingerprint, asdict(config), data.seed]
-        return self.restore(data, cached_tensors(data, config.encoder, key, train))
+        return self.restore(data, cached_tensors(data.cache_dir, config.encoder, key, train))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters of the model; see `Recommender.tensors`."""
@@ -66,6 +72,12 @@ class SASRec(NextItemRecommender[SASRecConfig]):
     """Self-attentive sequential recommendation (Kang and McAuley, ICDM 2018)."""
 
     config_class = SASRecConfig
+
+
+class ESASRec(NextItemRecommender[ESASRecConfig]):
+    """SASRec with gated layers and mixed negatives (Tikhonovich et al., RecSys 2025, arXiv 2508.06450)."""
+
+    config_class = ESASRecConfig
 
 
 class GRU4Rec(NextItemRecommender[GRU4RecConfig]):

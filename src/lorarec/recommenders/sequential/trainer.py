@@ -31,7 +31,8 @@ def fit_next_item(
     progress: bool = False,
 ) -> NextItemModel:
     """Train a model with an embedding per item; see `train_next_item`."""
-    model, loss = new_next_item(items, config, seed), sampled_softmax(items, config.negatives)
+    model = new_next_item(items, config, seed)
+    loss = sampled_softmax(items, config.negatives, config.in_batch_share)
     return train_next_item(model, histories, config, loss, seed, valid=valid, progress=progress)
 
 
@@ -86,20 +87,28 @@ def train_next_item(
     return model.eval()
 
 
-def sampled_softmax(items: int, negatives: int) -> Loss:
-    """Return the cross-entropy of the next item in the softmax over it and uniformly drawn negatives.
+def sampled_softmax(items: int, negatives: int, in_batch_share: float = 0.0) -> Loss:
+    """Return the cross-entropy of the next item in the softmax over it and drawn negatives.
 
     Args:
         items: Number of items; negatives are drawn among the first `items` items of the model.
         negatives: Number of negatives of a batch; all items are taken if there are not more.
+        in_batch_share: Share of the negatives that are drawn from the next items of the batch, which are drawn in
+            proportion to their popularity (mixed negative sampling, Yang et al., WWW 2020); the others are drawn
+            uniformly.
     """
+    in_batch = round(in_batch_share * negatives)
 
     def loss(model: NextItemModel, batch: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        drawn = np.arange(items) if items <= negatives else generator.integers(0, items, negatives)
+        drawn = np.arange(items) if items <= negatives else generator.integers(0, items, negatives - in_batch)
         states = model(batch[:, :-1])
         targets = batch[:, -states.shape[1] :]
         present = targets != PADDING
-        return sampled_softmax_loss(model, states[present], targets[present], torch.from_numpy(drawn))
+        others = torch.from_numpy(drawn)
+        if in_batch and items > negatives:
+            next_items = targets[present]
+            others = torch.cat([others, next_items[generator.integers(0, len(next_items), in_batch)]])
+        return sampled_softmax_loss(model, states[present], targets[present], others)
 
     return loss
 

@@ -5,18 +5,16 @@ temperature (Hou et al., KDD 2022, section 2.2; Hou et al., WWW 2023, section 2.
 length 1, as in our SASRec, where the papers apply a layer norm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from lorarec.backbone import mean_states
-from lorarec.data import HISTORY, content_hash
+from lorarec.data import HISTORY
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
@@ -27,6 +25,7 @@ from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax, train_next_item
+from lorarec.recommenders.text_embeddings import text_source
 from lorarec.recommenders.training_data import TrainingData
 
 
@@ -68,6 +67,9 @@ class PretrainConfig(RecommenderConfig):
 class TransferConfig(PretrainConfig):
     """Options of a recommender whose histories the Transformer of SASRec encodes."""
 
+    text_encoder: str | None = option(
+        None, "Sentence-transformers folder or hub id that embeds the titles; None for the backbone's averaged states."
+    )
     freeze_encoder: bool = option(True, "Fine-tune the item vectors only, not the Transformer, as in the papers.")
     negatives: int = option(
         512, "Maximum number of negatives: items of the batch in pre-training, of the catalogue in fine-tuning."
@@ -90,21 +92,6 @@ class CosineSequenceEncoder(SASRecEncoder):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """See `SequenceEncoder.forward`."""
         return normalize(super().forward(states), dim=-1) / self.temperature
-
-
-def text_embeddings(data: TrainingData, titles: Sequence[str]) -> torch.Tensor:
-    """Return the backbone's last hidden states, averaged over the tokens of each title (titles, size).
-
-    They are computed once if the data have a cache_dir.
-    """
-    backbone = data.backbone
-    assert backbone is not None, "`pretrained_weights` has checked it"
-
-    def compute() -> dict[str, torch.Tensor]:
-        return {"texts": torch.from_numpy(mean_states(backbone, titles, progress=data.progress))}
-
-    key = {"backbone": backbone.fingerprint, "titles": content_hash(pl.DataFrame({"title": titles}))}
-    return cached_tensors(data, "texts", key, compute)["texts"]
 
 
 def general_histories(data: TrainingData) -> tuple[list[str], list[np.ndarray]]:
@@ -136,19 +123,20 @@ def in_batch_negatives(targets: torch.Tensor, at_most: int, generator: np.random
 def pretrained_weights(
     data: TrainingData, name: str, config: PretrainConfig, train: Callable[[], nn.Module]
 ) -> dict[str, torch.Tensor]:
-    """Return pre-trained weights, which fits with the same general domains, backbone and options share.
+    """Return pre-trained weights, which fits with the same general domains, embeddings of texts and options share.
 
     Raises:
-        LorarecError: The data have no general domain or no backbone, or cached weights cannot be read.
+        LorarecError: The data have no general domain, or neither backbone nor text encoder, or cached weights cannot be
+            read.
     """
     data.require("general")
-    data.require("backbone")
+    options = {key: value for key, value in asdict(config).items() if key not in config.fine_tuning}
     key = {
-        "backbone": data.backbone.fingerprint if data.backbone else None,
+        **text_source(data, options.pop("text_encoder", None)),
         "general": [[dataset.fingerprint, split.fingerprint] for dataset, split in data.general],
-        "options": {key: value for key, value in asdict(config).items() if key not in config.fine_tuning},
+        "options": options,
     }
-    return cached_tensors(data, name, key, lambda: train().state_dict())
+    return cached_tensors(data.cache_dir, name, key, lambda: train().state_dict())
 
 
 def fine_tune(data: TrainingData, model: NextItemModel, config: TransferConfig, about: str) -> DotProductScorer:

@@ -1,8 +1,9 @@
 """UniSRec (Hou et al., KDD 2022): items are texts, whitened and adapted by experts, pre-trained across domains.
 
-Simplified: texts are averaged hidden states of the backbone instead of BERT's, standardised over the general domains;
-all positions of a history are predicted in one pass, and the negatives are the items of the batch, at most `negatives`
-of them; the softmax of fine-tuning is over `negatives` items drawn from larger catalogues.
+Simplified: texts are averaged hidden states of the backbone, or embeddings of a sentence encoder, instead of BERT's,
+standardised over the general domains; all positions of a history are predicted in one pass, and the negatives are the
+items of the batch, at most `negatives` of them; the softmax of fine-tuning is over `negatives` items drawn from larger
+catalogues.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
+from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
@@ -27,7 +29,6 @@ from lorarec.recommenders.transferable.pretraining import (
     in_batch_negatives,
     pretrain,
     pretrained_weights,
-    text_embeddings,
 )
 
 #: Number of items whose vectors are computed at once.
@@ -135,26 +136,26 @@ class UniSRec(ScorerRecommender[UniSRecConfig]):
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain or no backbone.
+            LorarecError: The data have no general domain, or neither backbone nor text encoder.
         """
         config = self.config
         weights = pretrained_weights(data, "unisrec", config, lambda: _pretrain(data, config))
-        titles = [data.dataset.titles[item] for item in data.item_index]
         torch.manual_seed(data.seed)
-        items = TextItemEmbeddings(text_embeddings(data, titles), config)
+        items = TextItemEmbeddings(item_embeddings(data, config.text_encoder), config)
         model = NextItemModel(items, CosineSequenceEncoder(config))
         model.load_state_dict(weights)
         if config.use_item_ids:
             items.add_ids(len(data.train_items), config.hidden_size)
-        about = f"UniSRec, {'text and ids' if config.use_item_ids else 'text'}, hidden size {config.hidden_size}"
+        kind = "text and ids" if config.use_item_ids else "text"
+        about = f"UniSRec, {kind} ({describe_texts(data, config.text_encoder)}), hidden size {config.hidden_size}"
         self.scorer = fine_tune(data, model.eval(), config, about)
         return self
 
 
 def _pretrain(data: TrainingData, config: UniSRecConfig) -> NextItemModel:
     titles, histories = general_histories(data)
-    texts = text_embeddings(data, titles)
-    augmented = text_embeddings(data, _drop_words(titles, config.drop_ratio, config.pretrain_seed))
+    texts = text_embeddings(data, titles, config.text_encoder)
+    augmented = text_embeddings(data, _drop_words(titles, config.drop_ratio, config.pretrain_seed), config.text_encoder)
     torch.manual_seed(config.pretrain_seed)
     items = TextItemEmbeddings(torch.cat([texts, augmented]), config)
     items.set_statistics(texts)

@@ -1,10 +1,10 @@
 """VQ-Rec (Hou et al., WWW 2023): a text is quantised into a few discrete codes, whose embeddings represent the item.
 
-Simplified: texts are averaged hidden states of the backbone instead of BERT's; their product quantisation is not
-optimised by a rotation; the codes of the target's items come from the centroids of the general domains, so that a code
-means the same in both and no permutation of the code embeddings has to be learned. All positions of a history are
-predicted in one pass; negatives with permuted codes are added to the batch as a whole; the softmax of fine-tuning is
-over `negatives` items drawn from larger catalogues.
+Simplified: texts are averaged hidden states of the backbone, or embeddings of a sentence encoder, instead of BERT's;
+their product quantisation is not optimised by a rotation; the codes of the target's items come from the centroids of
+the general domains, so that a code means the same in both and no permutation of the code embeddings has to be learned.
+All positions of a history are predicted in one pass; negatives with permuted codes are added to the batch as a whole;
+the softmax of fine-tuning is over `negatives` items drawn from larger catalogues.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import PADDING, ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
+from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
@@ -31,7 +32,6 @@ from lorarec.recommenders.transferable.pretraining import (
     in_batch_negatives,
     pretrain,
     pretrained_weights,
-    text_embeddings,
 )
 
 
@@ -110,7 +110,7 @@ def quantise(texts: torch.Tensor, digits: int, codes: int, seed: int, progress: 
     """
     if digits > texts.shape[1]:
         raise LorarecError(
-            f"option num_digits must be at most {texts.shape[1]}, the hidden size of the backbone, got {digits}"
+            f"option num_digits must be at most {texts.shape[1]}, the size of a text embedding, got {digits}"
         )
     means = MiniBatchKMeans(min(codes, len(texts)), random_state=seed, n_init=1)
     parts = track(_parts(texts, digits).numpy(), "Finding codes", progress)
@@ -139,23 +139,24 @@ class VQRec(ScorerRecommender[VQRecConfig]):
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain or no backbone, or the backbone's hidden size is less than
-                num_digits.
+            LorarecError: The data have no general domain, or neither backbone nor text encoder, or the size of the text
+                embeddings is less than num_digits.
         """
         config = self.config
         weights = pretrained_weights(data, "vq-rec", config, lambda: _pretrain(data, config))
-        titles = [data.dataset.titles[item] for item in data.item_index]
-        items = CodeItemEmbeddings(text_embeddings(data, titles), weights["items.centroids"], config.hidden_size)
+        texts = item_embeddings(data, config.text_encoder)
+        items = CodeItemEmbeddings(texts, weights["items.centroids"], config.hidden_size)
         model = NextItemModel(items, CosineSequenceEncoder(config))
         model.load_state_dict(weights)
-        about = f"VQ-Rec, {config.num_digits} codes an item, hidden size {config.hidden_size}"
+        texts_of = describe_texts(data, config.text_encoder)
+        about = f"VQ-Rec, {config.num_digits} codes an item ({texts_of}), hidden size {config.hidden_size}"
         self.scorer = fine_tune(data, model.eval(), config, about)
         return self
 
 
 def _pretrain(data: TrainingData, config: VQRecConfig) -> NextItemModel:
     titles, histories = general_histories(data)
-    texts = text_embeddings(data, titles)
+    texts = text_embeddings(data, titles, config.text_encoder)
     centroids = quantise(texts, config.num_digits, config.num_codes, config.pretrain_seed, data.progress)
     torch.manual_seed(config.pretrain_seed)
     items = CodeItemEmbeddings(texts, centroids, config.hidden_size)

@@ -1,4 +1,4 @@
-"""Search for the weights with the lowest entropy on unlabelled prompts (MoLoRec, arXiv 2502.08271, eqs. 9-10).
+"""Search for the weights with the lowest value of an objective on unlabelled prompts (MoLoRec, eqs. 9-10).
 
 Only the weights change; the adapters and the backbone are frozen. No function here takes a label.
 """
@@ -11,30 +11,34 @@ import torch
 
 from lorarec.errors import LorarecError
 from lorarec.lora.injection import MixedModel
-from lorarec.lora.objectives import Entropy
-from lorarec.lora.weight_search import EvaluatedMixture, Trace, score_at_weights
-from lorarec.prompts import Example
+from lorarec.lora.objectives import UnlabelledObjective
+from lorarec.lora.weight_search import EvaluatedMixture, ExampleT, Trace, score_at_weights
 from lorarec.scoring import token_batches
 
 #: Learning rate of Adam on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
 LEARNING_RATE = 0.2
 MAX_STEPS = 50
-#: The descent stops when `PATIENCE` steps together have not lowered the entropy by the share `MIN_IMPROVEMENT`.
+#: The descent stops when `PATIENCE` steps together have not lowered the objective by the share `MIN_IMPROVEMENT`.
 PATIENCE, MIN_IMPROVEMENT = 5, 0.005
-#: The first points of the entropy curve over two adapters, and the smallest distance between two evaluations.
+#: The first points of the curve over two adapters, and the smallest distance between two evaluations.
 FIRST_POINTS, RESOLUTION = (0.0, 0.25, 0.5, 0.75, 1.0), 0.02
 
 
-def choose_by_entropy(
-    mixed: MixedModel, size: int, prompts: Sequence[Example], objective: Entropy, scope: str, token_budget: int = 8192
+def unlabelled_weights(
+    mixed: MixedModel,
+    size: int,
+    prompts: Sequence[ExampleT],
+    objective: UnlabelledObjective[ExampleT],
+    scope: str,
+    token_budget: int = 8192,
 ) -> tuple[torch.Tensor, Trace]:
-    """Choose the weights with the lowest entropy on unlabelled prompts.
+    """Choose the weights at which an objective is lowest on unlabelled prompts.
 
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
         prompts: The prompts, without labels.
-        objective: The entropy to minimise.
+        objective: The objective to minimise.
         scope: `model` for one set of weights, or `layer` for one set per layer.
         token_budget: The maximal number of tokens in one forward pass, padding included.
 
@@ -45,16 +49,16 @@ def choose_by_entropy(
         LorarecError: There are no prompts.
     """
     if not prompts:
-        raise LorarecError("entropy needs unlabelled prompts: give some, 50 to 100 are enough")
+        raise LorarecError("the search for weights needs unlabelled prompts: give some, 50 to 100 are enough")
     if scope == "model" and size == 2:
         return search_pair(mixed, prompts, objective, token_budget)
     return descend(mixed, size, prompts, objective, scope == "layer", token_budget)
 
 
 def search_pair(
-    mixed: MixedModel, prompts: Sequence[Example], objective: Entropy, token_budget: int
+    mixed: MixedModel, prompts: Sequence[ExampleT], objective: UnlabelledObjective[ExampleT], token_budget: int
 ) -> tuple[torch.Tensor, Trace]:
-    """Find the lowest point (1 - x, x) of the entropy curve over two adapters, without gradients.
+    """Find the lowest point (1 - x, x) of the curve of an objective over two adapters, without gradients.
 
     The curve is evaluated at five points, as rows of the same batches. Then it is evaluated where the parabola through
     the lowest point and its neighbours has its minimum, until that is close to a known point. This takes six or seven
@@ -65,10 +69,10 @@ def search_pair(
     pending = list(FIRST_POINTS)
     while pending:
         points = torch.tensor([[1 - x, x] for x in pending], dtype=torch.float64)
-        entropies = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
-        for x, values in zip(pending, entropies, strict=True):
-            curve[x] = float(torch.stack(values).double().mean())
-            steps.append(EvaluatedMixture([1 - x, x], {"entropy": curve[x]}))
+        values = score_at_weights(mixed, points, prompts, objective, objective.length, token_budget)
+        for x, of_point in zip(pending, values, strict=True):
+            curve[x] = float(torch.stack(of_point).double().mean())
+            steps.append(EvaluatedMixture([1 - x, x], {objective.metric: curve[x]}))
         pending = _next_point(curve)
     best = min(curve, key=lambda x: (curve[x], abs(x - 0.5)))
     return torch.tensor([1 - best, best], dtype=torch.float64), Trace(steps, "minimum of the curve")
@@ -87,20 +91,25 @@ def _next_point(curve: dict[float, float]) -> list[float]:
 
 
 def descend(
-    mixed: MixedModel, size: int, prompts: Sequence[Example], objective: Entropy, per_layer: bool, token_budget: int
+    mixed: MixedModel,
+    size: int,
+    prompts: Sequence[ExampleT],
+    objective: UnlabelledObjective[ExampleT],
+    per_layer: bool,
+    token_budget: int,
 ) -> tuple[torch.Tensor, Trace]:
-    """Minimise the entropy by Adam on the logits of the weights, from equal weights.
+    """Minimise an objective by Adam on the logits of the weights, from equal weights.
 
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
         prompts: The prompts, without labels.
-        objective: The entropy to minimise.
+        objective: The objective to minimise.
         per_layer: Whether each adapted layer has its own weights.
         token_budget: The maximal number of tokens in one pass, padding included.
 
     Returns:
-        The weights with the lowest entropy that was seen, (layers, K) in the order of `mixed.layers` or (K,), and the
+        The weights with the lowest value that was seen, (layers, K) in the order of `mixed.layers` or (K,), and the
         mixtures that were evaluated.
     """
     names = list(mixed.layers)
@@ -111,9 +120,9 @@ def descend(
     mark, mark_step, stopped = float("inf"), 0, "step limit"
     with frozen(mixed.model):
         for step in range(MAX_STEPS):
-            value = entropy_and_gradient(mixed, names, logits, prompts, objective, token_budget)
+            value = value_and_gradient(mixed, names, logits, prompts, objective, token_budget)
             weights = logits.detach().softmax(1)
-            steps.append(EvaluatedMixture(weights.mean(0).tolist(), {"entropy": value}))
+            steps.append(EvaluatedMixture(weights.mean(0).tolist(), {objective.metric: value}))
             if value < best:
                 best, best_weights = value, weights
             if value < mark * (1 - MIN_IMPROVEMENT):
@@ -126,22 +135,22 @@ def descend(
     return (chosen if per_layer else chosen[0]), Trace(steps, stopped)
 
 
-def entropy_and_gradient(
+def value_and_gradient(
     mixed: MixedModel,
     names: Sequence[str],
     logits: torch.Tensor,
-    prompts: Sequence[Example],
-    objective: Entropy,
+    prompts: Sequence[ExampleT],
+    objective: UnlabelledObjective[ExampleT],
     token_budget: int,
 ) -> float:
-    """Return the mean entropy over the prompts at the weights softmax(logits); its gradient is in `logits.grad`.
+    """Return the mean of an objective at the weights softmax(logits); its gradient is in `logits.grad`.
 
     Args:
         mixed: The model with mixed layers.
         names: The names of the mixed layers.
         logits: The logits of the weights, (layers or 1, K).
         prompts: The prompts, without labels.
-        objective: The entropy.
+        objective: The objective.
         token_budget: The maximal number of tokens in one pass, padding included.
     """
     logits.grad = None

@@ -1,0 +1,74 @@
+"""Options of `mix`. The module imports no torch, so that the command line loads fast."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lorarec.errors import LorarecError, refuse_out_of_range
+from lorarec.lora.combine import Combine
+from lorarec.options import convert_options, document_options, option
+
+Method = Literal["fixed", "grid", "entropy", "agreement"]
+Scope = Literal["model", "layer"]
+Objective = Literal["candidates", "tokens"]
+
+MIXING_SCOPES: tuple[Scope, ...] = get_args(Scope)
+#: Methods that choose the weights on prompts without labels.
+UNLABELLED: tuple[Method, ...] = ("entropy", "agreement")
+SEARCH = "Search for weights (grid, entropy, agreement)"
+
+
+@document_options
+@dataclass(frozen=True)
+class MixingConfig:
+    """Options of `mix`; each can also be given to `mix` as a keyword argument.
+
+    The temperature of an adapter divides its scores such that its posterior over the candidates has the lowest log-loss
+    on validation cases (Guo et al., ICML 2017). With `calibrate`, the scores of a mixture are divided by the mean of
+    the adapters' temperatures, weighted as the adapters are, while the weights are chosen. An adapter that is too
+    certain of its answers then no longer attracts weight by that. The order of candidates does not depend on the
+    temperature, so the mixture that is written does not have one.
+
+    Raises:
+        LorarecError: If a value is of the wrong type or out of range, or options contradict each other.
+
+    Examples:
+        >>> from lorarec import MixingConfig
+        >>> config = MixingConfig(method="agreement", prompts=100)
+        >>> config.combine, config.scope
+        ('factors', 'model')
+    """
+
+    method: Method = option(
+        "entropy",
+        "Choice of the weights: given, by NDCG on validation cases, or by entropy or agreement on unlabelled prompts.",
+    )
+    combine: Combine = option("factors", "Sum the factors A and B of the adapters, or the products B A.")
+    scope: Scope = option("model", "One weight per adapter, or one per adapter and layer (entropy, agreement).")
+    rank: int | None = option(None, "Rank to truncate the mixture to by singular value decomposition; None for none.")
+    setting: Literal["warm", "new-item"] = option(
+        "warm", "Setting of the test users that unlabelled prompts are drawn from, without their targets.", SEARCH
+    )
+    prompts: int = option(50, "Number of unlabelled prompts.", SEARCH)
+    objective: Objective = option(
+        "candidates", "Entropy of the candidates, or of the first tokens of an answer.", SEARCH
+    )
+    calibrate: bool = option(
+        False, "Fit a temperature per adapter on validation cases first (entropy, agreement).", SEARCH
+    )
+    cases: int = option(500, "Number of validation cases (grid, calibrate).", SEARCH)
+    seed: int = option(42, "Seed of the draw of prompts and cases.", SEARCH)
+    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", SEARCH)
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+        refuse_out_of_range(self, ("rank", "prompts", "cases", "token_budget"), ("seed",), ())
+        needs = f"needs method={' or '.join(UNLABELLED)}; method={self.method}"
+        if self.scope == "layer" and self.method not in UNLABELLED:
+            raise LorarecError(f"scope=layer {needs} has one set of weights for the model")
+        if self.calibrate and self.method not in UNLABELLED:
+            raise LorarecError(f"calibrate=True {needs} does not depend on temperatures")
+        if self.objective == "tokens" and (self.method != "entropy" or self.calibrate):
+            raise LorarecError(
+                "objective=tokens is the entropy of an answer's first tokens: use it with method=entropy and "
+                "without calibrate=True, or use objective=candidates"
+            )

@@ -1,0 +1,101 @@
+"""Embeddings of titles, by a sentence encoder or by the backbone, which recommenders share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.backbone import Backbone, SentenceEncoder, mean_states
+from lorarec.data import content_hash
+from lorarec.recommenders.cache import cached_tensors
+from lorarec.recommenders.training_data import TrainingData
+
+_KIND, _NAME = "texts", "texts"
+
+
+def encode_titles(
+    titles: Sequence[str], text_encoder: str | Path, cache_dir: Path | None = None, progress: bool = False
+) -> np.ndarray:
+    """Return the embeddings of titles by a sentence encoder, scaled to length 1: (titles, size), float32.
+
+    Args:
+        titles: Titles, such as `list(dataset.titles.values())`, which are in the order of the item table.
+        text_encoder: Path of a sentence-transformers folder, or a hub id.
+        cache_dir: Folder in which the embeddings are stored and found again, or None.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        LorarecError: The encoder is missing or unusable, or sentence-transformers is not installed.
+    """
+    encoder = SentenceEncoder.from_pretrained(text_encoder)
+
+    def compute() -> dict[str, torch.Tensor]:
+        return {_NAME: torch.from_numpy(encoder.encode(titles, progress=progress))}
+
+    key = {"text_encoder": encoder.fingerprint, "titles": _hash(titles)}
+    return cached_tensors(cache_dir, _KIND, key, compute)[_NAME].numpy()
+
+
+def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str | None) -> torch.Tensor:
+    """Return embeddings of titles (titles, size); they are computed once if the data have a cache_dir.
+
+    Args:
+        data: Data with a backbone, unless there is a text encoder.
+        titles: Titles.
+        text_encoder: Path of a sentence-transformers folder, or a hub id, see `encode_titles`. None for the backbone's
+            last hidden states, averaged over the tokens of each title (`lorarec.backbone.mean_states`).
+
+    Raises:
+        LorarecError: The encoder is unusable, or the data have no backbone and there is no encoder.
+    """
+    if text_encoder is not None:
+        return torch.from_numpy(encode_titles(titles, text_encoder, data.cache_dir, data.progress))
+    backbone = _backbone(data)
+
+    def compute() -> dict[str, torch.Tensor]:
+        return {_NAME: torch.from_numpy(mean_states(backbone, titles, progress=data.progress))}
+
+    key = {"backbone": backbone.fingerprint, "titles": _hash(titles)}
+    return cached_tensors(data.cache_dir, _KIND, key, compute)[_NAME]
+
+
+def item_embeddings(data: TrainingData, text_encoder: str | None) -> torch.Tensor:
+    """Return the `text_embeddings` of the dataset's titles, (items, size), in the order of `TrainingData.item_index`.
+
+    Raises:
+        LorarecError: As for `text_embeddings`.
+    """
+    titles = data.dataset.titles
+    row = {item: row for row, item in enumerate(titles)}
+    # Embedded in the order of the item table, which does not depend on the split.
+    return text_embeddings(data, list(titles.values()), text_encoder)[[row[item] for item in data.item_index]]
+
+
+def text_source(data: TrainingData, text_encoder: str | None) -> dict[str, str]:
+    """Return what decides the embeddings of `text_embeddings`: the fingerprint of the encoder or of the backbone.
+
+    Raises:
+        LorarecError: As for `text_embeddings`.
+    """
+    if text_encoder is not None:
+        return {"text_encoder": SentenceEncoder.from_pretrained(text_encoder).fingerprint}
+    return {"backbone": _backbone(data).fingerprint}
+
+
+def describe_texts(data: TrainingData, text_encoder: str | None) -> str:
+    """Return whose embeddings `text_embeddings` returns, for reports: the backbone's, or those of an encoder."""
+    if text_encoder is None:
+        return "the backbone's states"
+    return f"embeddings of {text_encoder} ({text_source(data, text_encoder)['text_encoder']})"
+
+
+def _backbone(data: TrainingData) -> Backbone:
+    data.require("backbone")
+    assert data.backbone is not None
+    return data.backbone
+
+
+def _hash(titles: Sequence[str]) -> str:
+    return content_hash(pl.DataFrame({"title": titles}))

@@ -1,0 +1,75 @@
+"""The conditional logit against scikit-learn, scipy and its first-order condition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from lorarec.recommenders.fusion.conditional_logit import (
+    PENALTIES,
+    choose_penalty,
+    fit_conditional_logit,
+    log_posterior,
+)
+
+
+def _cases(seed: int, cases: int, features: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw features, sizes between 2 and 6, and targets that prefer high values of the first feature."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 7, cases)
+    matrix = rng.normal(size=(int(sizes.sum()), features))
+    noisy = matrix[:, 0] + rng.gumbel(size=len(matrix))
+    targets = np.array([each.argmax() for each in np.split(noisy, np.cumsum(sizes)[:-1])])
+    return matrix, sizes, targets
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.floats(-50, 50), min_size=1, max_size=5), min_size=1, max_size=6))
+def test_posterior_is_the_softmax_of_each_case(logits: list[list[float]]) -> None:
+    sizes = np.array([len(each) for each in logits])
+    expected = np.concatenate([log_softmax(each) for each in logits])
+    np.testing.assert_allclose(log_posterior(np.concatenate(logits), sizes), expected, atol=1e-12)
+
+
+def test_pairs_are_a_logistic_regression_of_differences() -> None:
+    """With two candidates, the model is a logistic regression without an intercept on the difference of features."""
+    rng = np.random.default_rng(0)
+    matrix, cases = rng.normal(size=(400, 3)), 200
+    first, second = matrix[0::2], matrix[1::2]
+    targets = (rng.random(cases) < 1 / (1 + np.exp(-(second - first) @ [1.0, -0.5, 0.2]))).astype(int)
+    penalty = 0.01
+    reference = LogisticRegression(C=1 / (penalty * cases), fit_intercept=False, tol=1e-10, max_iter=1000)
+    reference.fit(second - first, targets)
+    weights = fit_conditional_logit(matrix, np.full(cases, 2), targets, penalty)
+    np.testing.assert_allclose(weights, reference.coef_[0], atol=1e-5)
+
+
+def test_gradient_is_zero_at_the_result() -> None:
+    matrix, sizes, targets = _cases(1, 60)
+    penalty, penalised = 0.1, np.array([1.0, 0.0, 1.0])
+    weights = fit_conditional_logit(matrix, sizes, targets, penalty, penalised)
+    gradient = penalty * penalised * weights
+    begin = 0
+    for size, target in zip(sizes, targets, strict=True):  # the loop over cases that the formula is
+        features = matrix[begin : begin + size]
+        shares = np.exp(log_softmax(features @ weights))
+        gradient += (shares @ features - features[target]) / len(sizes)
+        begin += size
+    np.testing.assert_allclose(gradient, 0, atol=1e-5)
+
+
+def test_cross_validation_prefers_a_large_penalty_where_nothing_can_be_learned() -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.full(80, 5)
+    matrix = rng.normal(size=(400, 8))
+    noise = choose_penalty(matrix, sizes, rng.integers(0, 5, 80), np.ones(8), seed=0)
+    signal = matrix[:, 0].reshape(80, 5).argmax(1)
+    assert noise > choose_penalty(matrix, sizes, signal, np.ones(8), seed=0)
+
+
+@pytest.mark.parametrize("cases", [1, 2, 3])
+def test_few_cases(cases: int) -> None:
+    matrix, sizes, targets = _cases(2, cases)
+    assert choose_penalty(matrix, sizes, targets, np.ones(3), seed=0) in PENALTIES

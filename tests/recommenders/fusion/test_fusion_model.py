@@ -1,0 +1,59 @@
+"""The last stage: weights of planted scorers, parts that add up, and shifts of the prior."""
+
+import numpy as np
+import pytest
+
+from lorarec.recommenders import CandidateScores, FusionModel, log_posterior
+
+
+def _planted(cases: int, new_share: float, seed: int = 0) -> tuple[CandidateScores, np.ndarray]:
+    """Draw cases of ten candidates, three of them new; `good` says what is right and `noise` nothing."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(cases, 10, 2))
+    new = np.zeros((cases, 10), bool)
+    new[:, 7:] = True
+    targets = np.where(rng.random(cases) < new_share, rng.integers(7, 10, cases), rng.integers(0, 7, cases))
+    scores[np.arange(cases), targets, 0] += 3
+    lengths = rng.integers(1, 20, cases)
+    return CandidateScores(scores.reshape(-1, 2), new.ravel(), np.full(cases, 10), lengths), targets
+
+
+def test_the_good_scorer_gets_the_weight() -> None:
+    cases, targets = _planted(600, 0.3)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    weights = dict(zip(model.features.names, model.weights, strict=True))
+    assert weights["good"] > 1
+    assert weights["good, new item"] > 1
+    assert abs(weights["noise"]) < 0.3
+    assert model.fitted_prior == pytest.approx(0.3, abs=0.05)
+    mass = np.exp(model.log_posterior(cases, model.fitted_prior)).reshape(600, 10)[:, 7:].sum(1)
+    assert mass.mean() == pytest.approx(model.fitted_prior, abs=1e-3)  # the constant has no penalty
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
+def test_the_prior_of_other_cases_is_found_without_labels(share: float) -> None:
+    model = FusionModel.fit(["good", "noise"], *_planted(800, 0.3))
+    cases, targets = _planted(800, share, seed=1)
+    prior = model.estimate_prior(cases)
+    assert prior == pytest.approx(share, abs=0.1)
+    right = np.arange(800) * 10 + targets
+    estimated = model.log_posterior(cases, prior)[right].mean()
+    assert estimated >= model.log_posterior(cases, model.fitted_prior)[right].mean() - 1e-3
+
+
+@pytest.mark.parametrize("prior", [0.01, 0.3, 0.9])
+def test_parts_add_up_to_the_score(prior: float) -> None:
+    cases, targets = _planted(200, 0.3)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    parts = model.parts(cases, prior)
+    assert parts.shape == (2000, 3)
+    np.testing.assert_allclose(log_posterior(parts.sum(1), cases.sizes), model.log_posterior(cases, prior), atol=1e-9)
+    np.testing.assert_allclose(parts.reshape(200, 10, 3).mean(1), 0, atol=1e-9)
+
+
+def test_the_order_of_candidates_does_not_matter() -> None:
+    cases, targets = _planted(100, 0.3)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    order = np.arange(1000).reshape(100, 10)[:, ::-1].ravel()
+    turned = CandidateScores(cases.scores[order], cases.new[order], cases.sizes, cases.history_lengths)
+    np.testing.assert_allclose(model.log_posterior(turned, 0.2), model.log_posterior(cases, 0.2)[order])

@@ -1,0 +1,46 @@
+"""The estimate of the prior of new items: planted shares are found, and it is the maximum of the likelihood."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorarec.recommenders import estimate_new_item_prior
+from lorarec.recommenders.fusion.new_item_prior import MARGIN, clip_prior, log_odds_shift
+
+
+def _posterior(observed: np.ndarray, prior: float) -> np.ndarray:
+    """Return the posterior of the class with mean 1 against that with mean -1, both of variance 1."""
+    return 1 / (1 + np.exp(-(2 * observed + np.log(prior / (1 - prior)))))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("fitted", [0.1, 0.5])
+def test_a_planted_share_is_found(share: float, fitted: float) -> None:
+    rng = np.random.default_rng(0)
+    new = rng.random(20_000) < share
+    observed = rng.normal(np.where(new, 1, -1))
+    assert estimate_new_item_prior(_posterior(observed, fitted), fitted) == pytest.approx(share, abs=0.02)
+
+
+def test_it_is_the_most_likely_prior() -> None:
+    rng = np.random.default_rng(1)
+    fitted, mass = 0.2, rng.beta(0.5, 1.0, 300)
+    ratio = np.stack([mass / fitted, (1 - mass) / (1 - fitted)])
+    grid = np.linspace(0.001, 0.999, 999)
+    likelihood = [np.log(prior * ratio[0] + (1 - prior) * ratio[1]).sum() for prior in grid]
+    assert estimate_new_item_prior(mass, fitted) == pytest.approx(grid[np.argmax(likelihood)], abs=0.002)
+
+
+@given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
+def test_the_shift_changes_the_prior_of_a_posterior(mass: float, fitted: float, prior: float) -> None:
+    shifted = np.log(mass / (1 - mass)) + log_odds_shift(prior, fitted)
+    new, known = mass / fitted * prior, (1 - mass) / (1 - fitted) * (1 - prior)
+    assert 1 / (1 + np.exp(-shifted)) == pytest.approx(new / (new + known), abs=1e-9)
+
+
+def test_no_new_candidates_give_the_smallest_prior() -> None:
+    assert estimate_new_item_prior(np.zeros(5), 0.3) == MARGIN
+    assert estimate_new_item_prior(np.ones(5), 0.3) == 1 - MARGIN
+    assert clip_prior(0) == MARGIN
+    assert clip_prior(0.4) == 0.4
