@@ -6,6 +6,7 @@ from .explanation import shorter_histories as shorter_histories
 from .fusion import FusedScores as FusedScores
 from .fusion import Fusion as Fusion
 from .fusion import has_adapters as has_adapters
+from .fusion import new_recommender as new_recommender
 from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
