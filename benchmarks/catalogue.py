@@ -29,8 +29,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Cooccurrence, Dataset, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
-from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import log_prior
+from lorarec.ranking import Ranker, log_prior
 from lorarec.recommenders import SASRecConfig
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import NearestVectors
@@ -47,6 +46,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="test users of each setting")
     parser.add_argument("--pool", type=int, default=100)
     parser.add_argument("--epochs", type=int, help="of the next-item model; 20, and 1 for a made-up catalogue")
+    parser.add_argument("--text-encoder", help="compares titles; TF-IDF without it")
     parser.add_argument("--synthetic", type=int, metavar="ITEMS", help="a made-up catalogue instead of a dataset")
     parser.add_argument("--users", type=int, default=200_000, help="of the made-up catalogue, with 10 items each")
     parser.add_argument("--requests", type=int, default=1000, help="timed requests")
@@ -65,7 +65,8 @@ def quality(dataset: Dataset, epochs: int, arguments: argparse.Namespace) -> Non
     """Tables of the sources, the mix and the whole."""
     split = load_split(dataset)
     begin = time.perf_counter()
-    index = Index.build(dataset, SASRecConfig(epochs=epochs), split.train, progress=True)
+    config, encoder = SASRecConfig(epochs=epochs), arguments.text_encoder
+    index = Index.build(dataset, config, split.train, text_encoder=encoder, progress=True)
     print(f"{dataset.name}: index of {len(index.items):,} items in {time.perf_counter() - begin:.0f} s", flush=True)
     with Ranker(Backbone.from_pretrained(arguments.backbone), arguments.adapter) as ranker:
         for setting in split.test:

@@ -128,6 +128,14 @@ def test_import(refused: Callable[[list[str]], str], words: list[str], cause: st
         (["recommend", "shop", "--user", "u0", "--allow", "seen.txt"], "is left to recommend to user u0"),
         (["index", "shop", "--out", "taken"], "taken exists already"),
         (["index", "taken", "--out", "new"], "taken has no dataset.json"),
+        (
+            ["index", "shop", "--out", "new", "--text-encoder", "./gone"],
+            "--text-encoder ./gone is not a folder: give a sentence-transformers folder or a hub id",
+        ),
+        (
+            ["index", "shop", "--out", "new", "--text-encoder", "taken"],
+            "--text-encoder taken is not a sentence-transformers model (it has no modules.json)",
+        ),
         (["experiment", "none.yaml", "--out", "new"], "cannot read recipe none.yaml"),
         (["experiment", "kind.yaml", "--out", "new"], "recipe kind.yaml, key table: must be one of ranking"),
         (["experiment", "key.yaml", "--out", "new"], "recipe key.yaml has an unknown key 'row'"),

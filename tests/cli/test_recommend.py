@@ -58,6 +58,14 @@ def test_figures_of_an_index(shop: Path, indexed: Path) -> None:
     assert figures["bytes"] == sum(path.stat().st_size for path in indexed.iterdir())
 
 
+def test_an_index_of_a_text_encoder(shop: Path, text_encoder: str, backbone_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    _run("index", shop, "--epochs", "0", "--text-encoder", text_encoder, "--out", out)
+    assert json.loads((out / "index.json").read_text())["text_encoder"]["id"] == text_encoder
+    found = _items(shop, "--user", "u03", "--backbone", backbone_folder, "--index", out)
+    assert {"title", "new"} & {item["source"] for item in found}
+
+
 def test_every_user_has_a_row_of_a_file(shop: Path, backbone_folder: Path, tmp_path: Path) -> None:
     words = (
         "recommend",

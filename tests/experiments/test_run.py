@@ -30,7 +30,10 @@ from lorarec.experiments.table import ExperimentTable, build_table
 from lorarec.experiments.tune import tune
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.metrics import ndcg
+from lorarec.ranking import PoolScorer
 from lorarec.recommenders import BASELINES, TrainingData
+from lorarec.retrieval import Index
+from tests.factories import dataset_of
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 QUICK = {"epochs": 3, "hidden_size": 8, "batch_size": 64, "learning_rate": 2e-2}
@@ -269,3 +272,63 @@ def test_ranks_of_other_candidates_are_refused(write_recipe: Callable[..., Path]
     job.record(out).write_text(json.dumps(record))
     with pytest.raises(LorarecError, match="bpr-mf-seed1 ranked other candidate sets of warm"):
         build_table(recipe, ExperimentData.load(recipe), out, [job], {})
+
+
+def test_a_table_over_the_whole_catalogue(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    adapter = {"samples": 4, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "hard_negatives": 0.5}
+    fused = {"pool": 7, "systems": {"tf-idf": None, "popularity": None}}
+    rows = {"bpr-mf": {"options": QUICK}, "specific": {"options": adapter}, "fusion": {"options": fused}}
+    keys = {"candidates": "all", "pool": 7, "users": 12, "backbone": "embedded", "settings": ["warm", "new-item"]}
+    recipe = read_experiment(
+        write_recipe(rows=rows, paper={"bpr-mf": {"warm": {"recall@10": 0.25}}}, source="x", **keys)
+    )
+    assert list(recipe.rows) == ["index", "bpr-mf", "specific", "fusion"]
+    table = _table(recipe, tmp_path / "out")
+    dataset = Dataset.load(recipe.dataset)
+    split = load_split(dataset)
+    bpr_mf = RECOMMENDERS["bpr-mf"].from_options(QUICK).fit(TrainingData(dataset, split, seed=1))
+    index = Index.load(next((tmp_path / "out" / "artefacts").glob("index-*")), dataset)
+    assert index.record["counts"]["interactions"] == split.train["history"].list.len().sum()
+    scorers = {"index": PoolScorer(index, pool=7), "bpr-mf": bpr_mf}
+    wanted = evaluate(dataset, scorers, split=split, candidates="all", limit=12)
+    for setting, result in wanted.settings.items():
+        found = table.evaluation.settings[setting]
+        assert (found.candidates, found.catalogue) == (result.candidates, 40)
+        for name in set(result.rows) - {"random"}:
+            assert found.rows[name].ranks[0].tolist() == result.rows[name].ranks.tolist()
+            assert found.rows[name].properties == result.rows[name].properties
+        in_pool = [np.isfinite(found.rows[name].ranks).tolist() for name in ("index", "specific", "fusion")]
+        assert in_pool[0] == in_pool[1] == in_pool[2]
+    text = markdown(table)
+    assert "| row | RECALL@10 | RECALL@100 | NDCG@10 | MRR | paper RECALL@10 | COVERAGE@10 | GINI@10 |" in text
+    assert "- **specific**: the 7 items that an index proposes" in text.replace(", warm", "").replace(", new-item", "")
+    assert "re-ranked; other items have no rank; fusion of tf-idf, popularity" in text
+    assert "re-ranked with its order as a prior; other items have no rank; backbone embedded" in text
+    json.dumps(table.as_dict())
+
+
+def test_another_pool_is_another_row(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    rows = {"zero-shot": {}, "bpr-mf": {}}
+    small, large, stored = (
+        read_experiment(write_recipe(rows=rows, **keys))
+        for keys in ({"candidates": "all", "pool": 7}, {"candidates": "all"}, {})
+    )
+    assert [Job("zero-shot", 1).made_from(each).get("pool") for each in (small, large, stored)] == [7, 100, None]
+    assert Job("bpr-mf", 1).made_from(small) == Job("bpr-mf", 1).made_from(stored)
+    assert list(stored.rows) == ["zero-shot", "bpr-mf"]
+
+
+def test_cases_whose_right_item_is_in_the_history_are_left_out_of_catalogues(
+    write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [
+        (f"u{user:02}", f"i{(user + step * (user < 10 or step < 5)) % 30}", step)
+        for user in range(12)
+        for step in range(6)
+    ]
+    dataset_of(rows).save(tmp_path / "data")
+    split = {"new_items": 0, "negatives": 9}
+    recipe = read_experiment(write_recipe(dataset=str(tmp_path / "data"), candidates="all", split=split))
+    data = ExperimentData.load(recipe)
+    assert data.repeats == {"warm": 2}
+    assert data.cases["warm"]["user_id"].to_list() == [f"u{user:02}" for user in range(10)]

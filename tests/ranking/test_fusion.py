@@ -73,12 +73,10 @@ def test_the_prior_of_new_items(log: tuple[Dataset, Split], fusion: Fusion, monk
     share = 1 - len({item for history in split.train["history"] for item in history}) / len(dataset.titles)
     fusion.score(new.head(10))
     assert f"prior of new items {share:.3g} (share of new items in the catalogue)" in fusion.about
-    always, never = (FusionConfig(new_item_prior=prior) for prior in (1.0, 0.0))
-    assert _mean_ndcg(fusion.with_config(always).score(new), new) > _mean_ndcg(
-        fusion.with_config(never).score(new), new
-    )
-    assert _mean_ndcg(fusion.score(new), new) > _mean_ndcg(fusion.with_config(never).score(new), new)
-    assert _mean_ndcg(fusion.score(warm), warm) > _mean_ndcg(fusion.with_config(always).score(warm), warm)
+    always, never = fusion.with_new_item_prior(1.0), fusion.with_new_item_prior(0.0)
+    assert _mean_ndcg(always.score(new), new) > _mean_ndcg(never.score(new), new)
+    assert _mean_ndcg(fusion.score(new), new) > _mean_ndcg(never.score(new), new)
+    assert _mean_ndcg(fusion.score(warm), warm) > _mean_ndcg(always.score(warm), warm)
 
 
 def test_nothing_of_the_test_part_is_read(log: tuple[Dataset, Split], fusion: Fusion) -> None:
@@ -228,7 +226,7 @@ def test_what_cannot_be_fused(log: tuple[Dataset, Split], tiny_backbone: Backbon
         fuse(dataset, {"tf-idf": random_adapter(tiny_backbone, 1)}, CHEAP, backbone=tiny_backbone, split=split)
     with pytest.raises(LorarecError, match="no validation cases"):
         fuse(dataset, recommenders=CHEAP, split=replace(split, valid=split.valid.head(0)))
-    with pytest.raises(LorarecError, match="BPRMF cannot be saved"):
+    with pytest.raises(LorarecError, match="'bpr' cannot be saved in a fusion"):
         fuse(dataset, recommenders={"bpr": BPRMF()}, out=tmp_path / "out", split=split)
     assert not (tmp_path / "out").exists()
 

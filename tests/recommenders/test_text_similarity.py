@@ -23,6 +23,8 @@ def _fit(data: TrainingData, **options: Any) -> TextSimilarity:
 
 
 def _check(found: list[np.ndarray], vector: dict[str, np.ndarray], cases: pl.DataFrame, latest: int) -> None:
+    mean = np.mean(list(vector.values()), 0)
+    vector = {item: embedding - mean for item, embedding in vector.items()}
     for scores, history, candidates in zip(found, cases["history"], cases["candidates"], strict=True):
         cosines = [
             sum(
@@ -41,7 +43,7 @@ def test_scores_equal_a_loop_over_own_embeddings(
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(text_encoder, device="cpu")
-    vector = {item: model.encode(title).astype(np.float64) for item, title in dataset.titles.items()}
+    vector = {item: model.encode(title, normalize_embeddings=True) for item, title in dataset.titles.items()}
     cases = split.test[setting]
     recommender = _fit(TrainingData(dataset, split), text_encoder=text_encoder, max_history=2)
     _check(recommender.score(cases), vector, cases, 2)
@@ -70,6 +72,12 @@ def test_empty_histories_and_unknown_candidates(shared_backbone: Backbone, datas
     assert not nothing.any()
     assert known[0] == pytest.approx(1, abs=1e-6)
     assert known[2] == UNKNOWN_ITEM_SCORE
+
+
+def test_equal_titles_tell_nothing(text_encoder: str, dataset: Dataset, split: Split) -> None:
+    same = replace(dataset, items=dataset.items.with_columns(pl.lit("lamp").alias("title")))
+    scores = _fit(TrainingData(same, split), text_encoder=text_encoder).score(split.test["warm"])
+    assert not np.concatenate(scores).any()
 
 
 def test_embeddings_are_stored_by_fingerprint(

@@ -1,6 +1,7 @@
 """The index: no items of the history, blocked items or duplicates; new items; and saving and loading."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,71 @@ def test_blocked_is_a_mask(light: Index) -> None:
     assert not light.blocked().any()
     assert np.flatnonzero(light.blocked(deny=["i03", "stranger"])).tolist() == [3]
     assert np.flatnonzero(~light.blocked(allow=["i03", "i05"], deny=["i03"])).tolist() == [5]
+
+
+class TestWithATextEncoder:
+    """The sources of similar titles compare embeddings in place of words."""
+
+    HISTORIES = (["i00", "i25"], ["i42", "i03", "i03"], [f"i{k:02}" for k in range(15)])
+
+    @pytest.fixture(scope="class")
+    def embedded(self, shop: Dataset, text_encoder: str) -> Index:
+        return Index.build(shop, CONFIG, text_encoder=text_encoder)
+
+    def test_rankings_equal_a_loop_over_own_embeddings(self, embedded: Index, shop: Dataset, text_encoder: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(text_encoder, device="cpu")
+        vectors = model.encode(list(shop.titles.values()), normalize_embeddings=True)
+        vectors -= vectors.mean(0)
+        vector = dict(zip(shop.titles, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+        for history in self.HISTORIES:
+            latest = list(dict.fromkeys(history[::-1]))[:10]
+            score = {item: sum(float(vector[item] @ vector[past]) for past in latest) for item in shop.titles}
+            for source, candidates in (("title", ITEMS[:40]), ("new", ITEMS[40:])):
+                allowed = [item for item in candidates if item not in history and score[item] > 0]
+                found = embedded.rank(source, history, 7)
+                assert len(found) == min(7, len(allowed))
+                best = sorted((score[item] for item in allowed), reverse=True)[: len(found)]
+                np.testing.assert_allclose([score[item] for item in found], best, atol=1e-5)
+
+    def test_other_sources_stay_as_they_are(self, embedded: Index, index: Index) -> None:
+        assert list(embedded.sources) == list(index.sources)
+        for source in ("next", "together", "popular"):
+            assert embedded.rank(source, ["i03", "i07"], 9) == index.rank(source, ["i03", "i07"], 9)
+
+    @settings(max_examples=30, deadline=None)
+    @given(history=IDS, deny=IDS, pool=st.integers(1, 60))
+    def test_proposals(self, embedded: Index, history: list[str], deny: list[str], pool: int) -> None:
+        proposals = embedded.propose(history, pool, embedded.blocked(deny=deny))
+        found = [proposal.item_id for proposal in proposals]
+        free = set(ITEMS) - set(deny) - set(history)
+        assert len(set(found)) == len(found) == min(pool, len(free))
+        assert set(found) <= free
+        for proposal in proposals:
+            assert bool(proposal.because) or proposal.source in ("next", "popular")
+
+    @pytest.mark.parametrize("exact", [True, False])
+    def test_a_saved_index_needs_no_encoder(
+        self, shop: Dataset, text_encoder: str, exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not exact:
+            pytest.importorskip("faiss")
+            monkeypatch.setattr(nearest, "EXACT_UP_TO", 3)
+        encoder = tmp_path / "encoder"
+        shutil.copytree(text_encoder, encoder)
+        made = Index.build(shop, text_encoder=encoder)
+        made.save(tmp_path / "index")
+        shutil.rmtree(encoder)
+        monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+        loaded = Index.load(tmp_path / "index", shop)
+        assert {path.name for path in (tmp_path / "index").iterdir()} == {"index.json", "index.safetensors"}
+        assert loaded.record["text_encoder"]["id"] == str(encoder)
+        assert len(loaded.record["text_encoder"]["fingerprint"]) == 16
+        for history in self.HISTORIES:
+            assert loaded.propose(history, 30) == made.propose(history, 30)
+            assert loaded.rank("new", history, 4) == made.rank("new", history, 4)
+
+    def test_an_unusable_encoder_is_named(self, shop: Dataset, tmp_path: Path) -> None:
+        with pytest.raises(LorarecError, match=r"text_encoder .*gone is not a folder"):
+            Index.build(shop, text_encoder=tmp_path / "gone")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorarec.cli.config_options import Only, config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
+from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, quieten_transformers
 from lorarec.recommenders import SASRecConfig
 
 
@@ -20,6 +20,10 @@ def index(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: Annotated[SASRecConfig, Only(("epochs", "hidden_size"))],
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="Sentence-transformers folder or hub id that compares titles; TF-IDF if not given."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the next-item model.")] = 42,
 ) -> None:
     """Index a catalogue, so that `lorarec recommend --index` finds candidates in milliseconds.
@@ -27,7 +31,8 @@ def index(
     The index proposes candidates for any history from five sources: a next-item model (SASRec) trained on the log,
     items that were chosen together with the history's, items with similar titles, new items with similar titles, and
     popular items. It belongs to one state of the dataset: make it again when the log or the catalogue has changed.
-    Histories may grow without that. With --epochs 0 there is no next-item model.
+    Histories may grow without that. With --epochs 0 there is no next-item model. A text encoder is needed while the
+    index is made, not when it is used: pip install 'lorarec\\[text]'
 
     Beyond 100,000 items the vectors are searched by faiss, if it is installed: pip install 'lorarec\\[index]'
 
@@ -41,7 +46,9 @@ def index(
     data = Dataset.load(dataset)
     from lorarec.retrieval import Index
 
-    made = Index.build(data, config, seed=seed, progress=True)
+    quieten_transformers()
+
+    made = Index.build(data, config, text_encoder=text_encoder, seed=seed, progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)
     size = sum(path.stat().st_size for path in out.iterdir())

@@ -101,6 +101,16 @@ def require_index(folder: Path | None) -> None:
         raise LorarecError(f"{folder} is not an index: make one with `lorarec index`")
 
 
+def require_fusion(folder: Path | None) -> None:
+    """Check that a folder is a fusion, before the libraries that read it are loaded.
+
+    Raises:
+        LorarecError: If it is not a fusion.
+    """
+    if folder is not None and not (folder / "fusion.json").is_file():
+        raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
+
+
 def quieten_transformers() -> None:
     """Turn off the progress bar of transformers for loading weights, but not those for downloads."""
     from huggingface_hub.utils import enable_progress_bars

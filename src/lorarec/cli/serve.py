@@ -8,7 +8,7 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import IndexFolder, load_backbone, require_index
+from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.errors import LorarecError
 from lorarec.serving import REQUESTS, ServiceConfig
 
@@ -18,8 +18,16 @@ def serve(
     *,
     dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
     adapters: Annotated[
-        Path, typer.Option("--adapters", help="Folder of PEFT folders and of folders of `lorarec personal choose`.")
-    ],
+        Path | None,
+        typer.Option(
+            "--adapters",
+            help="Folder of PEFT folders and of folders of `lorarec personal choose`; may be left out with --fusion.",
+        ),
+    ] = None,
+    fusion: Annotated[
+        Path | None,
+        typer.Option("--fusion", help="Folder of `lorarec fuse`, which answers requests that name no adapter."),
+    ] = None,
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
@@ -44,10 +52,13 @@ def serve(
 
     Histories are in a database, which is filled from the dataset at the first start and grows by POST /v1/events.
     Adapters are loaded and unloaded while the service runs. A folder of `lorarec personal choose` is served like an
-    adapter, with weights for each user. The page at / is for trying it out; the API is described at /openapi.json,
-    metrics are at /metrics, and /livez and /readyz are for health checks. It stops at Ctrl+C or SIGTERM.
+    adapter, with weights for each user. A fusion answers all requests that name no adapter. The page at / is for trying
+    it out; the API is described at /openapi.json, metrics are at /metrics, and /livez and /readyz are for health
+    checks. It stops at Ctrl+C or SIGTERM.
 
     Example: lorarec serve data/shop --adapters adapters
+
+    Example: lorarec serve data/shop --adapters adapters --fusion fusions/shop
 
     Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
     """
@@ -55,13 +66,17 @@ def serve(
 
     data = Dataset.load(dataset)
     require_index(index)
-    if not adapters.is_dir():
+    if adapters is None and fusion is None:
+        raise LorarecError("there is nothing to serve: give --adapters or --fusion")
+    if adapters is not None and not adapters.is_dir():
         raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
+    require_fusion(fusion)
     try:
         from lorarec.serving import Service, listen, require_key
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
+    from lorarec.ranking import Fusion
     from lorarec.retrieval import Index
 
     key = os.environ.get("LORAREC_API_KEY")
@@ -69,10 +84,12 @@ def serve(
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    service = Service(
-        model, data, adapters, _url(db or f"{dataset.resolve()}.db"), config, catalogue, load=load or None
-    )
+    fused = None if fusion is None else Fusion.load(fusion, data, model)
+    url = _url(db or f"{dataset.resolve()}.db")
+    service = Service(model, data, adapters, url, config, catalogue, load=load or None, fusion=fused)
     names = ", ".join(service.adapters.loaded) or "no adapter"
+    if fused is not None:
+        names = f"the fusion of {', '.join(fused.names)} and {names}"
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )

@@ -24,6 +24,8 @@ from .predictions import PREDICTIONS as PREDICTIONS
 from .predictions import predictions_file as predictions_file
 from .predictions import read_predictions as read_predictions
 from .report import BEST_NOTE as BEST_NOTE
+from .report import CATALOGUE_METRIC_NOTES as CATALOGUE_METRIC_NOTES
+from .report import CATALOGUE_NOTE as CATALOGUE_NOTE
 from .report import METRIC_NOTES as METRIC_NOTES
 from .report import METRICS as METRICS
 from .report import NEW_ITEM_NOTE as NEW_ITEM_NOTE
@@ -32,6 +34,9 @@ from .report import REPORT as REPORT
 from .report import comparisons_note as comparisons_note
 from .report import evaluation_table as evaluation_table
 from .report import metric_cells as metric_cells
+from .report import picture_line as picture_line
+from .report import property_cells as property_cells
+from .report import property_names as property_names
 from .report import setting_heading as setting_heading
 from .report import write_report as write_report
 from .report_table import Cell as Cell
@@ -42,7 +47,9 @@ from .report_table import escape_markdown as escape_markdown
 from .report_table import versions_line as versions_line
 from .result import CATALOGUE_METRIC_NAMES as CATALOGUE_METRIC_NAMES
 from .result import LEVEL as LEVEL
+from .result import MAIN_METRIC as MAIN_METRIC
 from .result import METRIC_NAMES as METRIC_NAMES
+from .result import METRICS_OF as METRICS_OF
 from .result import PROPERTY_NAMES as PROPERTY_NAMES
 from .result import SIGNIFICANT as SIGNIFICANT
 from .result import Candidates as Candidates

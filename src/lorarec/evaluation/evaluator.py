@@ -16,8 +16,8 @@ from lorarec.evaluation.catalogue import CaseRanking, Catalogue, hash_candidates
 from lorarec.evaluation.corrections import correct_rows
 from lorarec.evaluation.report import write_report
 from lorarec.evaluation.result import (
-    CATALOGUE_METRIC_NAMES,
-    METRIC_NAMES,
+    MAIN_METRIC,
+    METRICS_OF,
     REPORT_METRICS,
     Candidates,
     Evaluation,
@@ -158,10 +158,10 @@ def _evaluate_setting(
     seed: int,
     console: Console,
 ) -> SettingResult:
-    names, shown, main = METRIC_NAMES, REPORT_METRICS, "ndcg@1"
+    kind: Candidates = "stored" if catalogue is None else "all"
+    names, main = METRICS_OF[kind], MAIN_METRIC[kind]
     given = cases
     if catalogue is not None:
-        names, shown, main = CATALOGUE_METRIC_NAMES, CATALOGUE_METRIC_NAMES, "ndcg@10"
         cases = without_repeats(cases)
         if cases.is_empty():
             raise LorarecError(f"setting {setting}: the right item of every case is in its history, so none is new")
@@ -179,7 +179,7 @@ def _evaluate_setting(
         compare_with = max(INFORMED_BASELINES, key=lambda name: values[name][:, names.index(main)].mean())
     others = {name: None if name == compare_with else compare_with for name in scorers}
     metrics = metric_results(values, others, seed, names)
-    metrics = correct_rows(metrics, shown, correction)
+    metrics = correct_rows(metrics, REPORT_METRICS if kind == "stored" else names, correction)
     results = {
         name: RowResult(
             name,

@@ -13,8 +13,12 @@ CUTOFFS = (1, 3, 5, 10)
 METRIC_NAMES = (*(f"ndcg@{k}" for k in CUTOFFS), *(f"hr@{k}" for k in CUTOFFS), "mrr")
 #: Candidates of a case: those stored with the split, or the whole catalogue.
 Candidates = Literal["stored", "all"]
-#: Metrics over a whole catalogue, and properties of the first `TOP` items that a recommender shows.
+#: Metrics over a whole catalogue.
 CATALOGUE_METRIC_NAMES = ("recall@10", "recall@100", "ndcg@10", "mrr")
+#: Metrics by kind of candidates, and the metric that decides which row is the best.
+METRICS_OF: dict[Candidates, tuple[str, ...]] = {"stored": METRIC_NAMES, "all": CATALOGUE_METRIC_NAMES}
+MAIN_METRIC: dict[Candidates, str] = {"stored": "ndcg@1", "all": "ndcg@10"}
+#: Number of items of a list that a recommender shows, and properties of these lists.
 TOP = 10
 PROPERTY_NAMES = (f"coverage@{TOP}", f"gini@{TOP}", f"novelty@{TOP}")
 #: Coverage of the confidence intervals.

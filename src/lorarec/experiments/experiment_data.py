@@ -1,14 +1,14 @@
 """Data that all rows of an experiment share: dataset, split and test cases."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split, content_hash, few_shot, load_sample, load_split, load_whole_sample
+from lorarec.data import Dataset, Split, few_shot, load_sample, load_split, load_whole_sample
 from lorarec.errors import LorarecError
-from lorarec.evaluation import sample_users, scorer_inputs, select_settings
+from lorarec.evaluation import Catalogue, hash_candidates, sample_users, select_settings, without_repeats
 from lorarec.experiments.recipe import Recipe
 from lorarec.io import JsonObject
 from lorarec.recommenders import TrainingData
@@ -27,12 +27,16 @@ class ExperimentData:
         split: Split of the dataset, with all training users.
         general: Datasets of other domains with their splits.
         cases: Test cases by name of the setting.
+        catalogue: Candidates of every case, or None for the stored candidate sets.
+        repeats: Number of cases that are left out because the right item is in the history, by name of the setting.
     """
 
     dataset: Dataset
     split: Split
     general: list[tuple[Dataset, Split]]
     cases: dict[str, pl.DataFrame]
+    catalogue: Catalogue | None = None
+    repeats: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, recipe: Recipe) -> "ExperimentData":
@@ -49,7 +53,13 @@ class ExperimentData:
         general = [(each, load_split(each)) for each in map(load_named_dataset, recipe.general)]
         settings = select_settings(dataset, split, recipe.settings)
         cases = {setting: sample_users(split.test[setting], recipe.users, SEED) for setting in settings}
-        return cls(dataset, split, general, cases)
+        if recipe.candidates == "stored":
+            return cls(dataset, split, general, cases)
+        new = {setting: without_repeats(given) for setting, given in cases.items()}
+        repeats = {setting: given.height - new[setting].height for setting, given in cases.items()}
+        for setting in (setting for setting, left in new.items() if left.is_empty()):
+            raise LorarecError(f"setting {setting}: the right item of every case is in its history, so none is new")
+        return cls(dataset, split, general, new, Catalogue(dataset, split, SEED), repeats)
 
     def split_with_share(self, share: float | None, seed: int) -> Split:
         """Return the split with a share of its training users, drawn by the seed; None for all."""
@@ -65,7 +75,7 @@ class ExperimentData:
 
     def candidates(self) -> dict[str, str]:
         """Return the hash of users, histories and candidate sets by setting."""
-        return {setting: content_hash(scorer_inputs(cases)) for setting, cases in self.cases.items()}
+        return {setting: hash_candidates(cases, self.catalogue) for setting, cases in self.cases.items()}
 
     def identity(self, recipe: Recipe) -> JsonObject:
         """Return the values that decide all results; rows with another identity must not be in the same table."""

@@ -8,12 +8,13 @@ import polars as pl
 
 from lorarec.errors import LorarecError
 from lorarec.experiments.language_models import LANGUAGE_MODELS
+from lorarec.experiments.mixtures import MIXTURES
 from lorarec.io import JsonObject
 from lorarec.options import document_options
 from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion, fit_fusion
 from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, TrainingData
 
-SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS}
+SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS, **MIXTURES}
 
 
 @document_options
@@ -48,6 +49,7 @@ class FusionRow(Recommender[FusionRowConfig]):
     """
 
     config_class = FusionRowConfig
+    scores_catalogue = False
     scores_new_items = True
     fusion: Fusion
 

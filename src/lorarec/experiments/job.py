@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,16 @@ import polars as pl
 import psutil
 
 from lorarec.data import USER
-from lorarec.evaluation import measure_target_ranks
+from lorarec.evaluation import rank_cases
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.former_names import current_names
+from lorarec.experiments.index_row import catalogue_scorer
 from lorarec.experiments.recipe import Recipe, table_name
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.tune import Fit, tune
 from lorarec.experiments.workers import run_in_subprocess
 from lorarec.io import JsonObject, new_file, read_json, versions, write_json
-from lorarec.recommenders import BASELINES, TrainingData
+from lorarec.recommenders import BASELINES, Scorer, TrainingData
 
 #: Folder of the results of rows, and folder of adapters and weights that rows share.
 ROWS, SHARED = "rows", "artefacts"
@@ -59,6 +60,8 @@ class Job:
         made_from = {"system": row.system, "options": row.options, "seed": self.seed}
         if row.tune:
             made_from |= {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]}
+        if recipe.candidates == "all" and not RECOMMENDERS[row.system].scores_catalogue:
+            made_from["pool"] = recipe.pool
         return made_from
 
     def is_done(self, recipe: Recipe, out: Path) -> bool:
@@ -127,13 +130,19 @@ def _rank(
     frames: list[pl.DataFrame] = []
     settings: dict[str, JsonObject] = {}
     hashes = data.candidates()
+    scorer: Scorer = fit.scorer
+    if data.catalogue is not None:
+        split = replace(data.split_with_share(job.share, job.seed), test={})
+        training_part = TrainingData(data.dataset, split, cache_dir=out / SHARED, seed=job.seed)
+        scorer = catalogue_scorer(fit.scorer, training_part, recipe.pool)
     for setting, cases in data.cases.items():
-        ranks, seconds = measure_target_ranks(job.row, fit.scorer, table_name(setting, job.share), cases)
-        frames.append(
-            pl.DataFrame({_SETTING: [setting] * len(ranks), USER: cases[USER], _RANK: ranks.astype(np.float64)})
-        )
-        about = str(getattr(fit.scorer, "about", ""))
-        settings[setting] = {"candidates": hashes[setting], "seconds_per_user": seconds, "about": about}
+        ranking = rank_cases(job.row, scorer, table_name(setting, job.share), cases, data.catalogue)
+        ranks = ranking.ranks.astype(np.float64)
+        frames.append(pl.DataFrame({_SETTING: [setting] * len(ranks), USER: cases[USER], _RANK: ranks}))
+        about = str(getattr(scorer, "about", ""))
+        settings[setting] = {"candidates": hashes[setting], "seconds_per_user": ranking.seconds, "about": about}
+        if data.catalogue is not None:
+            settings[setting]["properties"] = ranking.properties
     job.record(out).unlink(missing_ok=True)
     with new_file(_ranks_file(out, job)) as temporary:
         pl.concat(frames).write_parquet(temporary, compression="zstd")

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
-from lorarec.evaluation import METRIC_NAMES
+from lorarec.evaluation import METRICS_OF, Candidates
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.recipe_keys import (
     is_number,
@@ -59,6 +59,8 @@ class Recipe:
         split: Options of `lorarec.data.draw_split`; None for the dataset's stored split.
         settings: Names of the split's test settings.
         few_shot: Shares of the training users, with a table for each; empty for all users.
+        candidates: Candidates of the test cases: `stored`, the split's sets, or `all`, the whole catalogue.
+        pool: Number of items of a whole catalogue that an index proposes to rows that cannot score all of them.
         users: Number of test users of each setting; None for all.
         backbone: Id or folder of the language model; None for none.
         seeds: Seeds; each row is fitted once with each.
@@ -75,6 +77,8 @@ class Recipe:
     split: JsonObject | None = None
     settings: list[str] = field(default_factory=lambda: [WARM])
     few_shot: list[float] = field(default_factory=list)
+    candidates: Candidates = "stored"
+    pool: int = 100
     users: int | None = None
     backbone: str | None = None
     seeds: list[int] = field(default_factory=lambda: [42])
@@ -115,10 +119,14 @@ def _build(given: JsonObject) -> Recipe:
     make_lists(given, "few_shot", "seeds", empty=("few_shot",))
     require_each(given, "few_shot", lambda each: is_number(each) and 0 < each <= 1, "shares above 0 and at most 1")
     require_seeds(given)
-    require_counts(given, "users", "trials")
+    require_counts(given, "users", "trials", "pool")
+    kind = given.get("candidates") or "stored"
+    require("candidates", kind in [*METRICS_OF], " or ".join(METRICS_OF), kind)
     require_correction(given)
     require("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
+    if kind == "all" and any(not RECOMMENDERS[row.system].scores_catalogue for row in rows.values()):
+        rows = {"index": RowConfig("index")} | rows  # it shows whether re-ranking beats the order of the index
     recipe = Recipe(**{key: value for key, value in given.items() if value is not None} | {"rows": rows})
     names = [*BASELINES, *rows]
     if recipe.compare_with not in (None, *names):
@@ -165,7 +173,7 @@ def _row(row: str, given: Any) -> RowConfig:
 
 def _check_paper(recipe: Recipe, names: Sequence[str]) -> None:
     tables = [table_name(setting, share) for setting in SETTINGS for share in recipe.shares]
-    for depth, known in ((1, names), (2, tables), (3, METRIC_NAMES)):
+    for depth, known in ((1, names), (2, tables), (3, METRICS_OF[recipe.candidates])):
         for *parents, key in _paths(recipe.paper, depth):
             if key not in known:
                 where = ".".join(["paper", *parents])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lorarec.experiments.fusion_row import SYSTEMS, FusionRow
+from lorarec.experiments.index_row import IndexOrder
 from lorarec.recommenders import Recommender
 
-RECOMMENDERS: dict[str, type[Recommender[Any]]] = {**SYSTEMS, "fusion": FusionRow}
+RECOMMENDERS: dict[str, type[Recommender[Any]]] = {**SYSTEMS, "fusion": FusionRow, "index": IndexOrder}

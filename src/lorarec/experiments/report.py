@@ -4,6 +4,8 @@ from pathlib import Path
 
 from lorarec.evaluation import (
     BEST_NOTE,
+    CATALOGUE_METRIC_NOTES,
+    CATALOGUE_NOTE,
     METRIC_NOTES,
     PICTURE,
     Cell,
@@ -12,11 +14,14 @@ from lorarec.evaluation import (
     describe_options,
     escape_markdown,
     metric_cells,
+    picture_line,
     plot_ndcg,
+    property_cells,
+    property_names,
     setting_heading,
     versions_line,
 )
-from lorarec.experiments.table import TABLE_METRICS, ExperimentTable
+from lorarec.experiments.table import ExperimentTable, table_metrics
 from lorarec.io import write_json, write_text
 
 
@@ -44,7 +49,7 @@ def markdown(table: ExperimentTable) -> str:
         f"{protocol['hours']:.2f} hours over all rows",
         versions_line(protocol["versions"]),
         "",
-        f"![NDCG@1 and NDCG@3 with intervals]({PICTURE})",
+        picture_line(table.evaluation),
         "",
     ]
     if table.failed:
@@ -61,16 +66,19 @@ def _setting_table(table: ExperimentTable, name: str) -> ReportTable:
     """Return the table of a setting: metrics, published metrics and costs."""
     result = table.evaluation.settings[name]
     papers = {row: settings.get(name, {}) for row, settings in table.recipe.paper.items()}
-    published = [metric for metric in TABLE_METRICS if any(metric in each for each in papers.values())]
-    columns = ["row", *map(str.upper, TABLE_METRICS), *(f"paper {metric.upper()}" for metric in published)]
+    metrics = table_metrics(table.recipe)
+    published = [metric for metric in metrics if any(metric in each for each in papers.values())]
+    columns = ["row", *map(str.upper, metrics), *(f"paper {metric.upper()}" for metric in published)]
+    columns += map(str.upper, property_names(result))
     rows: list[list[Cell]] = []
     for row in result.rows.values():
         cost, paper = table.costs[name][row.name], papers.get(row.name, {})
         rows.append(
             [
                 row.name + (" (a seed failed)" if cost.failed_seeds else ""),
-                *metric_cells(result, row.name, TABLE_METRICS),
+                *metric_cells(result, row.name, metrics),
                 *(f"{paper[metric]:.4f}" if metric in paper else "" for metric in published),
+                *property_cells(result, row.name),
                 str(len(cost.seeds)),
                 f"{cost.fit_seconds:.1f}",
                 f"{1000 * row.seconds_per_user:.2g}",
@@ -100,12 +108,16 @@ def _describe_rows(table: ExperimentTable) -> list[str]:
 def _describe_columns(table: ExperimentTable) -> list[str]:
     source = escape_markdown(table.recipe.source or "source not given")
     paper = [f"- paper: as published ({source}); not the same experiment."] if table.recipe.paper else []
-    return [
+    stored = table.recipe.candidates == "stored"
+    cases = (
         "Each case is one user's history and one candidate set that holds one right item, drawn once and stored with "
-        "the split. The metric of a case is its mean over the row's seeds; baselines and rows that draw nothing have "
-        "one seed.",
+        "the split."
+    )
+    return [
+        f"{cases if stored else CATALOGUE_NOTE} The metric of a case is its mean over the row's seeds; baselines and "
+        "rows that draw nothing have one seed.",
         "",
-        *METRIC_NOTES,
+        *(METRIC_NOTES if stored else CATALOGUE_METRIC_NOTES),
         *paper,
         "- fit s: mean over seeds, without other trials and without what existed already: adapters, pre-trained "
         "weights.",

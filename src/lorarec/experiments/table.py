@@ -12,7 +12,8 @@ import torch
 from lorarec.data import USER
 from lorarec.errors import LorarecError
 from lorarec.evaluation import (
-    METRIC_NAMES,
+    MAIN_METRIC,
+    METRICS_OF,
     Evaluation,
     RowResult,
     SettingResult,
@@ -27,7 +28,6 @@ from lorarec.io import JsonObject, read_json, versions
 
 #: Metrics of the table in table.md; others are left to table.json.
 TABLE_METRICS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
-BEST_OTHER = "the best other row by NDCG@1"
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ def build_table(
     protocol = {
         **{key: value for key, value in data.identity(recipe).items() if key not in ("settings", "candidates")},
         "seeds": recipe.seeds,
+        "candidates": recipe.candidates,
         "limit": recipe.users,
         "seed": SEED,
         "versions": versions(),
@@ -128,10 +129,11 @@ def _setting_result(
         if about["candidates"] != hashed:
             raise LorarecError(f"row {job.name} ranked other candidate sets of {setting}: delete its files")
     ranks = {row: np.stack([read_ranks(out, job, setting) for job in jobs]) for row, jobs in by_row.items()}
-    values = {row: np.mean([metrics_per_case(each) for each in of_seeds], axis=0) for row, of_seeds in ranks.items()}
-    others = {row: recipe.compare_with or _best_other(row, values) for row in values}
+    names, main = METRICS_OF[recipe.candidates], MAIN_METRIC[recipe.candidates]
+    values = {row: np.mean([metrics_per_case(each, names) for each in of], axis=0) for row, of in ranks.items()}
+    others = {row: recipe.compare_with or _best_other(row, values, names.index(main)) for row in values}
     compared = {row: other if other in values and other != row else None for row, other in others.items()}
-    metrics = correct_rows(metric_results(values, compared, SEED), TABLE_METRICS, recipe.correction)
+    metrics = correct_rows(metric_results(values, compared, SEED, names), table_metrics(recipe), recipe.correction)
     rows = {
         row: RowResult(
             row,
@@ -139,17 +141,29 @@ def _setting_result(
             metrics[row],
             float(np.mean([results[job]["seconds_per_user"] for job in jobs])),
             results[jobs[0]]["about"],
+            _mean_properties([results[job].get("properties", {}) for job in jobs]),
         )
         for row, jobs in by_row.items()
     }
-    compare_with = recipe.compare_with or BEST_OTHER
-    users = cases[USER].n_unique()
-    return SettingResult(name, cases.height, users, hashed, compare_with, rows, recipe.correction)
+    compare_with = recipe.compare_with or f"the best other row by {main.upper()}"
+    users, catalogue = cases[USER].n_unique(), None if data.catalogue is None else len(data.catalogue.items)
+    repeats = data.repeats.get(setting, 0)
+    return SettingResult(name, cases.height, users, hashed, compare_with, rows, recipe.correction, catalogue, repeats)
 
 
-def _best_other(row: str, values: Mapping[str, np.ndarray]) -> str:
-    """Return the best row by NDCG@1 except for this one; values as `metrics_per_case` returns them."""
-    column = METRIC_NAMES.index("ndcg@1")
+def table_metrics(recipe: Recipe) -> tuple[str, ...]:
+    """Return the metrics of the table in table.md; others are left to table.json."""
+    return TABLE_METRICS if recipe.candidates == "stored" else METRICS_OF[recipe.candidates]
+
+
+def _mean_properties(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each property over the seeds in which the row shows anything."""
+    shown = [properties for properties in seeds if properties]
+    return {name: float(np.mean([properties[name] for properties in shown])) for name in (shown[0] if shown else ())}
+
+
+def _best_other(row: str, values: Mapping[str, np.ndarray], column: int) -> str:
+    """Return the best row by a metric except for this one; values as `metrics_per_case` returns them."""
     return max((other for other in values if other != row), key=lambda other: values[other][:, column].mean())
 
 

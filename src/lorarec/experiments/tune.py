@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments.recipe import RowConfig
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.io import JsonObject, read_json, write_json
-from lorarec.recommenders import Scorer, TrainingData
+from lorarec.recommenders import Recommender, TrainingData
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Fit:
         seconds: Duration of fitting in seconds.
     """
 
-    scorer: Scorer
+    scorer: Recommender[Any]
     seconds: float
 
 

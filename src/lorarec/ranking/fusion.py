@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -133,6 +133,7 @@ class Fusion:
         """Build the index of the training part, with the next-item model of the fusion if there is one."""
         return index_of(self.group)
 
+<<<<<<< HEAD
     def with_config(self, config: FusionConfig) -> "Fusion":
         """Return this fusion with another prior of new items, without fitting it again.
 
@@ -140,6 +141,11 @@ class Fusion:
             config: Options, of which only `new_item_prior` has an effect after the fit.
         """
         config = replace(self.config, new_item_prior=config.new_item_prior)
+=======
+    def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
+        """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
+        config = replace(self.config, new_item_prior=prior)
+>>>>>>> main
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:

@@ -24,8 +24,7 @@ from lorarec.recommenders import (
     Recommender,
     ScorerGroup,
     TrainingData,
-    fusion_cases,
-    hide_items,
+    divide_for_fusion,
 )
 
 #: Names of the conventional recommenders that are fused by default.
@@ -96,18 +95,15 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         data: Data to learn from.
         config: Options.
     """
-    hidden_split, hidden = hide_items(data.split, config.hidden_items, data.seed)
-    cases = fusion_cases(data.split, hidden, config.cases, config.new_targets, data.seed)
-    if cases.is_empty():
-        raise LorarecError(f"{data.dataset.name} has no validation cases on which a fusion could be fitted")
-    group = ScorerGroup.fit(recommenders, replace(data, split=hidden_split))
-    scores, targets = group.score(cases), np.array(true_places(cases))
+    divided = divide_for_fusion(data.split, config.hidden_items, config.cases, config.new_targets, data.seed)
+    group = ScorerGroup.fit(recommenders, replace(data, split=divided.split))
+    scores, targets = group.score(divided.cases), np.array(true_places(divided.cases))
     model = FusionModel.fit(list(recommenders), scores, targets, data.seed)
-    pool_model, found = _fit_pool(group, cases, config, data.seed) if config.pool else (None, None)
+    pool_model, found = _fit_pool(group, divided.cases, config, data.seed) if config.pool else (None, None)
     fit = {
-        "hidden_items": len(hidden),
-        "cases": len(cases),
-        "cases_with_hidden_target": int(cases[TARGET].is_in(hidden.implode()).sum()),
+        "hidden_items": len(divided.hidden),
+        "cases": len(divided.cases),
+        "cases_with_hidden_target": divided.hidden_targets,
         "cases_with_target_in_pool": found,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[case_starts(scores) + targets].mean()),
     }

@@ -7,7 +7,11 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
+<<<<<<< HEAD
 from lorarec.ranking.proposal_scores import log_prior
+=======
+from lorarec.ranking.pool_scores import log_prior
+>>>>>>> main
 from lorarec.recommenders import Scorer
 from lorarec.retrieval import Index
 

@@ -16,8 +16,8 @@ from .fusion.config import FusionConfig as FusionConfig
 from .fusion.features import NEW_ITEM as NEW_ITEM
 from .fusion.features import FusionFeatures as FusionFeatures
 from .fusion.fusion_model import FusionModel as FusionModel
-from .fusion.hidden_items import fusion_cases as fusion_cases
-from .fusion.hidden_items import hide_items as hide_items
+from .fusion.fusion_split import FusionSplit as FusionSplit
+from .fusion.fusion_split import divide_for_fusion as divide_for_fusion
 from .fusion.new_item_prior import estimate_new_item_prior as estimate_new_item_prior
 from .fusion.scorer_group import ScorerGroup as ScorerGroup
 from .interactions import encode_lists as encode_lists
@@ -55,6 +55,7 @@ from .sequential.trainer import next_item_positions as next_item_positions
 from .sequential.trainer import sampled_softmax as sampled_softmax
 from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
+from .text_embeddings import centre as centre
 from .text_embeddings import encode_titles as encode_titles
 from .text_similarity import TextSimilarity as TextSimilarity
 from .text_similarity import TextSimilarityConfig as TextSimilarityConfig

@@ -25,6 +25,7 @@ class Recommender(ABC, Generic[Config]):
     Attributes:
         config_class: Frozen dataclass of the options.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
+        scores_catalogue: Whether all items of a catalogue can be scored for every case; if not, an index proposes some.
         scores_new_items: Whether the scores of items without training interactions say something about them.
 
     Examples:
@@ -39,6 +40,7 @@ class Recommender(ABC, Generic[Config]):
 
     config_class: ClassVar[type]
     uses_seed: ClassVar[bool] = True
+    scores_catalogue: ClassVar[bool] = True
     scores_new_items: ClassVar[bool] = False
 
     def __init__(self, config: Config | None = None) -> None:

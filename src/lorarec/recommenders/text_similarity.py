@@ -6,7 +6,6 @@ from typing import Self
 
 import polars as pl
 import torch
-from torch.nn.functional import normalize
 
 from lorarec.data import HISTORY
 from lorarec.options import document_options, option
@@ -14,7 +13,7 @@ from lorarec.recommenders.baselines import SimilarityConfig
 from lorarec.recommenders.dot_product import DotProductScorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings
+from lorarec.recommenders.text_embeddings import centre, describe_texts, item_embeddings
 from lorarec.recommenders.training_data import TrainingData
 
 
@@ -31,11 +30,12 @@ class TextSimilarityConfig(SimilarityConfig):
 class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
     """Score a candidate by the sum of the cosines between its title's embedding and those of the latest history titles.
 
-    It is `TfIdf` with embeddings in place of TF-IDF vectors. Interactions are not used, and new items are scored like
-    known ones. Candidates that are not in the dataset are ranked last.
+    It is `TfIdf` with embeddings in place of TF-IDF vectors; the mean of all embeddings is subtracted first (see
+    `lorarec.recommenders.centre`). Interactions are not used, and new items are scored like known ones. Candidates that
+    are not in the dataset are ranked last.
 
     Attributes:
-        vectors: Embeddings of the items, scaled to length 1 (items, size), in the order of `TrainingData.item_index`.
+        vectors: Centred embeddings of the items (items, size), in the order of `TrainingData.item_index`.
     """
 
     vectors: torch.Tensor
@@ -51,7 +51,7 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
         """
         texts_of = describe_texts(data, self.config.text_encoder)
         embeddings = item_embeddings(data, self.config.text_encoder)
-        return self._with_vectors(data, normalize(embeddings, dim=-1), texts_of)
+        return self._with_vectors(data, torch.from_numpy(centre(embeddings.numpy())), texts_of)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the item vectors; see `Recommender.tensors`."""

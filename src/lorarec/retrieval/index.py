@@ -12,15 +12,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
+from lorarec.backbone import SentenceEncoder
 from lorarec.data import HISTORY, ITEM, Dataset, histories_of, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, file_fingerprint, new_folder, read_json, versions, write_json
-from lorarec.recommenders import NextItemConfig, NextItemModel, encode_lists, interaction_matrix
+from lorarec.recommenders import (
+    NextItemConfig,
+    NextItemModel,
+    centre,
+    encode_lists,
+    encode_titles,
+    interaction_matrix,
+)
 from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
+from lorarec.retrieval.nearest import cells
 from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source, new_next_item_source
 from lorarec.retrieval.rank_fusion import fuse, interleave
 from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
-from lorarec.retrieval.title_source import TitleSource
+from lorarec.retrieval.title_source import EmbeddingSource, TitleEmbeddings, TitleSource
 
 NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
 KNOWN = "known"
@@ -65,7 +74,7 @@ class Index:
     Args:
         items: Item ids of the catalogue.
         chosen: Binary matrix (users, items) of the items that each user chose.
-        words: Sparse title vectors (items, words).
+        titles: Sparse TF-IDF vectors of the titles (items, words), or their centred embeddings.
         next_item: Source of items by a next-item model, or None.
         record: Description of the index for index.json.
 
@@ -86,20 +95,19 @@ class Index:
         self,
         items: Sequence[str],
         chosen: csr_matrix,
-        words: csr_matrix,
+        titles: csr_matrix | TitleEmbeddings,
         next_item: NextItemSource | None,
         record: dict[str, Any],
     ) -> None:
         self.items = items
         self.row = {item: row for row, item in enumerate(items)}
         self.record = record
-        self._chosen, self._words, self.next_item = chosen, words, next_item
+        self._chosen, self._titles, self.next_item = chosen, titles, next_item
         counts = np.bincount(chosen.indices, minlength=len(items))
         self.sources: dict[str, CandidateSource] = {
             **({NEXT: next_item} if next_item else {}),
             TOGETHER: CooccurrenceSource(chosen),
-            TITLE: TitleSource(words, np.flatnonzero(counts)),
-            NEW: TitleSource(words, np.flatnonzero(counts == 0)),
+            **{name: _title_source(name, titles, rows) for name, rows in _rows_of_title_sources(counts).items()},
             POPULAR: PopularSource(counts),
         }
 
@@ -111,6 +119,8 @@ class Index:
         histories: pl.DataFrame | None = None,
         *,
         model: NextItemModel | None = None,
+        text_encoder: str | Path | None = None,
+        cache_dir: Path | None = None,
         seed: int = 42,
         progress: bool = False,
     ) -> Self:
@@ -123,14 +133,26 @@ class Index:
                 all interactions of the dataset if None.
             model: Next-item model that was trained on these histories, with the items numbered in the order of the
                 catalogue, in place of `config`.
+            text_encoder: Sentence-transformers folder or hub id that embeds the titles; None for TF-IDF. The index
+                contains the embeddings, so the encoder is not needed again.
+            cache_dir: Folder in which the embeddings are stored and found again, such as `TrainingData.cache_dir`.
             seed: Seed of the next-item model.
             progress: Whether to show a progress bar.
+
+        Raises:
+            LorarecError: The text encoder is missing or unusable, or sentence-transformers is not installed.
         """
         items = dataset.items[ITEM]
         lists = (histories_of(dataset.interactions) if histories is None else histories)[HISTORY]
         rows, lengths = encode_lists(lists, items)
         chosen = interaction_matrix(rows, lengths, len(items))
-        words = title_vectors(list(dataset.titles.values())).astype(np.float32)
+        texts, encoder = list(dataset.titles.values()), None
+        titles: csr_matrix | TitleEmbeddings
+        if text_encoder is None:
+            titles = title_vectors(texts).astype(np.float32)
+        else:
+            encoder = SentenceEncoder.from_pretrained(text_encoder)
+            titles = _embedded(centre(encode_titles(texts, text_encoder, cache_dir, progress)), chosen, seed)
         next_item = None
         if model is not None:
             next_item = new_next_item_source(model, np.unique(rows), len(items), seed)
@@ -141,10 +163,11 @@ class Index:
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "options": {**asdict(config), "seed": seed} if next_item and config else None,
+            "text_encoder": {"id": encoder.id, "fingerprint": encoder.fingerprint} if encoder else None,
             "counts": {"items": len(items), "users": len(lengths), "interactions": len(rows)},
             "versions": versions(),
         }
-        return cls(items.to_list(), chosen, words, next_item, record)
+        return cls(items.to_list(), chosen, titles, next_item, record)
 
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
         """Return different candidates for a history, the best first, with a new item at every tenth place.
@@ -190,8 +213,13 @@ class Index:
         Raises:
             LorarecError: `out` exists already or cannot be written.
         """
-        arrays = {**_parts("chosen", self._chosen), **_parts("words", self._words)}
+        arrays = _parts("chosen", self._chosen)
         del arrays["chosen.data"]  # all ones
+        if isinstance(self._titles, TitleEmbeddings):
+            arrays["titles.vectors"] = torch.from_numpy(self._titles.vectors)
+            arrays |= {f"titles.centres.{name}": torch.from_numpy(of) for name, of in self._titles.centres.items()}
+        else:
+            arrays |= _parts("words", self._titles)
         if self.next_item:
             arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.next_item.arrays().items()}
         with new_folder(out, overwrite, FolderKind.INDEX) as folder:
@@ -225,14 +253,20 @@ class Index:
             if file_fingerprint(folder / ARRAYS) != record["fingerprint"]:
                 raise LorarecError(f"{folder / ARRAYS} does not match {RECORD}: build it again with `lorarec index`")
             arrays = load_file(folder / ARRAYS)
-            chosen, words = (_matrix(name, arrays) for name in ("chosen", "words"))
-            next_item = None
+            chosen, next_item = _matrix("chosen", arrays), None
+            titles: csr_matrix | TitleEmbeddings
+            if record.get("text_encoder"):  # version 0.1.0 did not record it
+                centres = _with_prefix("titles.centres.", arrays)
+                vectors = arrays["titles.vectors"].numpy()
+                titles = TitleEmbeddings(vectors, {name: array.numpy() for name, array in centres.items()})
+            else:
+                titles = _matrix("words", arrays)
             if record["options"]:
                 config = _next_item_config(record["options"])
                 next_item = NextItemSource.from_arrays(_with_prefix("learnt.", arrays), len(items), config)
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"index {folder} is damaged ({error}): build it again with `lorarec index`") from error
-        return cls(items, chosen, words, next_item, record)
+        return cls(items, chosen, titles, next_item, record)
 
     def _query(self, history: Sequence[str], blocked: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the history's known items, and a mask of these and the blocked items."""
@@ -251,6 +285,24 @@ class Index:
             for row, places, of_row in zip(rows, strongest, similarities, strict=True):
                 because[row] = [self.items[history[place]] for place in places if of_row[place] > 0]
         return because
+
+
+def _rows_of_title_sources(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows that the sources of similar titles search, from the number of users of each item."""
+    return {TITLE: np.flatnonzero(counts), NEW: np.flatnonzero(counts == 0)}
+
+
+def _title_source(name: str, titles: csr_matrix | TitleEmbeddings, rows: np.ndarray) -> CandidateSource:
+    if isinstance(titles, TitleEmbeddings):
+        return EmbeddingSource(titles.vectors, rows, titles.centres.get(name))
+    return TitleSource(titles, rows)
+
+
+def _embedded(vectors: np.ndarray, chosen: csr_matrix, seed: int) -> TitleEmbeddings:
+    """Return centred embeddings with the centres of the cells of those sources that search many items."""
+    rows = _rows_of_title_sources(np.bincount(chosen.indices, minlength=len(vectors)))
+    centres = {name: cells(vectors[of_source], seed) for name, of_source in rows.items()}
+    return TitleEmbeddings(vectors, {name: found for name, found in centres.items() if found is not None})
 
 
 def _next_item_config(options: dict[str, Any]) -> NextItemConfig:

@@ -1,9 +1,12 @@
-"""The source of items with titles like those of the history, and the only one of items without interactions."""
+"""Sources of items with titles like those of the history; only they find items without interactions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from lorarec.retrieval.nearest import best
+from lorarec.retrieval.nearest import NearestVectors, best
 from lorarec.retrieval.source import concatenate_ranges, latest_items
 
 #: Words in more titles than this are skipped: they say little, and reading them would cost more than all others.
@@ -42,3 +45,46 @@ class TitleSource:
     def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """See `CandidateSource.similarities`."""
         return (self.words[rows] @ self.words[history].T).toarray()
+
+
+@dataclass(frozen=True)
+class TitleEmbeddings:
+    """Embeddings of the titles of a catalogue, and the inverted files in which sources search for the nearest.
+
+    Attributes:
+        vectors: Embeddings of the titles of all items, which `lorarec.recommenders.centre` returned: (items, size).
+        centres: Centres of the cells of an inverted file (see `lorarec.retrieval.nearest.cells`) of the items of a
+            source, by the name of the source. The search of other sources is exact.
+    """
+
+    vectors: np.ndarray
+    centres: Mapping[str, np.ndarray]
+
+
+class EmbeddingSource:
+    """Retrieve items by the inner product of their title's embedding with the sum of those of the latest items.
+
+    The score is that of the recommender `TextSimilarity`. Unlike `TextSimilarity`, which scores given candidates, the
+    source searches the whole catalogue: each history item counts once, and items with a score of 0 or less are not
+    retrieved.
+
+    Args:
+        embeddings: Embeddings of the titles of all items, which `lorarec.recommenders.centre` returned: (items, size).
+        rows: Rows of the items that may be returned.
+        centres: Centres of the cells of an inverted file of `rows` (see `lorarec.retrieval.nearest.cells`), or None.
+    """
+
+    def __init__(self, embeddings: np.ndarray, rows: np.ndarray, centres: np.ndarray | None) -> None:
+        self.embeddings = embeddings
+        self.rows = rows
+        self.nearest = NearestVectors(embeddings[rows], centres)
+
+    def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
+        """See `CandidateSource.find`."""
+        query = self.embeddings[latest_items(history)].sum(0)
+        found = self.rows[self.nearest.search(query, count, blocked[self.rows])]
+        return found[self.embeddings[found] @ query > 0]
+
+    def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the cosines of embeddings, or 0 if the cosine is negative."""
+        return np.maximum(self.embeddings[rows] @ self.embeddings[history].T, 0)

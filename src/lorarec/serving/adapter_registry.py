@@ -13,6 +13,7 @@ import numpy as np
 
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.io import FolderKind
 from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
@@ -92,7 +93,10 @@ class AdapterRegistry:
         """
         available = self.available()
         if name not in available:
-            raise LorarecError(self._not_in_folder(name))
+            names = ", ".join(available) or "none"
+            raise LorarecError(
+                self._fusion_refusal(name) or f"no adapter {name!r} in the adapters folder: it has {names}"
+            )
         assert self.folder is not None  # otherwise no name is available
         folder = self.folder / name
         if available[name] == "personal":
@@ -188,7 +192,7 @@ class AdapterRegistry:
         """
         async with self._lock:
             if name not in await asyncio.to_thread(self.available):
-                raise ApiError(404, self._not_in_folder(name), "name")
+                raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
             try:
                 new = await asyncio.to_thread(self.read, name)
                 test = await asyncio.to_thread(self._test_request, new)
@@ -274,10 +278,11 @@ class AdapterRegistry:
         self.loaded = loaded
         self._metrics.adapters.set(len(loaded))
 
-    def _not_in_folder(self, name: str) -> str:
-        if any(path.name == name and is_fusion(path) for path in self._entries()):
+    def _fusion_refusal(self, name: str) -> str | None:
+        """Return why a name of the folder cannot be loaded if it is a fusion; otherwise None."""
+        if any(path.name == name and (path / FolderKind.FUSION.marker).exists() for path in self._entries()):
             return f"{name!r} is a fusion, not an adapter: start the service with option fusion"
-        return self._not_found(name)
+        return None
 
     def _not_found(self, name: str) -> str:
         loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"

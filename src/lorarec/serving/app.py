@@ -18,27 +18,29 @@ from lorarec.serving.errors import ApiError, ClientDisconnected
 from lorarec.serving.health import OK
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.page import add_page
-from lorarec.serving.responses import adapter_details, adapter_info, items_response
-from lorarec.serving.schemas import (
+from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     AdaptersResponse,
     ErrorResponse,
-    EventsRequest,
     EventsResponse,
-    ExplainRequest,
     ExplainResponse,
     HealthResponse,
     ItemsResponse,
-    Limit,
     LivenessResponse,
+    RankResponse,
+    UsersResponse,
+)
+from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response
+from lorarec.serving.schemas import (
+    EventsRequest,
+    ExplainRequest,
+    Limit,
     LoadAdapterRequest,
     RankRequest,
-    RankResponse,
     RecommendRequest,
     SearchQuery,
     UserId,
-    UsersResponse,
 )
 from lorarec.serving.service import Service
 
@@ -137,10 +139,11 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
 
     @app.get("/v1/adapters", responses=_error_responses())
     def adapters() -> AdaptersResponse:
-        """List the loaded adapters and those that can be loaded."""
+        """List the loaded adapters and those that can be loaded, and describe the fusion."""
         available = service.adapters.available()
         loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
-        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available)
+        fusion = fusion_info(service.fusion) if service.fusion else None
+        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
 
     @app.post("/v1/adapters", responses=_error_responses(404, 422))
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
@@ -177,7 +180,12 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         is_ready = is_live and database == OK
         response.status_code = 200 if is_ready else 503
         status = "ok" if is_ready else "degraded" if is_live else "stuck"
-        return HealthResponse(status=status, database=database, adapters=len(service.adapters.loaded))
+        return HealthResponse(
+            status=status,
+            database=database,
+            adapters=len(service.adapters.loaded),
+            fusion=service.fusion is not None,
+        )
 
     @app.get("/metrics", response_class=Response, responses=_error_responses())
     def metrics() -> Response:

@@ -1,21 +1,21 @@
 """The fusion of a service, whose adapters are scored with those of all other requests."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lorarec.errors import LorarecError
 from lorarec.lora import prompt_config
 from lorarec.prompts import PromptConfig
-from lorarec.ranking import FusedScores, Fusion, TrainedAdapter
+from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
 from lorarec.recommenders import ItemKNN, NextItemRecommender, Popularity, Recommender, TfIdf
 from lorarec.serving.engine import LoadedAdapter, Mixture, copy_to_memory
 from lorarec.serving.errors import ApiError
 from lorarec.serving.request_prompts import RequestCase, case_frame, catalogue_id
 
 RecommenderKind = Literal["language model", "next-item model", "co-occurrence", "titles", "popularity", "other"]
-_KINDS: dict[type[Recommender], RecommenderKind] = {
+_KINDS: dict[type[Recommender[Any]], RecommenderKind] = {
     TrainedAdapter: "language model",
     NextItemRecommender: "next-item model",
     ItemKNN: "co-occurrence",
@@ -42,8 +42,8 @@ class ServedFusion:
     def __init__(self, fusion: Fusion) -> None:
         if fusion.pool_model is None:
             raise LorarecError(
-                "this fusion cannot recommend, since it was not fitted to candidates of an index: make it again with "
-                "option pool above 0"
+                "this fusion cannot recommend, since it was not fitted to candidates of an index: make it again with a "
+                "pool above 0"
             )
         self._fusion = fusion
         self.adapters = {
@@ -99,11 +99,10 @@ def refuse_titles(case: RequestCase) -> None:
 
 
 def _loaded_adapter(name: str, recommender: TrainedAdapter) -> LoadedAdapter:
-    adapter = copy_to_memory(recommender.adapter)
-    return LoadedAdapter(
-        name, (adapter,), prompt_config(adapter), adapter.fingerprint, cooccurrence=recommender.scorer.evidence
-    )
+    adapter, scorer = copy_to_memory(recommender.adapter), recommender.scorer
+    assert isinstance(scorer, AdapterScorer)
+    return LoadedAdapter(name, (adapter,), prompt_config(adapter), adapter.fingerprint, cooccurrence=scorer.evidence)
 
 
-def _kind(recommender: Recommender) -> RecommenderKind:
+def _kind(recommender: Recommender[Any]) -> RecommenderKind:
     return next((kind for each, kind in _KINDS.items() if isinstance(recommender, each)), "other")

@@ -19,6 +19,8 @@ class Metrics:
         batch_size: Number of requests in a pass of the model.
         batch_tokens: Number of tokens in a pass of the model, padding included.
         batch_seconds: Duration of a pass of the model.
+        fused: Number of requests that the fusion answered.
+        fusion_seconds: Duration of the fusion of one request in seconds, without the scores of its adapters.
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
     """
@@ -45,5 +47,11 @@ class Metrics:
             "lorarec_batch_tokens", "Tokens in a pass, padding included", buckets=TOKENS, registry=registry
         )
         self.batch_seconds = Histogram("lorarec_batch_seconds", "Duration of a pass in seconds", registry=registry)
+        self.fused = Counter("lorarec_fused", "Requests that the fusion answered", registry=registry)
+        self.fusion_seconds = Histogram(
+            "lorarec_fusion_seconds",
+            "Duration of the fusion of a request in seconds, without the scores of its adapters",
+            registry=registry,
+        )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)

@@ -13,7 +13,10 @@ from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking import dataset_cooccurrence, shorter_histories
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
-from lorarec.serving.schemas import Item, ItemTitle
+from lorarec.serving.schemas import (
+    Item,
+    ItemTitle,
+)
 
 #: Prefix of a title that takes the place of an item id; requests cannot hold it, so no id begins with it.
 TITLE_PREFIX = "\0"
@@ -39,6 +42,14 @@ class RequestCase:
 def catalogue_id(item: str) -> str | None:
     """Return the id of an item of a case, or None for an item that is given by its title."""
     return None if item.startswith(TITLE_PREFIX) else item
+
+
+def case_frame(case: RequestCase, history: Sequence[str]) -> pl.DataFrame:
+    """Return a frame with the user and the candidates of a case, and a history."""
+    return pl.DataFrame(
+        {USER: [case.user], HISTORY: [history], CANDIDATES: [case.candidates]},
+        schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
+    )
 
 
 class RequestPrompts:
@@ -90,14 +101,10 @@ class RequestPrompts:
         """
         prompt = _prompt_config(mixture)
         shown = case.history[-prompt.max_history :]
-        frame = pl.DataFrame(
-            {USER: [case.user], HISTORY: [shown], CANDIDATES: [case.candidates]},
-            schema={USER: pl.String, HISTORY: pl.List(pl.String), CANDIDATES: pl.List(pl.String)},
-        )
         titles = {item: self.title(item) for item in (*shown, *case.candidates)}
         builder = self._builder(prompt)
-        cooccurrence = self.cooccurrence() if prompt.evidence else None
-        (example,) = case_examples(frame, titles, builder, prompt.max_history, cooccurrence)
+        cooccurrence = self._cooccurrence_of(mixture) if prompt.evidence else None
+        (example,) = case_examples(case_frame(case, shown), titles, builder, prompt.max_history, cooccurrence)
         return ScoringRequest(example, builder, mixture)
 
     def leave_one_out_requests(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
@@ -106,8 +113,8 @@ class RequestPrompts:
         Raises:
             LorarecError: If the candidates do not fit into a prompt.
         """
-        histories = shorter_histories(case.history, _prompt_config(mixture).max_history)
-        return [self.scoring_request(replace(case, history=history), mixture) for history in histories]
+        cases = leave_one_out_cases(case, _prompt_config(mixture).max_history)
+        return [self.scoring_request(each, mixture) for each in cases]
 
     def readout(self, mixture: Mixture) -> str:
         """Return the readout of a mixture, `verdict` or `likelihood`."""
@@ -126,11 +133,20 @@ class RequestPrompts:
             self._cooccurrence = dataset_cooccurrence(self._dataset)
         return self._cooccurrence
 
+    def _cooccurrence_of(self, mixture: Mixture) -> Cooccurrence:
+        own = [adapter.cooccurrence for adapter in mixture.weights if adapter.cooccurrence is not None]
+        return own[0] if own else self.cooccurrence()
+
     def _builder(self, prompt: PromptConfig) -> PromptBuilder:
         """Return a builder of prompts; builders are reused because they cache the tokens of titles."""
         if prompt not in self._builders:
             self._builders[prompt] = self._backbone.prompt_builder(prompt)
         return self._builders[prompt]
+
+
+def leave_one_out_cases(case: RequestCase, count: int) -> list[RequestCase]:
+    """Return a case, then the case without each of the latest `count` items of its history, oldest first."""
+    return [replace(case, history=history) for history in shorter_histories(case.history, count)]
 
 
 def _prompt_config(mixture: Mixture) -> PromptConfig:

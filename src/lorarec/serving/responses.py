@@ -5,15 +5,17 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from lorarec.lora import exported_user, part_weights
-from lorarec.ranking import influences, score_parts
+from lorarec.ranking import FusedScores, influences, score_parts
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
+from lorarec.serving.fusion import ServedFusion
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
-from lorarec.serving.schemas import (
+from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     CatalogueItem,
     ExplainResponse,
+    FusionInfo,
     ItemInfluence,
     ItemsResponse,
     LayerWeights,
@@ -66,31 +68,61 @@ def rank_response(
     return RankResponse(ranking=ranking, mixture=names, personal=personal)
 
 
+def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompts) -> RankResponse:
+    """Order the candidates of a case by the scores of a fusion, best first."""
+    scores = fused.log_probabilities
+    ranking = [
+        RankedItem(
+            item_id=catalogue_id(case.candidates[index]),
+            title=prompts.title(case.candidates[index]),
+            score=float(scores[index]),
+            log_odds=None,
+            log_likelihood=None,
+            log_prior=None,
+            probability=float(np.exp(scores[index])),
+            parts={name: float(part[index]) for name, part in fused.parts.items()},
+            candidate=int(index),
+        )
+        for index in np.argsort(-scores, kind="stable")
+    ]
+    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={})
+
+
 def explain_response(
-    case: RequestCase, scores: Sequence[np.ndarray], candidate: int, mixture: Mixture, prompts: RequestPrompts
+    case: RequestCase, ranked: RankResponse, scores: Sequence[np.ndarray], candidate: int, prompts: RequestPrompts
 ) -> ExplainResponse:
     """Attribute the score of a candidate to the items of the history.
 
     Args:
         case: History and candidates.
-        scores: Scores (candidates,) with the whole history, then without each item that the prompt shows.
+        ranked: Response for the whole history.
+        scores: Scores (candidates,) with the whole history, then without each of its latest items.
         candidate: Index of the candidate.
-        mixture: Weights that the candidates were scored with.
-        prompts: Titles of the items, and the readout.
+        prompts: Titles of the items.
     """
-    ranked = rank_response(case, scores[0], mixture, prompts)
     effects = influences(scores, candidate)
     history = [
         ItemInfluence(item_id=catalogue_id(item), title=prompts.title(item), score=score, probability=probability)
         for item, (score, probability) in zip(case.history[-len(effects) :], effects.tolist(), strict=True)
     ]
     (explained,) = (item for item in ranked.ranking if item.candidate == candidate)
-    return ExplainResponse(candidate=explained, history=history, mixture=ranked.mixture, personal=ranked.personal)
+    return ExplainResponse(
+        candidate=explained,
+        history=history,
+        fusion=ranked.fusion,
+        mixture=ranked.mixture,
+        personal=ranked.personal,
+    )
 
 
 def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsResponse:
     """Add titles to item ids of the catalogue."""
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
+
+
+def fusion_info(fusion: ServedFusion) -> FusionInfo:
+    """Describe the fusion of a service."""
+    return FusionInfo(recommenders=fusion.kinds, new_item_prior=fusion.new_item_prior)
 
 
 def adapter_info(adapter: LoadedAdapter, available: Collection[str]) -> AdapterInfo:

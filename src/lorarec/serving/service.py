@@ -12,7 +12,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.personal import UserHistory
-from lorarec.ranking import log_prior
+from lorarec.ranking import FusedScores, Fusion, log_prior
 from lorarec.retrieval import Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
@@ -20,17 +20,20 @@ from lorarec.serving.config import ServiceConfig
 from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
 from lorarec.serving.errors import ApiError
+from lorarec.serving.fusion import ServedFusion, refuse_titles
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
-from lorarec.serving.request_prompts import RequestCase, RequestPrompts
-from lorarec.serving.responses import explain_response, rank_response
+from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
+from lorarec.serving.response_schemas import (
+    ExplainResponse,
+    RankResponse,
+)
+from lorarec.serving.responses import explain_response, fused_response, rank_response
 from lorarec.serving.schemas import (
     EventsRequest,
     ExplainRequest,
-    ExplainResponse,
     RankRequest,
-    RankResponse,
     RecommendRequest,
 )
 from lorarec.serving.search import TextSearch
@@ -52,14 +55,17 @@ class Service:
     Args:
         backbone: Language model.
         dataset: Catalogue, and the first histories.
-        adapters_folder: Folder of PEFT folders and of folders of `train_user_router`.
+        adapters_folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters but those of
+            the fusion.
         database: URL of the database of the histories (see `Histories`).
         config: Options; the default ones if None.
         index: Index of the dataset; if None, one without a next-item model is built.
         load: Names of the adapters to load; None for all in the folder.
+        fusion: Fusion that answers requests that name no adapter, or None.
 
     Attributes:
         adapters: Registry of the adapters.
+        fusion: Fusion that answers requests that name no adapter, or None.
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
         database: State of the database.
@@ -67,26 +73,29 @@ class Service:
         metrics: Counters for Prometheus.
 
     Raises:
-        LorarecError: If the folder does not exist, or an adapter or the database is not usable.
+        LorarecError: If the folder does not exist, or an adapter, the fusion or the database is not usable.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         dataset: Dataset,
-        adapters_folder: Path,
+        adapters_folder: Path | None,
         database: str,
         config: ServiceConfig | None = None,
         index: Index | None = None,
         load: Sequence[str] | None = None,
+        fusion: Fusion | None = None,
     ) -> None:
         config = config or ServiceConfig()
-        if not adapters_folder.is_dir():
+        if adapters_folder is not None and not adapters_folder.is_dir():
             raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
         self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics()
-        self._engine = MultiAdapterEngine(backbone, config.combine)
+        self.fusion = ServedFusion(fusion) if fusion else None
+        permanent = list(self.fusion.adapters.values()) if self.fusion else []
+        self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics)
         self.adapters.load_initial(load)
         wait = config.wait_ms / 1000
@@ -96,6 +105,7 @@ class Service:
             self.prompts.cooccurrence()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
+        self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
         self._index = index or Index.build(dataset)
         self._title_search = TextSearch(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
@@ -107,12 +117,13 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the threads of prompts and of the model work or are idle."""
-        return self.batcher.alive and not self._prompt_thread.stuck
+        """Whether the threads of prompts, of the model and of the fusion work or are idle."""
+        return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
+        self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self._database_calls.close()
         self.database.close()
         try:
@@ -133,11 +144,10 @@ class Service:
         # The history is read before the request is admitted: a database that hangs must not fill the queue.
         case = await self._case(request)
         with self.batcher.admit():
-            scores, mixture = await self._score_case(case, request)
-            return rank_response(case, scores, mixture, self.prompts)
+            return await self._rank(case, request, pool=False)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
-        """Rank the candidates that the index proposes, with the prior of `lorarec.ranking.log_prior`.
+        """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
 
         Raises:
             ApiError: As for `rank`.
@@ -146,10 +156,9 @@ class Service:
         with self.batcher.admit():
             candidates = await asyncio.to_thread(self._propose, case.history, request)
             if not candidates:
-                return RankResponse(ranking=[], mixture={}, personal={})
-            case = replace(case, candidates=candidates)
-            scores, mixture = await self._score_case(case, request)
-            response = rank_response(case, scores, mixture, self.prompts, log_prior(len(scores)))
+                by_fusion = self._chosen_fusion(request) is not None
+                return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={})
+            response = await self._rank(replace(case, candidates=candidates), request, pool=True)
             return response.model_copy(update={"ranking": response.ranking[: request.top]})
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
@@ -163,9 +172,17 @@ class Service:
         case = await self._case(request)
         if not case.history:
             raise ApiError(422, "an empty history explains nothing: give one item or more", "history")
+        fusion = self._chosen_fusion(request)
         with self.batcher.admit():
-            scores, mixture = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
-        return explain_response(case, scores, request.candidate, mixture, self.prompts)
+            if fusion is None:
+                scores, mixture = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
+                ranked = rank_response(case, scores[0], mixture, self.prompts)
+            else:
+                cases = leave_one_out_cases(case, fusion.max_history)
+                fused = [await self._fuse(fusion, each, pool=False) for each in cases]
+                scores = [each.log_probabilities for each in fused]
+                ranked = fused_response(case, fused[0], self.prompts)
+        return explain_response(case, ranked, scores, request.candidate, self.prompts)
 
     async def store(self, request: EventsRequest) -> int:
         """Store events and return the number of new ones.
@@ -230,13 +247,40 @@ class Service:
             raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return history
 
-    async def _score_case(
-        self, case: RequestCase, request: RankRequest | RecommendRequest
-    ) -> tuple[np.ndarray, Mixture]:
+    def _chosen_fusion(self, request: RankRequest | RecommendRequest) -> ServedFusion | None:
+        """Return the fusion if it answers a request; otherwise adapters do."""
+        return self.fusion if request.adapter is None else None
+
+    async def _rank(self, case: RequestCase, request: RankRequest | RecommendRequest, pool: bool) -> RankResponse:
+        """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
+        if fusion := self._chosen_fusion(request):
+            return fused_response(case, await self._fuse(fusion, case, pool), self.prompts)
         (scores,), mixture = await self._score(
             case, request.adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )
-        return scores, mixture
+        return rank_response(case, scores, mixture, self.prompts, log_prior(len(scores)) if pool else None)
+
+    async def _fuse(self, fusion: ServedFusion, case: RequestCase, pool: bool) -> FusedScores:
+        """Score a case by the fusion, whose adapters share the batches of other requests.
+
+        Raises:
+            ApiError: If a candidate is given by its title, or the candidates do not fit into a prompt.
+        """
+        refuse_titles(case)
+        loop = asyncio.get_running_loop()
+
+        def prepare() -> list[ScoringRequest]:
+            return [self.prompts.scoring_request(case, mixture) for mixture in fusion.mixtures]
+
+        try:
+            requests = await loop.run_in_executor(self._prompt_thread, prepare)
+        except LorarecError as error:
+            raise ApiError(422, str(error), "candidates") from error
+        scores = await self.batcher.score(requests)
+        with self.metrics.fusion_seconds.time():
+            fused = await loop.run_in_executor(self._fusion_thread, fusion.score, case, scores, pool)
+        self.metrics.fused.inc()
+        return fused
 
     async def _score(
         self,

@@ -15,7 +15,8 @@ from lorarec.evaluation import NumberCell, ReportTable
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
-from lorarec.experiments.language_models import AdapterConfig, adapter_pair
+from lorarec.experiments.language_models import AdapterConfig
+from lorarec.experiments.mixtures import adapter_pair
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import JsonObject, read_json, write_json
 from lorarec.lora import (

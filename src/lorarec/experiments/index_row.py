@@ -1,0 +1,96 @@
+"""The order of an index as a row of a table, and rows that rank what the index proposes out of a whole catalogue."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from lorarec.experiments.fusion_row import FusionRow
+from lorarec.ranking import Fusion, PoolScorer
+from lorarec.recommenders import (
+    Recommender,
+    RecommenderConfig,
+    SASRecConfig,
+    Scorer,
+    TrainingData,
+    cached_dir,
+)
+from lorarec.retrieval import Index
+
+
+class IndexOrder(Recommender[RecommenderConfig]):
+    """Rank candidates in the order of an index of the training part, whose next-item model is SASRec."""
+
+    config_class = RecommenderConfig
+    scores_new_items = True
+    scores_catalogue = False
+    returns_ranks = True
+
+    def fit(self, data: TrainingData) -> Self:
+        """Build the index unless it is in the cache."""
+        self.scorer = PoolScorer(training_index(data))
+        return self
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return self.scorer.about
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the ranks of the candidates of every case; see `Scorer.score`."""
+        return self.scorer.score(cases)
+
+
+class PoolFusion:
+    """Score the items that an index proposes, in its order, by the last stage that a fusion has for them.
+
+    Args:
+        fusion: Fusion that was fitted to candidates of an index.
+    """
+
+    def __init__(self, fusion: Fusion) -> None:
+        self.fusion = fusion
+
+    @property
+    def about(self) -> str:
+        """One line for reports."""
+        return self.fusion.about
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Return the log-probability of the candidates of every case; see `Fusion.score_with_parts`."""
+        return [each.log_probabilities for each in self.fusion.score_with_parts(cases, pool=True)]
+
+
+def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: int) -> Scorer:
+    """Return the scorer with which a fitted recommender ranks a whole catalogue.
+
+    Args:
+        recommender: Fitted recommender. If it cannot score the whole catalogue, it orders what an index proposes.
+        data: Data that the index is built of.
+        pool: Number of items that the index proposes.
+    """
+    if recommender.scores_catalogue:
+        return recommender
+    index = training_index(data)
+    if isinstance(recommender, IndexOrder):
+        return PoolScorer(index, None, pool)
+    if isinstance(recommender, FusionRow):  # it has learned what the index's order is worth
+        return PoolScorer(index, PoolFusion(recommender.fusion), pool, prior=False)
+    return PoolScorer(index, recommender, pool)
+
+
+def training_index(data: TrainingData) -> Index:
+    """Return the index of the training part, which is built if it is not in the cache.
+
+    Raises:
+        LorarecError: The data have no cache_dir.
+    """
+    config = SASRecConfig()
+
+    def write(out: Path) -> None:
+        Index.build(data.dataset, config, data.split.train, seed=data.seed, progress=data.progress).save(out)
+
+    key = [data.dataset.fingerprint, data.split.fingerprint, asdict(config), data.seed]
+    return Index.load(cached_dir(data, "index", key, write), data.dataset)

@@ -1,0 +1,71 @@
+"""The data on which a fusion is fitted: scorers learn from one part, and validation cases show what they are worth."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from lorarec.data import CANDIDATES, HISTORY, TARGET, Split, content_hash
+from lorarec.errors import LorarecError
+
+
+@dataclass(frozen=True)
+class FusionSplit:
+    """Data on which a fusion is fitted.
+
+    A share of the items is hidden from the scorers, which then know them as little as real new items.
+
+    Attributes:
+        split: Training and validation part that scorers learn from, without test cases.
+        cases: Validation cases with hidden items among their targets and candidates, but not in their histories.
+        hidden: Ids of the hidden items.
+    """
+
+    split: Split
+    cases: pl.DataFrame
+    hidden: pl.Series
+
+    @property
+    def hidden_targets(self) -> int:
+        """Number of cases whose target is a hidden item."""
+        return int(self.cases[TARGET].is_in(self.hidden.implode()).sum())
+
+
+def divide_for_fusion(
+    split: Split, hidden_items: float = 0.1, cases: int = 3000, new_targets: float = 0.33, seed: int = 42
+) -> FusionSplit:
+    """Draw hidden items and validation cases, and remove from the training part what scorers must not know.
+
+    Args:
+        split: Split of a dataset; its test cases are not read.
+        hidden_items: Share of the items with training interactions that are hidden, drawn uniformly.
+        cases: Maximum number of cases.
+        new_targets: Maximum share of the cases whose target is hidden. It is lower if there are fewer.
+        seed: Seed of the draws.
+
+    Raises:
+        LorarecError: There are no validation cases, or no training interactions are left.
+    """
+    if split.valid.is_empty():
+        raise LorarecError("the split has no validation cases on which a fusion could be fitted: use another split")
+    known = split.train[HISTORY].explode().drop_nulls().unique().sort()
+    drawn = np.random.default_rng(seed).permutation(len(known))[: round(hidden_items * len(known))]
+    hidden = known.gather(np.sort(drawn))
+    is_hidden = pl.col(TARGET).is_in(hidden.implode())
+    new, old = split.valid.filter(is_hidden), split.valid.filter(~is_hidden)
+    new = new.sample(min(round(cases * new_targets), len(new)), seed=seed)
+    old = old.sample(min(cases - len(new), len(old)), seed=seed)
+    drawn_cases = pl.concat([old, new]).with_columns(_without(HISTORY, hidden))
+    train = split.train.with_columns(_without(HISTORY, hidden)).filter(pl.col(HISTORY).list.len() > 0)
+    if train.is_empty():
+        raise LorarecError(
+            f"no training interactions are left for a fusion: hide fewer items than {hidden_items}, or use more data"
+        )
+    valid = split.valid.filter(~is_hidden).with_columns(_without(HISTORY, hidden), _without(CANDIDATES, hidden))
+    info = {**split.info, "settings": [], "fingerprint": content_hash(train, valid)}
+    return FusionSplit(replace(split, train=train, valid=valid, test={}, info=info), drawn_cases, hidden)
+
+
+def _without(column: str, items: pl.Series) -> pl.Expr:
+    """Return an expression for a column of lists without the given items."""
+    return pl.col(column).list.filter(~pl.element().is_in(items.implode()))

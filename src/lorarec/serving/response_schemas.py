@@ -1,0 +1,227 @@
+"""JSON schemas of responses and their fields."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from lorarec.serving.engine import AdapterKind
+from lorarec.serving.fusion import RecommenderKind
+
+
+class RankedItem(BaseModel):
+    """An item with its score."""
+
+    item_id: Annotated[str | None, Field(description="Id of the item; null if the request gave its title.")]
+    title: Annotated[str, Field(description="Title of the item.")]
+    score: Annotated[
+        float,
+        Field(
+            description="Score that orders the items: `log_odds` or `log_likelihood` plus `log_prior`, which is the "
+            "logarithm of a posterior up to a constant; with a fusion, the logarithm of `probability`. Scores are "
+            "comparable within one response only."
+        ),
+    ]
+    log_odds: Annotated[
+        float | None,
+        Field(description="Log-odds of yes against no with the readout `verdict`; null with `likelihood` or a fusion."),
+    ]
+    log_likelihood: Annotated[
+        float | None,
+        Field(
+            description="Log-probability of the title with the readout `likelihood`; null with `verdict` or a fusion."
+        ),
+    ]
+    log_prior: Annotated[
+        float | None,
+        Field(
+            description="Logarithm of the prior up to a constant: in recommendations, minus the logarithm of the rank "
+            "that the index gave the item, from 1; 0 if the request gives the candidates; null with a fusion."
+        ),
+    ]
+    probability: Annotated[
+        float, Field(description="Posterior probability among the candidates: the softmax of their scores.")
+    ]
+    parts: Annotated[
+        dict[str, float],
+        Field(
+            description="What each recommender of the fusion adds to the score, less the mean over the candidates, by "
+            "name; `index` is the part of the index's order, `new item` that of being new. The parts add up to the "
+            "score plus a constant of the response. Empty if adapters answer.",
+            examples=[{"shop": 0.9, "sasrec": 1.2, "popularity": -0.1, "new item": 0.0}],
+        ),
+    ] = {}
+    candidate: Annotated[int, Field(description="Index of the item among the candidates, from 0.")]
+
+
+class UserWeights(BaseModel):
+    """Weights of the adapters that a personal adapter mixes for a user."""
+
+    routed: Annotated[
+        bool, Field(description="Whether the weights are the user's own; otherwise they are the mean over users.")
+    ]
+    parts: Annotated[list[str], Field(description="Names of the mixed adapters.")]
+    layers: Annotated[
+        dict[str, list[float]], Field(description="Weight of each adapter of `parts`, by name of the adapted layer.")
+    ]
+
+
+MixtureWeights = Annotated[
+    dict[str, float], Field(description="Weight of each adapter that the items were scored with.")
+]
+PersonalWeights = Annotated[
+    dict[str, UserWeights], Field(description="Weights inside each personal adapter of the mixture.")
+]
+
+
+ByFusion = Annotated[
+    bool, Field(description="Whether the fusion answers; then `mixture` is empty and items have `parts`.")
+]
+
+
+class RankResponse(BaseModel):
+    """Ranked items."""
+
+    ranking: Annotated[list[RankedItem], Field(description="Items, best first.")]
+    fusion: ByFusion = False
+    mixture: MixtureWeights
+    personal: PersonalWeights
+
+
+class ItemInfluence(BaseModel):
+    """Effect of an item of the history on the explained candidate."""
+
+    item_id: Annotated[str | None, Field(description="Id of the item; null if the request gave its title.")]
+    title: Annotated[str, Field(description="Title of the item.")]
+    score: Annotated[float, Field(description="Decrease of the candidate's score if the item is left out.")]
+    probability: Annotated[float, Field(description="Decrease of the candidate's probability if the item is left out.")]
+
+
+class ExplainResponse(BaseModel):
+    """Effects of the items of a history on the score of a candidate."""
+
+    candidate: Annotated[RankedItem, Field(description="The explained candidate.")]
+    history: Annotated[list[ItemInfluence], Field(description="Items of the history in the prompt, oldest first.")]
+    fusion: ByFusion = False
+    mixture: MixtureWeights
+    personal: PersonalWeights
+
+
+class EventsResponse(BaseModel):
+    """Numbers of events that were stored or already known."""
+
+    stored: Annotated[int, Field(description="Number of new events.")]
+    known: Annotated[int, Field(description="Number of events whose `event_id` was stored before.")]
+
+
+class CatalogueItem(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: Annotated[str, Field(description="Id of the item.")]
+    title: Annotated[str, Field(description="Title of the item.")]
+
+
+class ItemsResponse(BaseModel):
+    """Items of the catalogue."""
+
+    items: Annotated[list[CatalogueItem], Field(description="Items in the order that the path describes.")]
+
+
+class UsersResponse(BaseModel):
+    """Users of the dataset."""
+
+    users: Annotated[list[str], Field(description="User ids, best match first.")]
+
+
+class AdapterInfo(BaseModel):
+    """A loaded adapter."""
+
+    name: Annotated[str, Field(description="Name of the adapter.")]
+    kind: Annotated[
+        AdapterKind,
+        Field(
+            description="`adapter`, or `personal` for a folder of `lorarec personal choose`, which is mixed for each "
+            "user."
+        ),
+    ]
+    fingerprint: Annotated[str, Field(description="Hash of the adapter's files when it was loaded.")]
+    rank: Annotated[int, Field(description="Largest rank of the adapter's layers.")]
+    readout: Annotated[str, Field(description="How candidates are scored: `verdict` or `likelihood`.")]
+    in_folder: Annotated[bool, Field(description="Whether the adapters folder still lists the adapter.")]
+
+
+class LayerWeights(BaseModel):
+    """Weights of the adapters that were mixed in one layer."""
+
+    layer: Annotated[str, Field(description="Name of the adapted layer.")]
+    weights: Annotated[dict[str, float], Field(description="Weight of each mixed adapter.")]
+
+
+class AdapterDetails(AdapterInfo):
+    """A loaded adapter and the weights of the adapters it was mixed from, layer by layer.
+
+    An adapter that was not mixed has the weight 1 for itself. The weights of a personal adapter are the mean over
+    users, which users without a stored history get.
+    """
+
+    user_id: Annotated[
+        str | None, Field(description="Id of the user that the adapter was exported for; null for other adapters.")
+    ]
+    layers: Annotated[list[LayerWeights], Field(description="Weights by adapted layer.")]
+
+
+class FusionInfo(BaseModel):
+    """The fusion, which answers requests that name no adapter."""
+
+    recommenders: Annotated[
+        dict[str, RecommenderKind], Field(description="Kind of each fused recommender by its name.")
+    ]
+    new_item_prior: Annotated[
+        float | Literal["auto"],
+        Field(description="Probability that the right item is a new one; `auto` is their share of the catalogue."),
+    ]
+
+
+class AdaptersResponse(BaseModel):
+    """Loaded adapters, adapters that can be loaded, and the fusion."""
+
+    loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
+    available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
+    kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
+    fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
+
+
+class LivenessResponse(BaseModel):
+    """Whether the threads of the service work."""
+
+    status: Annotated[str, Field(description="`ok`, or `stuck` if the service must be restarted.")]
+
+
+class HealthResponse(BaseModel):
+    """Whether the service can answer every request."""
+
+    status: Annotated[
+        str,
+        Field(
+            description="`ok`; `degraded` if the database is not usable; `stuck` if a thread hangs and the service "
+            "must be restarted."
+        ),
+    ]
+    database: Annotated[
+        str,
+        Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
+    ]
+    adapters: Annotated[int, Field(description="Number of loaded adapters.")]
+    fusion: Annotated[bool, Field(description="Whether a fusion answers requests that name no adapter.")]
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong with a request and how to correct it."""
+
+    field: Annotated[str | None, Field(description="Path of the field at fault, as in `candidates.3`.")]
+    message: Annotated[str, Field(description="One line that says what is wrong.")]
+
+
+class ErrorResponse(BaseModel):
+    """Response to a request that cannot be answered."""
+
+    error: Annotated[ErrorDetail, Field(description="What is wrong.")]
