@@ -15,11 +15,11 @@ from lorarec.cli.options import (
     DatasetFolder,
     Engine,
     Overwrite,
+    named_folders,
     open_engine,
     require_adapters,
 )
 from lorarec.data import Dataset, load_split
-from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.prompts import Readout
 
@@ -81,7 +81,7 @@ def evaluate(
     --setting warm --out reports/beauty
     """
     console, stderr = Console(), Console(stderr=True)
-    named = _named(adapter or [])
+    named = named_folders(adapter or [], "adapter")
     require_adapters(named.values())
     if out is not None:
         refuse_existing(out, overwrite, FolderKind.EVALUATION)
@@ -129,18 +129,3 @@ def evaluate(
             console.print(f"{name}: {row.dropped:,} history items dropped, oldest first, to fit prompts", markup=False)
     if out is not None:
         console.print(f"Report written to {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _named(adapters: list[str]) -> dict[str, Path]:
-    """Return the folder of each row; a folder without NAME= gives the row its own name."""
-    named: dict[str, Path] = {}
-    for text in adapters:
-        name, mark, folder = text.partition("=")
-        if not mark or Path(text).exists():
-            name, folder = Path(text).resolve().name, text
-        if not name or not folder:
-            raise LorarecError(f"--adapter {text} must be a folder or NAME=FOLDER")
-        if name in named:
-            raise LorarecError(f"two adapters are called {name}: tell them apart with --adapter NAME=FOLDER")
-        named[name] = Path(folder)
-    return named
