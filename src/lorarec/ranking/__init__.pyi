@@ -14,11 +14,6 @@ from .generation import generate_titles as generate_titles
 from .pool_scorer import INDEX as INDEX
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import pool_scorers as pool_scorers
-<<<<<<< HEAD
-=======
-from .pool_scores import log_prior as log_prior
-from .pool_scores import score_parts as score_parts
->>>>>>> main
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population

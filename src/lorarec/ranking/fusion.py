@@ -71,7 +71,7 @@ class FusedScores:
 class Fusion:
     """Score candidates by the fused scores of several recommenders: the log-probability that one is the right item.
 
-    `fuse` makes a fusion. It is a conditional logit over the scores and ranks of the recommenders, fitted to validation
+    `fuse` makes a fusion. It is a conditional logit over the scores of the recommenders, fitted to validation
     cases, with weights of its own for new items: those without training interactions.
 
     Args:
@@ -133,19 +133,14 @@ class Fusion:
         """Build the index of the training part, with the next-item model of the fusion if there is one."""
         return index_of(self.group)
 
-<<<<<<< HEAD
-    def with_config(self, config: FusionConfig) -> "Fusion":
-        """Return this fusion with another prior of new items, without fitting it again.
+    @property
+    def scores_catalogue(self) -> bool:
+        """Whether all recommenders can score every item of a catalogue, as adapters cannot."""
+        return all(each.scores_catalogue for each in self.group.recommenders.values())
 
-        Args:
-            config: Options, of which only `new_item_prior` has an effect after the fit.
-        """
-        config = replace(self.config, new_item_prior=config.new_item_prior)
-=======
     def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
         """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
         config = replace(self.config, new_item_prior=prior)
->>>>>>> main
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
@@ -302,9 +297,9 @@ def index_of(group: ScorerGroup) -> Index:
 
 
 def with_index_order(scores: CandidateScores) -> CandidateScores:
-    """Return the scores with one more scorer: the candidate's place in its list, negated, so that the first is best."""
+    """Return the scores with one more scorer: -log(1 + place) of the candidate in its list, 0 for the first."""
     place = np.arange(len(scores.new)) - np.repeat(case_starts(scores), scores.sizes)
-    return replace(scores, scores=np.column_stack([scores.scores, -place]))
+    return replace(scores, scores=np.column_stack([scores.scores, -np.log1p(place)]))
 
 
 def case_starts(scores: CandidateScores) -> np.ndarray:

@@ -7,11 +7,8 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-<<<<<<< HEAD
+from lorarec.ranking.fusion import Fusion
 from lorarec.ranking.proposal_scores import log_prior
-=======
-from lorarec.ranking.pool_scores import log_prior
->>>>>>> main
 from lorarec.recommenders import Scorer
 from lorarec.retrieval import Index
 
@@ -27,7 +24,8 @@ class PoolScorer:
 
     Args:
         index: Index that proposes the pool.
-        scorer: Scorer of the pool; None for the index's own order.
+        scorer: Scorer of the pool; None for the index's own order. A fusion scores the pool by its last stage for
+            candidates of an index, of which the index's order is a part.
         pool: Number of items that the index proposes.
         prior: Whether `log_prior` is added to the scores; it is never added to ranks that a scorer returns.
 
@@ -63,7 +61,8 @@ class PoolScorer:
         proposed = f"the {self.pool} items that an index proposes from {', '.join(self.index.sources)}"
         if self.scorer is None:
             return f"{proposed}, in its order; other items have no rank"
-        uses_prior = self.prior and not getattr(self.scorer, "returns_ranks", False)
+        ranks = isinstance(self.scorer, Fusion) or getattr(self.scorer, "returns_ranks", False)
+        uses_prior = self.prior and not ranks
         text = f"{proposed}, re-ranked{' with its order as a prior' if uses_prior else ''}; other items have no rank"
         about = getattr(self.scorer, "about", "")
         return f"{text}; {about}" if about else text
@@ -107,7 +106,11 @@ class PoolScorer:
         if self.scorer is None:
             return pools
         proposed = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools, pl.List(pl.String)))
-        scores = iter(self.scorer.score(proposed.filter(pl.col(CANDIDATES).list.len() > 0)))
+        filled = proposed.filter(pl.col(CANDIDATES).list.len() > 0)
+        if isinstance(self.scorer, Fusion):
+            scores = iter([each.log_probabilities for each in self.scorer.score_with_parts(filled, pool=True)])
+        else:
+            scores = iter(self.scorer.score(filled))
         return [self._order(pool, np.asarray(next(scores), np.float64)) if pool else [] for pool in pools]
 
     def _order(self, pool: list[str], scores: np.ndarray) -> list[str]:
@@ -116,7 +119,7 @@ class PoolScorer:
             raise LorarecError(f"a scorer gave a pool of {len(pool)} items scores of shape {scores.shape}, or NaN")
         if getattr(self.scorer, "returns_ranks", False):
             return [pool[place] for place in np.argsort(scores, kind="stable") if np.isfinite(scores[place])]
-        if self.prior:
+        if self.prior and not isinstance(self.scorer, Fusion):
             scores = scores + log_prior(len(pool))
         return [pool[place] for place in np.argsort(-scores, kind="stable")]
 

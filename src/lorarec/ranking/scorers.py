@@ -126,6 +126,7 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
     config_class = RecommenderConfig
     uses_seed = False
     scores_new_items = True
+    scores_catalogue = False
 
     def __init__(self, backbone: Backbone, adapter: AdapterLike, engine: VllmEngine | None = None) -> None:
         super().__init__()
