@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lorarec.recommenders import FusionModel, Recommender
 
 #: Columns of the table of weights: the features of a recommender, in the order of `FusionFeatures.names`.
-FEATURES = ("score", "log rank", "score x log history length", "score, new item", "log rank, new item")
+FEATURES = ("score", "score x log history length", "score, new item")
 
 
 @config_options
@@ -135,8 +135,8 @@ def _show(fusion: "Fusion", out: Path, as_json: bool) -> None:
     """Print what was fitted and the weights of the features of each recommender."""
     stages = {"weights": fusion.model, "weights of the fusion for whole catalogues": fusion.pool_model}
     if as_json:
-        weights, pool = (model and _weights(model) for model in stages.values())
-        fit = {"folder": str(out), **fusion.record["fit"], "weights": weights, "pool_weights": pool}
+        weights, pool_weights = (None if model is None else _weights(model) for model in stages.values())
+        fit = {"folder": str(out), **fusion.record["fit"], "weights": weights, "pool_weights": pool_weights}
         typer.echo(json.dumps(fit, indent=2, ensure_ascii=False))
         return
     from rich.console import Console
@@ -150,8 +150,8 @@ def _show(fusion: "Fusion", out: Path, as_json: bool) -> None:
         table = Table("recommender", title=title[0].upper() + title[1:])
         for feature in FEATURES:
             table.add_column(feature, justify="right")
-        for name, weights in _weights(model).items():
-            table.add_row(name, *(f"{weight:+.2f}" for weight in weights.values()))
+        for name, of_features in _weights(model).items():
+            table.add_row(name, *(f"{weight:+.2f}" for weight in of_features.values()))
         console.print(table)
     console.print(f"Fusion written to {out}", markup=False, highlight=False, soft_wrap=True)
 

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from lorarec.backbone import BackboneConfig
-from lorarec.cli.options import load_backbone, open_engine, require_adapters
+from lorarec.cli.options import load_backbone, open_engine, require_adapters, require_fusion
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind
 from lorarec.recommenders import FusionConfig
 
 if TYPE_CHECKING:
     from lorarec.ranking import Fusion, Ranker
 
+Prior = float | Literal["auto"]
 FusionFolder = Annotated[
     Path | None, typer.Option("--fusion", help="Folder of `lorarec fuse`, in place of the backbone and the adapter.")
 ]
@@ -29,20 +29,10 @@ NewItemPrior = Annotated[
 ]
 
 
-def require_fusion(folder: Path) -> None:
-    """Check that a folder is a fusion, before the libraries that read it are loaded.
-
-    Raises:
-        LorarecError: If it is not a fusion.
-    """
-    if not (folder / FolderKind.FUSION.marker).is_file():
-        raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
-
-
 def check_ranker(
     adapter: Path | None, fusion: Path | None, new_item_prior: str | None, engine: str = "torch"
-) -> FusionConfig | None:
-    """Check the options of what orders candidates, and return an option of the fusion in place of its own.
+) -> Prior | None:
+    """Check the options of what orders candidates, and return the prior of new items; None for that of the fusion.
 
     Raises:
         LorarecError: If a folder is missing, the prior is out of range, or options do not go together.
@@ -57,25 +47,23 @@ def check_ranker(
     if engine == "vllm":
         raise LorarecError("--engine vllm is for adapters: use --fusion with --engine torch")
     require_fusion(fusion)
-    return prior_config(new_item_prior)
+    return read_prior(new_item_prior)
 
 
-def prior_config(new_item_prior: str | None) -> FusionConfig | None:
-    """Return options with this prior of new items; None if there is none.
+def read_prior(new_item_prior: str | None) -> Prior | None:
+    """Read a prior of new items, a number or `auto`; return None if there is none.
 
     Raises:
-        LorarecError: If the prior is out of range.
+        LorarecError: If the prior is something else or out of range.
     """
-    return None if new_item_prior is None else FusionConfig(new_item_prior=cast(float, new_item_prior))
+    return None if new_item_prior is None else FusionConfig(new_item_prior=cast(float, new_item_prior)).new_item_prior
 
 
-def load_fusion(
-    folder: Path, dataset: Dataset, backbone: "BackboneConfig", prior: FusionConfig | None = None
-) -> "Fusion":
+def load_fusion(folder: Path, dataset: Dataset, backbone: BackboneConfig, prior: Prior | None = None) -> "Fusion":
     """Load a fusion, and its backbone if it has adapters.
 
     Args:
-        prior: Options whose prior of new items replaces that of the fusion.
+        prior: Prior of new items in place of that of the fusion.
 
     Raises:
         LorarecError: If the fusion is damaged, or belongs to other data or another backbone.
@@ -83,7 +71,7 @@ def load_fusion(
     from lorarec.ranking import Fusion, has_adapters
 
     fusion = Fusion.load(folder, dataset, load_backbone(backbone) if has_adapters(folder) else None)
-    return fusion if prior is None else fusion.with_config(prior)
+    return fusion if prior is None else fusion.with_new_item_prior(prior)
 
 
 @contextmanager
@@ -92,7 +80,7 @@ def open_ranker(
     backbone: BackboneConfig,
     adapter: Path | None,
     fusion: Path | None,
-    prior: FusionConfig | None,
+    prior: Prior | None,
     engine: str = "torch",
 ) -> "Iterator[Ranker | Fusion]":
     """Load a fusion if there is one, otherwise a backbone with an adapter.

@@ -124,9 +124,7 @@ def recommend(
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
         job = _population(dataset, adapter, index, backbone, top, pool)
-        job = replace(
-            job, fusion=fusion and fusion.resolve(), new_item_prior=None if prior is None else prior.new_item_prior
-        )
+        job = replace(job, fusion=fusion and fusion.resolve(), new_item_prior=prior)
         names = {
             "dataset": data.name,
             "backbone": job.backbone.id,

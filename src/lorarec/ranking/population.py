@@ -17,7 +17,6 @@ from lorarec.ranking.population_parts import Part
 from lorarec.ranking.proposal_scores import default_index
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import Recommendation, ranker_evidence, recommend_each
-from lorarec.recommenders import FusionConfig
 from lorarec.retrieval import Index
 
 #: Name of a column of lists, with one value for each item -> attribute of `Recommendation`, if a ranker scores. Either
@@ -161,7 +160,7 @@ def _load_fusion(config: PopulationConfig, folder: Path, dataset: Dataset) -> tu
     backbone = _load_backbone(config.backbone) if has_adapters(folder) else None
     fusion = Fusion.load(folder, dataset, backbone)
     if config.new_item_prior is not None:
-        fusion = fusion.with_config(FusionConfig(new_item_prior=config.new_item_prior))
+        fusion = fusion.with_new_item_prior(config.new_item_prior)
     return fusion, {
         "fusion": fusion_fingerprint(folder),
         "new_item_prior": fusion.config.new_item_prior,
