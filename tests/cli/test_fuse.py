@@ -99,7 +99,7 @@ def test_all_users(shop: Path, fusion: Path, tmp_path: Path) -> None:
     for name, values in row["parts"].items():
         assert values == pytest.approx([item["parts"][name] for item in items], abs=1e-5)
     assert _json(*words, "--out", tmp_path / "scores")["parts_before"] == 3
-    with pytest.raises(LorarecError, match="new_item_prior was auto and is now 0.5"):
+    with pytest.raises(LorarecError, match=r"new_item_prior was auto and is now 0\.5"):
         run(*words, "--new-item-prior", "0.5", "--out", tmp_path / "scores")
 
 
@@ -170,7 +170,7 @@ def test_folders_that_cannot_be_used(shop: Path, fusion: Path, tmp_path: Path) -
         run("recommend", shop, "--user", "u03", "--fusion", shop)
     with pytest.raises(LorarecError, match="--new-item-prior is for a fusion"):
         run("rank", shop, "--user", "u03", "--item", "i30", "--new-item-prior", "0.1")
-    with pytest.raises(LorarecError, match="option --new-item-prior must be auto or between 0 and 1, got 7.0"):
+    with pytest.raises(LorarecError, match=r"option --new-item-prior must be auto or between 0 and 1, got 7\.0"):
         run("explain", shop, *user, "--new-item-prior", "7")
     with pytest.raises(LorarecError, match="fused exists already"):
         run("fuse", shop, *CHEAP, "--out", fusion)
