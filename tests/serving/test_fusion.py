@@ -16,7 +16,7 @@ import pytest
 
 from lorarec import cli
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Split, leave_one_out
+from lorarec.data import Dataset, Split, leave_one_out, load_split
 from lorarec.errors import LorarecError
 from lorarec.ranking import FusedScores, Fusion, fuse
 from lorarec.recommenders import FusionConfig, ItemKNN, Popularity, SASRec, SASRecConfig, TfIdf
@@ -263,10 +263,11 @@ def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Datas
         Service(tiny_backbone, shop, None, "sqlite://", fusion=fusion)
 
 
-def stored(shop: Dataset, folder: Path, recommenders: Sequence[str], **options: Any) -> list[str]:
-    """Store a shop with a split and its fusion; return the options of `lorarec serve`."""
-    save_split(leave_one_out(shop, negatives=5), shop.save(folder / "shop"))
-    fuse(Dataset.load(folder / "shop"), None, recommenders, folder / "fusion", config=FusionConfig(**options))
+def store(shop: Dataset, folder: Path) -> list[str]:
+    """Store a shop with a split and a fusion; return the options of `lorarec serve`."""
+    dataset = shop.save(folder / "shop")
+    load_split(dataset, negatives=5)
+    fuse(dataset, None, ["popularity", "tf-idf"], folder / "fusion")
     return [str(folder / "shop"), "--fusion", str(folder / "fusion"), "--port", "0"]
 
 
@@ -280,7 +281,7 @@ def change_dataset(folder: Path) -> None:
     record.write_text(json.dumps({**values, "dataset": {"name": "other", "fingerprint": "0"}}))
 
 
-def no_pool(folder: Path) -> None:
+def remove_pool(folder: Path) -> None:
     record = folder / "fusion" / "fusion.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "pool": None}))
 
@@ -290,7 +291,7 @@ def no_pool(folder: Path) -> None:
     [
         (damage, "error: {fusion}/fusion.safetensors does not match fusion.json"),
         (change_dataset, "error: fusion {fusion} was fitted to other (0), not to shop"),
-        (no_pool, "error: this fusion cannot recommend"),
+        (remove_pool, "error: this fusion cannot recommend"),
         (lambda folder: (folder / "fusion" / "fusion.json").unlink(), "error: {fusion} is not a fusion"),
     ],
 )
@@ -303,7 +304,7 @@ def test_unusable_fusions_are_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = stored(shop, tmp_path, ["popularity", "tf-idf"])
+    options = store(shop, tmp_path)
     change(tmp_path)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["lorarec", "serve", *options, "--backbone", str(backbone_folder)])
