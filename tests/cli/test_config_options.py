@@ -22,6 +22,7 @@ class Config:
     loss: Literal["listwise", "pointwise"] = option("listwise", "Loss function.")
     samples: int | None = option(None, "Number of samples; None for all.", "Training")
     new_samples: int | None = option(None, "The same of new items; `samples` or `learning_rate` if None.", "Training")
+    prior: float | Literal["auto"] = option("auto", "Prior of new items.")
     evidence: bool = option(True, "Read evidence.")
     resume: bool = option(False, "Continue.")
 
@@ -45,7 +46,18 @@ def test_each_field_is_an_option() -> None:
     assert _invoke(verb).exit_code == 0
     words = ["--model", "gpt2", "--learning-rate", "0.1", "--loss", "pointwise", "--samples", "7", "--no-evidence"]
     assert _invoke(verb, *words, "--resume").exit_code == 0
-    assert made == [Config(), Config("gpt2", 0.1, "pointwise", 7, None, False, True)]
+    assert made == [Config(), Config("gpt2", 0.1, "pointwise", 7, None, "auto", False, True)]
+
+
+def test_a_number_or_a_word_is_text() -> None:
+    made: list[Config] = []
+
+    def verb(*, model: Annotated[Config, Only(("prior",))]) -> None:
+        made.append(model)
+
+    assert _invoke(verb, "--prior", "auto").exit_code == 0
+    assert _invoke(verb, "--prior", "0.5").exit_code == 0
+    assert [config.prior for config in made] == ["auto", "0.5"]
 
 
 def test_help_is_that_of_the_fields() -> None:

@@ -15,11 +15,11 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, read_adapter
-from lorarec.ranking import Explanation, Ranker, explain, recommend
+from lorarec.ranking import Explanation, Ranker, explain, fuse, recommend
 from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
-from tests.factories import dataset_of
+from tests.factories import circle_log, dataset_of
 
 COLOURS = ["red", "green", "blue", "black", "white"]
 THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
@@ -165,3 +165,28 @@ def test_nothing_is_left(shop: Dataset, tiny_backbone: Backbone) -> None:
     everything = shop.interactions.filter(user_id="me")
     with pytest.raises(LorarecError, match="nothing of shop is left to recommend to user me"):
         explain(Ranker(tiny_backbone), shop.subset(everything, filter_note="mine"), "me")
+
+
+def test_a_fusion_explains_by_its_parts_and_shorter_histories() -> None:
+    dataset, split = circle_log("circles", new_items=0.2)
+    fusion = fuse(dataset, recommenders=("item-knn", "tf-idf", "popularity"), split=split)
+    user = dataset.interactions["user_id"][0]
+    history = dataset.history(user)
+    found, best = explain(fusion, dataset, user, pool=12), recommend(fusion, dataset, user, pool=12)[0]
+    assert (found.item_id, found.candidates, found.reason) == (best.item_id, 12, None)
+    assert found.score == pytest.approx(best.score)
+    assert found.parts == pytest.approx(best.parts)
+    assert found.log_odds is found.log_likelihood is found.log_prior is None
+    candidates = [proposal.item_id for proposal in fusion.index().propose(history, 12)]
+    place = candidates.index(found.item_id)
+
+    def log_probability(items: list[str]) -> float:
+        case = pl.DataFrame({"user_id": [user], "history": [items], "candidates": [candidates]})
+        return float(fusion.score_with_parts(case, pool=True)[0].log_probabilities[place])
+
+    assert [influence.item_id for influence in found.influences] == history[-fusion.max_history :]
+    for influence in found.influences:
+        without = [item for item in history if item != influence.item_id]
+        assert influence.score == pytest.approx(log_probability(history) - log_probability(without))
+    other = explain(fusion, dataset, user, next(item for item in dataset.titles if item not in history), pool=3)
+    assert set(other.parts) == {"item-knn", "tf-idf", "popularity", "index", "new item"}

@@ -7,10 +7,10 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.ranking import Ranker, rank_items, recommend, recommend_next, recommend_users
-from lorarec.recommenders import NextItemConfig
+from lorarec.ranking import Fusion, Ranker, fuse, rank_items, recommend, recommend_next, recommend_users
+from lorarec.recommenders import FusionConfig, NextItemConfig
 from lorarec.retrieval import Index
-from tests.factories import dataset_of
+from tests.factories import circle_log, dataset_of
 
 TITLES = [
     "red lamp",
@@ -127,3 +127,60 @@ def test_given_items_are_ranked_as_their_titles(dataset: Dataset, tiny_backbone:
         rank_items(ranker, dataset, ["x"], user="a")
     with pytest.raises(LorarecError, match="needs a user of the dataset or a history"):
         rank_items(ranker, dataset, ["3"])
+
+
+@pytest.fixture(scope="module")
+def circles() -> tuple[Dataset, Fusion]:
+    """A fusion of three recommenders, and its dataset."""
+    dataset, split = circle_log("circles", new_items=0.2)
+    config = FusionConfig(hidden_items=0.2, pool=20)
+    return dataset, fuse(dataset, recommenders=("item-knn", "tf-idf", "popularity"), split=split, config=config)
+
+
+def test_a_fusion_orders_the_pool_by_its_scores(circles: tuple[Dataset, Fusion]) -> None:
+    dataset, fusion = circles
+    user, other = dataset.interactions["user_id"].unique(maintain_order=True)[:2].to_list()
+    history = dataset.history(user)
+    pool = [each.item_id for each in Index.build(dataset, histories=fusion.group.data.split.train).propose(history, 15)]
+    case = pl.DataFrame({"user_id": [user], "history": [history], "candidates": [pool]})
+    (scores,) = fusion.score_with_parts(case, pool=True)
+    order = np.argsort(-scores.log_probabilities, kind="stable").tolist()
+    found = recommend(fusion, dataset, user, top_k=5, pool=15)
+    assert [item.item_id for item in found] == [pool[place] for place in order[:5]]
+    for item, place in zip(found, order[:5], strict=True):
+        assert item.score == scores.log_probabilities[place]
+        assert item.probability == pytest.approx(np.exp(item.score))
+        assert item.parts == {name: part[place] for name, part in scores.parts.items()}
+        assert item.log_odds is item.log_likelihood is item.log_prior is None
+    several = recommend_users(fusion, dataset, [other, user], top_k=5, pool=15)
+    assert [item.item_id for item in several[user]] == [item.item_id for item in found]
+
+
+def test_a_fusion_and_an_index_of_its_own(circles: tuple[Dataset, Fusion]) -> None:
+    dataset, fusion = circles
+    index = Index.build(dataset)
+    assert len(recommend_next(fusion, index, dataset.titles, [], top_k=3, pool=9)) == 3
+    assert recommend_next(fusion, index, dataset.titles, list(dataset.titles)) == []
+    history = dataset.interactions["item_id"][:3].to_list()
+    only = recommend_next(fusion, index, dataset.titles, history, allow=index.items[-2:])
+    assert {item.item_id for item in only} <= set(index.items[-2:])
+
+
+def test_given_items_are_ranked_by_a_fusion(circles: tuple[Dataset, Fusion]) -> None:
+    dataset, fusion = circles
+    items, history = list(dataset.titles)[:6], list(dataset.titles)[6:9]
+    case = pl.DataFrame({"user_id": [""], "history": [history], "candidates": [items]})
+    (scores,) = fusion.score(case)
+    found = rank_items(fusion, dataset, items, history=history)
+    assert [row.index for row in found] == np.argsort(-scores, kind="stable").tolist()
+    assert [row.probability for row in found] == pytest.approx([np.exp(row.score) for row in found])
+    assert rank_items(fusion, dataset, items, history=history, top_k=2) == found[:2]
+    with pytest.raises(LorarecError, match="needs at least one item"):
+        rank_items(fusion, dataset, [], history=history)
+
+
+def test_a_fusion_of_another_dataset_is_refused(circles: tuple[Dataset, Fusion], dataset: Dataset) -> None:
+    fusion = circles[1]
+    for refused in (lambda: recommend(fusion, dataset, "a"), lambda: rank_items(fusion, dataset, ["3"], user="a")):
+        with pytest.raises(LorarecError, match=r"the fusion was fitted to circles .* not to toy"):
+            refused()

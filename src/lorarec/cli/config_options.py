@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -80,7 +80,9 @@ def _options(config: Any, parameter: str) -> dict[str, inspect.Parameter]:
 
 
 def _option_type(annotation: Any) -> Any:
-    """Return the type of the option of a field; of a union with text the command line takes the text."""
+    """Return the type of the option of a field; of a union with text or choices the command line takes the text."""
     members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    kind = str if str in members else next(member for member in members if member is not NoneType)
+    kinds = [member for member in members if member is not NoneType]
+    has_text = str in kinds or (len(kinds) > 1 and any(get_origin(kind) is Literal for kind in kinds))
+    kind = str if has_text else kinds[0]
     return kind | None if NoneType in members else kind

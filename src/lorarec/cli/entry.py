@@ -30,6 +30,7 @@ _PANELS = {
     },
     "Ranking": {
         "index": ("index", "index", "Index a catalogue, so that candidates are found in milliseconds."),
+        "fuse": ("fuse", "fuse", "Learn how to fuse adapters and conventional recommenders into one ranking."),
         "recommend": ("recommend", "recommend", "Recommend items of the whole catalogue to one user, several or all."),
         "rank": ("rank", "rank", "Rank given items for a user or a history."),
         "explain": ("explain", "explain", "Show how each item of the history changes a score, and why in words."),

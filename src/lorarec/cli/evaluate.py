@@ -1,6 +1,7 @@
 """The verb `evaluate`: adapters and baselines, compared on test cases."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,9 +16,12 @@ from lorarec.cli.options import (
     DatasetFolder,
     Engine,
     Overwrite,
+    named_folders,
     open_engine,
     require_adapters,
+    require_fusion,
 )
+from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
@@ -32,6 +36,10 @@ def evaluate(
     *,
     dataset: DatasetFolder,
     adapter: Annotated[list[str] | None, typer.Option(help="PEFT folder, or NAME=FOLDER; may be repeated.")] = None,
+    fusion: Annotated[
+        list[str] | None, typer.Option(help="Folder of `lorarec fuse`, or NAME=FOLDER; may be repeated.")
+    ] = None,
+    new_item_prior: NewItemPrior = None,
     setting: Annotated[
         Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes all that the split has.")
     ] = "both",
@@ -71,7 +79,7 @@ def evaluate(
     engine: Engine = "torch",
     backbone: BackboneConfig,
 ) -> None:
-    """Compare the backbone alone and its adapters with popularity, co-occurrence and titles on the same test cases.
+    """Compare the backbone, adapters and fusions with popularity, co-occurrence and titles on the same test cases.
 
     Users and candidates are those of the split stored with the dataset; without one, the default split is drawn. With
     --candidates all, popularity, co-occurrence and titles rank the whole catalogue. Models rank what an index of the
@@ -79,17 +87,24 @@ def evaluate(
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
+
+    Example: lorarec evaluate data/shop --fusion fusions/shop --new-item-prior 0.05
     """
     console, stderr = Console(), Console(stderr=True)
-    named = _named(adapter or [])
+    named = named_folders(adapter or [], "adapter")
     require_adapters(named.values())
+    fusions = named_folders(fusion or [], "fusion")
+    for folder in fusions.values():
+        require_fusion(folder)
+    _refuse_combinations(fusions, new_item_prior, engine)
+    prior = read_prior(new_item_prior)
     if out is not None:
         refuse_existing(out, overwrite, FolderKind.EVALUATION)
     data = Dataset.load(dataset)
     split = load_split(data)
     from lorarec.evaluation import evaluate as evaluate_rows
     from lorarec.evaluation import evaluation_table
-    from lorarec.ranking import INDEX, adapter_scorers, pool_scorers, split_warning
+    from lorarec.ranking import INDEX, Fusion, adapter_scorers, pool_scorers, split_warning
     from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
@@ -102,9 +117,14 @@ def evaluate(
             if warning:
                 stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         everything: dict[str, Scorer] = dict(rows)
+        for name, folder in fusions.items():
+            if name in rows:
+                raise LorarecError(f"the row name {name} is taken: use another with --fusion NAME={folder}")
+            fused = Fusion.load(folder, data, model, split)
+            everything[name] = fused if prior is None else fused.with_new_item_prior(prior)
         if candidates == "all":
             index = Index.build(data, SASRecConfig(), split.train, progress=True)
-            everything, compare = dict(pool_scorers(index, rows, pool)), compare or INDEX
+            everything, compare = dict(pool_scorers(index, everything, pool)), compare or INDEX
         evaluation = evaluate_rows(
             data,
             everything,
@@ -131,16 +151,9 @@ def evaluate(
         console.print(f"Report written to {out / 'report.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _named(adapters: list[str]) -> dict[str, Path]:
-    """Return the folder of each row; a folder without NAME= gives the row its own name."""
-    named: dict[str, Path] = {}
-    for text in adapters:
-        name, mark, folder = text.partition("=")
-        if not mark or Path(text).exists():
-            name, folder = Path(text).resolve().name, text
-        if not name or not folder:
-            raise LorarecError(f"--adapter {text} must be a folder or NAME=FOLDER")
-        if name in named:
-            raise LorarecError(f"two adapters are called {name}: tell them apart with --adapter NAME=FOLDER")
-        named[name] = Path(folder)
-    return named
+def _refuse_combinations(fusions: Mapping[str, Path], new_item_prior: str | None, engine: str) -> None:
+    """Refuse options that do not go together."""
+    if new_item_prior is not None and not fusions:
+        raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
+    if fusions and engine == "vllm":
+        raise LorarecError("--engine vllm is for adapters: use --fusion with --engine torch")

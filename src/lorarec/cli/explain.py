@@ -15,10 +15,9 @@ from lorarec.cli.options import (
     IndexFolder,
     Pool,
     User,
-    load_backbone,
-    require_adapters,
     require_index,
 )
+from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 
 
@@ -29,6 +28,8 @@ def explain(
     user: User,
     item: Annotated[str | None, typer.Option("--item", help="Item id; the top recommendation if not given.")] = None,
     adapter: AdapterFolder = None,
+    fusion: FusionFolder = None,
+    new_item_prior: NewItemPrior = None,
     index: IndexFolder = None,
     pool: Pool = 100,
     as_json: AsJson = False,
@@ -36,20 +37,23 @@ def explain(
 ) -> None:
     """Show how an item's score changes when each item of the history is left out.
 
-    Positive numbers raise the score. A backbone with a chat template also gives a reason in words.
+    Positive numbers raise the score. A backbone with a chat template also gives a reason in words. With --fusion, the
+    score is divided into the parts of the recommenders as well, each less its mean over the candidates.
 
     Example: lorarec explain data/shop --user u42 --item i7 --adapter adapters/mixed
+
+    Example: lorarec explain data/shop --user u42 --fusion fusions/shop
     """
-    require_adapters([adapter])
+    prior = check_ranker(adapter, fusion, new_item_prior)
     require_index(index)
     data = Dataset.load(dataset)
     data.history(user)
-    from lorarec.ranking import Ranker, explanation_table
     from lorarec.ranking import explain as explain_item
+    from lorarec.ranking import explanation_table, parts_table
     from lorarec.retrieval import Index
 
     loaded = None if index is None else Index.load(index, data)
-    with Ranker(load_backbone(backbone), adapter) as ranker:
+    with open_ranker(data, backbone, adapter, fusion, prior) as ranker:
         explanation = explain_item(ranker, data, user, item, pool, loaded)
     if as_json:
         typer.echo(json.dumps(asdict(explanation), indent=2, ensure_ascii=False))
@@ -58,8 +62,11 @@ def explain(
 
         score = f"score {explanation.score:.3f}, p {explanation.probability:.4f} of {explanation.candidates}"
         title = f"{explanation.title} for user {user}: {score}"
-        Console().print(explanation_table(explanation, title))
+        console = Console()
+        if explanation.parts:
+            console.print(parts_table(explanation, title))
+        console.print(explanation_table(explanation, title))
         if explanation.reason is not None:
             typer.echo(explanation.reason)
-    if explanation.reason is None:
+    if explanation.reason is None and fusion is None:
         typer.echo(f"A reason in words needs a chat model: {backbone.id} has no chat template.", err=True)

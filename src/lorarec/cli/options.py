@@ -46,6 +46,29 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last c
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
+    """Return folders by name; a folder without NAME= has its own name.
+
+    Args:
+        texts: FOLDER or NAME=FOLDER.
+        kind: Kind of the folders, which is the name of the option.
+
+    Raises:
+        LorarecError: If a text has no name or no folder, or two have the same name.
+    """
+    named: dict[str, Path] = {}
+    for text in texts:
+        name, mark, folder = text.partition("=")
+        if not mark or Path(text).exists():
+            name, folder = Path(text).resolve().name, text
+        if not name or not folder:
+            raise LorarecError(f"--{kind} {text} must be a folder or NAME=FOLDER")
+        if name in named:
+            raise LorarecError(f"two {kind}s are called {name}: tell them apart with --{kind} NAME=FOLDER")
+        named[name] = Path(folder)
+    return named
+
+
 def require_adapters(folders: Iterable[str | Path | None]) -> None:
     """Check that adapter folders exist, before the libraries that read them are loaded.
 

@@ -13,7 +13,8 @@ from rich.text import Text
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import read_ids
-from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine, open_engine, require_adapters
+from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine
+from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
@@ -29,6 +30,8 @@ def rank(
     item: Annotated[list[str] | None, typer.Option("--item", help="Item id to rank; may be repeated.")] = None,
     candidates: Annotated[Path | None, typer.Option(help="File of item ids to rank, one per line.")] = None,
     adapter: AdapterFolder = None,
+    fusion: FusionFolder = None,
+    new_item_prior: NewItemPrior = None,
     top: Annotated[int | None, typer.Option("--top", min=1, help="Number of items to show; all if not given.")] = None,
     as_json: AsJson = False,
     engine: Engine = "torch",
@@ -37,7 +40,8 @@ def rank(
     """Rank given items for a user of a dataset, or for a history of items.
 
     Items are ordered by score: the log-odds of yes against no, or the log-likelihood of the title with the readout
-    likelihood. Probabilities are the softmax of the scores over the given items.
+    likelihood. Probabilities are the softmax of the scores over the given items. The score of a fusion is the logarithm
+    of the probability.
 
     Example: lorarec rank data/shop --user u42 --item i7 --item i9 --adapter adapters/mixed
 
@@ -45,7 +49,7 @@ def rank(
     """
     if (user is None) == (not history):
         raise LorarecError("name whom to rank for: give either --user or --history")
-    require_adapters([adapter])
+    prior = check_ranker(adapter, fusion, new_item_prior, engine)
     data = Dataset.load(dataset)
     if user is not None:
         data.history(user)
@@ -56,12 +60,9 @@ def rank(
         if each not in data.titles:
             known = next(iter(data.titles))
             raise LorarecError(f"item {each} is not in dataset {data.name}: its items are like {known}")
-    from lorarec.ranking import Ranker, rank_items
+    from lorarec.ranking import rank_items
 
-    with (
-        open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
-        Ranker(model, adapter, engine=vllm) as ranker,
-    ):
+    with open_ranker(data, backbone, adapter, fusion, prior, engine) as ranker:
         ranked = rank_items(ranker, data, ids, user=user, history=history or None, top_k=top)
     if as_json:
         typer.echo(

@@ -24,12 +24,11 @@ from lorarec.cli.options import (
     IndexFolder,
     Overwrite,
     Pool,
-    open_engine,
     quieten_transformers,
     ray_imports,
-    require_adapters,
     require_index,
 )
+from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
@@ -50,6 +49,8 @@ def recommend(
     ] = None,
     all_users: Annotated[bool, typer.Option("--all", help="All users of the dataset; needs --out.")] = False,
     adapter: AdapterFolder = None,
+    fusion: FusionFolder = None,
+    new_item_prior: NewItemPrior = None,
     index: IndexFolder = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of items for each user.")] = 10,
     pool: Pool = 100,
@@ -79,11 +80,12 @@ def recommend(
     ] = 1000,
     backbone: BackboneConfig,
 ) -> None:
-    """Recommend items that users have not had yet: an index proposes candidates, the adapter ranks them.
+    """Recommend items that users have not had yet: an index proposes candidates, the adapter or the fusion ranks them.
 
     Items are ordered by score: the log-odds of yes against no (or the log-likelihood of the title, with the readout
     likelihood) plus the logarithm of a prior proportional to 1 / place in the index's order. Probabilities are the
-    softmax of the scores over the candidates.
+    softmax of the scores over the candidates. With --fusion, the score is the logarithm of the probability, and
+    the index's order is one of its parts.
 
     With --out, each user gets a row of a Parquet file, and rank.json records data, models and options.
     The same command continues an interrupted run. With --executor ray, workers of a Ray cluster share the users; all
@@ -92,10 +94,12 @@ def recommend(
     Example: lorarec recommend data/shop --user u42 --adapter adapters/mixed --index index/shop
 
     Example: lorarec recommend data/shop --all --adapter adapters/mixed --index index/shop --out recommendations
+
+    Example: lorarec recommend data/shop --user u42 --fusion fusions/shop
     """
     if not (user or users or all_users):
         raise LorarecError("name users with --user or --users, or take all with --all")
-    require_adapters([adapter])
+    prior = check_ranker(adapter, fusion, new_item_prior, engine)
     require_index(index)
     _refuse_combinations(
         out,
@@ -112,7 +116,7 @@ def recommend(
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     quieten_transformers()
-    from lorarec.ranking import Ranker, read_population, recommend_to_folder, recommend_users
+    from lorarec.ranking import read_population, recommend_to_folder, recommend_users
     from lorarec.retrieval import Index
 
     chosen = list(dict.fromkeys(user or ()))
@@ -120,19 +124,18 @@ def recommend(
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
         job = _population(dataset, adapter, index, backbone, top, pool)
+        job = replace(job, fusion=fusion and fusion.resolve(), new_item_prior=prior)
         names = {
             "dataset": data.name,
             "backbone": job.backbone.id,
             "adapter": None if adapter is None else str(adapter),
+            **({} if fusion is None else {"fusion": str(fusion)}),
         }
         with _executor(job, data, executor, workers or 1, address) as running:
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return
-    with (
-        open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
-        Ranker(model, adapter, engine=vllm) as ranker,
-    ):
+    with open_ranker(data, backbone, adapter, fusion, prior, engine) as ranker:
         loaded = None if index is None else Index.load(index, data)
         recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
     _print(recommended, data.name, as_json)

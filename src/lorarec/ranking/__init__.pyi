@@ -6,6 +6,7 @@ from .explanation import shorter_histories as shorter_histories
 from .fusion import FusedScores as FusedScores
 from .fusion import Fusion as Fusion
 from .fusion import has_adapters as has_adapters
+from .fusion import new_recommender as new_recommender
 from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
@@ -13,14 +14,14 @@ from .generation import generate_titles as generate_titles
 from .pool_scorer import INDEX as INDEX
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import pool_scorers as pool_scorers
-from .pool_scores import log_prior as log_prior
-from .pool_scores import score_parts as score_parts
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
 from .population import read_population as read_population
 from .population_parts import Executor as Executor
 from .population_parts import recommend_to_folder as recommend_to_folder
 from .prompt_view import user_prompt as user_prompt
+from .proposal_scores import log_prior as log_prior
+from .proposal_scores import score_parts as score_parts
 from .ranker import Ranked as Ranked
 from .ranker import Ranker as Ranker
 from .ray_executor import RayExecutor as RayExecutor

@@ -12,7 +12,7 @@ from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
 from lorarec.errors import LorarecError
 from lorarec.prompts import REASON, PromptBuilder
 from lorarec.ranking.fusion import Fusion
-from lorarec.ranking.pool_scores import PoolScores, default_index, score_pools
+from lorarec.ranking.proposal_scores import ProposalScores, default_index, score_proposals
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import ranker_evidence
 from lorarec.retrieval import Index
@@ -204,7 +204,7 @@ def _score(
     histories: list[list[str]],
     candidates: list[str],
     evidence: Cooccurrence | None,
-) -> list[PoolScores]:
+) -> list[ProposalScores]:
     """Score the same candidates for every history; a ranker does so in one batch whatever its token budget is."""
     rows = len(histories)
     cases = pl.DataFrame(
@@ -212,11 +212,11 @@ def _score(
         schema_overrides={HISTORY: pl.List(pl.String)},
     )
     if isinstance(ranker, Fusion):
-        return score_pools(ranker, cases, dataset.titles, None)
+        return score_proposals(ranker, cases, dataset.titles, None)
     examples = ranker.examples(cases, dataset.titles, evidence)
     budget = rows * max(example.length for example in examples)
     scores = score(ranker.backbone.model, examples, ranker.builder, budget)
-    return [PoolScores.of_ranker(ranker.readout, each) for each in scores]
+    return [ProposalScores.of_ranker(ranker.readout, each) for each in scores]
 
 
 def _reason(

@@ -160,4 +160,5 @@ def _refuse_unsaveable(recommenders: Mapping[str, Recommender[Any]]) -> None:
     choices = [name for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors]
     for name, each in recommenders.items():
         if not isinstance(each, TrainedAdapter) and type(each).tensors is Recommender.tensors:
-            raise LorarecError(f"recommender {name!r} cannot be saved in a fusion: choose from {', '.join(choices)}")
+            kind = type(each).__name__
+            raise LorarecError(f"{name}: {kind} cannot be saved in a fusion: choose from {', '.join(choices)}")

@@ -8,7 +8,7 @@ import polars as pl
 from lorarec.data import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import Fusion
-from lorarec.ranking.pool_scores import log_prior
+from lorarec.ranking.proposal_scores import log_prior
 from lorarec.recommenders import Scorer
 from lorarec.retrieval import Index
 

@@ -13,8 +13,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
 from lorarec.ranking.fusion import Fusion, fusion_fingerprint, has_adapters
-from lorarec.ranking.pool_scores import default_index
 from lorarec.ranking.population_parts import Part
+from lorarec.ranking.proposal_scores import default_index
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import Recommendation, ranker_evidence, recommend_each
 from lorarec.retrieval import Index

@@ -9,11 +9,11 @@ import polars as pl
 from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import Fusion
-from lorarec.ranking.pool_scores import (
-    PoolScores,
+from lorarec.ranking.proposal_scores import (
+    ProposalScores,
     default_index,
     refuse_other_dataset,
-    score_pools,
+    score_proposals,
 )
 from lorarec.ranking.ranker import Ranked, Ranker, best_first
 from lorarec.retrieval import Index, Proposal
@@ -283,7 +283,7 @@ def recommend_each(
     results: list[list[Recommendation]] = [[] for _ in users]
     if not rows:
         return results
-    for row, scores in zip(rows, score_pools(ranker, cases, titles, evidence), strict=True):
+    for row, scores in zip(rows, score_proposals(ranker, cases, titles, evidence), strict=True):
         results[row] = _best(pools[row], scores, titles, top_k)
     return results
 
@@ -297,7 +297,9 @@ def _cases(
     )
 
 
-def _best(proposals: Sequence[Proposal], pool: PoolScores, titles: dict[str, str], top_k: int) -> list[Recommendation]:
+def _best(
+    proposals: Sequence[Proposal], pool: ProposalScores, titles: dict[str, str], top_k: int
+) -> list[Recommendation]:
     shares = posterior(pool.scores)
     return [
         Recommendation(

@@ -15,7 +15,7 @@ from lorarec.retrieval import Index
 
 
 @dataclass(frozen=True)
-class PoolScores:
+class ProposalScores:
     """Scores by which the candidates of an index are ordered.
 
     Attributes:
@@ -28,20 +28,20 @@ class PoolScores:
     terms: Callable[[int], Mapping[str, Any]]
 
     @classmethod
-    def of_ranker(cls, readout: str, ranker_scores: np.ndarray) -> "PoolScores":
+    def of_ranker(cls, readout: str, ranker_scores: np.ndarray) -> "ProposalScores":
         """Return the scores of a ranker with this readout, with the prior of the candidates' places."""
         prior = log_prior(len(ranker_scores))
         return cls(ranker_scores + prior, lambda place: score_parts(readout, ranker_scores[place], prior[place]))
 
     @classmethod
-    def of_fusion(cls, fused: FusedScores) -> "PoolScores":
+    def of_fusion(cls, fused: FusedScores) -> "ProposalScores":
         """Return the scores of a fusion; the order of the index is one of their parts."""
         return cls(fused.log_probabilities, lambda place: {"parts": fused.parts_of(place)})
 
 
-def score_pools(
+def score_proposals(
     ranker: Ranker | Fusion, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None
-) -> list[PoolScores]:
+) -> list[ProposalScores]:
     """Score candidates that an index proposes.
 
     Args:
@@ -55,8 +55,8 @@ def score_pools(
             candidates of an index.
     """
     if isinstance(ranker, Fusion):
-        return [PoolScores.of_fusion(each) for each in ranker.score_with_parts(cases, pool=True)]
-    return [PoolScores.of_ranker(ranker.readout, each) for each in ranker.score_cases(cases, titles, evidence)]
+        return [ProposalScores.of_fusion(each) for each in ranker.score_with_parts(cases, pool=True)]
+    return [ProposalScores.of_ranker(ranker.readout, each) for each in ranker.score_cases(cases, titles, evidence)]
 
 
 def log_prior(count: int) -> np.ndarray:
