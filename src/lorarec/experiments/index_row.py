@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.experiments.fusion_row import FusionRow
-from lorarec.ranking import Fusion, PoolScorer
+from lorarec.ranking import PoolScorer
 from lorarec.recommenders import (
     Recommender,
     RecommenderConfig,
@@ -43,26 +43,6 @@ class IndexOrder(Recommender[RecommenderConfig]):
         return self.scorer.score(cases)
 
 
-class PoolFusion:
-    """Score the items that an index proposes, in its order, by the last stage that a fusion has for them.
-
-    Args:
-        fusion: Fusion that was fitted to candidates of an index.
-    """
-
-    def __init__(self, fusion: Fusion) -> None:
-        self.fusion = fusion
-
-    @property
-    def about(self) -> str:
-        """One line for reports."""
-        return self.fusion.about
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Return the log-probability of the candidates of every case; see `Fusion.score_with_parts`."""
-        return [each.log_probabilities for each in self.fusion.score_with_parts(cases, pool=True)]
-
-
 def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: int) -> Scorer:
     """Return the scorer with which a fitted recommender ranks a whole catalogue.
 
@@ -73,12 +53,15 @@ def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: in
     """
     if recommender.scores_catalogue:
         return recommender
+    if isinstance(recommender, FusionRow) and recommender.fusion.scores_catalogue:
+        # A catalogue is ranked in slices of the cases, from which the prior would be estimated again and again.
+        given = recommender.fusion.config.new_item_prior
+        share = recommender.fusion.new_item_share
+        return recommender.fusion.with_new_item_prior(share if given == "auto" else given)
     index = training_index(data)
     if isinstance(recommender, IndexOrder):
         return PoolScorer(index, None, pool)
-    if isinstance(recommender, FusionRow):  # it has learned what the index's order is worth
-        return PoolScorer(index, PoolFusion(recommender.fusion), pool, prior=False)
-    return PoolScorer(index, recommender, pool)
+    return PoolScorer(index, recommender.fusion if isinstance(recommender, FusionRow) else recommender, pool)
 
 
 def training_index(data: TrainingData) -> Index:

@@ -71,8 +71,8 @@ class FusedScores:
 class Fusion:
     """Score candidates by the fused scores of several recommenders: the log-probability that one is the right item.
 
-    `fuse` makes a fusion. It is a conditional logit over the scores of the recommenders, fitted to validation
-    cases, with weights of its own for new items: those without training interactions.
+    `fuse` makes a fusion. It is a conditional logit over the scores of the recommenders, fitted to validation cases,
+    with weights of its own for new items: those without training interactions.
 
     Args:
         group: Recommenders that are fitted to the training part of a split.
@@ -138,6 +138,11 @@ class Fusion:
         """Whether all recommenders can score every item of a catalogue, as adapters cannot."""
         return all(each.scores_catalogue for each in self.group.recommenders.values())
 
+    @property
+    def new_item_share(self) -> float:
+        """Share of the catalogue's items without training interactions."""
+        return 1 - len(self.group.known) / len(self.group.data.dataset.titles)
+
     def with_new_item_prior(self, prior: float | Literal["auto"]) -> "Fusion":
         """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
         config = replace(self.config, new_item_prior=prior)
@@ -192,8 +197,7 @@ class Fusion:
             return float(chosen), "given"
         if not pool and len(scores.sizes) >= MIN_CASES:
             return self.model.estimate_prior(scores), f"estimated from {len(scores.sizes):,} cases without labels"
-        catalogue = len(self.group.data.dataset.titles)
-        return 1 - len(self.group.known) / catalogue, "share of new items in the catalogue"
+        return self.new_item_share, "share of new items in the catalogue"
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write a fusion folder, completely or not at all: fusion.json, learned tensors and adapters.
