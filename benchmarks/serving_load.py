@@ -7,8 +7,12 @@ offline Ranker's. The server runs in a process of its own and shares the cores w
 With `--soak` the clients go on for so many minutes while others store events, ask for recommendations and reload an
 adapter, and the server's resident memory is printed.
 
+With `--fusion`, clients ask for recommendations instead, in turns by an adapter and by a fusion of this adapter,
+SASRec, GRU4Rec, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two costs is printed.
+
     python benchmarks/serving_load.py --seconds 30
     python benchmarks/serving_load.py --soak 20 --clients 2
+    python benchmarks/serving_load.py --fusion --clients 1 4 --seconds 10
 """
 
 import argparse
@@ -37,10 +41,24 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.sample import load_sample
 from lorarec.lora import AdapterBank, read_adapter
-from lorarec.ranking import Ranker
+from lorarec.ranking import Fusion, Ranker, fuse, log_prior
+from lorarec.recommenders import (
+    FusionConfig,
+    GRU4Rec,
+    GRU4RecConfig,
+    ItemKNN,
+    Popularity,
+    SASRec,
+    SASRecConfig,
+    TfIdf,
+)
 
 MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.7}, {"general": 0.6, "specific": 0.4}]
 CANDIDATES = 30
+#: Candidates of a recommendation, and how many of them are returned.
+POOL, TOP = 100, 10
+#: Rounds in which the adapter and the fusion take turns.
+ROUNDS = 3
 #: Scores further than this from the offline ones count as wrong.
 TOLERANCE = 1e-3
 #: Seconds between two looks at the server's memory.
@@ -55,6 +73,7 @@ class Asked:
 
     body: dict[str, Any]
     scores: np.ndarray
+    path: str = "/v1/rank"
 
 
 def write_adapters(backbone: Backbone, folder: Path) -> None:
@@ -119,15 +138,17 @@ async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: fl
 
         async def client(order: np.ndarray) -> None:
             nonlocal worst, wrong
-            for place in order:
+            for number in order:
                 if time.perf_counter() > end:
                     return
                 began = time.perf_counter()
-                answer = await session.post("/v1/rank", json=requests[place].body)
+                asked = requests[number]
+                answer = await session.post(asked.path, json=asked.body)
                 latencies.append(time.perf_counter() - began)
                 found = {item["candidate"]: item["score"] for item in answer.json().get("ranking", [])}
-                scores = np.array([found.get(place, np.nan) for place in range(CANDIDATES)])
-                difference = float(np.abs(scores - requests[place].scores).max())
+                differences = [abs(score - asked.scores[place]) for place, score in found.items()]
+                is_whole = len(found) == asked.body.get("top", len(asked.scores))
+                difference = float(max(differences)) if is_whole else np.nan
                 worst = max(worst, difference)
                 wrong += not difference <= TOLERANCE
 
@@ -163,6 +184,63 @@ def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float)
                     f"(largest difference {worst:.0e})",
                     flush=True,
                 )
+
+
+def make_fusion(backbone: Backbone, data: Dataset, folder: Path) -> Fusion:
+    recommenders = {
+        "sasrec": SASRec(SASRecConfig(epochs=3)),
+        "gru4rec": GRU4Rec(GRU4RecConfig(epochs=3)),
+        **{"item-knn": ItemKNN(), "tf-idf": TfIdf(), "popularity": Popularity()},
+    }
+    adapters = {"general": folder / "adapters" / "general"}
+    config = FusionConfig(cases=100)
+    return fuse(data, adapters, recommenders, folder / "fusion", backbone=backbone, config=config)
+
+
+def make_recommendation_requests(
+    fusion: Fusion, backbone: Backbone, data: Dataset, folder: Path, count: int
+) -> dict[str, list[Asked]]:
+    """Requests for the same users by the adapter and by the fusion."""
+    index = fusion.index()
+    cases = histories_of(data.interactions).sample(count, seed=0)
+    pools = [[each.item_id for each in index.propose(history, POOL)] for history in cases["history"].to_list()]
+    cases = cases.with_columns(pl.Series("candidates", pools))
+    fused = [each.log_probabilities for each in fusion.score_with_parts(cases, pool=True)]
+    with Ranker(backbone, folder / "adapters" / "general") as ranker:
+        ranked = [scores + log_prior(len(scores)) for scores in ranker.score_cases(cases, data.titles)]
+    return {
+        name: [
+            Asked({"user_id": user, "top": TOP, **adapter}, scores, "/v1/recommend")
+            for user, scores in zip(cases["user_id"], expected, strict=True)
+        ]
+        for name, adapter, expected in (("adapter", {"adapter": "general"}, ranked), ("fusion", {}, fused))
+    }
+
+
+def compare_fusion(url: str, requests: dict[str, list[Asked]], counts: list[int], seconds: float) -> None:
+    """Costs of a recommendation by the adapter and by the fusion, in turns, so that both meet the same other load."""
+    for clients in counts:
+        latencies: dict[str, list[float]] = {name: [] for name in requests}
+        costs: dict[str, list[float]] = {name: [] for name in requests}
+        wrong, worst = 0, 0.0
+        for _ in range(ROUNDS):
+            for name, asked in requests.items():
+                began = time.perf_counter()
+                times, difference, mistakes = asyncio.run(closed_loop(url, asked, clients, seconds))
+                costs[name].append((time.perf_counter() - began) / len(times))
+                latencies[name] += times
+                wrong, worst = wrong + mistakes, max(worst, difference)
+        ratios = np.array(costs["fusion"]) / np.array(costs["adapter"])
+        for name, times in latencies.items():
+            print(
+                f"{name:8} {clients:3} clients: {1000 * np.mean(costs[name]):6.1f} ms per answer, "
+                f"p50 {1000 * statistics.median(times):6.1f} ms, {len(times)} answers"
+            )
+        print(
+            f"ratio    {clients:3} clients: {np.median(ratios):.2f} (rounds {', '.join(f'{r:.2f}' for r in ratios)}); "
+            f"{wrong} answers wrong (largest difference {worst:.0e})",
+            flush=True,
+        )
 
 
 async def soak(url: str, process: int, requests: list[Asked], clients: int, minutes: float) -> None:
@@ -208,6 +286,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=30, help="for each number of clients")
     parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
+    parser.add_argument("--fusion", action="store_true", help="compare recommendations of an adapter and of a fusion")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="watch the memory under the first of --clients")
     arguments = parser.parse_args()
     backbone = Backbone.from_pretrained()
@@ -215,6 +294,14 @@ def main() -> None:
         folder = Path(name)
         data = load_sample().save(folder / "data")
         write_adapters(backbone, folder / "adapters")
+        if arguments.fusion:
+            fusion = make_fusion(backbone, data, folder)
+            pairs = make_recommendation_requests(fusion, backbone, data, folder, arguments.requests)
+            with served(folder, "--fusion", str(folder / "fusion"), "--pool", str(POOL)) as (url, _):
+                for asked in pairs.values():
+                    asyncio.run(closed_loop(url, asked, 1, 2))
+                compare_fusion(url, pairs, arguments.clients, arguments.seconds)
+            return
         requests = make_requests(backbone, data, folder / "adapters", arguments.requests)
         if arguments.soak is None:
             load(folder, requests, arguments.clients, arguments.seconds)

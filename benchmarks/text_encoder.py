@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,8 +28,8 @@ from lorarec.evaluation import sample_users
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test, target_ranks
 from lorarec.prompts import true_places
 from lorarec.recommenders import (
+    Recommender,
     SASRecConfig,
-    Scorer,
     TextSimilarity,
     TextSimilarityConfig,
     TfIdf,
@@ -39,7 +40,7 @@ from lorarec.recommenders import (
 from lorarec.retrieval import Index
 
 DEPTHS = (1, 3, 10)
-TABLES = ("rows", "index")
+TABLES = ("titles", "unisrec", "index")
 
 
 def main() -> None:
@@ -65,27 +66,20 @@ def main() -> None:
     general = general or [(dataset, split)]
     backbone = Backbone.from_pretrained(arguments.backbone)
     data = TrainingData(dataset, split, general, backbone, arguments.cache_dir, arguments.seed, progress=True)
-    if "rows" in arguments.tables:
-        rank_candidates(data, settings, arguments)
+    if "titles" in arguments.tables:
+        compare_titles(data, settings, arguments.text_encoder)
+    if "unisrec" in arguments.tables:
+        compare_unisrec(data, settings, arguments)
     if "index" in arguments.tables:
         search_catalogue(data, settings, arguments)
 
 
-def rank_candidates(data: TrainingData, settings: Mapping[str, pl.DataFrame], arguments: argparse.Namespace) -> None:
-    """Print NDCG among the candidates of the cases."""
-    transfer = {} if arguments.general else {"pretrain_epochs": 0, "freeze_encoder": False}
-    rows: dict[str, Scorer] = {}
-    for name, encoder in (("text-similarity, backbone", None), ("text-similarity, encoder", arguments.text_encoder)):
+def compare_titles(data: TrainingData, settings: Mapping[str, pl.DataFrame], text_encoder: str) -> None:
+    """Print NDCG among the candidates of the cases by titles alone."""
+    rows: dict[str, Recommender[Any]] = {"tf-idf": TfIdf()}
+    for name, encoder in (("text-similarity, backbone", None), ("text-similarity, encoder", text_encoder)):
         rows[name] = TextSimilarity(TextSimilarityConfig(text_encoder=encoder))
-    for name, encoder in (("unisrec, backbone", None), ("unisrec, encoder", arguments.text_encoder)):
-        rows[name] = UniSRec(
-            UniSRecConfig(epochs=arguments.epochs, learning_rate=1e-3, text_encoder=encoder, **transfer)
-        )
-    rows = {"tf-idf": TfIdf(), **rows}
-    for name, row in rows.items():
-        begin = time.perf_counter()
-        row.fit(data)
-        print(f"{name}: fitted in {time.perf_counter() - begin:.0f} s", flush=True)
+    fit_all(rows, data)
     parts = ["tf-idf", "text-similarity, encoder"]
     valid = sample_users(data.split.valid, 2000, 0)
     scale = {name: np.concatenate(rows[name].score(valid)).std() for name in parts}
@@ -96,6 +90,28 @@ def rank_candidates(data: TrainingData, settings: Mapping[str, pl.DataFrame], ar
             for each in zip(*(scores[name] for name in parts), strict=True)
         ]
         show(scores, cases, f"{data.dataset.name}, {setting}: {len(cases):,} test users")
+
+
+def compare_unisrec(data: TrainingData, settings: Mapping[str, pl.DataFrame], arguments: argparse.Namespace) -> None:
+    """Print NDCG of UniSRec among the candidates of the cases."""
+    transfer = {} if arguments.general else {"pretrain_epochs": 0, "freeze_encoder": False}
+    rows: dict[str, Recommender[Any]] = {}
+    for name, encoder in (("unisrec, backbone", None), ("unisrec, encoder", arguments.text_encoder)):
+        rows[name] = UniSRec(
+            UniSRecConfig(epochs=arguments.epochs, learning_rate=1e-3, text_encoder=encoder, **transfer)
+        )
+    fit_all(rows, data)
+    for setting, cases in settings.items():
+        scores = {name: row.score(cases) for name, row in rows.items()}
+        show(scores, cases, f"{data.dataset.name}, {setting}: {len(cases):,} test users")
+
+
+def fit_all(rows: Mapping[str, Recommender[Any]], data: TrainingData) -> None:
+    """Fit every row and print how long it took."""
+    for name, row in rows.items():
+        begin = time.perf_counter()
+        row.fit(data)
+        print(f"{name}: fitted in {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 def search_catalogue(data: TrainingData, settings: Mapping[str, pl.DataFrame], arguments: argparse.Namespace) -> None:

@@ -36,6 +36,8 @@ from lorarec.recommenders import Scorer
 
 SETTINGS = ("warm", "new-item")
 ADAPTERS, FUSION = "adapters", "fusion"
+#: Recommenders that are fused with the specific adapter.
+FUSED = ("sasrec", "item-knn", "tf-idf", "popularity")
 #: There are few cases, so batches are small and the learning rate is high.
 TRAINING = TrainingConfig(
     epochs=1, batch_size=8, learning_rate=1e-3, lora_dropout=0, eval_users=0, negatives=11, max_title_tokens=16
@@ -53,10 +55,10 @@ class DemoSize:
         fused: Maximum number of validation users on which the fusion is fitted.
     """
 
-    cases: int = 1664
+    cases: int = 1472
     users: int = 300
     prompts: int = 100
-    fused: int = 400
+    fused: int = 300
 
 
 FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16, fused=40)
@@ -101,11 +103,12 @@ def _run(folder: Path, size: DemoSize, seed: int) -> Evaluation:
     drawn: dict[str, Any] = {"dataset": specific, "split": split, "seed": seed}
     grid = mix(backbone, pair, adapters / "grid", method="grid", cases=size.prompts, **drawn)
     _print_weights(console, "grid", grid)
-    console.rule("5. Fusion of the specific adapter with sequential models, co-occurrence, titles and popularity")
+    console.rule("5. Fusion of the specific adapter with SASRec, co-occurrence, titles and popularity")
     fusion = fuse(
         specific,
         {"specific": pair[1]},
-        out=folder / FUSION,
+        FUSED,
+        folder / FUSION,
         backbone=backbone,
         split=split,
         config=FusionConfig(cases=size.fused, pool=30),

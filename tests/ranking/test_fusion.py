@@ -226,7 +226,7 @@ def test_what_cannot_be_fused(log: tuple[Dataset, Split], tiny_backbone: Backbon
         fuse(dataset, {"tf-idf": random_adapter(tiny_backbone, 1)}, CHEAP, backbone=tiny_backbone, split=split)
     with pytest.raises(LorarecError, match="no validation cases"):
         fuse(dataset, recommenders=CHEAP, split=replace(split, valid=split.valid.head(0)))
-    with pytest.raises(LorarecError, match="'bpr' cannot be saved in a fusion"):
+    with pytest.raises(LorarecError, match="bpr: BPRMF cannot be saved in a fusion"):
         fuse(dataset, recommenders={"bpr": BPRMF()}, out=tmp_path / "out", split=split)
     assert not (tmp_path / "out").exists()
 

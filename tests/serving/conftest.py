@@ -24,18 +24,21 @@ import pytest
 import torch
 from playwright.sync_api import Browser, expect, sync_playwright
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
 
 import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.personal import UserRouterConfig, train_user_router
-from lorarec.ranking import Ranker
+from lorarec.ranking import Fusion, Ranker, fuse
 from lorarec.ranking.recommendation import dataset_cooccurrence
+from lorarec.recommenders import FusionConfig, ItemKNN, Popularity, SASRec, SASRecConfig, TfIdf
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.server import Server, listen
 from lorarec.serving.service import Service
+from tests import factories
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 COLOURS = ["red", "green", "blue", "black", "white"]
@@ -43,6 +46,14 @@ THINGS = ["lamp", "chair", "table", "puzzle", "novel", "brush"]
 #: Prompts in lorarec.json of the adapters.
 EVIDENT = {"readout": "verdict", "options": {"evidence": True, "max_history": 4}}
 LISTED = {"readout": "likelihood", "options": {}}
+
+#: Recommenders that are fused with two adapters.
+FUSED = {
+    "sasrec": SASRec(SASRecConfig(epochs=1, hidden_size=8)),
+    "item-knn": ItemKNN(),
+    "tf-idf": TfIdf(),
+    "popularity": Popularity(),
+}
 
 
 @pytest.fixture(scope="session")
@@ -172,6 +183,54 @@ def make_service(offline: Offline, tiny_backbone: Backbone, adapters: Path, tmp_
 def service(make_service: Callable[..., Service]) -> Service:
     """A service with all adapters loaded."""
     return make_service()
+
+
+@pytest.fixture
+def shop_split(shop: Dataset) -> Split:
+    """Split of the shop, whose training part lacks the last two interactions of each user."""
+    return leave_one_out(shop, negatives=5)
+
+
+@pytest.fixture(scope="session")
+def fusion_folder(
+    tokenizer: PreTrainedTokenizerFast, write_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Fusion of two adapters with different prompts, one of which reads evidence, and four recommenders."""
+    folder, shop = tmp_path_factory.mktemp("fusion"), _shop()
+    backbone = factories.make_backbone("qwen2", tokenizer)
+    for seed, (name, meta) in enumerate({"shop": EVIDENT, "listed": LISTED}.items()):
+        write_adapter(backbone.model, folder / name, seed, meta)
+    adapters = {name: folder / name for name in ("shop", "listed")}
+    config, split = FusionConfig(pool=12, hidden_items=0.2), leave_one_out(shop, negatives=5)
+    fuse(shop, adapters, FUSED, folder / "fusion", backbone=backbone, split=split, config=config)
+    return folder / "fusion"
+
+
+@pytest.fixture
+def offline_fusion(tiny_backbone: Backbone, fusion_folder: Path, shop: Dataset, shop_split: Split) -> Fusion:
+    """The fusion with a backbone of its own."""
+    backbone = replace(tiny_backbone, model=copy.deepcopy(tiny_backbone.model))
+    return Fusion.load(fusion_folder, shop, backbone, shop_split)
+
+
+@pytest.fixture
+def make_fused(
+    offline_fusion: Fusion,
+    tiny_backbone: Backbone,
+    adapters: Path,
+    fusion_folder: Path,
+    shop: Dataset,
+    shop_split: Split,
+    tmp_path: Path,
+) -> Callable[..., Service]:
+    """Make a service with the fusion; made after the offline fusion has copied the backbone."""
+
+    def make(folder: Path | None = adapters, **options: Any) -> Service:
+        fusion = Fusion.load(fusion_folder, shop, tiny_backbone, shop_split)
+        config = ServiceConfig(**{"wait_ms": 50, "pool": 12, **options})
+        return Service(tiny_backbone, shop, folder, f"sqlite:///{tmp_path / 'fused.db'}", config, fusion=fusion)
+
+    return make
 
 
 @asynccontextmanager

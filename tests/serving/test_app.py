@@ -172,7 +172,12 @@ def test_database_that_goes_away_is_reported(service: Service, play: Any, tmp_pa
         assert (await client.post("/v1/rank", json=GOOD)).status_code == 200
         (tmp_path / "histories.db").rmdir()
         (tmp_path / "kept.db").rename(tmp_path / "histories.db")
-        assert (await client.get("/healthz")).json() == {"status": "ok", "database": "ok", "adapters": 4}
+        assert (await client.get("/healthz")).json() == {
+            "status": "ok",
+            "database": "ok",
+            "adapters": 4,
+            "fusion": False,
+        }
 
     play(service, scenario)
 

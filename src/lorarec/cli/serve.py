@@ -9,6 +9,7 @@ import typer
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
+from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.errors import LorarecError
 from lorarec.serving import REQUESTS, ServiceConfig
 
@@ -28,6 +29,7 @@ def serve(
         Path | None,
         typer.Option("--fusion", help="Folder of `lorarec fuse`, which answers requests that name no adapter."),
     ] = None,
+    new_item_prior: NewItemPrior = None,
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
@@ -70,7 +72,10 @@ def serve(
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
     if adapters is not None and not adapters.is_dir():
         raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
+    if fusion is None and new_item_prior is not None:
+        raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
+    prior = read_prior(new_item_prior)
     try:
         from lorarec.serving import Service, listen, require_key
         from lorarec.serving import serve as run_service
@@ -85,6 +90,8 @@ def serve(
     bound = listen(host, port)
     model = load_backbone(backbone)
     fused = None if fusion is None else Fusion.load(fusion, data, model)
+    if fused is not None and prior is not None:
+        fused = fused.with_new_item_prior(prior)
     url = _url(db or f"{dataset.resolve()}.db")
     service = Service(model, data, adapters, url, config, catalogue, load=load or None, fusion=fused)
     names = ", ".join(service.adapters.loaded) or "no adapter"

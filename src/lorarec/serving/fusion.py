@@ -7,7 +7,6 @@ import numpy as np
 
 from lorarec.errors import LorarecError
 from lorarec.lora import prompt_config
-from lorarec.prompts import PromptConfig
 from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
 from lorarec.recommenders import ItemKNN, NextItemRecommender, Popularity, Recommender, TfIdf
 from lorarec.serving.engine import LoadedAdapter, Mixture, copy_to_memory
@@ -51,8 +50,7 @@ class ServedFusion:
             for name, recommender in fusion.group.recommenders.items()
             if isinstance(recommender, TrainedAdapter)
         }
-        prompts = [adapter.prompt for adapter in self.adapters.values()] or [PromptConfig()]
-        self.max_history = max(prompt.max_history for prompt in prompts)
+        self.max_history = fusion.max_history
 
     @property
     def kinds(self) -> dict[str, RecommenderKind]:

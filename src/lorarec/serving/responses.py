@@ -80,7 +80,7 @@ def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompt
             log_likelihood=None,
             log_prior=None,
             probability=float(np.exp(scores[index])),
-            parts={name: float(part[index]) for name, part in fused.parts.items()},
+            parts=fused.parts_of(index),
             candidate=int(index),
         )
         for index in np.argsort(-scores, kind="stable")

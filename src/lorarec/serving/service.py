@@ -59,7 +59,7 @@ class Service:
             the fusion.
         database: URL of the database of the histories (see `Histories`).
         config: Options; the default ones if None.
-        index: Index of the dataset; if None, one without a next-item model is built.
+        index: Index of the dataset; if None, that of the fusion or one without a next-item model is built.
         load: Names of the adapters to load; None for all in the folder.
         fusion: Fusion that answers requests that name no adapter, or None.
 
@@ -106,7 +106,7 @@ class Service:
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
-        self._index = index or Index.build(dataset)
+        self._index = index or (fusion.index() if fusion else Index.build(dataset))
         self._title_search = TextSearch(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(self._users)

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Response
 FILES = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "combobox", "dom", "weights")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "combobox", "dom", "parts", "weights")},
 }
 #: Only scripts of this folder run, no text becomes markup, no other host is contacted, and no page may frame this one.
 POLICY = (

@@ -7,5 +7,6 @@ export const makeNode = (tag, properties = {}, ...children) => {
   return node;
 };
 export const formatNumber = (value) => value.toFixed(2);
+export const formatSigned = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 export const formatPercent = (value) => `${(100 * value).toFixed(1)} %`;
 export const formatCount = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -4,11 +4,12 @@
 
 import {combobox} from "/combobox.js";
 import {byId, formatCount, formatNumber, formatPercent, makeNode} from "/dom.js";
+import {makeParts} from "/parts.js";
 import {showWeights} from "/weights.js";
 
 const KEY = "lorarec-api-key", DEBOUNCE_MS = 120, MAX_SUGGESTIONS = 10, MAX_QUERY = 100;
 const selection = {user: "", history: [], candidates: []}, details = new Map(), kinds = new Map();
-let shownQuestion = "", requestId = 0, timer, controller;
+let fusion = null, shownQuestion = "", requestId = 0, timer, controller;
 
 const announce = (text) => (byId("status").textContent = text);
 const showError = (text) => (byId("error").textContent = text);
@@ -106,8 +107,15 @@ function currentQuestion() {
   return {path: fromSelected ? "/v1/rank" : "/v1/recommend", body: {...history, ...candidates}};
 }
 
-/** Return the weight of each selected adapter, and show the slider if there are two. */
+/** Return the weight of each selected adapter, and show the slider if there are two; undefined if the fusion ranks. */
 function currentMixture() {
+  const isFused = fusion !== null && byId("system-fusion").checked;
+  byId("fusion-part").hidden = !isFused;
+  byId("pair-part").hidden = isFused;
+  if (isFused) {
+    byId("slider-part").hidden = byId("personal-part").hidden = true;
+    return undefined;
+  }
   const first = byId("first").value, second = byId("second").value, weight = byId("slider").value / 100;
   const isPersonal = kinds.get(first) === "personal";
   const isMixed = first && second && first !== second && !isPersonal;
@@ -142,7 +150,7 @@ async function requestRanking(adapter) {
     if (id !== requestId) return; // a newer request has been sent
     showRanking(response.ranking, JSON.stringify(question?.body));
     showWeights(response, adapters, question?.body.user_id);
-    byId("weights-part").hidden = !response.ranking.length;
+    byId("weights-part").hidden = response.fusion || !response.ranking.length;
   } catch (error) {
     if (id === requestId) showError(error.message);
   }
@@ -152,9 +160,10 @@ async function requestRanking(adapter) {
 // Results
 
 function showRanking(ranking, question) {
+  const largestPart = Math.max(...ranking.flatMap(({parts}) => Object.values(parts).map(Math.abs)));
   const list = byId("ranking"), largest = ranking[0]?.probability, isSame = question === shownQuestion;
   const before = new Map([...list.children].map((node, index) => [node.dataset.item, {index, top: node.offsetTop}]));
-  list.replaceChildren(...ranking.map(({item_id, title, probability}, index) => {
+  list.replaceChildren(...ranking.map(({item_id, title, probability, parts}, index) => {
     const item = item_id ?? `\0${title}`, previous = isSame ? before.get(item)?.index ?? index : index;
     const moved = previous === index ? "" : `${previous > index ? "▲" : "▼"} ${Math.abs(previous - index)}`;
     const bar = makeNode("span", {className: "bar"});
@@ -164,6 +173,9 @@ function showRanking(ranking, question) {
       makeNode("span", {className: "moved", ariaHidden: "true", textContent: moved}),
       makeNode("span", {className: "probability", textContent: formatPercent(probability)}), bar);
     node.dataset.item = item;
+    if (Object.keys(parts).length) {
+      node.append(makeParts(item, title, parts, fusion?.recommenders ?? {}, largestPart, index === 0));
+    }
     return node;
   }));
   if (isSame) animateMoves([...list.children], before);
@@ -187,7 +199,12 @@ function animateMoves(nodes, before) {
 // Start
 
 async function start() {
-  const {loaded} = await call("/v1/adapters");
+  const {loaded, fusion: description} = await call("/v1/adapters");
+  fusion = description;
+  byId("system-part").hidden = fusion === null || !loaded.length;
+  byId("system-fusion").checked = true;
+  byId("fusion-part").textContent =
+    fusion && `A learned last stage over the scores of ${Object.keys(fusion.recommenders).join(", ")}.`;
   loaded.forEach(({name, kind}) => kinds.set(name, kind));
   const plain = loaded.filter(({kind}) => kind === "adapter");
   const first = plain.find(({name}) => name === "general") ?? plain[0] ?? loaded[0];

@@ -1,0 +1,274 @@
+"""Answers of a fusion: equal to the offline ones, with parts, beside adapters that requests name."""
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import polars as pl
+import pytest
+
+from lorarec import cli
+from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Split, load_split
+from lorarec.errors import LorarecError
+from lorarec.ranking import FusedScores, Fusion, fuse
+from lorarec.recommenders import FusionConfig
+from lorarec.serving.service import Service
+
+PARTS = ["shop", "listed", "sasrec", "item-knn", "tf-idf", "popularity", "new item"]
+
+
+@pytest.fixture
+def service(make_fused: Callable[..., Service]) -> Service:
+    """A service with the fusion and all adapters."""
+    return make_fused()
+
+
+def score(
+    fusion: Fusion, user: str | None, history: Sequence[str], candidates: Sequence[str], pool: bool = False
+) -> FusedScores:
+    """Return the offline scores of one case."""
+    columns = {"user_id": [user], "history": [list(history)], "candidates": [list(candidates)]}
+    lists = pl.List(pl.String)
+    cases = pl.DataFrame(columns, {"user_id": pl.String, "history": lists, "candidates": lists})
+    return fusion.score_with_parts(cases, pool=pool)[0]
+
+
+def check(answer: dict[str, Any], expected: FusedScores, candidates: Sequence[str]) -> None:
+    """Compare all items of a response with the offline scores of the candidates."""
+    assert (answer["fusion"], answer["mixture"], answer["personal"]) == (True, {}, {})
+    order = np.argsort(-expected.log_probabilities, kind="stable")[: len(answer["ranking"])]
+    assert [item["item_id"] for item in answer["ranking"]] == [candidates[place] for place in order]
+    for place, item in zip(order, answer["ranking"], strict=True):
+        assert item["candidate"] == place
+        assert item["score"] == pytest.approx(expected.log_probabilities[place], abs=1e-4)
+        assert item["probability"] == pytest.approx(np.exp(item["score"]))
+        assert [item[name] for name in ("log_odds", "log_likelihood", "log_prior")] == [None] * 3
+        assert list(item["parts"]) == list(expected.parts)
+        for name, part in item["parts"].items():
+            assert part == pytest.approx(expected.parts[name][place], abs=1e-4)
+
+
+def test_ranked_candidates_get_the_offline_scores_in_shared_batches(
+    service: Service, offline_fusion: Fusion, play: Any
+) -> None:
+    cases = []
+    for number in range(12):
+        user = f"u{number:02}" if number % 2 else None
+        history = service.histories.history(f"u{number:02}", 100)
+        # x29 is a new item
+        cases.append((user, history, [f"x{(number * 3 + k * 5) % 29:02}" for k in range(2 + number % 5)] + ["x29"]))
+    expected = [score(offline_fusion, *case) for case in cases]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        def body(user: str | None, history: list[str], candidates: list[str]) -> dict[str, Any]:
+            return {**({"user_id": user} if user else {"history": history}), "candidates": candidates}
+
+        answers = await asyncio.gather(*(client.post("/v1/rank", json=body(*case)) for case in cases))
+        for answer, case, scores in zip(answers, cases, expected, strict=True):
+            check(answer.json(), scores, case[2])
+            assert list(answer.json()["ranking"][0]["parts"]) == PARTS
+
+    play(service, scenario)
+    sizes = {s.name: s.value for m in service.metrics.batch_size.collect() for s in m.samples if not s.labels}
+    assert sizes["lorarec_batch_size_sum"] == 24
+    assert sizes["lorarec_batch_size_count"] < 12
+    assert service.metrics.registry.get_sample_value("lorarec_fused_total") == 12
+    assert service.metrics.registry.get_sample_value("lorarec_fusion_seconds_count") == 12
+
+
+def test_recommendations_equal_the_offline_ones_and_follow_events(
+    service: Service, offline_fusion: Fusion, play: Any
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        for _ in range(2):
+            history = service.histories.history("u03", 100)
+            pool = [each.item_id for each in service._index.propose(history, 12)]
+            expected = score(offline_fusion, "u03", history, pool, pool=True)
+            answer = (await client.post("/v1/recommend", json={"user_id": "u03", "top": 5})).json()
+            assert len(answer["ranking"]) == 5
+            check(answer, expected, pool)
+            assert list(answer["ranking"][0]["parts"]) == [*PARTS[:-1], "index", "new item"]
+            event = {"user_id": "u03", "item_id": answer["ranking"][0]["item_id"]}
+            await client.post("/v1/events", json={"events": [event]})
+        nothing = {"history": [f"x{k:02}" for k in range(30)]}
+        answer = (await client.post("/v1/recommend", json=nothing)).json()
+        assert answer == {"ranking": [], "fusion": True, "mixture": {}, "personal": {}}
+
+    play(service, scenario)
+
+
+def test_a_request_that_names_an_adapter_is_answered_by_it(
+    offline: Any, offline_fusion: Fusion, service: Service, play: Any
+) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"user_id": "u04", "candidates": ["x01", "x29"]}
+        fused, named = await asyncio.gather(
+            client.post("/v1/rank", json=body), client.post("/v1/rank", json={**body, "adapter": "general"})
+        )
+        history = service.histories.history("u04", 100)
+        scores = offline.scores({"general": 1.0}, "u04", history, body["candidates"])
+        answer = named.json()
+        assert (answer["fusion"], answer["mixture"]) == (False, {"general": 1.0})
+        for item in answer["ranking"]:
+            assert item["score"] == pytest.approx(scores[item["candidate"]], abs=1e-4)
+            assert item["parts"] == {}
+        expected = score(offline_fusion, "u04", history, body["candidates"])
+        check(fused.json(), expected, body["candidates"])
+        for name in service.adapters.available():
+            await client.delete(f"/v1/adapters/{name}")
+        check((await client.post("/v1/rank", json=body)).json(), expected, body["candidates"])
+
+    play(service, scenario)
+
+
+def test_an_explanation_leaves_out_each_item_of_the_history(
+    service: Service, offline_fusion: Fusion, play: Any
+) -> None:
+    candidates = ["x01", "x05", "x29"]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        history = ["x02", "x03", "x04"]
+        body = {"history": history, "candidates": candidates, "candidate": 1}
+        answer = (await client.post("/v1/explain", json=body)).json()
+        whole = score(offline_fusion, None, history, candidates)
+        assert (answer["fusion"], answer["mixture"]) == (True, {})
+        assert answer["candidate"]["parts"] == pytest.approx({k: v[1] for k, v in whole.parts.items()}, abs=1e-4)
+        assert [item["item_id"] for item in answer["history"]] == history
+        for place, item in enumerate(answer["history"]):
+            without = score(offline_fusion, None, history[:place] + history[place + 1 :], candidates)
+            effect = whole.log_probabilities[1] - without.log_probabilities[1]
+            assert item["score"] == pytest.approx(effect, abs=1e-4)
+
+    play(service, scenario)
+
+
+def test_items_outside_the_catalogue(service: Service, offline_fusion: Fusion, play: Any) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"history": ["x02"], "candidates": ["x01", {"title": "no such lamp"}]}
+        refused = await client.post("/v1/rank", json=body)
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "candidates.1")
+        assert "name an adapter" in refused.json()["error"]["message"]
+        assert (await client.post("/v1/rank", json={**body, "adapter": "general"})).status_code == 200
+        # A title in the history is read by adapters; other recommenders know nothing of it.
+        titled = {"history": ["x02", {"title": "no such lamp"}], "candidates": ["x01", "x29"]}
+        answer = (await client.post("/v1/rank", json=titled)).json()
+        expected = score(offline_fusion, None, ["x02"], ["x01", "x29"])
+        found = {item["candidate"]: item["parts"] for item in answer["ranking"]}
+        for name in ("item-knn", "tf-idf", "popularity"):
+            assert found[0][name] == pytest.approx(expected.parts[name][0], abs=1e-6)
+        empty = (await client.post("/v1/rank", json={"history": [], "candidates": ["x01", "x29"]})).json()
+        check(empty, score(offline_fusion, None, [], ["x01", "x29"]), ["x01", "x29"])
+
+    play(service, scenario)
+
+
+def test_the_fusion_is_described(make_fused: Callable[..., Service], play: Any) -> None:
+    service = make_fused(folder=None)
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        answer = (await client.get("/v1/adapters")).json()
+        assert (answer["loaded"], answer["available"]) == ([], [])
+        assert answer["fusion"] == {
+            "recommenders": {
+                "shop": "language model",
+                "listed": "language model",
+                "sasrec": "next-item model",
+                "item-knn": "co-occurrence",
+                "tf-idf": "titles",
+                "popularity": "popularity",
+            },
+            "new_item_prior": "auto",
+        }
+        assert (await client.get("/readyz")).json()["fusion"] is True
+        schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+        assert "`index`" in schemas["RankedItem"]["properties"]["parts"]["description"]
+        assert (await client.post("/v1/rank", json={"history": ["x02"], "candidates": ["x01"]})).status_code == 200
+
+    play(service, scenario)
+
+
+def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_folder: Path, play: Any) -> None:
+    shutil.copytree(fusion_folder, adapters / "fused")
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        refused = await client.post("/v1/adapters", json={"name": "fused"})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (404, "name")
+        assert refused.json()["error"]["message"].startswith("'fused' is a fusion, not an adapter")
+
+    play(service, scenario)
+
+
+def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Dataset, shop_split: Split) -> None:
+    fusion = fuse(shop, recommenders=["popularity", "tf-idf"], split=shop_split, config=FusionConfig(pool=0))
+    with pytest.raises(LorarecError, match="cannot recommend, since it was not fitted to candidates of an index"):
+        Service(tiny_backbone, shop, None, "sqlite://", fusion=fusion)
+
+
+def store(shop: Dataset, folder: Path) -> list[str]:
+    """Store a shop with a split and a fusion; return the options of `lorarec serve`."""
+    dataset = shop.save(folder / "shop")
+    load_split(dataset, negatives=5)
+    fuse(dataset, None, ["popularity", "tf-idf"], folder / "fusion")
+    return [str(folder / "shop"), "--fusion", str(folder / "fusion"), "--port", "0"]
+
+
+def damage(folder: Path) -> None:
+    (folder / "fusion" / "fusion.safetensors").write_bytes(b"damaged")
+
+
+def change_dataset(folder: Path) -> None:
+    record = folder / "fusion" / "fusion.json"
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps({**values, "dataset": {"name": "other", "fingerprint": "0"}}))
+
+
+def remove_pool(folder: Path) -> None:
+    record = folder / "fusion" / "fusion.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "pool": None}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damage, "error: {fusion}/fusion.safetensors does not match fusion.json"),
+        (change_dataset, "error: fusion {fusion} was fitted to other (0), not to shop"),
+        (remove_pool, "error: this fusion cannot recommend"),
+        (lambda folder: (folder / "fusion" / "fusion.json").unlink(), "error: {fusion} is not a fusion"),
+    ],
+)
+def test_unusable_fusions_are_refused_in_one_line(
+    shop: Dataset,
+    backbone_folder: Path,
+    change: Callable[[Path], None],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = store(shop, tmp_path)
+    change(tmp_path)
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", *options, "--backbone", str(backbone_folder)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(message.format(fusion=tmp_path / "fusion"))
+    assert shown.count("\n") == 1
+
+
+def test_adapters_or_a_fusion_must_be_given(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.save(tmp_path / "shop")
+    monkeypatch.setattr(sys, "argv", ["lorarec", "serve", str(tmp_path / "shop")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "error: there is nothing to serve: give --adapters or --fusion\n"
