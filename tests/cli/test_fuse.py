@@ -68,7 +68,7 @@ def test_adapters_and_next_item_models(
         run("recommend", shop, "--user", "u03", "--fusion", tmp_path / "fused", "--pool", "8")
 
 
-def test_recommendations_are_those_of_the_library(shop: Path, fusion: Path, tmp_path: Path) -> None:
+def test_recommendations_are_those_of_the_library(shop: Path, fusion: Path) -> None:
     data = Dataset.load(shop)
     loaded = Fusion.load(fusion, data)
     pool = [each.item_id for each in loaded.index().propose(data.history("u03"), 15)]
@@ -83,8 +83,9 @@ def test_recommendations_are_those_of_the_library(shop: Path, fusion: Path, tmp_
         assert item["probability"] == pytest.approx(math.exp(item["score"]))
         assert item["parts"] == scores.parts_of(pool.index(item["item_id"]))
         assert item["log_odds"] is item["log_likelihood"] is item["log_prior"] is None
-    often = _json("recommend", shop, "--user", "u03", "--fusion", fusion, "--pool", "15", "--new-item-prior", "1")
-    assert often[0]["item_id"] not in {item for history in loaded.group.data.split.train["history"] for item in history}
+    (often,) = loaded.with_new_item_prior(0.9).score_with_parts(case, pool=True)
+    words = ("recommend", shop, "--user", "u03", "--fusion", fusion, "--pool", "15", "--new-item-prior", "0.9")
+    assert _json(*words)[0]["score"] == often.log_probabilities.max()
 
 
 def test_all_users(shop: Path, fusion: Path, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_all_users(shop: Path, fusion: Path, tmp_path: Path) -> None:
     for name, values in row["parts"].items():
         assert values == pytest.approx([item["parts"][name] for item in items], abs=1e-5)
     assert _json(*words, "--out", tmp_path / "scores")["parts_before"] == 3
-    with pytest.raises(LorarecError, match=r"new_item_prior was auto and is now 0\.5"):
+    with pytest.raises(LorarecError, match=r"--new-item-prior was auto and is now 0\.5"):
         run(*words, "--new-item-prior", "0.5", "--out", tmp_path / "scores")
 
 

@@ -258,13 +258,14 @@ class Fusion:
         record = read_json(folder / RECORD)
         if not isinstance(record, dict):
             raise LorarecError(f"{folder / RECORD} does not describe a fusion: make it again with `lorarec fuse`")
-        split = load_split(dataset) if split is None else split
         try:
             if record["format_version"] != FORMAT_VERSION:
                 raise LorarecError(
                     f"{folder / RECORD} has format {record['format_version']}: update lorarec to read it"
                 )
-            _refuse_other_data(folder, record, dataset, split)
+            _refuse_other_dataset(folder, record, dataset)
+            split = load_split(dataset) if split is None else split
+            _refuse_other_split(folder, record, dataset, split)
             if file_fingerprint(folder / TENSORS) != record["fingerprint"]:
                 raise LorarecError(f"{folder / TENSORS} does not match {RECORD}: make the fusion again")
             tensors = load_file(folder / TENSORS)
@@ -352,13 +353,16 @@ def _restore(
     return TrainedAdapter(backbone, folder / ADAPTERS / name).fit(data)
 
 
-def _refuse_other_data(folder: Path, record: JsonObject, dataset: Dataset, split: Split) -> None:
+def _refuse_other_dataset(folder: Path, record: JsonObject, dataset: Dataset) -> None:
     made_of = record["dataset"]
     if made_of["fingerprint"] != dataset.fingerprint:
         raise LorarecError(
             f"fusion {folder} was fitted to {made_of['name']} ({made_of['fingerprint']}), not to {dataset.name} "
             f"({dataset.fingerprint}): make it again with `lorarec fuse`"
         )
+
+
+def _refuse_other_split(folder: Path, record: JsonObject, dataset: Dataset, split: Split) -> None:
     if record["split"] != split.fingerprint:
         raise LorarecError(
             f"fusion {folder} was fitted to another split of {dataset.name} ({record['split']}, not "
