@@ -217,28 +217,31 @@ def make_recommendation_requests(
     }
 
 
-def compare_fusion(url: str, requests: dict[str, list[Asked]], counts: list[int], seconds: float) -> None:
+def compare_fusion(url: str, process: int, requests: dict[str, list[Asked]], counts: list[int], seconds: float) -> None:
     """Costs of a recommendation by the adapter and by the fusion, in turns, so that both meet the same other load."""
     for clients in counts:
         latencies: dict[str, list[float]] = {name: [] for name in requests}
-        costs: dict[str, list[float]] = {name: [] for name in requests}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in requests}
         wrong, worst = 0, 0.0
         for _ in range(ROUNDS):
             for name, asked in requests.items():
-                began = time.perf_counter()
+                before = sum(psutil.Process(process).cpu_times()[:2])
                 times, difference, mistakes = asyncio.run(closed_loop(url, asked, clients, seconds))
-                costs[name].append((time.perf_counter() - began) / len(times))
+                used = sum(psutil.Process(process).cpu_times()[:2]) - before
+                cpu_seconds[name].append(used / len(times))
                 latencies[name] += times
                 wrong, worst = wrong + mistakes, max(worst, difference)
-        ratios = np.array(costs["fusion"]) / np.array(costs["adapter"])
+        p50 = {name: statistics.median(times) for name, times in latencies.items()}
         for name, times in latencies.items():
             print(
-                f"{name:8} {clients:3} clients: {1000 * np.mean(costs[name]):6.1f} ms per answer, "
-                f"p50 {1000 * statistics.median(times):6.1f} ms, {len(times)} answers"
+                f"{name:8} {clients:3} clients: {len(times)} answers, p50 {1000 * p50[name]:6.0f} ms, "
+                f"{1000 * np.mean(cpu_seconds[name]):6.1f} ms of the server's CPU time per answer"
             )
+        ratios = np.array(cpu_seconds["fusion"]) / np.array(cpu_seconds["adapter"])
         print(
-            f"ratio    {clients:3} clients: {np.median(ratios):.2f} (rounds {', '.join(f'{r:.2f}' for r in ratios)}); "
-            f"{wrong} answers wrong (largest difference {worst:.0e})",
+            f"ratio    {clients:3} clients: p50 {p50['fusion'] / p50['adapter']:.2f}, CPU time {np.median(ratios):.2f} "
+            f"(rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); {wrong} answers wrong (largest difference "
+            f"{worst:.0e})",
             flush=True,
         )
 
@@ -297,10 +300,10 @@ def main() -> None:
         if arguments.fusion:
             fusion = make_fusion(backbone, data, folder)
             pairs = make_recommendation_requests(fusion, backbone, data, folder, arguments.requests)
-            with served(folder, "--fusion", str(folder / "fusion"), "--pool", str(POOL)) as (url, _):
+            with served(folder, "--fusion", str(folder / "fusion"), "--pool", str(POOL)) as (url, process):
                 for asked in pairs.values():
                     asyncio.run(closed_loop(url, asked, 1, 2))
-                compare_fusion(url, pairs, arguments.clients, arguments.seconds)
+                compare_fusion(url, process, pairs, arguments.clients, arguments.seconds)
             return
         requests = make_requests(backbone, data, folder / "adapters", arguments.requests)
         if arguments.soak is None:
