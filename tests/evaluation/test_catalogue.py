@@ -13,8 +13,8 @@ from rich.console import Console
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import Catalogue, Evaluation, RowResult, evaluate, evaluation_table, rank_cases, without_repeats
-from lorarec.ranking import PoolScorer, pool_scorers
-from lorarec.recommenders import Popularity, Scorer, TfIdf, TrainingData
+from lorarec.ranking import PoolScorer, fuse, pool_scorers
+from lorarec.recommenders import FusionConfig, Popularity, Scorer, TfIdf, TrainingData
 from lorarec.retrieval import Index
 
 
@@ -113,6 +113,17 @@ def test_slices_change_nothing(dataset: Dataset, split: Split, monkeypatch: pyte
     assert set(heights[:-1]) == {2}
     assert sliced.ranks.tolist() == whole.ranks.tolist()
     assert sliced.properties == whole.properties
+
+
+def test_a_fusion_has_one_prior_for_all_slices(dataset: Dataset, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorarec.ranking.fusion.MIN_CASES", 1)
+    fusion = fuse(dataset, recommenders=("item-knn", "tf-idf"), split=split, config=FusionConfig(pool=0))
+    whole = _row(dataset, split, fusion)
+    assert f"prior of new items {fusion.new_item_share:.3g}" in whole.about
+    monkeypatch.setattr("lorarec.evaluation.catalogue._CANDIDATES_AT_ONCE", 150)
+    sliced = _row(dataset, split, fusion)
+    assert sliced.ranks.tolist() == whole.ranks.tolist()
+    assert sliced.about == whole.about
 
 
 def test_a_scorer_that_knows_nothing_ranks_at_random(dataset: Dataset, split: Split) -> None:

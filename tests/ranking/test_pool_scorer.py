@@ -88,6 +88,7 @@ def test_a_user_of_everything_has_an_empty_pool(dataset: Dataset, split: Split, 
     cases = split.test["warm"].head(2).with_columns(pl.Series("history", [everything, everything[:3]]))
     scorer = PoolScorer(index, Fixed(dict.fromkeys(everything, 0.0)), pool=5)
     assert list(map(len, scorer.rank_catalogue(cases))) == [0, 5]
+    assert scorer.rank_catalogue(cases.head(1)) == [[]]
 
 
 def test_rows_are_named_and_described(index: Index) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lorarec.data import Dataset, Split, leave_one_out, read_table
+from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
 from lorarec.recommenders import ItemKNN, Popularity, RandomOrder, SimilarityConfig, TfIdf, TrainingData
 
@@ -108,3 +109,22 @@ def test_scores_of_the_whole_catalogue_are_those_of_few_candidates(dataset: Data
         for of_all, of_few in zip(fitted.score(whole), fitted.score(few), strict=True):
             np.testing.assert_allclose(of_all[::9], of_few, rtol=1e-12, atol=1e-15)
             assert ((of_all == 0) == (np.abs(of_all) < 1e-9)).all()
+
+
+@pytest.mark.parametrize("baseline", [Popularity, ItemKNN, TfIdf])
+def test_restored_baselines_score_alike(
+    dataset: Dataset, split: Split, baseline: type[Popularity | ItemKNN | TfIdf]
+) -> None:
+    data = TrainingData(dataset, split)
+    fitted = baseline().fit(data)
+    expected = fitted.score(split.test["new-item"])
+    restored = baseline().restore(data, fitted.tensors())
+    for found, scores in zip(restored.score(split.test["new-item"]), expected, strict=True):
+        np.testing.assert_array_equal(found, scores)
+
+
+def test_random_order_cannot_be_saved(dataset: Dataset, split: Split) -> None:
+    """Its scores depend on how many were drawn before, so that no copy could score alike."""
+    fitted = RandomOrder().fit(TrainingData(dataset, split))
+    with pytest.raises(LorarecError, match="RandomOrder cannot be saved"):
+        fitted.tensors()

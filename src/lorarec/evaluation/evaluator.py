@@ -26,6 +26,7 @@ from lorarec.evaluation.result import (
 )
 from lorarec.io import FolderKind, new_folder, versions
 from lorarec.metrics import Correction, check_correction
+from lorarec.ranking import Fusion
 from lorarec.recommenders import INFORMED_BASELINES, Scorer, TrainingData, fit_baselines
 
 
@@ -47,7 +48,8 @@ def evaluate(
     """Rank the candidates of the test cases by every scorer and by the baselines, and compute metrics of the ranks.
 
     Every scorer gets the same frame of cases without the targets; it is checked that it did not change the frame. Over
-    the whole catalogue, wrap scorers that are too slow to score all items into a `PoolScorer`.
+    the whole catalogue, wrap scorers that are too slow to score all items into a `PoolScorer`. A whole catalogue is
+    scored in slices of the cases, so the prior `auto` of a fusion is the share of new items in the catalogue there.
 
     Args:
         dataset: Dataset that the titles come from.
@@ -93,6 +95,8 @@ def evaluate(
     if taken := sorted(baselines.keys() & scorers.keys()):
         raise LorarecError(f"the row name {taken[0]} is taken by a baseline: choose another")
     everything: dict[str, Scorer] = {**baselines, **scorers}
+    if candidates == "all":
+        everything |= {name: each.with_fixed_prior() for name, each in scorers.items() if isinstance(each, Fusion)}
     if compare_with is not None and compare_with not in everything:
         raise LorarecError(f"no row {compare_with!r} to compare with: choose one of {', '.join(everything)}")
     if limit is not None and limit < 1:
@@ -166,8 +170,10 @@ def _evaluate_setting(
         if cases.is_empty():
             raise LorarecError(f"setting {setting}: the right item of every case is in its history, so none is new")
     found: dict[str, CaseRanking] = {}
+    about: dict[str, str] = {}
     for name, scorer in scorers.items():
         found[name] = ranking = rank_cases(name, scorer, setting, cases, catalogue)
+        about[name] = str(getattr(scorer, "about", ""))
         mean = metrics_per_case(ranking.ranks, [main]).mean()
         console.print(
             f"{setting}: {name} {main.upper()} {mean:.3f} ({cases.height:,} cases, "
@@ -186,10 +192,10 @@ def _evaluate_setting(
             found[name].ranks,
             metrics[name],
             found[name].seconds,
-            str(getattr(scorer, "about", "")),
+            about[name],
             found[name].properties,
         )
-        for name, scorer in scorers.items()
+        for name in scorers
     }
     users, hashed = cases[USER].n_unique(), hash_candidates(cases, catalogue)
     size, repeats = (None, 0) if catalogue is None else (len(catalogue.items), given.height - cases.height)

@@ -54,10 +54,7 @@ def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: in
     if recommender.scores_catalogue:
         return recommender
     if isinstance(recommender, FusionRow) and recommender.fusion.scores_catalogue:
-        # A catalogue is ranked in slices of the cases, from which the prior would be estimated again and again.
-        given = recommender.fusion.config.new_item_prior
-        share = recommender.fusion.new_item_share
-        return recommender.fusion.with_new_item_prior(share if given == "auto" else given)
+        return recommender.fusion.with_fixed_prior()
     index = training_index(data)
     if isinstance(recommender, IndexOrder):
         return PoolScorer(index, None, pool)

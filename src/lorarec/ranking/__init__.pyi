@@ -3,6 +3,7 @@ from .explanation import Influence as Influence
 from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
+from .fusion import INDEX as INDEX
 from .fusion import FusedScores as FusedScores
 from .fusion import Fusion as Fusion
 from .fusion import has_adapters as has_adapters
@@ -11,7 +12,6 @@ from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
 from .generation import generate_titles as generate_titles
-from .pool_scorer import INDEX as INDEX
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import pool_scorers as pool_scorers
 from .population import LocalExecutor as LocalExecutor

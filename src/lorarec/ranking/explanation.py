@@ -102,7 +102,7 @@ def explain(
     2502.08271); the prompt says which items have the largest influence.
 
     Args:
-        ranker: The ranker.
+        ranker: The ranker, or a fusion of this dataset.
         dataset: The dataset.
         user: A user id of the dataset.
         item: An item id that is not in the user's history; if None, the best item of the pool.

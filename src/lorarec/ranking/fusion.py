@@ -42,7 +42,7 @@ from lorarec.recommenders import (
 from lorarec.retrieval import Index
 
 RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
-#: Name of the scorer that stands for the order of an index, in the fusion for whole catalogues.
+#: Name of the order of an index: as a scorer of a fusion, and as a row of an evaluation over a whole catalogue.
 INDEX = "index"
 FORMAT_VERSION = 1
 #: Number of cases from which the prior of new items is estimated; with fewer, the estimate would be unreliable.
@@ -147,6 +147,13 @@ class Fusion:
         """Return this fusion with another prior of new items; see `FusionConfig.new_item_prior`."""
         config = replace(self.config, new_item_prior=prior)
         return Fusion(self.group, self.model, self.pool_model, config, self.record)
+
+    def with_fixed_prior(self) -> "Fusion":
+        """Return a fusion whose prior of new items does not depend on the cases: in place of `auto`, `new_item_share`.
+
+        Cases that are scored in slices need it, since `auto` would estimate another prior from each slice.
+        """
+        return self.with_new_item_prior(self.new_item_share) if self.config.new_item_prior == "auto" else self
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`.

@@ -7,13 +7,10 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.ranking.fusion import Fusion
+from lorarec.ranking.fusion import INDEX, Fusion
 from lorarec.ranking.proposal_scores import log_prior
 from lorarec.recommenders import Scorer
 from lorarec.retrieval import Index
-
-#: Name of the row of the index's own order, and start of the names of the rows that re-rank its pool.
-INDEX = "index"
 
 
 class PoolScorer:
@@ -27,7 +24,8 @@ class PoolScorer:
         scorer: Scorer of the pool; None for the index's own order. A fusion scores the pool by its last stage for
             candidates of an index, of which the index's order is a part.
         pool: Number of items that the index proposes.
-        prior: Whether `log_prior` is added to the scores; it is never added to ranks that a scorer returns.
+        prior: Whether `log_prior` is added to the scores; it is never added to those of a fusion or to ranks that a
+            scorer returns.
 
     Attributes:
         returns_ranks: True, since `score` returns ranks of the candidates: 1 is the best, infinite means no rank.
@@ -61,11 +59,15 @@ class PoolScorer:
         proposed = f"the {self.pool} items that an index proposes from {', '.join(self.index.sources)}"
         if self.scorer is None:
             return f"{proposed}, in its order; other items have no rank"
-        ranks = isinstance(self.scorer, Fusion) or getattr(self.scorer, "returns_ranks", False)
-        uses_prior = self.prior and not ranks
-        text = f"{proposed}, re-ranked{' with its order as a prior' if uses_prior else ''}; other items have no rank"
+        prior = " with its order as a prior" if self._adds_prior else ""
+        text = f"{proposed}, re-ranked{prior}; other items have no rank"
         about = getattr(self.scorer, "about", "")
         return f"{text}; {about}" if about else text
+
+    @property
+    def _adds_prior(self) -> bool:
+        has_own_order = isinstance(self.scorer, Fusion) or getattr(self.scorer, "returns_ranks", False)
+        return self.prior and not has_own_order
 
     def rank_catalogue(self, cases: pl.DataFrame) -> list[list[str]]:
         """Rank the pool of every case out of the whole catalogue without the items of the history.
@@ -107,6 +109,8 @@ class PoolScorer:
             return pools
         proposed = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools, pl.List(pl.String)))
         filled = proposed.filter(pl.col(CANDIDATES).list.len() > 0)
+        if filled.is_empty():
+            return pools
         if isinstance(self.scorer, Fusion):
             scores = iter([each.log_probabilities for each in self.scorer.score_with_parts(filled, pool=True)])
         else:
@@ -119,7 +123,7 @@ class PoolScorer:
             raise LorarecError(f"a scorer gave a pool of {len(pool)} items scores of shape {scores.shape}, or NaN")
         if getattr(self.scorer, "returns_ranks", False):
             return [pool[place] for place in np.argsort(scores, kind="stable") if np.isfinite(scores[place])]
-        if self.prior and not isinstance(self.scorer, Fusion):
+        if self._adds_prior:
             scores = scores + log_prior(len(pool))
         return [pool[place] for place in np.argsort(-scores, kind="stable")]
 

@@ -22,11 +22,11 @@ Config = TypeVar("Config")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
-class _Counted(Recommender[Config]):
-    """A recommender that is fitted within seconds, so that it is fitted again in place of being saved."""
+class _RefittedBaseline(Recommender[Config]):
+    """A recommender whose `fit` takes seconds and draws nothing, so that `restore` fits it again exactly."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return nothing; see `Recommender.tensors`."""
+        """Return nothing, since nothing has to be stored; see `Recommender.tensors`."""
         return {}
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
@@ -34,8 +34,11 @@ class _Counted(Recommender[Config]):
         return self.fit(data)
 
 
-class RandomOrder(_Counted[RecommenderConfig]):
-    """Score candidates by uniform random numbers: the performance of chance."""
+class RandomOrder(Recommender[RecommenderConfig]):
+    """Score candidates by uniform random numbers: the performance of chance.
+
+    It cannot be saved, since its scores depend on how many were drawn before.
+    """
 
     config_class = RecommenderConfig
     about = "scores drawn at random"
@@ -51,7 +54,7 @@ class RandomOrder(_Counted[RecommenderConfig]):
         return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity(_Counted[RecommenderConfig]):
+class Popularity(_RefittedBaseline[RecommenderConfig]):
     """Score a candidate by its number of training interactions; items without any have score 0."""
 
     config_class = RecommenderConfig
@@ -83,7 +86,7 @@ class SimilarityConfig(RecommenderConfig):
         refuse_out_of_range(self, ("max_history",), (), ())
 
 
-class SimilarityRecommender(_Counted[SimilarityConfig]):
+class SimilarityRecommender(_RefittedBaseline[SimilarityConfig]):
     """Score a candidate by the inner product of its vector with the sum of those of the latest history items.
 
     Attributes:

@@ -92,7 +92,8 @@ class Recommender(ABC, Generic[Config]):
             tensors: Learned tensors by name.
 
         Raises:
-            RuntimeError: The tensors do not fit the options or the data.
+            LorarecError: This kind of recommender cannot be saved.
+            KeyError, RuntimeError: The tensors do not fit the options or the data.
         """
         raise LorarecError(f"{type(self).__name__} cannot be restored")
 
