@@ -70,6 +70,20 @@ def test_adapter_of_another_split_is_warned_about(shop: Path, backbone_folder: P
     assert "was trained on another split of shop" in warnings[0]
 
 
+def test_adapter_of_another_split_in_a_fusion_is_warned_about(
+    shop: Path, backbone_folder: Path, adapter_folder: Path, tmp_path: Path
+) -> None:
+    trained = {"name": "shop", "fingerprint": Dataset.load(shop).fingerprint, "split": "0123"}
+    write_json(adapter_folder / "lorarec.json", {"datasets": [trained]})
+    backbone = ("--backbone", backbone_folder)
+    made = ("--recommender", "popularity", "--pool", "0", "--out", tmp_path / "fused")
+    run("fuse", shop, *backbone, "--adapter", f"mine={adapter_folder}", *made)
+    words = [shop, *backbone, "--fusion", tmp_path / "fused", "--setting", "warm", "--limit", 2]
+    warnings = [line for line in _run(*words)[1].splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "was trained on another split of shop" in warnings[0]
+
+
 def test_adapter_of_another_backbone_is_an_error(shop: Path, backbone_folder: Path, adapter_folder: Path) -> None:
     write_json(adapter_folder / "lorarec.json", {"backbone": {"id": "big", "fingerprint": "0123"}})
     with pytest.raises(LorarecError, match="belongs to backbone big"):

@@ -228,7 +228,26 @@ def test_what_cannot_be_fused(log: tuple[Dataset, Split], tiny_backbone: Backbon
         fuse(dataset, recommenders=CHEAP, split=replace(split, valid=split.valid.head(0)))
     with pytest.raises(LorarecError, match="bpr: BPRMF cannot be saved in a fusion"):
         fuse(dataset, recommenders={"bpr": BPRMF()}, out=tmp_path / "out", split=split)
+    with pytest.raises(LorarecError, match="mine: Unregistered cannot be saved in a fusion"):
+        fuse(dataset, recommenders={"mine": Unregistered()}, out=tmp_path / "out", split=split)
+    with pytest.raises(LorarecError, match="random: RandomOrder cannot be saved in a fusion"):
+        fuse(dataset, recommenders=["random"], out=tmp_path / "out", split=split)
+    with pytest.raises(LorarecError, match=r"cannot be called 'popular\.items': leave out the dot"):
+        fuse(dataset, recommenders={"popular.items": Popularity()}, out=tmp_path / "out", split=split)
     assert not (tmp_path / "out").exists()
+
+
+class Unregistered(Popularity):
+    """A recommender that a saved fusion could not name."""
+
+
+@pytest.mark.parametrize("name", ["index", "new item"])
+def test_names_of_other_parts_are_refused(log: tuple[Dataset, Split], tiny_backbone: Backbone, name: str) -> None:
+    dataset, split = log
+    with pytest.raises(LorarecError, match=f"cannot be called '{name}'"):
+        fuse(dataset, recommenders={name: Popularity()}, split=split)
+    with pytest.raises(LorarecError, match=f"cannot be called '{name}'"):
+        fuse(dataset, {name: random_adapter(tiny_backbone, 1)}, CHEAP, backbone=tiny_backbone, split=split)
 
 
 def test_a_fusion_without_a_pool(log: tuple[Dataset, Split]) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from lorarec import cli
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.ranking import FusedScores, Fusion, fuse
+from lorarec.lora.record import AdapterRecord
+from lorarec.ranking import FusedScores, Fusion, TrainedAdapter, fuse
 from lorarec.recommenders import FusionConfig
 from lorarec.serving.service import Service
 
@@ -203,6 +205,21 @@ def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_fol
         assert refused.json()["error"]["message"].startswith("'fused' is a fusion, not an adapter")
 
     play(service, scenario)
+
+
+def test_a_fusion_of_another_dataset_or_backbone_is_refused(
+    offline_fusion: Fusion, tiny_backbone: Backbone, shop: Dataset, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path / 'histories.db'}"
+    other = Dataset.from_frames("other", shop.interactions.head(50), shop.items)
+    with pytest.raises(LorarecError, match=r"the fusion was fitted to shop .* not to other"):
+        Service(tiny_backbone, other, None, database, fusion=offline_fusion)
+    recommender = offline_fusion.group.recommenders["shop"]
+    assert isinstance(recommender, TrainedAdapter)
+    record = AdapterRecord(backbone_id="big", backbone_fingerprint="0123")
+    recommender.adapter = replace(recommender.adapter, record=record)
+    with pytest.raises(LorarecError, match="belongs to backbone big"):
+        Service(tiny_backbone, shop, None, database, fusion=offline_fusion)
 
 
 def test_a_fusion_without_a_pool_is_refused(tiny_backbone: Backbone, shop: Dataset, shop_split: Split) -> None:

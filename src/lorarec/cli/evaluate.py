@@ -104,7 +104,7 @@ def evaluate(
     split = load_split(data)
     from lorarec.evaluation import evaluate as evaluate_rows
     from lorarec.evaluation import evaluation_table
-    from lorarec.ranking import INDEX, Fusion, adapter_scorers, pool_scorers, split_warning
+    from lorarec.ranking import INDEX, Fusion, TrainedAdapter, adapter_scorers, pool_scorers, split_warning
     from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
@@ -112,16 +112,17 @@ def evaluate(
         rows = adapter_scorers(
             model, data, split, named, readout=readout, generation=generation, engine=vllm, progress=True
         )
-        for row in rows.values():
-            warning = row.adapter and split_warning(row.adapter, data, split)
-            if warning:
-                stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        used = [row.adapter for row in rows.values() if row.adapter]
         everything: dict[str, Scorer] = dict(rows)
         for name, folder in fusions.items():
             if name in rows:
                 raise LorarecError(f"the row name {name} is taken: use another with --fusion NAME={folder}")
             fused = Fusion.load(folder, data, model, split)
+            used += [each.adapter for each in fused.group.recommenders.values() if isinstance(each, TrainedAdapter)]
             everything[name] = fused if prior is None else fused.with_new_item_prior(prior)
+        for warning in dict.fromkeys(split_warning(each, data, split) for each in used):
+            if warning:
+                stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if candidates == "all":
             index = Index.build(data, SASRecConfig(), split.train, progress=True)
             everything, compare = dict(pool_scorers(index, everything, pool)), compare or INDEX

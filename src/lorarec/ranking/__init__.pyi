@@ -21,6 +21,7 @@ from .population_parts import Executor as Executor
 from .population_parts import recommend_to_folder as recommend_to_folder
 from .prompt_view import user_prompt as user_prompt
 from .proposal_scores import log_prior as log_prior
+from .proposal_scores import refuse_other_dataset as refuse_other_dataset
 from .proposal_scores import score_parts as score_parts
 from .ranker import Ranked as Ranked
 from .ranker import Ranker as Ranker

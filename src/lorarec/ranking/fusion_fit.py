@@ -94,7 +94,14 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         recommenders: Unfitted recommenders by name; they are not changed.
         data: Data to learn from.
         config: Options.
+
+    Raises:
+        LorarecError: A recommender has the name of another part of the scores, or lacks something that it needs, or
+            there are no validation cases.
     """
+    for name in (INDEX, NEW_ITEM):
+        if name in recommenders:
+            raise LorarecError(f"a recommender of a fusion cannot be called {name!r}: give it another name")
     divided = divide_for_fusion(data.split, config.hidden_items, config.cases, config.new_targets, data.seed)
     group = ScorerGroup.fit(recommenders, replace(data, split=divided.split))
     scores, targets = group.score(divided.cases), np.array(true_places(divided.cases))
@@ -138,7 +145,7 @@ def _unfitted(
     unfitted: dict[str, Recommender[Any]] = {}
     for name, adapter in adapters.items():
         assert backbone is not None
-        if name in (INDEX, NEW_ITEM) or Path(name).name != name:
+        if Path(name).name != name:  # it is the name of a folder
             raise LorarecError(f"an adapter of a fusion cannot be called {name!r}: give it another name")
         unfitted[name] = TrainedAdapter(backbone, adapter)
     if not isinstance(recommenders, Mapping):
@@ -157,8 +164,12 @@ def _refuse_unsaveable(recommenders: Mapping[str, Recommender[Any]]) -> None:
     Raises:
         LorarecError: A recommender cannot be saved.
     """
-    choices = [name for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors]
+    saveable = {name: each for name, each in CONVENTIONAL.items() if each.tensors is not Recommender.tensors}
     for name, each in recommenders.items():
-        if not isinstance(each, TrainedAdapter) and type(each).tensors is Recommender.tensors:
-            kind = type(each).__name__
-            raise LorarecError(f"{name}: {kind} cannot be saved in a fusion: choose from {', '.join(choices)}")
+        if isinstance(each, TrainedAdapter):
+            continue
+        if type(each) not in saveable.values():
+            kind, choices = type(each).__name__, ", ".join(saveable)
+            raise LorarecError(f"{name}: {kind} cannot be saved in a fusion: choose from {choices}")
+        if "." in name:  # it separates the name from those of the recommender's tensors
+            raise LorarecError(f"a recommender of a saved fusion cannot be called {name!r}: leave out the dot")

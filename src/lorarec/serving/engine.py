@@ -106,9 +106,10 @@ class MultiAdapterEngine:
         previous = self._installed
         self._mixed.remove()
         try:
-            for adapter in adapters:
+            everything = [*self._permanent, *adapters]
+            for adapter in everything:
                 self._check(adapter)
-            self._inject([*self._permanent, *adapters])
+            self._inject(everything)
         except BaseException:
             self._inject(previous)
             raise

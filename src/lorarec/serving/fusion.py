@@ -41,7 +41,7 @@ class ServedFusion:
     def __init__(self, fusion: Fusion) -> None:
         if fusion.pool_model is None:
             raise LorarecError(
-                "this fusion cannot recommend, since it was not fitted to candidates of an index: make it again with a "
+                "this fusion cannot recommend, since it was not fitted to candidates of an index: fit it with option "
                 "pool above 0"
             )
         self._fusion = fusion

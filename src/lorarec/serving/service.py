@@ -12,7 +12,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.personal import UserHistory
-from lorarec.ranking import FusedScores, Fusion, log_prior
+from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
@@ -73,7 +73,8 @@ class Service:
         metrics: Counters for Prometheus.
 
     Raises:
-        LorarecError: If the folder does not exist, or an adapter, the fusion or the database is not usable.
+        LorarecError: If the folder does not exist, the fusion belongs to another dataset, or an adapter, the fusion or
+            the database is not usable.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Service:
         config = config or ServiceConfig()
         if adapters_folder is not None and not adapters_folder.is_dir():
             raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
+        if fusion:
+            refuse_other_dataset(fusion, dataset)
         self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics()

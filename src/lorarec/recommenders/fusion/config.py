@@ -32,7 +32,8 @@ class FusionConfig(RecommenderConfig):
     new_item_prior: float | Literal["auto"] = option(
         "auto",
         "Probability that the right item is a new one. `auto` estimates it without labels from the cases that are "
-        "ranked together if there are at least 100; otherwise it is the share of new items in the catalogue.",
+        "ranked together if there are at least 100; for fewer cases, candidates of an index and whole catalogues it is "
+        "the share of new items in the catalogue.",
     )
 
     def __post_init__(self) -> None:

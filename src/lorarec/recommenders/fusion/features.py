@@ -17,8 +17,8 @@ class FusionFeatures:
     Each scorer gives three features: its standardised score and the product of that score with the logarithm of the
     history length, for known items; and its standardised score for new items. The last feature is 1 for new items.
 
-    No feature depends on the other candidates. Weights that were fitted to uniformly drawn candidates are therefore
-    right for a whole catalogue as well (McFadden, 1978: the uniform conditioning property).
+    No feature depends on the other candidates, given the scores. Weights that were fitted to uniformly drawn candidates
+    are therefore right for a whole catalogue as well (McFadden, 1978: the uniform conditioning property).
 
     Attributes:
         scorers: Names of the scorers.
