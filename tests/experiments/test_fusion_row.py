@@ -10,6 +10,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments.fusion_row import FusionRow
 from lorarec.experiments.index_row import catalogue_scorer
 from lorarec.ranking import Fusion, PoolScorer
+from lorarec.ranking.fusion import MIN_CASES
 from lorarec.recommenders import TrainingData
 from tests.factories import circle_log
 
@@ -55,6 +56,7 @@ def test_a_whole_catalogue_is_scored_exactly_with_one_prior(data: TrainingData) 
     assert isinstance(scorer, Fusion)
     catalogue = list(data.dataset.titles)
     cases = data.split.valid.with_columns(pl.Series("candidates", [catalogue] * len(data.split.valid)))
+    assert len(cases) >= MIN_CASES  # so that the prior would be estimated from all of them, but not from three
     for found, alone in zip(scorer.score(cases)[:3], scorer.score(cases.head(3)), strict=True):
         np.testing.assert_array_equal(found, alone)
 

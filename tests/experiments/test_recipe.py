@@ -17,7 +17,12 @@ RECIPES = Path(__file__).parents[2] / "recipes" / "tables"
 
 @pytest.mark.parametrize(
     "path",
-    [RECIPES / "sample.yaml", RECIPES / "general-domains.yaml", *sorted(RECIPES.glob("table*.yaml"))],
+    [
+        RECIPES / "sample.yaml",
+        RECIPES / "general-domains.yaml",
+        *sorted(RECIPES.glob("table*.yaml")),
+        *sorted(RECIPES.glob("fusion*.yaml")),
+    ],
     ids=lambda path: path.name,
 )
 def test_bundled_recipes_are_usable(path: Path) -> None:

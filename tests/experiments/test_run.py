@@ -276,13 +276,19 @@ def test_ranks_of_other_candidates_are_refused(write_recipe: Callable[..., Path]
 
 def test_a_table_over_the_whole_catalogue(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     adapter = {"samples": 4, "epochs": 1, "batch_size": 4, "negatives": 2, "eval_users": 0, "hard_negatives": 0.5}
-    fused = {"pool": 7, "systems": {"tf-idf": None, "popularity": None}}
-    rows = {"bpr-mf": {"options": QUICK}, "specific": {"options": adapter}, "fusion": {"options": fused}}
+    fused = {"pool": 7, "systems": {"specific": adapter, "popularity": None}}
+    exact = {"pool": 0, "systems": {"tf-idf": None, "popularity": None}}
+    rows = {
+        "bpr-mf": {"options": QUICK},
+        "specific": {"options": adapter},
+        "fusion": {"options": fused},
+        "without-lm": {"system": "fusion", "options": exact},
+    }
     keys = {"candidates": "all", "pool": 7, "users": 12, "backbone": "embedded", "settings": ["warm", "new-item"]}
     recipe = read_experiment(
         write_recipe(rows=rows, paper={"bpr-mf": {"warm": {"recall@10": 0.25}}}, source="x", **keys)
     )
-    assert list(recipe.rows) == ["index", "bpr-mf", "specific", "fusion"]
+    assert list(recipe.rows) == ["index", "bpr-mf", "specific", "fusion", "without-lm"]
     table = _table(recipe, tmp_path / "out")
     dataset = Dataset.load(recipe.dataset)
     split = load_split(dataset)
@@ -299,10 +305,11 @@ def test_a_table_over_the_whole_catalogue(write_recipe: Callable[..., Path], tmp
             assert found.rows[name].properties == result.rows[name].properties
         in_pool = [np.isfinite(found.rows[name].ranks).tolist() for name in ("index", "specific", "fusion")]
         assert in_pool[0] == in_pool[1] == in_pool[2]
+        assert np.isfinite(found.rows["without-lm"].ranks).all()
     text = markdown(table)
     assert "| row | RECALL@10 | RECALL@100 | NDCG@10 | MRR | paper RECALL@10 | COVERAGE@10 | GINI@10 |" in text
     assert "- **specific**: the 7 items that an index proposes" in text.replace(", warm", "").replace(", new-item", "")
-    assert "re-ranked; other items have no rank; fusion of tf-idf, popularity" in text
+    assert "re-ranked; other items have no rank; fusion of specific, popularity" in text
     assert "re-ranked with its order as a prior; other items have no rank; backbone embedded" in text
     json.dumps(table.as_dict())
 
