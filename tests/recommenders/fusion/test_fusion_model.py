@@ -1,9 +1,12 @@
 """The last stage: weights of planted scorers, parts that add up, and shifts of the prior."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from lorarec.recommenders import CandidateScores, FusionModel, log_posterior
+from lorarec.recommenders.fusion.new_item_prior import clip_prior
 
 
 def _planted(cases: int, new_share: float, seed: int = 0) -> tuple[CandidateScores, np.ndarray]:
@@ -57,3 +60,24 @@ def test_the_order_of_candidates_does_not_matter() -> None:
     order = np.arange(1000).reshape(100, 10)[:, ::-1].ravel()
     turned = CandidateScores(cases.scores[order], cases.new[order], cases.sizes, cases.history_lengths)
     np.testing.assert_allclose(model.log_posterior(turned, 0.2), model.log_posterior(cases, 0.2)[order])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_prior_can_be_chosen_where_all_or_no_targets_were_new(share: float) -> None:
+    """The likelihood has no maximum in the constant then; priors still move the posterior as they do elsewhere."""
+    cases, targets = _planted(300, share)
+    model = FusionModel.fit(["good", "noise"], cases, targets)
+    masses = [
+        np.exp(model.log_posterior(cases, prior)).reshape(300, 10)[:, 7:].sum(1).mean()
+        for prior in (0.0, 0.1, 0.5, 0.9, 1.0)
+    ]
+    assert masses[-1 if share else 0] == pytest.approx(clip_prior(share), abs=1e-8)
+    assert all(before + 0.01 < after for before, after in pairwise(masses))
+
+
+def test_without_new_candidates_the_prior_changes_nothing() -> None:
+    cases, targets = _planted(100, 0.0)
+    known = CandidateScores(cases.scores, np.zeros_like(cases.new), cases.sizes, cases.history_lengths)
+    model = FusionModel.fit(["good", "noise"], known, targets)
+    assert model.weights[-1] == 0
+    np.testing.assert_array_equal(model.log_posterior(known, 0.9), model.log_posterior(known, 0.1))

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from scipy.optimize import brentq
 
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 from lorarec.recommenders.fusion.conditional_logit import choose_penalty, fit_conditional_logit, log_posterior
 from lorarec.recommenders.fusion.features import FusionFeatures
-from lorarec.recommenders.fusion.new_item_prior import estimate_new_item_prior, log_odds_shift
+from lorarec.recommenders.fusion.new_item_prior import clip_prior, estimate_new_item_prior, log_odds_shift
+
+#: Largest constant of new items, in logits of standardised scores.
+_MAX_CONSTANT = 100.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class FusionModel:
     def fit(cls, scorers: Sequence[str], cases: CandidateScores, targets: np.ndarray, seed: int = 42) -> Self:
         """Fit the weights to cases whose right item is known.
 
+        If all right items are new, or none is, the likelihood has no maximum in the constant of new items. The constant
+        is then such that the mean posterior of new items is the prior that is nearest to this share, see `clip_prior`.
+
         Args:
             scorers: Names of the scorers.
             cases: Scores of the candidates.
@@ -44,7 +51,10 @@ class FusionModel:
         penalty = choose_penalty(matrix, cases.sizes, targets, penalised, seed)
         weights = fit_conditional_logit(matrix, cases.sizes, targets, penalty, penalised)
         starts = np.cumsum(cases.sizes) - cases.sizes
-        return cls(features, weights, float(cases.new[starts + targets].mean()), penalty)
+        fitted_prior = float(cases.new[starts + targets].mean())
+        if fitted_prior in (0, 1):
+            weights[-1] = _constant_at(clip_prior(fitted_prior), matrix, weights, cases)
+        return cls(features, weights, fitted_prior, penalty)
 
     def logits(self, cases: CandidateScores, prior: float) -> np.ndarray:
         """Return the logits (candidates,) with the given prior of new items."""
@@ -76,3 +86,20 @@ class FusionModel:
         posterior = np.exp(self.log_posterior(cases, self.fitted_prior))
         starts = np.cumsum(cases.sizes) - cases.sizes
         return estimate_new_item_prior(np.add.reduceat(posterior * cases.new, starts), self.fitted_prior)
+
+
+def _constant_at(prior: float, matrix: np.ndarray, weights: np.ndarray, cases: CandidateScores) -> float:
+    """Return the constant of new items at which the mean posterior of new items is `prior`, given the other weights.
+
+    It is the constant of `weights` if all candidates are new or none is, since it changes nothing then.
+    """
+    logits = matrix[:, :-1] @ weights[:-1]
+    starts = np.cumsum(cases.sizes) - cases.sizes
+
+    def excess(constant: float) -> float:
+        posterior = np.exp(log_posterior(logits + constant * cases.new, cases.sizes))
+        return float(np.add.reduceat(posterior * cases.new, starts).mean()) - prior
+
+    if excess(-_MAX_CONSTANT) > 0 or excess(_MAX_CONSTANT) < 0:
+        return float(weights[-1])
+    return float(brentq(excess, -_MAX_CONSTANT, _MAX_CONSTANT))
