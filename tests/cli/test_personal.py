@@ -45,8 +45,11 @@ def test_from_ratings_to_a_users_adapter(rated: Path, backbone_folder: Path, tmp
     assert "](weights.png)" in report
     assert (tmp_path / "one" / "weights.png").is_file()
     figures = json.loads(_run(*run, "--ctr-model", tmp_path / "one" / "crm", "--out", tmp_path / "two", "--json"))
-    assert figures["rows"]["DIN"] == written["rows"]["DIN"]
-    assert figures["rows"]["RecLoRA"] == written["rows"]["RecLoRA"]
+    for row in ("DIN", "RecLoRA"):
+        for metric, expected in written["rows"][row].items():
+            # The second run has no row `similar`, so its p-values are corrected for fewer comparisons.
+            found = figures["rows"][row][metric]
+            assert {**found, "adjusted_p": None} == {**expected, "adjusted_p": None}
     assert "u03" in _run("export", tmp_path / "one", "--user", "u03", "--out", tmp_path / "u03")
     assert read_adapter(tmp_path / "u03").record.user == "u03"
     assert "router's mean mixture" in _run("export", tmp_path / "one", "--user", "new", "--out", tmp_path / "new")

@@ -48,7 +48,7 @@ TEXT = {"text-similarity"}
 
 
 def test_every_recommender_is_tested() -> None:
-    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | BASELINES.keys() | {"fusion"}
+    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | BASELINES.keys() | {"fusion", "index"}
 
 
 def _fit(name: str, data: TrainingData, **options: int) -> Recommender:

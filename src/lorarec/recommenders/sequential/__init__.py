@@ -1,0 +1,1 @@
+"""Next-item models on item ids, and the recommenders that use them."""

@@ -1,0 +1,1 @@
+"""Recommenders that read titles and are pre-trained on other domains."""
