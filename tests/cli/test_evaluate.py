@@ -79,6 +79,8 @@ def test_adapter_of_another_split_in_a_fusion_is_warned_about(
     made = ("--recommender", "popularity", "--pool", "0", "--out", tmp_path / "fused")
     run("fuse", shop, *backbone, "--adapter", f"mine={adapter_folder}", *made)
     words = [shop, *backbone, "--fusion", tmp_path / "fused", "--setting", "warm", "--limit", 2]
+    with pytest.raises(LorarecError, match="fused cannot order what an index proposes: fuse with --pool above 0"):
+        _run(*words, "--candidates", "all")
     warnings = [line for line in _run(*words)[1].splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 1
     assert "was trained on another split of shop" in warnings[0]

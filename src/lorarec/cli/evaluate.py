@@ -118,6 +118,8 @@ def evaluate(
             if name in rows:
                 raise LorarecError(f"the row name {name} is taken: use another with --fusion NAME={folder}")
             fused = Fusion.load(folder, data, model, split)
+            if candidates == "all" and fused.pool_model is None:
+                raise LorarecError(f"fusion {folder} cannot order what an index proposes: fuse with --pool above 0")
             used += [each.adapter for each in fused.group.recommenders.values() if isinstance(each, TrainedAdapter)]
             everything[name] = fused if prior is None else fused.with_new_item_prior(prior)
         for warning in dict.fromkeys(split_warning(each, data, split) for each in used):

@@ -105,7 +105,8 @@ def explain(
         ranker: The ranker, or a fusion of this dataset.
         dataset: The dataset.
         user: A user id of the dataset.
-        item: An item id that is not in the user's history; if None, the best item of the pool.
+        item: An item id that is not in the user's history; if None, the best item of the pool. An item that the index
+            does not propose becomes the last candidate.
         pool: The number of candidates that the index proposes for the whole history.
         index: The dataset's index; if None, one without a next-item model is built for this call, or that of a fusion
             (see `Fusion.index`).

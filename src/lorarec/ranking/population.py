@@ -43,12 +43,12 @@ class PopulationConfig:
     Attributes:
         dataset: Path of the dataset folder; all workers see the same paths.
         adapter: Path of the adapter folder; None for the backbone alone.
-        fusion: Path of a fusion folder, which is used in place of the backbone and the adapter; None for these.
-        new_item_prior: Prior of new items of the fusion; None for its own. See `FusionConfig.new_item_prior`.
         index: Path of the index folder; if None, an index without a next-item model is built, or that of the fusion.
         backbone: The id of the backbone and the options of loading it.
         top_k: The number of items to recommend.
         pool: The number of candidates that the index proposes to the ranker.
+        fusion: Path of a fusion folder, which is used in place of the backbone and the adapter; None for these.
+        new_item_prior: Prior of new items of the fusion; None for its own. See `FusionConfig.new_item_prior`.
     """
 
     dataset: Path

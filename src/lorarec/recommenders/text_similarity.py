@@ -59,7 +59,7 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Take over the item vectors, so that the encoder is not needed; see `Recommender.restore`."""
-        return self._with_vectors(data, tensors["vectors"], self.config.text_encoder or "states of the backbone")
+        return self._with_vectors(data, tensors["vectors"], self.config.text_encoder or "the backbone's states")
 
     def _with_vectors(self, data: TrainingData, vectors: torch.Tensor, texts_of: str) -> Self:
         config, index = self.config, data.item_index
