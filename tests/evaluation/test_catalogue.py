@@ -193,14 +193,14 @@ def test_cases_whose_right_item_is_in_the_history_are_left_out(dataset: Dataset,
     cases = split.test["warm"]
     repeated = pl.Series("target", [history[0] for history in cases["history"].to_list()[:3]])
     some = cases.with_columns(pl.concat([repeated, cases["target"][3:]]).alias("target"))
-    assert without_repeats(some).equals(cases[3:])
+    assert without_repeats("warm", some).equals(cases[3:])
     changed = replace(split, test={**split.test, "warm": some})
     result = evaluate(dataset, {}, split=changed, settings=["warm"], candidates="all", out=tmp_path / "out")
     warm = result.settings["warm"]
     assert (warm.repeats, warm.cases) == (3, len(cases) - 3)
     assert "3 cases whose right item is in the history are left out" in (tmp_path / "out" / "report.md").read_text()
     only = replace(split, test={"warm": some[:3]})
-    with pytest.raises(LorarecError, match="setting warm: the right item of every case is in its history"):
+    with pytest.raises(LorarecError, match="setting warm: no case is left, since the right item of each is in"):
         evaluate(dataset, {}, split=only, candidates="all")
 
 

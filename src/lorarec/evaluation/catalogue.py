@@ -153,6 +153,16 @@ def hash_candidates(cases: pl.DataFrame, catalogue: Catalogue | None) -> str:
     return content_hash(scorer_inputs(cases)) if catalogue is None else catalogue.hash(cases)
 
 
-def without_repeats(cases: pl.DataFrame) -> pl.DataFrame:
-    """Return the cases whose target is not in the history: no item of a history is a candidate."""
-    return cases.filter(~pl.col(HISTORY).list.contains(pl.col(TARGET)))
+def without_repeats(setting: str, cases: pl.DataFrame) -> pl.DataFrame:
+    """Return the cases of a setting whose target is not in the history: no item of a history is a candidate.
+
+    Raises:
+        LorarecError: There is no such case.
+    """
+    kept = cases.filter(~pl.col(HISTORY).list.contains(pl.col(TARGET)))
+    if kept.is_empty():
+        raise LorarecError(
+            f"setting {setting}: no case is left, since the right item of each is in its history: evaluate with stored "
+            "candidates"
+        )
+    return kept
