@@ -94,6 +94,7 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"rows": {"a/b": {"system": "sasrec"}}}, "key rows.a/b: a row's name"),
         ({"rows": {"sasrek": {}}}, "key rows.sasrek.system: no system 'sasrek': choose one of bpr-mf"),
         (_row(option={}), "key rows.mine.option: unknown key"),
+        ({"rows": {"fusion": {"tune": {"cases": [10]}}}}, "key rows.fusion.tune: fusion is fitted on the validation"),
         (_row(options={"depth": 2}), "key rows.mine.options: unknown option 'depth': choose from batch_size, epochs"),
         (_row(options={"seed": 2}), "key rows.mine.options: unknown option 'seed'"),
         (_row(options={"learning_rate": 0}), "key rows.mine.options: option learning_rate must be positive, got 0"),

@@ -49,6 +49,7 @@ class FusionRow(Recommender[FusionRowConfig]):
     """
 
     config_class = FusionRowConfig
+    can_be_tuned = False
     scores_catalogue = False
     scores_new_items = True
     fusion: Fusion

@@ -26,6 +26,7 @@ class Recommender(ABC, Generic[Config]):
         config_class: Frozen dataclass of the options.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
         scores_catalogue: Whether all items of a catalogue can be scored for every case; if not, an index proposes some.
+        can_be_tuned: Whether validation cases may judge trials of options; not if `fit` learns from their targets.
         scores_new_items: Whether the scores of items without training interactions say something about them.
 
     Examples:
@@ -41,6 +42,7 @@ class Recommender(ABC, Generic[Config]):
     config_class: ClassVar[type]
     uses_seed: ClassVar[bool] = True
     scores_catalogue: ClassVar[bool] = True
+    can_be_tuned: ClassVar[bool] = True
     scores_new_items: ClassVar[bool] = False
 
     def __init__(self, config: Config | None = None) -> None:
