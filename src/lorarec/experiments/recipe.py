@@ -158,7 +158,7 @@ def _row(row: str, given: Any) -> RowConfig:
     require(f"{where}.tune", isinstance(tune, dict), "a mapping of options to lists", tune)
     if tune and not RECOMMENDERS[system].can_be_tuned:
         raise LorarecError(
-            f"{where}.tune: {system} is fitted on the validation cases that would judge the trials: give options instead"
+            f"{where}.tune: {system} is fitted on the validation cases that would judge trials: give options instead"
         )
     for key, values in tune.items():
         require(f"{where}.tune.{key}", isinstance(values, list) and values, "a list of values to try", values)
