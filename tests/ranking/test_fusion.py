@@ -12,6 +12,7 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.lora import save_adapter
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
 from lorarec.ranking import Fusion, TrainedAdapter, fuse
@@ -148,6 +149,15 @@ def test_round_trip(trained: Fusion, log: tuple[Dataset, Split], shared_backbone
         ):
             np.testing.assert_array_equal(found.log_probabilities, expected.log_probabilities)
             assert found.parts.keys() == expected.parts.keys()
+
+
+def test_another_adapter_in_its_place_is_refused(
+    trained: Fusion, log: tuple[Dataset, Split], shared_backbone: Backbone, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "fusion")
+    save_adapter(random_adapter(shared_backbone, 2), tmp_path / "fusion" / "adapters" / "shop", shared_backbone.id)
+    with pytest.raises(LorarecError, match=r"the adapters in .* do not match fusion.json"):
+        Fusion.load(tmp_path / "fusion", log[0], shared_backbone, log[1])
 
 
 def test_given_scores_stand_for_the_adapter(trained: Fusion, log: tuple[Dataset, Split]) -> None:

@@ -3,16 +3,13 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-import numpy as np
-import polars as pl
-
 from lorarec.errors import LorarecError
 from lorarec.experiments.language_models import LANGUAGE_MODELS
 from lorarec.experiments.mixtures import MIXTURES
 from lorarec.io import JsonObject
 from lorarec.options import document_options
 from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion, fit_fusion
-from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, TrainingData
+from lorarec.recommenders import CONVENTIONAL, FusionConfig, Recommender, ScorerRecommender, TrainingData
 
 SYSTEMS: dict[str, type[Recommender[Any]]] = {**CONVENTIONAL, **LANGUAGE_MODELS, **MIXTURES}
 
@@ -42,7 +39,7 @@ class FusionRowConfig(FusionConfig):
         return {name: _new_system(name, options) for name, options in self.systems.items()}
 
 
-class FusionRow(Recommender[FusionRowConfig]):
+class FusionRow(ScorerRecommender[FusionRowConfig]):
     """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
 
     The systems are fitted twice, once without the hidden items.
@@ -61,17 +58,8 @@ class FusionRow(Recommender[FusionRowConfig]):
             LorarecError: The data lack something that a system needs.
         """
         config = FusionConfig(**{each.name: getattr(self.config, each.name) for each in fields(FusionConfig)})
-        self.fusion = fit_fusion(self.config.recommenders(), data, config)
+        self.fusion = self.scorer = fit_fusion(self.config.recommenders(), data, config)
         return self
-
-    @property
-    def about(self) -> str:
-        """One line for reports."""
-        return self.fusion.about
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Return the log-probability of the candidates of every case; see `Fusion.score`."""
-        return self.fusion.score(cases)
 
 
 def _new_system(name: str, options: JsonObject | None) -> Recommender[Any]:

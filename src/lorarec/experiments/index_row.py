@@ -4,9 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import polars as pl
-
 from lorarec.experiments.fusion_row import FusionRow
 from lorarec.ranking import PoolScorer
 from lorarec.recommenders import (
@@ -14,13 +11,14 @@ from lorarec.recommenders import (
     RecommenderConfig,
     SASRecConfig,
     Scorer,
+    ScorerRecommender,
     TrainingData,
     cached_dir,
 )
 from lorarec.retrieval import Index
 
 
-class IndexOrder(Recommender[RecommenderConfig]):
+class IndexOrder(ScorerRecommender[RecommenderConfig]):
     """Rank candidates in the order of an index of the training part, whose next-item model is SASRec."""
 
     config_class = RecommenderConfig
@@ -32,15 +30,6 @@ class IndexOrder(Recommender[RecommenderConfig]):
         """Build the index unless it is in the cache."""
         self.scorer = PoolScorer(training_index(data))
         return self
-
-    @property
-    def about(self) -> str:
-        """One line for reports."""
-        return self.scorer.about
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Return the ranks of the candidates of every case; see `Scorer.score`."""
-        return self.scorer.score(cases)
 
 
 def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: int) -> Scorer:

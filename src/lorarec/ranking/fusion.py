@@ -240,6 +240,7 @@ class Fusion:
                 **self.record,
                 "versions": versions(),
                 "fingerprint": file_fingerprint(folder / TENSORS),
+                "adapters": file_fingerprint(*_adapter_files(folder)),
             }
             write_json(folder / RECORD, record)
 
@@ -275,6 +276,8 @@ class Fusion:
             _refuse_other_split(folder, record, dataset, split)
             if file_fingerprint(folder / TENSORS) != record["fingerprint"]:
                 raise LorarecError(f"{folder / TENSORS} does not match {RECORD}: make the fusion again")
+            if file_fingerprint(*_adapter_files(folder)) != record["adapters"]:
+                raise LorarecError(f"the adapters in {folder / ADAPTERS} do not match {RECORD}: make the fusion again")
             tensors = load_file(folder / TENSORS)
             data = TrainingData(dataset, replace(split, test={}), seed=record["seed"])
             group = ScorerGroup(
@@ -293,8 +296,13 @@ class Fusion:
 
 def fusion_fingerprint(folder: str | Path) -> str:
     """Return a fingerprint of the weights, the options and the adapters of a fusion folder."""
-    adapters = sorted((Path(folder) / ADAPTERS).glob("*/*.safetensors"))
-    return file_fingerprint(Path(folder) / RECORD, Path(folder) / TENSORS, *adapters)
+    folder = Path(folder)
+    return file_fingerprint(folder / RECORD, folder / TENSORS, *_adapter_files(folder))
+
+
+def _adapter_files(folder: Path) -> list[Path]:
+    """Return the paths of the weights of all adapters of a fusion folder, in a fixed order."""
+    return sorted((folder / ADAPTERS).glob("*/*.safetensors"))
 
 
 def has_adapters(folder: str | Path) -> bool:
@@ -310,13 +318,8 @@ def index_of(group: ScorerGroup) -> Index:
 
 def with_index_order(scores: CandidateScores) -> CandidateScores:
     """Return the scores with one more scorer: -log(1 + place) of the candidate in its list, 0 for the first."""
-    place = np.arange(len(scores.new)) - np.repeat(case_starts(scores), scores.sizes)
+    place = np.arange(len(scores.new)) - np.repeat(scores.starts, scores.sizes)
     return replace(scores, scores=np.column_stack([scores.scores, -np.log1p(place)]))
-
-
-def case_starts(scores: CandidateScores) -> np.ndarray:
-    """Return the position of the first candidate of each case, (cases,)."""
-    return np.cumsum(scores.sizes) - scores.sizes
 
 
 def new_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:

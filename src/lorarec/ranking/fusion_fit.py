@@ -1,4 +1,4 @@
-"""Fitting of a fusion: of the recommenders without some items and with all, and of the last stage in between."""
+"""Fits a fusion: its recommenders, and its last stage on validation cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
-from lorarec.ranking.fusion import INDEX, Fusion, case_starts, index_of, new_recommender, with_index_order
+from lorarec.ranking.fusion import INDEX, Fusion, index_of, new_recommender, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
@@ -112,7 +112,7 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         "cases": len(divided.cases),
         "cases_with_hidden_target": divided.hidden_targets,
         "cases_with_target_in_pool": found,
-        "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[case_starts(scores) + targets].mean()),
+        "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[scores.starts + targets].mean()),
     }
     return Fusion(ScorerGroup.fit(recommenders, data), model, pool_model, config, {"fit": fit})
 

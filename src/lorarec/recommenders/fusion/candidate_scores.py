@@ -20,3 +20,8 @@ class CandidateScores:
     new: np.ndarray
     sizes: np.ndarray
     history_lengths: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Position of the first candidate of each case (cases,)."""
+        return np.cumsum(self.sizes) - self.sizes

@@ -50,8 +50,7 @@ class FusionModel:
         penalised = np.append(np.ones(matrix.shape[1] - 1), 0)
         penalty = choose_penalty(matrix, cases.sizes, targets, penalised, seed)
         weights = fit_conditional_logit(matrix, cases.sizes, targets, penalty, penalised)
-        starts = np.cumsum(cases.sizes) - cases.sizes
-        fitted_prior = float(cases.new[starts + targets].mean())
+        fitted_prior = float(cases.new[cases.starts + targets].mean())
         if fitted_prior in (0, 1):
             weights[-1] = _constant_at(clip_prior(fitted_prior), matrix, weights, cases)
         return cls(features, weights, fitted_prior, penalty)
@@ -77,15 +76,13 @@ class FusionModel:
         columns = [products[:, sources == source].sum(1) for source in range(len(self.features.scorers) + 1)]
         contributions = np.stack(columns, axis=1)
         contributions[:, -1] += np.where(cases.new, log_odds_shift(prior, self.fitted_prior), 0)
-        starts = np.cumsum(cases.sizes) - cases.sizes
-        means = np.add.reduceat(contributions, starts) / cases.sizes[:, None]
+        means = np.add.reduceat(contributions, cases.starts) / cases.sizes[:, None]
         return contributions - np.repeat(means, cases.sizes, axis=0)
 
     def estimate_prior(self, cases: CandidateScores) -> float:
         """Estimate the prior of new items from cases without their right items; see `estimate_new_item_prior`."""
         posterior = np.exp(self.log_posterior(cases, self.fitted_prior))
-        starts = np.cumsum(cases.sizes) - cases.sizes
-        return estimate_new_item_prior(np.add.reduceat(posterior * cases.new, starts), self.fitted_prior)
+        return estimate_new_item_prior(np.add.reduceat(posterior * cases.new, cases.starts), self.fitted_prior)
 
 
 def _constant_at(prior: float, matrix: np.ndarray, weights: np.ndarray, cases: CandidateScores) -> float:
@@ -94,11 +91,10 @@ def _constant_at(prior: float, matrix: np.ndarray, weights: np.ndarray, cases: C
     It is the constant of `weights` if all candidates are new or none is, since it changes nothing then.
     """
     logits = matrix[:, :-1] @ weights[:-1]
-    starts = np.cumsum(cases.sizes) - cases.sizes
 
     def excess(constant: float) -> float:
         posterior = np.exp(log_posterior(logits + constant * cases.new, cases.sizes))
-        return float(np.add.reduceat(posterior * cases.new, starts).mean()) - prior
+        return float(np.add.reduceat(posterior * cases.new, cases.starts).mean()) - prior
 
     if excess(-_MAX_CONSTANT) > 0 or excess(_MAX_CONSTANT) < 0:
         return float(weights[-1])
