@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lorarec.backbone import Backbone
-from lorarec.data import Cooccurrence, Dataset, Split, histories_of, load_split
+from lorarec.data import Dataset, Split, histories_of, load_split
 from lorarec.data.columns import CANDIDATES, HISTORY, ITEM, TARGET, TIME, TITLE, USER
 from lorarec.metrics import bootstrap_interval, hit_rate, ndcg, paired_t_test
 from lorarec.ranking import Ranker, log_prior
-from lorarec.recommenders import SASRecConfig
+from lorarec.recommenders import SASRecConfig, make_evidence
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import NearestVectors
 
@@ -88,7 +88,7 @@ def reranked(
     ranker: Ranker, dataset: Dataset, split: Split, cases: pl.DataFrame, pools: list[list[str]]
 ) -> list[list[str]]:
     """The pools in the order that `recommend` gives them."""
-    evidence = Cooccurrence(split.train, dataset.titles) if ranker.evidence else None
+    evidence = make_evidence(ranker.prompt, dataset, split)
     queries = cases.select(USER, HISTORY).with_columns(pl.Series(CANDIDATES, pools))
     scores = ranker.score_cases(queries, dataset.titles, evidence, progress=True)
     return [

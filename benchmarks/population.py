@@ -30,7 +30,7 @@ from lorarec.ranking import Ranker
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
 from lorarec.ranking.population_parts import Executor, split_into_parts
 from lorarec.ranking.ray_executor import RayExecutor
-from lorarec.ranking.recommendation import dataset_cooccurrence
+from lorarec.recommenders import make_evidence
 from lorarec.retrieval import Index
 
 
@@ -68,7 +68,7 @@ def cost(config: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     """Print what a user costs."""
     index = Index.load(config.index, dataset) if config.index else Index.build(dataset)
     ranker = Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter)
-    evidence = dataset_cooccurrence(dataset) if ranker.evidence else None
+    evidence = make_evidence(ranker.prompt, dataset)
     cases = pl.DataFrame({USER: users}).join(histories_of(dataset.interactions), on=USER, maintain_order="left")
     marks = [time.process_time()]
     pools = [[item.item_id for item in index.propose(history, config.pool)] for history in cases[HISTORY].to_list()]

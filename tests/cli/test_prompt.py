@@ -13,10 +13,10 @@ from typer.testing import Result
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
+from lorarec.data.cooccurrence import dataset_cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.prompts import LATEST
 from lorarec.ranking import Ranker
-from lorarec.ranking.recommendation import dataset_cooccurrence
 from tests.command_line import run
 
 CHAT = "{% for m in messages %}<|end|>{{ m.content }}{% endfor %}<|end|>"

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
+from lorarec.data.cooccurrence import dataset_cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, read_adapter
 from lorarec.ranking import Explanation, Ranker, explain, fuse, recommend
-from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior
 from tests.factories import circle_log, dataset_of

@@ -29,10 +29,10 @@ from transformers import PreTrainedTokenizerFast
 import lorarec
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
+from lorarec.data.cooccurrence import dataset_cooccurrence
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.personal import UserRouterConfig, train_user_router
 from lorarec.ranking import Fusion, Ranker, fuse
-from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.recommenders import FusionConfig, ItemKNN, Popularity, SASRec, SASRecConfig, TfIdf
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig

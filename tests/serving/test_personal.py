@@ -16,12 +16,12 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, leave_one_out
+from lorarec.data.cooccurrence import dataset_cooccurrence
 from lorarec.errors import LorarecError
 from lorarec.io.artefacts import read_json, write_json
 from lorarec.personal import PersonalLora, UserHistory, UserRouter
 from lorarec.personal.scoring import user_scores
 from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
-from lorarec.ranking.recommendation import dataset_cooccurrence
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.service import Service
 

@@ -18,8 +18,8 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track, versions
 from lorarec.metrics import auc
 from lorarec.options import convert_options, document_options, option
+from lorarec.recommenders import EarlyStopping
 from lorarec.scoring import evaluation_mode
-from lorarec.training import EarlyStopping
 
 
 @document_options

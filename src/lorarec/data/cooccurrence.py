@@ -7,7 +7,9 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 from lorarec.data.columns import HISTORY, USER
+from lorarec.data.dataset import Dataset
 from lorarec.data.similar_items import SimilarItems
+from lorarec.data.splitting import histories_of
 from lorarec.data.tfidf import title_vectors
 
 #: The words, by the share of the catalogue that was chosen most often together with the history.
@@ -31,6 +33,9 @@ class Cooccurrence:
         train: The columns user_id and history (item ids), one row per user: the training part of a split.
         titles: The title of each item by its id, also of new items.
 
+    Attributes:
+        model: None, since no model gives these words; see `Evidence`.
+
     Examples:
         >>> import polars as pl
         >>> from lorarec.data import Cooccurrence
@@ -39,6 +44,8 @@ class Cooccurrence:
         >>> Cooccurrence(train, titles).hints(["a"], ["b", "c", "e"], user="1")
         ['sometimes', '', 'new']
     """
+
+    model = None
 
     def __init__(self, train: pl.DataFrame, titles: Mapping[str, str]) -> None:
         histories = train[HISTORY]
@@ -60,20 +67,22 @@ class Cooccurrence:
         candidates: Sequence[str],
         user: str | None = None,
         hidden: Sequence[bool] | None = None,
+        max_history: int | None = None,
     ) -> list[str]:
         """Return a hint about each candidate, which is empty for those that were rarely chosen with the history.
 
         Args:
-            history: Item ids.
+            history: Item ids, oldest first.
             candidates: Item ids.
             user: The user of the history, whose own choices are not counted, since in training the target is one.
             hidden: Whether each candidate is called new although it is known, so that there are new items in training.
+            max_history: Number of latest items of the history that are read; None for all.
 
         Returns:
             A word of `LEVELS` or empty text for a known item; "new, " and such a word, or "new", for a new item.
         """
         own = -1 if user is None else self._user.get(user, -1)
-        counts = self._counts(history, own)
+        counts = self._counts(history if max_history is None else history[-max_history:], own)
         ordered = np.sort(counts[counts > 0])
         words = []
         for place, item in enumerate(candidates):
@@ -81,7 +90,7 @@ class Cooccurrence:
             if row is None or (hidden is not None and hidden[place]) or not self._chosen_by_others(row, own):
                 similar, weights = self._similar.find(item)
                 word = _word(float(counts[similar] @ weights), ordered, len(counts))
-                words.append(f"{NEW}, {word}" if word else NEW)
+                words.append(new_item_word(word))
             else:
                 words.append(_word(counts[row], ordered, len(counts)))
         return words
@@ -104,14 +113,33 @@ class Cooccurrence:
         return len(users) > 1 or (len(users) == 1 and users[0] != own)
 
 
+def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:
+    """Return the co-occurrence counts of all interactions of a dataset."""
+    return Cooccurrence(histories_of(dataset.interactions), dataset.titles)
+
+
 def subsample_users(count: int) -> slice:
     """Return the slice that selects at most `MAX_USERS` of `count` users, evenly spaced."""
     return slice(None, None, -(-count // MAX_USERS) or 1)
+
+
+def place_word(ahead: int, items: int) -> str:
+    """Return the word of a place in an order of the catalogue, which is empty beyond the first 30%.
+
+    Args:
+        ahead: Number of items up to this place.
+        items: Number of items of the catalogue.
+    """
+    return next((word for share, word in LEVELS.items() if ahead <= share * items), SILENT)
+
+
+def new_item_word(word: str) -> str:
+    """Return the hint about a new item, given the word that it borrows, which may be empty."""
+    return f"{NEW}, {word}" if word else NEW
 
 
 def _word(count: float, ordered: np.ndarray, items: int) -> str:
     """Return the word of a count, given the positive counts of the catalogue in rising order."""
     if count <= 0:
         return SILENT
-    ahead = len(ordered) - np.searchsorted(ordered, count)
-    return next((word for share, word in LEVELS.items() if ahead <= share * items), SILENT)
+    return place_word(len(ordered) - int(np.searchsorted(ordered, count)), items)

@@ -5,11 +5,12 @@ rows with the same options share them: the first row that needs an adapter train
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from lorarec.backbone import Backbone
+from lorarec.data import EvidenceModel, EvidenceModelConfig
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
@@ -26,6 +27,7 @@ class ZeroShotConfig(PromptConfig):
 
     template: str | TemplateText | None = fixed(None)
     evidence: bool = fixed(False)
+    evidence_model: EvidenceModel | None = fixed(None)
 
 
 class ZeroShot(ScorerRecommender[ZeroShotConfig]):
@@ -51,12 +53,14 @@ class ZeroShot(ScorerRecommender[ZeroShotConfig]):
 @document_options
 @dataclass(frozen=True)
 class AdapterConfig(TrainingConfig):
-    """Options of the training of an adapter; the seed is that of the data."""
+    """Options of the training of an adapter; its seed and that of its evidence model are that of the data."""
 
     seed: int = fixed(42)
 
 
 Config = TypeVar("Config", bound=AdapterConfig)
+#: Options that are in the key of a stored adapter only if they are set.
+_LATER_OPTIONS = ("hard_negatives", "evidence_model")
 
 
 class AdapterRecommender(ScorerRecommender[Config]):
@@ -136,6 +140,7 @@ class TALLRecConfig(AdapterConfig):
     loss: Literal["listwise", "pointwise", "next-token"] = fixed("pointwise")
     temperature: float = fixed(1.0)
     evidence: bool = fixed(False)
+    evidence_model: EvidenceModel | None = fixed(None)
     new_items: float = fixed(0.1)
     new_targets: float | None = fixed(None)
 
@@ -214,10 +219,12 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
     if kind != "general":
         domains.append((data.dataset, data.split))
     options = {each.name: getattr(config, each.name) for each in fields(TrainingConfig)} | {"seed": data.seed}
+    if isinstance(config.evidence_model, EvidenceModelConfig):
+        options["evidence_model"] = asdict(replace(config.evidence_model, seed=data.seed))
     training = TrainingConfig(**options)
     fingerprints = [[dataset.fingerprint, split.fingerprint] for dataset, split in domains]
-    # Without hard negatives, the key is that of folders from before the option existed.
-    key_options = {name: value for name, value in options.items() if name != "hard_negatives" or value}
+    # Without hard negatives and an evidence model, the key is that of folders from before the options existed.
+    key_options = {name: value for name, value in options.items() if name not in _LATER_OPTIONS or value}
 
     def write(out: Path) -> None:
         train(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import TARGET, Cooccurrence, Dataset, Split
+from lorarec.data import TARGET, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.lora.peft_folder import AdapterLike, read_adapter
 from lorarec.lora.prompt_record import require_shared_prompt
-from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
+from lorarec.prompts import Example, PromptBuilder, PromptConfig, case_examples, true_places
+from lorarec.recommenders import make_evidence
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class MixingPrompts:
     Attributes:
         builder: The prompt builder.
         max_history: The number of items of a history that are read, the latest ones.
-        evidence: Whether the prompts hold co-occurrence words (see `lorarec.data.Cooccurrence`).
+        config: Options of the prompts.
 
     Raises:
         LorarecError: The adapters were trained on different prompts.
@@ -60,10 +61,9 @@ class MixingPrompts:
 
     def __init__(self, backbone: Backbone, adapters: Sequence[AdapterLike]) -> None:
         read = [read_adapter(adapter, backbone) for adapter in adapters]
-        config = require_shared_prompt(read)
-        self.max_history = config.max_history
-        self.evidence = config.evidence
-        self.builder = backbone.prompt_builder(config)
+        self.config: PromptConfig = require_shared_prompt(read)
+        self.max_history = self.config.max_history
+        self.builder = backbone.prompt_builder(self.config)
 
     def unlabelled(self, dataset: Dataset, split: Split, setting: str, count: int, seed: int) -> list[Example]:
         """Return the prompts of random test users of a setting, without their targets.
@@ -105,7 +105,7 @@ class MixingPrompts:
 
     def examples(self, dataset: Dataset, split: Split, cases: pl.DataFrame) -> list[Example]:
         """Return the prompts of rows of a split (user_id, history, candidates), without reading their targets."""
-        evidence = Cooccurrence(split.train, dataset.titles) if self.evidence else None
+        evidence = make_evidence(self.config, dataset, split)
         return case_examples(cases, dataset.titles, self.builder, self.max_history, evidence)
 
 

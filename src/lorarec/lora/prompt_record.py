@@ -12,7 +12,7 @@ from lorarec.lora.safe_files import quoted, read_bounded
 from lorarec.prompts import BUNDLED, LATEST, SAME_WITHOUT_EVIDENCE, SOURCE_LIMIT, PromptConfig, TemplateText
 
 #: Options of prompts that adapters must share to be scored together.
-SHARED = ("readout", "template", "evidence")
+SHARED = ("readout", "template", "evidence", "evidence_model")
 
 
 def prompt_config(adapter: Adapter | None) -> PromptConfig:

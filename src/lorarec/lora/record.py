@@ -6,10 +6,11 @@ have no `format_version`, are readable.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from lorarec.data import EvidenceModelConfig
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, write_json, write_text
 from lorarec.lora.safe_files import quoted, read_bounded_json
@@ -55,6 +56,13 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _is_evidence_model(value: Any) -> bool:
+    try:
+        return isinstance(value, dict) and bool(EvidenceModelConfig(**value))
+    except (LorarecError, TypeError):
+        return False
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_mapping, value))
 
@@ -77,6 +85,7 @@ RECORD: Checks = {
 OPTIONS: Checks = {
     "template": TEXT,
     "evidence": (_is_switch, "true or false"),
+    "evidence_model": (_is_evidence_model, "a mapping of options of a next-item model"),
     **dict.fromkeys(("max_tokens", "max_title_tokens", "max_history"), LENGTH),
 }
 PARTS: Mapping[str, Checks] = {
@@ -203,6 +212,8 @@ class AdapterRecord:
         template = self.prompt.template
         prompt = {name: getattr(self.prompt, name) for name in _prompt_options()}
         prompt["template"] = TEMPLATE_FILE if isinstance(template, TemplateText) else template
+        model = prompt.pop("evidence_model")  # without one, a record is that of versions before the option existed
+        prompt |= {"evidence_model": asdict(model)} if isinstance(model, EvidenceModelConfig) else {}
         optional = {
             "adapters": [adapter.to_json() for adapter in self.adapters],
             "mix": self.mix and self.mix.to_json(),

@@ -14,8 +14,9 @@ from lorarec.personal.model import PersonalLora
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.tuning import MAX_NORM, add_gradient
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.recommenders import EarlyStopping
 from lorarec.scoring import score_batch, training_mode
-from lorarec.training import EarlyStopping, listwise
+from lorarec.training import listwise
 
 #: Smallest weight of a constant mixture that is tried; a softmax has no gradient at the corners of the simplex.
 LEAST_WEIGHT = 0.02

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
-from lorarec.errors import refuse_out_of_range
+from lorarec.data import EvidenceModel, read_evidence_model
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import convert_options, document_options, option
 
 Readout = Literal["verdict", "likelihood"]
@@ -51,9 +52,18 @@ class PromptConfig:
     max_title_tokens: int = option(32, "Maximum number of tokens of a title.", PROMPTS)
     max_history: int = option(10, "Number of latest items of the history in a prompt.", PROMPTS)
     evidence: bool = option(False, EVIDENCE_HELP, PROMPTS)
+    evidence_model: EvidenceModel | None = option(
+        None,
+        "Next-item model that says how likely a candidate is next, in a second word after that of co-occurrence: "
+        "sasrec, or a mapping of its options, such as {epochs: 30, batch_size: 32}; None for no second word.",
+        PROMPTS,
+    )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence_model", read_evidence_model(self.evidence_model))
         convert_options(self)
+        if self.evidence_model is not None and not self.evidence:
+            raise LorarecError("option evidence_model adds a word to evidence: use it with evidence=True")
         refuse_out_of_range(self, ("max_tokens", "max_title_tokens", "max_history"), (), ())
 
     def with_readout(self, readout: str | None) -> "PromptConfig":

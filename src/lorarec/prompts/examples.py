@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, TITLE, USER, ClickLog, Cooccurrence
+from lorarec.data import CANDIDATES, HISTORY, TARGET, TITLE, USER, ClickLog, Evidence
 from lorarec.prompts.builder import Example, PromptBuilder
 
 #: Columns of users that identify instead of describe, such as user_id and zip_code, and are left out of profiles.
@@ -18,7 +18,7 @@ def case_examples(
     titles: Mapping[str, str],
     builder: PromptBuilder,
     max_history: int,
-    evidence: Cooccurrence | None = None,
+    evidence: Evidence | None = None,
 ) -> list[Example]:
     """Build a prompt for each case of a split, with the candidates as branches.
 
@@ -27,7 +27,7 @@ def case_examples(
         titles: The title of each item by its id.
         builder: The builder of the prompts.
         max_history: Number of latest items of the history in a prompt.
-        evidence: The co-occurrence from which candidates get hints; without it there are none.
+        evidence: Evidence from which candidates get hints; without it there are none.
 
     Raises:
         LorarecError: A prompt exceeds the builder's limit even without a history.
@@ -35,7 +35,7 @@ def case_examples(
     examples = []
     for user, history, candidates in cases.select(USER, HISTORY, CANDIDATES).iter_rows():
         latest = history[-max_history:]
-        hints = evidence.hints(latest, candidates, user) if evidence else ()
+        hints = evidence.hints(history, candidates, user, max_history=max_history) if evidence else ()
         examples.append(
             builder.example([titles[item] for item in latest], [titles[item] for item in candidates], hints=hints)
         )

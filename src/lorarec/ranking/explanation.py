@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
+from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence
 from lorarec.errors import LorarecError
 from lorarec.prompts import REASON, PromptBuilder
 from lorarec.ranking.fusion import Fusion
@@ -140,7 +140,10 @@ def explain(
     chosen = candidates[place]
     reason = None
     if isinstance(ranker, Ranker) and can_reason(ranker):
-        reason = _reason(ranker, dataset, user, chosen, effects, evidence)
+        hint = evidence.hints(history, [chosen], user, max_history=ranker.max_history)[0] if evidence else ""
+        reason = generate_reason(
+            ranker, [(effect.title, effect.score) for effect in effects], dataset.titles[chosen], hint
+        )
     return Explanation(
         user_id=user,
         item_id=chosen,
@@ -204,7 +207,7 @@ def _score(
     user: str,
     histories: list[list[str]],
     candidates: list[str],
-    evidence: Cooccurrence | None,
+    evidence: Evidence | None,
 ) -> list[ProposalScores]:
     """Score the same candidates for every history; a ranker does so in one batch whatever its token budget is."""
     rows = len(histories)
@@ -220,20 +223,6 @@ def _score(
     return [ProposalScores.of_ranker(ranker.readout, each) for each in scores]
 
 
-def _reason(
-    ranker: Ranker,
-    dataset: Dataset,
-    user: str,
-    item: str,
-    effects: list[Influence],
-    evidence: Cooccurrence | None,
-) -> str:
-    items = [influence.item_id for influence in effects]
-    hint = evidence.hints(items, [item], user)[0] if evidence else ""
-    history = [(influence.title, influence.score) for influence in effects]
-    return generate_reason(ranker, history, dataset.titles[item], hint)
-
-
 def can_reason(ranker: Ranker) -> bool:
     """Return whether the backbone has a chat template, so that it can be asked for a reason."""
     return ranker.builder.template.chat is not None
@@ -247,7 +236,7 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
         ranker: A ranker for which `can_reason` is true.
         history: The titles of the history, oldest first, each with its influence on the score.
         title: The recommended title.
-        hint: A co-occurrence word about the title (see `lorarec.data.Cooccurrence`).
+        hint: Words about the title (see `lorarec.data.Evidence`).
 
     Returns:
         A text of at most `MAX_REASON_TOKENS` tokens.

@@ -9,7 +9,7 @@ from lorarec.data import CANDIDATES, HISTORY, USER, Dataset
 from lorarec.lora import Adapter, prompt_config
 from lorarec.prompts import PromptBuilder, PromptToken, case_examples, show_text, show_tokens
 from lorarec.ranking.explanation import compared_items
-from lorarec.ranking.recommendation import dataset_cooccurrence
+from lorarec.recommenders import make_evidence
 from lorarec.retrieval import Index
 
 
@@ -69,7 +69,7 @@ def user_prompt(
     builder = PromptBuilder(tokenizer, config.readout, config.template, config.max_tokens, config.max_title_tokens)
     history, candidates = compared_items(dataset, user, item, pool, index)
     case = pl.DataFrame({USER: [user], HISTORY: [history], CANDIDATES: [candidates]})
-    evidence = dataset_cooccurrence(dataset) if config.evidence else None
+    evidence = make_evidence(config, dataset)
     example = case_examples(case, dataset.titles, builder, config.max_history, evidence)[0]
     chosen = candidates[0] if item is None else item
     branch = example.branches[candidates.index(chosen)]

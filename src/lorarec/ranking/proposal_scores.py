@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 import numpy as np
 import polars as pl
 
-from lorarec.data import Cooccurrence, Dataset
+from lorarec.data import Dataset, Evidence
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import FusedScores, Fusion
 from lorarec.ranking.ranker import Ranker
@@ -40,7 +40,7 @@ class ProposalScores:
 
 
 def score_proposals(
-    ranker: Ranker | Fusion, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None
+    ranker: Ranker | Fusion, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None
 ) -> list[ProposalScores]:
     """Score candidates that an index proposes.
 
@@ -48,7 +48,7 @@ def score_proposals(
         ranker: Ranker, or fusion.
         cases: Columns `user_id`, `history` and `candidates`, which are in the order of the index.
         titles: Item id -> title.
-        evidence: Co-occurrence counts, if the ranker reads them.
+        evidence: Words about candidates, if the ranker reads them; see `Ranker.examples`.
 
     Raises:
         LorarecError: The ranker reads evidence and there is none, a prompt is too long, or the fusion was not fitted to

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import Cooccurrence
+from lorarec.data import Evidence
 from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter
@@ -62,7 +62,7 @@ class Ranker:
         engine: A vLLM engine that runs the same backbone; None for PyTorch.
 
     Attributes:
-        evidence: Whether the adapter was trained with co-occurrence words (see `lorarec.data.Cooccurrence`).
+        prompt: Options of the prompts.
 
     Raises:
         LorarecError: The adapter cannot be read or belongs to another backbone, the readout is unknown, or a limit is
@@ -97,20 +97,24 @@ class Ranker:
         chosen = None if adapter is None else read_adapter(adapter, backbone)
         trained = prompt_config(chosen).with_readout(readout)
         template = str(template) if isinstance(template, Path) else template
-        prompt = replace(
+        self.prompt = replace(
             trained,
             template=template or trained.template,
             max_tokens=trained.max_tokens if max_tokens is None else max_tokens,
             max_title_tokens=trained.max_title_tokens if max_title_tokens is None else max_title_tokens,
             max_history=trained.max_history if max_history is None else max_history,
         )
-        self.max_history = prompt.max_history
-        self.evidence = prompt.evidence
+        self.max_history = self.prompt.max_history
         self.token_budget = token_budget
-        self.builder = backbone.prompt_builder(prompt)
+        self.builder = backbone.prompt_builder(self.prompt)
         self._adapter = chosen
         if chosen is not None and engine is None:
             self._merged = merge(backbone.model, chosen)
+
+    @property
+    def evidence(self) -> bool:
+        """Whether the adapter was trained with evidence, which `lorarec.recommenders.make_evidence` makes."""
+        return self.prompt.evidence
 
     @property
     def readout(self) -> str:
@@ -120,7 +124,7 @@ class Ranker:
     def rank(self, history: Sequence[str], candidates: Sequence[str], top_k: int | None = None) -> list[Ranked]:
         """Order candidate titles for one history.
 
-        Titles alone do not say what other users chose, so an adapter that reads co-occurrence words gets none.
+        Titles alone do not say what other users chose, so an adapter that reads evidence gets none.
         `score_cases` and `lorarec.recommend` take items of a dataset and provide these words.
 
         Args:
@@ -177,14 +181,14 @@ class Ranker:
         return self.score_examples(examples, progress)
 
     def score_cases(
-        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None, progress: bool = False
+        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None, progress: bool = False
     ) -> list[np.ndarray]:
         """Score the candidates of rows of item ids.
 
         Args:
             cases: The rows; see `examples`.
             titles: Item id -> title.
-            evidence: Co-occurrence counts; see `examples`.
+            evidence: Words about candidates; see `examples`.
             progress: Whether to show the progress on standard error.
 
         Returns:
@@ -195,21 +199,26 @@ class Ranker:
         """
         return self.score_examples(self.examples(cases, titles, evidence), progress)
 
-    def examples(
-        self, cases: pl.DataFrame, titles: dict[str, str], evidence: Cooccurrence | None = None
-    ) -> list[Example]:
+    def examples(self, cases: pl.DataFrame, titles: dict[str, str], evidence: Evidence | None = None) -> list[Example]:
         """Build the prompts of rows of item ids, with the candidates as branches.
 
         Args:
             cases: A frame with the columns `user_id`, `history` and `candidates` (item ids).
             titles: Item id -> title.
-            evidence: The co-occurrence counts of the training histories; needed if the adapter reads them.
+            evidence: Words about candidates, as `lorarec.recommenders.make_evidence` makes them for `self.prompt`;
+                needed if the adapter reads them.
 
         Raises:
-            LorarecError: The adapter reads evidence and there is none, or a prompt is too long.
+            LorarecError: The adapter reads evidence and there is none or another one, or a prompt is too long.
         """
         if self.evidence and evidence is None:
             raise LorarecError("this adapter reads evidence of other users: give it, or train with evidence off")
+        if self.evidence and evidence is not None and evidence.model != self.prompt.evidence_model:
+            trained = self.prompt.evidence_model
+            raise LorarecError(
+                f"this adapter was trained with evidence_model={trained}, but the evidence given has {evidence.model}: "
+                "make it by lorarec.recommenders.make_evidence"
+            )
         return case_examples(cases, titles, self.builder, self.max_history, evidence if self.evidence else None)
 
     def generate(

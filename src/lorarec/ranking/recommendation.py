@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset, histories_of
+from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import Fusion
 from lorarec.ranking.proposal_scores import (
@@ -16,6 +16,7 @@ from lorarec.ranking.proposal_scores import (
     score_proposals,
 )
 from lorarec.ranking.ranker import Ranked, Ranker, best_first
+from lorarec.recommenders import make_evidence
 from lorarec.retrieval import Index, Proposal
 from lorarec.scoring import posterior
 
@@ -225,7 +226,7 @@ def recommend_next(
     allow: Collection[str] | None = None,
     deny: Collection[str] = (),
     user: str = "",
-    evidence: Cooccurrence | None = None,
+    evidence: Evidence | None = None,
 ) -> list[Recommendation]:
     """Recommend items for any history of item ids.
 
@@ -236,7 +237,7 @@ def recommend_next(
         history: Item ids, oldest first; it may be empty, and ids that are not in the catalogue are ignored.
         top_k, pool, allow, deny: As for `recommend`.
         user: The id of the user whose own choices are left out of the co-occurrence counts.
-        evidence: The co-occurrence counts, for an adapter that reads them.
+        evidence: Words about candidates, for an adapter that reads them; see `Ranker.examples`.
 
     Returns:
         At most `top_k` recommendations, best first; an empty list if all items are in the history, denied or not
@@ -259,7 +260,7 @@ def recommend_each(
     top_k: int = 10,
     pool: int = 100,
     blocked: np.ndarray | None = None,
-    evidence: Cooccurrence | None = None,
+    evidence: Evidence | None = None,
 ) -> list[list[Recommendation]]:
     """Recommend items for many histories, which are scored in common batches.
 
@@ -315,11 +316,6 @@ def _best(
     ]
 
 
-def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:
-    """Return the co-occurrence counts of all interactions of a dataset."""
-    return Cooccurrence(histories_of(dataset.interactions), dataset.titles)
-
-
-def ranker_evidence(ranker: Ranker | Fusion, dataset: Dataset) -> Cooccurrence | None:
-    """Return the co-occurrence counts that a ranker reads; None for a fusion, which has those of its training part."""
-    return dataset_cooccurrence(dataset) if isinstance(ranker, Ranker) and ranker.evidence else None
+def ranker_evidence(ranker: Ranker | Fusion, dataset: Dataset) -> Evidence | None:
+    """Make the evidence that a ranker reads; None for a fusion, which has that of its training part."""
+    return make_evidence(ranker.prompt, dataset) if isinstance(ranker, Ranker) else None

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import Cooccurrence, Dataset, Split
+from lorarec.data import Dataset, Evidence, EvidenceModel, Split
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
 from lorarec.prompts import PromptConfig
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.vllm_engine import VllmEngine
-from lorarec.recommenders import RecommenderConfig, ScorerRecommender, TrainingData
+from lorarec.recommenders import RecommenderConfig, ScorerRecommender, TrainingData, make_evidence
 
 ZERO_SHOT = "zero-shot"
 CONSTRAINED = "constrained"
@@ -30,9 +30,9 @@ class AdapterScorer:
         backbone: Backbone of the adapter.
         titles: Title of each item by its id.
         adapter: Adapter of the backbone; None for the backbone alone.
-        evidence: Co-occurrence counts of the training histories, for adapters that read them.
-        prompt: Prompt settings; None for those that the adapter was trained with. Whether prompts hold evidence is
-            always as in the adapter's training.
+        evidence: Words about candidates, for adapters that read them; see `Ranker.examples`.
+        prompt: Prompt settings; None for those that the adapter was trained with. The evidence in prompts is always
+            that of the adapter's training.
         readout: Readout in place of that of the prompt settings.
         engine: vLLM engine with this backbone and adapter; None for PyTorch.
         progress: Show a bar while scoring.
@@ -51,7 +51,7 @@ class AdapterScorer:
         backbone: Backbone,
         titles: dict[str, str],
         adapter: Adapter | None = None,
-        evidence: Cooccurrence | None = None,
+        evidence: Evidence | None = None,
         *,
         prompt: PromptConfig | None = None,
         readout: str | None = None,
@@ -106,13 +106,14 @@ class AdapterScorer:
             f"readout {ranker.readout}" + (" through vLLM" if ranker.engine else ""),
         ]
         if ranker.evidence:
-            parts.append("evidence of how often others chose the candidates with the history")
+            words = "" if ranker.prompt.evidence_model is None else ", and of their places in the order of SASRec"
+            parts.append(f"evidence of how often others chose the candidates with the history{words}")
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
         return ", ".join(parts) + (dropped if ranker.builder.dropped else "")
 
 
 class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
-    """A trained adapter as a recommender: `fit` counts the co-occurrences that prompts hold and changes no weights.
+    """A trained adapter as a recommender: `fit` makes the evidence that prompts have and changes no weights.
 
     Args:
         backbone: Backbone of the adapter.
@@ -135,11 +136,10 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
         self.engine = engine
 
     def fit(self, data: TrainingData) -> Self:
-        """Count the co-occurrences of the training part, if the adapter reads them."""
-        titles = data.dataset.titles
-        evidence = Cooccurrence(data.split.train, titles) if prompt_config(self.adapter).evidence else None
+        """Make the evidence of the training part, if the adapter reads it."""
+        evidence = make_evidence(prompt_config(self.adapter), data.dataset, data.split, data.progress)
         self.scorer = AdapterScorer(
-            self.backbone, titles, self.adapter, evidence, engine=self.engine, progress=data.progress
+            self.backbone, data.dataset.titles, self.adapter, evidence, engine=self.engine, progress=data.progress
         )
         return self
 
@@ -154,7 +154,7 @@ class GenerationScorer(AdapterScorer):
         backbone: Backbone of the adapter.
         titles: Title of each item by its id.
         adapter: Adapter of the backbone; None for the backbone alone.
-        evidence: Co-occurrence counts of the training histories, for adapters that read them.
+        evidence: Words about candidates, for adapters that read them; see `Ranker.examples`.
         count: Number of titles that are generated.
         constrained: Whether only candidates that are not in the list yet can be generated.
         prompt: Prompt settings; None for those that the adapter was trained with.
@@ -173,7 +173,7 @@ class GenerationScorer(AdapterScorer):
         backbone: Backbone,
         titles: dict[str, str],
         adapter: Adapter | None = None,
-        evidence: Cooccurrence | None = None,
+        evidence: Evidence | None = None,
         *,
         count: int = 5,
         constrained: bool = False,
@@ -231,13 +231,13 @@ def adapter_scorers(
     Args:
         backbone: Backbone of the adapters.
         dataset: Dataset that the titles come from.
-        split: Split whose training part is the evidence, if adapters read it.
+        split: Split whose training part the evidence is made of, if adapters read it.
         adapters: Adapter, or path of its folder, by name of the row.
         readout: Readout of all scorers; by default each adapter's own. The backbone alone is prompted as the first
             adapter was in training.
         generation: `free` or `constrained`, to generate lists of titles in place of scoring (see `GenerationScorer`).
         engine: vLLM engine with this backbone and these adapters; None for PyTorch.
-        progress: Show a bar while a scorer scores.
+        progress: Show a bar while a scorer scores, and while a model for evidence is fitted.
 
     Raises:
         LorarecError: An adapter is unusable, belongs to another backbone, or is called `zero-shot`; `generation` is
@@ -257,16 +257,20 @@ def adapter_scorers(
     if ZERO_SHOT in adapters:
         raise LorarecError(f"the row name {ZERO_SHOT} is taken by the backbone alone: choose another")
     read = {name: read_adapter(adapter, backbone) for name, adapter in adapters.items()}
-    evidence = None
-    if any(prompt_config(adapter).evidence for adapter in read.values()):
-        evidence = Cooccurrence(split.train, dataset.titles)
     first = next(iter(read.values()), None)
     # The backbone alone was not trained to read evidence.
-    zero_shot = replace(prompt_config(first), evidence=False)
-    rows = {ZERO_SHOT: (None, None, zero_shot), **{name: (adapter, evidence, None) for name, adapter in read.items()}}
+    zero_shot = replace(prompt_config(first), evidence=False, evidence_model=None)
+    rows: dict[str, tuple[Adapter | None, Evidence | None, PromptConfig | None]] = {ZERO_SHOT: (None, None, zero_shot)}
+    made: dict[tuple[bool, EvidenceModel | None], Evidence | None] = {}  # rows with the same evidence share it
+    for name, adapter in read.items():
+        config = prompt_config(adapter)
+        kind = config.evidence, config.evidence_model
+        if kind not in made:
+            made[kind] = make_evidence(config, dataset, split, progress)
+        rows[name] = adapter, made[kind], None
     scorers: dict[str, AdapterScorer] = {}
-    for name, (adapter, of_training, prompt) in rows.items():
-        model = (backbone, dataset.titles, adapter, of_training)
+    for name, (row_adapter, evidence, prompt) in rows.items():
+        model = (backbone, dataset.titles, row_adapter, evidence)
         if generation is None:
             scorers[name] = AdapterScorer(*model, prompt=prompt, readout=readout, engine=engine, progress=progress)
         else:

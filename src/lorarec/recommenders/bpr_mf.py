@@ -14,10 +14,10 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.dot_product import DotProductScorer
+from lorarec.recommenders.early_stopping import EarlyStopping
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.training_data import TrainingData
-from lorarec.training import EarlyStopping
 
 
 @document_options

@@ -24,6 +24,7 @@ from lorarec.io import track
 from lorarec.options import document_options, option
 from lorarec.recommenders.bpr_mf import chose_everything, sample_negatives
 from lorarec.recommenders.dot_product import UNKNOWN_ITEM_SCORE
+from lorarec.recommenders.early_stopping import EarlyStopping
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.p5_prompts import PADDING_TOKEN, P5Prompt, P5PromptBuilder, collate
 from lorarec.recommenders.recommender import ScorerRecommender
@@ -31,7 +32,6 @@ from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.scoring import evaluation_mode
-from lorarec.training import EarlyStopping
 
 NUM_HEADS = 4
 _CASES_AT_ONCE = 64

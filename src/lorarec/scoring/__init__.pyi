@@ -18,6 +18,7 @@ from .readout import read_scores as read_scores
 from .readout import token_log_probs as token_log_probs
 from .readout import verdict_scores as verdict_scores
 from .self_check import ScoringCheck as ScoringCheck
+from .self_check import cache_folder as cache_folder
 from .self_check import check_scoring as check_scoring
 from .self_check import require_exact as require_exact
 from .state import RowModule as RowModule

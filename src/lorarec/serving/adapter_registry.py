@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lorarec.data import Dataset
+from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind
 from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
@@ -64,6 +64,8 @@ class AdapterRegistry:
         self._engine = engine
         self._dataset = dataset
         self._metrics = metrics
+        # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
+        self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
         # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
@@ -132,6 +134,7 @@ class AdapterRegistry:
             if names is not None:
                 raise
             tests = self._install_compatible(tests)
+        self._evidence_models |= {adapter.prompt.evidence_model for adapter in tests}
         self._publish({adapter.name: adapter for adapter in tests})
 
     def _install_compatible(self, tests: Mapping[LoadedAdapter, ScoringRequest]) -> dict[LoadedAdapter, ScoringRequest]:
@@ -195,6 +198,11 @@ class AdapterRegistry:
                 raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
             try:
                 new = await asyncio.to_thread(self.read, name)
+                if new.prompt.evidence_model not in self._evidence_models:
+                    raise LorarecError(
+                        "its prompts have words of a next-item model, which is fitted when the service starts: start "
+                        "the service anew"
+                    )
                 test = await asyncio.to_thread(self._test_request, new)
                 # The old version stays installed until the queue holds no request for it.
                 installed = list(self.loaded.values())

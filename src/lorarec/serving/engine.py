@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lorarec.backbone import Backbone
-from lorarec.data import Cooccurrence
+from lorarec.data import Evidence
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterBank, Combine, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
@@ -29,8 +29,7 @@ class LoadedAdapter:
         prompt: How it must be prompted.
         fingerprint: Hash of its files when it was loaded.
         user_router: Router that weights the parts for each user; None for a plain adapter.
-        cooccurrence: Counts from which the words in its prompts come; None for those of all interactions of the
-            dataset.
+        evidence: Evidence from which the words in its prompts come; None for that of all interactions of the dataset.
     """
 
     name: str
@@ -38,7 +37,7 @@ class LoadedAdapter:
     prompt: PromptConfig
     fingerprint: str
     user_router: UserRouter | None = None
-    cooccurrence: Cooccurrence | None = None
+    evidence: Evidence | None = None
 
     @property
     def kind(self) -> AdapterKind:

@@ -99,7 +99,7 @@ def refuse_titles(case: RequestCase) -> None:
 def _loaded_adapter(name: str, recommender: TrainedAdapter) -> LoadedAdapter:
     adapter, scorer = copy_to_memory(recommender.adapter), recommender.scorer
     assert isinstance(scorer, AdapterScorer)
-    return LoadedAdapter(name, (adapter,), prompt_config(adapter), adapter.fingerprint, cooccurrence=scorer.evidence)
+    return LoadedAdapter(name, (adapter,), prompt_config(adapter), adapter.fingerprint, evidence=scorer.evidence)
 
 
 def _kind(recommender: Recommender[Any]) -> RecommenderKind:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import CANDIDATES, HISTORY, USER, Cooccurrence, Dataset
+from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence, EvidenceModel
 from lorarec.lora import shared_prompt_config
 from lorarec.personal import UserHistory
 from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
-from lorarec.ranking import dataset_cooccurrence, shorter_histories
+from lorarec.ranking import shorter_histories
+from lorarec.recommenders import make_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError
 from lorarec.serving.schemas import (
@@ -57,14 +58,14 @@ class RequestPrompts:
 
     Args:
         backbone: Language model whose tokenizer is used.
-        dataset: Catalogue, and the interactions whose co-occurrences are counted.
+        dataset: Catalogue, and the interactions that evidence is made of.
     """
 
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
         self._backbone = backbone
         self._dataset = dataset
         self._builders: dict[PromptConfig, PromptBuilder] = {}
-        self._cooccurrence: Cooccurrence | None = None
+        self._evidence: dict[EvidenceModel | None, Evidence | None] = {}
 
     def title(self, item: str) -> str:
         """Return the title of an item of a case."""
@@ -100,11 +101,10 @@ class RequestPrompts:
             LorarecError: If the candidates do not fit into a prompt.
         """
         prompt = _prompt_config(mixture)
-        shown = case.history[-prompt.max_history :]
-        titles = {item: self.title(item) for item in (*shown, *case.candidates)}
+        titles = {item: self.title(item) for item in (*case.history[-prompt.max_history :], *case.candidates)}
         builder = self._builder(prompt)
-        cooccurrence = self._cooccurrence_of(mixture) if prompt.evidence else None
-        (example,) = case_examples(case_frame(case, shown), titles, builder, prompt.max_history, cooccurrence)
+        evidence = self._evidence_of(mixture, prompt) if prompt.evidence else None
+        (example,) = case_examples(case_frame(case, case.history), titles, builder, prompt.max_history, evidence)
         return ScoringRequest(example, builder, mixture)
 
     def leave_one_out_requests(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
@@ -127,15 +127,15 @@ class RequestPrompts:
         }
         return Mixture(weights, part_weights)
 
-    def cooccurrence(self) -> Cooccurrence:
-        """Return the co-occurrences of all interactions of the dataset, counted once; later events do not enter."""
-        if self._cooccurrence is None:
-            self._cooccurrence = dataset_cooccurrence(self._dataset)
-        return self._cooccurrence
+    def evidence(self, prompt: PromptConfig) -> Evidence | None:
+        """Return the evidence of all interactions of the dataset, made once; later events do not enter."""
+        if prompt.evidence_model not in self._evidence:
+            self._evidence[prompt.evidence_model] = make_evidence(prompt, self._dataset)
+        return self._evidence[prompt.evidence_model]
 
-    def _cooccurrence_of(self, mixture: Mixture) -> Cooccurrence:
-        own = [adapter.cooccurrence for adapter in mixture.weights if adapter.cooccurrence is not None]
-        return own[0] if own else self.cooccurrence()
+    def _evidence_of(self, mixture: Mixture, prompt: PromptConfig) -> Evidence | None:
+        own = [adapter.evidence for adapter in mixture.weights if adapter.evidence is not None]
+        return own[0] if own else self.evidence(prompt)
 
     def _builder(self, prompt: PromptConfig) -> PromptBuilder:
         """Return a builder of prompts; builders are reused because they cache the tokens of titles."""

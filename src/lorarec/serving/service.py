@@ -104,8 +104,9 @@ class Service:
         wait = config.wait_ms / 1000
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)
         self.prompts = RequestPrompts(backbone, dataset)
-        if any(adapter.prompt.evidence for adapter in self.adapters.loaded.values()):
-            self.prompts.cooccurrence()
+        for adapter in self.adapters.loaded.values():
+            if adapter.prompt.evidence:
+                self.prompts.evidence(adapter.prompt)
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)

@@ -5,6 +5,5 @@ from .config import NegativeSampling as NegativeSampling
 from .config import Precision as Precision
 from .config import TrainingConfig as TrainingConfig
 from .config import read_recipe as read_recipe
-from .early_stopping import EarlyStopping as EarlyStopping
 from .losses import listwise as listwise
 from .run import train as train

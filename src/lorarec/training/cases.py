@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Cooccurrence, Dataset, Split
+from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.recommenders import make_training_evidence
 from lorarec.training.config import TrainingConfig
 
 PASS, ORDER, NEGATIVES = 1, 2, 3  # independent random streams of one seed
@@ -50,7 +51,7 @@ class TrainingCase:
         history: Titles of the history, oldest first.
         candidates: Titles of the candidates, one of which is the next item.
         target: Index of the next item among the candidates.
-        hints: Co-occurrence words of the candidates (see `lorarec.data.Cooccurrence`); empty without evidence.
+        hints: Words about the candidates (see `lorarec.data.Evidence`); empty without evidence.
     """
 
     history: list[str]
@@ -76,6 +77,7 @@ class CaseSampler:
         split: Split of the dataset.
         config: Options.
         index: Index of the training part of the split, for hard negatives.
+        progress: Show a progress bar while models for evidence are fitted.
 
     Attributes:
         name: Name of the dataset.
@@ -88,7 +90,12 @@ class CaseSampler:
     """
 
     def __init__(
-        self, dataset: Dataset, split: Split, config: TrainingConfig, index: CandidateIndex | None = None
+        self,
+        dataset: Dataset,
+        split: Split,
+        config: TrainingConfig,
+        index: CandidateIndex | None = None,
+        progress: bool = False,
     ) -> None:
         self.name = dataset.name
         self.config = config
@@ -103,7 +110,7 @@ class CaseSampler:
         self.titles = [dataset.titles[item] for item in self.ids]
         self.row = {item: row for row, item in enumerate(self.ids)}
         self.users = split.train[USER].to_list()
-        self.evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
+        self.evidence = make_training_evidence(config, dataset, split, progress)
         items = histories.explode().drop_nulls().cast(pl.Enum(catalogue)) if len(catalogue) else pl.Series([])
         self.items = items.to_physical().to_numpy().astype(np.int64)
         # Negatives are drawn from this array: every item once and, by popularity, once more for each interaction.
@@ -150,14 +157,15 @@ class CaseSampler:
         """Return the case whose target is at `position`, with candidates in random order."""
         user = int(np.searchsorted(self.starts, position, side="right")) - 1
         start, end = self.starts[user], self.starts[user + 1]
-        history = self.items[max(start, position - self.config.max_history) : position]
+        past = self.items[start:position]
         owned = self.items[start:end]
-        candidates = self._negatives(owned, self._hard_negatives(self.items[start:position], owned, rng), rng)
+        candidates = self._negatives(owned, self._hard_negatives(past, owned, rng), rng)
         target = int(rng.integers(len(candidates) + 1))
         candidates.insert(target, int(self.items[position]))
-        hints = self._hints(history.tolist(), candidates, target, self.users[user], rng)
+        hints = self._hints(past.tolist(), candidates, target, self.users[user], rng)
+        shown = past[-self.config.max_history :]
         return TrainingCase(
-            [self.titles[item] for item in history], [self.titles[item] for item in candidates], target, hints
+            [self.titles[item] for item in shown], [self.titles[item] for item in candidates], target, hints
         )
 
     def _hints(
@@ -170,7 +178,7 @@ class CaseSampler:
             share[target] = self.config.new_targets
         hidden = rng.random(len(candidates)) < share
         history_ids, candidate_ids = ([self.ids[item] for item in items] for items in (history, candidates))
-        return self.evidence.hints(history_ids, candidate_ids, user, hidden.tolist())
+        return self.evidence.hints(history_ids, candidate_ids, user, hidden.tolist(), self.config.max_history)
 
     def _hard_negatives(self, history: np.ndarray, owned: np.ndarray, rng: np.random.Generator) -> list[int]:
         """Return distinct items that the index proposes for a history and the user never interacted with."""
@@ -209,6 +217,7 @@ class TrainingCases:
         datasets: Datasets with their splits.
         config: Options.
         build_index: Function that makes the index of each dataset, for hard negatives.
+        progress: Show a progress bar while models for evidence are fitted.
 
     Attributes:
         sources: Sampler of each dataset.
@@ -223,6 +232,7 @@ class TrainingCases:
         datasets: Sequence[tuple[Dataset, Split]],
         config: TrainingConfig,
         build_index: IndexBuilder | None = None,
+        progress: bool = False,
     ) -> None:
         if config.hard_negatives and build_index is None:
             raise LorarecError(
@@ -232,7 +242,7 @@ class TrainingCases:
         build = build_index if config.hard_negatives else None
         self.config = config
         self.sources = [
-            CaseSampler(dataset, split, config, None if build is None else build(dataset, split))
+            CaseSampler(dataset, split, config, None if build is None else build(dataset, split), progress)
             for dataset, split in datasets
         ]
         sizes = np.array([len(source) for source in self.sources])

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from lorarec.data import Cooccurrence, Dataset, Split
+from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
+from lorarec.recommenders import make_evidence
 from lorarec.scoring import token_batches
 from lorarec.training.config import TrainingConfig
 
@@ -22,6 +23,7 @@ class Validation:
         datasets: Datasets with their splits.
         builder: Builder of the prompts.
         config: Options.
+        progress: Show a progress bar while a model for evidence is fitted.
 
     Attributes:
         examples: Prompts with their stored candidates.
@@ -29,13 +31,17 @@ class Validation:
     """
 
     def __init__(
-        self, datasets: Sequence[tuple[Dataset, Split]], builder: PromptBuilder, config: TrainingConfig
+        self,
+        datasets: Sequence[tuple[Dataset, Split]],
+        builder: PromptBuilder,
+        config: TrainingConfig,
+        progress: bool = False,
     ) -> None:
         cases: list[tuple[Example, int]] = []
         for number, (dataset, split) in enumerate(datasets):
             share = (config.eval_users * (number + 1)) // len(datasets) - config.eval_users * number // len(datasets)
             rows = split.valid.sample(min(share, len(split.valid)), seed=config.seed)
-            evidence = Cooccurrence(split.train, dataset.titles) if config.evidence else None
+            evidence = None if rows.is_empty() else make_evidence(config, dataset, split, progress)
             examples = case_examples(rows, dataset.titles, builder, config.max_history, evidence)
             cases += zip(examples, true_places(rows), strict=True)
         self.examples = [example for example, _ in cases]

@@ -38,13 +38,17 @@ class NextItemRecommender(ScorerRecommender[Config]):
     model: NextItemModel
 
     def fit(self, data: TrainingData) -> Self:
-        """Train a next-item model on the training histories; NDCG@10 on validation cases chooses the epoch."""
+        """Train a next-item model on the training histories; NDCG@10 on validation cases chooses the epoch.
 
-        def valid(model: NextItemModel) -> float:
+        Without validation cases it is the last epoch.
+        """
+
+        def metric(model: NextItemModel) -> float:
             return data.validation_ndcg(next_item_scorer(data, model))
 
         config = self.config
         items = len(data.train_items)
+        valid = None if data.split.valid.is_empty() else metric
 
         def train() -> dict[str, torch.Tensor]:
             model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from lorarec.io import track
+from lorarec.recommenders.early_stopping import EarlyStopping
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.registry import SEQUENCE_ENCODERS
 from lorarec.scoring import evaluation_mode
-from lorarec.training import EarlyStopping
 
 #: Loss of a model on a batch of pieces of histories (batch, length), padded by `NextItemModel.pad`, with a generator
 #: of random numbers.

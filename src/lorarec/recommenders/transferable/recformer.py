@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from lorarec.data import Dataset
 from lorarec.io import track
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
+from lorarec.recommenders.early_stopping import EarlyStopping
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
@@ -27,7 +28,6 @@ from lorarec.recommenders.transferable.recformer_model import (
     latest_first,
     principal_components,
 )
-from lorarec.training import EarlyStopping
 
 
 class RecFormer(ScorerRecommender[RecFormerConfig]):

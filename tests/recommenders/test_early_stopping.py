@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from lorarec.training.early_stopping import EarlyStopping
+from lorarec.recommenders.early_stopping import EarlyStopping
 
 
 def test_the_first_of_the_best_epochs_is_restored_and_patience_counts_from_it() -> None:

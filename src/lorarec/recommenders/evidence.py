@@ -1,0 +1,220 @@
+"""Evidence for prompts: co-occurrence, and the places of candidates in the order of a next-item model beside it."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from lorarec.data import (
+    ITEM,
+    SILENT,
+    USER,
+    Cooccurrence,
+    Dataset,
+    Evidence,
+    EvidenceModelConfig,
+    JointEvidence,
+    SimilarItems,
+    Split,
+    content_hash,
+    dataset_cooccurrence,
+    load_split,
+    new_item_word,
+    place_word,
+    title_vectors,
+)
+from lorarec.prompts import PromptConfig
+from lorarec.recommenders.cache import cached_tensors
+from lorarec.recommenders.sequential.config import SASRecConfig
+from lorarec.recommenders.sequential.next_item_model import NextItemModel
+from lorarec.recommenders.sequential.sequential_recommenders import SASRec
+from lorarec.recommenders.training_data import TrainingData
+from lorarec.scoring import cache_folder
+
+#: Folder of fitted models in the user's cache folder, and start of the names of their folders.
+CACHE, KIND = "evidence", "sasrec"
+
+logger = logging.getLogger(__name__)
+
+
+class NextItemPlaces:
+    """Describe a candidate by one word: its place in the order in which a next-item model expects the items.
+
+    The model orders the items of its training part that are not in the history. The place of the candidate, as a share
+    of all of them, gives one of the words of `lorarec.data.Cooccurrence`. Items that the model does not know are called
+    new; their score is the mean over five known items with the most similar titles, weighted by the cosine of TF-IDF
+    vectors. If the model knows no item of the history, no candidate has a word.
+
+    Args:
+        model: Fitted model.
+        index: Number of each item that the model knows.
+        titles: Title of each item by its id, also of new items.
+    """
+
+    def __init__(self, model: NextItemModel, index: Mapping[str, int], titles: Mapping[str, str]) -> None:
+        self._model = model
+        self._index = index
+        self._vectors = model.items.all().detach().numpy()
+        rows = {item: row for row, item in enumerate(titles)}
+        self._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(index))
+
+    def hints(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        user: str | None = None,
+        hidden: Sequence[bool] | None = None,
+        max_history: int | None = None,
+    ) -> list[str]:
+        """Return a word about each candidate; see `lorarec.data.Evidence`. `user` and `max_history` are not read."""
+        known = np.array([self._index[item] for item in history if item in self._index], np.int64)
+        scores = self._vectors @ self._model.queries([known])[0].numpy() if len(known) else None
+        ordered = np.empty(0) if scores is None else np.sort(np.delete(scores, known))
+        hints = []
+        for place, item in enumerate(candidates):
+            is_new = item not in self._index or (hidden is not None and hidden[place])
+            score = None if scores is None else self._borrowed(scores, item) if is_new else scores[self._index[item]]
+            word = SILENT if score is None else self._word(score, ordered)
+            hints.append(new_item_word(word) if is_new else word)
+        return hints
+
+    def _word(self, score: float, ordered: np.ndarray) -> str:
+        """Return the word of a score, given the scores of the items that are not in the history in rising order."""
+        return place_word(len(ordered) - int(np.searchsorted(ordered, score)), len(self._index))
+
+    def _borrowed(self, scores: np.ndarray, item: str) -> float | None:
+        """Return the score of a new item, or None if no known item has a similar title."""
+        similar, weights = self._similar.find(item)
+        return float(scores[similar] @ weights) if weights.any() else None
+
+
+class CrossFittedPlaces:
+    """Describe the candidates of a user by a model that was fitted to other users.
+
+    Args:
+        half_of: Half of each user, 0 or 1.
+        places: Words for users of half 0, from the model that was fitted to half 1, and those for users of half 1.
+    """
+
+    def __init__(self, half_of: Mapping[str, int], places: Sequence[NextItemPlaces]) -> None:
+        self._half_of = half_of
+        self._places = places
+
+    def hints(
+        self,
+        history: Sequence[str],
+        candidates: Sequence[str],
+        user: str | None = None,
+        hidden: Sequence[bool] | None = None,
+        max_history: int | None = None,
+    ) -> list[str]:
+        """Return a word about each candidate for a user of the training part; see `NextItemPlaces.hints`."""
+        assert user is not None
+        return self._places[self._half_of[user]].hints(history, candidates, user, hidden)
+
+
+def make_evidence(
+    prompt: PromptConfig, dataset: Dataset, split: Split | None = None, progress: bool = False
+) -> Evidence | None:
+    """Make the evidence that prompts have in use: in validation, evaluation and recommendation.
+
+    A model is fitted to the whole training part of the split, unless that was done before: fitted models are kept in
+    the user's cache folder (see `lorarec.scoring.cache_folder`).
+
+    Args:
+        prompt: Options of the prompts.
+        dataset: Dataset whose items are candidates.
+        split: Split whose training part is counted; if None, co-occurrence is counted over all interactions, and a
+            model is fitted to the training part of the split that `load_split` returns.
+        progress: Whether to show a progress bar while a model is fitted.
+
+    Returns:
+        None if prompts have no evidence.
+
+    Examples:
+        >>> from lorarec import Dataset, PromptConfig
+        >>> from lorarec.recommenders import make_evidence
+        >>> shop = Dataset.load("data/shop")
+        >>> evidence = make_evidence(PromptConfig(evidence=True), shop)
+        >>> ids = list(shop.titles)
+        >>> len(evidence.hints(ids[:2], ids[2:5]))
+        3
+    """
+    if not prompt.evidence:
+        return None
+    cooccurrence = dataset_cooccurrence(dataset) if split is None else Cooccurrence(split.train, dataset.titles)
+    model = prompt.evidence_model
+    if not isinstance(model, EvidenceModelConfig):
+        return cooccurrence
+    split = load_split(dataset) if split is None else split
+    return JointEvidence(cooccurrence, _fit_places(model, dataset, split.train, split.valid, progress), model)
+
+
+def make_training_evidence(
+    prompt: PromptConfig, dataset: Dataset, split: Split, progress: bool = False
+) -> Evidence | None:
+    """Make the evidence of training cases, which depends on no target of the case's user.
+
+    Co-occurrence leaves out the user's own choices. For the words of a model, the users of the training part are
+    divided into two halves by the seed of the model; the words of a user come from a model that was fitted to the other
+    half alone, whose validation cases choose its epoch.
+
+    Args:
+        prompt: Options of the prompts.
+        dataset: Dataset whose items are candidates.
+        split: Split whose training part the cases come from.
+        progress: Whether to show a progress bar while a model is fitted.
+
+    Returns:
+        None if prompts have no evidence.
+    """
+    model = prompt.evidence_model
+    if not isinstance(model, EvidenceModelConfig):
+        return make_evidence(prompt, dataset, split)
+    users = split.train[USER].to_list()
+    halves = np.random.default_rng(model.seed).permutation(len(users)) % 2
+    half_of = dict(zip(users, halves.tolist(), strict=True))
+    places = [
+        _fit_places(model, dataset, *(_of_users(each, others) for each in (split.train, split.valid)), progress)
+        for others in ([user for user in users if half_of[user] != half] for half in (0, 1))
+    ]
+    return JointEvidence(Cooccurrence(split.train, dataset.titles), CrossFittedPlaces(half_of, places), model)
+
+
+def _of_users(cases: pl.DataFrame, users: Sequence[str]) -> pl.DataFrame:
+    return cases.filter(pl.col(USER).is_in(users))
+
+
+def _fit_places(
+    config: EvidenceModelConfig, dataset: Dataset, train: pl.DataFrame, valid: pl.DataFrame, progress: bool
+) -> NextItemPlaces:
+    """Fit a model to training histories, unless it is in the cache; validation cases choose its epoch."""
+    options = asdict(config)
+    seed = options.pop("seed")
+    made_of = content_hash(train, valid, dataset.items.select(ITEM))
+    split = Split(train, valid, {}, {"fingerprint": made_of})
+    data = TrainingData(dataset, split, seed=seed, progress=progress)
+    sasrec = SASRec(SASRecConfig(**options))
+
+    def fit() -> dict[str, Any]:
+        logger.warning("fitting %s to %s users of %s for the words in prompts", KIND, f"{len(train):,}", dataset.name)
+        return sasrec.fit(data).tensors()
+
+    with torch.random.fork_rng(devices=[]):  # the seeds of the fit are not those of the caller
+        sasrec.restore(data, cached_tensors(_cache_dir(), KIND, [made_of, options, seed], fit))
+    return NextItemPlaces(sasrec.model, data.train_index, dataset.titles)
+
+
+def _cache_dir() -> Path | None:
+    """Return the folder of fitted models, or None if it cannot be written to."""
+    folder = cache_folder() / CACHE
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else None
