@@ -181,15 +181,11 @@ def make_training_evidence(
     users = split.train[USER].to_list()
     halves = np.random.default_rng(model.seed).permutation(len(users)) % 2
     half_of = dict(zip(users, halves.tolist(), strict=True))
-    places = [
-        _fit_places(model, dataset, *(_of_users(each, others) for each in (split.train, split.valid)), progress)
-        for others in ([user for user in users if half_of[user] != half] for half in (0, 1))
-    ]
+    places = []
+    for half in (0, 1):
+        is_other = pl.col(USER).is_in([user for user in users if half_of[user] != half])
+        places.append(_fit_places(model, dataset, split.train.filter(is_other), split.valid.filter(is_other), progress))
     return JointEvidence(Cooccurrence(split.train, dataset.titles), CrossFittedPlaces(half_of, places), model)
-
-
-def _of_users(cases: pl.DataFrame, users: Sequence[str]) -> pl.DataFrame:
-    return cases.filter(pl.col(USER).is_in(users))
 
 
 def _fit_places(
