@@ -66,13 +66,13 @@ def words_by_definition(
 def test_words_are_the_places_of_the_model(nouns: tuple[Dataset, Split]) -> None:
     titles = nouns[0].titles
     ids = list(titles)
-    index = {item: row for row, item in enumerate(ids[:40] + ids[45:])}
+    index = {item: row for row, item in enumerate([*ids[:40], *ids[45:]])}
     model = new_next_item(len(index), SASRecConfig(hidden_size=8, max_history=4)).eval()
     places = NextItemPlaces(model, index, titles)
     rng = np.random.default_rng(0)
     said = set()
     for length in (1, 3, 4, 9):
-        history = rng.permutation(ids)[:length].tolist() + [ids[41], ids[0]]
+        history = [*rng.permutation(ids)[:length].tolist(), ids[41], ids[0]]
         candidates = [item for item in ids if item not in history]
         found = places.hints(history, candidates)
         assert found == words_by_definition(model, index, titles, history, candidates)
