@@ -10,6 +10,8 @@ from .bpr_mf import BPRMF as BPRMF
 from .bpr_mf import BPRMFConfig as BPRMFConfig
 from .cache import cached_dir as cached_dir
 from .cache import cached_tensors as cached_tensors
+from .ease import EASE as EASE
+from .ease import EASEConfig as EASEConfig
 from .fusion.candidate_scores import CandidateScores as CandidateScores
 from .fusion.conditional_logit import log_posterior as log_posterior
 from .fusion.config import FusionConfig as FusionConfig
@@ -55,6 +57,8 @@ from .sequential.trainer import next_item_positions as next_item_positions
 from .sequential.trainer import sampled_softmax as sampled_softmax
 from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
+from .sequential_rules import SequentialRules as SequentialRules
+from .sequential_rules import SequentialRulesConfig as SequentialRulesConfig
 from .text_embeddings import centre as centre
 from .text_embeddings import encode_titles as encode_titles
 from .text_similarity import TextSimilarity as TextSimilarity
