@@ -140,7 +140,7 @@ def test_a_row_of_an_evaluation(shop: Path, fusion: Path, backbone_folder: Path)
         (["--adapter", "nowhere"], "adapter nowhere does not exist"),
         (["--adapter", "a=x", "--adapter", "a=y"], "two adapters are called a: tell them apart with --adapter NAME"),
         (["--recommender", "psychic"], "no recommender 'psychic': choose from bpr-mf"),
-        (["--recommender", "bpr-mf"], "bpr-mf: BPRMF cannot be saved in a fusion: choose from gru4rec"),
+        (["--recommender", "bpr-mf"], "bpr-mf: BPRMF cannot be saved in a fusion: choose from ease, gru4rec"),
         ([*CHEAP, "--set", "sasrec"], "--set sasrec must be NAME.OPTION=VALUE"),
         ([*CHEAP, "--set", "sasrec.epochs=1"], "--set sasrec: there is no such recommender: it has item-knn, tf-idf"),
         ([*CHEAP, "--set", "tf-idf.colour=1"], "--set tf-idf: unknown option 'colour': choose from max_history"),

@@ -45,10 +45,15 @@ LANGUAGE_MODEL = {
 }
 #: Systems that read titles alone and have tests of their own.
 TEXT = {"text-similarity"}
+#: Systems that are fitted without iterations and have tests of their own.
+CLOSED_FORM = {"ease", "sequential-rules"}
 
 
 def test_every_recommender_is_tested() -> None:
-    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | BASELINES.keys() | {"fusion", "index"}
+    assert RECOMMENDERS.keys() == QUICK.keys() | LANGUAGE_MODEL | TEXT | CLOSED_FORM | BASELINES.keys() | {
+        "fusion",
+        "index",
+    }
 
 
 def _fit(name: str, data: TrainingData, **options: int) -> Recommender:

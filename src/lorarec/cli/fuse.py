@@ -42,8 +42,8 @@ def fuse(
     recommender: Annotated[
         list[str] | None,
         typer.Option(
-            help="Conventional recommender; may be repeated; sasrec, gru4rec, item-knn, tf-idf and popularity if not "
-            "given."
+            help="Conventional recommender; may be repeated; sasrec, gru4rec, sequential-rules, ease, "
+            "item-knn, tf-idf and popularity if not given."
         ),
     ] = None,
     settings: Annotated[

@@ -28,7 +28,7 @@ from lorarec.recommenders import (
 )
 
 #: Names of the conventional recommenders that are fused by default.
-DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "item-knn", "tf-idf", "popularity")
+DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "sequential-rules", "ease", "item-knn", "tf-idf", "popularity")
 
 
 def fuse(

@@ -13,6 +13,8 @@ from .cache import cached_tensors as cached_tensors
 from .early_stopping import EarlyStopping as EarlyStopping
 from .evidence import make_evidence as make_evidence
 from .evidence import make_training_evidence as make_training_evidence
+from .ease import EASE as EASE
+from .ease import EASEConfig as EASEConfig
 from .fusion.candidate_scores import CandidateScores as CandidateScores
 from .fusion.conditional_logit import log_posterior as log_posterior
 from .fusion.config import FusionConfig as FusionConfig
@@ -22,6 +24,7 @@ from .fusion.fusion_model import FusionModel as FusionModel
 from .fusion.fusion_split import FusionSplit as FusionSplit
 from .fusion.fusion_split import divide_for_fusion as divide_for_fusion
 from .fusion.new_item_prior import estimate_new_item_prior as estimate_new_item_prior
+from .fusion.new_item_prior import lowest_new_item_prior as lowest_new_item_prior
 from .fusion.scorer_group import ScorerGroup as ScorerGroup
 from .interactions import encode_lists as encode_lists
 from .interactions import interaction_matrix as interaction_matrix
@@ -58,6 +61,8 @@ from .sequential.trainer import next_item_positions as next_item_positions
 from .sequential.trainer import sampled_softmax as sampled_softmax
 from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
+from .sequential_rules import SequentialRules as SequentialRules
+from .sequential_rules import SequentialRulesConfig as SequentialRulesConfig
 from .text_embeddings import centre as centre
 from .text_embeddings import encode_titles as encode_titles
 from .text_similarity import TextSimilarity as TextSimilarity

@@ -86,15 +86,17 @@ class SimilarityConfig(RecommenderConfig):
         refuse_out_of_range(self, ("max_history",), (), ())
 
 
-class SimilarityRecommender(_RefittedBaseline[SimilarityConfig]):
-    """Score a candidate by the inner product of its vector with the sum of those of the latest history items.
+SimilarityOptions = TypeVar("SimilarityOptions", bound=SimilarityConfig)
+
+
+class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
+    """Score a candidate by the inner product of its vector with the profile of the latest history items.
 
     Attributes:
         items: Item ids of the catalogue.
         vectors: Sparse vectors (items, features), which `fit` sets.
     """
 
-    config_class = SimilarityConfig
     uses_seed = False
     items: pl.Series
     vectors: csr_matrix
@@ -105,13 +107,26 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityConfig]):
         for batch in cases.iter_slices(_CASES_AT_ONCE):
             history, lengths = encode_lists(batch[HISTORY].list.tail(self.config.max_history), self.items)
             case = np.repeat(np.arange(len(batch)), lengths)
-            shape = len(batch), len(self.items)
-            profiles = csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
+            profiles = self._profiles(case, history, lengths)
             candidates, sizes = encode_lists(batch[CANDIDATES], self.items)
             scores += _per_case(
                 self._inner_products(profiles, np.repeat(np.arange(len(batch)), sizes), candidates), sizes
             )
         return scores
+
+    def _profiles(self, case: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> csr_matrix:
+        """Return the profile of each case: the sum of the vectors of its history.
+
+        Args:
+            case: Case of each history item (n,).
+            history: Rows of the history items of all cases, one case after the other (n,).
+            lengths: Number of history items of each case (cases,).
+
+        Returns:
+            Sparse profiles (cases, features).
+        """
+        shape = len(lengths), len(self.items)
+        return csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
 
     def _inner_products(self, profiles: csr_matrix, case: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return the inner products (n,) of profiles and candidates.
@@ -131,12 +146,14 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityConfig]):
         return np.asarray(products[case, candidates]).ravel()
 
 
-class ItemKNN(SimilarityRecommender):
+class ItemKNN(SimilarityRecommender[SimilarityConfig]):
     """Item-based nearest neighbours: sum up the cosines between a candidate's users and those of each history item.
 
     With U_i the training users who chose item i, the score is the sum over the latest history items h of
     |U_h & U_i| / sqrt(|U_h| |U_i|).
     """
+
+    config_class = SimilarityConfig
 
     @property
     def about(self) -> str:
@@ -151,13 +168,14 @@ class ItemKNN(SimilarityRecommender):
         return self
 
 
-class TfIdf(SimilarityRecommender):
+class TfIdf(SimilarityRecommender[SimilarityConfig]):
     """Score a candidate by the inner product of its TF-IDF vector with the sum of those of the history.
 
     The vectors are scikit-learn's with its defaults (words of two and more characters, smooth idf, unit length), fitted
     to the titles of the whole catalogue, so new items have a vector as well. Interactions are not used.
     """
 
+    config_class = SimilarityConfig
     scores_new_items = True
 
     @property

@@ -4,9 +4,11 @@ from typing import Any
 
 from lorarec.recommenders.baselines import BASELINES
 from lorarec.recommenders.bpr_mf import BPRMF
+from lorarec.recommenders.ease import EASE
 from lorarec.recommenders.p5_recommender import P5
 from lorarec.recommenders.recommender import Recommender
 from lorarec.recommenders.sequential.sequential_recommenders import ESASRec, FMLPRec, GRU4Rec, SASRec
+from lorarec.recommenders.sequential_rules import SequentialRules
 from lorarec.recommenders.text_similarity import TextSimilarity
 from lorarec.recommenders.transferable.recformer import RecFormer
 from lorarec.recommenders.transferable.unisrec import UniSRec
@@ -14,10 +16,12 @@ from lorarec.recommenders.transferable.vqrec import VQRec
 
 CONVENTIONAL: dict[str, type[Recommender[Any]]] = {
     "bpr-mf": BPRMF,
+    "ease": EASE,
     "gru4rec": GRU4Rec,
     "sasrec": SASRec,
     "esasrec": ESASRec,
     "fmlp-rec": FMLPRec,
+    "sequential-rules": SequentialRules,
     "unisrec": UniSRec,
     "vq-rec": VQRec,
     "text-similarity": TextSimilarity,

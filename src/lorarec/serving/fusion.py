@@ -8,15 +8,19 @@ import numpy as np
 from lorarec.errors import LorarecError
 from lorarec.lora import prompt_config
 from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
-from lorarec.recommenders import ItemKNN, NextItemRecommender, Popularity, Recommender, TfIdf
+from lorarec.recommenders import EASE, ItemKNN, NextItemRecommender, Popularity, Recommender, SequentialRules, TfIdf
 from lorarec.serving.engine import LoadedAdapter, Mixture, copy_to_memory
 from lorarec.serving.errors import ApiError
 from lorarec.serving.request_prompts import RequestCase, case_frame, catalogue_id
 
-RecommenderKind = Literal["language model", "next-item model", "co-occurrence", "titles", "popularity", "other"]
+RecommenderKind = Literal[
+    "language model", "next-item model", "item order", "co-occurrence", "titles", "popularity", "other"
+]
 _KINDS: dict[type[Recommender[Any]], RecommenderKind] = {
     TrainedAdapter: "language model",
     NextItemRecommender: "next-item model",
+    SequentialRules: "item order",
+    EASE: "co-occurrence",
     ItemKNN: "co-occurrence",
     TfIdf: "titles",
     Popularity: "popularity",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorarec.recommenders import estimate_new_item_prior
+from lorarec.recommenders import estimate_new_item_prior, lowest_new_item_prior
 from lorarec.recommenders.fusion.new_item_prior import MARGIN, clip_prior, log_odds_shift
 
 
@@ -32,6 +32,26 @@ def test_it_is_the_most_likely_prior() -> None:
     assert estimate_new_item_prior(mass, fitted) == pytest.approx(grid[np.argmax(likelihood)], abs=0.002)
 
 
+def test_the_lower_limit_is_where_the_likelihood_has_dropped() -> None:
+    rng = np.random.default_rng(1)
+    fitted, mass = 0.2, rng.beta(0.5, 1.0, 300)
+    ratio = np.stack([mass / fitted, (1 - mass) / (1 - fitted)])
+    grid = np.linspace(0.0005, 0.9995, 2000)
+    likelihood = np.array([np.log(prior * ratio[0] + (1 - prior) * ratio[1]).sum() for prior in grid])
+    inside = grid[likelihood >= likelihood.max() - 1.92]
+    assert lowest_new_item_prior(mass, fitted) == pytest.approx(inside.min(), abs=0.001)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_more_cases_bring_the_lower_limit_closer_to_a_planted_share(share: float) -> None:
+    rng = np.random.default_rng(0)
+    observed = rng.normal(np.where(rng.random(20_000) < share, 1, -1))
+    limits = [lowest_new_item_prior(_posterior(observed[:cases], 0.5), 0.5) for cases in (100, 1000, 20_000)]
+    assert limits == sorted(limits)
+    assert limits[-1] == pytest.approx(share, abs=0.03)
+    assert max(limits) <= share + 0.005
+
+
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
 def test_the_shift_changes_the_prior_of_a_posterior(mass: float, fitted: float, prior: float) -> None:
     shifted = np.log(mass / (1 - mass)) + log_odds_shift(prior, fitted)
@@ -42,5 +62,6 @@ def test_the_shift_changes_the_prior_of_a_posterior(mass: float, fitted: float, 
 def test_no_new_candidates_give_the_smallest_prior() -> None:
     assert estimate_new_item_prior(np.zeros(5), 0.3) == MARGIN
     assert estimate_new_item_prior(np.ones(5), 0.3) == 1 - MARGIN
+    assert lowest_new_item_prior(np.zeros(5), 0.3) == MARGIN
     assert clip_prior(0) == MARGIN
     assert clip_prior(0.4) == 0.4

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 from lorarec.recommenders.fusion.conditional_logit import choose_penalty, fit_conditional_logit, log_posterior
 from lorarec.recommenders.fusion.features import FusionFeatures
-from lorarec.recommenders.fusion.new_item_prior import clip_prior, estimate_new_item_prior, log_odds_shift
+from lorarec.recommenders.fusion.new_item_prior import clip_prior, log_odds_shift, lowest_new_item_prior
 
 #: Largest constant of new items, in logits of standardised scores.
 _MAX_CONSTANT = 100.0
@@ -80,9 +80,9 @@ class FusionModel:
         return contributions - np.repeat(means, cases.sizes, axis=0)
 
     def estimate_prior(self, cases: CandidateScores) -> float:
-        """Estimate the prior of new items from cases without their right items; see `estimate_new_item_prior`."""
+        """Estimate the prior of new items from cases without their right items; see `lowest_new_item_prior`."""
         posterior = np.exp(self.log_posterior(cases, self.fitted_prior))
-        return estimate_new_item_prior(np.add.reduceat(posterior * cases.new, cases.starts), self.fitted_prior)
+        return lowest_new_item_prior(np.add.reduceat(posterior * cases.new, cases.starts), self.fitted_prior)
 
 
 def _constant_at(prior: float, matrix: np.ndarray, weights: np.ndarray, cases: CandidateScores) -> float:

@@ -1,11 +1,14 @@
 """The prior probability that the right item of a case is a new one."""
 
 import numpy as np
+from scipy.optimize import brentq
 
 #: The prior is kept this far from 0 and 1, so that neither kind of item is ever excluded.
 MARGIN = 1e-4
 _MAX_STEPS = 10_000
 _TOLERANCE = 1e-9
+#: Half of the 95% quantile of the chi-squared distribution with one degree of freedom.
+_LOG_LIKELIHOOD_DROP = 1.92
 
 
 def clip_prior(prior: float) -> float:
@@ -53,3 +56,33 @@ def estimate_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
         if abs(prior - before) < _TOLERANCE:
             break
     return prior
+
+
+def lowest_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
+    """Return the lower limit of the 95% likelihood interval around `estimate_new_item_prior`.
+
+    Where known targets are harder to predict than in the fit, the maximum of the likelihood takes some of them for new
+    items. The lower limit raises new items only as far as the cases demand it, and less the fewer cases there are.
+
+    Args:
+        new_mass: Posterior probability (cases,) that the right item is new, under `fitted_prior`.
+        fitted_prior: The prior of the cases on which the model was fitted.
+
+    Returns:
+        Prior, between `MARGIN` and 1 - `MARGIN`.
+
+    Examples:
+        >>> import numpy as np
+        >>> new_mass = np.array([0.9, 0.9, 0.9, 0.1])
+        >>> round(lowest_new_item_prior(new_mass, fitted_prior=0.5), 3)
+        0.222
+    """
+    fitted, best = clip_prior(fitted_prior), estimate_new_item_prior(new_mass, fitted_prior)
+    new, known = new_mass / fitted, (1 - new_mass) / (1 - fitted)
+
+    def excess(prior: float) -> float:
+        """Return the log-likelihood less that of the limit."""
+        ratio = (prior * new + (1 - prior) * known) / (best * new + (1 - best) * known)
+        return float(np.log(ratio).sum()) + _LOG_LIKELIHOOD_DROP
+
+    return MARGIN if excess(MARGIN) >= 0 else float(brentq(excess, MARGIN, best))

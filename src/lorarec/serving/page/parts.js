@@ -3,7 +3,7 @@
 import {formatSigned, makeNode} from "/dom.js";
 
 // Kinds of recommenders with a color of their own; all others share the last color.
-const KINDS = ["language model", "next-item model", "co-occurrence", "titles", "popularity"];
+const KINDS = ["language model", "next-item model", "co-occurrence", "titles", "popularity", "item order"];
 const DESCRIPTIONS = {index: "place in the index's order", "new item": "prior of new items"};
 const openByItem = new Map();
 
