@@ -11,10 +11,10 @@ from .bpr_mf import BPRMFConfig as BPRMFConfig
 from .cache import cached_dir as cached_dir
 from .cache import cached_tensors as cached_tensors
 from .early_stopping import EarlyStopping as EarlyStopping
-from .evidence import make_evidence as make_evidence
-from .evidence import make_training_evidence as make_training_evidence
 from .ease import EASE as EASE
 from .ease import EASEConfig as EASEConfig
+from .evidence import make_evidence as make_evidence
+from .evidence import make_training_evidence as make_training_evidence
 from .fusion.candidate_scores import CandidateScores as CandidateScores
 from .fusion.conditional_logit import log_posterior as log_posterior
 from .fusion.config import FusionConfig as FusionConfig
