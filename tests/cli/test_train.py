@@ -42,6 +42,26 @@ def test_options_win_over_the_recipe(home: Path) -> None:
     assert figures["validation"]["ndcg@1"] == record["training"]["validation"]["ndcg@1"]
 
 
+def test_an_evidence_model_is_named_or_given_by_its_options(home: Path) -> None:
+    (home / "recipe.yaml").write_text(
+        f"datasets: {home}/shop\nbackbone: {home}/backbone\nevidence_model: {{epochs: 1, hidden_size: 4}}\n"
+    )
+    text = '{"epochs": 1, "hidden_size": 8}'
+    for name, words in {"recipe": (), "text": ("--evidence-model", text)}.items():
+        _run("--recipe", home / "recipe.yaml", *words, "--out", home / name, *QUICK)
+    sizes = {
+        name: read_json(home / name / "lorarec.json")["options"]["evidence_model"]["hidden_size"]
+        for name in ("recipe", "text")
+    }
+    assert sizes == {"recipe": 4, "text": 8}
+    for words, message in (
+        (("--evidence-model", "bert4rec"), "must be sasrec or a mapping of its options, got 'bert4rec'"),
+        (("--evidence-model", "sasrec", "--no-evidence"), "use it with --evidence"),
+    ):
+        with pytest.raises(LorarecError, match=message):
+            _run(home / "shop", "--backbone", home / "backbone", "--out", home / "c", *QUICK, *words)
+
+
 def test_second_round_from_the_shell(home: Path) -> None:
     common = (home / "shop", "--backbone", home / "backbone", *QUICK)
     assert "validation ndcg@1" in _run(*common, "--out", home / "one")

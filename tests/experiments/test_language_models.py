@@ -43,6 +43,23 @@ def _scores(circles: TrainingData, scorer: Scorer) -> np.ndarray:
     return np.stack(scorer.score(circles.split.test["warm"].head(6).select(USER, HISTORY, CANDIDATES)))
 
 
+def test_an_adapter_with_words_of_a_next_item_model(circles: TrainingData, data: TrainingData) -> None:
+    model = {"epochs": 1, "hidden_size": 8}
+    plain, both = (
+        RECOMMENDERS["specific"].from_options(OPTIONS | more).fit(replace(data, seed=5))
+        for more in ({}, {"evidence_model": model})
+    )
+    assert data.cache_dir is not None
+    records = [read_json(path / "lorarec.json")["options"] for path in data.cache_dir.glob("specific-*")]
+    recorded = [each["evidence_model"] for each in records if "evidence_model" in each]
+    assert [(each["epochs"], each["hidden_size"], each["seed"]) for each in recorded] == [(1, 8, 5)]
+    assert len(records) == 2
+    assert not np.array_equal(_scores(circles, plain), _scores(circles, both))
+    for name in ("zero-shot", "tallrec"):
+        with pytest.raises(LorarecError, match="unknown option 'evidence_model'"):
+            RECOMMENDERS[name].from_options({"evidence_model": model})
+
+
 def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: TrainingData, data: TrainingData) -> None:
     assert data.cache_dir is not None
     scores = {

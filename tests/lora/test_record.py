@@ -21,6 +21,7 @@ WRONG = [
     *({"options": {"max_tokens": value}} for value in ("1024", 0, {}, 1e3)),
     *({"options": {"max_title_tokens": value}} for value in (-1, False, "long")),
     *({"options": {"evidence": value}} for value in ("yes", 1, [])),
+    *({"options": {"evidence_model": value}} for value in ("sasrec", 3, [], {"epochs": 10**9}, {"unknown": 1})),
     *({"options": {"template": value}} for value in (3, ["own.j2"], {"name": "own.j2"})),
     *({"options": value} for value in ([], "none", 3)),
     *({"readout": value} for value in ("guess", 3, ["verdict"], {})),
@@ -82,6 +83,7 @@ RECORDS = [
         options={"r": 4, "learning_rate": 1e-3},
         details={"seed": 3, "training": {"steps": 2}},
     ),
+    AdapterRecord(PromptConfig(evidence=True, evidence_model={"epochs": 2, "learning_rate": 1e-2, "seed": 7})),
     AdapterRecord(
         adapters=(SourceRecord("general", "c"), SourceRecord("shop", "d")),
         mix=MixtureRecord([0.5, 0.5], details={"method": "grid"}),
@@ -94,3 +96,5 @@ RECORDS = [
 def test_a_record_is_read_as_it_was_written(record: AdapterRecord, folder) -> None:
     write_record(folder, record)
     assert read_adapter(folder).record == record
+    written = json.loads((folder / "lorarec.json").read_text())["options"]
+    assert ("evidence_model" in written) == (record.prompt.evidence_model is not None)

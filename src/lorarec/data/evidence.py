@@ -1,6 +1,7 @@
 """Evidence: words in prompts that say how likely the interactions of other users make a candidate."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -57,26 +58,27 @@ class EvidenceModelConfig:
 EvidenceModel = Literal["sasrec"] | EvidenceModelConfig
 
 
-def read_evidence_model(value: object) -> object:
-    """Convert a value of the option `evidence_model` to an `EvidenceModelConfig`; other types are returned unchanged.
+def read_evidence_model(value: object) -> EvidenceModelConfig | None:
+    """Convert a value of the option `evidence_model`.
 
     Args:
-        value: `sasrec`, a mapping of its options, or such a mapping as YAML or JSON text.
+        value: `sasrec`, a mapping of its options, such a mapping as YAML or JSON text, the converted value, or None.
 
     Raises:
-        LorarecError: If an option is unknown, or its value is of the wrong type or out of range.
+        LorarecError: If the value is another one, or an option is unknown, of the wrong type or out of range.
     """
-    if isinstance(value, str) and value != SASREC:
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value
+    if value is None or isinstance(value, EvidenceModelConfig):
+        return value
     if value == SASREC:
         return EvidenceModelConfig()
-    if not isinstance(value, Mapping):
-        return value
+    options = value
+    if isinstance(value, str):
+        with suppress(yaml.YAMLError):
+            options = yaml.safe_load(value)
+    if not isinstance(options, Mapping):
+        raise LorarecError(f"option evidence_model must be {SASREC} or a mapping of its options, got {value!r}")
     try:
-        return build_options(EvidenceModelConfig, {str(name): each for name, each in value.items()})
+        return build_options(EvidenceModelConfig, {str(name): each for name, each in options.items()})
     except LorarecError as error:
         raise LorarecError(f"option evidence_model: {error}") from None
 
