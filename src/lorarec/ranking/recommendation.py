@@ -78,7 +78,7 @@ def rank_items(
 
     Args:
         ranker: The ranker, or a fusion of this dataset.
-        dataset: The dataset; its interactions provide the co-occurrence words for an adapter that reads them.
+        dataset: The dataset; its interactions provide the evidence for an adapter that reads it.
         items: The item ids to rank.
         user: A user id of the dataset; the user's own choices are left out of the co-occurrence counts.
         history: Item ids, oldest first; if None, the user's history in the dataset.
