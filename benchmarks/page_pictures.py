@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -39,6 +41,17 @@ def page_of_user(browser: Browser, url: str, scheme: str) -> Iterator[Page]:
         page.keyboard.press("Enter")
         expect(page.locator("#ranking li")).to_have_count(10, timeout=WAIT)
         yield page
+
+
+def wait_for(url: str) -> None:
+    """Wait until the service answers: its address is printed before."""
+    while True:
+        try:
+            urlopen(f"{url}/livez").close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
 
 
 def save(picture: bytes, path: Path) -> None:
@@ -96,6 +109,7 @@ def main() -> None:
             assert server.stderr is not None
             address = re.search(r"http://\S+", server.stderr.readline())
             assert address, server.stderr.read()
+            wait_for(address[0])
             path = shutil.which("chromium") or playwright.chromium.executable_path
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             for scheme in ("light", "dark"):
