@@ -1,4 +1,4 @@
-"""The pictures of the service's page in docs/: light and dark, and the weights of one user's own mixture.
+"""The pictures of the service's page in docs/: adapters and a fusion, light and dark, and one user's own mixture.
 
 lorarec demo --out demo-output
 lorarec personal choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen
@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -41,6 +43,17 @@ def page_of_user(browser: Browser, url: str, scheme: str) -> Iterator[Page]:
         yield page
 
 
+def wait_for(url: str) -> None:
+    """Wait until the service answers: its address is printed before."""
+    while True:
+        try:
+            urlopen(f"{url}/livez").close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+
+
 def save(picture: bytes, path: Path) -> None:
     Image.open(BytesIO(picture)).quantize(COLOURS).save(path, optimize=True)
 
@@ -48,6 +61,7 @@ def save(picture: bytes, path: Path) -> None:
 def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
     """The whole page, the slider between general and specific."""
     with page_of_user(browser, url, scheme) as page:
+        page.locator("#system-adapters").check()
         slider = page.get_by_label("Weight of the second adapter")
         for _ in range(SPECIFIC_STEPS):
             slider.press("ArrowRight")
@@ -58,9 +72,18 @@ def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
         save(page.screenshot(full_page=True), path)
 
 
+def photograph_fusion(browser: Browser, url: str, scheme: str, path: Path) -> None:
+    """The whole page with the ranking of the fusion, and the parts of the first item's score."""
+    with page_of_user(browser, url, scheme) as page:
+        expect(page.locator("#ranking details")).to_have_count(10, timeout=WAIT)
+        page.wait_for_timeout(500)
+        save(page.screenshot(full_page=True), path)
+
+
 def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
     """The user's weights by layer under the mixture of their own."""
     with page_of_user(browser, url, "light") as page:
+        page.locator("#system-adapters").check()
         page.get_by_label("First adapter", exact=True).select_option(OWN)
         expect(page.locator("#weights-note")).to_contain_text(f"{OWN} is mixed for user {USER}.", timeout=WAIT)
         save(page.locator("#weights-part").screenshot(), path)
@@ -79,16 +102,19 @@ def main() -> None:
             (adapters / folder.name).symlink_to(folder.resolve())
         (adapters / OWN).symlink_to(arguments.chosen.resolve())
         words = [arguments.demo / "dataset", "--adapters", adapters, "--db", f"{scratch}/histories.db"]
+        words += ["--fusion", arguments.demo / "fusion"]
         command = [sys.executable, "-m", "lorarec", "serve", *map(str, words), "--port", "0"]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None
             address = re.search(r"http://\S+", server.stderr.readline())
             assert address, server.stderr.read()
+            wait_for(address[0])
             path = shutil.which("chromium") or playwright.chromium.executable_path
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             for scheme in ("light", "dark"):
                 photograph(browser, address[0], scheme, arguments.out / f"page_{scheme}.png")
+                photograph_fusion(browser, address[0], scheme, arguments.out / f"page_fusion_{scheme}.png")
             photograph_own_weights(browser, address[0], arguments.out / "page_personal.png")
             browser.close()
         finally:

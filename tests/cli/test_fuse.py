@@ -9,9 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.backbone import Backbone, BackboneConfig
+from lorarec.cli.options import load_backbone
+from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
+from lorarec.evaluation import evaluate
 from lorarec.ranking import DEFAULT_RECOMMENDERS, Fusion
 from tests.command_line import run
 from tests.factories import dataset_of, numbered_titles
@@ -132,6 +134,57 @@ def test_a_row_of_an_evaluation(shop: Path, fusion: Path, backbone_folder: Path)
     rows = _json(*words, "--fusion", f"mine={fusion}", "--new-item-prior", "0.01")["settings"]["warm"]["rows"]
     assert {"fused", "mine"} < rows.keys()
     assert "prior of new items 0.01 (given)" in rows["fused"]["about"]
+
+
+def test_the_whole_catalogue_without_adapters_is_scored_exactly(
+    shop: Path, fusion: Path, backbone_folder: Path
+) -> None:
+    words = ("evaluate", shop, "--fusion", fusion, "--backbone", backbone_folder, "--candidates", "all", "--pool", "5")
+    found = _json(*words, "--setting", "warm", "--limit", "6")["settings"]["warm"]
+    dataset = Dataset.load(shop)
+    loaded = Fusion.load(fusion, dataset)
+    expected = evaluate(dataset, {"fused": loaded}, settings=["warm"], candidates="all", limit=6).settings["warm"]
+    row, same = found["rows"]["fused"], expected.rows["fused"]
+    assert row["recall@100"]["mean"] == same.metrics["recall@100"].mean == 1  # of 50 items
+    assert row["ndcg@10"]["mean"] == same.metrics["ndcg@10"].mean
+    assert "share of new items in the catalogue" in row["about"] or "(given)" in row["about"]
+    with pytest.raises(LorarecError, match="the row name index is taken: use another with --fusion NAME="):
+        run("evaluate", shop, "--fusion", f"index={fusion}", *words[4:])
+
+
+def test_the_whole_catalogue_with_adapters_is_the_pool_of_the_own_index(
+    shop: Path, backbone_folder: Path, tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = write_adapter(tiny_backbone.model, tmp_path / "plug-in", 1)
+    backbone = ("--backbone", backbone_folder)
+    run("fuse", shop, *backbone, "--adapter", adapter, *CHEAP, "--pool", "20", "--out", tmp_path / "fused")
+    words = ("evaluate", shop, *backbone, "--fusion", tmp_path / "fused", "--candidates", "all", "--pool", "7")
+    found = _json(*words, "--setting", "warm")["settings"]["warm"]["rows"]
+    assert "fused" not in found
+    about = found["index+fused"]["about"]
+    assert about.startswith("the 7 items that an index proposes from together, title, new, popular, re-ranked;")
+    loaded = Fusion.load(tmp_path / "fused", Dataset.load(shop), tiny_backbone)
+    cases = load_split(Dataset.load(shop)).test["warm"]
+    pools = [loaded.index().propose(history, 7) for history in cases["history"].to_list()]
+    proposed = [target in {each.item_id for each in pool} for target, pool in zip(cases["target"], pools, strict=True)]
+    assert found["index+fused"]["recall@100"]["mean"] == pytest.approx(sum(proposed) / len(proposed))
+
+
+def test_the_backbone_is_loaded_only_where_it_is_read(
+    shop: Path, backbone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(config: BackboneConfig) -> Backbone:
+        loaded.append(config.id)
+        return load_backbone(config)
+
+    monkeypatch.setattr("lorarec.cli.fuse.load_backbone", load)
+    words = ("fuse", shop, "--backbone", backbone_folder, "--pool", "0")
+    run(*words, *CHEAP, "--out", tmp_path / "cheap")
+    assert loaded == []
+    run(*words, "--recommender", "popularity", "--recommender", "text-similarity", "--out", tmp_path / "texts")
+    assert loaded == [str(backbone_folder)]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_systems_have_names_and_options_of_their_own(data: TrainingData) -> None
         ({"systems": ["sasrec"]}, "option systems must be"),
         ({"systems": {"psychic": {}}}, "no system 'psychic': choose one of"),
         ({"systems": {"fusion": {}}}, "no system 'fusion'"),
+        ({"systems": {"sasrec": 3}}, "option systems: sasrec must be a mapping of options, got 3"),
         ({"systems": {"sasrec": {"epoch": 1}}}, "sasrec: unknown option 'epoch'"),
         ({"systems": {"sasrec": {"epochs": -1}}}, "sasrec: option epochs"),
         ({"pools": 1}, "unknown option 'pools'"),
@@ -66,6 +67,7 @@ def test_a_language_model_ranks_a_pool(data: TrainingData) -> None:
     row.fusion.group.recommenders["knn"].scores_catalogue = False  # type: ignore[misc]
     scorer = catalogue_scorer(row, data, pool=10)
     assert isinstance(scorer, PoolScorer)
+    assert "next" not in scorer.index.sources  # the index is the fusion's, which has no next-item model
     ranked = scorer.rank_catalogue(data.split.valid.head(2))
     assert [len(each) for each in ranked] == [10, 10]
     first = data.split.valid.head(1)

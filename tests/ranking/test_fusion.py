@@ -168,6 +168,15 @@ def test_given_scores_stand_for_the_adapter(trained: Fusion, log: tuple[Dataset,
         np.testing.assert_array_equal(found.log_probabilities, each.log_probabilities)
 
 
+def test_given_scores_must_be_those_of_a_recommender(trained: Fusion, log: tuple[Dataset, Split]) -> None:
+    cases = log[1].test["warm"].head(3)
+    scores = trained.group.recommenders["shop"].score(cases)
+    with pytest.raises(LorarecError, match=r"scores are given for 'shops', .*: choose from shop, sasrec, recurrent"):
+        trained.score_with_parts(cases, given={"shops": scores})
+    with pytest.raises(LorarecError, match="shop has scores of 2 cases for 3 cases"):
+        trained.score_with_parts(cases, given={"shop": scores[:2]})
+
+
 def test_adapters_get_the_evidence_of_the_training_part(
     log: tuple[Dataset, Split], tiny_backbone: Backbone, write_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:

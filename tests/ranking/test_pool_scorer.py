@@ -7,8 +7,20 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, histories_of
 from lorarec.errors import LorarecError
-from lorarec.ranking import AdapterScorer, PoolScorer, Ranker, log_prior, pool_scorers, recommend_users
+from lorarec.ranking import (
+    AdapterScorer,
+    Fusion,
+    PoolScorer,
+    Ranker,
+    fuse,
+    fusion_catalogue_scorer,
+    log_prior,
+    pool_scorers,
+    recommend_users,
+)
+from lorarec.recommenders import FusionConfig
 from lorarec.retrieval import Index
+from tests.factories import random_adapter
 
 
 class Fixed:
@@ -113,3 +125,25 @@ def test_scores_that_fit_no_pool_are_refused(split: Split, index: Index, bad: np
 def test_an_empty_pool_is_refused(index: Index) -> None:
     with pytest.raises(LorarecError, match="a pool must have at least one item, got 0"):
         PoolScorer(index, pool=0)
+
+
+def test_a_fusion_ranks_the_whole_catalogue_or_what_its_own_index_proposes(
+    dataset: Dataset, split: Split, shared_backbone: Backbone
+) -> None:
+    cheap, adapter = ("item-knn", "tf-idf"), {"mine": random_adapter(shared_backbone, 1)}
+    exact = fuse(dataset, recommenders=cheap, split=split, config=FusionConfig(pool=0))
+    scorer, cases = fusion_catalogue_scorer(exact, pool=5), whole(dataset, split.test["warm"])
+    assert isinstance(scorer, Fusion)
+    for found, expected in zip(scorer.score(cases), exact.with_fixed_prior().score(cases), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    mixed, without = (
+        fuse(dataset, adapter, cheap, backbone=shared_backbone, split=split, config=FusionConfig(pool=pool, cases=10))
+        for pool in (10, 0)
+    )
+    pooled = fusion_catalogue_scorer(mixed, pool=5)
+    assert isinstance(pooled, PoolScorer)
+    histories = split.test["warm"]["history"].to_list()
+    own = [{each.item_id for each in mixed.index().propose(history, 5)} for history in histories]
+    assert [set(pool) for pool in pooled.rank_catalogue(split.test["warm"])] == own
+    with pytest.raises(LorarecError, match="was not fitted to candidates of an index: fit it with option pool above 0"):
+        fusion_catalogue_scorer(without)

@@ -6,6 +6,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from lorarec.ranking import log_prior
 from lorarec.scoring import posterior
 from lorarec.serving.service import Service
 
@@ -38,12 +39,44 @@ def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: 
     play(service, scenario)
 
 
+def test_a_recommendation_of_an_adapter_is_explained_with_the_prior_of_the_index(
+    service: Service, offline: Any, play: Any
+) -> None:
+    history = service.histories.history("u03", 100)
+    pool = [each.item_id for each in service._index.propose(history, 100)]
+
+    def expected(past: list[str], place: int) -> np.ndarray:
+        scores = offline.scores({"general": 1.0}, "u03", past, pool) + log_prior(len(pool))
+        return np.array([scores[place], posterior(scores)[place]])
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        body = {"user_id": "u03", "adapter": "general"}
+        best = (await client.post("/v1/recommend", json=body)).json()["ranking"]
+        for change, item in [({}, best[0]), ({"item_id": best[2]["item_id"]}, best[2])]:
+            found = (await client.post("/v1/explain", json={**body, **change})).json()
+            assert found["candidate"].pop("parts") == item["parts"] == {}
+            assert found["candidate"] == pytest.approx({k: v for k, v in item.items() if k != "parts"}, abs=1e-6)
+            place = item["candidate"]
+            whole = expected(history, place)
+            for past in found["history"]:
+                without = expected([other for other in history if other != past["item_id"]], place)
+                np.testing.assert_allclose([past["score"], past["probability"]], whole - without, atol=1e-4)
+
+    play(service, scenario)
+
+
 @pytest.mark.parametrize(
     ("change", "field", "message"),
     [
         ({"history": []}, "history", "an empty history explains nothing"),
         ({"candidate": 3}, "candidate", "there are 3 candidates"),
         ({"candidates": CANDIDATES * 40}, "candidates", "at most 100"),
+        ({"item_id": "x05"}, None, "item_id, allow and deny are for recommendations"),
+        ({"deny": ["x05"]}, None, "item_id, allow and deny are for recommendations"),
+        ({"candidates": None, "candidate": 0}, None, "candidate is an index in candidates"),
+        ({"candidates": None, "item_id": "nothing"}, "item_id", "item 'nothing' is not in the catalogue"),
+        ({"candidates": None, "item_id": "x04", "history": ["x04"]}, "item_id", "the history has item 'x04'"),
+        ({"candidates": None, "allow": []}, None, "nothing is left to recommend"),
     ],
 )
 def test_bad_input(service: Service, play: Any, change: dict[str, Any], field: str, message: str) -> None:

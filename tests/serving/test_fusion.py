@@ -19,7 +19,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.lora.record import AdapterRecord
-from lorarec.ranking import FusedScores, Fusion, TrainedAdapter, fuse
+from lorarec.ranking import FusedScores, Fusion, TrainedAdapter, explain, fuse
 from lorarec.recommenders import FusionConfig
 from lorarec.serving.service import Service
 
@@ -147,6 +147,42 @@ def test_an_explanation_leaves_out_each_item_of_the_history(
             without = score(offline_fusion, None, history[:place] + history[place + 1 :], candidates)
             effect = whole.log_probabilities[1] - without.log_probabilities[1]
             assert item["score"] == pytest.approx(effect, abs=1e-4)
+
+    play(service, scenario)
+
+
+def test_a_recommendation_is_explained_by_the_weights_that_recommend_it(
+    service: Service, offline_fusion: Fusion, shop: Dataset, play: Any
+) -> None:
+    """The answers are those of `explain` offline, also for an item that the index does not propose."""
+    best = explain(offline_fusion, shop, "u03", pool=12)
+    pool = [each.item_id for each in service._index.propose(shop.history("u03"), 12)]
+    outside = next(item for item in shop.titles if item not in {*pool, *shop.history("u03")})
+    cases = [({}, best)]
+    cases += [({"item_id": item}, explain(offline_fusion, shop, "u03", item, 12)) for item in (pool[4], outside)]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        recommended = (await client.post("/v1/recommend", json={"user_id": "u03", "top": 1})).json()["ranking"][0]
+        for change, expected in cases:
+            answer = (await client.post("/v1/explain", json={"user_id": "u03", **change})).json()
+            found = answer["candidate"]
+            assert (answer["fusion"], found["item_id"]) == (True, expected.item_id)
+            assert found["score"] == pytest.approx(expected.score, abs=1e-4)
+            assert found["probability"] == pytest.approx(expected.probability, abs=1e-4)
+            assert found["parts"] == pytest.approx(expected.parts, abs=1e-4)
+            assert [item["item_id"] for item in answer["history"]] == [item.item_id for item in expected.influences]
+            for item, influence in zip(answer["history"], expected.influences, strict=True):
+                assert item["score"] == pytest.approx(influence.score, abs=1e-4)
+                assert item["probability"] == pytest.approx(influence.probability, abs=1e-4)
+            if not change:
+                assert found.pop("parts") == pytest.approx(recommended.pop("parts"), abs=1e-4)
+                assert found == pytest.approx(recommended, abs=1e-4)
+        # What may not be recommended is not among the candidates either.
+        few = {"user_id": "u03", "allow": pool[:3], "deny": pool[:1]}
+        answer = (await client.post("/v1/explain", json=few)).json()
+        first = (await client.post("/v1/recommend", json=few)).json()["ranking"][0]
+        assert answer["candidate"]["item_id"] == first["item_id"]
+        assert answer["candidate"]["score"] == pytest.approx(first["score"], abs=1e-4)
 
     play(service, scenario)
 

@@ -48,6 +48,11 @@ FIELDS = {
         **{"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
         "candidate": st.integers(-1, 4),
     },
+    # The query is ignored; it tells the two kinds of bodies apart.
+    "/v1/explain?recommended": {
+        **{"user_id": USERS, "history": ITEMS, "adapter": MIXTURES, "item_id": st.sampled_from(["x01", "x29"])},
+        **{name: st.lists(st.sampled_from(["x01", "x02", "x29"]), max_size=2) for name in ("allow", "deny")},
+    },
     "/v1/events": {"events": st.lists(EVENTS, max_size=3) | st.lists(ODD_EVENTS, max_size=3)},
     "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }

@@ -49,7 +49,11 @@ def evaluate(
     ] = "stored",
     pool: Annotated[
         int,
-        typer.Option(min=1, help="Number of items that an index proposes to the models with --candidates all."),
+        typer.Option(
+            min=1,
+            help="Number of items that an index proposes to models, and to fusions with adapters, with --candidates "
+            "all.",
+        ),
     ] = 100,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of users to evaluate, drawn at random; all if not given.")
@@ -83,7 +87,9 @@ def evaluate(
 
     Users and candidates are those of the split stored with the dataset; without one, the default split is drawn. With
     --candidates all, popularity, co-occurrence and titles rank the whole catalogue. Models rank what an index of the
-    training part proposes; the row `index` is its own order, and `index+NAME` the order of a model.
+    training part proposes; the row `index` is its own order, and `index+NAME` the order of a model. A fusion without
+    adapters ranks the whole catalogue, too; one with adapters is the row `index+NAME` and ranks what its own index
+    proposes, the one that `recommend` uses.
 
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
@@ -104,7 +110,15 @@ def evaluate(
     split = load_split(data)
     from lorarec.evaluation import evaluate as evaluate_rows
     from lorarec.evaluation import evaluation_table
-    from lorarec.ranking import INDEX, Fusion, TrainedAdapter, adapter_scorers, pool_scorers, split_warning
+    from lorarec.ranking import (
+        INDEX,
+        Fusion,
+        TrainedAdapter,
+        adapter_scorers,
+        fusion_catalogue_scorer,
+        pool_scorers,
+        split_warning,
+    )
     from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
@@ -113,21 +127,26 @@ def evaluate(
             model, data, split, named, readout=readout, generation=generation, engine=vllm, progress=True
         )
         used = [row.adapter for row in rows.values() if row.adapter]
-        everything: dict[str, Scorer] = dict(rows)
+        fused_rows: dict[str, Fusion] = {}
+        taken = {*rows, INDEX, *(f"{INDEX}+{row}" for row in rows)} if candidates == "all" else {*rows}
         for name, folder in fusions.items():
-            if name in rows:
-                raise LorarecError(f"the row name {name} is taken: use another with --fusion NAME={folder}")
             fused = Fusion.load(folder, data, model, split)
-            if candidates == "all" and fused.pool_model is None:
+            orders_pool = candidates == "all" and not fused.scores_catalogue
+            if orders_pool and fused.pool_model is None:
                 raise LorarecError(f"fusion {folder} cannot order what an index proposes: fuse with --pool above 0")
+            row_name = f"{INDEX}+{name}" if orders_pool else name
+            if row_name in {*taken, *fused_rows}:
+                raise LorarecError(f"the row name {row_name} is taken: use another with --fusion NAME={folder}")
             used += [each.adapter for each in fused.group.recommenders.values() if isinstance(each, TrainedAdapter)]
-            everything[name] = fused if prior is None else fused.with_new_item_prior(prior)
+            fused_rows[row_name] = fused if prior is None else fused.with_new_item_prior(prior)
         for warning in dict.fromkeys(split_warning(each, data, split) for each in used):
             if warning:
                 stderr.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        everything: dict[str, Scorer] = {**rows, **fused_rows}
         if candidates == "all":
             index = Index.build(data, SASRecConfig(), split.train, progress=True)
-            everything, compare = dict(pool_scorers(index, everything, pool)), compare or INDEX
+            whole = {name: fusion_catalogue_scorer(each, pool) for name, each in fused_rows.items()}
+            everything, compare = {**pool_scorers(index, rows, pool), **whole}, compare or INDEX
         evaluation = evaluate_rows(
             data,
             everything,

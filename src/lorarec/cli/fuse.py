@@ -17,7 +17,6 @@ from lorarec.cli.options import (
     load_backbone,
     named_folders,
     require_adapters,
-    require_backbone,
 )
 from lorarec.cli.output import print_values
 from lorarec.data import Dataset, load_split
@@ -70,19 +69,19 @@ def fuse(
     require_adapters(folders.values())
     options = _recommender_options(settings or [])
     refuse_existing(out, overwrite, FolderKind.FUSION)
-    require_backbone(backbone.id)
     data = Dataset.load(dataset)
     split = load_split(data)
     from lorarec.ranking import DEFAULT_RECOMMENDERS
     from lorarec.ranking import fuse as fuse_recommenders
 
     recommenders = _recommenders(recommender or DEFAULT_RECOMMENDERS, options)
+    needs_backbone = folders or any(each.embeds_with_backbone for each in recommenders.values())
     fusion = fuse_recommenders(
         data,
         folders,
         recommenders,
         out,
-        backbone=load_backbone(backbone),
+        backbone=load_backbone(backbone) if needs_backbone else None,
         split=split,
         config=config,
         seed=seed,
@@ -117,7 +116,7 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     Raises:
         LorarecError: If a recommender or an option is unknown, or a value is out of range.
     """
-    from lorarec.ranking import new_recommender
+    from lorarec.recommenders import new_recommender
 
     for name in options:
         if name not in names:

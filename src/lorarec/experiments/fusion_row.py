@@ -63,6 +63,8 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
 
 
 def _new_system(name: str, options: JsonObject | None) -> Recommender[Any]:
+    if not isinstance(options, dict | None):
+        raise LorarecError(f"option systems: {name} must be a mapping of options, got {options!r}")
     given = dict(options or {})
     system = given.pop("system", name)
     if system not in SYSTEMS:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lorarec.experiments.fusion_row import FusionRow
-from lorarec.ranking import PoolScorer
+from lorarec.ranking import PoolScorer, fusion_catalogue_scorer
 from lorarec.recommenders import (
     Recommender,
     RecommenderConfig,
@@ -36,18 +36,16 @@ def catalogue_scorer(recommender: Recommender[Any], data: TrainingData, pool: in
     """Return the scorer with which a fitted recommender ranks a whole catalogue.
 
     Args:
-        recommender: Fitted recommender. If it cannot score the whole catalogue, it orders what an index proposes.
-        data: Data that the index is built of.
+        recommender: Fitted recommender. If it cannot score the whole catalogue, it orders what `training_index`
+            proposes, or, if it is a fusion, what its own index proposes.
+        data: Data that `training_index` is built of.
         pool: Number of items that the index proposes.
     """
     if recommender.scores_catalogue:
         return recommender
-    if isinstance(recommender, FusionRow) and recommender.fusion.scores_catalogue:
-        return recommender.fusion.with_fixed_prior()
-    index = training_index(data)
-    if isinstance(recommender, IndexOrder):
-        return PoolScorer(index, None, pool)
-    return PoolScorer(index, recommender.fusion if isinstance(recommender, FusionRow) else recommender, pool)
+    if isinstance(recommender, FusionRow):
+        return fusion_catalogue_scorer(recommender.fusion, pool)
+    return PoolScorer(training_index(data), None if isinstance(recommender, IndexOrder) else recommender, pool)
 
 
 def training_index(data: TrainingData) -> Index:

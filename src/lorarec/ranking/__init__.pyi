@@ -3,16 +3,17 @@ from .explanation import Influence as Influence
 from .explanation import explain as explain
 from .explanation import influences as influences
 from .explanation import shorter_histories as shorter_histories
-from .fusion import INDEX as INDEX
 from .fusion import FusedScores as FusedScores
 from .fusion import Fusion as Fusion
 from .fusion import has_adapters as has_adapters
-from .fusion import new_recommender as new_recommender
 from .fusion_fit import DEFAULT_RECOMMENDERS as DEFAULT_RECOMMENDERS
 from .fusion_fit import fit_fusion as fit_fusion
 from .fusion_fit import fuse as fuse
 from .generation import generate_titles as generate_titles
+from .index_order import INDEX as INDEX
+from .index_order import log_prior as log_prior
 from .pool_scorer import PoolScorer as PoolScorer
+from .pool_scorer import fusion_catalogue_scorer as fusion_catalogue_scorer
 from .pool_scorer import pool_scorers as pool_scorers
 from .population import LocalExecutor as LocalExecutor
 from .population import PopulationConfig as PopulationConfig
@@ -20,7 +21,6 @@ from .population import read_population as read_population
 from .population_parts import Executor as Executor
 from .population_parts import recommend_to_folder as recommend_to_folder
 from .prompt_view import user_prompt as user_prompt
-from .proposal_scores import log_prior as log_prior
 from .proposal_scores import refuse_other_dataset as refuse_other_dataset
 from .proposal_scores import score_parts as score_parts
 from .ranker import Ranked as Ranked

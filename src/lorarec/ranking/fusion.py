@@ -26,6 +26,7 @@ from lorarec.io import (
 from lorarec.lora import prompt_config, save_adapter
 from lorarec.options import build_options
 from lorarec.prompts import PromptConfig
+from lorarec.ranking.index_order import INDEX, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
@@ -38,12 +39,11 @@ from lorarec.recommenders import (
     Recommender,
     ScorerGroup,
     TrainingData,
+    new_recommender,
 )
 from lorarec.retrieval import Index
 
 RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
-#: Name of the order of an index: as a scorer of a fusion, and as a row of an evaluation over a whole catalogue.
-INDEX = "index"
 FORMAT_VERSION = 1
 #: Number of cases from which the prior of new items is estimated; with fewer, the estimate would be unreliable.
 MIN_CASES = 100
@@ -121,7 +121,7 @@ class Fusion:
         Raises:
             LorarecError: The fusion was not fitted to candidates of an index.
         """
-        return [*self._pool_model().features.scorers, NEW_ITEM]
+        return [*self.require_pool_model().features.scorers, NEW_ITEM]
 
     @property
     def max_history(self) -> int:
@@ -178,9 +178,10 @@ class Fusion:
             given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
 
         Raises:
-            LorarecError: `pool` is set and the fusion was not fitted to candidates of an index.
+            LorarecError: `pool` is set and the fusion was not fitted to candidates of an index; `given` has an unknown
+                name; or the scores of a recommender are not one finite number for each candidate.
         """
-        model = self._pool_model() if pool else self.model
+        model = self.require_pool_model() if pool else self.model
         scores = self.group.score(cases, given)
         if pool:
             scores = with_index_order(scores)
@@ -192,9 +193,17 @@ class Fusion:
         names = [*model.features.scorers, NEW_ITEM]
         return [FusedScores(p, dict(zip(names, each.T, strict=True))) for p, each in zip(log_p, parts, strict=True)]
 
-    def _pool_model(self) -> FusionModel:
+    def require_pool_model(self) -> FusionModel:
+        """Return the last stage for candidates that an index proposes.
+
+        Raises:
+            LorarecError: There is none.
+        """
         if self.pool_model is None:
-            raise LorarecError("this fusion was not fitted to candidates of an index: fit it with option pool above 0")
+            raise LorarecError(
+                "this fusion cannot recommend, since it was not fitted to candidates of an index: fit it with option "
+                "pool above 0"
+            )
         return self.pool_model
 
     def _prior(self, scores: CandidateScores, pool: bool) -> tuple[float, str]:
@@ -284,7 +293,7 @@ class Fusion:
                 {name: _restore(folder, name, record, tensors, data, backbone) for name in record["scorers"]}, data
             )
             model = _model_of(record["candidates"], record["scorers"])
-            pool = record["pool"] and _model_of(record["pool"], [*record["scorers"], INDEX])
+            pool = None if record["pool"] is None else _model_of(record["pool"], [*record["scorers"], INDEX])
             config = build_options(FusionConfig, record["options"])
             fit = record["fit"]
         except LorarecError:
@@ -314,23 +323,6 @@ def index_of(group: ScorerGroup) -> Index:
     """Build the index of the data of a group, with the first next-item model of the group if there is one."""
     models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
     return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None))
-
-
-def with_index_order(scores: CandidateScores) -> CandidateScores:
-    """Return the scores with one more scorer: -log(1 + place) of the candidate in its list, 0 for the first."""
-    place = np.arange(len(scores.new)) - np.repeat(scores.starts, scores.sizes)
-    return replace(scores, scores=np.column_stack([scores.scores, -np.log1p(place)]))
-
-
-def new_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:
-    """Return an unfitted conventional recommender by its name.
-
-    Raises:
-        LorarecError: The name or an option is unknown.
-    """
-    if name not in CONVENTIONAL:
-        raise LorarecError(f"no recommender {name!r}: choose from {', '.join(CONVENTIONAL)}")
-    return CONVENTIONAL[name].from_options(options or {})
 
 
 def _system(recommender: Recommender[Any]) -> str:

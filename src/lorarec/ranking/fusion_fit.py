@@ -14,7 +14,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
-from lorarec.ranking.fusion import INDEX, Fusion, index_of, new_recommender, with_index_order
+from lorarec.ranking.fusion import Fusion, index_of
+from lorarec.ranking.index_order import INDEX, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
@@ -25,6 +26,7 @@ from lorarec.recommenders import (
     ScorerGroup,
     TrainingData,
     divide_for_fusion,
+    new_recommender,
 )
 
 #: Names of the conventional recommenders that are fused by default.

@@ -7,8 +7,8 @@ import polars as pl
 
 from lorarec.data import CANDIDATES, HISTORY, USER
 from lorarec.errors import LorarecError
-from lorarec.ranking.fusion import INDEX, Fusion
-from lorarec.ranking.proposal_scores import log_prior
+from lorarec.ranking.fusion import Fusion
+from lorarec.ranking.index_order import INDEX, log_prior
 from lorarec.recommenders import Scorer
 from lorarec.retrieval import Index
 
@@ -31,7 +31,7 @@ class PoolScorer:
         returns_ranks: True, since `score` returns ranks of the candidates: 1 is the best, infinite means no rank.
 
     Raises:
-        LorarecError: `pool` is below 1.
+        LorarecError: `pool` is below 1, or the scorer is a fusion that was not fitted to candidates of an index.
 
     Examples:
         >>> from lorarec import Dataset, Index, PoolScorer, load_split
@@ -48,6 +48,8 @@ class PoolScorer:
     def __init__(self, index: Index, scorer: Scorer | None = None, pool: int = 100, *, prior: bool = True) -> None:
         if pool < 1:
             raise LorarecError(f"a pool must have at least one item, got {pool}")
+        if isinstance(scorer, Fusion):
+            scorer.require_pool_model()
         self.index = index
         self.scorer = scorer
         self.pool = pool
@@ -126,6 +128,33 @@ class PoolScorer:
         if self._adds_prior:
             scores = scores + log_prior(len(pool))
         return [pool[place] for place in np.argsort(-scores, kind="stable")]
+
+
+def fusion_catalogue_scorer(fusion: Fusion, pool: int = 100) -> Fusion | PoolScorer:
+    """Return the scorer by which a fusion ranks a whole catalogue.
+
+    A fusion of recommenders that can score every item does so, with a prior of new items that does not depend on the
+    cases. A fusion with adapters orders what its own index proposes, on which its weights were fitted.
+
+    Args:
+        fusion: Fusion of the training part of the split.
+        pool: Number of items that the index proposes.
+
+    Raises:
+        LorarecError: The fusion has adapters and was not fitted to candidates of an index.
+
+    Examples:
+        >>> from lorarec import Dataset, evaluate, fuse
+        >>> from lorarec.ranking import fusion_catalogue_scorer
+        >>> shop = Dataset.load("data/shop")
+        >>> scorer = fusion_catalogue_scorer(fuse(shop, recommenders=["item-knn", "tf-idf", "popularity"]))
+        >>> evaluation = evaluate(shop, {"fusion": scorer}, settings=["warm"], candidates="all", limit=5)
+        >>> 0 <= evaluation.settings["warm"].rows["fusion"].metrics["recall@100"].mean <= 1
+        True
+    """
+    if fusion.scores_catalogue:
+        return fusion.with_fixed_prior()
+    return PoolScorer(fusion.index(), fusion, pool)
 
 
 def pool_scorers(index: Index, scorers: Mapping[str, Scorer], pool: int = 100) -> dict[str, PoolScorer]:

@@ -10,6 +10,7 @@ import polars as pl
 from lorarec.data import Dataset, Evidence
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import FusedScores, Fusion
+from lorarec.ranking.index_order import log_prior
 from lorarec.ranking.ranker import Ranker
 from lorarec.retrieval import Index
 
@@ -57,15 +58,6 @@ def score_proposals(
     if isinstance(ranker, Fusion):
         return [ProposalScores.of_fusion(each) for each in ranker.score_with_parts(cases, pool=True)]
     return [ProposalScores.of_ranker(ranker.readout, each) for each in ranker.score_cases(cases, titles, evidence)]
-
-
-def log_prior(count: int) -> np.ndarray:
-    """Return the logarithm of the prior of the index's first `count` proposals, (count,) float32, up to a constant.
-
-    The prior of the proposal at place n is proportional to 1 / n. A ranker learns to distinguish the right item from
-    random ones, most of which are unlikely; in a pool all items are likely, and the index's order says how likely.
-    """
-    return -np.log1p(np.arange(count, dtype=np.float32))
 
 
 class ScoreParts(TypedDict):

@@ -36,6 +36,7 @@ from .recommender import ScorerRecommender as ScorerRecommender
 from .recommender_config import RecommenderConfig as RecommenderConfig
 from .recommender_config import fixed as fixed
 from .registry import CONVENTIONAL as CONVENTIONAL
+from .registry import new_recommender as new_recommender
 from .scorer import Scorer as Scorer
 from .sequential.config import ESASRecConfig as ESASRecConfig
 from .sequential.config import FMLPRecConfig as FMLPRecConfig

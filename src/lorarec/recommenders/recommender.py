@@ -66,6 +66,11 @@ class Recommender(ABC, Generic[Config]):
         """One line for reports."""
         return ""
 
+    @property
+    def embeds_with_backbone(self) -> bool:
+        """Whether `fit` embeds texts with `TrainingData.backbone`."""
+        return False
+
     @abstractmethod
     def fit(self, data: TrainingData) -> Self:
         """Learn from the training part of the split; validation cases may stop the training.

@@ -1,7 +1,9 @@
 """Recommenders that need no language model of their own, by the names that they have in recipes and tables."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from lorarec.errors import LorarecError
 from lorarec.recommenders.baselines import BASELINES
 from lorarec.recommenders.bpr_mf import BPRMF
 from lorarec.recommenders.ease import EASE
@@ -29,3 +31,14 @@ CONVENTIONAL: dict[str, type[Recommender[Any]]] = {
     "p5": P5,
     **BASELINES,
 }
+
+
+def new_recommender(name: str, options: Mapping[str, object] | None = None) -> Recommender[Any]:
+    """Return an unfitted conventional recommender by its name.
+
+    Raises:
+        LorarecError: The name or an option is unknown.
+    """
+    if name not in CONVENTIONAL:
+        raise LorarecError(f"no recommender {name!r}: choose from {', '.join(CONVENTIONAL)}")
+    return CONVENTIONAL[name].from_options(options or {})

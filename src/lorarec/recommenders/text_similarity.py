@@ -43,6 +43,11 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
     uses_seed = False
     scores_new_items = True
 
+    @property
+    def embeds_with_backbone(self) -> bool:
+        """Whether `fit` embeds texts with `TrainingData.backbone`."""
+        return self.config.text_encoder is None
+
     def fit(self, data: TrainingData) -> Self:
         """Embed the titles of the dataset, or read their embeddings from the cache.
 

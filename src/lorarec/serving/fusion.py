@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lorarec.errors import LorarecError
 from lorarec.lora import prompt_config
 from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
 from lorarec.recommenders import EASE, ItemKNN, NextItemRecommender, Popularity, Recommender, SequentialRules, TfIdf
@@ -43,11 +42,7 @@ class ServedFusion:
     """
 
     def __init__(self, fusion: Fusion) -> None:
-        if fusion.pool_model is None:
-            raise LorarecError(
-                "this fusion cannot recommend, since it was not fitted to candidates of an index: fit it with option "
-                "pool above 0"
-            )
+        fusion.require_pool_model()
         self._fusion = fusion
         self.adapters = {
             name: _loaded_adapter(name, recommender)

@@ -103,10 +103,7 @@ class RankRequest(_HistoryRequest):
     )
 
 
-class RecommendRequest(_HistoryRequest):
-    """A user or a history to recommend items of the catalogue for."""
-
-    top: Annotated[int, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
+class _CatalogueRequest(_HistoryRequest):
     allow: Annotated[
         list[Text] | None,
         Field(max_length=MAX_FILTER_ITEMS, description="Ids of the only items that may be recommended."),
@@ -119,6 +116,12 @@ class RecommendRequest(_HistoryRequest):
         ),
     ] = []
 
+
+class RecommendRequest(_CatalogueRequest):
+    """A user or a history to recommend items of the catalogue for."""
+
+    top: Annotated[int, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"user_id": "u42", "top": 5, "adapter": {"general": 0.3, "specific": 0.7}, "deny": ["i9"]}]
@@ -126,22 +129,50 @@ class RecommendRequest(_HistoryRequest):
     )
 
 
-class ExplainRequest(RankRequest):
-    """A candidate whose score is to be explained, and the candidates it is ranked among."""
+class ExplainRequest(_CatalogueRequest):
+    """An item whose score is to be explained: a recommended one, or one of given candidates."""
 
+    item_id: Annotated[
+        Text | None,
+        Field(
+            description="Id of the recommended item whose score is explained; the best one by default. An item that "
+            "the index does not propose becomes the last candidate. Not with `candidates`."
+        ),
+    ] = None
     candidates: Annotated[
-        list[Item],
-        Field(min_length=1, max_length=MAX_EXPLAINED, description="Item ids of the catalogue or titles, in any order."),
-    ]
+        list[Item] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_EXPLAINED,
+            description="Item ids of the catalogue or titles, in any order, to explain a score of `/v1/rank`. Without "
+            "the field, the candidates are those of `/v1/recommend`.",
+        ),
+    ] = None
     candidate: Annotated[
-        int, Field(ge=0, lt=MAX_EXPLAINED, description="Index of the explained candidate in `candidates`, from 0.")
-    ] = 0
+        int | None,
+        Field(
+            ge=0,
+            lt=MAX_EXPLAINED,
+            description="Index of the explained candidate in `candidates`, from 0; the first by default.",
+        ),
+    ] = None
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": "u42", "candidates": ["i1", "i2"], "candidate": 1, "adapter": "general"}]
+            "examples": [
+                {"user_id": "u42", "item_id": "i3"},
+                {"user_id": "u42", "candidates": ["i1", "i2"], "candidate": 1, "adapter": "general"},
+            ]
         }
     )
+
+    @model_validator(mode="after")
+    def _refuse_two_kinds_of_answers(self) -> Any:
+        if self.candidates is None and self.candidate is not None:
+            raise ValueError("candidate is an index in candidates: give candidates, or item_id in its place")
+        if self.candidates is not None and (self.item_id or self.allow is not None or self.deny):
+            raise ValueError("item_id, allow and deny are for recommendations: leave them out, or leave out candidates")
+        return self
 
 
 class UserEvent(_Request):

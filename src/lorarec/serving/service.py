@@ -166,27 +166,38 @@ class Service:
             return response.model_copy(update={"ranking": response.ranking[: request.top]})
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
-        """Attribute the score of a candidate to the items of the history, by leaving out each of them.
+        """Attribute the score of an item to the items of the history, by leaving out each of them.
+
+        The score is that of `rank` if the request gives candidates, and otherwise that of `recommend`. The candidates
+        are those of the whole history throughout.
 
         Raises:
-            ApiError: If the index of the candidate is out of range, the history is empty, or as for `rank`.
+            ApiError: If the index of the candidate is out of range, the history is empty or has the item, nothing is
+                left to recommend, or as for `rank`.
         """
-        if request.candidate >= len(request.candidates):
-            raise ApiError(422, f"there are {len(request.candidates)} candidates: give an index from 0", "candidate")
-        case = await self._case(request)
-        if not case.history:
-            raise ApiError(422, "an empty history explains nothing: give one item or more", "history")
+        pool = request.candidates is None
+        case = await self._explained_case(request)
         fusion = self._chosen_fusion(request)
         with self.batcher.admit():
+            if pool:
+                case = replace(case, candidates=await asyncio.to_thread(self._propose_with, case.history, request))
             if fusion is None:
                 scores, mixture = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
-                ranked = rank_response(case, scores[0], mixture, self.prompts)
+                prior = log_prior(len(case.candidates)) if pool else None
+                ranked = rank_response(case, scores[0], mixture, self.prompts, prior)
+                scores = scores if prior is None else [each + prior for each in scores]
             else:
                 cases = leave_one_out_cases(case, fusion.max_history)
-                fused = [await self._fuse(fusion, each, pool=False) for each in cases]
+                fused = [await self._fuse(fusion, each, pool) for each in cases]
                 scores = [each.log_probabilities for each in fused]
                 ranked = fused_response(case, fused[0], self.prompts)
-        return explain_response(case, ranked, scores, request.candidate, self.prompts)
+        if not pool:
+            place = request.candidate or 0
+        elif request.item_id is not None:
+            place = case.candidates.index(request.item_id)
+        else:
+            place = ranked.ranking[0].candidate
+        return explain_response(case, ranked, scores, place, self.prompts)
 
     async def store(self, request: EventsRequest) -> int:
         """Store events and return the number of new ones.
@@ -229,15 +240,48 @@ class Service:
         """
         return (await self._read_history(self.histories.history, user, limit))[::-1]
 
-    def _propose(self, history: Sequence[str], request: RecommendRequest) -> list[str]:
+    def _propose(self, history: Sequence[str], request: RecommendRequest | ExplainRequest) -> list[str]:
         blocked = self._index.blocked(request.allow, request.deny)
         return [proposal.item_id for proposal in self._index.propose(history, self._pool, blocked)]
+
+    def _propose_with(self, history: Sequence[str], request: ExplainRequest) -> list[str]:
+        """Return the candidates that the index proposes, with the item of the request last if it is not one of them.
+
+        Raises:
+            ApiError: 422, if there are none.
+        """
+        candidates = self._propose(history, request)
+        if request.item_id is not None and request.item_id not in candidates:
+            candidates.append(request.item_id)
+        if not candidates:
+            raise ApiError(422, "nothing is left to recommend: give a shorter history, or allow more items")
+        return candidates
+
+    async def _explained_case(self, request: ExplainRequest) -> RequestCase:
+        """Return a case with the history of a request and the candidates that it gives, if it gives any.
+
+        Raises:
+            ApiError: If the index of the candidate is out of range, the history is empty or has the item, or an item is
+                unknown.
+        """
+        given = request.candidates or []
+        if given and (request.candidate or 0) >= len(given):
+            raise ApiError(422, f"there are {len(given)} candidates: give an index from 0", "candidate")
+        if request.item_id is not None:
+            self.prompts.check_id(request.item_id, "item_id")
+        candidates = self.prompts.case_items(given, "candidates")
+        case = replace(await self._history_case(request), candidates=candidates)
+        if not case.history:
+            raise ApiError(422, "an empty history explains nothing: give one item or more", "history")
+        if request.item_id in case.history:
+            raise ApiError(422, f"the history has item {request.item_id!r}: give one that it has not", "item_id")
+        return case
 
     async def _case(self, request: RankRequest) -> RequestCase:
         candidates = self.prompts.case_items(request.candidates, "candidates")
         return replace(await self._history_case(request), candidates=candidates)
 
-    async def _history_case(self, request: RankRequest | RecommendRequest) -> RequestCase:
+    async def _history_case(self, request: RankRequest | RecommendRequest | ExplainRequest) -> RequestCase:
         """Return a case with the history of a request and without candidates."""
         if request.history is not None:
             return RequestCase(None, self.prompts.case_items(request.history, "history"), [])
@@ -251,7 +295,7 @@ class Service:
             raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
         return history
 
-    def _chosen_fusion(self, request: RankRequest | RecommendRequest) -> ServedFusion | None:
+    def _chosen_fusion(self, request: RankRequest | RecommendRequest | ExplainRequest) -> ServedFusion | None:
         """Return the fusion if it answers a request; otherwise adapters do."""
         return self.fusion if request.adapter is None else None
 

@@ -1,12 +1,16 @@
 """The conditional logit against scikit-learn, scipy and its first-order condition."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.conditional_logit import (
     PENALTIES,
     choose_penalty,
@@ -58,6 +62,45 @@ def test_gradient_is_zero_at_the_result() -> None:
         gradient += (shares @ features - features[target]) / len(sizes)
         begin += size
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(value: float) -> None:
+    matrix, sizes, targets = _cases(1, 20)
+    matrix[7, 2] = value
+    with pytest.raises(LorarecError, match=f"feature 2 of candidate 7 is {value}: give finite features"):
+        fit_conditional_logit(matrix, sizes, targets, 0.1)
+
+
+def test_a_fit_that_does_not_end_at_a_minimum_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, sizes, targets = _cases(1, 60)
+
+    def stopped(*arguments: Any, options: dict[str, Any], **others: Any) -> OptimizeResult:
+        return minimize(*arguments, options=options | {"maxiter": 1}, **others)
+
+    monkeypatch.setattr("lorarec.recommenders.fusion.conditional_logit.minimize", stopped)
+    with pytest.raises(LorarecError, match=r"penalty 0\.1 were not found in 1 steps: leave out .* larger penalty"):
+        fit_conditional_logit(matrix, sizes, targets, 0.1)
+
+
+def test_features_that_overflow_are_refused() -> None:
+    matrix, sizes, targets = _cases(1, 60)
+    with np.errstate(all="ignore"), pytest.raises(LorarecError, match="were not found"):
+        fit_conditional_logit(matrix * [1, 1, 1e200], sizes, targets, 0.1)
+
+
+def test_a_minimum_counts_whatever_the_optimiser_reports() -> None:
+    """The likelihood of separable cases has no maximum without a penalty; the fit ends where the slope vanishes."""
+    matrix = np.array([[1.0], [0.0], [1.0], [0.0]])
+    weights = fit_conditional_logit(matrix, np.array([2, 2]), np.array([0, 0]), penalty=0.0)
+    assert log_posterior(matrix @ weights, np.array([2, 2]))[0] > -1e-3
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.floats(1e-4, 1e4), st.sampled_from(PENALTIES))
+def test_ordinary_features_of_any_unit_are_fitted(seed: int, unit: float, penalty: float) -> None:
+    matrix, sizes, targets = _cases(seed, 30)
+    assert np.isfinite(fit_conditional_logit(matrix * unit, sizes, targets, penalty)).all()
 
 
 def test_cross_validation_prefers_a_large_penalty_where_nothing_can_be_learned() -> None:

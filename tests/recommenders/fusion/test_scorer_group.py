@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import polars as pl
+import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lorarec.data import Dataset, Split
+from lorarec.errors import LorarecError
 from lorarec.recommenders import ItemKNN, Popularity, ScorerGroup, TfIdf, TrainingData
 from tests.factories import dataset_of
 
@@ -50,6 +52,50 @@ def test_given_scores_are_used_as_they_are(dataset: Dataset, split: Split) -> No
     found = group.score(cases, {"item-knn": given})
     np.testing.assert_array_equal(found.scores[:, 1], np.concatenate(given))
     np.testing.assert_array_equal(found.scores[:, 0], group.score(cases).scores[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"psychic": [np.zeros(10)] * 3}, "scores are given for 'psychic', .*: choose from popularity, item-knn"),
+        ({"item-knn": [np.zeros(10)] * 2}, "item-knn has scores of 2 cases for 3 cases"),
+        ({"item-knn": [np.zeros(10), np.zeros(9), np.zeros(11)]}, r"shape \(9,\) for the 10 candidates of case 1"),
+        ({"item-knn": [np.zeros((10, 1))] * 3}, r"shape \(10, 1\) for the 10 candidates of case 0"),
+    ],
+)
+def test_given_scores_of_other_recommenders_or_shapes_are_refused(
+    dataset: Dataset, split: Split, given: dict, message: str
+) -> None:
+    data = TrainingData(dataset, replace(split, test={}))
+    group = ScorerGroup.fit({"popularity": Popularity(), "item-knn": ItemKNN()}, data)
+    with pytest.raises(LorarecError, match=message):
+        group.score(split.test["new-item"].head(3), given)
+
+
+class Unbounded(Popularity):
+    """A recommender that gives the third candidate of the second case an infinite score."""
+
+    def __init__(self, scores_new_items: bool, value: float) -> None:
+        super().__init__()
+        self.scores_new_items, self.value = scores_new_items, value  # type: ignore[misc]
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        scores = [each.astype(np.float64) for each in super().score(cases)]
+        scores[1][2] = self.value
+        return scores
+
+
+@pytest.mark.parametrize("scores_new_items", [True, False])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_scores_that_are_not_finite_are_refused_by_the_name_of_the_recommender(
+    dataset: Dataset, split: Split, scores_new_items: bool, value: float
+) -> None:
+    data = TrainingData(dataset, replace(split, test={}))
+    group = ScorerGroup.fit({"popularity": Popularity(), "mine": Unbounded(scores_new_items, value)}, data)
+    cases = split.test["warm"].head(3)
+    item = cases["candidates"][1][2]
+    with pytest.raises(LorarecError, match=f"mine gives item {item} the score {value}: leave out this recommender"):
+        group.score(cases)
 
 
 def test_titles_without_a_similar_one() -> None:

@@ -3,9 +3,13 @@
 import numpy as np
 from scipy.optimize import minimize
 
+from lorarec.errors import LorarecError
+
 #: Penalties that `choose_penalty` compares.
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FOLDS = 5
+#: Largest slope of the objective at a minimum, in units of the feature's largest absolute value if that is above 1.
+_MAX_SLOPE = 1e-3
 
 
 def log_posterior(logits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -40,6 +44,9 @@ def fit_conditional_logit(
     Returns:
         Weights (features,).
 
+    Raises:
+        LorarecError: A feature is NaN or infinite, or the minimum was not found.
+
     Examples:
         >>> import numpy as np
         >>> features = np.array([[1.0], [0.0], [0.0], [1.0], [1.0], [0.0]])
@@ -47,6 +54,7 @@ def fit_conditional_logit(
         >>> weights.round(3).tolist()  # two of three cases chose the candidate with the feature
         [0.693]
     """
+    _refuse_non_finite(features)
     starts = np.cumsum(sizes) - sizes
     chosen = features[starts + targets].mean(0)
     penalties = penalty * (np.ones(features.shape[1]) if penalised is None else penalised)
@@ -57,7 +65,24 @@ def fit_conditional_logit(
         return -log_p[starts + targets].mean() + float(penalties @ weights**2) / 2, gradient
 
     start = np.zeros(features.shape[1])
-    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12}).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-12})
+    # L-BFGS-B also reports a failure where rounding ends the line search at the minimum, so the gradient is the test.
+    if not (np.abs(found.jac) <= _MAX_SLOPE * np.maximum(np.abs(features).max(0), 1)).all():
+        raise LorarecError(
+            f"the weights of a conditional logit with penalty {penalty} were not found in {found.nit} steps: leave out "
+            "features with extreme values, or use a larger penalty"
+        )
+    return found.x
+
+
+def _refuse_non_finite(features: np.ndarray) -> None:
+    finite = np.isfinite(features)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise LorarecError(
+            f"feature {column} of candidate {row} is {features[row, column]}: give finite features to a conditional "
+            "logit"
+        )
 
 
 def choose_penalty(

@@ -9,6 +9,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 
 from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
+from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
 from lorarec.recommenders.recommender import Recommender
 from lorarec.recommenders.training_data import TrainingData
@@ -45,8 +46,15 @@ class ScorerGroup:
         Args:
             cases: Columns `user_id`, `history` and `candidates`.
             given: Scores of some of the recommenders by name, as their `score` returns them for these cases.
+
+        Raises:
+            LorarecError: `given` has a name that is none of the recommenders, or the scores of a recommender are not
+                one finite number for each candidate.
         """
         given = given or {}
+        if unknown := sorted(given.keys() - self.recommenders.keys()):
+            choices = ", ".join(self.recommenders)
+            raise LorarecError(f"scores are given for {unknown[0]!r}, which is no recommender: choose from {choices}")
         cases = cases.select(USER, HISTORY, CANDIDATES)
         candidates = cases[CANDIDATES].to_list()
         sizes = np.array([len(each) for each in candidates], np.int64)
@@ -57,11 +65,11 @@ class ScorerGroup:
         columns = []
         for name, recommender in self.recommenders.items():
             if name in given:
-                columns.append(np.concatenate(given[name]).astype(np.float64))
+                columns.append(_concatenate(name, given[name], cases))
             elif recommender.scores_new_items:
-                columns.append(np.concatenate(recommender.score(cases)).astype(np.float64))
+                columns.append(_concatenate(name, recommender.score(cases), cases))
             else:
-                borrowed = borrow @ np.concatenate(recommender.score(known_only)).astype(np.float64)
+                borrowed = borrow @ _concatenate(name, recommender.score(known_only), known_only)
                 columns.append(_fill_unmatched(borrowed, unmatched, new, sizes))
         lengths = cases[HISTORY].list.len().fill_null(0).to_numpy().astype(np.int64)
         return CandidateScores(np.stack(columns, axis=1), new, sizes, lengths)
@@ -93,6 +101,29 @@ class ScorerGroup:
         places, weights = self.similar.find(item)
         matched = weights > 0
         return [self.data.train_items[place] for place in places[matched]], weights[matched].tolist()
+
+
+def _concatenate(name: str, scores: Sequence[np.ndarray], cases: pl.DataFrame) -> np.ndarray:
+    """Return the scores of a recommender for all cases, one case after the other.
+
+    Raises:
+        LorarecError: The scores are not one finite number for each candidate.
+    """
+    if len(scores) != len(cases):
+        raise LorarecError(f"{name} has scores of {len(scores)} cases for {len(cases)} cases")
+    for row, (of_case, count) in enumerate(zip(scores, cases[CANDIDATES].list.len(), strict=True)):
+        if np.shape(of_case) != (count,):
+            shape = np.shape(of_case)
+            raise LorarecError(f"{name} has scores of shape {shape} for the {count} candidates of case {row}")
+    joined = np.concatenate(scores).astype(np.float64)
+    if not (finite := np.isfinite(joined)).all():
+        place = int(np.argmin(finite))
+        item = cases[CANDIDATES].explode()[place]
+        raise LorarecError(
+            f"{name} gives item {item} the score {joined[place]}: leave out this recommender, or make it return finite "
+            "scores"
+        )
+    return joined
 
 
 def _fill_unmatched(scores: np.ndarray, unmatched: np.ndarray, new: np.ndarray, sizes: np.ndarray) -> np.ndarray:

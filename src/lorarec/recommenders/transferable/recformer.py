@@ -36,6 +36,11 @@ class RecFormer(ScorerRecommender[RecFormerConfig]):
     config_class = RecFormerConfig
     scores_new_items = True
 
+    @property
+    def embeds_with_backbone(self) -> bool:
+        """Whether `fit` embeds texts with `TrainingData.backbone`."""
+        return True
+
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 

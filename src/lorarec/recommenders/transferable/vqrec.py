@@ -135,6 +135,11 @@ class VQRec(ScorerRecommender[VQRecConfig]):
     config_class = VQRecConfig
     scores_new_items = True
 
+    @property
+    def embeds_with_backbone(self) -> bool:
+        """Whether `fit` embeds texts with `TrainingData.backbone`."""
+        return self.config.text_encoder is None
+
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
