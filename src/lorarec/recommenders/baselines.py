@@ -63,14 +63,14 @@ class Popularity(_RefittedBaseline[RecommenderConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Count the interactions with every item."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, _ = encode_lists(data.split.train[HISTORY], self.items)
         self.counts = np.bincount(rows, minlength=len(self.items)).astype(np.float64)
         return self
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""
-        rows, sizes = encode_lists(cases[CANDIDATES], self.items)
+        rows, sizes = encode_lists(cases[CANDIDATES], self.items, self.item_rows)
         return _per_case(self.counts[rows], sizes)
 
 
@@ -94,21 +94,25 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
 
     Attributes:
         items: Item ids of the catalogue.
-        vectors: Sparse vectors (items, features), which `fit` sets.
+        item_rows: Row of each item in the catalogue.
+        vectors: Sparse vectors (items, features), which `fit` sets, as it does the others.
     """
 
     uses_seed = False
     items: pl.Series
+    item_rows: Mapping[str, int]
     vectors: csr_matrix
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""
         scores: list[np.ndarray] = []
         for batch in cases.iter_slices(_CASES_AT_ONCE):
-            history, lengths = encode_lists(batch[HISTORY].list.tail(self.config.max_history), self.items)
+            history, lengths = encode_lists(
+                batch[HISTORY].list.tail(self.config.max_history), self.items, self.item_rows
+            )
             case = np.repeat(np.arange(len(batch)), lengths)
             profiles = self._profiles(case, history, lengths)
-            candidates, sizes = encode_lists(batch[CANDIDATES], self.items)
+            candidates, sizes = encode_lists(batch[CANDIDATES], self.items, self.item_rows)
             scores += _per_case(
                 self._inner_products(profiles, np.repeat(np.arange(len(batch)), sizes), candidates), sizes
             )
@@ -162,7 +166,7 @@ class ItemKNN(SimilarityRecommender[SimilarityConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Set the vector of an item to its users, scaled to length 1."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
         self.vectors = normalize(interaction_matrix(rows, lengths, len(self.items)).T.tocsr().astype(np.float64))
         return self
@@ -185,7 +189,7 @@ class TfIdf(SimilarityRecommender[SimilarityConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Set the vector of an item to the TF-IDF weights of the words of its title."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         self.vectors = title_vectors(list(data.dataset.titles.values()))
         return self
 

@@ -53,7 +53,7 @@ class EASE(SimilarityRecommender[EASEConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Compute the weights in closed form."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
         interactions = interaction_matrix(rows, lengths, len(self.items)).tocsc()
         counts = interactions.getnnz(0)
@@ -73,7 +73,7 @@ class EASE(SimilarityRecommender[EASEConfig]):
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Set the weights; see `Recommender.restore`."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         parts = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
         self.vectors = csr_matrix(parts, (len(self.items), len(self.items)))
         return self

@@ -52,7 +52,7 @@ class SequentialRules(SimilarityRecommender[SequentialRulesConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Set the vector of an item to the discounted weights of the rules that lead to it."""
-        self.items = data.dataset.items[ITEM]
+        self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
         shape = len(self.items), len(self.items)
         weights = csr_matrix(shape, dtype=np.float64)

@@ -59,6 +59,11 @@ class TrainingData:
         others = (item for item in self.dataset.titles if item not in self.train_index)
         return {item: position for position, item in enumerate([*self.train_items, *others])}
 
+    @cached_property
+    def item_rows(self) -> dict[str, int]:
+        """Row of each item in the item table."""
+        return {item: row for row, item in enumerate(self.dataset.titles)}
+
     @property
     def users(self) -> list[str]:
         """Ids of the users of the training part, in its order."""

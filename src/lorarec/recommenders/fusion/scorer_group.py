@@ -31,9 +31,8 @@ class ScorerGroup:
         self.recommenders = dict(recommenders)
         self.data = data
         self.known = data.train_index
-        titles = data.dataset.titles
-        rows = {item: row for row, item in enumerate(titles)}
-        self.similar = SimilarItems(title_vectors(list(titles.values())), rows, data.train_items)
+        titles = list(data.dataset.titles.values())
+        self.similar = SimilarItems(title_vectors(titles), data.item_rows, data.train_items)
 
     @classmethod
     def fit(cls, recommenders: Mapping[str, Recommender[Any]], data: TrainingData) -> Self:
