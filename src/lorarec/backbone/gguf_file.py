@@ -97,16 +97,20 @@ def _read(path: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     from transformers import GgufConfig
 
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(path.resolve().parent), "gguf_file": path.name}
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "quantization_config": GgufConfig(dequantize=True),
+        "output_loading_info": True,
+    }
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True), output_loading_info=True
-        )
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**source, **options)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(**source)
     except Exception as error:  # whatever the readers of transformers and gguf meet in the file
         raise LorarecError(
             f"backbone {path} cannot be dequantized: {_first_line(error)}; give the model as a Transformers folder or "
             "hub id"
         ) from error
+    model, loading = loaded
     ignored = _ignored(settings, sizes, model, loading)
     if ignored is not None:
         raise LorarecError(
