@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    MambaConfig,
+    Phi3Config,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone, gguf_file
@@ -194,6 +202,20 @@ def test_doctor(file: Path) -> None:
     assert "LlamaForCausalLM (llama)" in result.stdout
     missing = CliRunner().invoke(app, ["doctor", "missing.gguf"])
     assert "backbone missing.gguf is not a folder or a GGUF file" in str(missing.exception)
+
+
+@pytest.mark.parametrize(
+    ("config", "known"),
+    [
+        (Qwen2Config(num_attention_heads=4, hidden_size=32), {"attention.head_count": 4, "rope.dimension_count": 8}),
+        (Gemma3TextConfig(), {"rope.freq_base": 1e6, "attention.sliding_window": 4096, "attention.key_length": 256}),
+        (Phi3Config(), {"rope.scaling.type": "none", "attention.layer_norm_rms_epsilon": 1e-5}),
+        (MambaConfig(), {"attention.head_count": None, "attention.layer_norm_rms_epsilon": 1e-5, "logit_scale": None}),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_settings_are_compared_with_the_configuration(config: PretrainedConfig, known: dict[str, Any]) -> None:
+    assert {name: gguf_file._setting(config, name) for name in known} == known
 
 
 @torch.no_grad()

@@ -163,38 +163,39 @@ def _ignored(settings: dict[str, Any], sizes: dict[str, int], model: Any, loadin
         factors = [name for name in used if name.startswith("rope_")]
         return f"the tensor {factors[0]}" if factors else "all of its tensors"
     for name, value in settings.items():
-        if name in SHAPES:
-            continue
-        found = _setting(config, name)
-        if found is None or not _same(value, found):
+        if name not in SHAPES and not _same(value, _setting(config, name)):
             return f"the setting {name} = {value}"
-    return None
+    # Gemma's large models divide by another number, which llama.cpp knows and the file does not tell.
+    scale = getattr(config, "query_pre_attn_scalar", None)
+    return None if scale is None or scale == config.head_dim else "the scale of attention"
 
 
 def _setting(config: PretrainedConfig, name: str) -> Any:
-    """Return the value in a model's configuration of a setting of a GGUF file; None if the setting is unknown."""
+    """Return the value in a model's configuration of a setting of a GGUF file; None if there is none."""
     rope = getattr(config, "rope_parameters", None) or {}
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = rope.get("full_attention", rope)  # models with windows have parameters for each type of layers
+    heads = getattr(config, "num_attention_heads", None)
+    head_dim = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     epsilons = ("rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+    epsilon = next((getattr(config, each) for each in epsilons if hasattr(config, each)), None)
     values = {
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": getattr(config, "num_key_value_heads", config.num_attention_heads),
+        "attention.head_count": heads,
+        "attention.head_count_kv": getattr(config, "num_key_value_heads", heads),
         "attention.key_length": head_dim,
         "attention.value_length": head_dim,
-        "attention.layer_norm_epsilon": next(
-            (getattr(config, each) for each in epsilons if hasattr(config, each)), None
-        ),
+        "attention.layer_norm_epsilon": epsilon,
+        "attention.layer_norm_rms_epsilon": epsilon,
         "attention.sliding_window": getattr(config, "sliding_window", None),
-        "attn_logit_softcapping": getattr(config, "attn_logit_softcapping", None),
-        "final_logit_softcapping": getattr(config, "final_logit_softcapping", None),
         "rope.freq_base": rope.get("rope_theta"),
         "rope.dimension_count": int(head_dim * rope.get("partial_rotary_factor", 1.0)),
         "rope.scaling.type": "none" if rope.get("rope_type", "default") == "default" else None,
     }
-    return values.get(name.replace("layer_norm_rms_epsilon", "layer_norm_epsilon"))
+    return values[name] if name in values else getattr(config, name, None)
 
 
 def _same(value: Any, found: Any) -> bool:
+    if found is None:
+        return bool(value == 0)  # zero heads or a window of zero tokens mean that there are none
     if isinstance(value, list):  # one value for each layer, zero where the layer has none
         return all(_same(each, found) for each in value if each)
     if isinstance(value, str) or isinstance(found, str):
