@@ -87,6 +87,26 @@ def test_rows_share_adapters_and_mixtures_are_made_of_them(circles: TrainingData
     assert len(list(data.cache_dir.glob("specific-*"))) == 2
 
 
+@pytest.mark.parametrize("name", ["specific", "mixture-equal", "mixture-agreement"])
+def test_a_refit_keeps_the_adapters_and_counts_evidence_anew(
+    circles: TrainingData, data: TrainingData, name: str
+) -> None:
+    assert data.cache_dir is not None
+    less = replace(data, split=replace(data.split, train=data.split.train.head(3)))
+    fitted = RECOMMENDERS[name].from_options({**OPTIONS, **({"prompts": 4} if "agreement" in name else {})}).fit(less)
+    before = _scores(circles, fitted)
+    refitted = fitted.refit(data)
+    trained = [each for each in data.cache_dir.glob("specific-*") if each.is_dir()]
+    assert len(trained) == 1
+    after = _scores(circles, refitted)
+    assert not np.array_equal(after, before)  # other words in the prompts
+    np.testing.assert_array_equal(_scores(circles, fitted), before)
+    if name == "specific":
+        expected = adapter_scorers(data.backbone, data.dataset, data.split, {"row": trained[0]})["row"]
+        np.testing.assert_array_equal(after, _scores(circles, expected))
+    assert len([each for each in data.cache_dir.glob("specific-*") if each.is_dir()]) == 1
+
+
 def test_a_hybrid_adapter_is_trained_on_all_domains(data: TrainingData) -> None:
     assert data.cache_dir is not None
     RECOMMENDERS["hybrid"].from_options({**OPTIONS, "balance": "equal"}).fit(data)

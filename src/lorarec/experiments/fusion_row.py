@@ -42,7 +42,8 @@ class FusionRowConfig(FusionConfig):
 class FusionRow(ScorerRecommender[FusionRowConfig]):
     """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
 
-    The systems are fitted twice, once without the hidden items.
+    The systems are fitted without the hidden items first, and again with all items. Language models are trained once,
+    without the hidden items.
     """
 
     config_class = FusionRowConfig

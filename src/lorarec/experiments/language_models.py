@@ -4,6 +4,7 @@ Adapters are stored in `TrainingData.cache_dir` under a hash of the backbone, th
 rows with the same options share them: the first row that needs an adapter trains it, others wait and read it.
 """
 
+import copy
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -64,9 +65,14 @@ _LATER_OPTIONS = ("hard_negatives", "evidence_model")
 
 
 class AdapterRecommender(ScorerRecommender[Config]):
-    """Score with the backbone and an adapter, which `fit` trains."""
+    """Score with the backbone and an adapter, which `fit` trains.
+
+    Attributes:
+        folder: Folder of the adapter.
+    """
 
     scorer: AdapterScorer
+    folder: Path
     scores_catalogue = False
     scores_new_items = True
 
@@ -76,8 +82,15 @@ class AdapterRecommender(ScorerRecommender[Config]):
         Raises:
             LorarecError: The data have no backbone, no cache_dir or no general domain and the adapter needs one.
         """
-        self.scorer = adapter_scorer(data, self.adapter(data))
+        self.folder = self.adapter(data)
+        self.scorer = adapter_scorer(data, self.folder)
         return self
+
+    def refit(self, data: TrainingData) -> Self:
+        """Return a copy with the same adapter and the evidence of other data; see `Recommender.refit`."""
+        other = copy.copy(self)
+        other.scorer = adapter_scorer(data, self.folder)
+        return other
 
     @property
     def about(self) -> str:

@@ -3,6 +3,7 @@
 Mixtures are stored in `TrainingData.cache_dir` like the adapters that they are made of.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -110,6 +111,12 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
         """
         self.data, self.pair = data, adapter_pair(data, self.config, self.config.partner)
         return self
+
+    def refit(self, data: TrainingData) -> Self:
+        """Return a copy with the same adapters and the evidence of other data; see `Recommender.refit`."""
+        other = copy.copy(self)
+        other.data = data
+        return other
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Choose the weights on some of the cases and score the candidates of all; see `Scorer.score`."""

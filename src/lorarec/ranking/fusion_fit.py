@@ -116,7 +116,7 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         "cases_with_target_in_pool": found,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[scores.starts + targets].mean()),
     }
-    return Fusion(ScorerGroup.fit(recommenders, data), model, pool_model, config, {"fit": fit})
+    return Fusion(group.refit(data), model, pool_model, config, {"fit": fit})
 
 
 def _fit_pool(

@@ -1,5 +1,6 @@
 """The protocol of all recommenders: a config, `fit` and `score`."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
@@ -78,6 +79,17 @@ class Recommender(ABC, Generic[Config]):
         Raises:
             LorarecError: The data lack something that this recommender needs.
         """
+
+    def refit(self, data: TrainingData) -> Self:
+        """Return a copy of this fitted recommender for other data of the same dataset; by default it is fitted anew.
+
+        Language models keep their weights and get the evidence of the data. Two adapters that are trained by themselves
+        differ in how far they score new items below known ones, so what one learned to tell is not true of the other.
+
+        Raises:
+            LorarecError: The data lack something that this recommender needs.
+        """
+        return copy.copy(self).fit(data)
 
     @abstractmethod
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:

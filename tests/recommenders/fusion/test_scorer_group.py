@@ -110,3 +110,15 @@ def test_titles_without_a_similar_one() -> None:
     found = group.score(cases)
     np.testing.assert_array_equal(found.scores[:, 0], [3, 2, 1, 0])
     assert found.new.tolist() == [False, True, False, True]
+
+
+def test_a_refitted_group_is_one_that_is_fitted_to_the_other_data(dataset: Dataset, split: Split) -> None:
+    data = TrainingData(dataset, split)
+    less = replace(data, split=replace(split, train=split.train.head(20)))
+    recommenders = {"popularity": Popularity(), "item-knn": ItemKNN()}
+    group = ScorerGroup.fit(recommenders, less)
+    before, cases = group.score(split.valid), split.valid
+    np.testing.assert_array_equal(
+        group.refit(data).score(cases).scores, ScorerGroup.fit(recommenders, data).score(cases).scores
+    )
+    np.testing.assert_array_equal(group.score(cases).scores, before.scores)

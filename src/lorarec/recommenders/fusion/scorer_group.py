@@ -39,6 +39,10 @@ class ScorerGroup:
         """Return a group of copies of the recommenders, fitted to the data."""
         return cls({name: copy.copy(each).fit(data) for name, each in recommenders.items()}, data)
 
+    def refit(self, data: TrainingData) -> Self:
+        """Return a group of copies of the recommenders for other data of the dataset; see `Recommender.refit`."""
+        return type(self)({name: each.refit(data) for name, each in self.recommenders.items()}, data)
+
     def score(self, cases: pl.DataFrame, given: Mapping[str, Sequence[np.ndarray]] | None = None) -> CandidateScores:
         """Score the candidates of every case by every recommender.
 
