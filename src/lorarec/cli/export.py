@@ -28,7 +28,8 @@ def export(
     """
     require_adapters([adapter])
     refuse_existing(merged, overwrite, FolderKind.MERGED)
+    model = load_backbone(backbone, check=False)
     from lorarec.lora import save_merged
 
-    save_merged(load_backbone(backbone, check=False), adapter, merged, overwrite)
+    save_merged(model, adapter, merged, overwrite)
     typer.echo(f"Merged model written to {merged}")
