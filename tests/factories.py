@@ -1,6 +1,7 @@
 """Tiny models, random adapters, and datasets that several tests share."""
 
 import copy
+import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,23 @@ _PROMPT_WORDS = (
 #: Kinds of films in a planted click log, and number of films.
 KINDS, FILMS = 5, 20
 
+#: Parts of the names of Llama's tensors in transformers -> in GGUF, in the order in which they are replaced.
+_GGUF_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.layers": "blk",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_attention_layernorm": "ffn_norm",
+    "input_layernorm": "attn_norm",
+}
+
 #: User, item, timestamp and, where it is known, rating.
 Row = tuple[str, str, int] | tuple[str, str, int, float | None]
 #: Whether an item is liked, from (gender, age) of the user, the kinds of the items before and its own kind.
@@ -108,6 +126,54 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     backbone.model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_gguf(backbone: Backbone, path: Path, **settings: float | str) -> Path:
+    """Write a Llama backbone with a byte-level tokenizer as an unquantized GGUF file, as llama.cpp's converter does.
+
+    Args:
+        settings: Further settings of the architecture, with `__` for a dot in a name.
+    """
+    from gguf import GGUFWriter
+
+    config, state = backbone.model.config, backbone.model.state_dict()
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    for name, value in settings.items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"llama.{name.replace('__', '.')}", value)
+    tokenizer = backbone.tokenizer
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+    writer.add_token_types([3 if token in tokenizer.all_special_ids else 1 for token in range(len(tokenizer))])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    for name, weight in state.items():
+        if (count := next((heads[part] for part in heads if part in name), None)) is not None:
+            # llama.cpp keeps the two halves of each head interleaved.
+            weight = weight.reshape(count, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+        for part, gguf_part in _GGUF_NAMES.items():
+            name = name.replace(part, gguf_part)
+        writer.add_tensor(name, weight.contiguous().float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
 
 def random_adapter(backbone: Backbone, seed: int, r: int = 2, std: float = 0.2, scale: float = 2.0) -> Adapter:

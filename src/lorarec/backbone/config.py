@@ -25,7 +25,7 @@ class BackboneConfig:
         True
     """
 
-    id: str = option(EMBEDDED, "Language model: `embedded`, a folder or a hub id.")
+    id: str = option(EMBEDDED, "`embedded`, a folder, GGUF file or hub id.")
     dtype: Dtype = option("auto", "Data type of the weights; auto is as stored, and float32 on a CPU.", BACKBONE)
     device: str | None = option(
         None, "Torch device, or auto to spread the model over all devices; a GPU if there is one by default.", BACKBONE

@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 
 from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
+from lorarec.backbone.gguf_file import is_gguf, unpacked_gguf
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
@@ -62,16 +63,16 @@ class Backbone:
         trust_remote_code: bool = False,
         check: bool = True,
     ) -> Self:
-        """Load a causal language model and its tokenizer; only safetensors weights are read.
+        """Load a causal language model and its tokenizer from safetensors or a GGUF file.
 
         When the weights are loaded for the first time on this machine, a few candidates are scored at once and one by
         one, to check that both give the same scores (`lorarec.scoring.require_exact`).
 
         Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantized, since an adapter's
-        update would be lost in them.
+        update would be lost in them. A GGUF file is dequantized once and cached (`unpacked_gguf`).
 
         Args:
-            model_id_or_path: `embedded`, path of a folder, or hub id.
+            model_id_or_path: `embedded`, path of a folder or of a GGUF file, or hub id.
             dtype: Data type of the weights: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
             device: Torch device, or `auto` to spread the model by accelerate; a GPU if there is one by default.
             quantization: `4bit` or `8bit` through bitsandbytes (`pip install lorarec[quantized]`).
@@ -160,10 +161,10 @@ def source_of(name: str) -> str:
     """Return the path or hub id from which Hugging Face's loaders and vLLM read a backbone.
 
     Raises:
-        LorarecError: If the embedded backbone was removed from the installed package.
+        LorarecError: If the embedded backbone was removed from the installed package, or a GGUF file cannot be read.
     """
     if name != EMBEDDED:
-        return name
+        return str(unpacked_gguf(name)) if is_gguf(name) else name
     if not embedded_folder().is_dir():
         raise LorarecError(
             "the embedded backbone was removed from this installation: give the path or hub id of another model"
@@ -177,7 +178,7 @@ def weights_dtype(dtype: Dtype, device: str, name: str) -> Any:
     Args:
         dtype: Data type by name, or `auto`.
         device: Torch device.
-        name: `embedded`, path of a folder, or hub id.
+        name: `embedded`, path of a folder or of a GGUF file, or hub id.
     """
     if dtype == "auto":
         # Half precision is stored for its size; CPUs compute in float32.

@@ -14,7 +14,7 @@ from lorarec.cli.options import AsJson, load_backbone, require_backbone
 @config_options
 def doctor(
     *,
-    backbone: Annotated[str, typer.Argument(help="`embedded`, a folder or a hub id.")] = EMBEDDED,
+    backbone: Annotated[str, typer.Argument(help="`embedded`, a folder, GGUF file or hub id.")] = EMBEDDED,
     as_json: AsJson = False,
     loading: Annotated[BackboneConfig, Only(("dtype", "device", "quantization", "trust_remote_code"))],
 ) -> None:

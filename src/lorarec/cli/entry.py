@@ -26,6 +26,7 @@ _PANELS = {
     "Adapters": {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),
         "mix": ("mix", "mix", "Mix adapters into one: weights given, searched, or found without labels."),
+        "export": ("export", "export", "Write a backbone with an adapter merged in, for programs without PEFT."),
         "personal": ("personal", "personal_app", "Train adapters that are mixed for each user, and export a user's."),
     },
     "Ranking": {

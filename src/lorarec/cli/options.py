@@ -86,9 +86,11 @@ def require_backbone(name: str) -> None:
     Raises:
         LorarecError: If the name is a path, not a repository of the hub, and nothing is there.
     """
-    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if is_path and not Path(name).is_dir():
-        raise LorarecError(f"backbone {name} is not a folder: give `embedded`, a folder or a hub id")
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or name.endswith(".gguf")
+    if is_path and not Path(name).exists():
+        raise LorarecError(
+            f"backbone {name} is not a folder or a GGUF file: give `embedded`, a folder, a GGUF file or a hub id"
+        )
 
 
 def require_index(folder: Path | None) -> None:

@@ -157,12 +157,12 @@ def _population(
     """Return the config of workers, with absolute paths, since their working directories may differ."""
     from lorarec.ranking import PopulationConfig
 
-    is_folder = backbone.id != EMBEDDED and Path(backbone.id).is_dir()
+    is_path = backbone.id != EMBEDDED and Path(backbone.id).exists()
     return PopulationConfig(
         dataset.resolve(),
         adapter and adapter.resolve(),
         index and index.resolve(),
-        replace(backbone, id=str(Path(backbone.id).resolve())) if is_folder else backbone,
+        replace(backbone, id=str(Path(backbone.id).resolve())) if is_path else backbone,
         top,
         pool,
     )

@@ -24,6 +24,7 @@ class FolderKind:
     DATASET: ClassVar["FolderKind"]
     SAMPLE: ClassVar["FolderKind"]
     ADAPTER: ClassVar["FolderKind"]
+    MERGED: ClassVar["FolderKind"]
     WEIGHTS_BY_SETTING: ClassVar["FolderKind"]
     EFFECT_OF_PROMPTS: ClassVar["FolderKind"]
     CTR_MODEL: ClassVar["FolderKind"]
@@ -69,6 +70,19 @@ FolderKind.ADAPTER = FolderKind(
         "ndcg.png",
         "entropy.png",
         "entropy_by_lambda.png",
+    ),
+)
+FolderKind.MERGED = FolderKind(
+    "merged model",
+    "merged.json",
+    (
+        "config.json",
+        "generation_config.json",
+        "model*.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer*",
+        "special_tokens_map.json",
+        "chat_template.jinja",
     ),
 )
 FolderKind.WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))

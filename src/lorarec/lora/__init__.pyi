@@ -10,6 +10,7 @@ from .injection import MergedModel as MergedModel
 from .injection import MixedModel as MixedModel
 from .injection import inject as inject
 from .injection import merge as merge
+from .merged_folder import save_merged as save_merged
 from .mixed_linear import MixedLinear as MixedLinear
 from .mixing import MixedAdapter as MixedAdapter
 from .mixing import mix as mix

@@ -1,0 +1,60 @@
+"""Merged models: a backbone with an adapter in its weights, as a Transformers folder for other programs."""
+
+from pathlib import Path
+
+from lorarec.backbone import Backbone
+from lorarec.errors import LorarecError
+from lorarec.io import FolderKind, new_folder, refuse_existing, versions, write_json
+from lorarec.lora.injection import merge
+from lorarec.lora.mixed_linear import MixedLinear
+from lorarec.lora.peft_folder import AdapterLike, read_adapter
+
+#: File that names the backbone and the adapter of a merged model.
+MERGED_RECORD_FILE = "merged.json"
+
+
+def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overwrite: bool = False) -> None:
+    """Write a backbone with an adapter merged into its weights as a Transformers folder with safetensors.
+
+    The folder has the tokenizer and the chat template, too. Transformers, vLLM and llama.cpp's converter load it
+    without PEFT. The data type is that of the loaded backbone. `merged.json` names the two parts.
+
+    Args:
+        backbone: Backbone; its weights are the same afterwards.
+        adapter: Adapter, or path of a PEFT folder.
+        out: Path of the folder to write.
+        overwrite: Whether to replace an existing folder of this function.
+
+    Raises:
+        LorarecError: If the adapter is unusable or of another backbone, `out` exists, or the weights of a layer are
+            quantized or of a precision in which the adapter's update would be lost.
+
+    Examples:
+        >>> from lorarec import Backbone
+        >>> from lorarec.lora import save_merged
+        >>> save_merged(Backbone.from_pretrained("embedded"), "adapters/shop", "models/shop")
+        >>> merged = Backbone.from_pretrained("models/shop")
+    """
+    refuse_existing(out, overwrite, FolderKind.MERGED)
+    chosen = read_adapter(adapter, backbone)
+    record = {
+        "backbone": backbone.id,
+        "backbone_fingerprint": backbone.fingerprint,
+        "adapter": None if chosen.folder is None else str(chosen.folder),
+        "adapter_fingerprint": None if chosen.folder is None else chosen.fingerprint,
+        "versions": versions(),
+    }
+    merged = merge(backbone.model, chosen)
+    try:
+        for name, layer in backbone.model.named_modules():
+            if isinstance(layer, MixedLinear):
+                raise LorarecError(
+                    f"the adapter cannot be merged into {name} of {backbone.id}, whose weights are quantized or too "
+                    'imprecise for its update: load the backbone with dtype="float32" and without quantization'
+                )
+        with new_folder(out, overwrite, FolderKind.MERGED) as folder:
+            backbone.model.save_pretrained(folder)
+            backbone.tokenizer.save_pretrained(folder)
+            write_json(folder / MERGED_RECORD_FILE, record)
+    finally:
+        merged.unmerge()
