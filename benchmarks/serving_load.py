@@ -8,7 +8,8 @@ With `--soak` the clients go on for so many minutes while others store events, a
 adapter, and the server's resident memory is printed.
 
 With `--fusion`, clients ask for recommendations instead, in turns by an adapter and by a fusion of this adapter,
-SASRec, GRU4Rec, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two costs is printed.
+SASRec, GRU4Rec, sequential rules, EASE, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two
+costs is printed.
 
     python benchmarks/serving_load.py --seconds 30
     python benchmarks/serving_load.py --soak 20 --clients 2
@@ -43,6 +44,7 @@ from lorarec.data.sample import load_sample
 from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Fusion, Ranker, fuse, log_prior
 from lorarec.recommenders import (
+    EASE,
     FusionConfig,
     GRU4Rec,
     GRU4RecConfig,
@@ -50,6 +52,7 @@ from lorarec.recommenders import (
     Popularity,
     SASRec,
     SASRecConfig,
+    SequentialRules,
     TfIdf,
 )
 
@@ -190,6 +193,7 @@ def make_fusion(backbone: Backbone, data: Dataset, folder: Path) -> Fusion:
     recommenders = {
         "sasrec": SASRec(SASRecConfig(epochs=3)),
         "gru4rec": GRU4Rec(GRU4RecConfig(epochs=3)),
+        **{"sequential-rules": SequentialRules(), "ease": EASE()},
         **{"item-knn": ItemKNN(), "tf-idf": TfIdf(), "popularity": Popularity()},
     }
     adapters = {"general": folder / "adapters" / "general"}
