@@ -13,11 +13,12 @@ MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]]:
     """The calls that were recorded instead of running the demos."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(MOLOREC, "run_demo", lambda *words: calls.append(("mixing", *words)))
     monkeypatch.setattr(RECLORA, "run_personal_demo", lambda *words: calls.append(("personal", *words)))
+    monkeypatch.chdir(tmp_path)  # there is no output of an earlier demo
     return calls
 
 
