@@ -47,9 +47,8 @@ def estimate_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
         >>> round(estimate_new_item_prior(new_mass, fitted_prior=0.5), 3)
         0.812
     """
-    fitted = clip_prior(fitted_prior)
-    prior = fitted
-    new, known = new_mass / fitted, (1 - new_mass) / (1 - fitted)
+    prior = clip_prior(fitted_prior)
+    new, known = _likelihoods(new_mass, fitted_prior)
     for _ in range(_MAX_STEPS):
         posterior = prior * new / (prior * new + (1 - prior) * known)
         before, prior = prior, clip_prior(float(posterior.mean()))
@@ -77,8 +76,8 @@ def lowest_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
         >>> round(lowest_new_item_prior(new_mass, fitted_prior=0.5), 3)
         0.222
     """
-    fitted, best = clip_prior(fitted_prior), estimate_new_item_prior(new_mass, fitted_prior)
-    new, known = new_mass / fitted, (1 - new_mass) / (1 - fitted)
+    best = estimate_new_item_prior(new_mass, fitted_prior)
+    new, known = _likelihoods(new_mass, fitted_prior)
 
     def excess(prior: float) -> float:
         """Return the log-likelihood less that of the limit."""
@@ -86,3 +85,9 @@ def lowest_new_item_prior(new_mass: np.ndarray, fitted_prior: float) -> float:
         return float(np.log(ratio).sum()) + _LOG_LIKELIHOOD_DROP
 
     return MARGIN if excess(MARGIN) >= 0 else float(brentq(excess, MARGIN, best))
+
+
+def _likelihoods(new_mass: np.ndarray, fitted_prior: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likelihood of each case if its right item is new, and if it is known, up to a common factor."""
+    fitted = clip_prior(fitted_prior)
+    return new_mass / fitted, (1 - new_mass) / (1 - fitted)
