@@ -47,6 +47,7 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
     """
 
     config_class = FusionRowConfig
+    version = 2  # the first version fitted every system twice, and the default systems changed
     can_be_tuned = False
     scores_catalogue = False
     scores_new_items = True

@@ -25,6 +25,8 @@ class Recommender(ABC, Generic[Config]):
 
     Attributes:
         config_class: Frozen dataclass of the options.
+        version: Version of the code. It goes up when the same options and data give other scores, so that finished rows
+            of experiments are done again.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
         scores_catalogue: Whether all items of a catalogue can be scored for every case; if not, an index proposes some.
         can_be_tuned: Whether validation cases may judge trials of options; not if `fit` learns from their targets.
@@ -41,6 +43,7 @@ class Recommender(ABC, Generic[Config]):
     """
 
     config_class: ClassVar[type]
+    version: ClassVar[int] = 1
     uses_seed: ClassVar[bool] = True
     scores_catalogue: ClassVar[bool] = True
     can_be_tuned: ClassVar[bool] = True
