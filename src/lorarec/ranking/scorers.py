@@ -107,7 +107,7 @@ class AdapterScorer:
             f"readout {ranker.readout}" + (" through vLLM" if ranker.engine else ""),
         ]
         if ranker.evidence:
-            words = "" if ranker.prompt.evidence_model is None else ", and of their places in the order of SASRec"
+            words = "" if ranker.prompt.evidence_model is None else ", and of their ranks by SASRec"
             parts.append(f"evidence of how often others chose the candidates with the history{words}")
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
         return ", ".join(parts) + (dropped if ranker.builder.dropped else "")

@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
-class _RefittedBaseline(Recommender[Config]):
+class RefittedBaseline(Recommender[Config]):
     """A recommender whose `fit` takes seconds and draws nothing, so that `restore` fits it again exactly."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -54,7 +54,7 @@ class RandomOrder(Recommender[RecommenderConfig]):
         return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity(_RefittedBaseline[RecommenderConfig]):
+class Popularity(RefittedBaseline[RecommenderConfig]):
     """Score a candidate by its number of training interactions; items without any have score 0."""
 
     config_class = RecommenderConfig
@@ -89,7 +89,7 @@ class SimilarityConfig(RecommenderConfig):
 SimilarityOptions = TypeVar("SimilarityOptions", bound=SimilarityConfig)
 
 
-class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
+class SimilarityRecommender(RefittedBaseline[SimilarityOptions]):
     """Score a candidate by the inner product of its vector with the profile of the latest history items.
 
     Attributes:
@@ -111,26 +111,29 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
                 batch[HISTORY].list.tail(self.config.max_history), self.items, self.item_rows
             )
             case = np.repeat(np.arange(len(batch)), lengths)
-            profiles = self._profiles(case, history, lengths)
+            weights = self._history_weights(lengths)
+            profiles = self._profiles(csr_matrix((weights, (case, history)), (len(batch), len(self.items))))
             candidates, sizes = encode_lists(batch[CANDIDATES], self.items, self.item_rows)
             scores += _per_case(
                 self._inner_products(profiles, np.repeat(np.arange(len(batch)), sizes), candidates), sizes
             )
         return scores
 
-    def _profiles(self, case: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        """Return the profile of each case: the sum of the vectors of its history.
+    def _history_weights(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the weight of each history item, one history after the other: 1 for all.
 
         Args:
-            case: Case of each history item (n,).
-            history: Rows of the history items of all cases, one case after the other (n,).
             lengths: Number of history items of each case (cases,).
-
-        Returns:
-            Sparse profiles (cases, features).
         """
-        shape = len(lengths), len(self.items)
-        return csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
+        return np.ones(int(lengths.sum()))
+
+    def _profiles(self, histories: csr_matrix) -> csr_matrix:
+        """Return the profile of each case (cases, features): the weighted sum of the vectors of its history items.
+
+        Args:
+            histories: Weights of the history items (cases, items).
+        """
+        return histories @ self.vectors
 
     def _inner_products(self, profiles: csr_matrix, case: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return the inner products (n,) of profiles and candidates.
@@ -148,6 +151,17 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
         products = profiles @ self.vectors.T
         products.sort_indices()  # entries are then found by binary search
         return np.asarray(products[case, candidates]).ravel()
+
+
+class ItemWeightRecommender(SimilarityRecommender[SimilarityOptions]):
+    """Score a candidate by the sum of its weights for the latest history items.
+
+    Attributes:
+        vectors: Weight of each history item (columns) in the score of each item (rows), which `fit` sets.
+    """
+
+    def _profiles(self, histories: csr_matrix) -> csr_matrix:
+        return histories
 
 
 class ItemKNN(SimilarityRecommender[SimilarityConfig]):
