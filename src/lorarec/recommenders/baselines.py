@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 _CASES_AT_ONCE = 1024  # sparse products of a batch stay below a few hundred MB
 
 
-class RefittedBaseline(Recommender[Config]):
+class _RefittedBaseline(Recommender[Config]):
     """A recommender whose `fit` takes seconds and draws nothing, so that `restore` fits it again exactly."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -54,11 +54,30 @@ class RandomOrder(Recommender[RecommenderConfig]):
         return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity(RefittedBaseline[RecommenderConfig]):
+class CountRecommender(_RefittedBaseline[Config]):
+    """Score a candidate by a count of its training interactions, which does not depend on the user.
+
+    Attributes:
+        items: Item ids of the catalogue.
+        item_rows: Row of each item in the catalogue.
+        counts: Count of each item (items,), which `fit` sets, as it does the others.
+    """
+
+    uses_seed = False
+    items: pl.Series
+    item_rows: Mapping[str, int]
+    counts: np.ndarray
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        rows, sizes = encode_lists(cases[CANDIDATES], self.items, self.item_rows)
+        return _per_case(self.counts[rows], sizes)
+
+
+class Popularity(CountRecommender[RecommenderConfig]):
     """Score a candidate by its number of training interactions; items without any have score 0."""
 
     config_class = RecommenderConfig
-    uses_seed = False
     about = "number of interactions with the item in training"
 
     def fit(self, data: TrainingData) -> Self:
@@ -67,11 +86,6 @@ class Popularity(RefittedBaseline[RecommenderConfig]):
         rows, _ = encode_lists(data.split.train[HISTORY], self.items)
         self.counts = np.bincount(rows, minlength=len(self.items)).astype(np.float64)
         return self
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case; see `Scorer.score`."""
-        rows, sizes = encode_lists(cases[CANDIDATES], self.items, self.item_rows)
-        return _per_case(self.counts[rows], sizes)
 
 
 @document_options
@@ -89,7 +103,7 @@ class SimilarityConfig(RecommenderConfig):
 SimilarityOptions = TypeVar("SimilarityOptions", bound=SimilarityConfig)
 
 
-class SimilarityRecommender(RefittedBaseline[SimilarityOptions]):
+class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
     """Score a candidate by the inner product of its vector with the profile of the latest history items.
 
     Attributes:
