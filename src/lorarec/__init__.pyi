@@ -1,6 +1,7 @@
 from .backbone import Backbone as Backbone
 from .backbone import BackboneConfig as BackboneConfig
 from .data import Dataset as Dataset
+from .data import ItemFilter as ItemFilter
 from .data import Split as Split
 from .data import leave_one_out as leave_one_out
 from .data import load_sample as load_sample
@@ -32,7 +33,9 @@ from .ranking import rank_items as rank_items
 from .ranking import recommend as recommend
 from .ranking import recommend_users as recommend_users
 from .recommenders import FusionConfig as FusionConfig
+from .retrieval import Boost as Boost
 from .retrieval import Index as Index
+from .retrieval import ItemRules as ItemRules
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
 

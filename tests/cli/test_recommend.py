@@ -51,6 +51,31 @@ def test_lists_of_items(shop: Path, indexed: Path, backbone_folder: Path, tmp_pa
     assert _items(*user, "--deny", tmp_path / "empty.txt") == _items(*user)
 
 
+def test_rules(shop: Path, indexed: Path, backbone_folder: Path, tmp_path: Path) -> None:
+    data = Dataset.load(shop)
+    columns = [pl.Series("price", [f"{row % 10}" for row in range(50)]), pl.Series("brand", ["Lux", "Nord"] * 25)]
+    Dataset.from_frames("priced", data.interactions, data.items.with_columns(columns)).save(tmp_path / "priced")
+    priced = (tmp_path / "priced", "--backbone", backbone_folder)
+    rules = ("--where", "price <= 4", "--where", "price in 0,1,3", "--at-most", "brand=3", "--boost", "9:brand=Nord")
+    found = _items(*priced, "--user", "u03", *rules)
+    rows = [int(item["item_id"][1:]) for item in found]
+    assert all(row % 10 in (0, 1, 3) for row in rows)
+    assert [row % 2 for row in rows] == [1, 1, 1, 0, 0, 0]
+    assert [item["boost"] for item in found] == [9, 9, 9, 0, 0, 0]
+    assert "+9" in _run("recommend", *priced, "--user", "u03", *rules)
+    _run("recommend", *priced, "--user", "u03", *rules, "--out", tmp_path / "scores")
+    written = pl.read_parquet(tmp_path / "scores" / "part-*.parquet")
+    assert written["item_ids"].to_list() == [[item["item_id"] for item in found]]
+    for words, message in (
+        (("--where", "prize<=4"), "filter prize<=4: the items of priced have no column 'prize': choose from item_id, "),
+        (("--where", "cheap"), "'cheap' is not a filter"),
+        (("--at-most", "brand"), "--at-most brand must be COLUMN=NUMBER"),
+        (("--boost", "brand=Lux"), "--boost brand=Lux must be NUMBER:FILTER"),
+    ):
+        with pytest.raises(LorarecError, match=message):
+            _run("recommend", *priced, "--user", "u03", *words)
+
+
 def test_figures_of_an_index(shop: Path, indexed: Path) -> None:
     figures = json.loads(_run("index", shop, "--epochs", "0", "--out", indexed, "--overwrite", "--json"))
     assert figures["sources"] == ["together", "title", "new", "popular"]

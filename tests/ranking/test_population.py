@@ -18,12 +18,12 @@ from polars.testing import assert_frame_equal
 
 import lorarec
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.data import Dataset, ItemFilter
 from lorarec.errors import LorarecError
 from lorarec.ranking import Ranker, recommend
-from lorarec.ranking.population import LocalExecutor, PopulationConfig, read_population
+from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
 from lorarec.ranking.population_parts import Part, recommend_to_folder, split_into_parts
-from lorarec.retrieval import Index
+from lorarec.retrieval import Boost, Index, ItemRules
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,31 @@ def test_parts_hold_the_recommendations_of_each_user(
     assert record["counts"] == {"users": 161, "parts": 4}
     assert record["made_of"]["dataset"] == shop.fingerprint
     assert {"torch", "python"} <= record["versions"].keys()
+
+
+def test_rules_hold_for_every_user_and_belong_to_the_run(
+    config: PopulationConfig, shop: Dataset, tmp_path: Path
+) -> None:
+    rules = ItemRules(
+        where=[ItemFilter("title", "contains", "table")], boost=[Boost(ItemFilter("title", "contains", "old"), 5.0)]
+    )
+    executor, users = LocalExecutor(replace(config, rules=rules), shop), ["all", "u000", "u001", "u101"]
+    recommend_to_folder(executor, users, tmp_path / "out")
+    rows = _read(tmp_path / "out")
+    assert rows["item_ids"].list.len().to_list() == [0, 5, 5, 5]
+    tables = {item for item, title in shop.titles.items() if "table" in title}
+    with Ranker(Backbone.from_pretrained(config.backbone.id), config.adapter) as ranker:
+        index = Index.load(config.index, shop)
+        for row in rows.iter_rows(named=True):
+            assert set(row["item_ids"]) <= tables - set(shop.history(row["user_id"]))
+            if row["user_id"] != "all":
+                items = recommend(ranker, shop, row["user_id"], 5, 20, index, rules=rules)
+                assert row["item_ids"] == [item.item_id for item in items]
+                assert row["boosts"] == [item.boost for item in items]
+    assert json.loads((tmp_path / "out" / "rank.json").read_text())["made_of"]["rules"] == rules.as_dict()
+    assert "rules" not in PopulationScorer(config, shop).identity()
+    with pytest.raises(LorarecError, match="other"):
+        recommend_to_folder(LocalExecutor(config, shop), users, tmp_path / "out")
 
 
 def test_killed_run_resumes_with_the_missing_parts(

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.data import Dataset, ItemFilter
 from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, Ranker, fuse, rank_items, recommend, recommend_next, recommend_users
 from lorarec.recommenders import FusionConfig, NextItemConfig
-from lorarec.retrieval import Index
+from lorarec.retrieval import Boost, Index, ItemRules
 from tests.factories import circle_log, dataset_of
 
 TITLES = [
@@ -94,6 +94,48 @@ def test_allowed_and_denied(dataset: Dataset, tiny_backbone: Backbone) -> None:
     assert {item.item_id for item in recommend(ranker, dataset, "a", allow=["0", "5", "7"], deny=["7"])} == {"5"}
     with pytest.raises(LorarecError, match="nothing of toy is left to recommend to user a"):
         recommend(ranker, dataset, "a", allow=["0", "1"])
+
+
+def test_filtered_items_are_ranked_as_by_brute_force(tiny_backbone: Backbone) -> None:
+    log, _ = circle_log("circles")
+    prices = [str(row % 9) if row % 5 else None for row in range(log.items.height)]
+    dataset = Dataset.from_frames("circles", log.interactions, log.items.with_columns(pl.Series("price", prices)))
+    fusion = fuse(dataset, recommenders=("item-knn", "tf-idf", "popularity"), config=FusionConfig(pool=20))
+    rules = ItemRules(where=[ItemFilter("price", "<=", 4)], boost=[Boost(ItemFilter("price", "=", 0), 2.0)])
+    matching = [item for item, price in zip(dataset.titles, prices, strict=True) if price and int(price) <= 4]
+    cheapest = {item for item, price in zip(dataset.titles, prices, strict=True) if price == "0"}
+    for ranker in (Ranker(tiny_backbone), fusion):
+        index = Index.build(dataset)
+        history = dataset.history("u5")
+        pool = [each.item_id for each in index.propose(history, 100, index.blocked(matching))]
+        assert set(pool) == set(matching) - set(history)
+        case = pl.DataFrame({"user_id": ["u5"], "history": [history], "candidates": [pool]})
+        if isinstance(ranker, Fusion):
+            scores = ranker.score_with_parts(case, pool=True)[0].log_probabilities
+        else:
+            scores = ranker.score_cases(case, dataset.titles)[0] - np.log(1 + np.arange(len(pool)))
+        boosts = np.array([2.0 if item in cheapest else 0.0 for item in pool])
+        order = np.argsort(-(scores + boosts), kind="stable")
+        found = recommend(ranker, dataset, "u5", 100, 100, index, rules=rules)
+        assert [item.item_id for item in found] == [pool[place] for place in order]
+        assert [item.score for item in found] == pytest.approx(scores[order], abs=1e-5)
+        assert [item.boost for item in found] == boosts[order].tolist()
+        assert sum(item.probability for item in found) == pytest.approx(1)
+    with pytest.raises(LorarecError, match=r"nothing of circles is left .* do not match the filters"):
+        recommend(ranker, dataset, "u5", rules=ItemRules(where=[ItemFilter("price", ">", 99)]))
+
+
+def test_at_most_one_item_per_word_of_a_title(dataset: Dataset, tiny_backbone: Backbone) -> None:
+    kinds = pl.Series("kind", ["lamp", "lamp", "chair", "chair", "puzzle", "puzzle", "lamp", None])
+    dataset = Dataset.from_frames("toy", dataset.interactions, dataset.items.with_columns(kinds))
+    ranker, rules = Ranker(tiny_backbone), ItemRules(at_most={"kind": 1})
+    every = [item.item_id for item in recommend(ranker, dataset, "a")]
+    kept = [item for item in every if item != max(("4", "5"), key=every.index)]
+    assert [item.item_id for item in recommend(ranker, dataset, "a", rules=rules)] == kept
+    # The pool of two puzzles alone would leave one item.
+    few = recommend(ranker, dataset, "a", top_k=2, pool=2, allow=["4", "5", "7"], rules=rules)
+    assert len(few) == 2
+    assert {item.item_id for item in few} & {"4", "5"}
 
 
 def test_any_history(dataset: Dataset, tiny_backbone: Backbone) -> None:

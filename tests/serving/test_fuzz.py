@@ -41,9 +41,21 @@ ODD_EVENTS = st.fixed_dictionaries(
     {"user_id": USERS | st.sampled_from(WORDS), "item_id": st.sampled_from(["x01", "nothing"])},
     optional={"timestamp": LEAVES, "event_id": LEAVES},
 )
+CONDITIONS = st.fixed_dictionaries(
+    {
+        "column": st.sampled_from(["title", "item_id", "nothing"]),
+        "op": st.sampled_from(["=", "!=", "<=", "in", "contains"]),
+        "value": st.sampled_from(["red lamp", ["x01"], 3, True, 1e308, 10**400]),
+    }
+)
 FIELDS = {
     "/v1/rank": {"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
-    "/v1/recommend": {"user_id": USERS, "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+    "/v1/recommend": {
+        **{"user_id": USERS, "history": ITEMS, "top": st.integers(1, 9), "adapter": MIXTURES},
+        "where": st.lists(CONDITIONS, max_size=2),
+        "at_most": st.dictionaries(st.sampled_from(["title", "nothing"]), st.integers(1, 3), max_size=2),
+        "boost": st.lists(st.fixed_dictionaries({"where": CONDITIONS, "add": st.floats(-1, 1)}), max_size=2),
+    },
     "/v1/explain": {
         **{"user_id": USERS, "history": ITEMS, "candidates": ITEMS, "adapter": MIXTURES},
         "candidate": st.integers(-1, 4),

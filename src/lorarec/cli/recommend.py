@@ -13,6 +13,7 @@ import typer
 from lorarec.backbone import EMBEDDED, BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import known_items
+from lorarec.cli.item_rules import read_rules
 from lorarec.cli.options import (
     RUNTIME,
     AdapterFolder,
@@ -29,7 +30,7 @@ from lorarec.cli.options import (
     require_index,
 )
 from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
-from lorarec.data import Dataset
+from lorarec.data import Dataset, ItemMatcher
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
@@ -68,6 +69,30 @@ def recommend(
     out_of_stock: Annotated[
         Path | None, typer.Option(help="File of item ids out of stock, one per line.", rich_help_panel=FILTERS)
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Filter by a column of the items, such as 'price<=20', 'region in DE,AT' or 'genres contains Drama'; "
+            "operators are =, !=, <, <=, >, >=, in, not in and contains; may be repeated.",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    at_most: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="COLUMN=NUMBER: maximum number of a user's items with the same value in a column, such as brand=2; "
+            "may be repeated.",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
+    boost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NUMBER:FILTER: number that is added to the score of items of the pool to order them, such as "
+            "0.5:brand=Lux; may be repeated.",
+            rich_help_panel=FILTERS,
+        ),
+    ] = None,
     engine: Engine = "torch",
     executor: ExecutorName = "local",
     workers: Annotated[
@@ -96,6 +121,8 @@ def recommend(
     Example: lorarec recommend data/shop --all --adapter adapters/mixed --index index/shop --out recommendations
 
     Example: lorarec recommend data/shop --user u42 --fusion fusions/shop
+
+    Example: lorarec recommend data/shop --user u42 --where 'price<=20' --where 'region in DE,AT' --at-most brand=2
     """
     if not (user or users or all_users):
         raise LorarecError("name users with --user or --users, or take all with --all")
@@ -110,7 +137,9 @@ def recommend(
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
     if out is not None and (overwrite or not (out / FolderKind.RECOMMENDATIONS.marker).is_file()):
         refuse_existing(out, overwrite, FolderKind.RECOMMENDATIONS)
+    rules = read_rules(where or [], at_most or [], boost or [])
     data = Dataset.load(dataset)
+    rules.of(ItemMatcher(data))
     for each in user or ():
         data.history(each)
     only = None if allow is None else known_items(allow, data)
@@ -124,7 +153,7 @@ def recommend(
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
         job = _population(dataset, adapter, index, backbone, top, pool)
-        job = replace(job, fusion=fusion and fusion.resolve(), new_item_prior=prior)
+        job = replace(job, fusion=fusion and fusion.resolve(), new_item_prior=prior, rules=rules)
         names = {
             "dataset": data.name,
             "backbone": job.backbone.id,
@@ -137,7 +166,7 @@ def recommend(
         return
     with open_ranker(data, backbone, adapter, fusion, prior, engine) as ranker:
         loaded = None if index is None else Index.load(index, data)
-        recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked)
+        recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked, rules)
     _print(recommended, data.name, as_json)
 
 

@@ -30,6 +30,10 @@ from .evidence import read_evidence_model as read_evidence_model
 from .filters import k_core as k_core
 from .filters import remove_overlap as remove_overlap
 from .hashing import content_hash as content_hash
+from .item_filters import FilterOperator as FilterOperator
+from .item_filters import FilterValue as FilterValue
+from .item_filters import ItemFilter as ItemFilter
+from .item_filters import ItemMatcher as ItemMatcher
 from .raw_log import RawLog as RawLog
 from .sample import GENERAL_DOMAINS as GENERAL_DOMAINS
 from .sample import SPECIFIC_DOMAIN as SPECIFIC_DOMAIN

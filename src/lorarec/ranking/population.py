@@ -8,7 +8,7 @@ from typing import Any, Literal
 import polars as pl
 
 from lorarec.backbone import Backbone, BackboneConfig
-from lorarec.data import HISTORY, USER, Dataset, histories_of, open_table
+from lorarec.data import HISTORY, USER, Dataset, ItemMatcher, histories_of, open_table
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, new_file
 from lorarec.lora import read_adapter
@@ -17,7 +17,7 @@ from lorarec.ranking.population_parts import Part
 from lorarec.ranking.proposal_scores import default_index
 from lorarec.ranking.ranker import Ranker
 from lorarec.ranking.recommendation import Recommendation, ranker_evidence, recommend_each
-from lorarec.retrieval import Index
+from lorarec.retrieval import Index, ItemRules
 
 #: Name of a column of lists, with one value for each item -> attribute of `Recommendation`, if a ranker scores. Either
 #: `log_odds` or `log_likelihoods` holds nulls, depending on the adapter's readout.
@@ -32,6 +32,8 @@ RANKER_LISTS = {
 #: The same if a fusion scores. The column `parts` holds a list for each part of the scores.
 FUSION_LISTS = {"item_ids": "item_id", "scores": "score", "probabilities": "probability"}
 PARTS = "parts"
+#: The list that is written besides if the rules have boosts.
+BOOST_LISTS = {"boosts": "boost"}
 #: The number of users whose prompts are in memory at the same time.
 USERS_AT_ONCE = 1000
 
@@ -49,6 +51,7 @@ class PopulationConfig:
         pool: The number of candidates that the index proposes to the ranker.
         fusion: Path of a fusion folder, which is used in place of the backbone and the adapter; None for these.
         new_item_prior: Prior of new items of the fusion; None for its own. See `FusionConfig.new_item_prior`.
+        rules: Filters by columns of the items, a maximum per value of a column, and boosts.
     """
 
     dataset: Path
@@ -59,6 +62,7 @@ class PopulationConfig:
     pool: int = 100
     fusion: Path | None = None
     new_item_prior: float | Literal["auto"] | None = None
+    rules: ItemRules = field(default_factory=ItemRules)
 
 
 class PopulationScorer:
@@ -69,12 +73,13 @@ class PopulationScorer:
         dataset: The dataset at the path of the config.
 
     Raises:
-        LorarecError: A folder of the config is missing or damaged, or belongs to another dataset or backbone, or the
-            fusion was not fitted to candidates of an index.
+        LorarecError: A folder of the config is missing or damaged, or belongs to another dataset or backbone, the
+            fusion was not fitted to candidates of an index, or a rule does not fit the columns of the items.
     """
 
     def __init__(self, config: PopulationConfig, dataset: Dataset) -> None:
         self._config, self._titles = config, dataset.titles
+        self._rules = config.rules.of(ItemMatcher(dataset))
         index = Index.load(config.index, dataset) if config.index else None
         self._ranker: Ranker | Fusion
         model: JsonObject
@@ -88,6 +93,8 @@ class PopulationScorer:
         self._lists, self._parts = (
             (FUSION_LISTS, self._ranker.pool_parts) if isinstance(self._ranker, Fusion) else (RANKER_LISTS, [])
         )
+        if config.rules.boost:
+            self._lists = {**self._lists, **BOOST_LISTS}
         self._identity: JsonObject = {
             "dataset": dataset.fingerprint,
             **model,
@@ -97,6 +104,8 @@ class PopulationScorer:
             "pool": config.pool,
             "columns": list(self._schema),
         }
+        if rules := config.rules.as_dict():  # without rules, unfinished folders of earlier versions are continued
+            self._identity["rules"] = rules
 
     @property
     def _schema(self) -> pl.Schema:
@@ -129,6 +138,7 @@ class PopulationScorer:
             config.top_k,
             config.pool,
             evidence=self._evidence,
+            rules=self._rules,
         )
         columns: dict[str, list[Any]] = {
             name: [[getattr(item, field) for item in items] for items in recommended]

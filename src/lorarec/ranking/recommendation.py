@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence
+from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence, ItemMatcher
 from lorarec.errors import LorarecError
 from lorarec.ranking.fusion import Fusion
 from lorarec.ranking.proposal_scores import (
@@ -17,7 +17,7 @@ from lorarec.ranking.proposal_scores import (
 )
 from lorarec.ranking.ranker import Ranked, Ranker, best_first
 from lorarec.recommenders import make_evidence
-from lorarec.retrieval import Index, Proposal
+from lorarec.retrieval import CatalogueRules, Index, ItemRules, Proposal
 from lorarec.scoring import posterior
 
 
@@ -28,9 +28,9 @@ class Recommendation:
     Attributes:
         item_id: The item's id.
         title: The item's title.
-        score: The ranker's score plus `log_prior`; items are ordered by it. It is the logarithm of a posterior up to a
-            constant that is the same for all items of the pool, so scores of different pools cannot be compared. The
-            score of a fusion is the logarithm of `probability`.
+        score: The ranker's score plus `log_prior`; items are ordered by it plus `boost`. It is the logarithm of a
+            posterior up to a constant that is the same for all items of the pool, so scores of different pools cannot
+            be compared. The score of a fusion is the logarithm of `probability`.
         log_odds: The ranker's score with the readout `verdict`, the log-odds of yes against no; otherwise None.
         log_likelihood: The ranker's score with the readout `likelihood`, the log-probability of the title given the
             prompt; otherwise None.
@@ -38,6 +38,7 @@ class Recommendation:
             scored the item.
         parts: Name of the recommender -> what it adds to the score of a fusion; see `lorarec.ranking.FusedScores`.
             Empty if a ranker scored the item.
+        boost: The sum of the boosts of the rules for this item, which is not a part of `score`; see `ItemRules`.
         probability: The item's share of the posterior over the candidate pool, the softmax of the pool's scores.
         source: The name of the source that ranked the item highest; see `lorarec.retrieval.Proposal`.
         because: The titles of the history that the proposal is based on, strongest first.
@@ -58,6 +59,7 @@ class Recommendation:
     log_likelihood: float | None = None
     log_prior: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
+    boost: float = 0.0
     probability: float
     source: str
     because: list[str]
@@ -127,6 +129,7 @@ def recommend(
     index: Index | None = None,
     allow: Collection[str] | None = None,
     deny: Collection[str] = (),
+    rules: ItemRules | None = None,
 ) -> list[Recommendation]:
     """Recommend items that a user of a dataset has not interacted with yet.
 
@@ -142,13 +145,15 @@ def recommend(
             (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
         deny: The ids of items that must not be recommended.
+        rules: Filters by columns of the items, a maximum per value of a column, and boosts; None for none.
 
     Returns:
         At most `top_k` recommendations, best first.
 
     Raises:
         LorarecError: The user is unknown, nothing is left to recommend, the pool does not fit into a prompt that lists
-            its candidates, or the fusion was fitted to another dataset or not to candidates of an index.
+            its candidates, the fusion was fitted to another dataset or not to candidates of an index, or a rule does
+            not fit the columns of the items.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, Ranker, recommend
@@ -161,7 +166,7 @@ def recommend(
         >>> items[0].score >= items[1].score
         True
     """
-    return recommend_users(ranker, dataset, [user], top_k, pool, index, allow, deny)[user]
+    return recommend_users(ranker, dataset, [user], top_k, pool, index, allow, deny, rules)[user]
 
 
 def recommend_users(
@@ -173,6 +178,7 @@ def recommend_users(
     index: Index | None = None,
     allow: Collection[str] | None = None,
     deny: Collection[str] = (),
+    rules: ItemRules | None = None,
 ) -> dict[str, list[Recommendation]]:
     """Recommend items to several users of a dataset; `recommend_to_folder` does so for a whole population.
 
@@ -186,6 +192,7 @@ def recommend_users(
             (see `Fusion.index`).
         allow: The ids of the only items that may be recommended; None for all.
         deny: The ids of items that must not be recommended.
+        rules: Filters by columns of the items, a maximum per value of a column, and boosts; None for none.
 
     Returns:
         User id -> at most `top_k` recommendations, best first.
@@ -206,12 +213,13 @@ def recommend_users(
     index = default_index(ranker, dataset) if index is None else index
     evidence = ranker_evidence(ranker, dataset)
     blocked = index.blocked(allow, deny)
-    results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence)
+    applied = rules.of(ItemMatcher(dataset)) if rules else None
+    results = recommend_each(ranker, index, dataset.titles, users, histories, top_k, pool, blocked, evidence, applied)
     for user, items in zip(users, results, strict=True):
         if not items:
             raise LorarecError(
-                f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied "
-                "or not allowed"
+                f"nothing of {dataset.name} is left to recommend to user {user}: all items are in the history, denied, "
+                "not allowed or do not match the filters"
             )
     return dict(zip(users, results, strict=True))
 
@@ -227,6 +235,7 @@ def recommend_next(
     deny: Collection[str] = (),
     user: str = "",
     evidence: Evidence | None = None,
+    rules: CatalogueRules | None = None,
 ) -> list[Recommendation]:
     """Recommend items for any history of item ids.
 
@@ -238,17 +247,18 @@ def recommend_next(
         top_k, pool, allow, deny: As for `recommend`.
         user: The id of the user whose own choices are left out of the co-occurrence counts.
         evidence: Words about candidates, for an adapter that reads them; see `Ranker.examples`.
+        rules: Rules for the rows of the index's catalogue; see `ItemRules.of`.
 
     Returns:
-        At most `top_k` recommendations, best first; an empty list if all items are in the history, denied or not
-        allowed.
+        At most `top_k` recommendations, best first; an empty list if all items are in the history, denied, not allowed
+        or do not match the filters.
 
     Raises:
         LorarecError: The adapter reads evidence and there is none, the pool does not fit into a prompt that lists its
             candidates, or the fusion was not fitted to candidates of an index.
     """
     blocked = index.blocked(allow, deny)
-    return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence)[0]
+    return recommend_each(ranker, index, titles, [user], [history], top_k, pool, blocked, evidence, rules)[0]
 
 
 def recommend_each(
@@ -261,11 +271,12 @@ def recommend_each(
     pool: int = 100,
     blocked: np.ndarray | None = None,
     evidence: Evidence | None = None,
+    rules: CatalogueRules | None = None,
 ) -> list[list[Recommendation]]:
     """Recommend items for many histories, which are scored in common batches.
 
     Args:
-        ranker, index, titles, top_k, pool, evidence: As for `recommend_next`.
+        ranker, index, titles, top_k, pool, evidence, rules: As for `recommend_next`.
         users: The user id of each history.
         histories: Item ids of each user, oldest first.
         blocked: The items that must not be recommended to anyone; see `Index.blocked`.
@@ -277,7 +288,8 @@ def recommend_each(
         LorarecError: As for `recommend_next`.
     """
     known = [[item for item in history if item in titles] for history in histories]
-    pools = [index.propose(history, pool, blocked) for history in known]
+    rules = rules or CatalogueRules()
+    pools = [rules.propose(index, history, pool, top_k, blocked) for history in known]
     rows = [row for row, proposals in enumerate(pools) if proposals]
     candidates = [[proposal.item_id for proposal in pools[row]] for row in rows]
     cases = _cases([users[row] for row in rows], [known[row] for row in rows], candidates)
@@ -285,7 +297,9 @@ def recommend_each(
     if not rows:
         return results
     for row, scores in zip(rows, score_proposals(ranker, cases, titles, evidence), strict=True):
-        results[row] = _best(pools[row], scores, titles, top_k)
+        catalogue_rows = [index.row[proposal.item_id] for proposal in pools[row]]
+        best, boosts = rules.best(catalogue_rows, scores.scores, top_k), rules.added(catalogue_rows)
+        results[row] = _recommendations(pools[row], scores, titles, best, boosts)
     return results
 
 
@@ -298,9 +312,14 @@ def _cases(
     )
 
 
-def _best(
-    proposals: Sequence[Proposal], pool: ProposalScores, titles: dict[str, str], top_k: int
+def _recommendations(
+    proposals: Sequence[Proposal],
+    pool: ProposalScores,
+    titles: dict[str, str],
+    places: Sequence[int],
+    boosts: np.ndarray,
 ) -> list[Recommendation]:
+    """Return the recommendations of the proposals at some places of the pool."""
     shares = posterior(pool.scores)
     return [
         Recommendation(
@@ -308,11 +327,12 @@ def _best(
             title=titles[proposals[i].item_id],
             score=float(pool.scores[i]),
             **pool.terms(i),
+            boost=float(boosts[i]),
             probability=float(shares[i]),
             source=proposals[i].source,
             because=[titles[item] for item in proposals[i].because],
         )
-        for i in np.argsort(-pool.scores, kind="stable")[:top_k]
+        for i in places
     ]
 
 

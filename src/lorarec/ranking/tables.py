@@ -18,15 +18,20 @@ REASONS = {
 
 
 def recommendation_table(recommendations: Sequence[Recommendation], title: str) -> Table:
-    """Return a table of rank, title, probability over the candidate pool, and the reason for each recommendation."""
+    """Return a table of rank, title, probability over the candidate pool, and the reason for each recommendation.
+
+    A column of the boosts is added if any item has one.
+    """
     table = Table(title=title)
-    for name in ("#", "title", "p", "why"):
+    boosted = any(item.boost for item in recommendations)
+    for name in ("#", "title", "p", *(["boost"] if boosted else []), "why"):
         table.add_column(name)
     for place, item in enumerate(recommendations, start=1):
         because = "; ".join(item.because)
         reason = f"{REASONS[item.source]} {because}".strip()
+        boost = [f"{item.boost:+g}"] if boosted else []
         # Text keeps square brackets in titles from being read as markup.
-        table.add_row(str(place), Text(item.title), f"{item.probability:.3f}", Text(reason))
+        table.add_row(str(place), Text(item.title), f"{item.probability:.3f}", *boost, Text(reason))
     return table
 
 

@@ -50,6 +50,13 @@ class RankedItem(BaseModel):
             examples=[{"shop": 0.9, "sasrec": 1.2, "popularity": -0.1, "new item": 0.0}],
         ),
     ] = {}
+    boost: Annotated[
+        float,
+        Field(
+            description="Sum of the boosts of the request for this item. Items are ordered by `score` plus `boost`, "
+            "which is not a part of `score`."
+        ),
+    ] = 0.0
     candidate: Annotated[int, Field(description="Index of the item among the candidates, from 0.")]
 
 

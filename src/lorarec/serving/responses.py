@@ -6,6 +6,7 @@ import numpy as np
 
 from lorarec.lora import exported_user, part_weights
 from lorarec.ranking import FusedScores, influences, score_parts
+from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
 from lorarec.serving.fusion import ServedFusion
@@ -86,6 +87,22 @@ def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompt
         for index in np.argsort(-scores, kind="stable")
     ]
     return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={})
+
+
+def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequence[int], top: int) -> RankResponse:
+    """Keep the best of ranked candidates by their scores and the rules of a request.
+
+    Args:
+        ranked: All candidates.
+        rules: Limits and boosts.
+        rows: Row of each candidate in the catalogue.
+        top: Maximum number of items.
+    """
+    candidates = sorted(ranked.ranking, key=lambda item: item.candidate)
+    boosts = rules.added(rows)
+    best = rules.best(rows, np.array([item.score for item in candidates]), top)
+    ranking = [candidates[place].model_copy(update={"boost": float(boosts[place])}) for place in best]
+    return ranked.model_copy(update={"ranking": ranking})
 
 
 def explain_response(

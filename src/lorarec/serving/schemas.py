@@ -3,13 +3,18 @@
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
+
+from lorarec.data import FilterOperator
 
 MAX_HISTORY = 1000
 MAX_CANDIDATES = 1000
 MAX_EXPLAINED = 100
 MAX_TOP = 100
 MAX_FILTER_ITEMS = 10_000
+MAX_FILTERS = 16
+MAX_LIMITS = 4
+MAX_FILTER_VALUES = 1000
 MAX_EVENTS = 1000
 MAX_MIXED_ADAPTERS = 16
 MAX_RESULTS = 100
@@ -103,7 +108,43 @@ class RankRequest(_HistoryRequest):
     )
 
 
+FilterValue = Text | StrictBool | StrictInt | StrictFloat
+
+
+class ItemCondition(_Request):
+    """A condition on a column of the items; items without a value in it never match."""
+
+    column: Annotated[Text, Field(description="Name of a column of the items of the dataset.")]
+    op: Annotated[
+        FilterOperator,
+        Field(
+            description="Operator. Numbers have all but `contains`, text has no order, and lists of text have "
+            "`contains` only, which is true of lists with this element and of text with this part."
+        ),
+    ]
+    value: Annotated[
+        FilterValue | Annotated[list[FilterValue], Field(min_length=1, max_length=MAX_FILTER_VALUES)],
+        Field(description="Text, number, or true or false, as the column has; a list of them for `in` and `not in`."),
+    ]
+
+
+class ItemBoost(_Request):
+    """A number that is added to the score of items that match a condition."""
+
+    where: Annotated[ItemCondition, Field(description="Condition that the items match.")]
+    add: Annotated[
+        float, Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="Number; a negative one moves items down.")
+    ]
+
+
 class _CatalogueRequest(_HistoryRequest):
+    where: Annotated[
+        list[ItemCondition],
+        Field(
+            max_length=MAX_FILTERS,
+            description="Conditions that all recommended items match; they are applied before candidates are drawn.",
+        ),
+    ] = []
     allow: Annotated[
         list[Text] | None,
         Field(max_length=MAX_FILTER_ITEMS, description="Ids of the only items that may be recommended."),
@@ -121,10 +162,37 @@ class RecommendRequest(_CatalogueRequest):
     """A user or a history to recommend items of the catalogue for."""
 
     top: Annotated[int, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
+    at_most: Annotated[
+        dict[Text, Annotated[int, Field(ge=1)]],
+        Field(
+            max_length=MAX_LIMITS,
+            description="Maximum number of recommended items with the same value in a column, by column. Items without "
+            "a value in it are not limited.",
+        ),
+    ] = {}
+    boost: Annotated[
+        list[ItemBoost],
+        Field(
+            max_length=MAX_FILTERS,
+            description="Numbers that are added to the scores of candidates to order them; `score` stays what it was, "
+            "and `boost` of an item is what was added.",
+        ),
+    ] = []
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"user_id": "u42", "top": 5, "adapter": {"general": 0.3, "specific": 0.7}, "deny": ["i9"]}]
+            "examples": [
+                {"user_id": "u42", "top": 5, "adapter": {"general": 0.3, "specific": 0.7}, "deny": ["i9"]},
+                {
+                    "user_id": "u42",
+                    "where": [
+                        {"column": "price", "op": "<=", "value": 20},
+                        {"column": "region", "op": "in", "value": ["DE", "AT"]},
+                    ],
+                    "at_most": {"brand": 2},
+                    "boost": [{"where": {"column": "in_stock", "op": "=", "value": True}, "add": 0.5}],
+                },
+            ]
         }
     )
 
@@ -170,8 +238,10 @@ class ExplainRequest(_CatalogueRequest):
     def _refuse_two_kinds_of_answers(self) -> Any:
         if self.candidates is None and self.candidate is not None:
             raise ValueError("candidate is an index in candidates: give candidates, or item_id in its place")
-        if self.candidates is not None and (self.item_id or self.allow is not None or self.deny):
-            raise ValueError("item_id, allow and deny are for recommendations: leave them out, or leave out candidates")
+        if self.candidates is not None and (self.item_id or self.allow is not None or self.deny or self.where):
+            raise ValueError(
+                "item_id, where, allow and deny are for recommendations: leave them out, or leave out candidates"
+            )
         return self
 
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 
 from lorarec.backbone import Backbone
-from lorarec.data import ITEM, TITLE, USER, Dataset
+from lorarec.data import ITEM, TITLE, USER, Dataset, ItemMatcher
 from lorarec.errors import LorarecError
 from lorarec.personal import UserHistory
 from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
-from lorarec.retrieval import Index
+from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
@@ -25,11 +25,12 @@ from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
+from lorarec.serving.request_rules import request_rules
 from lorarec.serving.response_schemas import (
     ExplainResponse,
     RankResponse,
 )
-from lorarec.serving.responses import explain_response, fused_response, rank_response
+from lorarec.serving.responses import explain_response, fused_response, rank_response, recommend_response
 from lorarec.serving.schemas import (
     EventsRequest,
     ExplainRequest,
@@ -111,6 +112,7 @@ class Service:
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
         self._index = index or (fusion.index() if fusion else Index.build(dataset))
+        self._item_matcher = ItemMatcher(dataset)
         self._title_search = TextSearch(dataset.items[TITLE])
         self._users = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(self._users)
@@ -154,16 +156,17 @@ class Service:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
 
         Raises:
-            ApiError: As for `rank`.
+            ApiError: If a rule does not fit the columns of the items, or as for `rank`.
         """
         case = await self._history_case(request)
         with self.batcher.admit():
-            candidates = await asyncio.to_thread(self._propose, case.history, request)
+            rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
+            candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
             if not candidates:
                 by_fusion = self._chosen_fusion(request) is not None
                 return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={})
             response = await self._rank(replace(case, candidates=candidates), request, pool=True)
-            return response.model_copy(update={"ranking": response.ranking[: request.top]})
+            return recommend_response(response, rules, [self._index.row[item] for item in candidates], request.top)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
@@ -240,17 +243,20 @@ class Service:
         """
         return (await self._read_history(self.histories.history, user, limit))[::-1]
 
-    def _propose(self, history: Sequence[str], request: RecommendRequest | ExplainRequest) -> list[str]:
+    def _propose(
+        self, history: Sequence[str], request: RecommendRequest | ExplainRequest, rules: CatalogueRules, top: int
+    ) -> list[str]:
         blocked = self._index.blocked(request.allow, request.deny)
-        return [proposal.item_id for proposal in self._index.propose(history, self._pool, blocked)]
+        proposals = rules.propose(self._index, history, self._pool, top, blocked)
+        return [proposal.item_id for proposal in proposals]
 
     def _propose_with(self, history: Sequence[str], request: ExplainRequest) -> list[str]:
         """Return the candidates that the index proposes, with the item of the request last if it is not one of them.
 
         Raises:
-            ApiError: 422, if there are none.
+            ApiError: 422, if there are none, or a condition does not fit the columns of the items.
         """
-        candidates = self._propose(history, request)
+        candidates = self._propose(history, request, request_rules(request, self._item_matcher), 1)
         if request.item_id is not None and request.item_id not in candidates:
             candidates.append(request.item_id)
         if not candidates:
