@@ -112,8 +112,8 @@ def test_types_of_frames() -> None:
     assert found(matcher, "sold=false") == [2]
     assert found(matcher, "tags contains a") == [0]
     assert found(matcher, "size=S") == [0, 3]
-    assert matcher.groups("size").tolist() == [2, 1, 0, 2]
-    assert matcher.groups("sold").tolist() == [2, 0, 1, 2]
+    assert matcher.groups("size").tolist() == [1, 2, 0, 1]
+    assert matcher.groups("sold").tolist() == [1, 0, 2, 1]
     assert matcher.groups("price").tolist() == [1, 2, 0, 0]
 
 

@@ -125,7 +125,12 @@ def example_folder(
     rows = [(user, f"i{k * 3 % 10 + place}", k) for place, user in enumerate(("u42", "u7", "u8")) for k in range(6)]
     interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     titles = [f"{COLOURS[k % 5]} {THINGS[k // 5]}" for k in range(20)]
-    items = pl.DataFrame({"item_id": [f"i{k}" for k in range(20)], "title": titles})
+    items = pl.DataFrame({"item_id": [f"i{k}" for k in range(20)], "title": titles}).with_columns(
+        price=pl.Series(range(11, 31)),
+        region=pl.Series(["DE", "AT", "FR"] * 6 + ["DE", "AT"]),
+        brand=pl.Series(["Lux", "Nord"] * 10),
+        in_stock=pl.Series([True, True, False, False] * 5),
+    )
     dataset = Dataset.from_frames("shop", interactions, items).save(tmp_path / "data" / "shop")
     for seed, name in enumerate(("general", "specific", "shop", "mixed")):
         write_adapter(backbone.model, tmp_path / "adapters" / name, seed, EVIDENT)

@@ -69,7 +69,7 @@ def test_the_examples_of_the_guide(
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
-    rank, own, recommend, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    rank, own, recommend, filtered, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
     monkeypatch.chdir(example_folder)
     with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)]) as (server,):
 
@@ -88,6 +88,7 @@ def test_the_examples_of_the_guide(
         ((_, weights),) = routed["personal"].items()
         assert (weights["routed"], weights["parts"]) == (True, ["general", "shop"])
         assert len(ask(recommend)["ranking"]) == 5
+        assert {item["item_id"] for item in ask(filtered)["ranking"]} == {"i1", "i4", "i7"}
         assert ask(events) == {"stored": 1, "known": 0}
         assert ask(rank) != mixed
         assert ask(own)["personal"] != routed["personal"]

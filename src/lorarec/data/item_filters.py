@@ -190,9 +190,9 @@ class ItemMatcher:
         return _read(self._items[name])
 
     def _number_values(self, name: str) -> np.ndarray:
-        values = self._column(name).values
-        numbers = values.rank("dense") if values.dtype != pl.Boolean else values.cast(pl.Int64) + 1
-        return numbers.fill_null(0).to_numpy().astype(np.int64)
+        values = self._column(name).values.to_frame("value")
+        numbers = values.drop_nulls().unique(maintain_order=True).with_row_index("number", 1)
+        return values.join(numbers, on="value", how="left", maintain_order="left")["number"].fill_null(0).to_numpy()
 
     def _compare(self, name: str, op: str, *wanted: Any) -> np.ndarray:
         column = self._column(name)
