@@ -104,7 +104,7 @@ def test_shell_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPat
         _run(words, monkeypatch)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     others = [words for words in commands if words[0] != "lorarec"]
-    assert {words[0] for words in others} == {"pip", "make"}
+    assert {words[0] for words in others} == {"pip", "make", "python"}
     assert all(f"\n{words[1]}:" in makefile for words in others if words[0] == "make")
 
 

@@ -110,7 +110,12 @@ def test_one_pass_equals_one_by_one(backbone: Backbone, readout: str) -> None:
     example = builder.example(HISTORY, CANDIDATES)
     text = backbone.tokenizer.decode(example.prompt + example.branches[0])
     assert text.startswith("<|im_start|>system\n")
-    assert f"{CANDIDATES[0]}\nWould" in text or text.endswith(f"<|im_start|>assistant\n{CANDIDATES[0]}<|im_end|>"), text
+    title = CANDIDATES[0]
+    assert text.endswith(
+        f"Answer yes or no.\n- {title}<|im_end|>\n<|im_start|>assistant\n"
+        if readout == "verdict"
+        else f"Which one?<|im_end|>\n<|im_start|>assistant\n{title}\n"
+    )
     alone = []
     for branch in example.branches:
         found = logits(backbone.model, example.prompt + branch)

@@ -71,7 +71,7 @@ def write_adapter(backbone: Backbone, folder: Path, seed: int, r: int = 8) -> Pa
     drawn = random_adapter(backbone, seed, r, std=1.0)
     tensors = {name: (a / a.shape[1] ** 0.5, b * 0.02) for name, (a, b) in drawn.tensors.items()}
     folder.mkdir()
-    save_adapter(Adapter(tensors, drawn.scales), folder, "embedded")
+    save_adapter(Adapter(tensors, drawn.scales), folder, backbone.id)
     return folder
 
 
@@ -181,6 +181,26 @@ def test_lists_are_those_of_greedy_torch(
     assert np.mean([one.ids == other.ids for one, other in zip(first, second, strict=True)]) >= 0.9
     if constrained:
         assert all(None not in listed for listed in found)
+
+
+@needs_vllm
+def test_a_pretrained_chat_model_with_two_adapters(smollm2: Path, tmp_path: Path) -> None:
+    """SmolLM2 with its chat template: the same prompt under each adapter and none, in one batch."""
+    backbone = Backbone.from_pretrained(smollm2, device="cpu", check=False)
+    folders = [write_adapter(backbone, tmp_path / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
+    adapters = [*map(read_adapter, folders), None]
+    history, titles = ["Toy Story (1995)", "Finding Nemo (2003)"], ["Saw (2004)", "Shrek (2001)", "Heat (1995)"]
+    with VllmEngine(backbone, folders) as engine:
+        for readout in READOUTS:
+            builder = Ranker(backbone, readout=readout).builder
+            assert builder.template.chat is not None
+            example = builder.example(history, titles)
+            found = engine.score([example] * len(adapters), builder, adapters)
+            for adapter, scores in zip(adapters, found, strict=True):
+                with Ranker(backbone, adapter, readout) as ranker:
+                    np.testing.assert_allclose(scores, ranker.score_examples([example])[0], atol=TOLERANCE[readout])
+            assert not np.allclose(found[0], found[1], atol=0.05)
+            assert not np.allclose(found[0], found[2], atol=0.05)
 
 
 @needs_vllm
