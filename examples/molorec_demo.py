@@ -72,7 +72,7 @@ class DemoSize:
 
 FULL, QUICK = DemoSize(), DemoSize(cases=128, users=40, prompts=16, fused=40)
 #: For a backbone of 135 million parameters on two cores. Neither the sizes nor the learning rate were tuned.
-REDUCED = DemoSize(cases=240, users=40, fused=40, pool=20, mixtures=False, learning_rate=5e-4)
+REDUCED = DemoSize(cases=320, users=60, fused=60, pool=20, mixtures=False, learning_rate=5e-4)
 
 
 def run_demo(
