@@ -175,7 +175,7 @@ def _recommended(user: str, films: Sequence[Recommendation], first: Explanation)
         "",
         *(f"{place}. {escape_markdown(film.title)}" for place, film in enumerate(films, start=1)),
         "",
-        f"Why {escape_markdown(first.title)}? Each film of the history adds to its score, the log-odds of yes:",
+        f"Why {escape_markdown(first.title)}? What each film of the history adds to its score, the log-odds of yes:",
         "",
         *(f"- {escape_markdown(influence.title)}: {influence.score:+.3f}" for influence in influences),
         *reason,
