@@ -67,7 +67,7 @@ def clean_interactions(
     for name in (USER, ITEM):
         ids = clean_ids(raw[name], options.ids)
         _refuse(ids.is_null() | (ids.str.strip_chars() == ""), raw[name], where, name_row)
-        _refuse_rounded(raw[name], where, name_row)
+        refuse_rounded(raw[name], where, name_row)
         columns.append(ids)
     times = parse_times(
         raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, name_row=name_row
@@ -144,7 +144,7 @@ def _decimal_commas(
     return True
 
 
-def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], str]) -> None:
+def refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], str] = row_number) -> None:
     """Refuse floating point ids so large that their type cannot represent all integers.
 
     Raises:
@@ -152,7 +152,8 @@ def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int],
     """
     if not ids.dtype.is_float():
         return
-    rounded = (ids.abs() >= (2**24 if ids.dtype == pl.Float32 else 2**53)).fill_null(False)
+    exact = {pl.Float16: 2**11, pl.Float32: 2**24}.get(ids.dtype.base_type(), 2**53)
+    rounded = (ids.abs() >= exact).fill_null(False)
     if rounded.any():
         row = int(rounded.arg_max() or 0)
         raise LorarecError(
