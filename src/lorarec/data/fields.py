@@ -14,6 +14,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 
 _ROWS_NAMED = 5
+#: Bits of the significand of floating point types other than Float64.
+_PRECISION: dict[pl.DataType, int] = {pl.Float16(): 11, pl.Float32(): 24}
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
@@ -152,8 +154,7 @@ def refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], 
     """
     if not ids.dtype.is_float():
         return
-    exact = {pl.Float16: 2**11, pl.Float32: 2**24}.get(ids.dtype.base_type(), 2**53)
-    rounded = (ids.abs() >= exact).fill_null(False)
+    rounded = (ids.fill_nan(None).abs() >= 2 ** _PRECISION.get(ids.dtype, 53)).fill_null(False)
     if rounded.any():
         row = int(rounded.arg_max() or 0)
         raise LorarecError(

@@ -11,11 +11,11 @@ import polars as pl
 
 from lorarec.errors import LorarecError
 
-#: Types whose values polars stores unchanged. Integers get the smallest type that holds them all.
-_NATIVE: dict[type, pl.DataType | None] = {
+#: Types whose values polars stores unchanged.
+_NATIVE: dict[type, pl.DataType] = {
     str: pl.String(),
     bool: pl.Boolean(),
-    int: None,
+    int: pl.Int64(),
     float: pl.Float64(),
     date: pl.Date(),
 }
@@ -43,7 +43,7 @@ def series_of(objects: Sequence[Any]) -> pl.Series:
     elif len(kinds) == 1 and (kind := kinds.pop()) in _NATIVE:
         try:
             return pl.Series(values, dtype=_NATIVE[kind])
-        except OverflowError:  # integers of more than 128 bits
+        except (OverflowError, TypeError):  # integers of more than 64 bits
             pass
     try:
         return pl.Series([None if each is None else _text(each) for each in values], dtype=pl.String)

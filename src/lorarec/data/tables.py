@@ -15,6 +15,7 @@ import polars as pl
 from lorarec.data.archives import check_gzip
 from lorarec.data.delimited import Dialect, read_delimited, read_layout
 from lorarec.data.objects import refuse_mixed_ids, refuse_mixed_zones
+from lorarec.data.parquet_folder import PARQUET, scan_parquet_folder
 from lorarec.data.reading import opened, records, table_errors
 from lorarec.errors import LorarecError
 
@@ -27,7 +28,6 @@ Quote = Literal["none", "double", "single"]
 _QUOTES: dict[Quote, str | None] = {"none": None, "double": '"', "single": "'"}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
-_PARQUET = (".parquet", ".pq")
 #: Suffixes of text files, RecBole's among them, whose separator is detected from their content.
 _TEXT = (".txt", ".dat", ".data", ".psv", ".inter", ".item", ".user", "")
 _NAMED = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".dat", ".inter")
@@ -186,15 +186,15 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     """
     path, options = Path(path), options or TableFormat()
     if path.is_dir():
-        return _parquet_folder(path)
+        return lazy_table(str(path), scan_parquet_folder(path))
     if not path.is_file():
         raise LorarecError(f"{path} does not exist or is not a file")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if suffix not in (*_SEPARATORS, *_JSON, *_PARQUET, *_TEXT):
+    if suffix not in (*_SEPARATORS, *_JSON, *PARQUET, *_TEXT):
         raise LorarecError(f"{path} has an unknown suffix: rename it so that it ends in one of {', '.join(_NAMED)}")
     check_gzip(path)  # polars unpacks gzip files without a limit
     head = _head(path)
-    if suffix in _PARQUET or head.startswith(b"PAR1"):
+    if suffix in PARQUET or head.startswith(b"PAR1"):
         return lazy_table(str(path), pl.scan_parquet(path, glob=False))
     if head.startswith(b"PK\x03\x04"):
         raise LorarecError(f"{path} is a zip archive or a spreadsheet: unpack it, or save it as CSV")
@@ -331,15 +331,6 @@ def column_table(
         return pl.DataFrame([converted(each).alias(str(number)) for number, each in enumerate(indices)]), row_number
 
     return Table(where, names, lambda index: converted(index).dtype, read, hint, kind, objects)
-
-
-def _parquet_folder(path: Path) -> Table:
-    if (path / "dataset.json").is_file():
-        raise LorarecError(f"{path} is already a dataset folder: use it without importing it")
-    parts = sorted(part for suffix in _PARQUET for part in path.rglob(f"*{suffix}") if part.is_file())
-    if not parts:
-        raise LorarecError(f"{path} is a folder without Parquet files: name a file or a folder of Parquet files")
-    return lazy_table(str(path), pl.scan_parquet(parts, glob=False, hive_partitioning=False))
 
 
 def _json_lines(path: Path) -> Table:

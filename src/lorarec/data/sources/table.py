@@ -1,5 +1,6 @@
 """Import of any table of interactions, with or without a table of items; the user names the columns."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
 from lorarec.data.fields import clean_ids, clean_interactions, refuse_rounded, without_bad_times
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
-from lorarec.data.tables import Ids, Table, TableFormat, lazy_table, open_table
+from lorarec.data.sources.remote import opened_table, shown_url
+from lorarec.data.tables import Ids, Table, TableFormat, lazy_table
 from lorarec.errors import LorarecError
 
 
@@ -45,7 +47,7 @@ def read_table(
     """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
-        interactions: The log, a file or a folder of Parquet files.
+        interactions: The log: a file or a folder of Parquet files, or its URL (`s3://bucket/log`), which fsspec reads.
         items: A table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are stored as
             text.
         columns: The names of the columns.
@@ -57,17 +59,18 @@ def read_table(
         LorarecError: A file or column is missing, or a value cannot be read.
     """
     columns, options = columns or Columns(), options or TableFormat()
-    path = Path(interactions)
-    log = open_table(path, options)
-    item_table = None
-    if items is not None and Path(items).name == "movies.dat":
-        item_table = lazy_table(str(items), readable_genres(read_movies_dat(Path(items))).lazy())
-        columns = replace(columns, items_id=ITEM, title=TITLE)
-    elif items is not None:
-        item_table = open_table(items, options)
-    stem = path.name.split(".")[0]
-    name = folder_name(path.absolute().parent.name if stem in ("interactions", "ratings") else stem)
-    return raw_log(log, item_table, columns, options, name=name, origin=f"table {path.name}", licence=licence)
+    path = Path(shown_url(str(interactions)))
+    with ExitStack() as stack:
+        log = stack.enter_context(opened_table(interactions, options))
+        item_table = None
+        if items is not None and Path(items).name == "movies.dat":
+            item_table = lazy_table(str(items), readable_genres(read_movies_dat(Path(items))).lazy())
+            columns = replace(columns, items_id=ITEM, title=TITLE)
+        elif items is not None:
+            item_table = stack.enter_context(opened_table(items, options))
+        stem = path.name.split(".")[0]
+        name = folder_name(path.absolute().parent.name if stem in ("interactions", "ratings") else stem)
+        return raw_log(log, item_table, columns, options, name=name, origin=f"table {path.name}", licence=licence)
 
 
 def raw_log(
