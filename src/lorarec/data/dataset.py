@@ -285,7 +285,7 @@ class Dataset:
             >>> from lorarec import load_sample
             >>> log, items = load_sample("action").to_polars()
             >>> log.columns, items.columns
-            (['user_id', 'item_id', 'timestamp', 'rating'], ['item_id', 'title', 'genres', 'year'])
+            (['user_id', 'item_id', 'timestamp', 'rating'], ['item_id', 'title', 'genres'])
         """
         return self.interactions, self.items
 
