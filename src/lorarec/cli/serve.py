@@ -1,6 +1,7 @@
 """The verb `serve`: an HTTP service over a dataset and a folder of adapters."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.errors import LorarecError
+from lorarec.io import HubId
+from lorarec.lora import adapter_folder
 from lorarec.serving import REQUESTS, ServiceConfig
 
 
@@ -19,10 +22,11 @@ def serve(
     *,
     dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
     adapters: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
             "--adapters",
-            help="Folder of PEFT folders and of folders of `lorarec personal choose`; may be left out with --fusion.",
+            help="Folder of PEFT folders and of folders of `lorarec personal choose`, or hub id or NAME=OWNER/NAME of "
+            "an adapter; may be repeated, or left out with --fusion.",
         ),
     ] = None,
     fusion: Annotated[
@@ -62,16 +66,17 @@ def serve(
 
     Example: lorarec serve data/shop --adapters adapters --fusion fusions/shop
 
+    Example: lorarec serve data/shop --adapters me/shop-adapter --adapters games=me/games-adapter@v2
+
     Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
     """
     from lorarec.data import Dataset
 
     data = Dataset.load(dataset)
     require_index(index)
-    if adapters is None and fusion is None:
+    if not adapters and fusion is None:
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
-    if adapters is not None and not adapters.is_dir():
-        raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
+    folder, hub_adapters = _sources(adapters or [])
     if fusion is None and new_item_prior is not None:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
@@ -92,8 +97,11 @@ def serve(
     fused = None if fusion is None else Fusion.load(fusion, data, model)
     if fused is not None and prior is not None:
         fused = fused.with_new_item_prior(prior)
-    url = _url(db or f"{dataset.resolve()}.db")
-    service = Service(model, data, adapters, url, config, catalogue, load=load or None, fusion=fused)
+    hub_id = HubId.of_folder(data.folder or dataset)
+    url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
+    service = Service(
+        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, hub_adapters=hub_adapters
+    )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
         names = f"the fusion of {', '.join(fused.names)} and {names}"
@@ -101,6 +109,31 @@ def serve(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
     run_service(service, bound, key, grace)
+
+
+def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, HubId]]:
+    """Return the folder of adapters, if there is one, and the hub ids of further adapters, downloaded, by name.
+
+    Raises:
+        LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
+            two folders or two adapters of one name.
+    """
+    folders = [Path(text) for text in adapters if Path(text).is_dir()]
+    if len(folders) > 1:
+        raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
+    hub: dict[str, HubId] = {}
+    for text in adapters:
+        if Path(text).is_dir():
+            continue
+        name, _, source = text.rpartition("=")
+        hub_id = HubId.parse(source)
+        if hub_id is None:
+            raise LorarecError(f"adapters folder {text} does not exist: give a folder of PEFT folders, or a hub id")
+        if (name or hub_id.name) in hub:
+            raise LorarecError(f"two adapters are called {name or hub_id.name}: tell them apart with NAME=OWNER/NAME")
+        adapter_folder(source)  # what cannot be downloaded is refused before the backbone is loaded
+        hub[name or hub_id.name] = hub_id
+    return next(iter(folders), None), hub
 
 
 def _url(db: str) -> str:
