@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _readable(self, kind: str, repo_id: str) -> Repository | None:
         """Return a repository that the user may read; otherwise refuse the request."""
-        repository = self.hub.repositories.get((kind.rstrip("s") or "model", repo_id))
+        repository = self.hub.repositories.get((kind.rstrip("s/") or "model", repo_id))
         if repository is None or (repository.private and self._user != repo_id.split("/")[0]):
             self._refuse(404 if self._user else 401, "RepoNotFound")
             return None

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
-from lorarec.data.dataset_card import CARD_FILE, dataset_card
+from lorarec.data.dataset_hub import PushToHubMixin, dataset_folder
 from lorarec.data.filters import k_core as core_of
 from lorarec.data.filters import remove_overlap
 from lorarec.data.hashing import content_hash
@@ -25,18 +24,14 @@ from lorarec.data.sources.table import Columns
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
 from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
 from lorarec.errors import LorarecError
-from lorarec.io import HUB_PREFIX, FolderKind, JsonObject, local_folder, new_folder, push_files, read_json, write_json
+from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-    from huggingface_hub import CommitInfo
-
-#: Patterns of the files of a repository on the hub that are downloaded.
-DOWNLOADED = ("dataset.json", "*.parquet", "split/*")
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(PushToHubMixin):
     """Interactions of users with items, and the texts of the items.
 
     Attributes:
@@ -260,11 +255,10 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Load a dataset folder, or a dataset of the hub.
+        """Load a dataset folder, or a dataset of the Hugging Face hub, which is downloaded into the hub's cache.
 
         Args:
-            folder: Path of a dataset folder, or `hub:owner/name` or `hub:owner/name@revision`, whose files are
-                downloaded into the hub's cache.
+            folder: Path of a dataset folder, or `hub:owner/name` or `hub:owner/name@revision`.
 
         Raises:
             LorarecError: A file is missing or unreadable, does not agree with dataset.json, or cannot be downloaded.
@@ -278,8 +272,7 @@ class Dataset:
             ...     Dataset.load(f"{folder}/action").name
             'sample-action'
         """
-        is_on_hub = str(folder).startswith(HUB_PREFIX)
-        folder = local_folder(folder, DOWNLOADED, "dataset", "dataset") if is_on_hub else Path(folder)
+        folder = dataset_folder(folder)
         if not folder.is_dir():
             raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec data import`")
         if not (folder / "dataset.json").is_file():
@@ -314,51 +307,6 @@ class Dataset:
                 self.users.write_parquet(folder / "users.parquet", compression="zstd")
             write_json(folder / "dataset.json", self.info)
         return replace(self, folder=Path(out))
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        revision: str | None = None,
-        commit_message: str = "Upload dataset",
-    ) -> "CommitInfo":
-        """Upload the dataset, with its stored split and a dataset card, in one commit to the hub.
-
-        `Dataset.load("hub:owner/name")` reads it, and `datasets.load_dataset` reads each of its tables as a
-        configuration. What a dataset in the repository had and this one does not have is deleted by the same commit.
-
-        Args:
-            repo_id: Hub id to write to, which is created if it does not exist.
-            private: Visibility of a new repository; None for the owner's default.
-            token: Access token; if None, that of HF_TOKEN or `hf auth login`.
-            revision: Branch to commit to, which is created if it does not exist; None for the main branch.
-            commit_message: First line of the commit's message.
-
-        Returns:
-            The commit, with its address and its hash.
-
-        Raises:
-            LorarecError: If the user may not write to the repository, or the hub cannot be reached.
-        """
-        with TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "dataset"
-            self.save(folder)
-            files = {name: folder / name for name in FolderKind.DATASET.files(folder)}
-            if self.folder is not None and _is_split_of(self, self.folder / "split"):
-                stored = FolderKind.SPLIT.files(self.folder / "split")
-                files |= {f"split/{name}": self.folder / "split" / name for name in stored}
-            return push_files(
-                {**files, CARD_FILE: dataset_card(self.info, self.users is not None, repo_id).encode()},
-                FolderKind.DATASET,
-                repo_id,
-                repo_type="dataset",
-                private=private,
-                token=token,
-                revision=revision,
-                commit_message=commit_message,
-            )
 
     @property
     def fingerprint(self) -> str:
@@ -398,9 +346,3 @@ class Dataset:
         items = self.items.join(interactions.select(ITEM).unique(), on=ITEM, how="semi")
         info = {**self.info, "filters": [*self.info.get("filters", []), filter_note]}
         return self.from_frames(name or self.name, interactions, items, self.users, info)
-
-
-def _is_split_of(dataset: Dataset, folder: Path) -> bool:
-    """Return whether a folder holds a split that was drawn from a dataset."""
-    record = folder / FolderKind.SPLIT.marker
-    return record.is_file() and read_json(record).get("dataset") == dataset.fingerprint
