@@ -20,5 +20,5 @@ def adapter_folder(adapter: str | Path) -> Path:
     """
     folder = local_folder(adapter, DOWNLOADED, "adapter")
     if not folder.is_dir():
-        raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder or a hub id")
+        raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
     return folder
