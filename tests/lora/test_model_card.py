@@ -1,11 +1,13 @@
 """The model card of an adapter: what its record says, in a header that the hub accepts."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 
+from lorarec.errors import LorarecError
 from lorarec.io.artefacts import write_json
 from lorarec.lora import AdapterRecord, MixtureRecord, SourceRecord, read_adapter, save_adapter
 from lorarec.lora.model_card import card_for_hub, model_card
@@ -94,14 +96,17 @@ def test_a_mixture_lists_its_parts_and_has_no_results() -> None:
     ],
 )
 def test_every_record_gives_a_card_that_the_hub_accepts(record: AdapterRecord | None) -> None:
-    for card in (model_card(CONFIG, record), card_for_hub(model_card({}, record), "me/shop", "me/base")):
+    for card in (
+        model_card(CONFIG, record),
+        card_for_hub(model_card({}, record).encode(), "me/shop", "me/base").decode(),
+    ):
         assert metadata_errors(card, "model") == []
         assert "u1" not in card
 
 
 def test_a_pushed_card_has_the_names_of_the_repository_and_the_base_model() -> None:
     local = model_card({**CONFIG, "base_model_name_or_path": "/models/mine"}, TRAINED)
-    card = ModelCard(card_for_hub(local, "me/shop-adapter", "me/base"))
+    card = ModelCard(card_for_hub(local.encode(), "me/shop-adapter", "me/base").decode())
     assert (card.data.base_model, card.data.model_name) == ("me/base", "shop-adapter")
     assert 'Backbone.from_pretrained("me/base")' in card.text
     assert 'Ranker(backbone, "me/shop-adapter")' in card.text
@@ -134,3 +139,37 @@ def test_an_adapter_made_elsewhere_is_pushed_with_a_card(hub: Hub, make_adapter:
     names = {"adapter_config.json", "adapter_model.safetensors", "README.md", ".gitattributes"}
     assert set(hub.model("me/shop").files) == names
     assert read_adapter("me/shop").config["base_model_name_or_path"] == "me/base"
+
+
+@pytest.mark.parametrize("card", [b"---\n- a list\n---\n", b"---\na: b: c\n---\n", b"\xff\xfe"])
+def test_an_unreadable_card_is_refused(hub: Hub, make_adapter: Any, card: bytes) -> None:
+    folder = make_adapter("qwen2", 0)
+    (folder / "README.md").write_bytes(card)
+    with pytest.raises(LorarecError, match=r"README.md of the adapter is no model card: its header is not readable: "):
+        read_adapter(folder).push_to_hub("me/shop", base_model="me/base")
+    assert hub.repositories == {}
+
+
+def test_links_are_not_pushed_except_those_of_the_cache(hub: Hub, make_adapter: Any, tmp_path: Path) -> None:
+    folder = make_adapter("qwen2", 0)
+    read_adapter(folder).push_to_hub("shop", base_model="me/base")
+    read_adapter("me/shop").push_to_hub("again")  # from the cache, in which files are links
+    assert 'Ranker(backbone, "me/shop")' in hub.model("me/shop").files["README.md"].decode()
+    assert (
+        hub.model("me/again").files["adapter_model.safetensors"] == (folder / "adapter_model.safetensors").read_bytes()
+    )
+    (tmp_path / "secret").write_text("secret")
+    (folder / "weights.png").symlink_to(tmp_path / "secret")
+    with pytest.raises(LorarecError, match=r"weights.png is a link, which is not pushed"):
+        read_adapter(folder).push_to_hub("me/shop", base_model="me/base")
+
+
+def test_the_revision_of_another_base_model_is_not_kept(hub: Hub, make_adapter: Any) -> None:
+    folder = make_adapter("qwen2", 0)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": "you/base", "revision": "v1"})
+    adapter = read_adapter(folder)
+    for base, expected in ((None, ("you/base", "v1")), ("me/base", ("me/base", None))):
+        adapter.push_to_hub("me/shop", base_model=base)
+        pushed = json.loads(hub.model("me/shop").files["adapter_config.json"])
+        assert (pushed["base_model_name_or_path"], pushed["revision"]) == expected

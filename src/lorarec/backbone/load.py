@@ -24,7 +24,7 @@ from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantizatio
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.backbone.gguf_file import is_gguf, unpacked_gguf
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, push_files, read_json
+from lorarec.io import FolderKind, files_to_push, push_files, read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import plan_for, require_exact
 
@@ -165,7 +165,7 @@ class Backbone:
         folder = Path(source_of(self.id))
         if not folder.is_dir():
             raise LorarecError(f"backbone {self.id} is not a folder here: adapters can name it by its hub id as it is")
-        files: dict[str, Path | bytes] = {name: folder / name for name in FolderKind.BACKBONE.files(folder)}
+        files = files_to_push(folder, FolderKind.BACKBONE)
         files.setdefault("README.md", CARD)
         return push_files(
             files,

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Self
 
 import huggingface_hub
 
-from lorarec.io import HUB_PREFIX, FolderKind, JsonObject, local_folder, push_files, read_json
+from lorarec.io import (
+    HUB_PREFIX,
+    FolderKind,
+    JsonObject,
+    files_to_push,
+    full_repo_id,
+    local_folder,
+    push_files,
+    read_json,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -71,11 +80,12 @@ class PushToHubMixin:
         Raises:
             LorarecError: If the user may not write to the repository, or the hub cannot be reached.
         """
+        repo_id = full_repo_id(repo_id, token)
         with TemporaryDirectory() as temporary:
             saved = Path(temporary) / "dataset"
             self.save(saved)
             return push_files(
-                _files_to_push(saved, self.folder, repo_id),
+                _with_card(saved, self.folder, repo_id),
                 FolderKind.DATASET,
                 repo_id,
                 repo_type="dataset",
@@ -86,7 +96,7 @@ class PushToHubMixin:
             )
 
 
-def _files_to_push(saved: Path, origin: Path | None, repo_id: str) -> dict[str, Path | bytes]:
+def _with_card(saved: Path, origin: Path | None, repo_id: str) -> dict[str, Path | bytes]:
     """Return the files of a dataset folder as they are uploaded, with the stored split and the card.
 
     Args:
@@ -95,11 +105,11 @@ def _files_to_push(saved: Path, origin: Path | None, repo_id: str) -> dict[str, 
         repo_id: Hub id of the repository.
     """
     info = read_json(saved / FolderKind.DATASET.marker)
-    files: dict[str, Path | bytes] = {name: saved / name for name in FolderKind.DATASET.files(saved)}
+    files = files_to_push(saved, FolderKind.DATASET)
     if origin is not None and (origin / "split" / FolderKind.SPLIT.marker).is_file():
         split = origin / "split"
         if read_json(split / FolderKind.SPLIT.marker).get("dataset") == info["fingerprint"]:
-            files |= {f"split/{name}": split / name for name in FolderKind.SPLIT.files(split)}
+            files |= {f"split/{name}": path for name, path in files_to_push(split, FolderKind.SPLIT).items()}
     return {**files, CARD_FILE: dataset_card(info, "users.parquet" in files, repo_id).encode()}
 
 

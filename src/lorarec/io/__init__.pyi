@@ -14,6 +14,8 @@ from .disk import disk_reason as disk_reason
 from .folder_kinds import FolderKind as FolderKind
 from .hub import HUB_PREFIX as HUB_PREFIX
 from .hub import HubId as HubId
+from .hub import files_to_push as files_to_push
+from .hub import full_repo_id as full_repo_id
 from .hub import local_folder as local_folder
 from .hub import push_files as push_files
 from .hub import source_name as source_name

@@ -118,11 +118,9 @@ def _download_errors(prefix: str, hub_id: HubId, repo_type: RepoType) -> Iterato
         yield
     except (huggingface_hub.errors.HTTPError, OSError, ValueError) as error:
         # That files are not in the cache matters less than why they were not downloaded.
-        is_cause = isinstance(error, huggingface_hub.errors.LocalEntryNotFoundError) and isinstance(
-            error.__cause__, huggingface_hub.errors.HfHubHTTPError
-        )
-        reason = _why_not_downloaded(error.__cause__ if is_cause else error, hub_id, repo_type)  # type: ignore[arg-type]
-        raise LorarecError(f"{prefix}{reason}") from error
+        cause = error.__cause__
+        first = cause if isinstance(cause, huggingface_hub.errors.HfHubHTTPError) else error
+        raise LorarecError(f"{prefix}{_why_not_downloaded(first, hub_id, repo_type)}") from error
 
 
 def _why_not_downloaded(error: Exception, hub_id: HubId, repo_type: RepoType) -> str:
@@ -176,8 +174,8 @@ def push_files(
         LorarecError: If the user may not write to the repository, its visibility is another one, or the hub cannot be
             reached or refuses the files.
     """
-    api = huggingface_hub.HfApi(token=token)
-    try:
+    with _upload_errors(repo_id):
+        api = huggingface_hub.HfApi(token=token)
         repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
         is_private = api.repo_info(repo_id, repo_type=repo_type).private
         if private is not None and is_private != private:
@@ -194,6 +192,38 @@ def push_files(
         return api.create_commit(
             repo_id, [*added, *deleted], commit_message=commit_message, repo_type=repo_type, revision=revision
         )
+
+
+def full_repo_id(repo_id: str, token: str | None = None) -> str:
+    """Return a hub id with its owner, who is the user if none is given.
+
+    Raises:
+        LorarecError: If there is no owner and the user is not logged in, or the hub cannot be reached.
+    """
+    if "/" in repo_id:
+        return repo_id
+    with _upload_errors(repo_id):
+        return f"{huggingface_hub.HfApi(token=token).whoami()['name']}/{repo_id}"
+
+
+def files_to_push(folder: Path, kind: FolderKind) -> dict[str, Path | bytes]:
+    """Return the paths of the files of a folder that lorarec writes there, by their relative paths.
+
+    Raises:
+        LorarecError: If one is a symbolic link and the folder is not in the hub's cache, which consists of links.
+    """
+    files: dict[str, Path | bytes] = {}
+    for name in kind.files(folder):
+        if (folder / name).is_symlink() and HubId.of_folder(folder) is None:
+            raise LorarecError(f"{folder / name} is a link, which is not pushed: put a copy of the file in its place")
+        files[name] = folder / name
+    return files
+
+
+@contextmanager
+def _upload_errors(repo_id: str) -> Iterator[None]:
+    try:
+        yield
     except LorarecError:
         raise
     except (huggingface_hub.errors.HTTPError, OSError, ValueError, RuntimeError) as error:

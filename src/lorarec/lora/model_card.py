@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, source_name
 from lorarec.lora.base_model import hub_base_model
 from lorarec.lora.record import AdapterRecord
@@ -49,14 +51,24 @@ def model_card(config: JsonObject, record: AdapterRecord | None) -> str:
     return f"---\n{data.to_yaml()}\n---\n" + "\n".join(sections)
 
 
-def card_for_hub(card: str, repo_id: str, base_model: str) -> str:
-    """Return a card with the names of the repository and of the base model, as it is pushed."""
-    made = ModelCard(card, ignore_metadata_errors=True)
+def card_for_hub(card: bytes, repo_id: str, base_model: str) -> bytes:
+    """Return a card with the names of the repository and of the base model, as it is pushed.
+
+    Raises:
+        LorarecError: If the card is not UTF-8 text, or its header is not YAML.
+    """
+    try:
+        made = ModelCard(card.decode(), ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LorarecError(
+            f"{CARD_FILE} of the adapter is no model card: its header is not readable: {reason}"
+        ) from error
     made.data["base_model"], made.data["base_model_relation"] = base_model, "adapter"
     if made.data.get("eval_results"):
         made.data["model_name"] = source_name(repo_id)
     made.text = _LOADING.sub(f'"{base_model}"', made.text.replace(f'"{PLACEHOLDER}"', f'"{repo_id}"'))
-    return str(made)
+    return str(made).encode()
 
 
 def _title(record: AdapterRecord) -> str:

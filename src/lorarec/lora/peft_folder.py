@@ -18,6 +18,8 @@ from lorarec.io import (
     HubId,
     JsonObject,
     file_fingerprint,
+    files_to_push,
+    full_repo_id,
     push_files,
     read_json,
     write_json,
@@ -135,17 +137,20 @@ class Adapter:
                 f"adapter {self.source} names the base model {self.config.get('base_model_name_or_path')}, which is "
                 "not on the hub: push it by Backbone.push_to_hub and give its hub id as base_model"
             )
-        files: dict[str, Path | bytes] = {name: self.folder / name for name in FolderKind.ADAPTER.files(self.folder)}
+        repo_id = full_repo_id(repo_id, token)
+        files = files_to_push(self.folder, FolderKind.ADAPTER)
         settings = {**self.config, "base_model_name_or_path": base_model}
+        if base_model != hub_base_model(self.config):
+            settings |= {"revision": None}  # it is a revision of the model that was named before
         if settings != self.config:
             files[ADAPTER_CONFIG_FILE] = json.dumps(settings, indent=2, ensure_ascii=False).encode()
         if self.record is not None and self.record.backbone_id not in (None, EMBEDDED, base_model):
             contents = read_json(self.folder / ADAPTER_RECORD_FILE)
             contents["backbone"]["id"] = base_model
             files[ADAPTER_RECORD_FILE] = json.dumps(contents, indent=2, ensure_ascii=False).encode()
-        found = self.folder / CARD_FILE
-        card = found.read_text(encoding="utf-8") if found.is_file() else model_card(settings, self.record)
-        files[CARD_FILE] = card_for_hub(card, repo_id, base_model).encode()
+        card = self.folder / CARD_FILE
+        text = card.read_bytes() if card.is_file() else model_card(settings, self.record).encode()
+        files[CARD_FILE] = card_for_hub(text, repo_id, base_model)
         return push_files(
             files,
             FolderKind.ADAPTER,
