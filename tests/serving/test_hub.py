@@ -12,7 +12,6 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import HubId
 from lorarec.lora import read_adapter
 from lorarec.ranking import Ranker
 from lorarec.serving.service import Service
@@ -39,12 +38,22 @@ def test_the_service_loads_adapters_by_hub_id_and_new_commits_by_name(
         answer = client.post("/v1/rank", json=body).json()
         return np.array([each["score"] for each in sorted(answer["ranking"], key=lambda each: each["candidate"])])
 
-    options = ["hub:me/shop", "--adapters", "mine=me/specific", "--adapters", "me/general", "--backbone", "me/tiny"]
+    options = [
+        "hub:me/shop",
+        "--adapters",
+        "mine=me/specific",
+        "--adapters",
+        "me/general",
+        "--adapters",
+        f"here={models / 'general'}",
+        "--backbone",
+        "me/tiny",
+    ]
     with (
         started([*options, "--db", str(tmp_path / "histories.db")]) as [process],
         httpx2.Client(base_url=process.url) as client,
     ):
-        assert client.get("/v1/adapters").json()["available"] == ["general", "mine"]
+        assert client.get("/v1/adapters").json()["available"] == ["general", "here", "mine"]
         np.testing.assert_allclose(scores(client), expected("specific"), atol=1e-4)
         read_adapter(models / "general").push_to_hub("me/specific", base_model="me/tiny")
         assert client.post("/v1/adapters", json={"name": "mine"}).status_code == 200
@@ -57,7 +66,7 @@ def test_names_of_the_hub_and_of_the_folder_must_differ(
 ) -> None:
     database = f"sqlite:///{tmp_path / 'histories.db'}"
     with pytest.raises(LorarecError, match=r"me/general and .*/adapters/general have the same name"):
-        Service(tiny_backbone, shop, adapters, database, hub_adapters={"general": HubId("me/general")})
+        Service(tiny_backbone, shop, adapters, database, further_adapters={"general": "me/general"})
 
 
 @pytest.mark.parametrize(

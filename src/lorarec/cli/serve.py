@@ -12,7 +12,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.errors import LorarecError
-from lorarec.io import HubId
+from lorarec.io import HubId, source_name
 from lorarec.lora import adapter_folder
 from lorarec.serving import REQUESTS, ServiceConfig
 
@@ -20,13 +20,15 @@ from lorarec.serving import REQUESTS, ServiceConfig
 @config_options
 def serve(
     *,
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="Dataset folder or hub:OWNER/NAME: the catalogue, and the first histories.")
+    ],
     adapters: Annotated[
         list[str] | None,
         typer.Option(
             "--adapters",
-            help="Folder of PEFT folders and of folders of `lorarec personal choose`, or hub id or NAME=OWNER/NAME of "
-            "an adapter; may be repeated, or left out with --fusion.",
+            help="Folder of PEFT folders and of folders of `lorarec personal choose`, or an adapter: a hub id, "
+            "NAME=OWNER/NAME or NAME=FOLDER; may be repeated, or left out with --fusion.",
         ),
     ] = None,
     fusion: Annotated[
@@ -76,7 +78,7 @@ def serve(
     require_index(index)
     if not adapters and fusion is None:
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
-    folder, hub_adapters = _sources(adapters or [])
+    folder, further = _sources(adapters or [])
     if fusion is None and new_item_prior is not None:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
@@ -100,7 +102,7 @@ def serve(
     hub_id = HubId.of_folder(data.folder or dataset)
     url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
     service = Service(
-        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, hub_adapters=hub_adapters
+        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
@@ -111,8 +113,10 @@ def serve(
     run_service(service, bound, key, grace)
 
 
-def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, HubId]]:
-    """Return the folder of adapters, if there is one, and the hub ids of further adapters, downloaded, by name.
+def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
+    """Return the folder of adapters, if there is one, and the paths and hub ids of further adapters by name.
+
+    What is on the hub is downloaded, so that it is refused before the backbone is loaded if that is not possible.
 
     Raises:
         LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
@@ -121,19 +125,19 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, HubId]]:
     folders = [Path(text) for text in adapters if Path(text).is_dir()]
     if len(folders) > 1:
         raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
-    hub: dict[str, HubId] = {}
+    further: dict[str, str] = {}
     for text in adapters:
         if Path(text).is_dir():
             continue
         name, _, source = text.rpartition("=")
-        hub_id = HubId.parse(source)
-        if hub_id is None:
-            raise LorarecError(f"adapters folder {text} does not exist: give a folder of PEFT folders, or a hub id")
-        if (name or hub_id.name) in hub:
-            raise LorarecError(f"two adapters are called {name or hub_id.name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source)  # what cannot be downloaded is refused before the backbone is loaded
-        hub[name or hub_id.name] = hub_id
-    return next(iter(folders), None), hub
+        if not Path(source).is_dir() and HubId.parse(source) is None:
+            raise LorarecError(f"adapters folder {source} does not exist: give a folder of PEFT folders, or a hub id")
+        name = name or source_name(source)
+        if name in further:
+            raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
+        adapter_folder(source)
+        further[name] = source
+    return next(iter(folders), None), further
 
 
 def _url(db: str) -> str:

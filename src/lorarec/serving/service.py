@@ -11,7 +11,6 @@ import numpy as np
 from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset
 from lorarec.errors import LorarecError
-from lorarec.io import HubId
 from lorarec.personal import UserHistory
 from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import Index
@@ -63,7 +62,7 @@ class Service:
         index: Index of the dataset; if None, that of the fusion or one without a next-item model is built.
         load: Names of the adapters to load; None for all.
         fusion: Fusion that answers requests that name no adapter, or None.
-        hub_adapters: Hub ids of further adapters, by the names that requests have.
+        further_adapters: Paths or hub ids of further adapters, by the names that requests have.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -89,7 +88,7 @@ class Service:
         index: Index | None = None,
         load: Sequence[str] | None = None,
         fusion: Fusion | None = None,
-        hub_adapters: Mapping[str, HubId] | None = None,
+        further_adapters: Mapping[str, str] | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if adapters_folder is not None and not adapters_folder.is_dir():
@@ -102,7 +101,7 @@ class Service:
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
-        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, hub_adapters)
+        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
         wait = config.wait_ms / 1000
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)
