@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 
 from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
-from lorarec.backbone.gguf_file import is_gguf, unpacked_gguf
+from lorarec.backbone.gguf_file import is_gguf, original_model, unpacked_gguf
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, files_to_push, push_files, read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
@@ -129,10 +130,17 @@ class Backbone:
             require_exact(model, backbone.fingerprint)
         return backbone
 
-    @property
+    @cached_property
     def base_model(self) -> str:
-        """Name by which PEFT and Transformers load the model: hub id or path; the embedded model has a path, too."""
-        return str(embedded_folder()) if self.id == EMBEDDED else self.id
+        """Name of the model in the `adapter_config.json` of its adapters, by which PEFT and Transformers load it.
+
+        It is `id`, for the embedded model the path of its folder, and for a GGUF file the hub id or name of the model
+        that the file was made from, as far as the file tells (see `original_model`), since the path of a file means
+        nothing to others.
+        """
+        if self.id == EMBEDDED:
+            return str(embedded_folder())
+        return original_model(self.id) if is_gguf(self.id) else self.id
 
     def push_to_hub(
         self,

@@ -17,7 +17,7 @@ from .cooccurrence import SILENT as SILENT
 from .cooccurrence import Cooccurrence as Cooccurrence
 from .cooccurrence import dataset_cooccurrence as dataset_cooccurrence
 from .cooccurrence import new_item_word as new_item_word
-from .cooccurrence import place_word as place_word
+from .cooccurrence import rank_word as rank_word
 from .cooccurrence import subsample_users as subsample_users
 from .dataset import Dataset as Dataset
 from .description import describe as describe
@@ -58,4 +58,5 @@ from .tables import Quote as Quote
 from .tables import TableFormat as TableFormat
 from .tables import open_table as open_table
 from .tfidf import title_vectors as title_vectors
+from .times import EARLIEST_MOMENT as EARLIEST_MOMENT
 from .validation import read_parquet as read_parquet
