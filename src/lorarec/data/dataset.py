@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import polars as pl
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.data.dataset_hub import PushToHubMixin, dataset_folder
 from lorarec.data.filters import k_core as core_of
 from lorarec.data.filters import remove_overlap
 from lorarec.data.hashing import content_hash
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(PushToHubMixin):
     """Interactions of users with items, and the texts of the items.
 
     Attributes:
@@ -304,10 +305,13 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Load a dataset folder.
+        """Load a dataset folder, or a dataset of the Hugging Face hub, which is downloaded into the hub's cache.
+
+        Args:
+            folder: Path of a dataset folder, or `hub:owner/name` or `hub:owner/name@revision`.
 
         Raises:
-            LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
+            LorarecError: A file is missing or unreadable, does not agree with dataset.json, or cannot be downloaded.
 
         Examples:
             >>> from tempfile import TemporaryDirectory
@@ -318,7 +322,7 @@ class Dataset:
             ...     Dataset.load(f"{folder}/action").name
             'sample-action'
         """
-        folder = Path(folder)
+        folder = dataset_folder(folder)
         if not folder.is_dir():
             raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec data import`")
         if not (folder / "dataset.json").is_file():

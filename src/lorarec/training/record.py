@@ -9,7 +9,7 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, JsonObject, new_folder
+from lorarec.io import FolderKind, HubId, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -18,7 +18,7 @@ from lorarec.lora import (
     read_adapter,
     same_tensors,
     source_record,
-    write_record,
+    write_description,
 )
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
@@ -62,6 +62,8 @@ def run_record(
 
 def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
+    cached = dataset.folder and HubId.of_folder(dataset.folder)
+    entry |= {"hub_id": cached.repo_id} if cached else {}
     return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
 
 
@@ -83,6 +85,7 @@ def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation:
         "cases_per_epoch": len(batches.cases),
         "users_set_aside": sum(source.users_set_aside for source in batches.cases.sources),
         "validation_cases": len(validation),
+        "validation_protocols": validation.protocols,
         "validation": best,
         "evaluations": evaluations,
     }
@@ -109,4 +112,4 @@ def write_adapter(out: Path, staged: Path, record: AdapterRecord, start: Adapter
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_record(folder, record)
+        write_description(folder, record)

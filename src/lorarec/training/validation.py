@@ -28,6 +28,7 @@ class Validation:
     Attributes:
         examples: Prompts with their stored candidates.
         targets: Index of the true candidate of each case, (cases,).
+        protocols: Protocol of each split with its number of negatives, without repetitions.
     """
 
     def __init__(
@@ -46,6 +47,9 @@ class Validation:
             cases += zip(examples, true_places(rows), strict=True)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
+        options = [split.info["options"] for _, split in datasets]
+        protocols = [{"protocol": each.get("protocol"), "negatives": each.get("negatives")} for each in options]
+        self.protocols = [each for place, each in enumerate(protocols) if each not in protocols[:place]]
         self.token_budget = config.token_budget
 
     def __len__(self) -> int:
