@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.recommenders import make_evidence
-from lorarec.scoring import token_batches
+from lorarec.scoring import TOKEN_BUDGET, token_batches
 from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
@@ -46,7 +46,7 @@ class Validation:
             cases += zip(examples, true_places(rows), strict=True)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
-        self.token_budget = config.token_budget
+        self.token_budget = config.token_budget or TOKEN_BUDGET
 
     def __len__(self) -> int:
         return len(self.examples)
