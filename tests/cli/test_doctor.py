@@ -6,6 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from lorarec.backbone.load import embedded_folder, load_tokenizer
+from lorarec.cli.doctor import installed_extras
 from lorarec.cli.entry import app
 from lorarec.errors import LorarecError
 from tests.factories import tiny_model
@@ -32,6 +33,44 @@ def test_it_prints_the_plan_and_what_was_measured(tmp_path: Path, vocabulary: in
     found = json.loads(CliRunner().invoke(app, ["doctor", folder, "--json"]).stdout)
     assert found["exact"]
     assert found["difference"] <= found["tolerance"] == 1e-3
+
+
+def test_it_prints_what_is_installed_before_it_loads_a_model(tmp_path: Path, vocabulary: int) -> None:
+    folder = write(tiny_model("bert", vocabulary), tmp_path / "bert")
+    printed = CliRunner().invoke(app, ["doctor", folder]).stdout
+    lines = {line[:22].strip(): line[22:].strip() for line in printed.splitlines()}
+    assert f"torch {torch.__version__}" in lines["versions"]
+    assert lines["devices"].startswith("cpu (")
+    assert {"extras", "extras not installed"} <= lines.keys()
+
+
+def test_extras_are_those_whose_requirements_are_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "shop_tools-1.0.dist-info"
+    folder.mkdir()
+    requirements = [
+        "numpy",
+        "numpy>=1; extra == 'new_enough'",
+        "numpy>=999; extra == 'too-old'",
+        "torch; extra == 'half'",
+        "no-such-package>=2; extra == 'half'",
+        "no-such-package; extra == 'elsewhere' and sys_platform == 'nowhere'",
+    ]
+    extras = ["new_enough", "too-old", "half", "elsewhere"]
+    lines = [
+        "Metadata-Version: 2.4",
+        "Name: shop-tools",
+        "Version: 1.0",
+        *(f"Provides-Extra: {each}" for each in extras),
+    ]
+    (folder / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {each}" for each in requirements), ""]))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_extras("shop-tools") == {
+        "new_enough": [],
+        "too-old": ["numpy>=999"],
+        "half": ["no-such-package>=2"],
+        "elsewhere": [],
+    }
+    assert installed_extras("a package that was never installed") == {}
 
 
 def test_a_model_that_cannot_be_scored(tmp_path: Path, vocabulary: int) -> None:

@@ -66,13 +66,13 @@ class _LazyGroup(TyperGroup):
     """A group of placeholders; the one that is called is replaced by the real command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] in _MOVED:
+        if args[0] in _MOVED and not ctx.resilient_parsing:  # not while a shell completes the line
             raise LorarecError(f"`lorarec {args[0]}` is called `lorarec {_MOVED[args[0]]}`")
         verb, _, rest = super().resolve_command(ctx, args)
         return verb, _load(verb) if verb else None, rest
 
 
-app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
 from lorarec.lora.bank import AdapterBank
 from lorarec.lora.calibration import Calibration, fit_temperatures
+from lorarec.lora.combine import PRUNING_RULES
 from lorarec.lora.grid_search import grid_weights
 from lorarec.lora.injection import MixedModel, inject
 from lorarec.lora.mixing_config import UNLABELLED, MixingConfig
@@ -23,6 +24,7 @@ from lorarec.lora.peft_folder import Adapter, AdapterLike, read_adapter, save_ad
 from lorarec.lora.plots import plot_prompt_curve, plot_search, plot_weights
 from lorarec.lora.prompt_record import require_shared_prompt
 from lorarec.lora.provenance import mixture_record
+from lorarec.lora.pruning import prune_and_merge
 from lorarec.lora.record import MixtureRecord
 from lorarec.lora.simplex import check_weights
 from lorarec.lora.unlabelled_search import unlabelled_weights
@@ -85,7 +87,7 @@ def mix(
         config: Options; the defaults of `MixingConfig` if None.
         dataset: The dataset that prompts and cases are drawn from, for all methods but `fixed`.
         split: A split of the dataset; if None, the split stored with it, or else the default one.
-        weights: For `fixed`, one weight per adapter, on the simplex.
+        weights: For `fixed`, one weight per adapter, on the simplex unless `task_arithmetic`.
         examples: Prompts that are built already, in place of `dataset`: with targets for `grid`, without for `entropy`
             and `agreement`.
         labelled: Prompts with targets, on which `calibrate` fits temperatures where `examples` are given.
@@ -98,7 +100,7 @@ def mix(
     Raises:
         LorarecError: An argument is missing, unknown or contradicts another, an adapter cannot be read or belongs to
             another backbone, the adapters were trained on different prompts, ranks differ with `factors`, weights are
-            off the simplex, or `out` exists.
+            off the simplex without `task_arithmetic`, or `out` exists.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, mix
@@ -120,12 +122,13 @@ def mix(
         if adapter.is_zero:
             logger.warning("adapter %s changes nothing, since B is zero in all layers: leave it out", adapter.folder)
     bank = AdapterBank.stack(read)
-    bank.require(config.combine)
+    if config.combine not in PRUNING_RULES:
+        bank.require(config.combine)
     require_shared_prompt(read)
     settings: JsonObject = {name: getattr(config, name) for name in ("method", "combine", "scope", "rank")}
     drawn_from: JsonObject = {}
     if config.method == "fixed":
-        chosen, trace = check_weights(weights or (), bank.size), Trace(stopped="given")
+        chosen, trace = check_weights(weights or (), bank.size, config.task_arithmetic), Trace(stopped="given")
     else:
         if dataset is not None:
             split = load_split(dataset) if split is None else split
@@ -140,7 +143,11 @@ def mix(
                 chosen, trace, found = _without_labels(mixed, bank.size, config, examples, labelled)
                 settings |= found
     per_layer = dict(zip(bank.layers, chosen, strict=True)) if config.scope == "layer" else None
-    merged = bank.to_adapter(chosen if per_layer is None else per_layer, config.combine, config.rank)
+    if config.combine in PRUNING_RULES:
+        merged = prune_and_merge(bank, chosen, config.combine, config.density, config.rank, config.seed)
+        settings |= {"density": config.density, "seed": config.seed}
+    else:
+        merged = bank.to_adapter(chosen if per_layer is None else per_layer, config.combine, config.rank)
     listed = chosen.tolist() if per_layer is None else {name: row.tolist() for name, row in per_layer.items()}
     record = replace(
         mixture_record(read),

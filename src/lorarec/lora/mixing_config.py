@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lorarec.errors import LorarecError, refuse_out_of_range
-from lorarec.lora.combine import Combine
+from lorarec.lora.combine import PRUNING_RULES, MixingRule
 from lorarec.options import convert_options, document_options, option
 
 Method = Literal["fixed", "grid", "entropy", "agreement"]
@@ -42,9 +42,18 @@ class MixingConfig:
         "entropy",
         "Choice of the weights: given, by NDCG on validation cases, or by entropy or agreement on unlabelled prompts.",
     )
-    combine: Combine = option("factors", "Sum the factors A and B of the adapters, or the products B A.")
+    combine: MixingRule = option(
+        "factors",
+        "Sum the factors A and B of the adapters, or the products B A, of which the other rules first prune a part.",
+    )
+    density: float = option(0.5, "Share of the values that magnitude_prune, ties and dare keep of each product B A.")
     scope: Scope = option("model", "One weight per adapter, or one per adapter and layer (entropy, agreement).")
-    rank: int | None = option(None, "Rank to truncate the mixture to by singular value decomposition; None for none.")
+    rank: int | None = option(
+        None,
+        "Rank to truncate the mixture to by singular value decomposition; None for no truncation, or with a rule that "
+        "prunes for the largest rank of the adapters.",
+    )
+    task_arithmetic: bool = option(False, "Allow weights that are negative or do not sum to 1 (fixed).")
     setting: Literal["warm", "new-item"] = option(
         "warm", "Setting of the test users that unlabelled prompts are drawn from, without their targets.", SEARCH
     )
@@ -56,12 +65,26 @@ class MixingConfig:
         False, "Fit a temperature per adapter on validation cases first (entropy, agreement).", SEARCH
     )
     cases: int = option(500, "Number of validation cases (grid, calibrate).", SEARCH)
-    seed: int = option(42, "Seed of the draw of prompts and cases.", SEARCH)
+    seed: int = option(42, "Seed of the draw of prompts and cases, and of the values that dare keeps.")
     token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", SEARCH)
 
     def __post_init__(self) -> None:
         convert_options(self)
         refuse_out_of_range(self, ("rank", "prompts", "cases", "token_budget"), ("seed",), ())
+        if not 0 < self.density <= 1:
+            raise LorarecError(f"option density must be above 0 and at most 1, got {self.density}")
+        if self.method != "fixed" and self.combine in PRUNING_RULES:
+            raise LorarecError(
+                f"combine={self.combine} is defined for given weights only: use it with method=fixed, or use "
+                f"combine=factors or combine=deltas with method={self.method}"
+            )
+        if self.task_arithmetic and self.method != "fixed":
+            raise LorarecError(f"task_arithmetic=True needs method=fixed; method={self.method} searches the simplex")
+        if self.task_arithmetic and self.combine == "factors":
+            raise LorarecError(
+                "task_arithmetic=True needs another rule than combine=factors, by which A and B both get the weight, "
+                "so that a negative weight does not subtract: use combine=deltas"
+            )
         needs = f"needs method={' or '.join(UNLABELLED)}; method={self.method}"
         if self.scope == "layer" and self.method not in UNLABELLED:
             raise LorarecError(f"scope=layer {needs} has one set of weights for the model")

@@ -18,7 +18,7 @@ def plot_weights(path: Path, names: Sequence[str], weights: Sequence[float] | Ma
         figure = Figure(figsize=(5, 3), layout="tight")
         axes = figure.subplots()
         axes.bar(names, weights)
-        axes.set(ylabel="weight", ylim=(0, 1), title="Weights of the mixture")
+        axes.set(ylabel="weight", ylim=(min(0, *weights), max(1, *weights)), title="Weights of the mixture")
     else:
         figure = Figure(figsize=(7, 1.5 + 0.16 * len(weights)), layout="tight")
         axes = figure.subplots()

@@ -11,12 +11,17 @@ from lorarec.errors import LorarecError
 MAX_POINTS = 300
 
 
-def check_weights(weights: Sequence[float] | torch.Tensor, size: int) -> torch.Tensor:
+def check_weights(weights: Sequence[float] | torch.Tensor, size: int, any_sum: bool = False) -> torch.Tensor:
     """Return weights (size,) as float64 if they are on the simplex.
 
+    Args:
+        weights: The weights.
+        size: The number of weights that are needed.
+        any_sum: Whether weights may be negative and have any sum.
+
     Raises:
-        LorarecError: The number of weights is not `size`, a weight is negative or not finite, or the sum is not 1 (to
-            within 1e-6).
+        LorarecError: The number of weights is not `size`, or a weight is not finite; or, unless `any_sum`, a weight is
+            negative or the sum is not 1 (to within 1e-6).
     """
     values = [float(weight) for weight in weights]
     listed = ", ".join(f"{value:g}" for value in values)
@@ -24,9 +29,9 @@ def check_weights(weights: Sequence[float] | torch.Tensor, size: int) -> torch.T
         raise LorarecError(f"{len(values)} weights ({listed}) for {size} adapters: give one each")
     if not all(map(math.isfinite, values)):
         raise LorarecError(f"weights must be finite numbers, got {listed}")
-    if min(values) < 0:
+    if not any_sum and min(values) < 0:
         raise LorarecError(f"weights must not be negative, got {listed}")
-    if abs(sum(values) - 1) > 1e-6:
+    if not any_sum and abs(sum(values) - 1) > 1e-6:
         raise LorarecError(f"weights must sum to 1, but {listed} sum to {sum(values):g}")
     return torch.tensor(values, dtype=torch.float64)
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, MixingConfig, MixingExamples, MixingPrompts, inject, merge, mix, read_adapter
 from lorarec.lora.prompt_record import prompt_config
+from lorarec.lora.pruning import prune_and_merge
 from lorarec.scoring import score_batch
 
 PICTURES = {
@@ -163,7 +164,12 @@ BAD = [
     ({"weights": [1.0]}, "1 weights"),
     ({}, "method=fixed needs weights"),
     ({"weights": [0.5, 0.5], "scope": "layer"}, "scope=layer needs method=entropy"),
-    ({"weights": [0.5, 0.5], "combine": "linear"}, "option combine must be factors or deltas, got 'linear'"),
+    ({"weights": [0.5, 0.5], "combine": "linear"}, "option combine must be factors or deltas or magnitude_prune or"),
+    ({"weights": [0.5, 0.5], "combine": "ties", "density": 0}, "option density must be above 0 and at most 1, got 0"),
+    ({"method": "grid", "combine": "ties"}, "combine=ties is defined for given weights only"),
+    ({"method": "grid", "combine": "deltas", "task_arithmetic": True}, "task_arithmetic=True needs method=fixed"),
+    ({"weights": [1, -1], "task_arithmetic": True}, "so that a negative weight does not subtract"),
+    ({"weights": [1, float("inf")], "combine": "deltas", "task_arithmetic": True}, "finite"),
     ({"weights": [0.5, 0.5], "rank": 0}, "option rank must be at least 1"),
     ({"weights": [0.5, 0.5], "scope": "block"}, "option scope must be model or layer, got 'block'"),
     ({"method": "guess"}, "option method must be fixed or grid or entropy or agreement, got 'guess'"),
@@ -191,6 +197,30 @@ def test_labelled_prompts_are_for_calibration(calibrate, given, tiny_backbone, a
     options = arguments["entropy"] | {"labelled": arguments["grid"]["examples"] if given else None}
     with pytest.raises(LorarecError, match="give labelled prompts with examples and calibrate=True, and only then"):
         mix(tiny_backbone, adapters, tmp_path / "mixed", calibrate=calibrate, **options)
+
+
+def test_task_arithmetic_subtracts_an_adapter(tiny_backbone, adapters, tmp_path):
+    options = {"method": "fixed", "combine": "deltas", "task_arithmetic": True}
+    mixed = mix(tiny_backbone, adapters, tmp_path / "mixed", weights=[1.5, -0.5], **options)
+    assert mixed.weights == mixed.record.mix.weights == [1.5, -0.5]
+    first, second = map(read_adapter, adapters)
+    for name, (a, b) in mixed.tensors.items():
+        expected = [
+            adapter.scales[name] * adapter.tensors[name][1] @ adapter.tensors[name][0] for adapter in (first, second)
+        ]
+        torch.testing.assert_close(
+            mixed.scales[name] * b @ a, 1.5 * expected[0] - 0.5 * expected[1], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_rule_that_prunes_is_recorded(tiny_backbone, adapters, tmp_path):
+    options = {"method": "fixed", "weights": [0.5, 0.5], "combine": "dare_ties", "density": 0.3, "seed": 5}
+    mixed = mix(tiny_backbone, adapters, tmp_path / "mixed", **options)
+    details = mixed.record.mix.details
+    assert (details["combine"], details["density"], details["seed"]) == ("dare_ties", 0.3, 5)
+    assert set(mixed.ranks.values()) == {2}
+    expected = prune_and_merge(AdapterBank.load(adapters), torch.tensor([0.5, 0.5]), "dare_ties", 0.3, seed=5)
+    assert all(torch.equal(a, expected.tensors[name][0]) for name, (a, _) in mixed.tensors.items())
 
 
 def test_one_adapter(tiny_backbone, adapters, tmp_path):
