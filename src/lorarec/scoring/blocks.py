@@ -89,8 +89,8 @@ def _in_blocks(original: Callable[..., Any]) -> Callable[..., Any]:
         if not rows or not fits or kwargs.get("position_bias") is not None or kwargs.get("cache") is not None:
             return original(module, query, key, value, attention_mask, **kwargs)
         outputs = [
-            _attend(original, module, row, *tensors, kwargs)
-            for row, *tensors in zip(rows, query.split(1), key.split(1), value.split(1), strict=True)
+            _attend(original, module, row, queries, keys, values, kwargs)
+            for row, queries, keys, values in zip(rows, query.split(1), key.split(1), value.split(1), strict=True)
         ]
         return torch.cat(outputs), None
 

@@ -1,6 +1,7 @@
 """The number of tokens of a forward pass in training for which memory suffices."""
 
 import os
+from typing import Any
 
 import psutil
 import torch
@@ -44,7 +45,8 @@ def activation_bytes(model: ScoringModel) -> float:
     Args:
         model: Model to train.
     """
-    trunk = plan_for(model.base_model.model).trunk
+    base: Any = model.base_model.model
+    trunk = plan_for(base).trunk
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -54,7 +56,7 @@ def activation_bytes(model: ScoringModel) -> float:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.zeros(1, MEASURED_TOKENS, dtype=torch.long, device=model.base_model.model.device)
+    ids = torch.zeros(1, MEASURED_TOKENS, dtype=torch.long, device=base.device)
     with training_mode(model), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         # The output holds the graph, and with it the storages, so that none of their addresses occurs twice.
         output = trunk(input_ids=ids, use_cache=False)
