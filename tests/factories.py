@@ -128,16 +128,21 @@ def save_backbone(backbone: Backbone, folder: Path) -> Path:
     return folder
 
 
-def write_gguf(backbone: Backbone, path: Path, **settings: float | str) -> Path:
+def write_gguf(
+    backbone: Backbone, path: Path, general: Mapping[str, str] | None = None, **settings: float | str
+) -> Path:
     """Write a Llama backbone with a byte-level tokenizer as an unquantized GGUF file, as llama.cpp's converter does.
 
     Args:
+        general: Fields about the model, by their names without `general.`.
         settings: Further settings of the architecture, with `__` for a dot in a name.
     """
     from gguf import GGUFWriter
 
     config, state = backbone.model.config, backbone.model.state_dict()
     writer = GGUFWriter(path, "llama")
+    for name, text in (general or {}).items():
+        writer.add_string(f"general.{name}", text)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

@@ -1,5 +1,6 @@
 """GGUF files: the same model as the original, dequantized once, and files that are refused."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,12 +22,16 @@ from transformers import (
 from typer.testing import CliRunner
 
 from lorarec.backbone import Backbone, gguf_file
-from lorarec.backbone.gguf_file import unpacked_gguf
+from lorarec.backbone.gguf_file import original_model, unpacked_gguf
 from lorarec.cli.entry import app
+from lorarec.data import leave_one_out
+from lorarec.data.sample import load_sample
 from lorarec.errors import LorarecError
+from lorarec.lora import mix, read_adapter
 from lorarec.prompts import PromptBuilder
 from lorarec.scoring import score
-from tests.factories import make_backbone, write_gguf
+from lorarec.training import TrainingConfig, train
+from tests.factories import make_backbone, write_gguf, write_peft_adapter
 
 gguf = pytest.importorskip("gguf", reason="it is not installed: pip install 'lorarec[gguf]'")
 
@@ -216,6 +221,79 @@ def test_doctor(file: Path) -> None:
 )
 def test_settings_are_compared_with_the_configuration(config: PretrainedConfig, known: dict[str, Any]) -> None:
     assert {name: gguf_file._setting(config, name) for name in known} == known
+
+
+HUB = "https://huggingface.co"
+CHAT_NAME = {"name": "Tiny Chat 3B"}
+
+
+@pytest.mark.parametrize(
+    ("file_name", "general", "expected"),
+    [
+        ("model.gguf", {"source.repo_url": f"{HUB}/maker/tiny-chat-3b"}, "maker/tiny-chat-3b"),
+        ("model.gguf", {"source.huggingface.repository": "maker/tiny-chat-3b"}, "maker/tiny-chat-3b"),
+        ("model.gguf", CHAT_NAME | {"repo_url": f"{HUB}/maker/Tiny-Chat-3B/"}, "maker/Tiny-Chat-3B"),
+        ("Tiny-Chat-3B-Q8_0.gguf", {"base_model.0.repo_url": f"{HUB}/maker/Tiny-Chat-3B"}, "maker/Tiny-Chat-3B"),
+        # A parent model, or a repository of GGUF files, is not the model.
+        ("model.gguf", CHAT_NAME | {"base_model.0.repo_url": f"{HUB}/maker/Tiny-3B"}, "Tiny-Chat-3B"),
+        ("model.gguf", CHAT_NAME | {"repo_url": f"{HUB}/other/Tiny-Chat-3B-GGUF"}, "Tiny-Chat-3B"),
+        ("model.gguf", CHAT_NAME | {"source.url": "https://maker.example/tiny"}, "Tiny-Chat-3B"),
+        ("Tiny-3B.Q4_K_M.gguf", {"basename": "tiny", "name": "run 7", "organization": "maker"}, "maker/Tiny-3B"),
+        ("Tiny-3B-UD-IQ2_XXS.gguf", {"basename": "tiny", "organization": "The Maker"}, "Tiny-3B"),
+        ("model.gguf", {"basename": "tiny", "name": "Tiny 3B", "organization": "maker"}, "Tiny-3B"),
+        ("mine-bf16.gguf", {}, "mine"),
+        ("Tiny-3B.F16.gguf", {"organization": "maker"}, "Tiny-3B"),
+    ],
+)
+def test_the_original_model(
+    original: Backbone, tmp_path: Path, file_name: str, general: dict[str, str], expected: str
+) -> None:
+    assert original_model(write_gguf(original, tmp_path / file_name, general)) == expected
+
+
+def test_the_original_model_of_a_damaged_file(file: Path) -> None:
+    shorten_header(file)
+    with pytest.raises(LorarecError, match=r"model.gguf is truncated or damaged .*: download it again"):
+        original_model(file)
+
+
+def test_the_original_model_of_smollm2(smollm2: Path) -> None:
+    assert original_model(smollm2) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_an_adapter_names_the_original_model_and_belongs_to_the_weights_of_the_file(
+    original: Backbone, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAREC_CACHE", str(tmp_path / "cache"))
+    fields = {"source.repo_url": f"{HUB}/maker/Tiny-3B"}
+    backbone = Backbone.from_pretrained(write_gguf(original, tmp_path / "Tiny-3B.Q8_0.gguf", fields))
+    config = TrainingConfig(samples=4, batch_size=4, negatives=3, epochs=1, eval_users=0, evidence=False)
+    data = load_sample()
+    trained = train(backbone, [(data, leave_one_out(data))], tmp_path / "adapter", config)
+    mixed = mix(backbone, [trained, trained], tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
+    for adapter in (trained, mixed):
+        assert adapter.config["base_model_name_or_path"] == "maker/Tiny-3B"
+        assert adapter.record is not None
+        assert (adapter.record.backbone_id, adapter.record.backbone_fingerprint) == (backbone.id, backbone.fingerprint)
+        assert read_adapter(adapter.folder, backbone).tensors
+    other = make_backbone("llama", tokenizer, seed=5)
+    other.id = "maker/Tiny-3B"  # the weights decide, not the name
+    with pytest.raises(LorarecError, match=r"belongs to backbone .*Tiny-3B.Q8_0.gguf \(.*\), not to maker/Tiny-3B"):
+        read_adapter(trained.folder, other)
+
+
+def test_adapters_of_the_original_model_are_accepted_by_its_name(
+    original: Backbone, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = {"source.repo_url": f"{HUB}/maker/Tiny-3B"}
+    backbone = Backbone.from_pretrained(write_gguf(original, file, fields))
+    folder = write_peft_adapter(original.model, tmp_path / "adapter", seed=1)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    for name, warnings in (("maker/tiny-3b", 0), ("maker/Tiny-7B", 1)):
+        (folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": name}))
+        caplog.clear()
+        assert read_adapter(folder, backbone).tensors
+        assert len(caplog.records) == warnings
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import lorarec
@@ -188,6 +190,71 @@ def test_only_a_row_with_other_options_is_new(write_recipe: Callable[..., Path],
     changed = read_experiment(write_recipe(rows={"bpr-mf": {}, "other": other}))
     assert [job.is_done(recipe, out) for job in jobs] == [True, True]
     assert [job.is_done(changed, out) for job in jobs] == [True, False]
+
+
+def test_rows_of_another_version_or_with_other_defaults_are_done_again(
+    write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = {"systems": {"tf-idf": None, "knn": {"system": "item-knn", "max_history": 5}}, "pool": 0}
+    rows = {"bpr-mf": {}, "fused": {"system": "fusion", "options": fused}}
+    recipe, out = read_experiment(write_recipe(rows=rows)), tmp_path
+    (out / ROWS).mkdir()
+    jobs = [Job("popularity", 1), Job("bpr-mf", 1), Job("fused", 1)]
+
+    def done() -> list[bool]:
+        return [job.is_done(recipe, out) for job in jobs]
+
+    def write(*dropped: str) -> None:
+        for job in jobs:
+            made_from = {key: value for key, value in job.made_from(recipe).items() if key not in dropped}
+            job.record(out).write_text(json.dumps({"made_from": made_from}))
+
+    write()
+    assert done() == [True, True, True]
+    with monkeypatch.context() as patch:
+        patch.setattr(RECOMMENDERS["item-knn"], "version", 2)
+        assert done() == [True, True, False]  # a fusion of a system is as old as the system
+        patch.setattr(RECOMMENDERS["popularity"], "version", 2)
+        assert done() == [False, True, False]
+    record = read_json(jobs[1].record(out))
+    assert record["made_from"]["options"]["patience"] == 5  # a default
+    record["made_from"]["options"]["patience"] = 4
+    write_json(jobs[1].record(out), record)
+    assert done() == [True, False, True]
+    record["made_from"]["options"] = {"gone": 4}
+    write_json(jobs[1].record(out), record)
+    assert done() == [True, False, True]
+    write("versions")  # as they were written before there were versions
+    assert done() == [True, True, False]
+
+
+class ThisProcess:
+    """Workers that do one job after the other in this process."""
+
+    count = threads = 1
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> str | None:
+        function(*arguments)
+        return None
+
+
+def test_a_row_that_is_done_again_is_named(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    options = {"systems": {"tf-idf": None, "popularity": None}, "pool": 0}
+    recipe, out = read_experiment(write_recipe(rows={"fusion": {"options": options}}, users=20)), tmp_path / "out"
+    record_path = Job("fusion", 1).record(out)
+
+    def run() -> str:
+        console = Console(file=StringIO(), width=200)
+        run_experiment(recipe, out, workers=ThisProcess(), console=console)
+        return console.file.getvalue()
+
+    assert "again" not in run()
+    record = read_json(record_path)
+    assert record["made_from"].pop("versions") == [2, 1, 1]
+    write_json(record_path, record)
+    assert "fusion-seed1: done again, its record has other options or another version" in run()
+    assert read_json(record_path)["made_from"]["versions"] == [2, 1, 1]
+    assert "fusion-seed1: done before" in run()
 
 
 def test_trials_see_validation_cases_only(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

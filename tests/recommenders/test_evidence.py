@@ -12,8 +12,8 @@ import torch
 from lorarec.data import Cooccurrence, Dataset, JointEvidence, Split, leave_one_out, title_vectors
 from lorarec.data.cooccurrence import LEVELS
 from lorarec.prompts import PromptConfig
-from lorarec.recommenders import make_evidence, make_training_evidence
-from lorarec.recommenders.evidence import CrossFittedPlaces, NextItemPlaces
+from lorarec.recommenders import TrainingData, make_evidence, make_training_evidence
+from lorarec.recommenders.evidence import CrossFittedRanks, NextItemRanks
 from lorarec.recommenders.sequential.config import SASRecConfig
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
 from lorarec.recommenders.sequential.trainer import new_next_item
@@ -57,26 +57,32 @@ def words_by_definition(
             score = sum(cosines[other] * logits[index[other]] for other in nearest) / total
         else:
             score = logits[index[item]]
-        place = sum(other >= score for other in free)
-        word = next((word for share, word in LEVELS.items() if place <= share * len(index)), "")
+        rank = sum(other >= score for other in free)
+        word = next((word for share, word in LEVELS.items() if rank <= share * len(index)), "")
         words.append(f"new, {word}".removesuffix(", ") if is_new else word)
     return words
 
 
-def test_words_are_the_places_of_the_model(nouns: tuple[Dataset, Split]) -> None:
+def _data(dataset: Dataset, known: list[str]) -> TrainingData:
+    """Return data whose only training history has these items."""
+    train = pl.DataFrame({"user_id": ["u"], "history": [known]})
+    return TrainingData(dataset, Split(train, train.head(0), {}, {"fingerprint": "f"}))
+
+
+def test_words_are_the_ranks_by_the_model(nouns: tuple[Dataset, Split]) -> None:
     titles = nouns[0].titles
     ids = list(titles)
     index = {item: row for row, item in enumerate([*ids[:40], *ids[45:]])}
     model = new_next_item(len(index), SASRecConfig(hidden_size=8, max_history=4)).eval()
-    places = NextItemPlaces(model, index, titles)
+    ranks = NextItemRanks(model, _data(nouns[0], list(index)))
     rng = np.random.default_rng(0)
     said = set()
     for length in (1, 3, 4, 9):
         history = [*rng.permutation(ids)[:length].tolist(), ids[41], ids[0]]
         candidates = [item for item in ids if item not in history]
-        found = places.hints(history, candidates)
+        found = ranks.hints(history, candidates)
         assert found == words_by_definition(model, index, titles, history, candidates)
-        assert found == places.hints(history, candidates, user="anyone", max_history=1)
+        assert found == ranks.hints(history, candidates, user="anyone", max_history=1)
         said |= set(found)
     assert {"frequently", "often", "sometimes", "new, sometimes", ""} <= said
 
@@ -85,8 +91,8 @@ def test_a_hidden_candidate_is_called_new(nouns: tuple[Dataset, Split]) -> None:
     titles = nouns[0].titles
     ids = list(titles)
     model = new_next_item(len(ids), SASRecConfig(hidden_size=8)).eval()
-    places = NextItemPlaces(model, {item: row for row, item in enumerate(ids)}, titles)
-    plain, hidden = (places.hints(ids[:3], ids[3:6], hidden=mask) for mask in (None, [False, True, False]))
+    ranks = NextItemRanks(model, _data(nouns[0], ids))
+    plain, hidden = (ranks.hints(ids[:3], ids[3:6], hidden=mask) for mask in (None, [False, True, False]))
     assert hidden[1].startswith("new")
     assert [hidden[0], hidden[2]] == [plain[0], plain[2]]
     assert not any(each.startswith("new") for each in plain)
@@ -96,10 +102,10 @@ def test_without_a_known_history_there_are_no_words(nouns: tuple[Dataset, Split]
     titles = nouns[0].titles
     ids = list(titles)
     model = new_next_item(5, SASRecConfig(hidden_size=8)).eval()
-    places = NextItemPlaces(model, {item: row for row, item in enumerate(ids[:5])}, titles)
+    ranks = NextItemRanks(model, _data(nouns[0], ids[:5]))
     for history in ([], ids[5:9], ["nowhere"]):
-        assert places.hints(history, [ids[0], ids[9], "nowhere"]) == ["", "new", "new"]
-    assert places.hints(ids[:2], ["nowhere"]) == ["new"]
+        assert ranks.hints(history, [ids[0], ids[9], "nowhere"]) == ["", "new", "new"]
+    assert ranks.hints(ids[:2], ["nowhere"]) == ["new"]
 
 
 def test_evidence_is_what_prompts_ask_for(nouns: tuple[Dataset, Split]) -> None:
@@ -116,7 +122,7 @@ def test_evidence_is_what_prompts_ask_for(nouns: tuple[Dataset, Split]) -> None:
     history = split.train["history"][0].to_list()
     others = [item for item in dataset.titles if item not in history]
     one = Cooccurrence(split.train, dataset.titles).hints(history[-2:], others, "u00")
-    two = both.places.hints(history, others)
+    two = both.ranks.hints(history, others)
     for hint, *words in zip(both.hints(history, others, "u00", max_history=2), one, two, strict=True):
         assert hint.split(", ") == [
             *(["new"] if any(word.startswith("new") for word in words) else []),
@@ -143,10 +149,10 @@ def test_the_words_of_a_user_do_not_depend_on_the_users_choices(nouns: tuple[Dat
     other = make_training_evidence(PROMPT, dataset, without_targets(split, user, items[::9]))
     assert isinstance(evidence, JointEvidence)
     assert isinstance(other, JointEvidence)
-    for source, changed in ((evidence, other), (evidence.places, other.places)):
+    for source, changed in ((evidence, other), (evidence.ranks, other.ranks)):
         assert source.hints(history, items, user) == changed.hints(history, items, user)
     users = [each for each in split.train["user_id"] if each != user]
-    before, after = ([made.places.hints(history, items, each) for each in users] for made in (evidence, other))
+    before, after = ([made.ranks.hints(history, items, each) for each in users] for made in (evidence, other))
     assert before != after  # the other half learned from the choices
 
 
@@ -154,19 +160,19 @@ def test_a_half_has_not_seen_the_other(nouns: tuple[Dataset, Split]) -> None:
     dataset, split = nouns
     evidence = make_training_evidence(PROMPT, dataset, split)
     assert isinstance(evidence, JointEvidence)
-    assert isinstance(evidence.places, CrossFittedPlaces)
-    for user, half in evidence.places._half_of.items():
-        users = [each for each, other in evidence.places._half_of.items() if other != half]
+    assert isinstance(evidence.ranks, CrossFittedRanks)
+    for user, half in evidence.ranks._half_of.items():
+        users = [each for each, other in evidence.ranks._half_of.items() if other != half]
         assert user not in users
         seen = set(split.train.filter(pl.col("user_id").is_in(users))["history"].explode())
-        hints = evidence.places.hints(["lamp-0"], list(dataset.titles), user)
+        hints = evidence.ranks.hints(["lamp-0"], list(dataset.titles), user)
         new = [item for item, hint in zip(dataset.titles, hints, strict=True) if hint.startswith("new")]
         assert set(new) == dataset.titles.keys() - seen
-    assert abs(sum(evidence.places._half_of.values()) - len(split.train) / 2) < 1
+    assert abs(sum(evidence.ranks._half_of.values()) - len(split.train) / 2) < 1
     again = make_training_evidence(replace(PROMPT, evidence_model={**MODEL, "seed": 7}), dataset, split)
     assert isinstance(again, JointEvidence)
-    assert isinstance(again.places, CrossFittedPlaces)
-    assert again.places._half_of != evidence.places._half_of
+    assert isinstance(again.ranks, CrossFittedRanks)
+    assert again.ranks._half_of != evidence.ranks._half_of
 
 
 def test_a_fitted_model_is_found_again(
@@ -204,4 +210,4 @@ def test_without_validation_cases_or_users_of_a_half(nouns: tuple[Dataset, Split
     evidence = make_training_evidence(PROMPT, dataset, alone)
     assert isinstance(evidence, JointEvidence)
     items = list(dataset.titles)
-    assert evidence.places.hints(items[:3], items[3:6], "u00") == ["new"] * 3
+    assert evidence.ranks.hints(items[:3], items[3:6], "u00") == ["new"] * 3

@@ -46,7 +46,7 @@ LANGUAGE_MODEL = {
 #: Systems that read titles alone and have tests of their own.
 TEXT = {"text-similarity"}
 #: Systems that are fitted without iterations and have tests of their own.
-CLOSED_FORM = {"ease", "sequential-rules"}
+CLOSED_FORM = {"ease", "sequential-rules", "recency"}
 
 
 def test_every_recommender_is_tested() -> None:

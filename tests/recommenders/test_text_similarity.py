@@ -13,7 +13,13 @@ from lorarec.backbone import Backbone, SentenceEncoder, mean_states
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.experiments import RECOMMENDERS
-from lorarec.recommenders import TextSimilarity, TextSimilarityConfig, TrainingData, encode_titles
+from lorarec.recommenders import (
+    TextSimilarity,
+    TextSimilarityConfig,
+    TrainingData,
+    divide_for_fusion,
+    encode_titles,
+)
 from lorarec.recommenders.dot_product import UNKNOWN_ITEM_SCORE
 from tests.factories import save_sentence_encoder
 
@@ -34,6 +40,21 @@ def _check(found: list[np.ndarray], vector: dict[str, np.ndarray], cases: pl.Dat
             for item in candidates
         ]
         np.testing.assert_allclose(scores, cosines, atol=1e-5)
+
+
+def test_hidden_items_change_neither_the_scores_nor_the_saved_vectors(
+    text_encoder: str, dataset: Dataset, split: Split
+) -> None:
+    """So a fusion that was fitted without some items can be saved and loaded with all of them."""
+    data, cases = TrainingData(dataset, split), split.test["new-item"]
+    less = replace(data, split=divide_for_fusion(split, hidden_items=0.3).split)
+    used = _fit(less, text_encoder=text_encoder).refit(data)
+    restored = TextSimilarity(used.config).restore(data, used.tensors())
+    for found, again, expected in zip(
+        used.score(cases), restored.score(cases), _fit(data, text_encoder=text_encoder).score(cases), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(again, expected)
 
 
 @pytest.mark.parametrize("setting", ["warm", "new-item"])

@@ -38,6 +38,11 @@ def test_the_page_shows_the_parts_of_fused_scores(
                 *("tf-idftitles", "popularity", "indexplace in the index's order", "new itemprior of new items"),
             ]
         )
+        color = "nodes => nodes.map((node) => getComputedStyle(node).backgroundColor)"
+        colors = details.nth(0).locator(".swatch").evaluate_all(color)
+        assert len(colors) == 8
+        assert colors[0] == colors[1]  # both are language models
+        assert len(set(colors)) == 7
         expect(details.nth(1)).not_to_have_attribute("open", "")
         details.nth(1).locator("summary").focus()
         page.keyboard.press("Enter")

@@ -95,7 +95,7 @@ def test_all_prompts_of_a_case_are_the_same(
     for scorer in (row, fused):
         for found, own in zip(scorer.score(split.valid), scores, strict=True):
             np.testing.assert_allclose(found, own, atol=1e-5)
-    assert "places in the order of SASRec" in row.about
+    assert "of their ranks by SASRec" in row.about
     mixed = mix(shared, [trained, trained], tmp_path / "mixed", method="fixed", weights=[0.5, 0.5])
     assert prompt_config(mixed).evidence_model == MODEL
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ SHAPES = (
     "ssm.state_size",
     "ssm.time_step_rank",
 )
+#: Fields that name the model that a file was made from, and fields that name it or a model that it was trained from.
+SOURCE_FIELDS = ("source.repo_url", "source.huggingface.repository", "source.url")
+OTHER_FIELDS = ("repo_url", "url", "base_model.0.repo_url", "base_model.0.url")
+#: Address of a model of the hub, or its id alone.
+HUB_REPOSITORY = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/)?([\w.-]+/[\w.-]+)/?")
+#: Type of quantization at the end of a file's name, such as `.Q4_K_M`, `-IQ3_XXS`, `.f16` or `-UD-Q4_K_XL`.
+QUANTIZATION = re.compile(r"[.-]((UD-)?I?T?Q\d\w*|[BF]F?(16|32)|MXFP4\w*)$", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +93,60 @@ def unpacked_gguf(path: str | Path) -> Path:
                 model.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
     return folder
+
+
+def original_model(path: str | Path) -> str:
+    """Return the hub id of the model that a GGUF file was made from, as far as the file tells, else a name.
+
+    In this order: the hub id that the file gives as its source; a hub id among the file's other addresses with the name
+    of the model; the file's organization and the name of the file without its type of quantization, if that name
+    contains the model's base name; the model's name alone.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        LorarecError: If the file is damaged.
+    """
+    path = Path(path)
+    fields = _general(path)
+    name, stem = fields.get("name", ""), QUANTIZATION.sub("", path.name.removesuffix(".gguf"))
+    for field in SOURCE_FIELDS:
+        if found := HUB_REPOSITORY.fullmatch(fields.get(field, "")):
+            return found[1]
+    for field in OTHER_FIELDS:
+        found = HUB_REPOSITORY.fullmatch(fields.get(field, ""))
+        # A parent model has another name, and a repository of GGUF files usually ends in -GGUF.
+        if found and _plain(found[1].rpartition("/")[2]) in (_plain(name), _plain(stem)):
+            return found[1]
+    base = _plain(fields.get("basename", ""))
+    if not name or (base and base in _plain(stem)):
+        owner = fields.get("organization", "")
+        return f"{owner}/{stem}" if base and HUB_REPOSITORY.fullmatch(f"{owner}/{stem}") else stem
+    return "-".join(name.split())
+
+
+def _general(path: Path) -> dict[str, str]:
+    """Return the general fields of a GGUF file that are text, by their names without `general.`.
+
+    Raises:
+        LorarecError: If the file is damaged.
+    """
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+        texts = {name: field.contents() for name, field in fields.items() if name.startswith("general.")}
+    except Exception as error:  # the reader takes lengths from the file and does not check them
+        raise LorarecError(
+            f"backbone {path} is truncated or damaged ({_first_line(error)}): download it again"
+        ) from error
+    return {name.removeprefix("general."): text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _plain(name: str) -> str:
+    """Return the letters and digits of a name in lower case."""
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _read(path: Path) -> tuple[Any, PreTrainedTokenizerFast]:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,7 @@ from transformers.utils.quantization_config import QuantizationMethod
 
 from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
-from lorarec.backbone.gguf_file import is_gguf, unpacked_gguf
+from lorarec.backbone.gguf_file import is_gguf, original_model, unpacked_gguf
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
@@ -116,6 +117,15 @@ class Backbone:
         if check:
             require_exact(model, backbone.fingerprint)
         return backbone
+
+    @cached_property
+    def base_model(self) -> str:
+        """Name of the model in the `adapter_config.json` of its adapters.
+
+        It is `id`, or for a GGUF file the hub id or name of the model that the file was made from, as far as the file
+        tells (see `original_model`), since the path of a file means nothing to others.
+        """
+        return original_model(self.id) if is_gguf(self.id) else self.id
 
     def token_limit(self, wanted: int) -> int:
         """Return the maximum length of a prompt with a branch: `wanted`, or the model's positions if they are fewer."""

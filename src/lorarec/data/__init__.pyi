@@ -17,7 +17,7 @@ from .cooccurrence import SILENT as SILENT
 from .cooccurrence import Cooccurrence as Cooccurrence
 from .cooccurrence import dataset_cooccurrence as dataset_cooccurrence
 from .cooccurrence import new_item_word as new_item_word
-from .cooccurrence import place_word as place_word
+from .cooccurrence import rank_word as rank_word
 from .cooccurrence import subsample_users as subsample_users
 from .dataset import Dataset as Dataset
 from .description import describe as describe
@@ -38,6 +38,7 @@ from .sample import load_whole_sample as load_whole_sample
 from .similar_items import SimilarItems as SimilarItems
 from .sources.amazon import read_amazon as read_amazon
 from .sources.movielens import read_movielens as read_movielens
+from .sources.sql import read_query as read_query
 from .sources.table import Columns as Columns
 from .sources.table import read_table as read_table
 from .split import NEW_ITEM as NEW_ITEM
@@ -58,4 +59,5 @@ from .tables import Quote as Quote
 from .tables import TableFormat as TableFormat
 from .tables import open_table as open_table
 from .tfidf import title_vectors as title_vectors
+from .times import EARLIEST_MOMENT as EARLIEST_MOMENT
 from .validation import read_parquet as read_parquet

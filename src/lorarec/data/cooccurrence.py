@@ -123,14 +123,14 @@ def subsample_users(count: int) -> slice:
     return slice(None, None, -(-count // MAX_USERS) or 1)
 
 
-def place_word(ahead: int, items: int) -> str:
-    """Return the word of a place in an order of the catalogue, which is empty beyond the first 30%.
+def rank_word(rank: int, items: int) -> str:
+    """Return the word of the rank of an item in the catalogue, which is empty beyond the first 30%.
 
     Args:
-        ahead: Number of items up to this place.
+        rank: Rank of the item; of equal items, the last one's.
         items: Number of items of the catalogue.
     """
-    return next((word for share, word in LEVELS.items() if ahead <= share * items), SILENT)
+    return next((word for share, word in LEVELS.items() if rank <= share * items), SILENT)
 
 
 def new_item_word(word: str) -> str:
@@ -142,4 +142,4 @@ def _word(count: float, ordered: np.ndarray, items: int) -> str:
     """Return the word of a count, given the positive counts of the catalogue in rising order."""
     if count <= 0:
         return SILENT
-    return place_word(len(ordered) - int(np.searchsorted(ordered, count)), items)
+    return rank_word(len(ordered) - int(np.searchsorted(ordered, count)), items)

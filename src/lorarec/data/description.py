@@ -10,9 +10,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset import Dataset
+from lorarec.data.times import EARLIEST_MOMENT
 from lorarec.io import JsonObject, save_figure
-
-_EARLIEST_MOMENT = 10**8  # 1973; smaller timestamps are positions in a sequence
 
 
 def describe(dataset: Dataset) -> JsonObject:
@@ -87,6 +86,6 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
 
 def _time_span(times: pl.Series) -> dict[str, str | int]:
     first, last = int(times.min() or 0), int(times.max() or 0)  # type: ignore[arg-type]
-    if last < _EARLIEST_MOMENT:
+    if last < EARLIEST_MOMENT:
         return {"first": first, "last": last}
     return {name: datetime.fromtimestamp(at, UTC).isoformat() for name, at in (("first", first), ("last", last))}

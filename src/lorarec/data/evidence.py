@@ -126,12 +126,12 @@ class JointEvidence:
 
     Attributes:
         cooccurrence: Source of the first word.
-        places: Source of the second word.
+        ranks: Source of the second word.
         model: Options of the model that gives the second word.
     """
 
     cooccurrence: CandidateWords
-    places: CandidateWords
+    ranks: CandidateWords
     model: EvidenceModelConfig
 
     def hints(
@@ -143,7 +143,7 @@ class JointEvidence:
         max_history: int | None = None,
     ) -> list[str]:
         """Return a hint about each candidate; see `Evidence.hints`."""
-        sources = (self.cooccurrence, self.places)
+        sources = (self.cooccurrence, self.ranks)
         pairs = zip(*(each.hints(history, candidates, user, hidden, max_history) for each in sources), strict=True)
         return [_joined(*pair) for pair in pairs]
 

@@ -19,7 +19,8 @@ _UNITS = (
     ("microseconds", 10**14, 10**16 - 1, 10**6),
     ("nanoseconds", 7 * 10**17, 2**63 - 1, 10**9),
 )
-_SMALL = 10**8
+#: The first moment, in 1973; smaller timestamps are positions in a sequence.
+EARLIEST_MOMENT = 10**8
 #: Dates and times written as the digits of one number: the format, the smallest and the largest such number.
 _DIGITS = (
     ("%Y%m%d", 19000101, 21001231),
@@ -138,7 +139,7 @@ def _whole(values: pl.Series, times: pl.Series, where: str | Path, name_row: Cal
         )
     if not (values.dtype.is_float() or values.dtype.is_decimal()):
         return numbers
-    cut = ((values.abs() < _SMALL) & (values != numbers)).fill_null(False)
+    cut = ((values.abs() < EARLIEST_MOMENT) & (values != numbers)).fill_null(False)
     if cut.any():
         row = int(cut.arg_max() or 0)
         raise LorarecError(
@@ -204,14 +205,14 @@ def _from_numbers(numbers: pl.Series) -> tuple[pl.Series, pl.Series, str]:
             continue
         if (parsed := _digits(numbers, form)) is not None:
             return _calendar(parsed, "dates")
-    if least >= 0 and most < _SMALL:
+    if least >= 0 and most < EARLIEST_MOMENT:
         return numbers, none, "positions"
     counts = {each[0]: int(numbers.is_between(*each[1:3]).sum()) for each in _UNITS}
-    counts["positions"] = int(numbers.is_between(-_SMALL, _SMALL, closed="none").sum())
+    counts["positions"] = int(numbers.is_between(-EARLIEST_MOMENT, EARLIEST_MOMENT, closed="none").sum())
     unit = max(counts, key=lambda name: counts[name])
     if unit == "positions":
         # Positions in a large log may exceed what otherwise counts as a small number.
-        far = none if most <= 10 * len(numbers) else numbers >= _SMALL
+        far = none if most <= 10 * len(numbers) else numbers >= EARLIEST_MOMENT
         if (numbers < 0).sum() * 2 < len(numbers):
             far |= numbers < 0
         return numbers, far.fill_null(False), unit

@@ -42,11 +42,12 @@ class FusionRowConfig(FusionConfig):
 class FusionRow(ScorerRecommender[FusionRowConfig]):
     """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
 
-    The systems are fitted without the hidden items first, and again with all items. Language models are trained once,
-    without the hidden items.
+    The systems are fitted without the hidden items first. Those that score new items are used as they are then, others
+    are fitted again with all items; see `lorarec.recommenders.Recommender.refit`.
     """
 
     config_class = FusionRowConfig
+    version = 2  # the first version fitted every system twice, and the default systems changed
     can_be_tuned = False
     scores_catalogue = False
     scores_new_items = True

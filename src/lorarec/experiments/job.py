@@ -10,12 +10,14 @@ import polars as pl
 import psutil
 
 from lorarec.data import USER
+from lorarec.errors import LorarecError
 from lorarec.evaluation import rank_cases
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.index_row import catalogue_scorer
 from lorarec.experiments.recipe import Recipe, table_name
 from lorarec.experiments.registry import RECOMMENDERS
+from lorarec.experiments.row_key import recorded_key, row_key
 from lorarec.experiments.tune import Fit, tune
 from lorarec.experiments.workers import run_in_subprocess
 from lorarec.io import JsonObject, new_file, read_json, versions, write_json
@@ -55,9 +57,9 @@ class Job:
     def made_from(self, recipe: Recipe) -> JsonObject:
         """Return the values that decide the job's results, besides the data."""
         if self.row in BASELINES:
-            return {"system": self.row, "seed": self.seed}
+            return row_key(self.row, {}) | {"seed": self.seed}
         row = recipe.rows[self.row]
-        made_from = {"system": row.system, "options": row.options, "seed": self.seed}
+        made_from = row_key(row.system, row.options) | {"seed": self.seed}
         if row.tune:
             made_from |= {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]}
         if recipe.candidates == "all" and not RECOMMENDERS[row.system].scores_catalogue:
@@ -65,16 +67,20 @@ class Job:
         return made_from
 
     def is_done(self, recipe: Recipe, out: Path) -> bool:
-        """Return whether the files of the job exist and were made from this row of the recipe."""
+        """Return whether the files of the job exist and were made from this row of the recipe by this version."""
         path = self.record(out)
-        return path.exists() and _with_current_names(read_json(path)["made_from"]) == self.made_from(recipe)
+        return path.exists() and _current_form(read_json(path)["made_from"]) == self.made_from(recipe)
 
 
-def _with_current_names(made_from: JsonObject) -> JsonObject:
-    """Return the entry `made_from` of a record with the current names of options."""
-    config_class = RECOMMENDERS[made_from["system"]].config_class
-    renamed = {key: current_names(config_class, made_from[key]) for key in ("options", "tune") if key in made_from}
-    return made_from | renamed
+def _current_form(made_from: JsonObject) -> JsonObject | None:
+    """Return the entry `made_from` of a record as it is written now; None if its options do not exist any more."""
+    try:
+        current = made_from | recorded_key(made_from)
+    except LorarecError:
+        return None
+    if "tune" in made_from:
+        current["tune"] = current_names(RECOMMENDERS[made_from["system"]].config_class, made_from["tune"])
+    return current
 
 
 def run_job_in_process(recipe: Recipe, out: Path, job: Job, threads: int, progress: bool) -> None:

@@ -29,8 +29,9 @@ def run_experiment(
     """Fit and rank every row with every seed, each in a process of its own, and write the table.
 
     `out` gets a record and the ranks of every row and seed in `rows/`, adapters in `artefacts/`, the recipe, and the
-    table as `table.md`, `table.json` and `ndcg.png`. A second run does only what is missing or was made from another
-    row of the recipe. A row that fails is left out of the table and named there.
+    table as `table.md`, `table.json` and `ndcg.png`. A second run does only what is missing, or was made from another
+    row of the recipe or by another version of its system (`Recommender.version`). A row that fails is left out of the
+    table and named there.
 
     Args:
         out: Folder of the experiment.
@@ -86,6 +87,8 @@ def _run_jobs(
     for job in jobs:
         if job not in missing:
             console.print(f"{job.name}: done before", markup=False)
+        elif job.record(out).exists():
+            console.print(f"{job.name}: done again, its record has other options or another version", markup=False)
     failed: dict[Job, str] = {}
     pool = ThreadPoolExecutor(workers.count)
     try:

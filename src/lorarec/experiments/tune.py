@@ -11,6 +11,7 @@ import numpy as np
 from lorarec.errors import LorarecError
 from lorarec.experiments.recipe import RowConfig
 from lorarec.experiments.registry import RECOMMENDERS
+from lorarec.experiments.row_key import recorded_key, row_key
 from lorarec.io import JsonObject, read_json, write_json
 from lorarec.recommenders import Recommender, TrainingData
 
@@ -50,11 +51,12 @@ def tune(row: RowConfig, num_trials: int, data: TrainingData, trials_file: Path)
     trials: list[JsonObject] = []
     best: Fit | None = None
     for place in drawn:
-        key = {"system": row.system, "options": row.options | grid[place], "seed": data.seed}
-        trial, fit = next((earlier for earlier in done if earlier | key == earlier), None), None
+        options = row.options | grid[place]
+        key = {"seed": data.seed, "made_from": _made_from(row.system, options)}
+        trial, fit = next((each for each in done if _recorded(each) == key), None), None
         if trial is None:
-            outcome, fit = _run_trial(row.system, row.options | grid[place], data)
-            trial = key | outcome
+            outcome, fit = _run_trial(row.system, options, data)
+            trial = {"system": row.system, "options": options, **key, **outcome}
             done.append(trial)
             write_json(trials_file, done)
         trials.append(trial)
@@ -64,6 +66,22 @@ def tune(row: RowConfig, num_trials: int, data: TrainingData, trials_file: Path)
     if trials[0]["ndcg@10"] is None:
         raise LorarecError(f"none of {len(trials)} trials could be fitted: {trials[0]['failed']}")
     return trials, best
+
+
+def _made_from(system: str, options: JsonObject) -> JsonObject | None:
+    """Return the `row_key` of a trial; None if its options do not go together, so that the trial fails."""
+    try:
+        return row_key(system, options)
+    except LorarecError:
+        return None
+
+
+def _recorded(trial: JsonObject) -> JsonObject:
+    """Return the seed and the `row_key` of a recorded trial; of version 0.1.0, only the options are recorded."""
+    try:
+        return {"seed": trial["seed"], "made_from": recorded_key(trial.get("made_from") or trial)}
+    except LorarecError:
+        return {"seed": trial["seed"], "made_from": None}
 
 
 def _metric(trial: JsonObject) -> float:

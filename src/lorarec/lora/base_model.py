@@ -30,7 +30,8 @@ def check_base_model(folder: Path | None, config: JsonObject, backbone: Backbone
     name, revision = _hub_name(config.get("base_model_name_or_path") or "")
     if not name:
         return
-    known = [_hub_name(each) for each in (backbone.id, getattr(backbone.model.config, "_name_or_path", "")) if each]
+    names = (backbone.id, backbone.base_model, getattr(backbone.model.config, "_name_or_path", ""))
+    known = [_hub_name(each) for each in names if each]
     if _last(name) not in {_last(each) for each, _ in known}:
         if _is_hub_id(name) and _is_hub_id(known[0][0]):
             raise LorarecError(

@@ -153,7 +153,8 @@ def _inject_part(model: Any, adapter: Adapter, names: Sequence[str]) -> MixedMod
         return MixedModel(model, {})
     part = Adapter({name: adapter.tensors[name] for name in names}, {name: adapter.scales[name] for name in names})
     mixed = inject(model, AdapterBank.stack([part]), DELTAS)
-    mixed.set_weights(torch.ones(1))
+    # On the device of their layer, so that no forward pass copies them there.
+    mixed.set_weights({name: torch.ones(1, device=layer.a.device) for name, layer in mixed.layers.items()})
     return mixed
 
 

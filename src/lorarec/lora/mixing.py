@@ -157,7 +157,7 @@ def mix(
         details={"versions": versions()},
     )
     with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
-        save_adapter(merged, folder, backbone.id, record)
+        save_adapter(merged, folder, backbone.base_model, record)
         searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
         given = {"adapters": [str(adapter.folder) for adapter in read], **settings, "weights": listed}
         write_json(folder / TRACE_FILE, given | searched)

@@ -124,7 +124,7 @@ class PersonalLora(nn.Module):
             details={"versions": versions()} | self.record.details,
         )
         with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
-            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.id, record)
+            save_adapter(bank.to_adapter(weights, self.combine), folder, self.backbone.base_model, record)
 
     def save(self, out: str | Path, overwrite: bool = False) -> None:
         """Write router and bank as `personal.safetensors` and their settings as `personal.json`.

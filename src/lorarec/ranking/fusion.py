@@ -235,7 +235,7 @@ class Fusion:
             save_file(tensors, folder / TENSORS)
             for name, each in adapters.items():
                 (folder / ADAPTERS / name).mkdir(parents=True)
-                save_adapter(each.adapter, folder / ADAPTERS / name, each.backbone.id, each.adapter.record)
+                save_adapter(each.adapter, folder / ADAPTERS / name, each.backbone.base_model, each.adapter.record)
             record = {
                 "format_version": FORMAT_VERSION,
                 "dataset": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},

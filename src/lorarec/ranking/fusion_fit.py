@@ -48,9 +48,10 @@ def fuse(
 ) -> Fusion:
     """Fit a learned last stage over adapters and conventional recommenders.
 
-    The recommenders are fitted twice: without a share of the items, to fit the last stage on validation cases in which
-    these items are new; and to the whole training part, to be used. Adapters are used as they are; only the
-    co-occurrence words in their prompts are counted anew. Test cases are not read.
+    The recommenders are fitted without a share of the items, and the last stage is fitted to their scores of validation
+    cases in which these items are new. Recommenders that score new items are used as they are then; all others are
+    fitted again, to the whole training part (see `lorarec.recommenders.Recommender.refit`). Adapters are not trained;
+    only the words of evidence in their prompts are counted anew. Test cases are not read.
 
     Args:
         dataset: Dataset whose items are ranked.

@@ -1,5 +1,6 @@
 """Scorers of a backbone and its adapters: rows of an evaluation."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Self
@@ -106,14 +107,14 @@ class AdapterScorer:
             f"readout {ranker.readout}" + (" through vLLM" if ranker.engine else ""),
         ]
         if ranker.evidence:
-            words = "" if ranker.prompt.evidence_model is None else ", and of their places in the order of SASRec"
+            words = "" if ranker.prompt.evidence_model is None else ", and of their ranks by SASRec"
             parts.append(f"evidence of how often others chose the candidates with the history{words}")
         dropped = f"; {ranker.builder.dropped:,} history items dropped, oldest first, to fit prompts"
         return ", ".join(parts) + (dropped if ranker.builder.dropped else "")
 
 
 class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
-    """A trained adapter as a recommender: `fit` makes the evidence that prompts have and changes no weights.
+    """A trained adapter as a recommender: `fit` and `refit` make the evidence of prompts and change no weights.
 
     Args:
         backbone: Backbone of the adapter.
@@ -142,6 +143,10 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
             self.backbone, data.dataset.titles, self.adapter, evidence, engine=self.engine, progress=data.progress
         )
         return self
+
+    def refit(self, data: TrainingData) -> Self:
+        """Return a copy with the evidence of other data; see `Recommender.refit`."""
+        return copy.copy(self).fit(data)
 
 
 class GenerationScorer(AdapterScorer):

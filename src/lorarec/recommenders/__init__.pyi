@@ -31,6 +31,8 @@ from .interactions import interaction_matrix as interaction_matrix
 from .interactions import known_items as known_items
 from .p5_recommender import P5 as P5
 from .p5_recommender import P5Config as P5Config
+from .recency import Recency as Recency
+from .recency import RecencyConfig as RecencyConfig
 from .recommender import Recommender as Recommender
 from .recommender import ScorerRecommender as ScorerRecommender
 from .recommender_config import RecommenderConfig as RecommenderConfig

@@ -54,11 +54,30 @@ class RandomOrder(Recommender[RecommenderConfig]):
         return _per_case(self.generator.random(int(sizes.sum())), sizes)
 
 
-class Popularity(_RefittedBaseline[RecommenderConfig]):
+class CountRecommender(_RefittedBaseline[Config]):
+    """Score a candidate by a count of its training interactions, which does not depend on the user.
+
+    Attributes:
+        items: Item ids of the catalogue.
+        item_rows: Row of each item in the catalogue.
+        counts: Count of each item (items,), which `fit` sets, as it does the others.
+    """
+
+    uses_seed = False
+    items: pl.Series
+    item_rows: Mapping[str, int]
+    counts: np.ndarray
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        rows, sizes = encode_lists(cases[CANDIDATES], self.items, self.item_rows)
+        return _per_case(self.counts[rows], sizes)
+
+
+class Popularity(CountRecommender[RecommenderConfig]):
     """Score a candidate by its number of training interactions; items without any have score 0."""
 
     config_class = RecommenderConfig
-    uses_seed = False
     about = "number of interactions with the item in training"
 
     def fit(self, data: TrainingData) -> Self:
@@ -67,11 +86,6 @@ class Popularity(_RefittedBaseline[RecommenderConfig]):
         rows, _ = encode_lists(data.split.train[HISTORY], self.items)
         self.counts = np.bincount(rows, minlength=len(self.items)).astype(np.float64)
         return self
-
-    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
-        """Score the candidates of every case; see `Scorer.score`."""
-        rows, sizes = encode_lists(cases[CANDIDATES], self.items, self.item_rows)
-        return _per_case(self.counts[rows], sizes)
 
 
 @document_options
@@ -111,26 +125,29 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
                 batch[HISTORY].list.tail(self.config.max_history), self.items, self.item_rows
             )
             case = np.repeat(np.arange(len(batch)), lengths)
-            profiles = self._profiles(case, history, lengths)
+            weights = self._history_weights(lengths)
+            profiles = self._profiles(csr_matrix((weights, (case, history)), (len(batch), len(self.items))))
             candidates, sizes = encode_lists(batch[CANDIDATES], self.items, self.item_rows)
             scores += _per_case(
                 self._inner_products(profiles, np.repeat(np.arange(len(batch)), sizes), candidates), sizes
             )
         return scores
 
-    def _profiles(self, case: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        """Return the profile of each case: the sum of the vectors of its history.
+    def _history_weights(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the weight of each history item, one history after the other: 1 for all.
 
         Args:
-            case: Case of each history item (n,).
-            history: Rows of the history items of all cases, one case after the other (n,).
             lengths: Number of history items of each case (cases,).
-
-        Returns:
-            Sparse profiles (cases, features).
         """
-        shape = len(lengths), len(self.items)
-        return csr_matrix((np.ones(len(history)), (case, history)), shape) @ self.vectors
+        return np.ones(int(lengths.sum()))
+
+    def _profiles(self, histories: csr_matrix) -> csr_matrix:
+        """Return the profile of each case (cases, features): the weighted sum of the vectors of its history items.
+
+        Args:
+            histories: Weights of the history items (cases, items).
+        """
+        return histories @ self.vectors
 
     def _inner_products(self, profiles: csr_matrix, case: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return the inner products (n,) of profiles and candidates.
@@ -148,6 +165,17 @@ class SimilarityRecommender(_RefittedBaseline[SimilarityOptions]):
         products = profiles @ self.vectors.T
         products.sort_indices()  # entries are then found by binary search
         return np.asarray(products[case, candidates]).ravel()
+
+
+class ItemWeightRecommender(SimilarityRecommender[SimilarityOptions]):
+    """Score a candidate by the sum of its weights for the latest history items.
+
+    Attributes:
+        vectors: Weight of each history item (columns) in the score of each item (rows), which `fit` sets.
+    """
+
+    def _profiles(self, histories: csr_matrix) -> csr_matrix:
+        return histories
 
 
 class ItemKNN(SimilarityRecommender[SimilarityConfig]):

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from lorarec.data import HISTORY, ITEM
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import document_options, option
-from lorarec.recommenders.baselines import SimilarityConfig, SimilarityRecommender
+from lorarec.recommenders.baselines import ItemWeightRecommender, SimilarityConfig
 from lorarec.recommenders.interactions import encode_lists, interaction_matrix
 from lorarec.recommenders.training_data import TrainingData
 
@@ -35,7 +35,7 @@ class EASEConfig(SimilarityConfig):
         refuse_out_of_range(self, ("neighbours", "max_items"), (), ("penalty",))
 
 
-class EASE(SimilarityRecommender[EASEConfig]):
+class EASE(ItemWeightRecommender[EASEConfig]):
     """Score a candidate by the sum of learned weights between it and the latest history items (Steck, WWW 2019).
 
     The weights B (items, items) minimise the squared error of X - XB plus a penalty times their squared norm, with
@@ -77,9 +77,6 @@ class EASE(SimilarityRecommender[EASEConfig]):
         parts = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
         self.vectors = csr_matrix(parts, (len(self.items), len(self.items)))
         return self
-
-    def _profiles(self, case: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        return csr_matrix((np.ones(len(history)), (case, history)), (len(lengths), len(self.items)))
 
 
 def _item_weights(interactions: csr_matrix, penalty: float) -> np.ndarray:

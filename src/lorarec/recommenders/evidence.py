@@ -1,4 +1,4 @@
-"""Evidence for prompts: co-occurrence, and the places of candidates in the order of a next-item model beside it."""
+"""Evidence for prompts: co-occurrence, and the ranks of candidates by a next-item model beside it."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ from lorarec.data import (
     dataset_cooccurrence,
     load_split,
     new_item_word,
-    place_word,
+    rank_word,
     title_vectors,
 )
 from lorarec.prompts import PromptConfig
@@ -44,26 +44,25 @@ CACHE, KIND = "evidence", "sasrec"
 logger = logging.getLogger(__name__)
 
 
-class NextItemPlaces:
-    """Describe a candidate by one word: its place in the order in which a next-item model expects the items.
+class NextItemRanks:
+    """Describe a candidate by one word: its rank among the items, ordered by a next-item model.
 
-    The model orders the items of its training part that are not in the history. The place of the candidate, as a share
+    The model orders the items of its training part that are not in the history. The rank of the candidate, as a share
     of all of them, gives one of the words of `lorarec.data.Cooccurrence`. Items that the model does not know are called
     new; their score is the mean over five known items with the most similar titles, weighted by the cosine of TF-IDF
     vectors. If the model knows no item of the history, no candidate has a word.
 
     Args:
-        model: Fitted model.
-        index: Number of each item that the model knows.
-        titles: Title of each item by its id, also of new items.
+        model: Fitted model, whose items are numbered as in `TrainingData.train_index`.
+        data: Data that the model was fitted to.
     """
 
-    def __init__(self, model: NextItemModel, index: Mapping[str, int], titles: Mapping[str, str]) -> None:
+    def __init__(self, model: NextItemModel, data: TrainingData) -> None:
         self._model = model
-        self._index = index
+        self._index = data.train_index
         self._vectors = model.items.all().detach().numpy()
-        rows = {item: row for row, item in enumerate(titles)}
-        self._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(index))
+        titles = list(data.dataset.titles.values())
+        self._similar = SimilarItems(title_vectors(titles), data.item_rows, data.train_items)
 
     def hints(
         self,
@@ -78,8 +77,8 @@ class NextItemPlaces:
         scores = self._vectors @ self._model.queries([known])[0].numpy() if len(known) else None
         ordered = np.empty(0) if scores is None else np.sort(np.delete(scores, known))
         hints = []
-        for place, item in enumerate(candidates):
-            is_new = item not in self._index or (hidden is not None and hidden[place])
+        for position, item in enumerate(candidates):
+            is_new = item not in self._index or (hidden is not None and hidden[position])
             score = None if scores is None else self._borrowed(scores, item) if is_new else scores[self._index[item]]
             word = SILENT if score is None else self._word(score, ordered)
             hints.append(new_item_word(word) if is_new else word)
@@ -87,7 +86,7 @@ class NextItemPlaces:
 
     def _word(self, score: float, ordered: np.ndarray) -> str:
         """Return the word of a score, given the scores of the items that are not in the history in rising order."""
-        return place_word(len(ordered) - int(np.searchsorted(ordered, score)), len(self._index))
+        return rank_word(len(ordered) - int(np.searchsorted(ordered, score)), len(self._index))
 
     def _borrowed(self, scores: np.ndarray, item: str) -> float | None:
         """Return the score of a new item, or None if no known item has a similar title."""
@@ -95,17 +94,17 @@ class NextItemPlaces:
         return float(scores[similar] @ weights) if weights.any() else None
 
 
-class CrossFittedPlaces:
+class CrossFittedRanks:
     """Describe the candidates of a user by a model that was fitted to other users.
 
     Args:
         half_of: Half of each user, 0 or 1.
-        places: Words for users of half 0, from the model that was fitted to half 1, and those for users of half 1.
+        ranks: Words for users of half 0, from the model that was fitted to half 1, and those for users of half 1.
     """
 
-    def __init__(self, half_of: Mapping[str, int], places: Sequence[NextItemPlaces]) -> None:
+    def __init__(self, half_of: Mapping[str, int], ranks: Sequence[NextItemRanks]) -> None:
         self._half_of = half_of
-        self._places = places
+        self._ranks = ranks
 
     def hints(
         self,
@@ -115,9 +114,9 @@ class CrossFittedPlaces:
         hidden: Sequence[bool] | None = None,
         max_history: int | None = None,
     ) -> list[str]:
-        """Return a word about each candidate for a user of the training part; see `NextItemPlaces.hints`."""
+        """Return a word about each candidate for a user of the training part; see `NextItemRanks.hints`."""
         assert user is not None
-        return self._places[self._half_of[user]].hints(history, candidates, user, hidden)
+        return self._ranks[self._half_of[user]].hints(history, candidates, user, hidden)
 
 
 def make_evidence(
@@ -154,7 +153,7 @@ def make_evidence(
     if not isinstance(model, EvidenceModelConfig):
         return cooccurrence
     split = load_split(dataset) if split is None else split
-    return JointEvidence(cooccurrence, _fit_places(model, dataset, split.train, split.valid, progress), model)
+    return JointEvidence(cooccurrence, _fit_ranks(model, dataset, split.train, split.valid, progress), model)
 
 
 def make_training_evidence(
@@ -181,16 +180,16 @@ def make_training_evidence(
     users = split.train[USER].to_list()
     halves = np.random.default_rng(model.seed).permutation(len(users)) % 2
     half_of = dict(zip(users, halves.tolist(), strict=True))
-    places = []
+    ranks = []
     for half in (0, 1):
         is_other = pl.col(USER).is_in([user for user in users if half_of[user] != half])
-        places.append(_fit_places(model, dataset, split.train.filter(is_other), split.valid.filter(is_other), progress))
-    return JointEvidence(Cooccurrence(split.train, dataset.titles), CrossFittedPlaces(half_of, places), model)
+        ranks.append(_fit_ranks(model, dataset, split.train.filter(is_other), split.valid.filter(is_other), progress))
+    return JointEvidence(Cooccurrence(split.train, dataset.titles), CrossFittedRanks(half_of, ranks), model)
 
 
-def _fit_places(
+def _fit_ranks(
     config: EvidenceModelConfig, dataset: Dataset, train: pl.DataFrame, valid: pl.DataFrame, progress: bool
-) -> NextItemPlaces:
+) -> NextItemRanks:
     """Fit a model to training histories, unless it is in the cache; validation cases choose its epoch."""
     options = asdict(config)
     seed = options.pop("seed")
@@ -205,7 +204,7 @@ def _fit_places(
 
     with torch.random.fork_rng(devices=[]):  # the seeds of the fit are not those of the caller
         sasrec.restore(data, cached_tensors(_cache_dir(), KIND, [made_of, options, seed], fit))
-    return NextItemPlaces(sasrec.model, data.train_index, dataset.titles)
+    return NextItemRanks(sasrec.model, data)
 
 
 def _cache_dir() -> Path | None:

@@ -25,6 +25,8 @@ class Recommender(ABC, Generic[Config]):
 
     Attributes:
         config_class: Frozen dataclass of the options.
+        version: Version of the code. It goes up when the same options and data give other scores, so that finished rows
+            of experiments are done again.
         uses_seed: Whether the scores depend on `TrainingData.seed`.
         scores_catalogue: Whether all items of a catalogue can be scored for every case; if not, an index proposes some.
         can_be_tuned: Whether validation cases may judge trials of options; not if `fit` learns from their targets.
@@ -41,6 +43,7 @@ class Recommender(ABC, Generic[Config]):
     """
 
     config_class: ClassVar[type]
+    version: ClassVar[int] = 1
     uses_seed: ClassVar[bool] = True
     scores_catalogue: ClassVar[bool] = True
     can_be_tuned: ClassVar[bool] = True
@@ -81,15 +84,23 @@ class Recommender(ABC, Generic[Config]):
         """
 
     def refit(self, data: TrainingData) -> Self:
-        """Return a copy of this fitted recommender for other data of the same dataset; by default it is fitted anew.
+        """Return a copy of this fitted recommender for data from which no items are hidden, to be used in a fusion.
 
-        Language models keep their weights and get the evidence of the data. Two adapters that are trained by themselves
-        differ in how far they score new items below known ones, so what one learned to tell is not true of the other.
+        A recommender that scores new items keeps what it learned. How far it scores new items below known ones differs
+        from one training to the next, so weights that were fitted to the scores of one are wrong for those of another.
+        What is counted for its prompts, such as evidence, is counted anew.
+
+        All others are fitted again. The hidden items were given borrowed scores, and without a second fit the
+        recommender would know nothing of them. Both fits score the items that they know in the same way.
+
+        Args:
+            data: Data of the dataset of the fit, with all training interactions.
 
         Raises:
             LorarecError: The data lack something that this recommender needs.
         """
-        return copy.copy(self).fit(data)
+        other = copy.copy(self)
+        return other if self.scores_new_items else other.fit(data)
 
     @abstractmethod
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:

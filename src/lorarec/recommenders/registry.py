@@ -8,6 +8,7 @@ from lorarec.recommenders.baselines import BASELINES
 from lorarec.recommenders.bpr_mf import BPRMF
 from lorarec.recommenders.ease import EASE
 from lorarec.recommenders.p5_recommender import P5
+from lorarec.recommenders.recency import Recency
 from lorarec.recommenders.recommender import Recommender
 from lorarec.recommenders.sequential.sequential_recommenders import ESASRec, FMLPRec, GRU4Rec, SASRec
 from lorarec.recommenders.sequential_rules import SequentialRules
@@ -24,6 +25,7 @@ CONVENTIONAL: dict[str, type[Recommender[Any]]] = {
     "esasrec": ESASRec,
     "fmlp-rec": FMLPRec,
     "sequential-rules": SequentialRules,
+    "recency": Recency,
     "unisrec": UniSRec,
     "vq-rec": VQRec,
     "text-similarity": TextSimilarity,

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix, diags
 from lorarec.data import HISTORY, ITEM
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import document_options, option
-from lorarec.recommenders.baselines import SimilarityConfig, SimilarityRecommender
+from lorarec.recommenders.baselines import ItemWeightRecommender, SimilarityConfig
 from lorarec.recommenders.interactions import encode_lists
 from lorarec.recommenders.training_data import TrainingData
 
@@ -29,7 +29,7 @@ class SequentialRulesConfig(SimilarityConfig):
         refuse_out_of_range(self, ("max_distance",), ("shrinkage",), ())
 
 
-class SequentialRules(SimilarityRecommender[SequentialRulesConfig]):
+class SequentialRules(ItemWeightRecommender[SequentialRulesConfig]):
     """Score a candidate by how often, and how soon, it followed the items of the history in training.
 
     With w(h, i) the sum of 1 / d over all places of the training histories where item i stands d positions after item
@@ -62,9 +62,9 @@ class SequentialRules(SimilarityRecommender[SequentialRulesConfig]):
         self.vectors = (diags(following) @ weights @ diags(leading)).tocsr()
         return self
 
-    def _profiles(self, case: np.ndarray, history: np.ndarray, lengths: np.ndarray) -> csr_matrix:
-        places = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(history))
-        return csr_matrix((1 / places, (case, history)), (len(lengths), len(self.items)))
+    def _history_weights(self, lengths: np.ndarray) -> np.ndarray:
+        """Return 1 for the last item of each history, 1/2 for the one before and so on."""
+        return 1 / (np.repeat(np.cumsum(lengths), lengths) - np.arange(int(lengths.sum())))
 
 
 def _pairs(rows: np.ndarray, lengths: np.ndarray, max_distance: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

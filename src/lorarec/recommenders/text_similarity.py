@@ -13,8 +13,11 @@ from lorarec.recommenders.baselines import SimilarityConfig
 from lorarec.recommenders.dot_product import DotProductScorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.text_embeddings import centre, describe_texts, item_embeddings
+from lorarec.recommenders.text_embeddings import centre, describe_texts, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
+
+#: Name of the tensor of the vectors. Under `vectors`, their order depended on the training part.
+_NAME = "title_vectors"
 
 
 @document_options
@@ -35,7 +38,7 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
     are not in the dataset are ranked last.
 
     Attributes:
-        vectors: Centred embeddings of the items (items, size), in the order of `TrainingData.item_index`.
+        vectors: Centred embeddings of the items (items, size), in the order of the item table.
     """
 
     vectors: torch.Tensor
@@ -55,19 +58,19 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
             LorarecError: The text encoder is unusable, or the data have no backbone and there is no encoder.
         """
         texts_of = describe_texts(data, self.config.text_encoder)
-        embeddings = item_embeddings(data, self.config.text_encoder)
+        embeddings = text_embeddings(data, list(data.dataset.titles.values()), self.config.text_encoder)
         return self._with_vectors(data, torch.from_numpy(centre(embeddings.numpy())), texts_of)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the item vectors; see `Recommender.tensors`."""
-        return {"vectors": self.vectors}
+        return {_NAME: self.vectors}
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Take over the item vectors, so that the encoder is not needed; see `Recommender.restore`."""
-        return self._with_vectors(data, tensors["vectors"], self.config.text_encoder or "the backbone's states")
+        return self._with_vectors(data, tensors[_NAME], self.config.text_encoder or "the backbone's states")
 
     def _with_vectors(self, data: TrainingData, vectors: torch.Tensor, texts_of: str) -> Self:
-        config, index = self.config, data.item_index
+        config, index = self.config, data.item_rows
         self.vectors = vectors
 
         def queries(cases: pl.DataFrame) -> torch.Tensor:

@@ -7,7 +7,16 @@ import numpy as np
 
 from lorarec.lora import prompt_config
 from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
-from lorarec.recommenders import EASE, ItemKNN, NextItemRecommender, Popularity, Recommender, SequentialRules, TfIdf
+from lorarec.recommenders import (
+    EASE,
+    ItemKNN,
+    NextItemRecommender,
+    Popularity,
+    Recency,
+    Recommender,
+    SequentialRules,
+    TfIdf,
+)
 from lorarec.serving.engine import LoadedAdapter, Mixture, copy_to_memory
 from lorarec.serving.errors import ApiError
 from lorarec.serving.request_prompts import RequestCase, case_frame, catalogue_id
@@ -23,6 +32,7 @@ _KINDS: dict[type[Recommender[Any]], RecommenderKind] = {
     ItemKNN: "co-occurrence",
     TfIdf: "titles",
     Popularity: "popularity",
+    Recency: "popularity",
 }
 
 

@@ -90,7 +90,7 @@ def adapted(
     use_cache, training = base.config.use_cache, base.training
     layers = target_layers(base, config.target_modules) if start is None else list(start.tensors)
     lora = _fresh_lora(base, config, layers) if start is None else _continued_lora(start, config)
-    lora.base_model_name_or_path = backbone.id
+    lora.base_model_name_or_path = backbone.base_model
     torch.manual_seed(config.seed)
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.recommenders import ItemKNN, Popularity, ScorerGroup, TfIdf, TrainingData
+from lorarec.experiments.fusion_row import SYSTEMS
+from lorarec.recommenders import ItemKNN, Popularity, ScorerGroup, TfIdf, TrainingData, divide_for_fusion
 from tests.factories import dataset_of
 
 
@@ -110,6 +111,39 @@ def test_titles_without_a_similar_one() -> None:
     found = group.score(cases)
     np.testing.assert_array_equal(found.scores[:, 0], [3, 2, 1, 0])
     assert found.new.tolist() == [False, True, False, True]
+
+
+def test_systems_that_score_new_items_by_what_they_learned_are_known() -> None:
+    """A new system belongs into one of the rows of the table in docs/concepts/fusion.md."""
+    own = {name for name, system in SYSTEMS.items() if system.scores_new_items}
+    assert own == {*("tf-idf", "text-similarity", "zero-shot"), *("unisrec", "vq-rec", "recformer")} | {
+        *("general", "specific", "hybrid", "tallrec", "second-round"),
+        *("mixture-equal", "mixture-grid", "mixture-entropy", "mixture-agreement"),
+    }
+
+
+class SeenItems(Popularity):
+    """A recommender that scores new items by what it learned: the number of interactions with all known items."""
+
+    scores_new_items = True
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        return [scores - self.counts.sum() for scores in super().score(cases)]
+
+
+def test_a_recommender_that_scores_new_items_keeps_what_it_learned_and_others_are_fitted_again(
+    dataset: Dataset, split: Split
+) -> None:
+    data = TrainingData(dataset, split)
+    divided = divide_for_fusion(split, hidden_items=0.3)
+    group = ScorerGroup.fit({"own": SeenItems(), "popularity": Popularity()}, replace(data, split=divided.split))
+    fitted, used = group.score(divided.cases), group.refit(data).score(divided.cases)
+    again = ScorerGroup.fit({"own": SeenItems(), "popularity": Popularity()}, data).score(divided.cases)
+    assert len(divided.hidden) > 0
+    np.testing.assert_array_equal(used.scores[:, 0], fitted.scores[:, 0])
+    np.testing.assert_array_equal(used.scores[:, 1], again.scores[:, 1])
+    assert not np.array_equal(again.scores[:, 0], fitted.scores[:, 0])
+    assert not np.array_equal(again.scores[:, 1], fitted.scores[:, 1])
 
 
 def test_a_refitted_group_is_one_that_is_fitted_to_the_other_data(dataset: Dataset, split: Split) -> None:

@@ -14,7 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.experiments import RECOMMENDERS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.recommenders import TrainingData
+from lorarec.recommenders import TrainingData, divide_for_fusion
 from lorarec.recommenders.transferable.unisrec import Adaptor
 from lorarec.recommenders.transferable.vqrec import nearest, quantise
 
@@ -103,6 +103,20 @@ def test_pre_training_is_cached_and_reproducible(system: str, circles: TrainingD
     (folder / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(LorarecError, match=r"cannot be read .*: remove"):
         _scores(system, cached, cases, **options)
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_a_fusion_uses_the_weights_that_were_trained_without_the_hidden_items(
+    system: str, with_new_items: TrainingData
+) -> None:
+    less = replace(with_new_items, split=divide_for_fusion(with_new_items.split, hidden_items=0.3).split)
+    fitted = RECOMMENDERS[system].from_options({**QUICK[system], "epochs": 1}).fit(less)
+    used, cases = fitted.refit(with_new_items), with_new_items.split.test["new-item"]
+    assert len(less.train_items) < len(with_new_items.train_items)
+    for found, expected in zip(used.score(cases), fitted.score(cases), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    other = _scores(system, with_new_items, cases, epochs=1)  # another training has another scale
+    assert not np.allclose(np.concatenate(other), np.concatenate(fitted.score(cases)))
 
 
 @pytest.mark.parametrize("system", QUICK)

@@ -2,8 +2,9 @@
 
 import {formatSigned, makeNode} from "/dom.js";
 
-// Kinds of recommenders with a color of their own; all others share the last color.
-const KINDS = ["language model", "next-item model", "co-occurrence", "titles", "popularity", "item order"];
+// Kinds of recommenders, and the two parts of no recommender, with a color of their own; others share the last color.
+const COLORED = ["language model", "next-item model", "co-occurrence", "titles", "popularity", "item order", "index",
+  "new item"];
 const DESCRIPTIONS = {index: "place in the index's order", "new item": "prior of new items"};
 const openByItem = new Map();
 
@@ -28,7 +29,7 @@ export function makeParts(item, title, parts, kinds, largest, isOpen) {
 }
 
 function makeRow(name, part, kind, largest) {
-  const place = KINDS.indexOf(kind), color = `part-${place < 0 ? KINDS.length : place}`;
+  const position = COLORED.indexOf(kind ?? name), color = `part-${position < 0 ? COLORED.length : position}`;
   const bar = makeNode("span", {className: color});
   bar.style.width = `${largest ? (50 * Math.abs(part)) / largest : 0}%`;
   bar.style[part < 0 ? "right" : "left"] = "50%";
