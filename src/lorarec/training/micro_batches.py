@@ -97,11 +97,10 @@ class MicroBatches(TorchDataset[MicroBatch]):
 
     def describe(self) -> str:
         """Return a line about the number and size of the steps and their micro-batches."""
-        passes = "1 forward pass" if self.parts == 1 else f"{self.parts} forward passes"
-        return (
-            f"Training: {self.steps} steps of {len(self.examples_of_step(0))} cases, each in {passes} of up to "
-            f"{self.longest:,} tokens"
-        )
+        steps = _counted(self.steps, "step", "steps")
+        cases = _counted(len(self.examples_of_step(0)), "case", "cases")
+        passes = _counted(self.parts, "forward pass", "forward passes")
+        return f"Training: {steps} of {cases}, each in {passes} of up to {self.longest:,} tokens"
 
     def _lengths(self) -> list[int]:
         """Return the lengths in tokens of the cases of the first step, in ascending order."""
@@ -142,3 +141,7 @@ class MicroBatches(TorchDataset[MicroBatch]):
 def _span(cases: int, part: int, parts: int) -> slice:
     """Return which of the cases of a step are in one of its parts, which differ by one case at most."""
     return slice(cases * part // parts, cases * (part + 1) // parts)
+
+
+def _counted(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"
