@@ -68,7 +68,7 @@ def _dataset(dataset: Dataset, split: Split) -> JsonObject:
 
 
 def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
-    """Return the number of steps and cases, the last loss, and the validation metrics of every evaluation."""
+    """Return the number of steps, passes and cases, the last loss, and the validation metrics of every evaluation."""
     history = trainer.state.log_history  # a resumed run restores its entries with their keys in another order
     evaluations = [
         {"step": entry["step"]}
@@ -81,6 +81,7 @@ def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation:
         "steps": trainer.state.global_step,
         "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
         "steps_per_epoch": batches.steps_per_epoch,
+        "passes_per_step": batches.parts,
         "processes": trainer.args.world_size,
         "cases_per_epoch": len(batches.cases),
         "users_set_aside": sum(source.users_set_aside for source in batches.cases.sources),

@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.recommenders import make_evidence
-from lorarec.scoring import token_batches
+from lorarec.scoring import TOKEN_BUDGET, token_batches
 from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
@@ -50,7 +50,7 @@ class Validation:
         options = [split.info["options"] for _, split in datasets]
         protocols = [{"protocol": each.get("protocol"), "negatives": each.get("negatives")} for each in options]
         self.protocols = [each for place, each in enumerate(protocols) if each not in protocols[:place]]
-        self.token_budget = config.token_budget
+        self.token_budget = config.token_budget or TOKEN_BUDGET
 
     def __len__(self) -> int:
         return len(self.examples)
