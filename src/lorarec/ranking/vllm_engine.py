@@ -16,7 +16,7 @@ from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.generation import TitleList
-from lorarec.ranking.vllm_start import first_line, start_vllm
+from lorarec.ranking.vllm_start import adapted_names, first_line, start_vllm
 
 #: The number of examples in a request: enough to fill vLLM's batches, few enough that the outputs fit in memory.
 EXAMPLES_PER_REQUEST = 64
@@ -31,8 +31,8 @@ class VllmEngine:
 
     Args:
         backbone: The backbone. vLLM loads the weights itself from `Backbone.id`; only the tokenizer is used otherwise.
-        adapters: The adapters that will be used, or paths of their folders. They determine the largest rank and the
-            longest prompt.
+        adapters: The adapters that will be used, or paths of their folders. They determine the largest rank, the
+            longest prompt, and the layers on which adapters can be.
         dtype: The data type of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: Whether to run Python code that comes with the model.
         llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
@@ -58,6 +58,7 @@ class VllmEngine:
         read = [read_adapter(adapter) for adapter in adapters]
         started = start_vllm(backbone, read, dtype, trust_remote_code, llm_options or {})
         self._vllm, self._llm, self.max_tokens = started
+        self._adaptable = adapted_names(read)
         self._requests: dict[tuple[str, str], Any] = {}
 
     def score(
@@ -222,6 +223,11 @@ class VllmEngine:
             raise LorarecError("vLLM reads adapters from folders: save this one first")
         key = (str(adapter.folder.resolve()), adapter.fingerprint)
         if key not in self._requests:
+            if unknown := sorted(adapted_names([adapter]) - self._adaptable):
+                raise LorarecError(
+                    f"vLLM cannot use adapter {adapter.folder}: it is on layers that vLLM was not started for "
+                    f"({', '.join(unknown)}): give VllmEngine the adapters that will be used"
+                )
             from vllm.lora.request import LoRARequest
 
             request = LoRARequest(" ".join(key), len(self._requests) + 1, key[0])
