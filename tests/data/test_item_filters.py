@@ -2,6 +2,7 @@
 
 import datetime
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorarec.data import Dataset, ItemFilter, ItemMatcher
+from lorarec.data import Dataset, ItemFilter, ItemMatcher, read_table
 from lorarec.data.item_filters import MAX_MASKS
 from lorarec.errors import LorarecError
 from tests.factories import dataset_of
@@ -115,6 +116,28 @@ def test_types_of_frames() -> None:
     assert matcher.groups("size").tolist() == [1, 2, 0, 1]
     assert matcher.groups("sold").tolist() == [1, 0, 2, 1]
     assert matcher.groups("price").tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("source", ["csv", "parquet", "polars"])
+def test_columns_of_an_import(source: str, tmp_path: Path) -> None:
+    log = pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [0, 1, 2]})
+    items = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "title": ["x", "y", "z"],
+            "price": [19.99, 20.01, None],
+            "stock": [True, False, None],
+        }
+    )
+    if source == "polars":
+        dataset = Dataset.from_polars(log, items)
+    else:
+        log.write_csv(tmp_path / "log.csv")
+        getattr(items, f"write_{source}")(tmp_path / f"items.{source}")
+        dataset = Dataset.from_raw_log(read_table(tmp_path / "log.csv", tmp_path / f"items.{source}"))
+    matcher = ItemMatcher(dataset)
+    assert found(matcher, "price<=20") == found(matcher, "price=19.99") == found(matcher, "stock=true") == [0]
+    assert found(matcher, "price!=19.99") == found(matcher, "stock=false") == [1]
 
 
 def test_large_integers_are_not_rounded() -> None:

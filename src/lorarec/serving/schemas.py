@@ -240,7 +240,7 @@ class ExplainRequest(_CatalogueRequest):
             raise ValueError("candidate is an index in candidates: give candidates, or item_id in its place")
         if self.candidates is not None and (self.item_id or self.allow is not None or self.deny or self.where):
             raise ValueError(
-                "item_id, where, allow and deny are for recommendations: leave them out, or leave out candidates"
+                "where, item_id, allow and deny are for recommendations: leave them out, or leave out candidates"
             )
         return self
 
