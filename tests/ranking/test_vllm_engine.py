@@ -26,7 +26,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, mix, read_adapter
 from lorarec.lora.peft_folder import save_adapter
 from lorarec.prompts import Example
-from lorarec.ranking import Ranker, VllmEngine
+from lorarec.ranking import Ranker, ServerConfig, VllmEngine
 from lorarec.ranking.generation import TitleList
 from tests.factories import random_adapter
 
@@ -53,7 +53,7 @@ def test_all_of_this_in_the_environment_of_vllm() -> None:
 def test_without_vllm_one_line_names_the_installation() -> None:
     with (
         pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
-        open_engine("vllm", BackboneConfig(), []),
+        open_engine("vllm", BackboneConfig(), {}, ServerConfig()),
     ):
         pass
 
@@ -61,7 +61,7 @@ def test_without_vllm_one_line_names_the_installation() -> None:
 def test_options_of_torch_are_refused() -> None:
     with (
         pytest.raises(LorarecError, match="--quantization is for --engine torch"),
-        open_engine("vllm", BackboneConfig(quantization="4bit"), []),
+        open_engine("vllm", BackboneConfig(quantization="4bit"), {}, ServerConfig()),
     ):
         pass
 
@@ -170,7 +170,7 @@ def test_lists_are_those_of_greedy_torch(
             written.append(self)
 
     monkeypatch.setattr("lorarec.ranking.generation.TitleList", Recorded)
-    monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
+    monkeypatch.setattr("lorarec.ranking.engine.TitleList", Recorded)
     chosen_examples = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:
         expected = ranker.generate(chosen_examples, 3, constrained)

@@ -45,7 +45,6 @@ def start_vllm(
     Raises:
         LorarecError: As for `VllmEngine`.
     """
-    require_vllm()
     # vLLM would otherwise print messages to stdout and report usage statistics.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
