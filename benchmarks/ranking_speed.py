@@ -8,7 +8,12 @@ head alone. Then models that take no tree: their prompts are read once and go on
 peak of scoring titles by likelihood with a vocabulary of 152,000 words as the prompt grows, in a process of its own for
 each length. Times are of the process, not of the clock.
 
+With `--backbone`, one pass is compared with the bare model instead: a forward pass of the layers over as many tokens,
+causal and without padding, which reads no candidates and has no head. Prompts are validation cases of the bundled
+sample, scored in batches as by `Ranker`.
+
     python benchmarks/ranking_speed.py --rounds 5
+    python benchmarks/ranking_speed.py --rounds 7 --prompts 8 --backbone SmolLM2-135M-Instruct.Q4_1.gguf
 """
 
 import argparse
@@ -38,8 +43,9 @@ from transformers import (
 )
 
 from lorarec.backbone import Backbone
-from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import pack, plan_for, score_batch
+from lorarec.data import leave_one_out, load_sample
+from lorarec.prompts import Example, PromptBuilder, case_examples
+from lorarec.scoring import pack, plan_for, score, score_batch, token_batches
 
 CANDIDATES, TITLES, TITLE_TOKENS, HISTORY = 30, 5, 12, 10
 
@@ -180,6 +186,42 @@ def compare(
         )
 
 
+@torch.no_grad()
+def bare_forward(backbone: Backbone, examples: list[Example]) -> None:
+    """Read as many tokens as the examples have, in the same batches and without padding."""
+    lengths = [example.length for example in examples]
+    for batch in token_batches(lengths):
+        tokens = sum(lengths[index] for index in batch) // len(batch)
+        ids = torch.randint(len(backbone.tokenizer), (len(batch), tokens))
+        plan_for(backbone.model).trunk(input_ids=ids, use_cache=False)
+
+
+def compare_with_bare(backbone: Backbone, readout: str, rounds: int, prompts: int) -> None:
+    """Print how many times longer scoring takes than a bare forward pass of as many tokens."""
+    builder, dataset = PromptBuilder(backbone.tokenizer, readout), load_sample()
+    rows = leave_one_out(dataset).valid.head(prompts)
+    examples = case_examples(rows, dataset.titles, builder, HISTORY, None)
+    ways = {
+        "one pass": lambda: score(backbone.model, examples, builder),
+        "bare": lambda: bare_forward(backbone, examples),
+    }
+    for way in ways.values():  # warms up
+        way()
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.process_time()
+            way()
+            times[name].append(time.process_time() - started)
+    ratios = [ours / bare for ours, bare in zip(times["one pass"], times["bare"], strict=True)]
+    print(
+        f"{backbone.id} {readout}: {prompts} prompts, {sum(example.length for example in examples)} tokens, one pass "
+        f"{statistics.median(times['one pass']):.2f} s, bare forward {statistics.median(times['bare']):.2f} s: "
+        f"{statistics.median(ratios):.3f}x (from {min(ratios):.3f} to {max(ratios):.3f})",
+        flush=True,
+    )
+
+
 def peak_memory(history: int) -> None:
     """Print the growth of the peak, in MiB, over the model's own memory."""
     model = random_qwen2(152_000, hidden=128, layers=2)
@@ -195,8 +237,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=2, help="prompts per round and way")
+    parser.add_argument("--backbone", help="compare with the bare forward pass of this backbone instead")
     parser.add_argument("--peak-memory", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.backbone:
+        backbone = Backbone.from_pretrained(arguments.backbone)
+        for readout in ("verdict", "likelihood"):
+            compare_with_bare(backbone, readout, arguments.rounds, arguments.prompts)
+        return
     if arguments.peak_memory:
         peak_memory(arguments.peak_memory)
         return

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +14,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from tests import factories
+from tests.hub_server import Hub, running_hub
 
 WORDS = ["red green blue black white small big old new", "lamp chair table lipstick brush game puzzle novel guide"]
 
@@ -76,6 +78,32 @@ def smollm2() -> Path:
 def write_adapter() -> Callable[..., Path]:
     """Write an adapter folder with random factors by PEFT alone."""
     return factories.write_peft_adapter
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A stand-in for the hub with an empty cache, which this process and those that it starts use as the user `me`."""
+    with running_hub() as hub:
+        cache = str(tmp_path / "hub-cache" / "hub")
+        constants: dict[str, object] = {
+            "ENDPOINT": hub.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+            "HF_HUB_CACHE": cache,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }
+        for name, value in constants.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        for variable, text in {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_CACHE": cache,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_TOKEN": "hf_me",
+        }.items():
+            monkeypatch.setenv(variable, text)
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,10 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, leave_one_out
 from lorarec.data.click_logs import ClickLog, click_log
 from lorarec.io.artefacts import write_json
-from lorarec.lora import Adapter
+from lorarec.lora import Adapter, read_adapter
 from lorarec.lora.target_layers import dimensions, linear_layers
 from lorarec.recommenders import TrainingData
+from lorarec.training import TrainingConfig, train
 
 #: What an architecture needs beside the sizes that all have.
 _ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -75,6 +76,16 @@ _GGUF_NAMES = {
     "input_layernorm": "attn_norm",
 }
 
+#: Options of a training that takes a second and changes the scores of a tiny backbone.
+QUICK: dict[str, Any] = {
+    "epochs": 2,
+    "batch_size": 8,
+    "negatives": 3,
+    "r": 2,
+    "learning_rate": 0.05,
+    "evidence": False,
+    "eval_users": 8,
+}
 #: User, item, timestamp and, where it is known, rating.
 Row = tuple[str, str, int] | tuple[str, str, int, float | None]
 #: Whether an item is liked, from (gender, age) of the user, the kinds of the items before and its own kind.
@@ -364,6 +375,26 @@ def hot_log(name: str = "shop", users: int = 24) -> tuple[Dataset, Split]:
         rows += [(f"u{user:03}", f"i{item:03}", time) for time, item in enumerate([first, *liked])]
     dataset = dataset_of(rows, {f"i{item:03}": title for item, title in enumerate(titles)}, name)
     return dataset, leave_one_out(dataset, new_items=0.1, negatives=9)
+
+
+def write_models(folder: Path) -> Path:
+    """Write a tiny backbone `tiny`, the dataset `shop` with its split, and `general` and `specific`, trained on it."""
+    save_backbone(hot_backbone(), folder / "tiny")
+    backbone = Backbone.from_pretrained(folder / "tiny")
+    dataset, split = hot_log()
+    saved = dataset.save(folder / "shop")
+    split.save(folder / "shop" / "split")
+    for seed, name in enumerate(("general", "specific")):
+        train(backbone, [(saved, split)], folder / name, TrainingConfig(**QUICK, seed=seed))
+    return folder
+
+
+def push_models(folder: Path) -> None:
+    """Push what `write_models` wrote as repositories of the user `me`; those of the adapters are private."""
+    Backbone.from_pretrained(folder / "tiny").push_to_hub("me/tiny")
+    Dataset.load(folder / "shop").push_to_hub("me/shop")
+    for name in ("general", "specific"):
+        read_adapter(folder / name).push_to_hub(f"me/{name}", base_model="me/tiny", private=True)
 
 
 def save_sentence_encoder(tokenizer: PreTrainedTokenizerFast, folder: Path, seed: int = 0) -> Path:

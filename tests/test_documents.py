@@ -84,10 +84,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_python_of_the_readme_runs(workplace: Path) -> None:
-    for name, domain in (("games", "comedy"), ("office", "thriller"), ("shop", "action")):
+    for name, domain in (("games", "comedy"), ("office", "thriller")):
         _few(domain, 30).save(workplace / "data" / name)
+    log, items = _few("action", 30).to_pandas()
+    log = log.rename(columns={"user_id": "customer", "item_id": "sku", "timestamp": "at"})
     (code,) = _blocks(ROOT / "README.md", "python")
-    exec(_quick(code), {})
+    exec(_quick(code), {"log": log, "items": items.rename(columns={"item_id": "sku", "title": "name"})})
 
 
 def test_shell_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +106,7 @@ def test_shell_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPat
         _run(words, monkeypatch)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     others = [words for words in commands if words[0] != "lorarec"]
-    assert {words[0] for words in others} == {"pip", "make"}
+    assert {words[0] for words in others} == {"pip", "make", "python"}
     assert all(f"\n{words[1]}:" in makefile for words in others if words[0] == "make")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 #: The demos have tests of their own.
-SCRIPTS = ("own_data.py", "rank_titles.py", "whole_catalogue.py")
+SCRIPTS = ("own_data.py", "own_dataframe.py", "rank_titles.py", "whole_catalogue.py")
 NOTEBOOKS = ("own_data.ipynb", "mixing.ipynb")
 
 

@@ -1,6 +1,7 @@
 """The group `data`: import, describe, split."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import polars as pl
@@ -40,6 +41,33 @@ def test_import_describe_split(log: Path, tmp_path: Path) -> None:
     assert "test warm" in _run(
         "split", tmp_path / "shop", "--protocol", "global-time", "--negatives", "5", "--overwrite"
     )
+
+
+def test_import_of_queries(log: Path, tmp_path: Path) -> None:
+    query = f"SELECT * FROM read_csv('{log}')"
+    titles = "SELECT item_id, title FROM (VALUES ('i0', 'Zero')) AS items (item_id, title)"
+    words = ("import", "table", "duckdb://", "--query", query)
+    _run("import", "table", log, "--out", tmp_path / "of-file")
+    _run(*words, "--out", tmp_path / "of-query")
+    assert Dataset.load(tmp_path / "of-query").fingerprint == Dataset.load(tmp_path / "of-file").fingerprint
+    _run(*words, "--items-query", titles, "--out", tmp_path / "one")
+    assert Dataset.load(tmp_path / "one").titles == {"i0": "Zero"}
+    with pytest.raises(LorarecError, match="items come from a file or from --items-query"):
+        _run(*words, "--items-query", titles, "--items", log, "--out", tmp_path / "new")
+    with pytest.raises(LorarecError, match="option --items-query needs option --query"):
+        _run("import", "table", log, "--items-query", titles, "--out", tmp_path / "new")
+    with pytest.raises(LorarecError, match="--order file needs a query with ORDER BY"):
+        _run(*words, "--order", "file", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_connections_are_neither_shown_nor_recorded(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.execute("CREATE TABLE log AS SELECT 1 user_id, 2 item_id, 3 timestamp, 'T' title")
+    uri = f"sqlite:///{tmp_path}/shop.db?timeout=4242"
+    shown = run("data", "import", "table", uri, "--query", "SELECT * FROM log", "--out", tmp_path / "shop", "--json")
+    assert json.loads(shown.stdout)["source"] == "sqlite query"
+    assert "4242" not in shown.stdout + shown.stderr + (tmp_path / "shop" / "dataset.json").read_text()
 
 
 def test_import_options(log: Path, tmp_path: Path) -> None:

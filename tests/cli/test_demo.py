@@ -1,14 +1,19 @@
 """The demo that the verb `demo` runs, and its arguments."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from lorarec.cli.demo import demo_app, load_example
 from lorarec.errors import LorarecError
+from tests.factories import make_backbone, save_backbone
 
+#: A chat template.
+CHAT = "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}{% endfor %}<assistant>"
 MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
 
 
@@ -25,8 +30,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, ...]
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ("mixing", Path("demo-output"), MOLOREC.FULL, 42, False)),
-        (["--quick", "--out", "here", "--overwrite"], ("mixing", Path("here"), MOLOREC.QUICK, 42, True)),
+        ([], ("mixing", Path("demo-output"), MOLOREC.FULL, 42, False, "embedded")),
+        (["--quick", "--out", "here", "--overwrite"], ("mixing", Path("here"), MOLOREC.QUICK, 42, True, "embedded")),
+        (["--reduced", "--backbone", "me/llm"], ("mixing", Path("demo-output"), MOLOREC.REDUCED, 42, False, "me/llm")),
         (["personal", "--quick", "--seed", "7"], ("personal", Path("demo-personal-output"), True, 7, False)),
     ],
 )
@@ -39,6 +45,41 @@ def test_options_of_the_one_are_not_lost_on_the_other(ran: list[tuple[Any, ...]]
     result = CliRunner().invoke(demo_app, ["--quick", "personal"])
     assert isinstance(result.exception, LorarecError)
     assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--quick", "--reduced"], "--quick and --reduced are two sizes of the demo"),
+        (["--backbone", "missing.gguf"], "backbone missing.gguf is not a folder or a GGUF file"),
+    ],
+)
+def test_refusals(ran: list[tuple[Any, ...]], words: list[str], message: str) -> None:
+    result = CliRunner().invoke(demo_app, words)
+    assert isinstance(result.exception, LorarecError)
+    assert message in str(result.exception)
+    assert ran == []
+
+
+def test_the_reduced_demo_ends_with_a_reason_of_a_chat_model(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>", pad_token="<|end|>", chat_template=CHAT
+    )
+    folder = save_backbone(make_backbone("qwen2", chat, max_position_embeddings=2048), tmp_path / "backbone")
+    monkeypatch.setattr(MOLOREC, "FUSED", ("item-knn", "popularity"))
+    size = replace(MOLOREC.REDUCED, cases=8, users=4, fused=8, pool=10)
+    evaluation = MOLOREC.run_demo(tmp_path / "out", size, backbone=str(folder))
+    for setting in MOLOREC.SETTINGS:
+        rows = evaluation.settings[setting].rows
+        assert [*rows] == ["random", "popularity", "item-knn", "tf-idf", "zero-shot", "specific", "fusion"]
+        assert evaluation.settings[setting].cases == 4
+    assert [path.name for path in (tmp_path / "out" / MOLOREC.ADAPTERS).iterdir()] == ["specific"]
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    first = report[report.index("\n1. ") + 4 :].partition("\n")[0]
+    assert f"Why {first}?" in report
+    assert f"> {first} is recommended because" in report
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -6,6 +6,8 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lorarec.data.tables import TableFormat, open_table
@@ -197,3 +199,10 @@ def test_text_that_is_stored_as_bytes(tmp_path: Path) -> None:
     assert table.read({"a": "a"})[0]["a"].to_list() == ["x"]
     with pytest.raises(LorarecError, match="is not UTF-8 text"):
         table.read({"b": "b"})
+
+
+def test_parquet_with_zones_that_have_no_name(tmp_path: Path) -> None:
+    times = pa.array([1400000000], pa.timestamp("s", "+05:30"))
+    pq.write_table(pa.table({"a": times}), tmp_path / "log.parquet")
+    with pytest.raises(LorarecError, match=r"log\.parquet has times in a zone that is not in the Time Zone Database"):
+        open_table(tmp_path / "log.parquet").read({"a": "a"})

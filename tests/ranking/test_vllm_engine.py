@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import lorarec
-from lorarec.backbone import Backbone, BackboneConfig
+from lorarec.backbone import Backbone, BackboneConfig, source_of
 from lorarec.cli.options import open_engine
 from lorarec.data import Dataset, leave_one_out
 from lorarec.data.sample import load_sample
@@ -32,6 +33,9 @@ from tests.factories import random_adapter
 
 HERE = importlib.util.find_spec("vllm") is not None
 ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
+#: Environment variable that names the folder of a pretrained chat model. The transformers that vLLM pins cannot read
+#: the GGUF file of SmolLM2, so the file is unpacked outside of its environment.
+CHAT_MODEL = "LORAREC_CHAT_MODEL"
 needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/vllm.md)")
 
 PROMPTS = 104
@@ -41,8 +45,10 @@ READOUTS = tuple(TOLERANCE)
 
 
 @pytest.mark.skipif(HERE or not ELSEWHERE, reason="LORAREC_VLLM_PYTHON names no Python with vLLM, or vLLM is here")
-def test_all_of_this_in_the_environment_of_vllm() -> None:
+def test_all_of_this_in_the_environment_of_vllm(request: pytest.FixtureRequest) -> None:
     paths = {"PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
+    with suppress(pytest.skip.Exception):  # the package of SmolLM2 is not installed
+        paths[CHAT_MODEL] = source_of(str(request.getfixturevalue("smollm2")))
     command = [str(ELSEWHERE), "-m", "pytest", "--import-mode=importlib", "-q", __file__]
     done = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -71,7 +77,7 @@ def write_adapter(backbone: Backbone, folder: Path, seed: int, r: int = 8) -> Pa
     drawn = random_adapter(backbone, seed, r, std=1.0)
     tensors = {name: (a / a.shape[1] ** 0.5, b * 0.02) for name, (a, b) in drawn.tensors.items()}
     folder.mkdir()
-    save_adapter(Adapter(tensors, drawn.scales), folder, "embedded")
+    save_adapter(Adapter(tensors, drawn.scales), folder, backbone.id)
     return folder
 
 
@@ -181,6 +187,27 @@ def test_lists_are_those_of_greedy_torch(
     assert np.mean([one.ids == other.ids for one, other in zip(first, second, strict=True)]) >= 0.9
     if constrained:
         assert all(None not in listed for listed in found)
+
+
+@needs_vllm
+@pytest.mark.skipif(CHAT_MODEL not in os.environ, reason=f"{CHAT_MODEL} names no folder of a chat model")
+def test_a_pretrained_chat_model_with_two_adapters(tmp_path: Path) -> None:
+    """With its chat template: the same prompt under each adapter and none, in one batch."""
+    backbone = Backbone.from_pretrained(os.environ[CHAT_MODEL], device="cpu", check=False)
+    folders = [write_adapter(backbone, tmp_path / name, seed) for seed, name in enumerate(("one", "two"), start=1)]
+    adapters = [*map(read_adapter, folders), None]
+    history, titles = ["Toy Story (1995)", "Finding Nemo (2003)"], ["Saw (2004)", "Shrek (2001)", "Heat (1995)"]
+    with VllmEngine(backbone, folders) as engine:
+        for readout in READOUTS:
+            builder = Ranker(backbone, readout=readout).builder
+            assert builder.template.chat is not None
+            example = builder.example(history, titles)
+            found = engine.score([example] * len(adapters), builder, adapters)
+            for adapter, scores in zip(adapters, found, strict=True):
+                with Ranker(backbone, adapter, readout) as ranker:
+                    np.testing.assert_allclose(scores, ranker.score_examples([example])[0], atol=TOLERANCE[readout])
+            assert not np.allclose(found[0], found[1], atol=0.05)
+            assert not np.allclose(found[0], found[2], atol=0.05)
 
 
 @needs_vllm

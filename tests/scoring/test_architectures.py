@@ -18,6 +18,12 @@ TOLERANCE = 1e-4
 TARGETS = [1, 4]
 
 
+@pytest.fixture(autouse=True)
+def _several_groups_of_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the attention blocks of these short branches be several."""
+    monkeypatch.setattr("lorarec.scoring.blocks.GROUP_TOKENS", 8)
+
+
 def _examples(vocabulary: int, lengths: Sequence[int] = (61, 74, 45)) -> list[Example]:
     """Three prompts of unequal length, longer than every window, with branches of 1 to 9 tokens."""
     generator = torch.Generator().manual_seed(7)

@@ -49,6 +49,37 @@ def test_parts_of_a_step_are_its_cases_sorted_by_length(backbone, shop) -> None:
     assert len({part["seed"] for part in parts}) == batches.parts
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    limit=st.integers(1, 5_000),
+    batch=st.integers(1, 90),
+    processes=st.integers(1, 3),
+    dropout=st.sampled_from([0, 0.1]),
+)
+def test_parts_fit_the_limit_or_are_single_cases(shop, limit, batch, processes, dropout) -> None:
+    options = {"batch_size": batch, "token_budget": None, "lora_dropout": dropout}
+    cases = len(build(hot_backbone(), shop).cases)
+    if cases // -(-cases // batch) < processes:
+        return
+    batches = build(hot_backbone(), shop, processes, **options)
+    before = batches.parts
+    batches.fit(limit)
+    assert batches.parts >= before
+    assert batches.parts % processes == 0
+    sizes = []
+    for part in range(batches.parts):
+        lengths = [example.length for example in batches[part]["examples"]]
+        sizes.append(len(lengths) * max(lengths))
+    assert max(sizes) == batches.longest
+    step = len(batches.examples_of_step(0))
+    unit = 1 if not dropout else 4
+    assert batches.longest <= limit or batches.parts + unit * processes > step
+    if batches.parts > before:  # no more parts than the limit needs
+        fewer = build(hot_backbone(), shop, processes, **options)
+        fewer.parts = batches.parts - batches._unit
+        assert fewer.longest > limit
+
+
 def test_a_micro_batch_is_a_function_of_its_index(backbone, shop) -> None:
     walked, by_index = build(backbone, shop), build(backbone, shop)
     everything = [walked[index] for index in range(len(walked))]

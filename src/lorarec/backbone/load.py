@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub import CommitInfo
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,16 +18,27 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 from transformers.utils.quantization_config import QuantizationMethod
 
 from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.backbone.gguf_file import is_gguf, original_model, unpacked_gguf
 from lorarec.errors import LorarecError
-from lorarec.io import read_json
+from lorarec.io import FolderKind, files_to_push, push_files, read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
 from lorarec.scoring import plan_for, require_exact
 
+#: Model card of a folder that has none.
+CARD = b"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- lorarec
+---
+
+# A causal language model, the backbone of LoRA adapters of lorarec
+"""
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 logger = logging.getLogger(__name__)
@@ -120,12 +132,58 @@ class Backbone:
 
     @cached_property
     def base_model(self) -> str:
-        """Name of the model in the `adapter_config.json` of its adapters.
+        """Name of the model in the `adapter_config.json` of its adapters, by which PEFT and Transformers load it.
 
-        It is `id`, or for a GGUF file the hub id or name of the model that the file was made from, as far as the file
-        tells (see `original_model`), since the path of a file means nothing to others.
+        It is `id`, for the embedded model the path of its folder, and for a GGUF file the hub id or name of the model
+        that the file was made from, as far as the file tells (see `original_model`), since the path of a file means
+        nothing to others.
         """
+        if self.id == EMBEDDED:
+            return str(embedded_folder())
         return original_model(self.id) if is_gguf(self.id) else self.id
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model",
+    ) -> CommitInfo:
+        """Upload the folder of the model, as it is stored, in one commit to the hub.
+
+        Adapters of the embedded backbone or of a folder name the repository as their base model, so that PEFT loads
+        them elsewhere (`Adapter.push_to_hub`).
+
+        Args:
+            repo_id: Hub id to write to, which is created if it does not exist.
+            private: Visibility of a new repository; None for the owner's default.
+            token: Access token; if None, that of HF_TOKEN or `hf auth login`.
+            revision: Branch to commit to, which is created if it does not exist; None for the main branch.
+            commit_message: First line of the commit's message.
+
+        Returns:
+            The commit, with its address and its hash.
+
+        Raises:
+            LorarecError: If the model is not in a folder on this machine, the user may not write to the repository, or
+                the hub cannot be reached.
+        """
+        folder = Path(source_of(self.id))
+        if not folder.is_dir():
+            raise LorarecError(f"backbone {self.id} is not a folder here: adapters can name it by its hub id as it is")
+        files = files_to_push(folder, FolderKind.BACKBONE)
+        files.setdefault("README.md", CARD)
+        return push_files(
+            files,
+            FolderKind.BACKBONE,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
 
     def token_limit(self, wanted: int) -> int:
         """Return the maximum length of a prompt with a branch: `wanted`, or the model's positions if they are fewer."""
@@ -156,8 +214,8 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
     For a Qwen2 model `AutoTokenizer` takes Qwen2's own class even if tokenizer_config.json names the generic class; the
     lower-casing of tokenizer.json would be lost then.
     """
-    settings = Path(source) / "tokenizer_config.json"
-    if settings.is_file() and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
+    settings = cached_file(source, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False)
+    if settings is not None and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
         return PreTrainedTokenizerFast.from_pretrained(source)
     return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 

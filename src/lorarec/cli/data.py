@@ -13,6 +13,7 @@ from lorarec.cli.output import print_values
 from lorarec.data import Dataset, SplitOptions, draw_split, plot_lengths
 from lorarec.data import describe as describe_dataset
 from lorarec.errors import LorarecError
+from lorarec.io import HubId
 
 
 class _Group(TyperGroup):
@@ -70,6 +71,8 @@ def split(
     Example: lorarec data split data/movies --new-items 0.2 --seed 7
     """
     loaded = Dataset.load(dataset)
+    if HubId.of_folder(loaded.folder or dataset):
+        raise LorarecError(f"{dataset} is in the hub's cache, which is not changed: save the dataset to a folder first")
     if (dataset / "split").exists() and not overwrite:
         raise LorarecError(f"{dataset / 'split'} exists already: pass --overwrite to replace it")
     options: SplitOptions = {"protocol": protocol, "negatives": negatives, "seed": seed}

@@ -26,9 +26,10 @@ from lorarec.data import (
     load_sample,
     read_amazon,
     read_movielens,
+    read_query,
     read_table,
 )
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import FolderKind, Progress, refuse_existing
 from lorarec.options import option
 
@@ -134,15 +135,22 @@ def import_amazon(
 def import_table(
     *,
     interactions: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="The log: .csv, .tsv, .json, .jsonl, .parquet, a folder of Parquet files, or text with another suffix "
-            "such as .txt, .dat or .inter, whose format is detected; text may be gzipped."
+            "such as .txt, .dat or .inter, whose format is detected; text may be gzipped. Also s3://... and gs://..., "
+            "or with --query a database: postgresql://..., sqlite:///shop.db, duckdb:///shop.duckdb."
         ),
     ],
     out: Out,
     items: Annotated[
-        Path | None, typer.Option(help="Table of items with their titles; titles are read from the log if not given.")
+        str | None, typer.Option(help="Table of items with their titles; titles are read from the log if not given.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="SQL query whose rows are the log; INTERACTIONS is then a database.")
+    ] = None,
+    items_query: Annotated[
+        str | None, typer.Option(help="SQL query whose rows are the items, in the same database.")
     ] = None,
     user: Annotated[str, typer.Option(help="Column of user ids.")] = COLUMNS.user,
     item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = COLUMNS.item,
@@ -219,20 +227,31 @@ def import_table(
 ) -> None:
     """Import a table of interactions, whose columns are named by options.
 
-    Case and white space around the names of columns are ignored. Titles such as NA, null and nan count as missing.
-    Error messages name the line of the file.
+    The table is a file, a folder of Parquet files, or the rows of a query to a database. Case and white space around
+    the names of columns are ignored. Titles such as NA, null and nan count as missing. Error messages name the line of
+    the file.
 
     Example: lorarec data import table log.csv --items catalogue.csv --user customer --item sku --time bought_at
     --title product_name --out data/shop
 
     Example: lorarec data import table user_artists.dat --items artists.dat --user userID --item artistID --items-id id
     --title name --order file --out data/artists
+
+    Example: lorarec data import table duckdb:///shop.duckdb --query "SELECT user_id, item_id, timestamp FROM orders"
+    --items-query "SELECT item_id, title FROM products" --out data/shop
     """
+    if items_query is not None and query is None:
+        raise LorarecError("option items_query needs option query, which gives the log")
     refuse_existing(out, overwrite, FolderKind.DATASET)
     columns = Columns(user, item, time, rating, title, items_id)
-    with Progress(f"Reading {interactions}"):
-        options = TableFormat(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
-        source = read_table(interactions, items, columns=columns, options=options, licence=licence)
+    options = TableFormat(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
+    with Progress("Reading the log"):
+        if query is None:
+            source = read_table(interactions, items, columns=columns, options=options, licence=licence)
+        else:
+            source = read_query(
+                interactions, query, items, items_query=items_query, columns=columns, options=options, licence=licence
+            )
     _finish(source, out, name, filters, overwrite, as_json)
 
 

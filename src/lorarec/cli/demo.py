@@ -10,7 +10,7 @@ import typer
 
 import lorarec
 from lorarec.cli.messages import Verb
-from lorarec.cli.options import Overwrite, quieten_transformers
+from lorarec.cli.options import Overwrite, quieten_transformers, require_backbone
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
@@ -25,7 +25,16 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for dataset, adapters and report.md.")] = Path(
         "demo-output"
     ),
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="`embedded`, path of a folder or of a GGUF file, or hub id.")
+    ] = "embedded",
     quick: Quick = False,
+    reduced: Annotated[
+        bool,
+        typer.Option(
+            "--reduced", help="Train one adapter and use fewer users, for 135 million parameters on two cores."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of splits, training and samples.")] = 42,
     overwrite: Overwrite = False,
 ) -> None:
@@ -35,12 +44,18 @@ def demo(
     shows personal adapters.
 
     Example: lorarec demo --quick --out demo-output
+
+    Example: lorarec demo --backbone HuggingFaceTB/SmolLM2-135M-Instruct --reduced
     """
     if context.invoked_subcommand is None:
+        if quick and reduced:
+            raise LorarecError("--quick and --reduced are two sizes of the demo: give one of them")
         refuse_existing(out, overwrite, FolderKind.DEMO)
+        require_backbone(backbone)
         quieten_transformers()
         example = load_example("molorec_demo")
-        example.run_demo(out, example.QUICK if quick else example.FULL, seed, overwrite)
+        size = example.QUICK if quick else example.REDUCED if reduced else example.FULL
+        example.run_demo(out, size, seed, overwrite, backbone)
     elif any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
         raise LorarecError("options of `demo personal` come after it, as in: lorarec demo personal --quick")
 

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 def evaluate(
     *,
     dataset: DatasetFolder,
-    adapter: Annotated[list[str] | None, typer.Option(help="PEFT folder, or NAME=FOLDER; may be repeated.")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="PEFT folder or hub id, or NAME=FOLDER; may be repeated.")
+    ] = None,
     fusion: Annotated[
         list[str] | None, typer.Option(help="Folder of `lorarec fuse`, or NAME=FOLDER; may be repeated.")
     ] = None,

@@ -14,7 +14,7 @@ from lorarec.io import FolderKind, refuse_existing
 @config_options
 def export(
     *,
-    adapter: Annotated[Path, typer.Argument(help="PEFT folder.")],
+    adapter: Annotated[Path, typer.Argument(help="PEFT folder or hub id.")],
     merged: Annotated[Path, typer.Option(help="Folder to write the merged model to.")],
     overwrite: Overwrite = False,
     backbone: Annotated[BackboneConfig, Only(("id", "dtype", "device", "trust_remote_code"))],

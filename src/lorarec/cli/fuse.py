@@ -37,7 +37,9 @@ def fuse(
     *,
     dataset: DatasetFolder,
     out: Annotated[Path, typer.Option(help="Fusion folder to write.")],
-    adapter: Annotated[list[str] | None, typer.Option(help="PEFT folder, or NAME=FOLDER; may be repeated.")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="PEFT folder or hub id, or NAME=FOLDER; may be repeated.")
+    ] = None,
     recommender: Annotated[
         list[str] | None,
         typer.Option(

@@ -20,7 +20,7 @@ from lorarec.lora import MixingConfig
 @config_options
 def mix(
     *,
-    adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders of one backbone.")],
+    adapters: Annotated[list[Path], typer.Argument(help="Two or more PEFT folders or hub ids, of one backbone.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     config: MixingConfig,
     dataset: Annotated[

@@ -9,6 +9,8 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.errors import LorarecError
+from lorarec.io import HUB_PREFIX, HubId
+from lorarec.lora import adapter_folder
 from lorarec.ranking import ServerConfig
 
 if TYPE_CHECKING:
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
 
 RUNTIME = "Where it runs"
 
-DatasetFolder = Annotated[Path, typer.Argument(help="Dataset folder, as `lorarec data import` writes it.")]
+DatasetFolder = Annotated[
+    Path, typer.Argument(help="Dataset folder, as `lorarec data import` writes it, or hub:OWNER/NAME.")
+]
 User = Annotated[str, typer.Option("--user", help="User id of the dataset.")]
-AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="PEFT folder; the backbone alone if not given.")]
+AdapterFolder = Annotated[
+    Path | None, typer.Option("--adapter", help="PEFT folder or hub id; the backbone alone if not given.")
+]
 IndexFolder = Annotated[
     Path | None, typer.Option("--index", help="Folder of `lorarec index`; a light index is built if not given.")
 ]
@@ -49,10 +55,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
-    """Return folders by name; a folder without NAME= has its own name.
+    """Return folders or hub ids by name; one without NAME= has its own name.
 
     Args:
-        texts: FOLDER or NAME=FOLDER.
+        texts: FOLDER or NAME=FOLDER; a hub id may be in place of a folder.
         kind: Kind of the folders, which is the name of the option.
 
     Raises:
@@ -62,7 +68,8 @@ def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
     for text in texts:
         name, mark, folder = text.partition("=")
         if not mark or Path(text).exists():
-            name, folder = Path(text).resolve().name, text
+            hub_id = None if Path(text).exists() else HubId.parse(text)
+            name, folder = hub_id.name if hub_id else Path(text).resolve().name, text
         if not name or not folder:
             raise LorarecError(f"--{kind} {text} must be a folder or NAME=FOLDER")
         if name in named:
@@ -72,14 +79,20 @@ def named_folders(texts: Sequence[str], kind: str) -> dict[str, Path]:
 
 
 def require_adapters(folders: Iterable[str | Path | None]) -> None:
-    """Check that adapter folders exist, before the libraries that read them are loaded.
+    """Check that adapter folders exist, before the libraries that read them are loaded; hub ids are downloaded.
 
     Raises:
-        LorarecError: If a folder does not exist.
+        LorarecError: If a folder does not exist, or an adapter cannot be downloaded.
     """
     for folder in folders:
         if folder is not None and not Path(folder).is_dir():
-            raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
+            adapter_folder(folder)
+
+
+def shared_path(folder: Path) -> Path:
+    """Return what names a folder in processes elsewhere: its absolute path, or hub id and commit of a cached one."""
+    cached = HubId.of_folder(folder)
+    return Path(f"{HUB_PREFIX}{cached}") if cached else folder.resolve()
 
 
 def require_backbone(name: str) -> None:

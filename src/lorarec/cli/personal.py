@@ -101,8 +101,10 @@ def train(
 def choose(
     *,
     dataset: DatasetFolder,
-    general: Annotated[Path, typer.Argument(help="PEFT folder of the general adapter.")],
-    specific: Annotated[Path, typer.Argument(help="PEFT folder of the specific adapter, trained on the same prompts.")],
+    general: Annotated[Path, typer.Argument(help="PEFT folder or hub id of the general adapter.")],
+    specific: Annotated[
+        Path, typer.Argument(help="PEFT folder or hub id of the specific adapter, trained on the same prompts.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     ctr_model: Annotated[
         str,

@@ -31,7 +31,9 @@ def prompt(
     ] = None,
     adapter: Annotated[
         Path | None,
-        typer.Option("--adapter", help="PEFT folder with the prompt options; the default options if not given."),
+        typer.Option(
+            "--adapter", help="PEFT folder or hub id, for the prompt options; the default options if not given."
+        ),
     ] = None,
     index: IndexFolder = None,
     pool: Annotated[

@@ -27,11 +27,13 @@ from lorarec.cli.options import (
     quieten_transformers,
     ray_imports,
     require_index,
+    shared_path,
 )
 from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
+from lorarec.lora import adapter_folder
 from lorarec.ranking import ServerConfig
 
 if TYPE_CHECKING:
@@ -125,7 +127,8 @@ def recommend(
     if users or all_users:
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})
     if out is not None:
-        job = _population(dataset, adapter, index, backbone, top, pool)
+        assert data.folder is not None  # it was loaded
+        job = _population(data.folder, adapter, index, backbone, top, pool)
         job = replace(job, fusion=fusion and fusion.resolve(), new_item_prior=prior)
         names = {
             "dataset": data.name,
@@ -156,13 +159,13 @@ def _refuse_combinations(out: Path | None, only_with_out: dict[str, Any], only_w
 def _population(
     dataset: Path, adapter: Path | None, index: Path | None, backbone: BackboneConfig, top: int, pool: int
 ) -> "PopulationConfig":
-    """Return the config of workers, with absolute paths, since their working directories may differ."""
+    """Return the config of workers, with absolute paths and commits, since their working directories may differ."""
     from lorarec.ranking import PopulationConfig
 
     is_path = backbone.id != EMBEDDED and Path(backbone.id).exists()
     return PopulationConfig(
-        dataset.resolve(),
-        adapter and adapter.resolve(),
+        shared_path(dataset),
+        adapter and shared_path(adapter_folder(adapter)),
         index and index.resolve(),
         replace(backbone, id=str(Path(backbone.id).resolve())) if is_path else backbone,
         top,

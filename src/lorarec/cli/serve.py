@@ -1,6 +1,7 @@
 """The verb `serve`: an HTTP service over a dataset and a folder of adapters."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +12,23 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.errors import LorarecError
+from lorarec.io import HubId, source_name
+from lorarec.lora import adapter_folder
 from lorarec.serving import REQUESTS, ServiceConfig
 
 
 @config_options
 def serve(
     *,
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder: the catalogue, and the first histories.")],
+    dataset: Annotated[
+        Path, typer.Argument(help="Dataset folder or hub:OWNER/NAME: the catalogue, and the first histories.")
+    ],
     adapters: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
             "--adapters",
-            help="Folder of PEFT folders and of folders of `lorarec personal choose`; may be left out with --fusion.",
+            help="Folder of PEFT folders and of folders of `lorarec personal choose`, or an adapter: a hub id, "
+            "NAME=OWNER/NAME or NAME=FOLDER; may be repeated, or left out with --fusion.",
         ),
     ] = None,
     fusion: Annotated[
@@ -62,16 +68,17 @@ def serve(
 
     Example: lorarec serve data/shop --adapters adapters --fusion fusions/shop
 
+    Example: lorarec serve data/shop --adapters me/shop-adapter --adapters games=me/games-adapter@v2
+
     Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
     """
     from lorarec.data import Dataset
 
     data = Dataset.load(dataset)
     require_index(index)
-    if adapters is None and fusion is None:
+    if not adapters and fusion is None:
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
-    if adapters is not None and not adapters.is_dir():
-        raise LorarecError(f"adapters folder {adapters} does not exist: give a folder of PEFT folders")
+    folder, further = _sources(adapters or [])
     if fusion is None and new_item_prior is not None:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
@@ -92,8 +99,11 @@ def serve(
     fused = None if fusion is None else Fusion.load(fusion, data, model)
     if fused is not None and prior is not None:
         fused = fused.with_new_item_prior(prior)
-    url = _url(db or f"{dataset.resolve()}.db")
-    service = Service(model, data, adapters, url, config, catalogue, load=load or None, fusion=fused)
+    hub_id = HubId.of_folder(data.folder or dataset)
+    url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
+    service = Service(
+        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
+    )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
         names = f"the fusion of {', '.join(fused.names)} and {names}"
@@ -101,6 +111,33 @@ def serve(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
     run_service(service, bound, key, grace)
+
+
+def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
+    """Return the folder of adapters, if there is one, and the paths and hub ids of further adapters by name.
+
+    What is on the hub is downloaded, so that it is refused before the backbone is loaded if that is not possible.
+
+    Raises:
+        LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
+            two folders or two adapters of one name.
+    """
+    folders = [Path(text) for text in adapters if Path(text).is_dir()]
+    if len(folders) > 1:
+        raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
+    further: dict[str, str] = {}
+    for text in adapters:
+        if Path(text).is_dir():
+            continue
+        name, _, source = text.rpartition("=")
+        if not Path(source).is_dir() and HubId.parse(source) is None:
+            raise LorarecError(f"adapters folder {source} does not exist: give a folder of PEFT folders, or a hub id")
+        name = name or source_name(source)
+        if name in further:
+            raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
+        adapter_folder(source)
+        further[name] = source
+    return next(iter(folders), None), further
 
 
 def _url(db: str) -> str:

@@ -51,7 +51,8 @@ def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
 def train(
     *,
     datasets: Annotated[
-        list[Path] | None, typer.Argument(help="Dataset folders: several make a general adapter, one a specific one.")
+        list[Path] | None,
+        typer.Argument(help="Dataset folders or hub:OWNER/NAME: several make a general adapter, one a specific one."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Adapter folder to write.")] = None,
     recipe: Annotated[
@@ -63,7 +64,8 @@ def train(
         ),
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Adapter to train further, with its layers, r and alpha.")
+        Path | None,
+        typer.Option("--from", help="PEFT folder or hub id to train further, with its layers, r and alpha."),
     ] = None,
     few_shot: Annotated[float | None, typer.Option(help="Train on this fraction of the users.")] = None,
     resume: Resume = False,

@@ -38,6 +38,7 @@ from .sample import load_whole_sample as load_whole_sample
 from .similar_items import SimilarItems as SimilarItems
 from .sources.amazon import read_amazon as read_amazon
 from .sources.movielens import read_movielens as read_movielens
+from .sources.sql import read_query as read_query
 from .sources.table import Columns as Columns
 from .sources.table import read_table as read_table
 from .split import NEW_ITEM as NEW_ITEM

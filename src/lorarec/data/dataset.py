@@ -9,18 +9,27 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
+from lorarec.data.dataset_hub import PushToHubMixin, dataset_folder
 from lorarec.data.filters import k_core as core_of
 from lorarec.data.filters import remove_overlap
 from lorarec.data.hashing import content_hash
 from lorarec.data.raw_log import RawLog, clean_tables
-from lorarec.data.sources.frames import read_pandas, read_polars
-from lorarec.data.sources.table import Columns
-from lorarec.data.tables import BadTimes, Decimal, Ids, Order, TableFormat
+from lorarec.data.sources.frames import (
+    FrameOptions,
+    arrow_table,
+    hf_table,
+    pandas_table,
+    polars_table,
+    to_pandas,
+    two_tables,
+)
+from lorarec.data.sources.table import Columns, raw_log
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Table, TableFormat
 from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, new_folder, read_json, write_json
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(PushToHubMixin):
     """Interactions of users with items, and the texts of the items.
 
     Attributes:
@@ -140,8 +149,8 @@ class Dataset:
     @classmethod
     def from_polars(
         cls,
-        log: pl.DataFrame | pl.LazyFrame,
-        items: pl.DataFrame | pl.LazyFrame | None = None,
+        log: pl.DataFrame | pl.LazyFrame | Table,
+        items: pl.DataFrame | pl.LazyFrame | Table | None = None,
         *,
         user: str = USER,
         item: str = ITEM,
@@ -205,37 +214,20 @@ class Dataset:
             >>> shop.titles
             {'a3': 'Desk lamp', 'b7': 'Chair'}
         """
+        log_table, items_table = two_tables(polars_table, log, items)
         columns = Columns(user, item, time, rating, title, items_id)
         options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
-        raw = read_polars(log, items, columns=columns, options=options, name=name, licence=licence)
+        origin = log_table.kind
+        raw = raw_log(log_table, items_table, columns, options, name=name, origin=origin, licence=licence)
         return cls.from_raw_log(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
 
     @classmethod
     def from_pandas(
-        cls,
-        log: "pd.DataFrame",
-        items: "pd.DataFrame | None" = None,
-        *,
-        user: str = USER,
-        item: str = ITEM,
-        time: str = TIME,
-        title: str = TITLE,
-        rating: str | None = None,
-        items_id: str | None = None,
-        name: str = "dataset",
-        licence: str | None = None,
-        time_format: str | None = None,
-        bad_times: BadTimes = "refuse",
-        order: Order = "time",
-        decimal: Decimal | None = None,
-        ids: Ids | None = None,
-        keep_untitled: bool = False,
-        keep_unseen: bool = False,
-        k_core: int = 0,
+        cls, log: "pd.DataFrame", items: "pd.DataFrame | None" = None, **options: Unpack[FrameOptions]
     ) -> "Dataset":
         """Make a Dataset from data frames of pandas.
 
-        The arguments, checks and errors are those of `from_polars`. pyarrow is not needed.
+        The options, checks and errors are those of `from_polars`. pyarrow is not needed.
 
         Examples:
             >>> import pandas as pd
@@ -247,17 +239,79 @@ class Dataset:
             >>> shop.interactions["timestamp"].to_list()
             [1714521600, 1714608000]
         """
-        columns = Columns(user, item, time, rating, title, items_id)
-        options = TableFormat(time_format=time_format, bad_times=bad_times, order=order, decimal=decimal, ids=ids)
-        raw = read_pandas(log, items, columns=columns, options=options, name=name, licence=licence)
-        return cls.from_raw_log(raw, keep_untitled=keep_untitled, keep_unseen=keep_unseen, k_core=k_core)
+        return cls.from_polars(*two_tables(pandas_table, log, items), **options)
+
+    @classmethod
+    def from_arrow(cls, log: Any, items: Any = None, **options: Unpack[FrameOptions]) -> "Dataset":
+        """Make a Dataset from tables of Arrow.
+
+        The options, checks and errors are those of `from_polars`. Besides tables and record batches of pyarrow, any
+        object with an Arrow stream (`__arrow_c_stream__`) is read, such as a relation of DuckDB.
+
+        Examples:
+            >>> import pyarrow as pa
+            >>> from lorarec import Dataset
+            >>> log = pa.table({"user_id": [1, 1], "item_id": [7, 8], "timestamp": [0, 1], "title": ["Chair", "Lamp"]})
+            >>> Dataset.from_arrow(log).titles
+            {'7': 'Chair', '8': 'Lamp'}
+        """
+        return cls.from_polars(*two_tables(arrow_table, log, items), **options)
+
+    @classmethod
+    def from_hf(cls, log: Any, items: Any = None, **options: Unpack[FrameOptions]) -> "Dataset":
+        """Make a Dataset from a `datasets.Dataset` or `datasets.DatasetDict` of Hugging Face.
+
+        The options, checks and errors are those of `from_polars`. The splits of a DatasetDict are read one after the
+        other, as one log; `lorarec.load_split` makes a split that suits recommendation. The labels of a ClassLabel are
+        read by their names.
+
+        Examples:
+            >>> import datasets
+            >>> from lorarec import Dataset
+            >>> rows = {"user_id": [1, 1], "item_id": [7, 8], "timestamp": [0, 1], "title": ["Chair", "Lamp"]}
+            >>> Dataset.from_hf(datasets.Dataset.from_dict(rows)).titles
+            {'7': 'Chair', '8': 'Lamp'}
+        """
+        return cls.from_polars(*two_tables(hf_table, log, items), **options)
+
+    def to_polars(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the interactions and the items as data frames of polars.
+
+        Returns:
+            The interactions with the columns user_id and item_id (text), timestamp (whole seconds since 1970, or
+            positions) and rating (Float32, null if unknown), sorted by user and time; and the items with the columns
+            item_id, title and further texts, one row for each. `Dataset.from_frames` makes the same dataset of them.
+
+        Examples:
+            >>> from lorarec import load_sample
+            >>> log, items = load_sample("action").to_polars()
+            >>> log.columns, items.columns
+            (['user_id', 'item_id', 'timestamp', 'rating'], ['item_id', 'title', 'genres'])
+        """
+        return self.interactions, self.items
+
+    def to_pandas(self) -> "tuple[pd.DataFrame, pd.DataFrame]":
+        """Return the interactions and the items as data frames of pandas, in the columns of `to_polars`.
+
+        A rating that is unknown is NaN. pyarrow is not needed.
+
+        Examples:
+            >>> from lorarec import load_sample
+            >>> log, items = load_sample("action").to_pandas()
+            >>> log.dtypes["timestamp"], len(items)
+            (dtype('int64'), 1535)
+        """
+        return to_pandas(self.interactions), to_pandas(self.items)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Load a dataset folder.
+        """Load a dataset folder, or a dataset of the Hugging Face hub, which is downloaded into the hub's cache.
+
+        Args:
+            folder: Path of a dataset folder, or `hub:owner/name` or `hub:owner/name@revision`.
 
         Raises:
-            LorarecError: A file is missing or unreadable, or does not agree with dataset.json.
+            LorarecError: A file is missing or unreadable, does not agree with dataset.json, or cannot be downloaded.
 
         Examples:
             >>> from tempfile import TemporaryDirectory
@@ -268,7 +322,7 @@ class Dataset:
             ...     Dataset.load(f"{folder}/action").name
             'sample-action'
         """
-        folder = Path(folder)
+        folder = dataset_folder(folder)
         if not folder.is_dir():
             raise LorarecError(f"{folder} is not a dataset folder: make one with `lorarec data import`")
         if not (folder / "dataset.json").is_file():

@@ -14,6 +14,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 
 _ROWS_NAMED = 5
+#: Bits of the significand of floating point types other than Float64.
+_PRECISION: dict[pl.DataType, int] = {pl.Float16(): 11, pl.Float32(): 24}
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\ufeff]")
 
@@ -67,7 +69,7 @@ def clean_interactions(
     for name in (USER, ITEM):
         ids = clean_ids(raw[name], options.ids)
         _refuse(ids.is_null() | (ids.str.strip_chars() == ""), raw[name], where, name_row)
-        _refuse_rounded(raw[name], where, name_row)
+        refuse_rounded(raw[name], where, name_row)
         columns.append(ids)
     times = parse_times(
         raw[TIME], where, time_format=options.time_format, bad_times=options.bad_times, name_row=name_row
@@ -144,7 +146,7 @@ def _decimal_commas(
     return True
 
 
-def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], str]) -> None:
+def refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int], str] = row_number) -> None:
     """Refuse floating point ids so large that their type cannot represent all integers.
 
     Raises:
@@ -152,7 +154,7 @@ def _refuse_rounded(ids: pl.Series, where: str | Path, name_row: Callable[[int],
     """
     if not ids.dtype.is_float():
         return
-    rounded = (ids.abs() >= (2**24 if ids.dtype == pl.Float32 else 2**53)).fill_null(False)
+    rounded = (ids.fill_nan(None).abs() >= 2 ** _PRECISION.get(ids.dtype, 53)).fill_null(False)
     if rounded.any():
         row = int(rounded.arg_max() or 0)
         raise LorarecError(

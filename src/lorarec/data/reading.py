@@ -135,8 +135,13 @@ def table_errors(path: str | Path) -> Iterator[None]:
         yield
     except pl.exceptions.NoDataError:
         raise LorarecError(f"{path} is empty") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = str(error).splitlines()[0]
+        if "unable to parse time zone" in reason:  # such as +05:30, which has no name
+            raise LorarecError(
+                f"{path} has times in a zone that is not in the Time Zone Database: write them in UTC, or use pyarrow "
+                "and `Dataset.from_arrow`"
+            ) from None
         if "unexpected end of file" in reason:
             raise LorarecError(f"{path} is a truncated gzip file: download it again") from error
         if "utf-8" in reason or "utf8" in reason:

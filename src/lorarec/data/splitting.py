@@ -15,7 +15,7 @@ from lorarec.data.dataset import Dataset
 from lorarec.data.hashing import content_hash
 from lorarec.data.split import NEW_ITEM, WARM, Split
 from lorarec.errors import LorarecError
-from lorarec.io import read_json
+from lorarec.io import HubId, read_json
 
 LEAVE_ONE_OUT: Literal["leave-one-out"] = "leave-one-out"
 GLOBAL_TIME: Literal["global-time"] = "global-time"
@@ -158,8 +158,8 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
     """Load the split that is stored beside a dataset; draw and store it first if there is none.
 
     Args:
-        dataset: The dataset. If it has no folder, or one that cannot be written to, its split is drawn every time; the
-            seed makes it the same every time.
+        dataset: The dataset. If it has no folder, or one that is not to be written to, such as one in the hub's cache,
+            its split is drawn every time; the seed makes it the same every time.
         options: Arguments of `draw_split`. Without any the split in DATASET/split is loaded, whatever its options are.
             Options that differ from those of DATASET/split give a split in a folder of its own beside it.
 
@@ -179,7 +179,8 @@ def load_split(dataset: Dataset, **options: Unpack[SplitOptions]) -> Split:
         folder = folder.with_name("-".join(["split", *(f"{key}={given[key]}" for key in sorted(given))]))
     if not _stored(folder):
         split = draw_split(dataset, **options)
-        if os.access(dataset.folder, os.W_OK) and not _stored(folder):
+        is_cached = HubId.of_folder(dataset.folder) is not None  # the hub's cache is not ours to change
+        if os.access(dataset.folder, os.W_OK) and not is_cached and not _stored(folder):
             split.save(folder)
         return split
     split = Split.load(folder)

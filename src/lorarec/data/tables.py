@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ import polars as pl
 
 from lorarec.data.archives import check_gzip
 from lorarec.data.delimited import Dialect, read_delimited, read_layout
+from lorarec.data.objects import refuse_mixed_ids, refuse_mixed_zones
+from lorarec.data.parquet_folder import PARQUET, scan_parquet_folder
 from lorarec.data.reading import opened, records, table_errors
 from lorarec.errors import LorarecError
 
@@ -25,7 +28,6 @@ Quote = Literal["none", "double", "single"]
 _QUOTES: dict[Quote, str | None] = {"none": None, "double": '"', "single": "'"}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
-_PARQUET = (".parquet", ".pq")
 #: Suffixes of text files, RecBole's among them, whose separator is detected from their content.
 _TEXT = (".txt", ".dat", ".data", ".psv", ".inter", ".item", ".user", "")
 _NAMED = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json", ".txt", ".dat", ".inter")
@@ -95,6 +97,7 @@ class Table:
         where: The name of the table in error messages, such as the path of its file.
         names: The names of its columns.
         hint: Advice at the end of the error message if a column is not found.
+        kind: The kind of source in a few words, such as "pandas data frame".
     """
 
     where: str
@@ -102,6 +105,8 @@ class Table:
     _dtype: Callable[[int], pl.DataType]
     _read: Callable[[Sequence[int]], tuple[pl.DataFrame, Callable[[int], str]]]
     hint: str = ""
+    kind: str = "table"
+    _objects: Callable[[int], Sequence[Any] | None] = lambda _: None
 
     def find(self, wanted: str) -> str | None:
         """Return the column with a name, if need be one that differs only in case, white space or a byte order mark.
@@ -147,6 +152,18 @@ class Table:
                     "with one value in each row (explode lists, unnest structures)"
                 )
 
+    def require_one_type(self, ids: Iterable[str], time: str | None = None) -> None:
+        """Check that columns of Python objects hold ids, and times, whose types go together.
+
+        Raises:
+            LorarecError: Ids have types that do not go together, or only some of the times have a time zone.
+        """
+        for name in ids:
+            if (objects := self._objects(self.names.index(name))) is not None:
+                refuse_mixed_ids(objects, self.where, name, row_number)
+        if time is not None and (objects := self._objects(self.names.index(time))) is not None:
+            refuse_mixed_zones(objects, self.where, time, row_number)
+
 
 def without_missing(text: pl.Series) -> pl.Series:
     """Strip white space from text and replace text that represents a missing value by null."""
@@ -169,15 +186,15 @@ def open_table(path: str | Path, options: TableFormat | None = None) -> Table:
     """
     path, options = Path(path), options or TableFormat()
     if path.is_dir():
-        return _parquet_folder(path)
+        return lazy_table(str(path), scan_parquet_folder(path))
     if not path.is_file():
         raise LorarecError(f"{path} does not exist or is not a file")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if suffix not in (*_SEPARATORS, *_JSON, *_PARQUET, *_TEXT):
+    if suffix not in (*_SEPARATORS, *_JSON, *PARQUET, *_TEXT):
         raise LorarecError(f"{path} has an unknown suffix: rename it so that it ends in one of {', '.join(_NAMED)}")
     check_gzip(path)  # polars unpacks gzip files without a limit
     head = _head(path)
-    if suffix in _PARQUET or head.startswith(b"PAR1"):
+    if suffix in PARQUET or head.startswith(b"PAR1"):
         return lazy_table(str(path), pl.scan_parquet(path, glob=False))
     if head.startswith(b"PK\x03\x04"):
         raise LorarecError(f"{path} is a zip archive or a spreadsheet: unpack it, or save it as CSV")
@@ -248,6 +265,7 @@ def lazy_table(
     lazy: pl.LazyFrame,
     name_row: Callable[[int], str] = row_number,
     explain_fault: Callable[[], None] | None = None,
+    kind: str = "table",
 ) -> Table:
     """Return a table that polars scans.
 
@@ -256,6 +274,7 @@ def lazy_table(
         lazy: The scan.
         name_row: Function from the number of a row, from 0, to its name in error messages.
         explain_fault: Called if polars cannot read the table, to raise an error that names the line.
+        kind: The kind of source in a few words.
     """
 
     @contextmanager
@@ -280,16 +299,38 @@ def lazy_table(
     with scan_errors():
         schema = lazy.collect_schema()
     types = schema.dtypes()
-    return Table(where, schema.names(), types.__getitem__, read)
+    return Table(where, schema.names(), types.__getitem__, read, kind=kind)
 
 
-def _parquet_folder(path: Path) -> Table:
-    if (path / "dataset.json").is_file():
-        raise LorarecError(f"{path} is already a dataset folder: use it without importing it")
-    parts = sorted(part for suffix in _PARQUET for part in path.rglob(f"*{suffix}") if part.is_file())
-    if not parts:
-        raise LorarecError(f"{path} is a folder without Parquet files: name a file or a folder of Parquet files")
-    return lazy_table(str(path), pl.scan_parquet(parts, glob=False, hive_partitioning=False))
+def column_table(
+    where: str,
+    names: list[str],
+    column: Callable[[int], pl.Series],
+    kind: str,
+    hint: str = "",
+    objects: Callable[[int], Sequence[Any] | None] = lambda _: None,
+) -> Table:
+    """Return a table whose columns are converted one by one, when they are needed.
+
+    Args:
+        where: The name of the table in error messages.
+        names: The names of its columns.
+        column: Function from the number of a column to its values; it is called once for each.
+        kind: The kind of source in a few words.
+        hint: Advice at the end of the error message if a column is not found.
+        objects: Function from the number of a column to its Python objects, None if its values have one type.
+    """
+
+    @cache
+    def converted(index: int) -> pl.Series:
+        with table_errors(f"{where}: column {names[index]!r}"):
+            values = column(index)
+            return values.cast(pl.String) if values.dtype == pl.Binary else values
+
+    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
+        return pl.DataFrame([converted(each).alias(str(number)) for number, each in enumerate(indices)]), row_number
+
+    return Table(where, names, lambda index: converted(index).dtype, read, hint, kind, objects)
 
 
 def _json_lines(path: Path) -> Table:

@@ -12,6 +12,13 @@ from .artefacts import write_text as write_text
 from .disk import disk_errors as disk_errors
 from .disk import disk_reason as disk_reason
 from .folder_kinds import FolderKind as FolderKind
+from .hub import HUB_PREFIX as HUB_PREFIX
+from .hub import HubId as HubId
+from .hub import files_to_push as files_to_push
+from .hub import full_repo_id as full_repo_id
+from .hub import local_folder as local_folder
+from .hub import push_files as push_files
+from .hub import source_name as source_name
 from .locks import TEMPORARY as TEMPORARY
 from .locks import locked as locked
 from .locks import only_writer as only_writer

@@ -1,5 +1,6 @@
 """The kinds of folders that lorarec writes and their files, so that a folder of the user's own is never overwritten."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,16 +15,19 @@ class FolderKind:
         name: Name of the kind in error messages.
         marker: Relative path of the file by which a folder of this kind is recognised.
         others: Patterns of the relative paths of all other files in the folder; `*` also matches slashes.
+        is_flat: Whether only files in the folder itself belong to it, and none in subfolders.
     """
 
     name: str
     marker: str
     others: tuple[str, ...] = ()
+    is_flat: bool = False
 
     SPLIT: ClassVar["FolderKind"]
     DATASET: ClassVar["FolderKind"]
     SAMPLE: ClassVar["FolderKind"]
     ADAPTER: ClassVar["FolderKind"]
+    BACKBONE: ClassVar["FolderKind"]
     MERGED: ClassVar["FolderKind"]
     WEIGHTS_BY_SETTING: ClassVar["FolderKind"]
     EFFECT_OF_PROMPTS: ClassVar["FolderKind"]
@@ -44,17 +48,29 @@ class FolderKind:
 
     def foreign_file(self, folder: Path) -> str | None:
         """Return the relative path of the first file in a folder that lorarec does not write there, or None."""
-        patterns = (self.marker, *self.others)
-        paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-        names = (path.relative_to(folder).as_posix() for path in paths)
-        return next((name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)), None)
+        return next((name for name in _files(folder) if not self.has_file(name)), None)
+
+    def has_file(self, name: str) -> bool:
+        """Return whether lorarec writes a file of this relative path into folders of this kind."""
+        if self.is_flat and "/" in name:
+            return False
+        return any(fnmatchcase(name, pattern) for pattern in (self.marker, *self.others))
+
+    def files(self, folder: Path) -> list[str]:
+        """Return the sorted relative paths of the files in a folder that lorarec writes there."""
+        return [name for name in _files(folder) if self.has_file(name)]
+
+
+def _files(folder: Path) -> Iterator[str]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return (path.relative_to(folder).as_posix() for path in paths)
 
 
 FolderKind.SPLIT = FolderKind("split", "split.json", ("train.parquet", "valid.parquet", "test-*.parquet"))
 FolderKind.DATASET = FolderKind(
     "dataset",
     "dataset.json",
-    ("interactions.parquet", "items.parquet", "users.parquet", *FolderKind.SPLIT.under("split")),
+    ("interactions.parquet", "items.parquet", "users.parquet", "README.md", *FolderKind.SPLIT.under("split")),
 )
 FolderKind.SAMPLE = FolderKind("sample", "ratings.parquet", ("movies.parquet", "LICENSE.txt"))
 FolderKind.ADAPTER = FolderKind(
@@ -63,6 +79,7 @@ FolderKind.ADAPTER = FolderKind(
     (
         "adapter_config.json",
         "adapter_model.safetensors",
+        "README.md",
         "template.j2",
         "tensorboard/events.out.tfevents.*",
         "mix_trace.json",
@@ -71,6 +88,10 @@ FolderKind.ADAPTER = FolderKind(
         "entropy.png",
         "entropy_by_lambda.png",
     ),
+)
+#: A folder of Transformers, which lorarec uploads and does not write itself.
+FolderKind.BACKBONE = FolderKind(
+    "backbone", "config.json", ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"), is_flat=True
 )
 FolderKind.MERGED = FolderKind(
     "merged model",
@@ -83,6 +104,7 @@ FolderKind.MERGED = FolderKind(
         "tokenizer*",
         "special_tokens_map.json",
         "chat_template.jinja",
+        "README.md",
     ),
 )
 FolderKind.WEIGHTS_BY_SETTING = FolderKind("analysis", "weights_by_setting.json", ("weights_by_setting.png",))

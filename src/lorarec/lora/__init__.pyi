@@ -1,3 +1,4 @@
+from .adapter_source import adapter_folder as adapter_folder
 from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
@@ -33,6 +34,7 @@ from .peft_folder import read_tensors as read_tensors
 from .peft_folder import same_tensors as same_tensors
 from .peft_folder import save_adapter as save_adapter
 from .peft_folder import save_config as save_config
+from .peft_folder import write_description as write_description
 from .prompt_record import agreed_prompt_config as agreed_prompt_config
 from .prompt_record import prompt_config as prompt_config
 from .prompt_record import read_prompt as read_prompt

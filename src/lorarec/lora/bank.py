@@ -7,7 +7,7 @@ import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import JsonObject
+from lorarec.io import JsonObject, source_name
 from lorarec.lora.combine import COMBINE_RULES, FACTORS
 from lorarec.lora.peft_folder import LAYER_CHOICE, Adapter, AdapterLike, read_adapter
 
@@ -66,7 +66,7 @@ class AdapterBank:
         """
         if not adapters:
             raise LorarecError("a bank needs at least one adapter")
-        names = tuple(adapter.folder.name if adapter.folder else "adapter" for adapter in adapters)
+        names = tuple(source_name(adapter.source) if adapter.folder else "adapter" for adapter in adapters)
         if len(set(names)) < len(names):
             names = tuple(f"{name} ({number})" for number, name in enumerate(names, start=1))
         modules = {module: None for adapter in adapters for module in adapter.tensors}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorarec.backbone import EMBEDDED, Backbone, embedded_folder
 from lorarec.errors import LorarecError
-from lorarec.io import JsonObject
+from lorarec.io import HubId, JsonObject
 from lorarec.lora.safe_files import quoted
 
 logger = logging.getLogger(__name__)
@@ -51,16 +51,17 @@ def check_base_model(folder: Path | None, config: JsonObject, backbone: Backbone
 
 
 def _hub_name(name: str) -> tuple[str, str | None]:
-    """Return hub id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name.
-
-    The cache stores the model OWNER/NAME in folders models--OWNER--NAME/snapshots/REVISION.
-    """
+    """Return id and revision of a folder of the hub's cache, `embedded` for the embedded backbone, else the name."""
     name = name.rstrip("/")
-    *_, cached, snapshots, revision = ("", "", *name.split("/"))
-    if cached.startswith("models--") and snapshots == "snapshots":
-        owner, _, model = cached.removeprefix("models--").partition("--")
-        return (f"{owner}/{model}" if model else owner), revision
+    if cached := HubId.of_folder(name):
+        return cached.repo_id, cached.revision
     return (EMBEDDED if name == str(embedded_folder()) else name), None
+
+
+def hub_base_model(config: JsonObject) -> str | None:
+    """Return the hub id of the base model that PEFT's settings name, or None if they name a folder or nothing."""
+    name, _ = _hub_name(config.get("base_model_name_or_path") or "")
+    return name if name != EMBEDDED and _is_hub_id(name) else None
 
 
 def _last(name: str) -> str:

@@ -21,7 +21,7 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
 
     Args:
         backbone: Backbone; its weights are the same afterwards.
-        adapter: Adapter, or path of a PEFT folder.
+        adapter: Adapter, path of a PEFT folder, or hub id.
         out: Path of the folder to write.
         overwrite: Whether to replace an existing folder of this function.
 
@@ -40,7 +40,7 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
     record = {
         "backbone": backbone.id,
         "backbone_fingerprint": backbone.fingerprint,
-        "adapter": None if chosen.folder is None else str(chosen.folder),
+        "adapter": None if chosen.folder is None else chosen.source,
         "adapter_fingerprint": None if chosen.folder is None else chosen.fingerprint,
         "versions": versions(),
     }

@@ -82,7 +82,7 @@ def mix(
 
     Args:
         backbone: The backbone on which all adapters were trained.
-        adapters: Two or more adapters or paths of PEFT folders.
+        adapters: Two or more adapters, paths of PEFT folders or hub ids.
         out: Path of the adapter folder to write.
         config: Options; the defaults of `MixingConfig` if None.
         dataset: The dataset that prompts and cases are drawn from, for all methods but `fixed`.
@@ -159,7 +159,7 @@ def mix(
     with new_folder(out, overwrite, FolderKind.ADAPTER) as folder:
         save_adapter(merged, folder, backbone.base_model, record)
         searched = {"stopped": trace.stopped, **trace.counts, "steps": trace.listed()}
-        given = {"adapters": [str(adapter.folder) for adapter in read], **settings, "weights": listed}
+        given = {"adapters": [adapter.source for adapter in read], **settings, "weights": listed}
         write_json(folder / TRACE_FILE, given | searched)
         plot_weights(folder / "weights.png", bank.names, listed)
         _plot_search(folder, bank.names, config, trace)

@@ -14,6 +14,7 @@ Objective = Literal["candidates", "tokens"]
 MIXING_SCOPES: tuple[Scope, ...] = get_args(Scope)
 #: Methods that choose the weights on prompts without labels.
 UNLABELLED: tuple[Method, ...] = ("entropy", "agreement")
+RULE = "Rule of combination"
 SEARCH = "Search for weights (grid, entropy, agreement)"
 
 
@@ -45,15 +46,19 @@ class MixingConfig:
     combine: MixingRule = option(
         "factors",
         "Sum the factors A and B of the adapters, or the products B A, of which the other rules first prune a part.",
+        RULE,
     )
-    density: float = option(0.5, "Share of the values that magnitude_prune, ties and dare keep of each product B A.")
+    density: float = option(
+        0.5, "Share of the values that magnitude_prune, ties and dare keep of each product B A.", RULE
+    )
     scope: Scope = option("model", "One weight per adapter, or one per adapter and layer (entropy, agreement).")
     rank: int | None = option(
         None,
         "Rank to truncate the mixture to by singular value decomposition; None for no truncation, or with a rule that "
         "prunes for the largest rank of the adapters.",
+        RULE,
     )
-    task_arithmetic: bool = option(False, "Allow weights that are negative or do not sum to 1 (fixed).")
+    task_arithmetic: bool = option(False, "Allow weights that are negative or do not sum to 1 (fixed).", RULE)
     setting: Literal["warm", "new-item"] = option(
         "warm", "Setting of the test users that unlabelled prompts are drawn from, without their targets.", SEARCH
     )

@@ -1,20 +1,35 @@
 """Reading and writing of LoRA adapters as plain PEFT folders (`adapter_config.json`, `adapter_model.safetensors`)."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from huggingface_hub import CommitInfo
 from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import EMBEDDED, Backbone
 from lorarec.errors import LorarecError
-from lorarec.io import JsonObject, file_fingerprint, read_json, write_json
-from lorarec.lora.base_model import check_base_model
+from lorarec.io import (
+    FolderKind,
+    HubId,
+    JsonObject,
+    file_fingerprint,
+    files_to_push,
+    full_repo_id,
+    push_files,
+    read_json,
+    write_json,
+    write_text,
+)
+from lorarec.lora.adapter_source import adapter_folder
+from lorarec.lora.base_model import check_base_model, hub_base_model
+from lorarec.lora.model_card import CARD_FILE, card_for_hub, model_card
 from lorarec.lora.peft_config import check_config, layer_ranks_and_scales
-from lorarec.lora.record import AdapterRecord, read_record, write_record
+from lorarec.lora.record import ADAPTER_RECORD_FILE, AdapterRecord, read_record, write_record
 from lorarec.lora.safe_files import read_bounded_json, require_regular
 from lorarec.lora.target_layers import DTYPES, dimensions, has_8_bit_floats, linear_layers
 
@@ -39,7 +54,8 @@ class Adapter:
         scales: Scale by layer name: lora_alpha / r, or lora_alpha / sqrt(r) for rank-stabilized LoRA.
         config: Settings of PEFT; `save_adapter` uses those that choose the layers.
         record: Contents of `lorarec.json`; None for an adapter made elsewhere.
-        folder: Path of the folder that the adapter was read from; None for an adapter in memory.
+        folder: Path of the folder that the adapter was read from, which is in the hub's cache for a hub id; None for an
+            adapter in memory.
 
     Examples:
         >>> from lorarec import Backbone, mix
@@ -67,6 +83,11 @@ class Adapter:
         return all(not a.any() or not b.any() for a, b in self.tensors.values())
 
     @property
+    def source(self) -> str:
+        """Hub id with the commit, or path of the folder that the adapter was read from; "None" in memory."""
+        return str((self.folder and HubId.of_folder(self.folder)) or self.folder)
+
+    @property
     def fingerprint(self) -> str:
         """Content hash of the two files of a PEFT folder.
 
@@ -77,33 +98,97 @@ class Adapter:
             raise LorarecError("an adapter in memory has no fingerprint: save it first")
         return file_fingerprint(self.folder / ADAPTER_CONFIG_FILE, self.folder / ADAPTER_WEIGHTS_FILE)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        base_model: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload LoRA adapter",
+    ) -> CommitInfo:
+        """Upload the adapter's folder in one commit to the hub, where PEFT loads it by its id, too.
 
-#: An adapter in memory, or the path of a PEFT folder.
+        The model card is the `README.md` of the folder, with the base model and the name of the repository filled in.
+        What an adapter in the repository had and this one does not have is deleted by the same commit.
+
+        Args:
+            repo_id: Hub id to write to, which is created if it does not exist.
+            base_model: Hub id of the backbone. It may be left out if the adapter was trained on a backbone that was
+                loaded by its hub id. The embedded backbone or a folder is uploaded by `Backbone.push_to_hub`.
+            private: Visibility of a new repository; None for the owner's default.
+            token: Access token; if None, that of HF_TOKEN or `hf auth login`.
+            revision: Branch to commit to, which is created if it does not exist; None for the main branch.
+            commit_message: First line of the commit's message.
+
+        Returns:
+            The commit, with its address and its hash.
+
+        Raises:
+            LorarecError: If the adapter is in memory only, no one else can load its base model, the user may not write
+                to the repository, or the hub cannot be reached.
+        """
+        if self.folder is None:
+            raise LorarecError("an adapter in memory cannot be pushed: save it first")
+        base_model = base_model or hub_base_model(self.config)
+        if base_model is None:
+            raise LorarecError(
+                f"adapter {self.source} names the base model {self.config.get('base_model_name_or_path')}, which is "
+                "not on the hub: push it by Backbone.push_to_hub and give its hub id as base_model"
+            )
+        repo_id = full_repo_id(repo_id, token)
+        files = files_to_push(self.folder, FolderKind.ADAPTER)
+        settings = {**self.config, "base_model_name_or_path": base_model}
+        if base_model != hub_base_model(self.config):
+            settings |= {"revision": None}  # it is a revision of the model that was named before
+        if settings != self.config:
+            files[ADAPTER_CONFIG_FILE] = json.dumps(settings, indent=2, ensure_ascii=False).encode()
+        if self.record is not None and self.record.backbone_id not in (None, EMBEDDED, base_model):
+            contents = read_json(self.folder / ADAPTER_RECORD_FILE)
+            contents["backbone"]["id"] = base_model
+            files[ADAPTER_RECORD_FILE] = json.dumps(contents, indent=2, ensure_ascii=False).encode()
+        card = self.folder / CARD_FILE
+        text = card.read_bytes() if card.is_file() else model_card(settings, self.record).encode()
+        files[CARD_FILE] = card_for_hub(text, repo_id, base_model)
+        return push_files(
+            files,
+            FolderKind.ADAPTER,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
+
+
+#: An adapter in memory, or the path or hub id of a PEFT folder.
 AdapterLike = str | Path | Adapter
 
 
 def read_adapter(adapter: AdapterLike, backbone: Backbone | None = None, limit: int = WEIGHTS_LIMIT) -> Adapter:
     """Read a PEFT LoRA folder, which may come from anywhere: nothing in it is executed, only regular files are read.
 
+    A path that does not exist and has the form `owner/name` or `owner/name@revision` is a hub id, and so is any with
+    the prefix `hub:`. Its files are downloaded into the hub's cache; without a connection those in the cache are used.
+
     Args:
-        adapter: Path of a PEFT folder; an `Adapter` is only checked and returned.
+        adapter: Path or hub id of a PEFT folder; an `Adapter` is only checked and returned.
         backbone: Backbone that the adapter must belong to (see `check_backbone`); None for any.
         limit: Maximum number of bytes of the file of weights.
 
     Raises:
         LorarecError: If a file is missing, corrupted or too large, the weights are pickled or not finite, the adapter
-            is not a plain LoRA, its files contradict each other, its `lorarec.json` is unusable, or it belongs to
-            another backbone.
+            is not a plain LoRA, its files contradict each other, its `lorarec.json` is unusable, it belongs to
+            another backbone, or it cannot be downloaded.
     """
-    read = adapter if isinstance(adapter, Adapter) else _read_folder(Path(adapter), limit)
+    read = adapter if isinstance(adapter, Adapter) else _read_folder(adapter_folder(adapter), limit)
     if backbone is not None:
         check_backbone(read, backbone)
     return read
 
 
 def _read_folder(folder: Path, limit: int) -> Adapter:
-    if not folder.is_dir():
-        raise LorarecError(f"adapter {folder} does not exist: give a PEFT folder")
     config = read_bounded_json(folder / ADAPTER_CONFIG_FILE)
     check_config(folder / ADAPTER_CONFIG_FILE, config)
     tensors = _pairs(folder / ADAPTER_WEIGHTS_FILE, _load(folder, limit))
@@ -218,7 +303,13 @@ def save_adapter(adapter: Adapter, folder: str | Path, base_model: str, record: 
     save_file(state, folder / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
     save_config(config, folder)
     if record is not None:
-        write_record(folder, record)
+        write_description(folder, record)
+
+
+def write_description(folder: Path, record: AdapterRecord) -> None:
+    """Write the record of an adapter and its model card into its folder, and a custom template beside them."""
+    write_record(folder, record)
+    write_text(folder / CARD_FILE, model_card(read_json(folder / ADAPTER_CONFIG_FILE), record))
 
 
 def _layer_choice(adapter: Adapter) -> JsonObject:

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from lorarec.errors import LorarecError
+from lorarec.io import HubId
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.record import AdapterRecord
 from lorarec.lora.safe_files import quoted, read_bounded
@@ -51,7 +52,7 @@ def _custom_template(folder: Path | None, recorded: str) -> TemplateText:
     name = Path(recorded).name
     inside = Path("" if folder is None else folder, name)
     # Unlike Path.is_file, os.path.isfile does not raise for a name that is not a valid path.
-    if folder is None or not os.path.isfile(inside) or inside.resolve().parent != folder.resolve():
+    if folder is None or not os.path.isfile(inside) or not _is_in_folder(inside, folder):
         raise LorarecError(
             f"adapter {folder} was trained with the template {quoted(recorded)}, which is not in its folder: "
             "copy it there"
@@ -60,6 +61,12 @@ def _custom_template(folder: Path | None, recorded: str) -> TemplateText:
         return TemplateText(name, read_bounded(inside, 4 * SOURCE_LIMIT).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise LorarecError(f"template {inside} cannot be read: it is not UTF-8 text") from error
+
+
+def _is_in_folder(file: Path, folder: Path) -> bool:
+    """Return whether a file is in a folder itself; files of the hub's cache are links to files in folder `blobs`."""
+    home, stored = folder.resolve(), file.resolve().parent
+    return stored == home or (HubId.of_folder(home) is not None and stored == home.parents[1] / "blobs")
 
 
 def shared_prompt_config(configs: Mapping[str, PromptConfig]) -> PromptConfig:

@@ -1,9 +1,8 @@
 """Provenance of an adapter: the datasets that it was trained on, and the adapters that it was mixed from."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from lorarec.io import JsonObject
+from lorarec.io import JsonObject, source_name
 from lorarec.lora.peft_folder import Adapter
 from lorarec.lora.prompt_record import agreed_prompt_config
 from lorarec.lora.record import AdapterRecord, SourceRecord
@@ -15,17 +14,12 @@ def trained_on(adapter: Adapter) -> list[JsonObject]:
     An adapter of a second round was also trained on the datasets of the adapter that it started from, a mixture on
     those of all its parts. The list is empty for an adapter made elsewhere.
     """
-    record = adapter.record or AdapterRecord()
-    started = [] if record.start_from is None else [record.start_from]
-    datasets: list[JsonObject] = []
-    for found in (record.datasets, *(source.datasets for source in (*started, *record.adapters))):
-        datasets += [dataset for dataset in found if dataset not in datasets]
-    return datasets
+    return (adapter.record or AdapterRecord()).all_datasets
 
 
 def source_record(adapter: Adapter) -> SourceRecord:
     """Return the entry of an adapter in the record of another adapter that is made from it."""
-    return SourceRecord(str(adapter.folder), adapter.fingerprint, tuple(trained_on(adapter)))
+    return SourceRecord(adapter.source, adapter.fingerprint, tuple(trained_on(adapter)))
 
 
 def mixture_record(adapters: Sequence[Adapter]) -> AdapterRecord:
@@ -36,7 +30,7 @@ def mixture_record(adapters: Sequence[Adapter]) -> AdapterRecord:
 def part_weights(adapter: Adapter, name: str) -> dict[str, dict[str, float]]:
     """Return the weight of each part of a mixture, by layer name and name of the part.
 
-    A part has the name of its folder, or in a personal adapter its name in the bank.
+    A part has the name of its folder or repository, or in a personal adapter its name in the bank.
 
     Args:
         adapter: An adapter.
@@ -46,7 +40,7 @@ def part_weights(adapter: Adapter, name: str) -> dict[str, dict[str, float]]:
     mixture = record.mix or record.personal
     if mixture is None:
         return {layer: {name: 1.0} for layer in adapter.tensors}
-    names = mixture.names or [Path(part.path or "").name for part in record.adapters]
+    names = mixture.names or [source_name(part.path or "") for part in record.adapters]
     weights = mixture.weights
     by_layer = weights if isinstance(weights, dict) else dict.fromkeys(adapter.tensors, weights)
     return {layer: _named(names, by_layer.get(layer) or []) or {name: 1.0} for layer in adapter.tensors}

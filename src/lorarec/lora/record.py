@@ -178,6 +178,15 @@ class AdapterRecord:
     options: JsonObject = field(default_factory=dict)
     details: JsonObject = field(default_factory=dict)
 
+    @property
+    def all_datasets(self) -> list[JsonObject]:
+        """Name, fingerprint and split of every dataset that it was trained on, in earlier rounds and as parts, too."""
+        sources = (*([] if self.start_from is None else [self.start_from]), *self.adapters)
+        datasets: list[JsonObject] = []
+        for found in (self.datasets, *(source.datasets for source in sources)):
+            datasets += [dataset for dataset in found if dataset not in datasets]
+        return datasets
+
     @classmethod
     def from_json(cls, path: Path, contents: Any) -> Self:
         """Check the contents of a record file and convert them to a record.

@@ -141,4 +141,4 @@ def effect_of_prompts(
 
 
 def _path(adapter: AdapterLike) -> str:
-    return str(adapter.folder if isinstance(adapter, Adapter) else adapter)
+    return adapter.source if isinstance(adapter, Adapter) else str(adapter)

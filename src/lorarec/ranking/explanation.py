@@ -21,6 +21,8 @@ from lorarec.scoring import posterior, score
 #: The number of items of the history that the prompt for a reason marks as the strongest.
 STRONGEST = 3
 MAX_REASON_TOKENS = 120
+#: The beginning of an answer, which the model continues. Left to begin by itself, a small model copies the history.
+OPENING = "{title} is recommended because{like} it"
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,9 @@ def can_reason(ranker: Ranker) -> bool:
 def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, hint: str = "") -> str:
     """Ask the backbone why a title is recommended, and generate the answer greedily, with the ranker's adapter.
 
+    The beginning of the answer is given: it names the recommended title and the title of the history with the largest
+    influence, if any raises the score.
+
     Args:
         ranker: A ranker for which `can_reason` is true.
         history: The titles of the history, oldest first, each with its influence on the score.
@@ -239,15 +244,18 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
         hint: Words about the title (see `lorarec.data.Evidence`).
 
     Returns:
-        A text of at most `MAX_REASON_TOKENS` tokens.
+        A text, of whose words at most `MAX_REASON_TOKENS` tokens are generated.
     """
     model: Any = ranker.backbone.model
     tokenizer, builder = ranker.backbone.tokenizer, ranker.builder
     reason_builder = PromptBuilder(tokenizer, "verdict", REASON, builder.max_tokens, builder.max_title_tokens)
-    strongest = sorted((effect for _, effect in history if effect > 0), reverse=True)[:STRONGEST]
-    counts = ["counts for it" if effect in strongest else "" for _, effect in history]
+    strongest = sorted(((effect, past) for past, effect in history if effect > 0), reverse=True)[:STRONGEST]
+    counts = ["counts for it" if (effect, past) in strongest else "" for past, effect in history]
     example = reason_builder.example([past for past, _ in history], [title], counts, hints=[hint] if hint else ())
-    ids = torch.tensor([[*example.prompt, *example.branches[0]]], device=model.device)
+    opening = OPENING.format(title=title, like=f", like {strongest[0][1]}," if strongest else "")
+    space = reason_builder.template.pieces(0, 0).answer
+    begun = reason_builder.encoder.plain(space + opening, "inside")
+    ids = torch.tensor([[*example.prompt, *example.branches[0], *begun]], device=model.device)
     end_ids = model.generation_config.eos_token_id or []
     generated = model.generate(
         ids,
@@ -256,4 +264,4 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
         max_new_tokens=MAX_REASON_TOKENS,
         eos_token_id=[tokenizer.eos_token_id, *(end_ids if isinstance(end_ids, list) else [end_ids])],
     )
-    return str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+    return opening + str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).rstrip()

@@ -51,7 +51,8 @@ class Ranker:
 
     Args:
         backbone: The language model.
-        adapter: An `Adapter`, such as `mix` returns, or the path of a PEFT folder; None for the backbone alone.
+        adapter: An `Adapter`, such as `mix` returns, or the path or hub id (`owner/name@revision`) of a PEFT folder;
+            None for the backbone alone.
         readout: `verdict` or `likelihood`; if None, the readout that the adapter was trained with, or else `verdict`.
         template: The path of a Jinja2 template; if None, the template that the adapter was trained with.
         max_tokens: The maximal number of tokens of a prompt with one candidate.

@@ -299,4 +299,4 @@ def split_warning(adapter: Adapter, dataset: Dataset, split: Split) -> str | Non
 
 def _source(adapter: Adapter) -> str:
     """Return where an adapter was read from, for messages and reports."""
-    return "in memory" if adapter.folder is None else f"{adapter.folder} ({adapter.fingerprint})"
+    return "in memory" if adapter.folder is None else f"{adapter.source} ({adapter.fingerprint})"

@@ -15,7 +15,7 @@ from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking.engine import Engine
 from lorarec.ranking.generation import TitleList
-from lorarec.ranking.vllm_start import first_line, require_vllm, start_vllm
+from lorarec.ranking.vllm_start import adapted_names, first_line, require_vllm, start_vllm
 
 
 class VllmEngine(Engine):
@@ -28,8 +28,8 @@ class VllmEngine(Engine):
     Args:
         backbone: The backbone, idle: no open ranker has merged an adapter into it. vLLM loads the weights itself from
             `Backbone.id`; those of the backbone are used for the check of the scores alone.
-        adapters: The adapters that will be used, or paths of their folders. They determine the largest rank and the
-            longest prompt.
+        adapters: The adapters that will be used, or paths of their folders. They determine the largest rank, the
+            longest prompt, and the layers on which adapters can be.
         dtype: The data type of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: Whether to run Python code that comes with the model.
         llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
@@ -64,6 +64,7 @@ class VllmEngine(Engine):
             backbone.model.to("meta")  # type: ignore[arg-type]
         started = start_vllm(backbone, read, dtype, trust_remote_code, llm_options or {})
         self._vllm, self._llm, self.max_tokens = started
+        self._adaptable = adapted_names(read)
         self._requests: dict[tuple[str, str], Any] = {}
 
     def _score(
@@ -160,6 +161,11 @@ class VllmEngine(Engine):
             raise LorarecError("vLLM reads adapters from folders: save this one first")
         key = (str(adapter.folder.resolve()), adapter.fingerprint)
         if key not in self._requests:
+            if unknown := sorted(adapted_names([adapter]) - self._adaptable):
+                raise LorarecError(
+                    f"vLLM cannot use adapter {adapter.folder}: it is on layers that vLLM was not started for "
+                    f"({', '.join(unknown)}): give VllmEngine the adapters that will be used"
+                )
             from vllm.lora.request import LoRARequest
 
             request = LoRARequest(" ".join(key), len(self._requests) + 1, key[0])

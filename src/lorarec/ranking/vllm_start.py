@@ -84,10 +84,18 @@ def _lora_settings(adapters: Sequence[Adapter]) -> JsonObject:
         raise LorarecError(f"vLLM takes adapters of rank {max(get_args(MaxLoRARanks))} at most, got {rank}")
     return {
         "enable_lora": True,
+        # By default vLLM 0.32 puts adapters on the output layer of some architectures, Llama's among them, whether they
+        # adapt it or not, and then fails on the log-probabilities of prompts.
+        "lora_target_modules": sorted(adapted_names(adapters)),
         "max_lora_rank": min(ranks),
         "max_loras": min(len(adapters), 8),
         "max_cpu_loras": len(adapters),
     }
+
+
+def adapted_names(adapters: Sequence[Adapter]) -> set[str]:
+    """Return the last parts of the names of the layers that adapters are on, such as `q_proj`."""
+    return {layer.rpartition(".")[2] for adapter in adapters for layer in adapter.tensors}
 
 
 def first_line(error: Exception) -> str:

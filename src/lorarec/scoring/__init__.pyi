@@ -1,3 +1,4 @@
+from .batches import TOKEN_BUDGET as TOKEN_BUDGET
 from .batches import evaluation_mode as evaluation_mode
 from .batches import map_batches as map_batches
 from .batches import pad_rows as pad_rows

@@ -61,7 +61,7 @@ class _BatchReader:
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         positions = torch.arange(ids.shape[1], device=model.device).expand(len(ids), -1)
         within = positions < self._lengths[:, None]
-        self._tree = TokenTree(positions, torch.where(within, PROMPT, PADDING))
+        self._tree = TokenTree(positions, torch.where(within, PROMPT, PADDING), [[len(prompt)] for prompt in prompts])
         hidden = tree_pass(model, ids, self._tree, self._cache)
         self.last = hidden[torch.arange(len(ids), device=model.device), self._lengths - 1]
 

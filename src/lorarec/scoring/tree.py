@@ -12,6 +12,7 @@ from transformers import AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from lorarec.prompts import Example
+from lorarec.scoring.blocks import divide
 
 PROMPT = 0
 PADDING = -1
@@ -24,10 +25,13 @@ class TokenTree:
     Attributes:
         position_ids: Positions (rows, keys); every branch continues those of the prompt.
         segment_ids: Segments (rows, keys): 0 for the prompt, 1, 2, ... for branches, -1 for padding.
+        sizes: Numbers of tokens of the prompt and of each branch of every row, if they follow one another without
+            gaps; None otherwise.
     """
 
     position_ids: torch.Tensor
     segment_ids: torch.Tensor
+    sizes: Sequence[Sequence[int]] | None = None
 
     def visible(self, queries: int, mask_function: Callable[..., torch.Tensor]) -> torch.Tensor:
         """Return the attention mask (rows, 1, queries, keys) of the last tokens, which is true where a token attends.
@@ -74,6 +78,8 @@ def _with_trees(original: Callable[..., Any]) -> Callable[..., Any]:
         active.used = True
         visible = active.tree.visible(kwargs["q_length"], kwargs["mask_function"])
         if original is sdpa_mask:
+            if active.tree.sizes is not None:
+                divide(visible, active.tree.sizes)
             return visible
         dtype = kwargs["dtype"]
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
@@ -125,7 +131,8 @@ def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> Tre
         input_ids[row, : len(ids)] = torch.tensor(ids)
         position_ids[row, : len(ids)] = torch.tensor(positions)
         segment_ids[row, : len(ids)] = torch.tensor(segments)
-    return TreeBatch(input_ids.to(device), TokenTree(position_ids.to(device), segment_ids.to(device)))
+    sizes = [[len(example.prompt), *map(len, example.branches)] for example in examples]
+    return TreeBatch(input_ids.to(device), TokenTree(position_ids.to(device), segment_ids.to(device), sizes))
 
 
 def _flatten(example: Example) -> tuple[list[int], list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""The adapters and user routers of a folder, which are loaded and unloaded by name while requests are served."""
+"""Adapters and user routers that are loaded and unloaded by name while requests are served."""
 
 import asyncio
 import copy
@@ -14,7 +14,14 @@ import numpy as np
 from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind
-from lorarec.lora import ADAPTER_CONFIG_FILE, check_weights, prompt_config, read_adapter, shared_prompt_config
+from lorarec.lora import (
+    ADAPTER_CONFIG_FILE,
+    adapter_folder,
+    check_weights,
+    prompt_config,
+    read_adapter,
+    shared_prompt_config,
+)
 from lorarec.personal import RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
@@ -43,8 +50,9 @@ logger = logging.getLogger(__name__)
 class AdapterRegistry:
     """Load and unload adapters by name while requests are served.
 
-    A name must be in the listing of the folder, so requests cannot reach files elsewhere. Adapters are copied into
-    memory: their folders may change or disappear. Requests that arrived before an adapter is unloaded are still scored
+    A name must be in the listing of the folder or among the further ones, so requests cannot reach files elsewhere.
+    Adapters are copied into memory: their folders may change or disappear. Loading an adapter of the hub downloads the
+    commit that its revision has at that time. Requests that arrived before an adapter is unloaded are still scored
     with it.
 
     Args:
@@ -52,14 +60,30 @@ class AdapterRegistry:
         engine: Model that scores with the adapters.
         dataset: Dataset whose users the user routers were trained on.
         metrics: Counters of the service.
+        further: Paths or hub ids of further adapters by name.
 
     Attributes:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
+        further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
+
+    Raises:
+        LorarecError: If the folder has an adapter with the name of a further one.
     """
 
-    def __init__(self, folder: Path | None, engine: MultiAdapterEngine, dataset: Dataset, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        engine: MultiAdapterEngine,
+        dataset: Dataset,
+        metrics: Metrics,
+        further: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
+        self.further = dict(further or {})
+        for path in self._entries():
+            if path.name in self.further:
+                raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
         self.loaded: dict[str, LoadedAdapter] = {}
         self._engine = engine
         self._dataset = dataset
@@ -71,12 +95,12 @@ class AdapterRegistry:
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
     def available(self) -> dict[str, AdapterKind]:
-        """Return the names in the adapters folder, sorted, and their kinds; empty if the folder is gone.
+        """Return the further names and those in the adapters folder, sorted, and their kinds.
 
         Entries that cannot be read, such as a link to itself, and names that no request can hold are left out.
         """
-        kinds = {path.name: _kind(path) for path in self._entries()}
-        return {name: kind for name, kind in kinds.items() if kind}
+        kinds = {path.name: _kind(path) for path in self._entries()} | dict.fromkeys(self.further, "adapter")
+        return {name: kind for name, kind in sorted(kinds.items()) if kind}
 
     def _entries(self) -> list[Path]:
         if self.folder is None:
@@ -88,10 +112,10 @@ class AdapterRegistry:
         return [self.folder / name for name in names if name.isprintable() and not name.startswith(".")]
 
     def read(self, name: str) -> LoadedAdapter:
-        """Read an adapter or a user router of the folder into memory.
+        """Read an adapter, or a user router of the folder, into memory.
 
         Raises:
-            LorarecError: If the folder does not list the name, or its files are not usable.
+            LorarecError: If there is no such name, its files are not usable, or they cannot be downloaded.
         """
         available = self.available()
         if name not in available:
@@ -99,8 +123,7 @@ class AdapterRegistry:
             raise LorarecError(
                 self._fusion_refusal(name) or f"no adapter {name!r} in the adapters folder: it has {names}"
             )
-        assert self.folder is not None  # otherwise no name is available
-        folder = self.folder / name
+        folder = adapter_folder(self.further[name]) if name in self.further else Path(self.folder or "", name)
         if available[name] == "personal":
             router = UserRouter.load(folder, self._engine.backbone, self._dataset)
             return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
@@ -112,7 +135,7 @@ class AdapterRegistry:
         """Load adapters before the service starts.
 
         Args:
-            names: Names to load; None to load all that the folder lists, except those that are not usable, for which a
+            names: Names to load; None to load all that are available, except those that are not usable, for which a
                 warning is logged.
 
         Raises:

@@ -147,7 +147,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
 
     @app.post("/v1/adapters", responses=_error_responses(404, 422))
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
-        """Load an adapter of the adapters folder, or reload it."""
+        """Load an adapter, or reload it."""
         return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
 
     @app.get("/v1/adapters/{name}", responses=_error_responses(404, 422))

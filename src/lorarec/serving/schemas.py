@@ -210,6 +210,6 @@ class EventsRequest(_Request):
 class LoadAdapterRequest(_Request):
     """An adapter to load."""
 
-    name: Annotated[Text, Field(description="Name of a folder in the adapters folder; a path is not accepted.")]
+    name: Annotated[Text, Field(description="Name of an adapter that GET /v1/adapters lists; no path or hub id.")]
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "general"}]})

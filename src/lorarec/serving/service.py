@@ -1,7 +1,7 @@
 """The service behind the HTTP API."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -60,8 +60,9 @@ class Service:
         database: URL of the database of the histories (see `Histories`).
         config: Options; the default ones if None.
         index: Index of the dataset; if None, that of the fusion or one without a next-item model is built.
-        load: Names of the adapters to load; None for all in the folder.
+        load: Names of the adapters to load; None for all.
         fusion: Fusion that answers requests that name no adapter, or None.
+        further_adapters: Paths or hub ids of further adapters, by the names that requests have.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -87,6 +88,7 @@ class Service:
         index: Index | None = None,
         load: Sequence[str] | None = None,
         fusion: Fusion | None = None,
+        further_adapters: Mapping[str, str] | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if adapters_folder is not None and not adapters_folder.is_dir():
@@ -99,7 +101,7 @@ class Service:
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
-        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics)
+        self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
         wait = config.wait_ms / 1000
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)

@@ -8,9 +8,9 @@ from accelerate import PartialState
 from transformers.trainer_callback import TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.io import JsonObject, RunDir, disk_errors, only_writer, remove_folder
+from lorarec.io import JsonObject, RunDir, disk_errors, only_writer, read_json, remove_folder, write_json
 
-STATE = "trainer_state.json"
+STATE, LIMIT = "trainer_state.json", "pass_limit.json"
 
 
 class Checkpoints:
@@ -83,6 +83,19 @@ class Checkpoints:
         """
         checkpoints = sorted(self.run_dir.finished("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
         return next((str(path) for path in checkpoints if _readable(path / STATE)), None)
+
+    @property
+    def limit(self) -> int | None:
+        """Number of tokens of a forward pass for which the memory sufficed when the run began; None if not recorded.
+
+        A resumed run has the same micro-batches, however much memory there is then.
+        """
+        path = self.folder / LIMIT
+        return int(read_json(path)["tokens"]) if path.is_file() else None
+
+    @limit.setter
+    def limit(self, tokens: int) -> None:
+        write_json(self.folder / LIMIT, {"tokens": tokens})
 
     def remove(self) -> None:
         """Delete the folder."""

@@ -71,7 +71,9 @@ class TrainingConfig(PromptConfig):
     weight_decay: float = option(0.0, "Weight decay of AdamW.", OPTIMIZATION)
     warmup_ratio: float = option(0.05, "Fraction of the optimizer steps spent on the linear warm-up.", OPTIMIZATION)
     temperature: float = option(1.0, "Divisor of the scores in the listwise loss.", OPTIMIZATION)
-    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", OPTIMIZATION)
+    token_budget: int | None = option(
+        None, "Tokens per forward pass, padding included: 8192, or fewer that fit into memory, if None.", OPTIMIZATION
+    )
     precision: Precision = option("auto", "Precision of training; auto is bf16 where supported.", OPTIMIZATION)
     gradient_checkpointing: bool = option(False, "Recompute activations to save memory.", OPTIMIZATION)
     samples: int | None = option(None, "Training cases per epoch over all datasets; None for all.", CASES)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.scoring import TOKEN_BUDGET
 from lorarec.training.cases import TrainingCases
 from lorarec.training.config import TrainingConfig
 
@@ -65,17 +66,45 @@ class MicroBatches(TorchDataset[MicroBatch]):
         self.steps_per_epoch = -(-len(cases) // config.batch_size)
         self.steps = config.epochs * self.steps_per_epoch
         self.examples_of_step = lru_cache(maxsize=2)(self._examples_of_step)
-        tokens = sum(example.length for example, _ in self.examples_of_step(0))
+        tokens = sum(self._lengths())
         smallest = len(cases) // self.steps_per_epoch
         if smallest < processes:
             raise LorarecError(f"{processes} processes cannot share a step of {smallest} training cases: use fewer")
         # Without dropout, the division of a step changes the order of float additions only.
-        unit = next(
+        self._unit = next(
             unit
             for shared in (SHARED if config.lora_dropout else (1,))
             if (unit := math.lcm(shared, processes)) <= smallest
         )
-        self.parts = min(-(-tokens // (config.token_budget * unit)), smallest // unit) * unit
+        self._most = smallest // self._unit * self._unit
+        budget = (config.token_budget or TOKEN_BUDGET) * self._unit
+        self.parts = min(-(-tokens // budget) * self._unit, self._most)
+
+    def fit(self, limit: int) -> None:
+        """Divide the steps into more parts, if need be, so that a part has at most `limit` tokens, padding included.
+
+        This holds for the first step, unless a part is a single case; the steps after it have about as many tokens.
+        """
+        while self.parts < self._most and self.longest > limit:
+            self.parts += self._unit
+
+    @property
+    def longest(self) -> int:
+        """Number of tokens, padding included, of the longest micro-batch of the first step."""
+        lengths = self._lengths()
+        spans = [lengths[_span(len(lengths), part, self.parts)] for part in range(self.parts)]
+        return max(len(span) * span[-1] for span in spans)
+
+    def describe(self) -> str:
+        """Return a line about the number and size of the steps and their micro-batches."""
+        steps = _counted(self.steps, "step", "steps")
+        cases = _counted(len(self.examples_of_step(0)), "case", "cases")
+        passes = _counted(self.parts, "forward pass", "forward passes")
+        return f"Training: {steps} of {cases}, each in {passes} of up to {self.longest:,} tokens"
+
+    def _lengths(self) -> list[int]:
+        """Return the lengths in tokens of the cases of the first step, in ascending order."""
+        return [example.length for example, _ in self.examples_of_step(0)]
 
     def __len__(self) -> int:
         return self.steps * self.parts
@@ -83,8 +112,7 @@ class MicroBatches(TorchDataset[MicroBatch]):
     def __getitem__(self, index: int) -> MicroBatch:
         step, part = divmod(index, self.parts)
         examples = self.examples_of_step(step)
-        begin, end = (len(examples) * edge // self.parts for edge in (part, part + 1))
-        chosen = examples[begin:end]
+        chosen = examples[_span(len(examples), part, self.parts)]
         whole = len(examples)
         if self.config.loss == "next-token":
             whole = sum(len(example.branches[0]) for example, _ in examples)
@@ -108,3 +136,12 @@ class MicroBatches(TorchDataset[MicroBatch]):
         if self.config.loss == "next-token":
             example, target = Example(example.prompt, [example.branches[target]]), 0
         return example, target
+
+
+def _span(cases: int, part: int, parts: int) -> slice:
+    """Return which of the cases of a step are in one of its parts, which differ by one case at most."""
+    return slice(cases * part // parts, cases * (part + 1) // parts)
+
+
+def _counted(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"

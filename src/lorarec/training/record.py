@@ -9,7 +9,7 @@ from pathlib import Path
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, JsonObject, new_folder
+from lorarec.io import FolderKind, HubId, JsonObject, new_folder
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_WEIGHTS_FILE,
@@ -18,7 +18,7 @@ from lorarec.lora import (
     read_adapter,
     same_tensors,
     source_record,
-    write_record,
+    write_description,
 )
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
@@ -62,11 +62,13 @@ def run_record(
 
 def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
+    cached = dataset.folder and HubId.of_folder(dataset.folder)
+    entry |= {"hub_id": cached.repo_id} if cached else {}
     return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
 
 
 def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
-    """Return the number of steps and cases, the last loss, and the validation metrics of every evaluation."""
+    """Return the number of steps, passes and cases, the last loss, and the validation metrics of every evaluation."""
     history = trainer.state.log_history  # a resumed run restores its entries with their keys in another order
     evaluations = [
         {"step": entry["step"]}
@@ -79,10 +81,12 @@ def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation:
         "steps": trainer.state.global_step,
         "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
         "steps_per_epoch": batches.steps_per_epoch,
+        "passes_per_step": batches.parts,
         "processes": trainer.args.world_size,
         "cases_per_epoch": len(batches.cases),
         "users_set_aside": sum(source.users_set_aside for source in batches.cases.sources),
         "validation_cases": len(validation),
+        "validation_protocols": validation.protocols,
         "validation": best,
         "evaluations": evaluations,
     }
@@ -109,4 +113,4 @@ def write_adapter(out: Path, staged: Path, record: AdapterRecord, start: Adapter
             shutil.copyfile(staged / "final" / name, folder / name)
         if (staged / LOGS).is_dir():
             shutil.copytree(staged / LOGS, folder / LOGS)
-        write_record(folder, record)
+        write_description(folder, record)

@@ -1,13 +1,14 @@
 """Training of an adapter, from datasets to a PEFT folder."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import get_int_from_env
+from accelerate.utils import gather_object, get_int_from_env
 from transformers import TrainingArguments
 
 from lorarec.backbone import Backbone
@@ -19,9 +20,10 @@ from lorarec.prompts import LATEST, read_template
 from lorarec.training.cases import IndexBuilder, TrainingCases
 from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
+from lorarec.training.memory import pass_limit
 from lorarec.training.micro_batches import MicroBatches
 from lorarec.training.record import LOGS, run_record, training_summary, write_adapter
-from lorarec.training.scoring_model import adapted
+from lorarec.training.scoring_model import ScoringModel, adapted
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
@@ -96,11 +98,18 @@ def train(
     validation = Validation(pairs, builder, config, progress)
     arguments = _arguments(backbone, config, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
-    bar = Progress("Training", batches.steps, enabled=progress and state.is_main_process)
-    with adapted(backbone, builder, config, start) as model, checkpoints.open(resume, state), bar:
+    with adapted(backbone, builder, config, start) as model, checkpoints.open(resume, state):
+        if config.token_budget is None:
+            model.limit = _pass_limit(model, checkpoints, state, on_gpu=arguments.device.type == "cuda")
+            batches.fit(model.limit)
+            arguments.gradient_accumulation_steps = batches.parts // processes
         evaluated = validation if len(validation) else None
-        trainer = AdapterTrainer(model, arguments, batches, evaluated, config, bar, checkpoints.folder / LOGS)
-        trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
+        shown = progress and state.is_main_process
+        if shown:
+            print(batches.describe(), file=sys.stderr, flush=True)
+        with Progress("Training", batches.steps, enabled=shown) as bar:
+            trainer = AdapterTrainer(model, arguments, batches, evaluated, config, bar, checkpoints.folder / LOGS)
+            trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:
             results = {"versions": versions(), "training": training_summary(trainer, batches, validation)}
@@ -109,6 +118,16 @@ def train(
             checkpoints.remove()
     state.wait_for_everyone()
     return read_adapter(out)
+
+
+def _pass_limit(model: ScoringModel, checkpoints: Checkpoints, state: PartialState, on_gpu: bool) -> int:
+    """Return the main process's limit of tokens of a forward pass, which a resumed run reads from its folder."""
+    limit = checkpoints.limit or pass_limit(model, on_gpu)
+    if state.num_processes > 1:
+        limit = gather_object([limit])[0]
+    if state.is_main_process:
+        checkpoints.limit = limit
+    return limit
 
 
 def _bundled_template(readout: str, start: Adapter | None) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, save_config
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch
+from lorarec.scoring import TOKEN_BUDGET, score_batch
 from lorarec.training.config import TrainingConfig
 from lorarec.training.cpu_lora import ADAPTER, speed_up
 
@@ -31,13 +31,21 @@ class ScoringModel(PeftModel):
 
     Attributes:
         builder: Builder of the prompts.
+        limit: Number of tokens whose activations fit into memory, or None. Those of longer batches are computed again
+            in the backward pass, if the model can do that.
     """
 
     builder: PromptBuilder
+    limit: int | None = None
 
     def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         """Return one (candidates,) tensor of scores per example, computed in one pass."""
-        return score_batch(self.base_model.model, examples, self.builder)
+        model: Any = self.base_model.model
+        limit = self.limit if torch.is_grad_enabled() else None
+        with ExitStack() as stack:
+            if limit is not None and len(examples) * max(example.length for example in examples) > limit:
+                stack.enter_context(_recomputed(model))
+            return score_batch(model, examples, self.builder, limit or TOKEN_BUDGET)
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -147,6 +155,19 @@ def _is_fused(model: Any, name: str) -> bool:
     except ValueError:  # one of several that are fused into one
         return True
     return bool(config.target_parameters)
+
+
+@contextmanager
+def _recomputed(model: Any) -> Iterator[None]:
+    """Compute the activations of forward passes within the block again in the backward pass, if the model can."""
+    switch = getattr(model, "supports_gradient_checkpointing", False) and not model.is_gradient_checkpointing
+    if switch:
+        _checkpointing(model, "enable")
+    try:
+        yield
+    finally:
+        if switch:
+            _checkpointing(model, "disable")
 
 
 def _checkpointing(model: Any, verb: Literal["enable", "disable"]) -> None:

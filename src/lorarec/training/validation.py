@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.recommenders import make_evidence
-from lorarec.scoring import token_batches
+from lorarec.scoring import TOKEN_BUDGET, token_batches
 from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
@@ -28,6 +28,7 @@ class Validation:
     Attributes:
         examples: Prompts with their stored candidates.
         targets: Index of the true candidate of each case, (cases,).
+        protocols: Protocol of each split with its number of negatives, without repetitions.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class Validation:
             cases += zip(examples, true_places(rows), strict=True)
         self.examples = [example for example, _ in cases]
         self.targets = np.array([target for _, target in cases], dtype=np.int64)
-        self.token_budget = config.token_budget
+        options = [split.info["options"] for _, split in datasets]
+        protocols = [{"protocol": each.get("protocol"), "negatives": each.get("negatives")} for each in options]
+        self.protocols = [each for place, each in enumerate(protocols) if each not in protocols[:place]]
+        self.token_budget = config.token_budget or TOKEN_BUDGET
 
     def __len__(self) -> int:
         return len(self.examples)

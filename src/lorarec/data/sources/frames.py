@@ -1,104 +1,176 @@
-"""Import of interactions from data frames of polars or pandas; the user names the columns."""
+"""Tables of other libraries, whose columns the user names: polars, pandas, Arrow and Hugging Face datasets.
 
-from collections.abc import Callable, Sequence
+None of these libraries but polars is imported, so none has to be installed.
+"""
+
+import re
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import polars as pl
 
-from lorarec.data.raw_log import RawLog
-from lorarec.data.sources.table import Columns, raw_log
-from lorarec.data.tables import Table, TableFormat, lazy_table, row_number
+from lorarec.data.objects import series_of
+from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Table, column_table, lazy_table
 from lorarec.errors import LorarecError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-def read_polars(
-    interactions: pl.DataFrame | pl.LazyFrame,
-    items: pl.DataFrame | pl.LazyFrame | None = None,
-    *,
-    columns: Columns | None = None,
-    options: TableFormat | None = None,
-    name: str = "dataset",
-    licence: str | None = None,
-) -> RawLog:
-    """Read data frames of polars as `read_table` reads files; errors call them "log" and "items".
-
-    Args:
-        interactions: The log.
-        items: The table of items; without it titles are read from the log.
-        columns: The names of the columns.
-        options: Format of the values; separator, header and quote do not apply.
-        name: The name of the dataset.
-        licence: The terms of use to record.
-
-    Raises:
-        LorarecError: A column is missing, or a value cannot be read.
-    """
-    for frame, where in ((interactions, "log"), (items, "items")):
-        if frame is not None and not isinstance(frame, pl.DataFrame | pl.LazyFrame):
-            raise LorarecError(f"{where} is a {type(frame).__name__}, not a polars data frame: convert it to one")
-    log_table = lazy_table("log", interactions.lazy())
-    item_table = None if items is None else lazy_table("items", items.lazy())
-    return raw_log(log_table, item_table, columns, options, name=name, origin="polars data frame", licence=licence)
+#: Arrow types that polars does not read, or reads as bytes.
+_UNREAD_BY_POLARS = ("decimal256", "month_day_nano_interval", "extension<arrow.uuid>")
+_OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 
 
-def read_pandas(
-    interactions: "pd.DataFrame",
-    items: "pd.DataFrame | None" = None,
-    *,
-    columns: Columns | None = None,
-    options: TableFormat | None = None,
-    name: str = "dataset",
-    licence: str | None = None,
-) -> RawLog:
-    """Read data frames of pandas as `read_polars` reads those of polars; neither pandas nor pyarrow is imported.
+class FrameOptions(TypedDict, total=False):
+    """The options of `Dataset.from_polars`, which all other data frames have as well."""
+
+    user: str
+    item: str
+    time: str
+    title: str
+    rating: str | None
+    items_id: str | None
+    name: str
+    licence: str | None
+    time_format: str | None
+    bad_times: BadTimes
+    order: Order
+    decimal: Decimal | None
+    ids: Ids | None
+    keep_untitled: bool
+    keep_unseen: bool
+    k_core: int
+
+
+def two_tables(convert: Callable[[Any, str], Table], log: Any, items: Any) -> tuple[Table, Table | None]:
+    """Return a log and, if there are any, items as tables, which errors call "log" and "items"."""
+    return convert(log, "log"), None if items is None else convert(items, "items")
+
+
+def polars_table(frame: pl.DataFrame | pl.LazyFrame | Table, where: str) -> Table:
+    """Return a data frame of polars as a table; a table is returned unchanged.
 
     Raises:
-        LorarecError: A column is missing, or a value cannot be read.
+        LorarecError: It is something else.
     """
-    log_table = _pandas_table(interactions, "log")
-    item_table = None if items is None else _pandas_table(items, "items")
-    return raw_log(log_table, item_table, columns, options, name=name, origin="pandas data frame", licence=licence)
+    if isinstance(frame, Table):
+        return frame
+    if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        raise _not_a(frame, where, "polars data frame")
+    return lazy_table(where, frame.lazy(), kind="polars data frame")
 
 
-def _pandas_table(frame: "pd.DataFrame", where: str) -> Table:
+def pandas_table(frame: "pd.DataFrame", where: str) -> Table:
+    """Return a data frame of pandas as a table.
+
+    Raises:
+        LorarecError: It is something else.
+    """
     if not hasattr(frame, "iloc") or not hasattr(frame, "columns"):
-        raise LorarecError(f"{where} is a {type(frame).__name__}, not a pandas data frame: convert it to one")
+        raise _not_a(frame, where, "pandas data frame")
 
     @cache
-    def column(index: int) -> pl.Series:
-        return _to_polars(frame.iloc[:, index])
+    def objects(index: int) -> list[Any] | None:
+        return _python_objects(frame.iloc[:, index])
 
-    def read(indices: Sequence[int]) -> tuple[pl.DataFrame, Callable[[int], str]]:
-        return pl.DataFrame([column(each).alias(str(number)) for number, each in enumerate(indices)]), row_number
+    def column(index: int) -> pl.Series:
+        values = objects(index)
+        return _native_column(frame.iloc[:, index]) if values is None else series_of(values)
 
     index_names = [name for name in frame.index.names if name is not None]
     hint = f"; {index_names[0]!r} is in the index: pass {where}.reset_index()" if index_names else ""
-    return Table(where, [str(name) for name in frame.columns], lambda index: column(index).dtype, read, hint)
+    return column_table(where, [str(name) for name in frame.columns], column, "pandas data frame", hint, objects)
 
 
-def _to_polars(values: "pd.Series") -> pl.Series:
-    """Convert a column of pandas; text, categories and Python objects become text, missing values become null."""
-    kind = values.dtype.kind
-    if kind == "M":
+def arrow_table(data: Any, where: str) -> Table:
+    """Return an Arrow table, record batch or any object with an Arrow stream as a table.
+
+    Raises:
+        LorarecError: It is something else, or cannot be read.
+    """
+    if hasattr(data, "schema") and hasattr(data, "column"):
+        return column_table(where, list(data.schema.names), lambda index: _of_arrow(data.column(index)), "Arrow table")
+    if hasattr(data, "__arrow_c_stream__"):
+        try:
+            return lazy_table(where, pl.DataFrame(data).lazy(), kind="Arrow table")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            reason = str(error).splitlines()[0]
+            raise LorarecError(f"{where} cannot be read as an Arrow table: {reason}") from error
+    raise _not_a(data, where, "Arrow table")
+
+
+def hf_table(data: Any, where: str) -> Table:
+    """Return a `datasets.Dataset`, or all splits of a `datasets.DatasetDict` one after the other, as a table.
+
+    Raises:
+        LorarecError: It is something else, or its splits have different columns.
+    """
+    splits: dict[str, Any] = dict(data) if isinstance(data, Mapping) else {"": data}
+    for split in splits.values():
+        if type(split).__name__ == "IterableDataset":
+            raise LorarecError(f"{where} is an IterableDataset: load it without streaming")
+        if not hasattr(split, "with_format") or not hasattr(split, "select_columns"):
+            raise _not_a(split, where, "Hugging Face dataset")
+    if not splits:
+        raise LorarecError(f"{where} has no splits: give a dataset with rows")
+    (first, features), *others = ((name, split.features) for name, split in splits.items())
+    for name, other in others:
+        if other != features:
+            raise LorarecError(
+                f"{where}: the splits {first!r} and {name!r} have different columns ({', '.join(features)} and "
+                f"{', '.join(other)}, or other types): give one of them, such as data[{first!r}]"
+            )
+    names = list(features)
+
+    def column(index: int) -> pl.Series:
+        name = names[index]
+        parts = [split.with_format("arrow").select_columns([name])[:].column(0) for split in splits.values()]
+        values = pl.concat([_of_arrow(part) for part in parts])
+        labels = getattr(features[name], "names", None)  # of a ClassLabel, whose -1 stands for no label
+        if labels is None:
+            return values
+        return values.replace_strict({-1: None, **dict(enumerate(labels))}, return_dtype=pl.String)
+
+    return column_table(where, names, column, "Hugging Face dataset")
+
+
+def to_pandas(frame: pl.DataFrame) -> "pd.DataFrame":
+    """Convert a data frame of text and numbers to pandas without pyarrow; a missing number becomes NaN."""
+    import pandas as pd
+
+    columns = {each.name: each.to_list() if each.dtype == pl.String else each.to_numpy() for each in frame}
+    return pd.DataFrame(columns)
+
+
+def _not_a(data: Any, where: str, kind: str) -> LorarecError:
+    article = "an" if kind[0] in "AEIOU" else "a"
+    return LorarecError(f"{where} is a {type(data).__name__}, not {article} {kind}: convert it to one")
+
+
+def _python_objects(values: "pd.Series") -> list[Any] | None:
+    """Return the values of a column of pandas that is stored as Python objects, or in a type that NumPy lacks."""
+    if values.dtype.kind == "M" or (values.dtype.kind in "iufbm" and isinstance(values.dtype, np.dtype)):
+        return None
+    objects: list[Any] = values.astype(object).where(values.notna(), None).tolist()
+    return objects
+
+
+def _native_column(values: "pd.Series") -> pl.Series:
+    if values.dtype.kind == "M":
         naive = values.dt.tz_convert(None) if values.dt.tz is not None else values
         return pl.Series(naive.to_numpy(dtype="datetime64[us]"))
-    if kind in "iufbm" and isinstance(values.dtype, np.dtype):
-        return pl.Series(values.to_numpy(), nan_to_null=True)
-    objects: list[Any] = values.astype(object).where(values.notna(), None).tolist()
-    if kind in "iufb":
-        return pl.Series(objects)
-    if any(isinstance(each, list | tuple | dict | set | np.ndarray) for each in objects):
-        return _nested(objects)
-    return pl.Series([None if each is None else str(each) for each in objects], dtype=pl.String)
+    return pl.Series(values.to_numpy(), nan_to_null=True)
 
 
-def _nested(objects: list[Any]) -> pl.Series:
-    try:
-        return pl.Series([list(each) if isinstance(each, set | tuple) else each for each in objects])
-    except (TypeError, pl.exceptions.PolarsError):  # scalars among lists
-        return pl.Series(objects, dtype=pl.Object)
+def _of_arrow(column: Any) -> pl.Series:
+    """Convert a column of pyarrow; types that polars does not read are read as Python objects."""
+    kind = column.type
+    if str(kind).startswith(_UNREAD_BY_POLARS):
+        return series_of(column.to_pylist())
+    if _OFFSET.fullmatch(getattr(kind, "tz", None) or ""):
+        import pyarrow as pa
+
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))
+    return pl.Series(column)

@@ -1,15 +1,17 @@
 """Import of any table of interactions, with or without a table of items; the user names the columns."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from lorarec.data.columns import ITEM, RATING, TIME, TITLE, USER
-from lorarec.data.fields import clean_ids, clean_interactions, without_bad_times
+from lorarec.data.fields import clean_ids, clean_interactions, refuse_rounded, without_bad_times
 from lorarec.data.raw_log import RawLog, folder_name
 from lorarec.data.sources.movielens import read_movies_dat, readable_genres
-from lorarec.data.tables import Ids, Table, TableFormat, lazy_table, open_table
+from lorarec.data.sources.remote import opened_table, shown_url
+from lorarec.data.tables import Ids, Table, TableFormat, lazy_table
 from lorarec.errors import LorarecError
 
 
@@ -45,7 +47,7 @@ def read_table(
     """Read CSV, TSV and other delimited text, JSON (lines or an array) or Parquet; text may be gzipped.
 
     Args:
-        interactions: The log, a file or a folder of Parquet files.
+        interactions: The log: a file or a folder of Parquet files, or its URL (`s3://bucket/log`), which fsspec reads.
         items: A table of items in one of the same formats, or MovieLens's `movies.dat`. Its other columns are stored as
             text.
         columns: The names of the columns.
@@ -57,17 +59,18 @@ def read_table(
         LorarecError: A file or column is missing, or a value cannot be read.
     """
     columns, options = columns or Columns(), options or TableFormat()
-    path = Path(interactions)
-    log = open_table(path, options)
-    item_table = None
-    if items is not None and Path(items).name == "movies.dat":
-        item_table = lazy_table(str(items), readable_genres(read_movies_dat(Path(items))).lazy())
-        columns = replace(columns, items_id=ITEM, title=TITLE)
-    elif items is not None:
-        item_table = open_table(items, options)
-    stem = path.name.split(".")[0]
-    name = folder_name(path.absolute().parent.name if stem in ("interactions", "ratings") else stem)
-    return raw_log(log, item_table, columns, options, name=name, origin=f"table {path.name}", licence=licence)
+    path = Path(shown_url(str(interactions)))
+    with ExitStack() as stack:
+        log = stack.enter_context(opened_table(interactions, options))
+        item_table = None
+        if items is not None and Path(items).name == "movies.dat":
+            item_table = lazy_table(str(items), readable_genres(read_movies_dat(Path(items))).lazy())
+            columns = replace(columns, items_id=ITEM, title=TITLE)
+        elif items is not None:
+            item_table = stack.enter_context(opened_table(items, options))
+        stem = path.name.split(".")[0]
+        name = folder_name(path.absolute().parent.name if stem in ("interactions", "ratings") else stem)
+        return raw_log(log, item_table, columns, options, name=name, origin=f"table {path.name}", licence=licence)
 
 
 def raw_log(
@@ -104,6 +107,7 @@ def raw_log(
     title = table.find(columns.title) if items is None else None
     titles = {TITLE: title} if title else {}
     table.require_single_values([*chosen.values(), *titles.values()])
+    table.require_one_type([chosen[USER], chosen[ITEM]], chosen.get(TIME))
     raw, name_row = table.read(chosen | titles)
     if raw.is_empty():
         raise LorarecError(f"{table.where} has no rows")
@@ -125,20 +129,32 @@ def raw_log(
 def _item_texts(table: Table, columns: Columns, options: TableFormat) -> pl.DataFrame:
     chosen = _find_columns(table, {ITEM: columns.items_id or columns.item, TITLE: columns.title}, "items_id")
     table.require_single_values(chosen.values())
+    table.require_one_type([chosen[ITEM]])
     others = {name: name for name in table.names if name not in chosen.values() and name not in (ITEM, TITLE)}
-    read, _ = table.read(chosen | others)
+    read, name_row = table.read(chosen | others)
+    refuse_rounded(read[ITEM], table.where, name_row)
     texts = [text for column in read if (text := _as_text(column)) is not None]
     named = pl.DataFrame(texts).drop_nulls(ITEM)
     return named.with_columns(clean_ids(named[ITEM], options.ids))
 
 
 def _as_text(column: pl.Series) -> pl.Series | None:
-    """Convert a column to text, with lists joined by commas; return None for other nested types and objects."""
+    """Convert a column to text: lists joined by commas, datetimes in UTC; NaN becomes null.
+
+    Returns:
+        The text; None for other nested types, durations and objects.
+    """
     if column.dtype.base_type() == pl.List:
         if column.dtype.inner.is_nested():  # type: ignore[attr-defined]
             return None
         return column.cast(pl.List(pl.String)).list.join(", ")
-    return None if column.dtype.is_nested() or column.dtype == pl.Object else column.cast(pl.String)
+    if column.dtype.base_type() == pl.Datetime:
+        in_utc = column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column  # type: ignore[attr-defined]
+        return in_utc.dt.strftime("%Y-%m-%d %H:%M:%S%.f")
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+    is_value = not column.dtype.is_nested() and column.dtype not in (pl.Object, pl.Duration)
+    return column.cast(pl.String) if is_value else None
 
 
 def _refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_name: str) -> None:
