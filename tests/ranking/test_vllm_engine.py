@@ -36,7 +36,7 @@ ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
 #: Environment variable that names the folder of a pretrained chat model. The transformers that vLLM pins cannot read
 #: the GGUF file of SmolLM2, so the file is unpacked outside of its environment.
 CHAT_MODEL = "LORAREC_CHAT_MODEL"
-needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/vllm.md)")
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/engines.md)")
 
 PROMPTS = 104
 #: Both engines compute in float32, in another order; scores are sums of up to some 20 log-probabilities.
