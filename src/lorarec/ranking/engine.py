@@ -155,12 +155,15 @@ class Engine(ABC):
 
     def _check(self, adapters: Sequence[Adapter | None], readout: str) -> None:
         """Check that the engine scores the fixed prompt as it should, once for each adapter and readout."""
-        used = {id(adapter): adapter for adapter in adapters}.values()
+        used = {id(adapter): adapter for adapter in adapters if adapter is not None}.values()
+        for adapter in used:
+            if adapter.folder is None:
+                raise LorarecError(f"{self.name} reads adapters from folders: save this one first")
         if readout not in self._scored_alone:
             self._scored_alone[readout] = self._score_check(None, readout)
             self._compare(None, readout, self._scored_alone[readout], TOLERANCE)
         for adapter in used:
-            if adapter is None or (adapter.fingerprint, readout) in self._checked:
+            if (adapter.fingerprint, readout) in self._checked:
                 continue
             found, alone = self._score_check(adapter, readout), self._scored_alone[readout]
             if not adapter.is_zero and np.abs(found - alone).max() < SMALLEST_CHANGE:

@@ -157,8 +157,7 @@ class VllmEngine(Engine):
         """
         if adapter is None:
             return None
-        if adapter.folder is None:
-            raise LorarecError("vLLM reads adapters from folders: save this one first")
+        assert adapter.folder is not None  # `Engine` refuses others
         key = (str(adapter.folder.resolve()), adapter.fingerprint)
         if key not in self._requests:
             if unknown := sorted(adapted_names([adapter]) - self._adaptable):
