@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import merge, read_adapter
 from lorarec.ranking import Ranker, ServerConfig, SglangClient, VllmClient
+from lorarec.ranking.engine import FLOAT32_TOLERANCE, TOLERANCE
 from lorarec.ranking.server_engine import ServerEngine
 from tests.command_line import run
 from tests.factories import make_backbone, write_peft_adapter
@@ -190,6 +192,18 @@ def test_a_server_of_another_model_is_refused(
             rank(kind, server, shared_backbone, folder)
         with pytest.raises(LorarecError, match=r"serves tiny: name one of them as engine_model, got 'large'"):
             rank(kind, server, shared_backbone, folder, engine_model="large")
+
+
+def test_a_server_in_half_precision_is_accepted(
+    kind: tuple[type[ServerEngine], type[StandIn]], shared_backbone: Backbone, folder: Path, models: dict[str, Any]
+) -> None:
+    halved = {name: copy.deepcopy(model).to(torch.bfloat16) for name, model in models.items()}
+    with kind[1](halved) as server, kind[0](shared_backbone, {"shop": folder}, ServerConfig(server.url)) as engine:
+        through = Ranker(shared_backbone, folder, engine=engine).score_titles(HISTORIES, CANDIDATES)
+    with Ranker(shared_backbone, folder) as ranker:
+        expected = ranker.score_titles(HISTORIES, CANDIDATES)
+    differences = np.concatenate(through) - np.concatenate(expected)
+    assert FLOAT32_TOLERANCE < np.abs(differences).max() < TOLERANCE
 
 
 def test_a_prompt_that_is_too_long_is_refused(client: tuple[ServerEngine, StandIn], shared_backbone: Backbone) -> None:
