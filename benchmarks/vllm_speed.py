@@ -1,7 +1,7 @@
 """Ranking 30 candidates through vLLM against the torch engine: users per second of both in one run.
 
 Every round ranks other users of the bundled sample, so that vLLM finds only what candidates of one user share in its
-cache. The start of vLLM is not counted. Run it in an environment with vLLM (docs/howto/vllm.md):
+cache. The start of vLLM is not counted. Run it in an environment with vLLM (docs/howto/engines.md):
 
     python benchmarks/vllm_speed.py --users 32 --rounds 3
 """

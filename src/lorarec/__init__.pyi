@@ -24,6 +24,9 @@ from .ranking import PoolScorer as PoolScorer
 from .ranking import Ranked as Ranked
 from .ranking import Ranker as Ranker
 from .ranking import Recommendation as Recommendation
+from .ranking import ServerConfig as ServerConfig
+from .ranking import SglangClient as SglangClient
+from .ranking import VllmClient as VllmClient
 from .ranking import VllmEngine as VllmEngine
 from .ranking import adapter_scorers as adapter_scorers
 from .ranking import explain as explain

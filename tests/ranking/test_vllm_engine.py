@@ -27,7 +27,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, mix, read_adapter
 from lorarec.lora.peft_folder import save_adapter
 from lorarec.prompts import Example
-from lorarec.ranking import Ranker, VllmEngine
+from lorarec.ranking import Ranker, ServerConfig, VllmEngine
 from lorarec.ranking.generation import TitleList
 from tests.factories import random_adapter
 
@@ -36,7 +36,7 @@ ELSEWHERE = os.environ.get("LORAREC_VLLM_PYTHON")
 #: Environment variable that names the folder of a pretrained chat model. The transformers that vLLM pins cannot read
 #: the GGUF file of SmolLM2, so the file is unpacked outside of its environment.
 CHAT_MODEL = "LORAREC_CHAT_MODEL"
-needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/vllm.md)")
+needs_vllm = pytest.mark.skipif(not HERE, reason="vLLM is not installed here (docs/howto/engines.md)")
 
 PROMPTS = 104
 #: Both engines compute in float32, in another order; scores are sums of up to some 20 log-probabilities.
@@ -59,7 +59,7 @@ def test_all_of_this_in_the_environment_of_vllm(request: pytest.FixtureRequest) 
 def test_without_vllm_one_line_names_the_installation() -> None:
     with (
         pytest.raises(LorarecError, match="engine vllm needs vLLM: install"),
-        open_engine("vllm", BackboneConfig(), []),
+        open_engine("vllm", BackboneConfig(), {}, ServerConfig()),
     ):
         pass
 
@@ -67,7 +67,7 @@ def test_without_vllm_one_line_names_the_installation() -> None:
 def test_options_of_torch_are_refused() -> None:
     with (
         pytest.raises(LorarecError, match="--quantization is for --engine torch"),
-        open_engine("vllm", BackboneConfig(quantization="4bit"), []),
+        open_engine("vllm", BackboneConfig(quantization="4bit"), {}, ServerConfig()),
     ):
         pass
 
@@ -176,7 +176,7 @@ def test_lists_are_those_of_greedy_torch(
             written.append(self)
 
     monkeypatch.setattr("lorarec.ranking.generation.TitleList", Recorded)
-    monkeypatch.setattr("lorarec.ranking.vllm_engine.TitleList", Recorded)
+    monkeypatch.setattr("lorarec.ranking.engine.TitleList", Recorded)
     chosen_examples = examples["likelihood"][:16]
     with Ranker(backbone, folders["one"], "likelihood") as ranker:
         expected = ranker.generate(chosen_examples, 3, constrained)

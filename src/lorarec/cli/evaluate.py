@@ -26,6 +26,7 @@ from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.prompts import Readout
+from lorarec.ranking import ServerConfig
 
 if TYPE_CHECKING:
     from lorarec.recommenders import Scorer
@@ -83,6 +84,7 @@ def evaluate(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     engine: Engine = "torch",
+    server: ServerConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Compare the backbone, adapters and fusions with popularity, co-occurrence and titles on the same test cases.
@@ -124,9 +126,9 @@ def evaluate(
     from lorarec.recommenders import SASRecConfig
     from lorarec.retrieval import Index
 
-    with open_engine(engine, backbone, list(named.values())) as (model, vllm):
+    with open_engine(engine, backbone, named, server) as (model, started):
         rows = adapter_scorers(
-            model, data, split, named, readout=readout, generation=generation, engine=vllm, progress=True
+            model, data, split, named, readout=readout, generation=generation, engine=started, progress=True
         )
         used = [row.adapter for row in rows.values() if row.adapter]
         fused_rows: dict[str, Fusion] = {}
@@ -179,5 +181,5 @@ def _refuse_combinations(fusions: Mapping[str, Path], new_item_prior: str | None
     """Refuse options that do not go together."""
     if new_item_prior is not None and not fusions:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
-    if fusions and engine == "vllm":
-        raise LorarecError("--engine vllm is for adapters: use --fusion with --engine torch")
+    if fusions and engine != "torch":
+        raise LorarecError(f"--engine {engine} is for adapters: use --fusion with --engine torch")

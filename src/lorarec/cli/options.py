@@ -1,6 +1,6 @@
 """Options that several verbs share, and the checks and loading that belong to them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,10 +11,11 @@ from lorarec.backbone import BackboneConfig
 from lorarec.errors import LorarecError
 from lorarec.io import HUB_PREFIX, HubId
 from lorarec.lora import adapter_folder
+from lorarec.ranking import ServerConfig
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
-    from lorarec.ranking import VllmEngine
+    from lorarec.ranking import Engine as ScoringEngine
 
 RUNTIME = "Where it runs"
 
@@ -30,9 +31,10 @@ IndexFolder = Annotated[
 ]
 Pool = Annotated[int, typer.Option("--pool", min=1, help="Number of candidates that the index proposes.")]
 Engine = Annotated[
-    Literal["torch", "vllm"],
+    Literal["torch", "vllm", "vllm-server", "sglang-server"],
     typer.Option(
-        help="Library that runs the model; vllm is installed in an environment of its own.", rich_help_panel=RUNTIME
+        help="Library or running server that runs the model; vllm is installed in an environment of its own.",
+        rich_help_panel=RUNTIME,
     ),
 ]
 ExecutorName = Annotated[
@@ -165,28 +167,40 @@ def ray_imports() -> Iterator[None]:
 
 @contextmanager
 def open_engine(
-    engine: str, config: BackboneConfig, adapters: Sequence[Path]
-) -> "Iterator[tuple[Backbone, VllmEngine | None]]":
-    """Load a backbone and, if vLLM is the engine, start vLLM with the backbone and the adapters.
+    engine: str, config: BackboneConfig, adapters: Mapping[str, Path], server: ServerConfig
+) -> "Iterator[tuple[Backbone, ScoringEngine | None]]":
+    """Load a backbone and, if PyTorch is not the engine, start vLLM or connect to a server.
+
+    Args:
+        adapters: Adapter folders by their names, which a server knows them by.
 
     Raises:
-        LorarecError: If the backbone or an adapter is unusable, vLLM is missing, or an option is not for vLLM.
+        LorarecError: If the backbone or an adapter is unusable, vLLM or the server is missing, or an option is not for
+            the engine.
     """
-    require_adapters(adapters)
+    require_adapters(adapters.values())
+    if not engine.endswith("-server") and server != ServerConfig():
+        raise LorarecError("options of a model server are for --engine vllm-server and sglang-server")
     if engine == "torch":
         yield load_backbone(config), None
         return
     for name, value in (("device", config.device), ("quantization", config.quantization)):
         if value is not None:
-            raise LorarecError(f"--{name} is for --engine torch: vLLM uses the device it is installed for")
+            raise LorarecError(f"--{name} is for --engine torch: {engine} uses what it is installed for")
     from lorarec.lora import read_adapter
-    from lorarec.ranking import VllmEngine, require_vllm
+    from lorarec.ranking import SglangClient, VllmClient, VllmEngine, require_vllm
 
-    require_vllm()
+    if engine == "vllm":
+        require_vllm()
+
     on_cpu = BackboneConfig(config.id, config.dtype, "cpu", trust_remote_code=config.trust_remote_code)
     model = load_backbone(on_cpu, check=False)
-    read = [read_adapter(adapter, model) for adapter in adapters]
-    # vLLM has weights of its own; the shapes of the layers are enough to check adapters.
-    model.model.to("meta")  # type: ignore[arg-type]
-    with VllmEngine(model, read, config.dtype, config.trust_remote_code) as vllm:
-        yield model, vllm
+    read = {name: read_adapter(adapter, model) for name, adapter in adapters.items()}
+    started: ScoringEngine
+    if engine == "vllm":
+        # vLLM has weights of its own.
+        started = VllmEngine(model, [*read.values()], config.dtype, config.trust_remote_code, free_weights=True)
+    else:
+        started = {"vllm-server": VllmClient, "sglang-server": SglangClient}[engine](model, read, server)
+    with started:
+        yield model, started

@@ -17,6 +17,7 @@ from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine
 from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.ranking import ServerConfig
 
 
 @config_options
@@ -35,6 +36,7 @@ def rank(
     top: Annotated[int | None, typer.Option("--top", min=1, help="Number of items to show; all if not given.")] = None,
     as_json: AsJson = False,
     engine: Engine = "torch",
+    server: ServerConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Rank given items for a user of a dataset, or for a history of items.
@@ -62,7 +64,7 @@ def rank(
             raise LorarecError(f"item {each} is not in dataset {data.name}: its items are like {known}")
     from lorarec.ranking import rank_items
 
-    with open_ranker(data, backbone, adapter, fusion, prior, engine) as ranker:
+    with open_ranker(data, backbone, adapter, fusion, prior, engine, server) as ranker:
         ranked = rank_items(ranker, data, ids, user=user, history=history or None, top_k=top)
     if as_json:
         typer.echo(

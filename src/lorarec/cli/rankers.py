@@ -11,6 +11,7 @@ from lorarec.backbone import BackboneConfig
 from lorarec.cli.options import load_backbone, open_engine, require_adapters, require_fusion
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
+from lorarec.ranking import ServerConfig
 from lorarec.recommenders import FusionConfig
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def check_ranker(
         return None
     if adapter is not None:
         raise LorarecError("give either --adapter or --fusion: a fusion has adapters of its own")
-    if engine == "vllm":
-        raise LorarecError("--engine vllm is for adapters: use --fusion with --engine torch")
+    if engine != "torch":
+        raise LorarecError(f"--engine {engine} is for adapters: use --fusion with --engine torch")
     require_fusion(fusion)
     return read_prior(new_item_prior)
 
@@ -82,8 +83,9 @@ def open_ranker(
     fusion: Path | None,
     prior: Prior | None,
     engine: str = "torch",
+    server: ServerConfig | None = None,
 ) -> "Iterator[Ranker | Fusion]":
-    """Load a fusion if there is one, otherwise a backbone with an adapter.
+    """Load a fusion if there is one, otherwise a backbone with an adapter, which a server knows by its folder's name.
 
     Raises:
         LorarecError: If a folder or the backbone is unusable.
@@ -93,8 +95,9 @@ def open_ranker(
         return
     from lorarec.ranking import Ranker
 
+    named = {} if adapter is None else {adapter.resolve().name: adapter}
     with (
-        open_engine(engine, backbone, [] if adapter is None else [adapter]) as (model, vllm),
-        Ranker(model, adapter, engine=vllm) as ranker,
+        open_engine(engine, backbone, named, server or ServerConfig()) as (model, started),
+        Ranker(model, adapter, engine=started) as ranker,
     ):
         yield ranker

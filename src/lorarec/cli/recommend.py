@@ -35,6 +35,7 @@ from lorarec.data import Dataset, ItemMatcher
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 from lorarec.lora import adapter_folder
+from lorarec.ranking import ServerConfig
 
 if TYPE_CHECKING:
     from lorarec.ranking import Executor, PopulationConfig, Recommendation
@@ -96,6 +97,7 @@ def recommend(
         ),
     ] = None,
     engine: Engine = "torch",
+    server: ServerConfig,
     executor: ExecutorName = "local",
     workers: Annotated[
         int | None,
@@ -133,7 +135,7 @@ def recommend(
     _refuse_combinations(
         out,
         {"all": all_users, "executor": executor == "ray", "workers": workers, "address": address},
-        {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine == "vllm"},
+        {"allow": allow, "deny": deny, "out-of-stock": out_of_stock, "engine": engine != "torch"},
     )
     if executor == "local" and (workers or address):
         raise LorarecError("--workers and --address are for a Ray cluster: add --executor ray")
@@ -167,7 +169,7 @@ def recommend(
             counts = recommend_to_folder(running, sorted(chosen), out, part_size, overwrite, names, progress=True)
         _report_files(out, counts, as_json)
         return
-    with open_ranker(data, backbone, adapter, fusion, prior, engine) as ranker:
+    with open_ranker(data, backbone, adapter, fusion, prior, engine, server) as ranker:
         loaded = None if index is None else Index.load(index, data)
         recommended = recommend_users(ranker, data, chosen, top, pool, loaded, only, blocked, rules)
     _print(recommended, data.name, as_json)

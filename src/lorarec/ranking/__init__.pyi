@@ -1,3 +1,4 @@
+from .engine import Engine as Engine
 from .explanation import Explanation as Explanation
 from .explanation import Influence as Influence
 from .explanation import explain as explain
@@ -12,6 +13,7 @@ from .fusion_fit import fuse as fuse
 from .generation import generate_titles as generate_titles
 from .index_order import INDEX as INDEX
 from .index_order import log_prior as log_prior
+from .model_server import ServerConfig as ServerConfig
 from .pool_scorer import PoolScorer as PoolScorer
 from .pool_scorer import fusion_catalogue_scorer as fusion_catalogue_scorer
 from .pool_scorer import pool_scorers as pool_scorers
@@ -36,8 +38,10 @@ from .scorers import GenerationScorer as GenerationScorer
 from .scorers import TrainedAdapter as TrainedAdapter
 from .scorers import adapter_scorers as adapter_scorers
 from .scorers import split_warning as split_warning
+from .sglang_client import SglangClient as SglangClient
 from .tables import explanation_table as explanation_table
 from .tables import parts_table as parts_table
 from .tables import recommendation_table as recommendation_table
+from .vllm_client import VllmClient as VllmClient
 from .vllm_engine import VllmEngine as VllmEngine
 from .vllm_start import require_vllm as require_vllm

@@ -15,8 +15,8 @@ from lorarec.errors import LorarecError
 from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, merge, prompt_config, read_adapter
 from lorarec.prompts import Example, TemplateText, case_examples
+from lorarec.ranking.engine import Engine
 from lorarec.ranking.generation import generate_titles
-from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.scoring import posterior, score
 
 
@@ -60,7 +60,7 @@ class Ranker:
         max_history: The number of items of a history that are read, the latest ones.
         token_budget: The maximal number of tokens in one forward pass, padding included. It bounds the memory and does
             not change the results.
-        engine: A vLLM engine that runs the same backbone; None for PyTorch.
+        engine: `VllmEngine`, `VllmClient` or `SglangClient` of the same backbone; None for PyTorch.
 
     Attributes:
         prompt: Options of the prompts.
@@ -90,7 +90,7 @@ class Ranker:
         max_title_tokens: int | None = None,
         max_history: int | None = None,
         token_budget: int = 8192,
-        engine: VllmEngine | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.backbone = backbone
         self.engine = engine

@@ -13,8 +13,8 @@ from lorarec.data import Dataset, Evidence, EvidenceModel, Split
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
 from lorarec.prompts import PromptConfig
+from lorarec.ranking.engine import Engine
 from lorarec.ranking.ranker import Ranker
-from lorarec.ranking.vllm_engine import VllmEngine
 from lorarec.recommenders import RecommenderConfig, ScorerRecommender, TrainingData, make_evidence
 
 ZERO_SHOT = "zero-shot"
@@ -35,7 +35,7 @@ class AdapterScorer:
         prompt: Prompt settings; None for those that the adapter was trained with. The evidence in prompts is always
             that of the adapter's training.
         readout: Readout in place of that of the prompt settings.
-        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+        engine: Engine with this backbone and adapter; None for PyTorch.
         progress: Show a bar while scoring.
 
     Attributes:
@@ -56,7 +56,7 @@ class AdapterScorer:
         *,
         prompt: PromptConfig | None = None,
         readout: str | None = None,
-        engine: VllmEngine | None = None,
+        engine: Engine | None = None,
         progress: bool = False,
     ) -> None:
         if prompt is not None and prompt.evidence and not prompt_config(adapter).evidence:
@@ -104,7 +104,7 @@ class AdapterScorer:
         parts = [
             f"backbone {self.backbone.id} ({self.backbone.fingerprint})",
             "no adapter" if self.adapter is None else f"adapter {_source(self.adapter)}",
-            f"readout {ranker.readout}" + (" through vLLM" if ranker.engine else ""),
+            f"readout {ranker.readout}" + (f" through {ranker.engine.name}" if ranker.engine else ""),
         ]
         if ranker.evidence:
             words = "" if ranker.prompt.evidence_model is None else ", and of their ranks by SASRec"
@@ -119,7 +119,7 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
     Args:
         backbone: Backbone of the adapter.
         adapter: Adapter, or path of its folder.
-        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+        engine: Engine with this backbone and adapter; None for PyTorch.
 
     Raises:
         LorarecError: The adapter is unusable or belongs to another backbone.
@@ -130,7 +130,7 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
     scores_new_items = True
     scores_catalogue = False
 
-    def __init__(self, backbone: Backbone, adapter: AdapterLike, engine: VllmEngine | None = None) -> None:
+    def __init__(self, backbone: Backbone, adapter: AdapterLike, engine: Engine | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.adapter = read_adapter(adapter, backbone)
@@ -163,7 +163,7 @@ class GenerationScorer(AdapterScorer):
         count: Number of titles that are generated.
         constrained: Whether only candidates that are not in the list yet can be generated.
         prompt: Prompt settings; None for those that the adapter was trained with.
-        engine: vLLM engine with this backbone and adapter; None for PyTorch.
+        engine: Engine with this backbone and adapter; None for PyTorch.
         progress: Show a bar while generating.
 
     Attributes:
@@ -183,7 +183,7 @@ class GenerationScorer(AdapterScorer):
         count: int = 5,
         constrained: bool = False,
         prompt: PromptConfig | None = None,
-        engine: VllmEngine | None = None,
+        engine: Engine | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__(
@@ -228,7 +228,7 @@ def adapter_scorers(
     *,
     readout: str | None = None,
     generation: str | None = None,
-    engine: VllmEngine | None = None,
+    engine: Engine | None = None,
     progress: bool = False,
 ) -> dict[str, AdapterScorer]:
     """Return a scorer of the backbone alone, called `zero-shot`, and one for each adapter.
@@ -241,7 +241,7 @@ def adapter_scorers(
         readout: Readout of all scorers; by default each adapter's own. The backbone alone is prompted as the first
             adapter was in training.
         generation: `free` or `constrained`, to generate lists of titles in place of scoring (see `GenerationScorer`).
-        engine: vLLM engine with this backbone and these adapters; None for PyTorch.
+        engine: Engine with this backbone and these adapters; None for PyTorch.
         progress: Show a bar while a scorer scores, and while a model for evidence is fitted.
 
     Raises:

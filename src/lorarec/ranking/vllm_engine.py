@@ -4,25 +4,21 @@ The token ids and positions are those of the torch engine, so the scores agree u
 of lorarec; it is imported when an engine starts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lorarec.backbone import Backbone, Dtype
 from lorarec.errors import LorarecError
-from lorarec.io import track
 from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
+from lorarec.ranking.engine import Engine
 from lorarec.ranking.generation import TitleList
-from lorarec.ranking.vllm_start import adapted_names, first_line, start_vllm
-
-#: The number of examples in a request: enough to fill vLLM's batches, few enough that the outputs fit in memory.
-EXAMPLES_PER_REQUEST = 64
+from lorarec.ranking.vllm_start import adapted_names, first_line, require_vllm, start_vllm
 
 
-class VllmEngine:
+class VllmEngine(Engine):
     """A backbone that runs in vLLM, for any number of `Ranker`s at once.
 
     Adapters are sent with the requests as LoRA requests and are not merged into the weights. The start takes a minute.
@@ -30,12 +26,14 @@ class VllmEngine:
     or the end of a `with` block, ends these processes.
 
     Args:
-        backbone: The backbone. vLLM loads the weights itself from `Backbone.id`; only the tokenizer is used otherwise.
+        backbone: The backbone, idle: no open ranker has merged an adapter into it. vLLM loads the weights itself from
+            `Backbone.id`; those of the backbone are used for the check of the scores alone.
         adapters: The adapters that will be used, or paths of their folders. They determine the largest rank, the
             longest prompt, and the layers on which adapters can be.
         dtype: The data type of the weights, as for `Backbone.from_pretrained`.
         trust_remote_code: Whether to run Python code that comes with the model.
         llm_options: Further arguments of `vllm.LLM`, such as `gpu_memory_utilization` or `tensor_parallel_size`.
+        free_weights: Whether to free the backbone's own weights before vLLM starts; its shapes are kept.
 
     Raises:
         LorarecError: vLLM is missing or cannot run this backbone, or the rank of an adapter is too large for it.
@@ -47,6 +45,9 @@ class VllmEngine:
         ...     ranked = Ranker(backbone, "adapters/shop", engine=engine).rank(["Toy Story"], ["Antz", "Heat"])
     """
 
+    name = "vLLM"
+    room_hint = "give VllmEngine the adapters that will be used, or max_model_len among its llm_options"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -54,88 +55,33 @@ class VllmEngine:
         dtype: Dtype = "auto",
         trust_remote_code: bool = False,
         llm_options: Mapping[str, Any] | None = None,
+        free_weights: bool = False,
     ) -> None:
-        read = [read_adapter(adapter) for adapter in adapters]
+        require_vllm()
+        read = [read_adapter(adapter, backbone) for adapter in adapters]
+        super().__init__(backbone, read)
+        if free_weights:
+            backbone.model.to("meta")  # type: ignore[arg-type]
         started = start_vllm(backbone, read, dtype, trust_remote_code, llm_options or {})
         self._vllm, self._llm, self.max_tokens = started
         self._adaptable = adapted_names(read)
         self._requests: dict[tuple[str, str], Any] = {}
 
-    def score(
-        self,
-        examples: Sequence[Example],
-        builder: PromptBuilder,
-        adapters: Sequence[Adapter | None],
-        progress: bool = False,
+    def _score(
+        self, examples: Sequence[Example], builder: PromptBuilder, adapters: Sequence[Adapter | None]
     ) -> list[np.ndarray]:
-        """Score the candidates of many prompts.
-
-        Args:
-            examples: The prompts with their candidates as branches.
-            builder: The builder of the prompts.
-            adapters: The adapter of each example, None for the backbone alone; different adapters share batches.
-            progress: Whether to show the progress on standard error.
-
-        Returns:
-            One (candidates,) float32 array per example: log-odds (`verdict`) or log-probabilities (`likelihood`).
-
-        Raises:
-            LorarecError: A prompt is longer than the engine was started for, or vLLM refuses an adapter.
-        """
         read = self._verdicts if builder.readout == "verdict" else self._likelihoods
+        counts = [len(example.branches) for example in examples]
+        pairs = [(example, branch) for example in examples for branch in example.branches]
         requests = [self._request(adapter) for adapter in adapters]
-        results: list[np.ndarray] = []
-        for group in track(list(_groups(len(examples))), "Scoring", progress):
-            pairs = [(example, branch) for example in examples[group] for branch in example.branches]
-            counts = [len(example.branches) for example in examples[group]]
-            repeated = [request for request, count in zip(requests[group], counts, strict=True) for _ in range(count)]
-            scores = np.array(read(pairs, repeated, builder), np.float32)
-            results += np.split(scores, np.cumsum(counts)[:-1])
-        return results
+        repeated = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+        scores = np.array(read(pairs, repeated, builder), np.float32)
+        return np.split(scores, np.cumsum(counts)[:-1])
 
-    def generate(
-        self,
-        examples: Sequence[Example],
-        builder: PromptBuilder,
-        adapters: Sequence[Adapter | None],
-        count: int = 5,
-        constrained: bool = False,
-        progress: bool = False,
-    ) -> list[list[int | None]]:
-        """Generate a list of titles for every example greedily; see `lorarec.ranking.generate_titles`.
-
-        All lists of a request grow together, by a title at a time, or by a token at a time if they are constrained.
-
-        Args:
-            examples: The prompts with their candidates.
-            builder: What built the examples.
-            adapters: The adapter of each example, None for the backbone alone.
-            progress: Whether to show the progress.
-            count: The number of titles in a list.
-            constrained: Whether only candidates that are not listed yet can be generated.
-
-        Returns:
-            For every title of every list the index of the candidate that it equals, or None.
-
-        Raises:
-            LorarecError: As for `score`, or the builder's readout is not `likelihood`.
-        """
-        requests = [self._request(adapter) for adapter in adapters]
-        results: list[list[int | None]] = []
-        for group in track(list(_groups(len(examples))), "Generating", progress):
-            lists = [TitleList(builder, example, count, constrained) for example in examples[group]]
-            self._require_room(max(len(each.ids) + each.remaining for each in lists))
-            while unfinished := [i for i, each in enumerate(lists) if not each.done]:
-                outputs = self._generate(
-                    [lists[i].ids for i in unfinished],
-                    [self._next_tokens(lists[i]) for i in unfinished],
-                    [requests[group][i] for i in unfinished],
-                )
-                for i, output in zip(unfinished, outputs, strict=True):
-                    for token in output.outputs[0].token_ids:
-                        lists[i].add(token)
-            results += [each.listed for each in lists]
-        return results
+    def _extend(self, lists: Sequence[TitleList], adapters: Sequence[Adapter | None]) -> list[Sequence[int]]:
+        params = [self._next_tokens(each) for each in lists]
+        outputs = self._generate([each.ids for each in lists], params, [self._request(each) for each in adapters])
+        return [output.outputs[0].token_ids for output in outputs]
 
     def _next_tokens(self, titles: TitleList) -> Any:
         """Return the sampling parameters for the next token of a constrained list, or the next title of another."""
@@ -178,7 +124,6 @@ class VllmEngine:
 
     def _run_pairs(self, pairs: list[tuple[Example, list[int]]], requests: list[Any], params: Any) -> list[Any]:
         sequences = [example.prompt + branch for example, branch in pairs]
-        self._require_room(max(map(len, sequences), default=0) + 1)
         return self._generate(sequences, [params] * len(sequences), requests)
 
     def _generate(self, sequences: list[list[int]], params: list[Any], requests: list[Any]) -> list[Any]:
@@ -205,13 +150,6 @@ class VllmEngine:
         options = {"prompt_logprobs": 0, "skip_reading_prefix_cache": not read_cache, "flat_logprobs": True}
         return self._greedy(1, options)
 
-    def _require_room(self, tokens: int) -> None:
-        if tokens > self.max_tokens:
-            raise LorarecError(
-                f"a prompt with its answer needs {tokens} tokens, but vLLM was started for {self.max_tokens}: give "
-                "VllmEngine the adapters that will be used, or max_model_len among its llm_options"
-            )
-
     def _request(self, adapter: Adapter | None) -> Any:
         """Return the LoRA request of an adapter's folder, which is loaded at first use.
 
@@ -219,8 +157,7 @@ class VllmEngine:
         """
         if adapter is None:
             return None
-        if adapter.folder is None:
-            raise LorarecError("vLLM reads adapters from folders: save this one first")
+        assert adapter.folder is not None  # `Engine` refuses others
         key = (str(adapter.folder.resolve()), adapter.fingerprint)
         if key not in self._requests:
             if unknown := sorted(adapted_names([adapter]) - self._adaptable):
@@ -242,20 +179,7 @@ class VllmEngine:
         """End vLLM's processes."""
         self._llm.llm_engine.engine_core.shutdown()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _is_complete(pair: tuple[Example, list[int]], output: Any) -> bool:
     """Return whether the token before the branch was computed, and so all log-probabilities of the branch."""
     return (output.num_cached_tokens or 0) < len(pair[0].prompt)
-
-
-def _groups(count: int) -> Iterator[slice]:
-    for start in range(0, count, EXAMPLES_PER_REQUEST):
-        yield slice(start, min(start + EXAMPLES_PER_REQUEST, count))

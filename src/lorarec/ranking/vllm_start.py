@@ -27,7 +27,7 @@ def require_vllm() -> None:
     if importlib.util.find_spec("vllm") is None:
         raise LorarecError(
             "engine vllm needs vLLM: install lorarec and vLLM into an environment of their own (`pip install vllm .` "
-            "with a GPU; without one see docs/howto/vllm.md)"
+            "with a GPU; without one see docs/howto/engines.md)"
         )
 
 
@@ -45,7 +45,6 @@ def start_vllm(
     Raises:
         LorarecError: As for `VllmEngine`.
     """
-    require_vllm()
     # vLLM would otherwise print messages to stdout and report usage statistics.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
