@@ -34,6 +34,7 @@ def doctor(
 
     Example: lorarec doctor Qwen/Qwen2.5-0.5B-Instruct
     """
+    require_backbone(backbone)
     packages, devices, extras = versions(), _devices(), installed_extras("lorarec")
     if not as_json:  # also where the backbone cannot be loaded
         absent = [name for name, missing in extras.items() if missing]
@@ -46,7 +47,6 @@ def doctor(
                 "extras not installed": ", ".join(absent) or "none",
             }
         )
-    require_backbone(backbone)
     from lorarec.errors import LorarecError
     from lorarec.prompts import READOUTS, PromptBuilder
     from lorarec.scoring import check_scoring

@@ -44,7 +44,7 @@ def evaluate(
     ] = None,
     new_item_prior: NewItemPrior = None,
     setting: Annotated[
-        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes all that the split has.")
+        Literal["warm", "new-item", "both"], typer.Option(help="Test cases; `both` takes all of the split.")
     ] = "both",
     candidates: Annotated[
         Literal["stored", "all"],

@@ -54,8 +54,20 @@ def branch_scores(
     """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
     plan = plan_for(model)
     check_length(model, examples)
+    distinct, numbers = zip(*map(_distinct, examples), strict=True) if examples else ((), ())
     with plan.lock:
-        return _branch_scores(model, examples, readout, yes_no, token_budget)
+        scores = _branch_scores(model, distinct, readout, yes_no, token_budget)
+    return [own[number] for own, number in zip(scores, numbers, strict=True)]
+
+
+def _distinct(example: Example) -> tuple[Example, list[int]]:
+    """Return an example with each of its branches once, and the number of that branch for each of the given ones.
+
+    Equal candidates then have equal scores, which rounding could make different at other places of a pass.
+    """
+    found: dict[tuple[int, ...], int] = {}
+    numbers = [found.setdefault(tuple(branch), len(found)) for branch in example.branches]
+    return Example(example.prompt, [list(branch) for branch in found]), numbers
 
 
 def _branch_scores(
