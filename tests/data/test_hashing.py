@@ -34,3 +34,9 @@ def test_changes_with_the_content(other: pl.DataFrame) -> None:
 
 def test_tables_do_not_run_into_each_other() -> None:
     assert content_hash(TABLE[:1], TABLE[1:]) != content_hash(TABLE[:2], TABLE[2:])
+
+
+def test_decimals_differ_after_the_point() -> None:
+    prices = [pl.DataFrame({"price": [text, None]}).cast(pl.Decimal(10, 2)) for text in ("1.25", "1.75", "1.25")]
+    hashes = list(map(content_hash, prices))
+    assert hashes[0] == hashes[2] != hashes[1]

@@ -28,6 +28,8 @@ def _bytes_of(column: pl.Series) -> Iterable[bytes]:
     if column.dtype.base_type() == pl.List:
         yield column.list.len().to_numpy().astype("<i8").tobytes()
         column = column.explode(empty_as_null=False)
+    if column.dtype.is_decimal():
+        column = column.cast(pl.String)
     if column.null_count():
         yield column.is_null().to_numpy().tobytes()
     if column.dtype == pl.String:
