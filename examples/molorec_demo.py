@@ -1,7 +1,7 @@
 """MoLoRec on the bundled sample: train a general and a specific adapter, mix them, fuse, evaluate, recommend, explain.
 
 Run it with `lorarec demo`; it works offline and takes minutes on two cores. With another backbone, `lorarec demo
---backbone model.gguf --reduced` does the part of it that takes less than half an hour with 135 million parameters.
+--backbone model.gguf --reduced` does a part of it, in a smaller size.
 """
 
 from collections.abc import Sequence
