@@ -1,10 +1,10 @@
 """The interface of engines: what runs a backbone and its adapters in place of PyTorch, and what all of them check."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ FLOAT32_TOLERANCE = 0.02
 TOLERANCE = 0.5
 #: Smallest change of a score that rounding does not explain: an adapter that changes less was ignored.
 SMALLEST_CHANGE = 1e-4
+
+_T = TypeVar("_T")
 
 
 class Engine(ABC):
@@ -163,7 +165,8 @@ class Engine(ABC):
             self._scored_alone[readout] = self._score_check(None, readout)
             self._compare(None, readout, self._scored_alone[readout], TOLERANCE)
         for adapter in used:
-            if (adapter.fingerprint, readout) in self._checked:
+            key = adapter.fingerprint, readout
+            if key in self._checked:
                 continue
             found, alone = self._score_check(adapter, readout), self._scored_alone[readout]
             if not adapter.is_zero and np.abs(found - alone).max() < SMALLEST_CHANGE:
@@ -175,7 +178,7 @@ class Engine(ABC):
             expected = self._expected.get((None, readout))
             in_float32 = expected is not None and np.abs(alone - expected).max() < FLOAT32_TOLERANCE / 4
             self._compare(adapter, readout, found, FLOAT32_TOLERANCE if in_float32 else TOLERANCE)
-            self._checked.add((adapter.fingerprint, readout))
+            self._checked.add(key)
 
     def _score_check(self, adapter: Adapter | None, readout: str) -> np.ndarray:
         """Score the fixed prompt twice, so that prompts with and without an adapter are alike in the engine's cache."""
@@ -216,12 +219,22 @@ def _torch_scores(
     """
     scores: dict[tuple[str | None, str], np.ndarray] = {}
     for adapter in (None, *(each for each in adapters if each.folder is not None)):
-        merged = None if adapter is None else merge(backbone.model, adapter)
-        for readout, (builder, example) in examples.items():
-            scores[_fingerprint(adapter), readout] = score(backbone.model, [example], builder)[0]
-        if merged is not None:
-            merged.unmerge()
+        fingerprint = _fingerprint(adapter)
+        with ExitStack() as stack:
+            if adapter is not None:
+                stack.callback(merge(backbone.model, adapter).unmerge)
+            for readout, (builder, example) in examples.items():
+                scores[fingerprint, readout] = score(backbone.model, [example], builder)[0]
     return scores
+
+
+def for_each_adapter(adapters: Sequence[Adapter | None], function: Callable[[Adapter | None], _T]) -> list[_T]:
+    """Return the value of a function for the adapter of each example; it is called once for each adapter.
+
+    Finding out what an engine calls an adapter reads the adapter's files.
+    """
+    found = {number: function(adapter) for number, adapter in {id(each): each for each in adapters}.items()}
+    return [found[id(adapter)] for adapter in adapters]
 
 
 def _fingerprint(adapter: Adapter | None) -> str | None:

@@ -10,12 +10,14 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.ranking.engine import Engine
+from lorarec.ranking.engine import Engine, for_each_adapter
 from lorarec.ranking.generation import TitleList
 from lorarec.ranking.model_server import ModelServer, ServerConfig
 
 #: Number of candidates in a request.
 REQUEST_SIZE = 64
+#: Sampling parameters that are given with every request, because the server has defaults from the model's own.
+GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 class ServerEngine(Engine):
@@ -74,22 +76,22 @@ class ServerEngine(Engine):
     def _score(
         self, examples: Sequence[Example], builder: PromptBuilder, adapters: Sequence[Adapter | None]
     ) -> list[np.ndarray]:
-        names = self._names_of(adapters)
+        names = for_each_adapter(adapters, self._name)
         scores = [np.empty(len(example.branches), np.float32) for example in examples]
         parts = [
             (i, slice(start, start + REQUEST_SIZE))
             for i, example in enumerate(examples)
             for start in range(0, len(example.branches), REQUEST_SIZE)
         ]
+        read = self._verdicts if builder.readout == "verdict" else self._likelihoods
+
+        def score_part(i: int, part: slice) -> list[float]:
+            return read(examples[i].prompt, examples[i].branches[part], names[i], builder)
+
         # Those without an adapter go first, since vLLM 0.32 on CPUs applies to them an adapter of the same batch.
         for without_adapter in (True, False):
             chosen = [(i, part) for i, part in parts if (names[i] is None) == without_adapter]
-            read = self._verdicts if builder.readout == "verdict" else self._likelihoods
-            found = self._server.map(
-                lambda i, part, read=read: read(examples[i].prompt, examples[i].branches[part], names[i], builder),
-                [i for i, _ in chosen],
-                [part for _, part in chosen],
-            )
+            found = self._server.map(score_part, [i for i, _ in chosen], [part for _, part in chosen])
             for (i, part), of_part in zip(chosen, found, strict=True):
                 scores[i][part] = of_part
         for of_example in scores:
@@ -98,7 +100,7 @@ class ServerEngine(Engine):
         return scores
 
     def _extend(self, lists: Sequence[TitleList], adapters: Sequence[Adapter | None]) -> list[Sequence[int]]:
-        names = self._names_of(adapters)
+        names = for_each_adapter(adapters, self._name)
         tokens: list[Sequence[int]] = [()] * len(lists)
         for without_adapter in (True, False):
             chosen = [i for i, name in enumerate(names) if (name is None) == without_adapter]
@@ -122,17 +124,17 @@ class ServerEngine(Engine):
     def _next(self, titles: TitleList, adapter: str | None) -> list[int]:
         """Request the tokens by which a list grows; see `_extend`."""
 
-    def _names_of(self, adapters: Sequence[Adapter | None]) -> list[str | None]:
-        """Return the names of adapters on the server, None for the backbone alone."""
-        names: dict[int, str | None] = {}
-        for adapter in {id(each): each for each in adapters}.values():
-            if adapter is not None and adapter.fingerprint not in self._names:
-                raise LorarecError(
-                    f"adapter {adapter.folder} has no name on {self.name}: give {type(self).__name__} all adapters by "
-                    "their names there"
-                )
-            names[id(adapter)] = None if adapter is None else self._names[adapter.fingerprint]
-        return [names[id(adapter)] for adapter in adapters]
+    def _name(self, adapter: Adapter | None) -> str | None:
+        """Return the name of an adapter on the server, None for the backbone alone."""
+        if adapter is None:
+            return None
+        name = self._names.get(adapter.fingerprint)
+        if name is None:
+            raise LorarecError(
+                f"adapter {adapter.folder} has no name on {self.name}: give {type(self).__name__} all adapters by "
+                "their names there"
+            )
+        return name
 
     def close(self) -> None:
         """End the threads that send requests; the server runs on."""

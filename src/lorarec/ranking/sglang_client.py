@@ -16,12 +16,10 @@ from lorarec.lora import AdapterLike
 from lorarec.prompts import PromptBuilder
 from lorarec.ranking.generation import TitleList
 from lorarec.ranking.model_server import ServerConfig
-from lorarec.ranking.server_engine import ServerEngine
+from lorarec.ranking.server_engine import GREEDY, ServerEngine
 
 #: Settings of a server that scores all items in one sequence with a token between them, which a title then sees.
 MULTI_ITEM = ("enable_mis", "multi_item_scoring_delimiter")
-#: Sampling parameters that are given with every request, because the server has defaults from the model's own.
-GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 GENERATE, SCORE, SERVER_INFO = "/generate", "/v1/score", "/server_info"
 
 

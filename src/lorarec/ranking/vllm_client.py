@@ -10,12 +10,10 @@ from typing import Any
 from lorarec.io import JsonObject
 from lorarec.prompts import PromptBuilder
 from lorarec.ranking.generation import TitleList
-from lorarec.ranking.server_engine import ServerEngine
+from lorarec.ranking.server_engine import GREEDY, ServerEngine
 
 #: vLLM writes this in place of a log-probability of minus infinity, which JSON lacks.
 LEAST_LOGPROB = -9999.0
-#: Sampling parameters that are given with every request, because the server has defaults from the model's own.
-GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 COMPLETIONS = "/v1/completions"
 
 

@@ -13,7 +13,7 @@ from lorarec.backbone import Backbone, Dtype
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, read_adapter
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.ranking.engine import Engine
+from lorarec.ranking.engine import Engine, for_each_adapter
 from lorarec.ranking.generation import TitleList
 from lorarec.ranking.vllm_start import adapted_names, first_line, require_vllm, start_vllm
 
@@ -73,14 +73,14 @@ class VllmEngine(Engine):
         read = self._verdicts if builder.readout == "verdict" else self._likelihoods
         counts = [len(example.branches) for example in examples]
         pairs = [(example, branch) for example in examples for branch in example.branches]
-        requests = [self._request(adapter) for adapter in adapters]
+        requests = for_each_adapter(adapters, self._request)
         repeated = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         scores = np.array(read(pairs, repeated, builder), np.float32)
         return np.split(scores, np.cumsum(counts)[:-1])
 
     def _extend(self, lists: Sequence[TitleList], adapters: Sequence[Adapter | None]) -> list[Sequence[int]]:
         params = [self._next_tokens(each) for each in lists]
-        outputs = self._generate([each.ids for each in lists], params, [self._request(each) for each in adapters])
+        outputs = self._generate([each.ids for each in lists], params, for_each_adapter(adapters, self._request))
         return [output.outputs[0].token_ids for output in outputs]
 
     def _next_tokens(self, titles: TitleList) -> Any:
