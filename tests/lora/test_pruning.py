@@ -2,6 +2,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lorarec.errors import LorarecError
 from lorarec.lora import AdapterBank, save_adapter
 from lorarec.lora.combine import PRUNING_RULES
 from lorarec.lora.pruning import prune_and_merge
@@ -64,6 +65,13 @@ def test_ties_keeps_the_values_of_the_majoritys_sign(make_adapter):
             expected[row, column] = (weights * values)[same].sum() / max(1, same.sum())
         a, b = merged.tensors[name]
         torch.testing.assert_close(b @ a, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_below_one_is_refused(rank, make_adapter):
+    bank = AdapterBank.load([make_adapter("qwen2", seed) for seed in (1, 2)])
+    with pytest.raises(LorarecError, match=f"the rank must be at least 1, got {rank}"):
+        prune_and_merge(bank, torch.tensor([0.5, 0.5]), "ties", 0.5, rank)
 
 
 def test_dare_depends_on_the_seed_alone(make_adapter):

@@ -172,8 +172,6 @@ def truncate_rank(adapter: Adapter, rank: int) -> Adapter:
     Raises:
         LorarecError: `rank` is below 1.
     """
-    if rank < 1:
-        raise LorarecError(f"the rank must be at least 1, got {rank}")
     tensors = {name: _truncate_layer(a, b, adapter.scales[name], rank) for name, (a, b) in adapter.tensors.items()}
     return Adapter(tensors, dict.fromkeys(tensors, 1.0), adapter.config)
 
@@ -182,6 +180,26 @@ def _truncate_layer(a: torch.Tensor, b: torch.Tensor, scale: float, rank: int) -
     q_b, r_b = torch.linalg.qr(b.double())
     q_a, r_a = torch.linalg.qr(a.double().T)
     u, s, v = torch.linalg.svd(scale * r_b @ r_a.T, full_matrices=False)
+    return low_rank_factors(q_b @ u, s, v @ q_a.T, rank, a.dtype)
+
+
+def low_rank_factors(
+    u: torch.Tensor, s: torch.Tensor, v: torch.Tensor, rank: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the matrices A (rank, in) and B (out, rank) of the largest singular values of a delta.
+
+    Args:
+        u: Left singular vectors (out, n), one in each column.
+        s: Singular values (n,), largest first.
+        v: Right singular vectors (n, in), one in each row.
+        rank: Maximum number of singular values.
+        dtype: Data type of the result.
+
+    Raises:
+        LorarecError: `rank` is below 1.
+    """
+    if rank < 1:
+        raise LorarecError(f"the rank must be at least 1, got {rank}")
     # Each factor gets the square roots of the singular values, so that both stay in range in half precision.
     root = s[:rank].sqrt()
-    return (root[:, None] * (v[:rank] @ q_a.T)).to(a.dtype), (q_b @ u[:, :rank] * root).to(b.dtype)
+    return (root[:, None] * v[:rank]).to(dtype), (u[:, :rank] * root).to(dtype)

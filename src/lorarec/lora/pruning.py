@@ -5,7 +5,7 @@ import warnings
 import torch
 from peft.utils.merge_utils import dare_linear, dare_ties, magnitude_prune, ties
 
-from lorarec.lora.bank import AdapterBank, StackedLayer
+from lorarec.lora.bank import AdapterBank, StackedLayer, low_rank_factors
 from lorarec.lora.combine import PruningRule
 from lorarec.lora.peft_folder import Adapter
 
@@ -34,12 +34,17 @@ def prune_and_merge(
         density: The share of values that is kept, in (0, 1].
         rank: The rank of the result; the largest rank of the layer's adapters if None.
         seed: Seed of the random values that `dare_linear` and `dare_ties` keep.
+
+    Raises:
+        LorarecError: `rank` is below 1.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The density")  # PEFT warns of a density of 1, which keeps all values
         torch.manual_seed(seed)
         tensors = {
-            name: _nearest(_merged(layer, weights, rule, density), rank or max(layer.ranks), layer.a.dtype)
+            name: _nearest(
+                _merged(layer, weights, rule, density), max(layer.ranks) if rank is None else rank, layer.a.dtype
+            )
             for name, layer in bank.layers.items()
         }
     return Adapter(tensors, dict.fromkeys(tensors, 1.0), bank.config)
@@ -52,7 +57,4 @@ def _merged(layer: StackedLayer, weights: torch.Tensor, rule: PruningRule, densi
 
 
 def _nearest(delta: torch.Tensor, rank: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    u, s, v = torch.linalg.svd(delta.double(), full_matrices=False)
-    # Each factor gets the square roots of the singular values, so that both stay in range in half precision.
-    root = s[:rank].sqrt()
-    return (root[:, None] * v[:rank]).to(dtype), (u[:, :rank] * root).to(dtype)
+    return low_rank_factors(*torch.linalg.svd(delta.double(), full_matrices=False), rank, dtype)
