@@ -57,4 +57,5 @@ def _merged(layer: StackedLayer, weights: torch.Tensor, rule: PruningRule, densi
 
 
 def _nearest(delta: torch.Tensor, rank: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    return low_rank_factors(*torch.linalg.svd(delta.double(), full_matrices=False), rank, dtype)
+    u, s, v = torch.linalg.svd(delta.double(), full_matrices=False)
+    return low_rank_factors(u, s, v, rank, dtype)
