@@ -76,12 +76,11 @@ def doctor(
     }
     if as_json:
         typer.echo(json.dumps(report, indent=2))
-        result.require()
-        return
-    _print_rows(
-        {
+    else:
+        described = f"{report['parameters']:,} parameters, {report['dtype']} on {report['device']}"
+        rows = {
             "backbone": f"{backbone}, fingerprint {model.fingerprint}",
-            "model": f"{result.model}, {report['parameters']:,} parameters, {report['dtype']} on {report['device']}",
+            "model": f"{result.model}, {described}",
             "plan": result.plan + (f" ({result.reason})" if result.reason else ""),
             "attention windows": ", ".join(map(str, result.windows)) or "none",
             "longest prompt": f"{result.max_positions} tokens" if result.max_positions else "no limit",
@@ -90,7 +89,7 @@ def doctor(
             "largest difference": f"{result.difference:.2g} from one by one, on {result.prompt_tokens} tokens",
             "explained by rounding": f"up to {result.tolerance:.2g}",
         }
-    )
+        _print_rows(rows)
     result.require()
 
 

@@ -85,7 +85,7 @@ def require_adapters(folders: Iterable[str | Path | None]) -> None:
         LorarecError: If a folder does not exist, or an adapter cannot be downloaded.
     """
     for folder in folders:
-        if folder is not None and not Path(folder).is_dir():
+        if folder is not None:
             adapter_folder(folder)
 
 

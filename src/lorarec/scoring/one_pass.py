@@ -63,10 +63,12 @@ def branch_scores(
 def _distinct(example: Example) -> tuple[Example, list[int]]:
     """Return an example with each of its branches once, and the number of that branch for each of the given ones.
 
-    Equal candidates then have equal scores, which rounding could make different at other places of a pass.
+    Equal candidates then have equal scores, although rounding depends on the position of a branch in a pass.
     """
     found: dict[tuple[int, ...], int] = {}
     numbers = [found.setdefault(tuple(branch), len(found)) for branch in example.branches]
+    if len(found) == len(numbers):
+        return example, numbers
     return Example(example.prompt, [list(branch) for branch in found]), numbers
 
 

@@ -14,7 +14,7 @@ MEASURED_TOKENS = 64
 #: Largest share of the free memory that activations may take: the rest is for gradients, the optimizer and other work.
 GPU_SHARE, CPU_SHARE = 0.5, 0.25
 #: Most bytes of activations on a CPU, where longer passes take more memory and are no faster.
-CPU_BYTES = 3 << 29
+CPU_BYTES = 1.5 * 2**30
 
 
 def pass_limit(model: ScoringModel, on_gpu: bool) -> int:

@@ -38,10 +38,8 @@ def opened_table(source: str | Path, options: TableFormat | None = None) -> Iter
 
 def shown_url(url: str) -> str:
     """Return a URL without user, password and parameters, which may be secret; a path is returned unchanged."""
-    if not _URL.match(url):
-        return url
-    protocol, _, address = url.partition("?")[0].partition("://")
-    return f"{protocol}://{address.rpartition('@')[2]}"
+    protocol, mark, address = url.partition("://")
+    return f"{protocol}://{address.partition('?')[0].rpartition('@')[2]}" if mark else url
 
 
 def _fetch(url: str, folder: Path) -> Path:

@@ -14,7 +14,7 @@ import polars as pl
 
 from lorarec.data.objects import series_of
 from lorarec.data.raw_log import RawLog, folder_name
-from lorarec.data.sources.remote import opened_table
+from lorarec.data.sources.remote import opened_table, shown_url
 from lorarec.data.sources.table import Columns, raw_log
 from lorarec.data.tables import Table, TableFormat, column_table, row_number
 from lorarec.errors import LorarecError
@@ -79,18 +79,18 @@ def _sqlalchemy(uri: str) -> Iterator[Run]:
         from sqlalchemy import create_engine
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
-        raise LorarecError(f"{_shown(uri)} needs SQLAlchemy to be read: pip install 'lorarec[sql]'") from None
+        raise LorarecError(f"{shown_url(uri)} needs SQLAlchemy to be read: pip install 'lorarec[sql]'") from None
     backend = uri.partition("://")[0].partition("+")[0]
     if backend == "sqlite" and not Path(_location(uri)).is_file():
-        raise LorarecError(f"{_shown(uri)}: there is no file {_location(uri)!r}: give the path of a database")
+        raise LorarecError(f"{shown_url(uri)}: there is no file {_location(uri)!r}: give the path of a database")
 
     try:
         engine = create_engine(uri)
     except ImportError as error:
-        raise LorarecError(f"{_shown(uri)} needs {error.name} to be read: pip install {error.name}") from None
+        raise LorarecError(f"{shown_url(uri)} needs {error.name} to be read: pip install {error.name}") from None
     except (SQLAlchemyError, ValueError) as error:
         raise LorarecError(
-            f"{_shown(uri)} is not a usable connection ({_reason(error, uri)}): give a URI such as {_EXAMPLES}"
+            f"{shown_url(uri)} is not a usable connection ({_reason(error, uri)}): give a URI such as {_EXAMPLES}"
         ) from None
 
     def run(query: str, where: str) -> Table:
@@ -104,7 +104,7 @@ def _sqlalchemy(uri: str) -> Iterator[Run]:
                     raise LorarecError(f"{where} returns no table: give a SELECT")
                 names, rows = list(result.keys()), result.fetchall()
         except (SQLAlchemyError, ImportError, OSError) as error:
-            raise LorarecError(f"{where}: {_shown(uri)} refused it: {_reason(error, uri)}") from None
+            raise LorarecError(f"{where}: {shown_url(uri)} refused it: {_reason(error, uri)}") from None
         values: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(names)
         kind = f"{backend} query"
         return column_table(where, names, lambda index: series_of(values[index]), kind, objects=values.__getitem__)
@@ -120,19 +120,19 @@ def _duckdb(uri: str) -> Iterator[Run]:
     try:
         import duckdb
     except ImportError:
-        raise LorarecError(f"{_shown(uri)} needs DuckDB to be read: pip install 'lorarec[duckdb]'") from None
+        raise LorarecError(f"{shown_url(uri)} needs DuckDB to be read: pip install 'lorarec[duckdb]'") from None
     database = uri.removeprefix(_DUCKDB).removeprefix("/")
     try:
         connection = duckdb.connect(database or ":memory:", read_only=bool(database))
     except duckdb.Error as error:
-        raise LorarecError(f"{_shown(uri)} cannot be opened: {_reason(error, uri)}") from None
+        raise LorarecError(f"{shown_url(uri)} cannot be opened: {_reason(error, uri)}") from None
 
     @contextmanager
     def refusals(where: str) -> Iterator[None]:
         try:
             yield
         except (duckdb.Error, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise LorarecError(f"{where}: {_shown(uri)} refused it: {_reason(error, uri)}") from None
+            raise LorarecError(f"{where}: {shown_url(uri)} refused it: {_reason(error, uri)}") from None
 
     def run(query: str, where: str) -> Table:
         with refusals(where):
@@ -168,12 +168,6 @@ def _location(uri: str) -> str:
     """Return the name of a database, or the path of its file, without anything that could be secret."""
     address = uri.partition("://")[2].partition("?")[0].rpartition("@")[2]
     return unquote(address.partition("/")[2]) or uri.partition("://")[0]
-
-
-def _shown(uri: str) -> str:
-    """Return a connection without user, password and parameters."""
-    scheme, _, address = uri.partition("?")[0].partition("://")
-    return f"{scheme}://{address.rpartition('@')[2]}"
 
 
 def _reason(error: Exception, uri: str) -> str:
