@@ -64,7 +64,7 @@ def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
     cached = dataset.folder and HubId.of_folder(dataset.folder)
     entry |= {"hub_id": cached.repo_id} if cached else {}
-    return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
+    return entry | {name: split.info[name] for name in ("few_shot", "new_since") if name in split.info}
 
 
 def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
