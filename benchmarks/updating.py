@@ -41,9 +41,9 @@ TRAINING = {
     "max_title_tokens": 16,
     "eval_users": 0,
 }
-PROXIMAL = (0.0, 0.1, 1.0, 10.0)
-SASREC = SASRecConfig(hidden_size=32, num_layers=1)
-UPDATE_EPOCHS = (1, 3, 5)
+PROXIMAL = (0.0, 1.0, 10.0)
+SASREC = SASRecConfig(hidden_size=32, num_layers=1, epochs=10)
+UPDATE_EPOCHS = (1, 3)
 
 
 class Parts:
@@ -115,7 +115,7 @@ def adapter_rows(parts: Parts, out: Path, samples: int, seed: int, finish: Calla
         finish("adapter", "stale", seed, seconds, scored(stale, parts.last, parts.stale, parts.test))
     if not done("adapter", "stale, counts updated", seed):
         finish("adapter", "stale, counts updated", seed, 0.0, scored(stale, parts.last, parts.fresh, parts.test))
-    valid = parts.new_split.valid.sample(min(300, parts.new_split.valid.height), seed=0)
+    valid = parts.new_split.valid.sample(min(200, parts.new_split.valid.height), seed=0)
     for weight in PROXIMAL:
         adapter, seconds = updated(weight)
         name = f"updated, proximal {weight:g}"
@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="dataset folder with real timestamps")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=1024, help="training cases of an adapter; an update has a fifth")
+    parser.add_argument("--samples", type=int, default=512, help="training cases of an adapter; an update has a fifth")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
     options = parser.parse_args()
