@@ -6,6 +6,7 @@ from .data import Split as Split
 from .data import leave_one_out as leave_one_out
 from .data import load_sample as load_sample
 from .data import load_split as load_split
+from .data import split_new_interactions as split_new_interactions
 from .errors import LorarecError as LorarecError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate

@@ -41,8 +41,7 @@ def split_new_interactions(
 
     Examples:
         >>> import polars as pl
-        >>> from lorarec import load_sample
-        >>> from lorarec.data import split_new_interactions
+        >>> from lorarec import load_sample, split_new_interactions
         >>> films = load_sample("action")
         >>> cut = films.interactions["timestamp"].quantile(0.9)
         >>> is_old = pl.col("timestamp") < cut

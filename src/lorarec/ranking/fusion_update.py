@@ -42,8 +42,7 @@ def update_fusion(
 
     Examples:
         >>> import polars as pl
-        >>> from lorarec import Dataset, fuse, update_fusion
-        >>> from lorarec.data import split_new_interactions
+        >>> from lorarec import Dataset, fuse, split_new_interactions, update_fusion
         >>> shop = Dataset.load("data/shop")
         >>> fusion = fuse(shop, recommenders=["item-knn", "tf-idf", "popularity"])
         >>> end = shop.interactions["timestamp"].max()

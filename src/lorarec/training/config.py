@@ -132,6 +132,11 @@ class AdapterUpdateConfig:
 
     Raises:
         LorarecError: If a value is out of range.
+
+    Examples:
+        >>> from lorarec import AdapterUpdateConfig
+        >>> AdapterUpdateConfig(samples=1000).learning_rate is None
+        True
     """
 
     proximal: float = option(

@@ -45,13 +45,16 @@ def run_record(
     template = config.template
     text = template.text if isinstance(template, TemplateText) else None
     prompt = config.prompt
+    options = {name: value for name, value in vars(config).items() if name not in vars(prompt)}
+    if not config.proximal:  # without it, a record is that of versions before the option existed
+        del options["proximal"]
     return AdapterRecord(
         prompt=prompt,
         backbone_id=backbone.id,
         backbone_fingerprint=backbone.fingerprint,
         datasets=tuple(_dataset(dataset, split) for dataset, split in pairs),
         start_from=None if start is None else source_record(start),
-        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        options=options,
         details={
             "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
             "loss": config.loss,

@@ -51,8 +51,8 @@ def update_adapter(
 
     Examples:
         >>> import polars as pl
-        >>> from lorarec import AdapterUpdateConfig, Backbone, Dataset, TrainingConfig, train, update_adapter
-        >>> from lorarec.data import split_new_interactions
+        >>> from lorarec import AdapterUpdateConfig, Backbone, Dataset, TrainingConfig
+        >>> from lorarec import split_new_interactions, train, update_adapter
         >>> shop, backbone = Dataset.load("data/shop"), Backbone.from_pretrained("embedded")
         >>> config = TrainingConfig(samples=8, batch_size=4, negatives=3, epochs=1, eval_users=0)
         >>> adapter = train(backbone, [shop], "adapters/before", config)
