@@ -39,6 +39,9 @@ from .recommenders import FusionConfig as FusionConfig
 from .retrieval import Boost as Boost
 from .retrieval import Index as Index
 from .retrieval import ItemRules as ItemRules
+from .serving import AsyncClient as AsyncClient
+from .serving import Client as Client
+from .serving import ServiceError as ServiceError
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
 

@@ -36,7 +36,7 @@ def test_beyond_the_queue_is_429_and_nothing_else_is_lost(
         refused = await client.post("/v1/rank", json=BODY)
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
-        assert "try again in" in refused.json()["error"]["message"]
+        assert "try again in" in refused.json()["detail"]
         assert (await client.get("/healthz")).status_code == 200
         release.set()
         await blocked

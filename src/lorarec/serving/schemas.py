@@ -20,14 +20,14 @@ MAX_MIXED_ADAPTERS = 16
 MAX_RESULTS = 100
 
 
-def _refuse_nul(text: str) -> str:
+def refuse_nul(text: str) -> str:
     """Refuse the character NUL, which PostgreSQL cannot store."""
     if "\0" in text:
         raise ValueError("text must not hold the character NUL")
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_refuse_nul)]
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(refuse_nul)]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 SearchQuery = Annotated[
     str,
@@ -36,13 +36,13 @@ SearchQuery = Annotated[
         description="Words or parts of words, all of which must occur in a result.",
         examples=["toy story"],
     ),
-    AfterValidator(_refuse_nul),
+    AfterValidator(refuse_nul),
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
 UserId = Annotated[
     str,
     Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
-    AfterValidator(_refuse_nul),
+    AfterValidator(refuse_nul),
 ]
 
 

@@ -29,7 +29,7 @@ async function call(path, body, signal) {
   }
   const content = await response.json().catch(() => ({}));
   if (response.ok) return content;
-  throw new Error(errorMessage(response, content.error ?? {}, key));
+  throw new Error(errorMessage(response, {field: content.errors?.[0]?.field, message: content.detail}, key));
 }
 
 function errorMessage({status, headers}, {field, message}, key) {
