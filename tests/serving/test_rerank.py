@@ -166,7 +166,7 @@ def test_the_fusion_answers(
         ({"documents": [{"image": "red.png"}]}, 422, "documents.0.text", "required"),
         ({"documents": [3]}, 422, "documents.0", "string"),
         ({"top_n": 0}, 422, "top_n", "greater than or equal to 1"),
-        ({"rank_fields": ["title"]}, 422, None, 'must be ["text"]'),
+        ({"rank_fields": ["title"]}, 422, "rank_fields.0", "should be 'text'"),
         ({"user_id": "u01"}, 422, "user_id", "not permitted"),
     ],
 )

@@ -52,7 +52,7 @@ from lorarec.serving.service import Service
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["general"])]
+AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
 

@@ -1,15 +1,15 @@
 """Requests and responses of the reranking APIs of Cohere, Jina, vLLM and Text Embeddings Inference."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from lorarec.data import ITEM, TITLE, Dataset
 from lorarec.serving.request_prompts import TITLE_PREFIX, RequestCase
 from lorarec.serving.response_schemas import RankResponse
-from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY, Text, refuse_nul
+from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY, Integer, Text, refuse_nul
 
 #: Name by which a request chooses the fusion, since clients of these APIs have to name a model.
 FUSION = "fusion"
@@ -88,25 +88,22 @@ class RerankRequest(_RerankRequest):
             "if the service has no fusion, the field is optional only if exactly one adapter is loaded."
         ),
     ] = None
-    top_n: Annotated[int | None, Field(ge=1, description="Maximum number of results; all documents by default.")] = None
-    return_documents: Annotated[bool, Field(description="Whether results have the documents.")] = False
-    rank_fields: Annotated[
-        list[Text] | None, Field(max_length=1, description="`text` only: other fields of documents are not read.")
+    top_n: Annotated[
+        Integer | None, Field(ge=1, description="Maximum number of results; all documents by default.")
     ] = None
-    max_chunks_per_doc: Annotated[int | None, Field(description=_NO_EFFECT)] = None
-    max_tokens_per_doc: Annotated[int | None, Field(description=_NO_EFFECT)] = None
-    truncation: Annotated[bool | None, Field(description=_NO_EFFECT)] = None
-    priority: Annotated[int | None, Field(description="Has no effect: requests are answered in order.")] = None
+    return_documents: Annotated[StrictBool, Field(description="Whether results have the documents.")] = False
+    rank_fields: Annotated[
+        list[Literal["text"]] | None,
+        Field(min_length=1, max_length=1, description="`text` only: other fields of documents are not read."),
+    ] = None
+    max_chunks_per_doc: Annotated[Integer | None, Field(description=_NO_EFFECT)] = None
+    max_tokens_per_doc: Annotated[Integer | None, Field(description=_NO_EFFECT)] = None
+    truncation: Annotated[StrictBool | None, Field(description=_NO_EFFECT)] = None
+    priority: Annotated[Integer | None, Field(description="Has no effect: requests are answered in order.")] = None
 
     @property
     def titles(self) -> list[str]:
         return [document if isinstance(document, str) else document.text for document in self.documents]
-
-    @model_validator(mode="after")
-    def _rank_by_text_alone(self) -> Any:
-        if self.rank_fields not in (None, ["text"]):
-            raise ValueError('rank_fields must be ["text"]: documents are ranked by their text alone')
-        return self
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -139,10 +136,10 @@ class TextsRerankRequest(_RerankRequest):
         Field(description="As in `/v1/rerank`; needed if there is no fusion and several adapters are loaded."),
     ] = None
     raw_scores: Annotated[
-        bool, Field(description="Whether results have the `score` of `/v1/rank` in place of the probability.")
+        StrictBool, Field(description="Whether results have the `score` of `/v1/rank` in place of the probability.")
     ] = False
-    return_text: Annotated[bool, Field(description="Whether results have the texts.")] = False
-    truncate: Annotated[bool | None, Field(description=_NO_EFFECT)] = None
+    return_text: Annotated[StrictBool, Field(description="Whether results have the texts.")] = False
+    truncate: Annotated[StrictBool | None, Field(description=_NO_EFFECT)] = None
     truncation_direction: Annotated[str | None, Field(max_length=10, description=_NO_EFFECT)] = None
 
     @property
