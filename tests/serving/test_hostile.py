@@ -277,6 +277,7 @@ def test_no_hostile_request_is_a_server_error(
                 name,
                 answer[:200],
             )
+            assert (b"application/problem+json" in answer) == answer.startswith(b"HTTP/1.1 4"), (name, answer[:200])
             check(name, 200)
         # It still answers correctly, and has all adapters but those that a request unloaded.
         assert client.post("/v1/rank", json=RIGHT["/v1/rank"]).status_code == 200
