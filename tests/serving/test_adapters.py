@@ -125,7 +125,7 @@ def test_a_broken_folder_leaves_what_is_in_memory(
     async def scenario(client: httpx2.AsyncClient) -> None:
         break_it()
         answer = await client.post("/v1/adapters", json={"name": "general"})
-        message = answer.json()["detail"]
+        message = answer.json()["errors"][0]["message"]
         assert answer.json()["errors"][0]["field"] == "name"
         if fault in ("no config", "gone"):
             assert answer.status_code == 404
@@ -305,7 +305,7 @@ def test_folders_that_cannot_be_used_break_nothing(
             assert f"with {kind}" in listed["available"]
             answer = await client.post("/v1/adapters", json={"name": f"with {kind}"})
             assert answer.status_code == 422, kind
-            message = answer.json()["detail"]
+            message = answer.json()["errors"][0]["message"]
             assert message.startswith(f"adapter with {kind} cannot be loaded: ")
             assert len(message) < 700, message
             assert not any(secret in message for secret in ("\n", "S3CRET", "root:", str(adapters)))

@@ -311,7 +311,7 @@ def test_a_broken_folder_leaves_what_is_in_memory(
         FAULTS[fault][0](adapters / "chosen")
         answer = await client.post("/v1/adapters", json={"name": "chosen"})
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "name")
-        message = answer.json()["detail"]
+        message = answer.json()["errors"][0]["message"]
         assert message.startswith("adapter chosen cannot be loaded: ")
         assert message.endswith("; the version in memory stays in use")
         assert FAULTS[fault][1] in message

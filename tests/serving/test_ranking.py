@@ -164,7 +164,8 @@ def test_titles_stand_for_items_and_come_back_as_data(service: Service, play: An
         refused = await client.post("/v1/rank", json={**body, "history": [script]})
         assert script in refused.json()["detail"]
         answer = await client.post("/v1/rank", json=body)
-        assert refused.headers["content-type"] == answer.headers["content-type"] == "application/json"
+        media_types = [each.headers["content-type"] for each in (refused, answer)]
+        assert media_types == ["application/problem+json", "application/json"]
         found = {item["candidate"]: item for item in answer.json()["ranking"]}
         assert (found[1]["title"], found[1]["item_id"]) == (script, None)
         assert found[0]["item_id"] == "x02"
