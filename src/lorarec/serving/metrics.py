@@ -15,7 +15,7 @@ class Metrics:
         seconds: Response time by path of the API.
         in_progress: Number of requests that are prepared, queued or scored.
         rejected: Number of requests that were refused because the queue was full.
-        dropped: Number of requests whose client disconnected before they were scored.
+        dropped: Number of requests whose client disconnected before the response was ready.
         batch_size: Number of requests in a pass of the model.
         batch_tokens: Number of tokens in a pass of the model, padding included.
         batch_seconds: Duration of a pass of the model.
@@ -38,7 +38,7 @@ class Metrics:
             "lorarec_rejected", "Requests that were refused because the queue was full", registry=registry
         )
         self.dropped = Counter(
-            "lorarec_dropped", "Requests whose client disconnected before they were scored", registry=registry
+            "lorarec_dropped", "Requests whose client disconnected before the response was ready", registry=registry
         )
         self.batch_size = Histogram(
             "lorarec_batch_size", "Requests in a pass of the model", buckets=BATCH_SIZES, registry=registry

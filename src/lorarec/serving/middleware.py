@@ -41,13 +41,13 @@ class AuthMiddleware:
 
     Args:
         app: ASGI application.
-        key: API key, or None.
+        key: API key, or None. White space around it, such as the line break at the end of a file, does not belong to it.
         body_seconds: Seconds that a body may take to arrive.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, body_seconds: float = BODY_SECONDS) -> None:
         self.app = app
-        self._key = None if key is None else key.encode()
+        self._key = None if key is None else key.strip().encode()
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +77,8 @@ class AuthMiddleware:
             if not is_public and _is_cross_origin(headers, host):
                 raise ApiError(403, "this service has no API key and refuses other web pages: set LORAREC_API_KEY")
         elif not is_public:
-            authorization = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(authorization, b"Bearer " + self._key):
+            scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(sent.strip(), self._key):
                 raise ApiError(401, "missing or wrong API key: send the header Authorization: Bearer KEY")
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
