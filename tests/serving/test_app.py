@@ -221,7 +221,16 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
         described = (await client.get("/openapi.json")).json()
         assert set(described["paths"]) == {
             *("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/adapters/{name}"),
-            *("/v1/items", "/v1/users", "/v1/users/{user_id}", "/v1/history", "/healthz", "/livez", "/readyz", "/metrics"),
+            *(
+                "/v1/items",
+                "/v1/users",
+                "/v1/users/{user_id}",
+                "/v1/history",
+                "/healthz",
+                "/livez",
+                "/readyz",
+                "/metrics",
+            ),
         }
         for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "LoadAdapterRequest"):
             examples = described["components"]["schemas"][name]["examples"]

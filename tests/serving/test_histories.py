@@ -144,7 +144,9 @@ def test_histories_of_another_dataset_are_refused(tmp_path: Path, shop: Dataset)
         opened(tmp_path, other)
     changed = shop.interactions.with_columns(timestamp=pl.col("timestamp") + (pl.col("timestamp") == 7))
     one_row = Dataset.from_frames("changed", changed, shop.items)
-    with pytest.raises(LorarecError, match=r"lacks 1 of its interactions, such as that of user 'u01' with item .* at 7:"):
+    with pytest.raises(
+        LorarecError, match=r"lacks 1 of its interactions, such as that of user 'u01' with item .* at 7:"
+    ):
         opened(tmp_path, one_row)
 
 

@@ -113,7 +113,7 @@ def test_a_request_that_is_abandoned_in_its_pass_is_counted(
     with served(service) as url:
         with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
             body = json.dumps(BODY).encode()
-            head = f"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            head = "POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             assert scoring.wait(10)
         began = time.monotonic()

@@ -128,7 +128,9 @@ def test_batches_that_overlap_on_two_replicas_are_stored_once(server: Server, sh
         stored = sum(threads.map(send, range(48)))
     assert (refused, stored) == ([], 60)
     for user in users:
-        assert [event.timestamp for event in replicas[0].events(user)] == [e.timestamp for e in events if e.user_id == user]
+        assert [event.timestamp for event in replicas[0].events(user)] == [
+            e.timestamp for e in events if e.user_id == user
+        ]
     for histories in replicas:
         assert histories.delete(users[0]) == (10 if histories is replicas[0] else 0)
         histories.close()

@@ -22,11 +22,12 @@ STUCK_SECONDS = 300.0
 DECAY = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass
 class _PendingRequest:
     request: ScoringRequest
     tokens: int
     scores: asyncio.Future[np.ndarray]
+    scoring_began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,13 @@ class Batcher:
             self._enqueue(each)
         self._queued_tokens += tokens
         self._in_queue += 1
+        queued = time.perf_counter()
         try:
-            return list(await asyncio.gather(*(each.scores for each in pending)))
+            scores = list(await asyncio.gather(*(each.scores for each in pending)))
+            began = min(each.scoring_began for each in pending)
+            self._metrics.add_stage("queue", began - queued)
+            self._metrics.add_stage("model", time.perf_counter() - began)
+            return scores
         except asyncio.CancelledError:
             self._remove_cancelled()
             raise
@@ -176,9 +182,7 @@ class Batcher:
 
     def _remove_cancelled(self) -> None:
         """Remove requests of clients that disconnected from the queue."""
-        remaining = [
-            each for each in self._queue if isinstance(each, _PendingCall) or not each.scores.cancelled()
-        ]
+        remaining = [each for each in self._queue if isinstance(each, _PendingCall) or not each.scores.cancelled()]
         self._queue.clear()
         self._queue.extend(remaining)
         self._queued_tokens = sum(each.tokens for each in remaining if isinstance(each, _PendingRequest))
@@ -238,6 +242,8 @@ class Batcher:
         tokens = sum(pending.tokens for pending in batch)
         began = time.perf_counter()
         self._pass_tokens, self._pass_began = tokens, began
+        for pending in batch:
+            pending.scoring_began = began
         await self._run(lambda: self._score(requests), [pending.scores for pending in batch], list)
         elapsed = time.perf_counter() - began
         self._pass_tokens = 0

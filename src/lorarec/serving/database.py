@@ -219,8 +219,9 @@ class DatabaseCalls:
         # A call that runs keeps its place until it ends, even if its request has been answered or abandoned.
         future.add_done_callback(lambda _: self._places.release())
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await asyncio.wrap_future(future)
+            with self._metrics.stage("database"):
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await asyncio.wrap_future(future)
         except TimeoutError:
             logger.warning("the database did not answer within %g s", CALL_SECONDS)
             raise database_error() from None

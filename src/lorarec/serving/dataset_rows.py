@@ -54,9 +54,7 @@ def _extend(connection: Connection, dataset: Dataset, last_id: int | None, displ
     Raises:
         LorarecError: If the dataset lacks an interaction with which the database was filled.
     """
-    other = (
-        f"database {display_url} holds the histories of another dataset than {dataset.name} ({dataset.fingerprint})"
-    )
+    other = f"database {display_url} holds the histories of another dataset than {dataset.name} ({dataset.fingerprint})"
     if last_id is None:
         raise LorarecError(
             f"{other}: if the dataset has grown, start once with the former one, or give another database (option db)"

@@ -11,7 +11,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorarec.serving.errors import ApiError
-from lorarec.serving.metrics import Metrics
+from lorarec.serving.logs import log_request
+from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
 
 #: Maximum number of bytes of a body.
@@ -41,7 +42,7 @@ class AuthMiddleware:
 
     Args:
         app: ASGI application.
-        key: API key, or None. White space around it, such as the line break at the end of a file, does not belong to it.
+        key: API key, or None. White space around it, such as the line break at the end of a file, is no part of it.
         body_seconds: Seconds that a body may take to arrive.
     """
 
@@ -174,7 +175,7 @@ async def send_error(send: Send, error: ApiError) -> None:
 
 
 class MetricsMiddleware:
-    """ASGI middleware that counts responses and their durations by path of the API.
+    """ASGI middleware that counts responses and their durations by path of the API, and logs them if that is turned on.
 
     Unknown paths and methods share one label, so that clients cannot create labels.
     """
@@ -196,11 +197,14 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self.app(scope, receive, record_status)
-        finally:
-            route: Any = scope.get("route")
-            path = getattr(route, "path", "other")
-            method = scope["method"] if route and scope["method"] in METHODS else "other"
-            self._metrics.requests.labels(method, path, status).inc()
-            self._metrics.seconds.labels(path).observe(time.perf_counter() - began)
+        with recorded_stages() as stages:
+            try:
+                await self.app(scope, receive, record_status)
+            finally:
+                route: Any = scope.get("route")
+                path = getattr(route, "path", "other")
+                method = scope["method"] if route and scope["method"] in METHODS else "other"
+                seconds = time.perf_counter() - began
+                self._metrics.requests.labels(method, path, status).inc()
+                self._metrics.seconds.labels(path).observe(seconds)
+                log_request(method, path, status, seconds, stages)

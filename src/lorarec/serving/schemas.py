@@ -276,8 +276,10 @@ class UserEvent(_Request):
     ] = None
     event_id: Annotated[
         Text | None,
-        Field(description="Id that the client gives the event; an event that is sent twice is stored once. Another event of "
-            "the user with the same id is refused."),
+        Field(
+            description="Id that the client gives the event; an event that is sent twice is stored once. Another event "
+            "of the user with the same id is refused."
+        ),
     ] = None
 
 

@@ -103,8 +103,8 @@ class Service:
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
-        wait = config.wait_ms / 1000
-        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, config.max_wait)
+        wait, max_wait = config.wait_ms / 1000, config.max_wait
+        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -333,7 +333,8 @@ class Service:
             return [self.prompts.scoring_request(case, mixture) for case in cases for mixture in fusion.mixtures]
 
         try:
-            requests = await loop.run_in_executor(self._prompt_thread, prepare)
+            with self.metrics.stage("prompt"):
+                requests = await loop.run_in_executor(self._prompt_thread, prepare)
         except LorarecError as error:
             raise ApiError(422, str(error), "candidates") from error
         scores = await self.batcher.score(requests)
@@ -341,7 +342,7 @@ class Service:
         fused = []
         for place, case in enumerate(cases):
             own = scores[place * count : (place + 1) * count]
-            with self.metrics.fusion_seconds.time():
+            with self.metrics.fusion_seconds.time(), self.metrics.stage("fusion"):
                 fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
             self.metrics.fused.inc()
         return fused
@@ -374,7 +375,8 @@ class Service:
         while True:
             weights = self.adapters.weights(adapter)
             try:
-                requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
+                with self.metrics.stage("prompt"):
+                    requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
             except LorarecError as error:
                 raise ApiError(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile. After this check the queue preserves the order.
