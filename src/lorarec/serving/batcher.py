@@ -145,7 +145,7 @@ class Batcher:
         self._metrics.rejected.inc()
         # The tokens of requests that are not yet in the queue are taken to be as many as those of the latest ones.
         seconds_per_token = self._seconds / self._tokens if self._tokens else 0.0
-        unqueued = (self._in_progress - self._in_queue) * self._tokens_per_request * seconds_per_token
+        unqueued = max(0, self._in_progress - self._in_queue) * self._tokens_per_request * seconds_per_token
         seconds = max(1, math.ceil(self.expected_seconds() + unqueued))
         return ApiError(429, f"{reason}: try again in {seconds} s", None, seconds)
 
