@@ -108,6 +108,15 @@ class ExplainResponse(BaseModel):
 
     candidate: Annotated[RankedItem, Field(description="The explained candidate.")]
     history: Annotated[list[ItemInfluence], Field(description="Items of the history in the prompt, oldest first.")]
+    evidence: Annotated[
+        dict[str, str],
+        Field(
+            description="Words in the prompts of each adapter that say how often other users chose the candidate "
+            "together with the history, by name of the adapter; empty text if rarely. Adapters whose prompts have no "
+            "evidence are left out.",
+            examples=[{"shop": "often"}],
+        ),
+    ]
     fusion: ByFusion = False
     mixture: MixtureWeights
     personal: PersonalWeights

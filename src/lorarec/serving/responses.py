@@ -110,7 +110,12 @@ def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequen
 
 
 def explain_response(
-    case: RequestCase, ranked: RankResponse, scores: Sequence[np.ndarray], candidate: int, prompts: RequestPrompts
+    case: RequestCase,
+    ranked: RankResponse,
+    scores: Sequence[np.ndarray],
+    candidate: int,
+    evidence: dict[str, str],
+    prompts: RequestPrompts,
 ) -> ExplainResponse:
     """Attribute the score of a candidate to the items of the history.
 
@@ -119,6 +124,7 @@ def explain_response(
         ranked: Response for the whole history.
         scores: Scores (candidates,) with the whole history, then without each of its latest items.
         candidate: Index of the candidate.
+        evidence: Words about the candidate by name of the adapter (see `RequestPrompts.evidence_words`).
         prompts: Titles of the items.
     """
     effects = influences(scores, candidate)
@@ -130,6 +136,7 @@ def explain_response(
     return ExplainResponse(
         candidate=explained,
         history=history,
+        evidence=evidence,
         fusion=ranked.fusion,
         mixture=ranked.mixture,
         personal=ranked.personal,

@@ -190,18 +190,23 @@ class Service:
                 prior = log_prior(len(case.candidates)) if pool else None
                 ranked = rank_response(case, scores[0], mixture, self.prompts, prior)
                 scores = scores if prior is None else [each + prior for each in scores]
+                mixtures = [mixture]
             else:
                 cases = leave_one_out_cases(case, fusion.max_history)
                 fused = await self._fuse(fusion, cases, pool)
                 scores = [each.log_probabilities for each in fused]
                 ranked = fused_response(case, fused[0], self.prompts)
-        if not pool:
-            place = request.candidate or 0
-        elif request.item_id is not None:
-            place = case.candidates.index(request.item_id)
-        else:
-            place = ranked.ranking[0].candidate
-        return explain_response(case, ranked, scores, place, self.prompts)
+                mixtures = fusion.mixtures
+            if not pool:
+                place = request.candidate or 0
+            elif request.item_id is not None:
+                place = case.candidates.index(request.item_id)
+            else:
+                place = ranked.ranking[0].candidate
+            words = self.prompts.evidence_words
+            loop = asyncio.get_running_loop()
+            evidence = await loop.run_in_executor(self._prompt_thread, words, case, case.candidates[place], mixtures)
+        return explain_response(case, ranked, scores, place, evidence, self.prompts)
 
     async def store(self, request: EventsRequest, idempotency_key: str | None = None) -> int:
         """Store events and return the number of new ones.
