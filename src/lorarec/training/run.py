@@ -57,6 +57,7 @@ def train(
         config: Options; the defaults of `TrainingConfig` if None.
         start_from: Adapter to train further ("second round"); its layers, r and lora_alpha replace those of `config`,
             and the version of the bundled template that it was trained with is used if `config` has no template.
+            `config.proximal` keeps the weights near those of this adapter.
         build_index: Function of a dataset and its split that makes the index from which `config.hard_negatives` draws;
             the index must learn from the training part of the split alone, as that of
             `lambda dataset, split: Index.build(dataset, histories=split.train)` does.
@@ -70,7 +71,8 @@ def train(
 
     Raises:
         LorarecError: If a dataset has no training cases or too few items, `out` exists, `start_from` belongs to another
-            backbone, `config` asks for hard negatives and there is no `build_index`, or the training diverged.
+            backbone, `config` asks for hard negatives and there is no `build_index` or for a proximal term and there is
+            no `start_from`, or the training diverged.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, TrainingConfig, train
@@ -87,6 +89,8 @@ def train(
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: give at least one")
+    if config.proximal and start_from is None:
+        raise LorarecError("option proximal keeps an adapter near the one that it starts from: give start_from")
     start = None if start_from is None else read_adapter(start_from, backbone)
     config = replace(config, template=template or _bundled_template(config.readout, start))
     record = run_record(backbone, pairs, config, start)
