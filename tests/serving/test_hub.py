@@ -112,7 +112,7 @@ def test_the_service_loads_personal_adapters_by_hub_id(
     )
     push_personal_adapters(models / "adapters" / "chosen", "me/chosen", base_model="me/tiny")
     items = list(dataset.titles)[:4]
-    body = {"user": "u001", "history": items[:1], "candidates": items[1:]}
+    body = {"user_id": "u001", "candidates": items[1:]}
     options = ["--adapters", str(models / "adapters"), "--adapters", "mine=me/chosen", "--backbone", "me/tiny"]
     with (
         started(["hub:me/shop", *options, "--db", str(tmp_path / "histories.db")]) as [process],
@@ -120,5 +120,6 @@ def test_the_service_loads_personal_adapters_by_hub_id(
     ):
         listed = client.get("/v1/adapters").json()
         assert listed["kinds"] == {"chosen": "personal", "mine": "personal"}
-        answers = [client.post("/v1/rank", json={**body, "adapter": name}).json() for name in ("mine", "chosen")]
-        assert answers[0]["ranking"] == answers[1]["ranking"]
+        answers = [client.post("/v1/rank", json={**body, "adapter": name}) for name in ("mine", "chosen")]
+        assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+        assert answers[0].json()["ranking"] == answers[1].json()["ranking"]

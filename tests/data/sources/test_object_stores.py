@@ -1,5 +1,6 @@
 """Tables in S3 and Google Cloud Storage, of stand-ins on this machine that speak their protocols."""
 
+import uuid
 from collections.abc import Iterator
 
 import polars as pl
@@ -31,8 +32,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket"
+    name = f"bucket-{uuid.uuid4().hex}"  # all servers of a process have the same buckets
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
