@@ -17,6 +17,7 @@ from lorarec.data import Dataset, leave_one_out
 from lorarec.lora import Adapter, mix, save_adapter
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.ranking import Explanation, Ranker, explain, generate_titles, recommend
+from lorarec.ranking.explanation import generate_reason
 from lorarec.retrieval import Index
 from lorarec.scoring import posterior, score
 from lorarec.training import TrainingConfig, listwise, train
@@ -236,3 +237,14 @@ def test_a_reason_names_the_item_and_what_counts_for_it(explained: tuple[Ranker,
     words = found.reason.removeprefix(opening)
     assert len(words.split()) > 3, found.reason
     assert "<|im_" not in words
+
+
+def test_a_reason_does_not_repeat_itself(explained: tuple[Ranker, Explanation]) -> None:
+    past = ["Independence Day (a.k.a. ID4) (1996)", "Enemy of the State (1998)", "Spaceballs (1987)"]
+    past += ["Clockwork Orange, A (1971)", "Terminator, The (1984)", "Mad Max (1979)", "Tombstone (1993)"]
+    past += ["Rob Roy (1995)", "Back to the Future Part III (1990)", "Henry V (1989)"]
+    history = [(title, 0.1 * place) for place, title in enumerate(past)]
+    reason = generate_reason(explained[0], history, "Back to the Future Part II (1989)")
+    words = reason.split()
+    runs = [tuple(words[start : start + 4]) for start in range(len(words) - 3)]
+    assert len(set(runs)) == len(runs), reason

@@ -115,6 +115,7 @@ def _row(**keys: Any) -> dict[str, Any]:
         ({"split": 3}, "key split: must be options"),
         ({"compare_with": "nobody"}, "key compare_with: no row 'nobody'"),
         ({"correction": "none"}, "key correction: must be one of holm, benjamini-hochberg, got 'none'"),
+        ({"dtype": "int8"}, "key dtype: must be one of auto, float32, bfloat16, float16, got 'int8'"),
         ({"paper": {"nobody": {}}}, "key paper: unknown 'nobody'"),
         ({"paper": {"bpr-mf": {"cold": {}}}}, "key paper.bpr-mf: unknown 'cold'"),
         ({"paper": {"bpr-mf": {"warm": {"ndcg": 1}}}}, "key paper.bpr-mf.warm: unknown 'ndcg'"),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -151,6 +152,16 @@ def test_figures_are_those_of_evaluate(write_recipe: Callable[..., Path], tmp_pa
         for name in set(result.rows) - {"random"}:
             for metric, expected in result.rows[name].metrics.items():  # the tables show other numbers of metrics
                 assert replace(found.rows[name].metrics[metric], adjusted_p=None) == replace(expected, adjusted_p=None)
+
+
+def test_the_backbone_has_the_data_type_of_the_recipe(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = read_experiment(write_recipe(rows={"zero-shot": {}}, users=5, backbone="embedded", dtype="bfloat16"))
+    assert "- backbone: embedded in bfloat16\n" in markdown(_table(recipe, tmp_path / "out"))
+    data = ExperimentData.load(recipe)
+    backbone = data.training_data(recipe, None, 1, tmp_path, progress=False).backbone
+    assert backbone is not None
+    assert backbone.model.dtype == torch.bfloat16
+    assert data.identity(recipe) != data.identity(replace(recipe, dtype="auto"))
 
 
 def test_figures_of_seeds_are_means_of_cases(write_recipe: Callable[..., Path], tmp_path: Path) -> None:

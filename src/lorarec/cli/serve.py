@@ -54,6 +54,12 @@ def serve(
         float,
         typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
     ] = 20.0,
+    log_requests: Annotated[
+        bool,
+        typer.Option(
+            "--log-requests", help="Write a line of JSON for each request to standard output.", rich_help_panel=REQUESTS
+        ),
+    ] = False,
     backbone: BackboneConfig,
 ) -> None:
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
@@ -110,7 +116,7 @@ def serve(
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
-    run_service(service, bound, key, grace)
+    run_service(service, bound, key, grace, log_requests)
 
 
 def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, Dtype
 from lorarec.data import Dataset, Split, few_shot, load_sample, load_split, load_whole_sample
 from lorarec.errors import LorarecError
 from lorarec.evaluation import Catalogue, hash_candidates, sample_users, select_settings, without_repeats
@@ -68,7 +68,7 @@ class ExperimentData:
     ) -> TrainingData:
         """Return the data that a system may learn from; test cases are not part of it."""
         split = replace(self.split_with_share(share, seed), test={})
-        backbone = None if recipe.backbone is None else Backbone.from_pretrained(recipe.backbone)
+        backbone = None if recipe.backbone is None else Backbone.from_pretrained(recipe.backbone, dtype=recipe.dtype)
         return TrainingData(self.dataset, split, self.general, backbone, folder, seed, progress)
 
     def candidates(self) -> dict[str, str]:
@@ -84,8 +84,13 @@ class ExperimentData:
             "users": recipe.users,
             "settings": list(self.cases),
             "candidates": self.candidates(),
-            "backbone": recipe.backbone,
+            "backbone": backbone_name(recipe.backbone, recipe.dtype),
         }
+
+
+def backbone_name(backbone: str | None, dtype: Dtype) -> str | None:
+    """Return the name of a backbone in reports, with the data type of its weights if one is given."""
+    return backbone if backbone is None or dtype == "auto" else f"{backbone} in {dtype}"
 
 
 def load_named_dataset(name: str) -> Dataset:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorarec.backbone import Dtype
 from lorarec.data import NEW_ITEM, WARM
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRICS_OF, Candidates
@@ -19,6 +20,7 @@ from lorarec.experiments.recipe_keys import (
     require,
     require_correction,
     require_counts,
+    require_dtype,
     require_each,
     require_keys,
     require_seeds,
@@ -63,6 +65,7 @@ class Recipe:
         pool: Number of items of a whole catalogue that an index proposes to rows that cannot score all of them.
         users: Number of test users of each setting; None for all.
         backbone: Id or folder of the language model; None for none.
+        dtype: Data type of the backbone's weights, as in `BackboneConfig`.
         seeds: Seeds; each row is fitted once with each.
         trials: Number of trials of each row that has values to try.
         compare_with: Name of the row that tests compare with; None for the best other row.
@@ -81,6 +84,7 @@ class Recipe:
     pool: int = 100
     users: int | None = None
     backbone: str | None = None
+    dtype: Dtype = "auto"
     seeds: list[int] = field(default_factory=lambda: [42])
     trials: int = 8
     compare_with: str | None = None
@@ -123,6 +127,7 @@ def _build(given: JsonObject) -> Recipe:
     kind = given.get("candidates") or "stored"
     require("candidates", kind in [*METRICS_OF], " or ".join(METRICS_OF), kind)
     require_correction(given)
+    require_dtype(given)
     require("rows", isinstance(given["rows"], dict), "row name -> system, options, tune", given["rows"])
     rows = {str(name): _row(str(name), row) for name, row in given["rows"].items()}
     if kind == "all" and any(not RECOMMENDERS[row.system].scores_catalogue for row in rows.values()):

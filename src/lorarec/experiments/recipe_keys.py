@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from lorarec.backbone import Dtype
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject
 from lorarec.metrics import Correction
@@ -94,9 +95,17 @@ def require_seeds(given: JsonObject) -> None:
 
 def require_correction(given: JsonObject) -> None:
     """Refuse a `correction` of p-values that there is not."""
-    corrections = get_args(Correction)
-    value = given.get("correction")
-    require("correction", value is None or value in corrections, f"one of {', '.join(corrections)}", value)
+    _require_choice(given, "correction", get_args(Correction))
+
+
+def require_dtype(given: JsonObject) -> None:
+    """Refuse a `dtype` of the backbone that there is not."""
+    _require_choice(given, "dtype", get_args(Dtype))
+
+
+def _require_choice(given: JsonObject, key: str, choices: tuple[str, ...]) -> None:
+    value = given.get(key)
+    require(key, value is None or value in choices, f"one of {', '.join(choices)}", value)
 
 
 def make_lists(given: JsonObject, *keys: str, empty: tuple[str, ...] = ()) -> None:

@@ -55,7 +55,7 @@ class PromptConfig:
     evidence_model: EvidenceModel | None = option(
         None,
         "Next-item model that says how likely a candidate is next, in a second word after that of co-occurrence: "
-        "sasrec, or a mapping of its options, such as {epochs: 30, batch_size: 32}; None for no second word.",
+        "sasrec, or a mapping of its options, such as {epochs: 30, hidden_size: 64}; None for no second word.",
         PROMPTS,
     )
 

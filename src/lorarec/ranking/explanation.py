@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from lorarec.data import CANDIDATES, HISTORY, USER, Dataset, Evidence
 from lorarec.errors import LorarecError
@@ -21,6 +22,8 @@ from lorarec.scoring import posterior, score
 #: The number of items of the history that the prompt for a reason marks as the strongest.
 STRONGEST = 3
 MAX_REASON_TOKENS = 120
+#: Divisor of the positive logits of tokens that a reason has already; negative ones are multiplied by it.
+REPETITION_PENALTY = 1.2
 #: The beginning of an answer, which the model continues. Left to begin by itself, a small model copies the history.
 OPENING = "{title} is recommended because{like} it"
 
@@ -234,6 +237,9 @@ def can_reason(ranker: Ranker) -> bool:
 def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title: str, hint: str = "") -> str:
     """Ask the backbone why a title is recommended, and generate the answer greedily, with the ranker's adapter.
 
+    Tokens that the answer has already are penalized (Keskar et al., arXiv 1909.05858, section 4.1), because small
+    models repeat themselves. Words of the prompt, such as titles, are not.
+
     The beginning of the answer is given: it names the recommended title and the title of the history with the largest
     influence, if any raises the score.
 
@@ -262,6 +268,9 @@ def generate_reason(ranker: Ranker, history: Sequence[tuple[str, float]], title:
         attention_mask=torch.ones_like(ids),
         do_sample=False,
         max_new_tokens=MAX_REASON_TOKENS,
+        logits_processor=LogitsProcessorList(
+            [RepetitionPenaltyLogitsProcessor(REPETITION_PENALTY, prompt_ignore_length=ids.shape[1])]
+        ),
         eos_token_id=[tokenizer.eos_token_id, *(end_ids if isinstance(end_ids, list) else [end_ids])],
     )
     return opening + str(tokenizer.decode(generated[0, ids.shape[1] :], skip_special_tokens=True)).rstrip()

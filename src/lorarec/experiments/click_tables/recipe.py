@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from lorarec.backbone import EMBEDDED
+from lorarec.backbone import EMBEDDED, Dtype
 from lorarec.ctr import MODELS
 from lorarec.errors import LorarecError
 from lorarec.experiments.click_tables.rows import ANALYSES, MAIN, ClickRow, analysis_rows, main_row
@@ -15,6 +15,7 @@ from lorarec.experiments.recipe_keys import (
     read_options,
     require_correction,
     require_counts,
+    require_dtype,
     require_each,
     require_keys,
     require_seeds,
@@ -37,6 +38,7 @@ class ClicksRecipe:
     Attributes:
         dataset: Dataset folder with ratings, `sample` for the bundled one, or `sample:DOMAIN`.
         backbone: Id or folder of the language model.
+        dtype: Data type of the backbone's weights, as in `BackboneConfig`.
         seeds: Seeds; every row of the main table is fitted with each, the analyses with the first.
         samples: Number of training events of the language model; click-through models train on all events.
         test_events: Number of test events that are predicted; None for all.
@@ -49,6 +51,7 @@ class ClicksRecipe:
 
     dataset: str
     backbone: str = EMBEDDED
+    dtype: Dtype = "auto"
     seeds: list[int] = field(default_factory=lambda: [42])
     samples: int = PersonalizationConfig.samples
     test_events: int | None = None
@@ -94,6 +97,7 @@ def _build(given: JsonObject) -> ClicksRecipe:
     require_keys(given, "dataset")
     require_texts(given, "dataset", "backbone", "ctr_model")
     make_lists(given, "seeds", "rows", "analyses", empty=("analyses",))
+    require_dtype(given)
     require_seeds(given)
     require_counts(given, "samples", "test_events")
     require_correction(given)

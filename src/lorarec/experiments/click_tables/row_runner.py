@@ -65,7 +65,7 @@ class RowRunner:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.from_pretrained(self.recipe.backbone)
+        return Backbone.from_pretrained(self.recipe.backbone, dtype=self.recipe.dtype)
 
     @cached_property
     def log(self) -> ClickLog:

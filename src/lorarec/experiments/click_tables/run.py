@@ -11,7 +11,7 @@ from lorarec.experiments.click_tables.report import markdown
 from lorarec.experiments.click_tables.row_runner import ROWS, record_file, run_row_in_process
 from lorarec.experiments.click_tables.rows import ClickRow
 from lorarec.experiments.click_tables.summary import summarize_rows
-from lorarec.experiments.experiment_data import load_named_dataset
+from lorarec.experiments.experiment_data import backbone_name, load_named_dataset
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.workers import ProcessWorkers, Workers
 from lorarec.io import JsonObject, Progress, read_json, write_json, write_text
@@ -52,7 +52,7 @@ def run_clicks(
     out, console, workers = Path(out), console or Console(quiet=True), workers or ProcessWorkers()
     dataset = load_named_dataset(recipe.dataset)
     settings: JsonObject = {"dataset": dataset.name, "fingerprint": dataset.fingerprint}
-    settings |= {"backbone": recipe.backbone, "ctr_model": recipe.ctr_model}
+    settings |= {"backbone": backbone_name(recipe.backbone, recipe.dtype), "ctr_model": recipe.ctr_model}
     settings |= {"first_seed": recipe.seeds[0], "options": recipe.shared_options}
     open_experiment_dir(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lorarec.backbone import EMBEDDED
+from lorarec.backbone import EMBEDDED, Dtype
 from lorarec.errors import LorarecError
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.language_models import AdapterConfig, GeneralAdapter
@@ -15,6 +15,7 @@ from lorarec.experiments.recipe_keys import (
     read_options,
     require,
     require_counts,
+    require_dtype,
     require_each,
     require_keys,
     require_seeds,
@@ -39,6 +40,7 @@ class WeightsRecipe:
         settings: Names of the split's test settings.
         users: Number of test users of each setting that metrics are computed on; none of them is among the prompts.
         backbone: Id or folder of the language model.
+        dtype: Data type of the backbone's weights, as in `BackboneConfig`.
         prompts: Numbers of unlabelled prompts that Figure 5 compares.
         seeds: Seeds of the draws of prompts, one draw for each; the first one is used everywhere else too.
     """
@@ -51,13 +53,16 @@ class WeightsRecipe:
     settings: list[str] = field(default_factory=lambda: list(SETTINGS))
     users: int = 300
     backbone: str = EMBEDDED
+    dtype: Dtype = "auto"
     prompts: list[int] = field(default_factory=lambda: list(PROMPT_COUNTS))
     seeds: list[int] = field(default_factory=lambda: [42])
 
     @property
     def data(self) -> Recipe:
         """Recipe of a ranking experiment with the same data and without rows."""
-        return Recipe(self.dataset, {}, self.general, self.split, self.settings, backbone=self.backbone)
+        return Recipe(
+            self.dataset, {}, self.general, self.split, self.settings, backbone=self.backbone, dtype=self.dtype
+        )
 
     def as_dict(self) -> JsonObject:
         """Return plain values, as a recipe file holds them."""
@@ -78,6 +83,7 @@ def _build(given: JsonObject) -> WeightsRecipe:
     require_texts(given, "dataset", "backbone")
     check_domains(given)
     make_lists(given, "adapters", "prompts", "seeds", empty=("adapters",))
+    require_dtype(given)
     require_seeds(given)
     require_counts(given, "users")
     require_each(given, "prompts", lambda each: type(each) is int and each >= 1, "whole numbers from 1 on")

@@ -63,7 +63,8 @@ def run_weights(
         LorarecError: The data or adapters are unusable, or `out` belongs to another experiment.
     """
     out, console = Path(out), console or Console(quiet=True)
-    data, backbone, seed = ExperimentData.load(recipe.data), Backbone.from_pretrained(recipe.backbone), recipe.seeds[0]
+    data, seed = ExperimentData.load(recipe.data), recipe.seeds[0]
+    backbone = Backbone.from_pretrained(recipe.backbone, dtype=recipe.dtype)
     fingerprints = [read_adapter(folder, backbone).fingerprint for folder in recipe.adapters]
     rest = {key: getattr(recipe, key) for key in ("options", "prompts", "seeds")}
     identity = data.identity(recipe.data) | {"users": recipe.users, "adapters": fingerprints, **rest}
