@@ -86,6 +86,7 @@ def test_a_service_and_offline_calls_give_the_same_scores(
         assert answer["candidate"]["log_odds"] == pytest.approx(expected[items[5]], abs=1e-4)
         effects = [each["score"] for each in answer["history"]]
         assert effects == pytest.approx([each.score for each in explained.influences], abs=1e-4)
+        assert answer["evidence"] == {"shop": hints[5]}
 
     play(service, scenario)
 

@@ -25,11 +25,14 @@ def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: 
 
     whole = expected(history)
     without = [whole - expected([other for other in history if other != item]) for item in shown]
+    (word,) = offline.evidence.hints(shown, ["x29"], "u03")
+    words = dict.fromkeys(adapter, word) if "general" in adapter else {}
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"user_id": "u03", "candidates": CANDIDATES, "candidate": 2, "adapter": adapter}
         found = (await client.post("/v1/explain", json=body)).json()
         assert (found["candidate"]["item_id"], found["mixture"]) == ("x29", adapter)
+        assert found["evidence"] == words
         actual = [found["candidate"]["score"], found["candidate"]["probability"]]
         np.testing.assert_allclose(actual, whole, atol=1e-4)
         assert [item["item_id"] for item in found["history"]] == shown

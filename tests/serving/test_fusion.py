@@ -19,7 +19,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.lora.record import AdapterRecord
-from lorarec.ranking import FusedScores, Fusion, TrainedAdapter, explain, fuse
+from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter, explain, fuse
 from lorarec.recommenders import FusionConfig
 from lorarec.serving.service import Service
 
@@ -141,6 +141,11 @@ def test_an_explanation_leaves_out_each_item_of_the_history(
         answer = (await client.post("/v1/explain", json=body)).json()
         whole = score(offline_fusion, None, history, candidates)
         assert (answer["fusion"], answer["mixture"]) == (True, {})
+        reader = offline_fusion.group.recommenders["shop"]
+        assert isinstance(reader, TrainedAdapter)
+        assert isinstance(reader.scorer, AdapterScorer)
+        assert reader.scorer.evidence is not None
+        assert answer["evidence"] == {"shop": reader.scorer.evidence.hints(history, ["x05"])[0]}
         assert answer["candidate"]["parts"] == pytest.approx({k: v[1] for k, v in whole.parts.items()}, abs=1e-4)
         assert [item["item_id"] for item in answer["history"]] == history
         for place, item in enumerate(answer["history"]):

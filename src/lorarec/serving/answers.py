@@ -95,6 +95,7 @@ class ScoreExplanation:
     Attributes:
         candidate: The explained candidate.
         history: Items of the history in the prompt, oldest first.
+        evidence: Words in the prompts of each adapter about the candidate and the history, by name of the adapter.
         fusion: Whether a fusion answered.
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
@@ -102,6 +103,7 @@ class ScoreExplanation:
 
     candidate: RankedItem
     history: list[ItemInfluence]
+    evidence: dict[str, str]
     fusion: bool
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
@@ -209,6 +211,45 @@ class Users:
     """
 
     users: list[str]
+
+
+@dataclass(frozen=True)
+class StoredInteraction:
+    """An interaction of a user as the service stores it.
+
+    Attributes:
+        item_id: Id of the item.
+        timestamp: Time in the unit of the dataset.
+        event_id: Id that the client gave the event, or None.
+    """
+
+    item_id: str
+    timestamp: int
+    event_id: str | None
+
+
+@dataclass(frozen=True)
+class StoredUser:
+    """All that the service stores of a user.
+
+    Attributes:
+        user_id: Id of the user.
+        events: Interactions, oldest first.
+    """
+
+    user_id: str
+    events: list[StoredInteraction]
+
+
+@dataclass(frozen=True)
+class DeletedUser:
+    """What was deleted of a user.
+
+    Attributes:
+        deleted: Number of deleted interactions.
+    """
+
+    deleted: int
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,13 @@ from lorarec.serving.answers import (
     AdapterInfo,
     Adapters,
     CatalogueItems,
+    DeletedUser,
     Health,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
+    StoredUser,
     Users,
     read_answer,
 )
@@ -104,6 +106,7 @@ class Call(Generic[T]):
         answer: Class of the answer; None for an empty one.
         body: JSON of the body, or None.
         query: Query parameters.
+        headers: Further headers.
         repeatable: Whether the call can be sent again if it is not known whether the service carried it out.
         accepted: Statuses other than success that come with the answer.
     """
@@ -113,6 +116,7 @@ class Call(Generic[T]):
     answer: type[T]
     body: Mapping[str, Any] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     accepted: tuple[int, ...] = ()
 
@@ -269,10 +273,12 @@ def rerank(
     return Call("POST", "/v1/rerank", Reranking, _given(body | {"return_documents": return_documents}))
 
 
-def store_events(events: Sequence[Event]) -> Call[StoredEvents]:
-    """Return the call of `Client.store_events`, which can be repeated if each event has an id."""
-    repeatable = all(event.get("event_id") is not None for event in events)
-    return Call("POST", "/v1/events", StoredEvents, {"events": [dict(each) for each in events]}, repeatable=repeatable)
+def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[StoredEvents]:
+    """Return the call of `Client.store_events`, which can be repeated if it has a key or each event has an id."""
+    body = {"events": [dict(each) for each in events]}
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    repeatable = bool(headers) or all(event.get("event_id") is not None for event in events)
+    return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)
 
 
 def items(query: str, limit: int) -> Call[CatalogueItems]:
@@ -288,6 +294,16 @@ def users(query: str, limit: int) -> Call[Users]:
 def history(user_id: str, limit: int) -> Call[CatalogueItems]:
     """Return the call of `Client.history`."""
     return Call("GET", "/v1/history", CatalogueItems, query={"user_id": user_id, "limit": limit})
+
+
+def stored_user(user_id: str) -> Call[StoredUser]:
+    """Return the call of `Client.stored_user`."""
+    return Call("GET", _user_path(user_id), StoredUser)
+
+
+def delete_user(user_id: str) -> Call[DeletedUser]:
+    """Return the call of `Client.delete_user`, which finds nothing if it is repeated."""
+    return Call("DELETE", _user_path(user_id), DeletedUser, repeatable=False)
 
 
 def adapters() -> Call[Adapters]:
@@ -313,6 +329,10 @@ def unload_adapter(name: str) -> Call[None]:
 def health() -> Call[Health]:
     """Return the call of `Client.health`, whose answer is that the service is not ready rather than an error."""
     return Call("GET", "/readyz", Health, repeatable=False, accepted=(503,))
+
+
+def _user_path(user_id: str) -> str:
+    return f"/v1/users/{quote(user_id, safe='')}"
 
 
 def _adapter_path(name: str) -> str:

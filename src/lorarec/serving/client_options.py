@@ -34,7 +34,7 @@ class ClientOptions:
 
     def _request(self, call: Call[Any], request_id: str) -> dict[str, Any]:
         """Return the arguments of the request of a call."""
-        headers, content = {"X-Request-ID": request_id}, None
+        headers, content = {"X-Request-ID": request_id, **call.headers}, None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
             content = calls.encode_body(call.body)

@@ -1,22 +1,17 @@
 """Cases of requests: their histories, given or stored, and their candidates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from lorarec.personal import UserHistory
 from lorarec.serving.adapter_registry import AdapterRegistry
-from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.errors import ApiError, FaultCollector
-from lorarec.serving.histories import Histories
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts
 from lorarec.serving.schemas import ExplainRequest, Item, RankRequest, RecommendRequest
+from lorarec.serving.stored_users import StoredUsers
 
 #: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
 #: all of them.
 MAX_STORED_HISTORY = 10_000
-
-History = TypeVar("History", list[str], UserHistory)
 
 
 class RequestCases:
@@ -24,8 +19,7 @@ class RequestCases:
 
     Args:
         prompts: Catalogue that items are looked up in.
-        histories: Stored histories.
-        database: Calls to the database of the histories.
+        users: Stored histories.
         adapters: Registry of the adapters.
         has_fusion: Whether a fusion answers requests that name no adapter.
     """
@@ -33,14 +27,12 @@ class RequestCases:
     def __init__(
         self,
         prompts: RequestPrompts,
-        histories: Histories,
-        database: DatabaseCalls,
+        users: StoredUsers,
         adapters: AdapterRegistry,
         has_fusion: bool,
     ) -> None:
         self._prompts = prompts
-        self._histories = histories
-        self._database = database
+        self._users = users
         self._adapters = adapters
         self._has_fusion = has_fusion
 
@@ -62,7 +54,7 @@ class RequestCases:
                 case = replace(case, history=self._prompts.case_items(request.history, "history"))
             else:
                 assert request.user_id is not None
-                stored = await self.read_history(self._histories.user_history, request.user_id, MAX_STORED_HISTORY)
+                stored = await self._users.history(request.user_id, MAX_STORED_HISTORY)
                 case = replace(case, user=request.user_id, history=stored.items, user_history=stored)
         with faults.collect():
             if request.adapter is not None or not self._has_fusion:
@@ -89,14 +81,3 @@ class RequestCases:
         if request.item_id in case.history:
             raise ApiError(422, f"the history has item {request.item_id!r}: give one that it has not", "item_id")
         return case
-
-    async def read_history(self, read: Callable[[str, int], History], user: str, limit: int) -> History:
-        """Read at most `limit` items of a stored history.
-
-        Raises:
-            ApiError: 404, if the user has none; or as for `DatabaseCalls.run`.
-        """
-        history = await self._database.run(read, user, limit)
-        if not history:
-            raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
-        return history

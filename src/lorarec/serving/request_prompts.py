@@ -113,6 +113,23 @@ class RequestPrompts:
         cases = leave_one_out_cases(case, _prompt_config(mixture).max_history)
         return [self.scoring_request(each, mixture) for each in cases]
 
+    def evidence_words(self, case: RequestCase, item: str, mixtures: Sequence[Mixture]) -> dict[str, str]:
+        """Return the words about a candidate that the prompt of each adapter has; adapters without evidence have none.
+
+        Args:
+            case: History.
+            item: Candidate.
+            mixtures: Mixtures that score the case.
+        """
+        words = {}
+        for mixture in mixtures:
+            prompt = _prompt_config(mixture)
+            evidence = self._evidence_of(mixture, prompt) if prompt.evidence else None
+            if evidence:
+                (word,) = evidence.hints(case.history, [item], case.user, max_history=prompt.max_history)
+                words |= {adapter.name: word for adapter in mixture.weights}
+        return words
+
     def readout(self, mixture: Mixture) -> str:
         """Return the readout of a mixture, `verdict` or `likelihood`."""
         return _prompt_config(mixture).readout

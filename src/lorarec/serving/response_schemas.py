@@ -154,6 +154,15 @@ class ExplainResponse(BaseModel):
 
     candidate: Annotated[RankedItem, Field(description="The explained candidate.")]
     history: Annotated[list[ItemInfluence], Field(description="Items of the history in the prompt, oldest first.")]
+    evidence: Annotated[
+        dict[str, str],
+        Field(
+            description="Words in the prompts of each adapter that say how often other users chose the candidate "
+            "together with the history, by name of the adapter; empty text if rarely. Adapters whose prompts have no "
+            "evidence are left out.",
+            examples=[{"shop": "often"}],
+        ),
+    ]
     fusion: ByFusion = False
     mixture: MixtureWeights
     personal: PersonalWeights
@@ -162,6 +171,7 @@ class ExplainResponse(BaseModel):
         {
             "candidate": _RANKED,
             "history": [{"item_id": "i7", "title": "red table", "score": 0.4, "probability": 0.1}],
+            "evidence": {"general": "often"},
             "fusion": False,
             "mixture": {"general": 1.0},
             "personal": {},
@@ -279,6 +289,39 @@ class AdaptersResponse(BaseModel):
             },
         }
     )
+
+
+class StoredInteraction(BaseModel):
+    """An interaction of a user as the database holds it."""
+
+    item_id: Annotated[str, Field(description="Id of the item.")]
+    timestamp: Annotated[int, Field(description="Time in the unit of the dataset.")]
+    event_id: Annotated[
+        str | None,
+        Field(
+            description="Id that the client gave the event, or `sha256:` and its hash if it is longer than 256 bytes; "
+            "null for interactions of the dataset and events without an id."
+        ),
+    ]
+
+
+class StoredUser(BaseModel):
+    """All that the database holds of a user."""
+
+    user_id: Annotated[str, Field(description="Id of the user.")]
+    events: Annotated[list[StoredInteraction], Field(description="Interactions, oldest first.")]
+
+    model_config = _example(
+        {"user_id": "u42", "events": [{"item_id": "i3", "timestamp": 1764115200, "event_id": "click-1"}]}
+    )
+
+
+class DeletedUser(BaseModel):
+    """What was deleted of a user."""
+
+    deleted: Annotated[int, Field(description="Number of deleted interactions.")]
+
+    model_config = _example({"deleted": 7})
 
 
 class LivenessResponse(BaseModel):
