@@ -37,6 +37,9 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.ItemsResponse: answers.CatalogueItems,
     response_schemas.CatalogueItem: answers.CatalogueItem,
     response_schemas.UsersResponse: answers.Users,
+    response_schemas.StoredUser: answers.StoredUser,
+    response_schemas.StoredInteraction: answers.StoredInteraction,
+    response_schemas.DeletedUser: answers.DeletedUser,
     response_schemas.AdaptersResponse: answers.Adapters,
     response_schemas.AdapterInfo: answers.AdapterInfo,
     response_schemas.AdapterDetails: answers.AdapterDetails,
@@ -105,6 +108,11 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
         assert client.store_events(EVENTS) == answers.StoredEvents(stored=1, known=0)
         assert client.store_events(EVENTS) == answers.StoredEvents(stored=0, known=1)
         assert client.history("u01", 1) == [answers.CatalogueItem("x29", "white brush")]
+        stored = client.stored_user("u01")
+        assert (stored.user_id, stored.events[-1].item_id, stored.events[-1].event_id) == ("u01", "x29", "click 1")
+        event = {"user_id": "a/b ?#", "item_id": "x01"}
+        assert [client.store_events([event], idempotency_key="k").stored for _ in range(2)] == [1, 0]
+        assert client.delete_user("a/b ?#") == 1
         assert client.items("white brush")[0].item_id == "x29"
         assert client.users("u01") == ["u01"]
         client.unload_adapter("listed2")
@@ -228,10 +236,11 @@ def test_what_would_fail_again_is_sent_once(monkeypatch: pytest.MonkeyPatch, asy
 
 @BOTH
 def test_only_events_with_ids_are_sent_again(monkeypatch: pytest.MonkeyPatch, asynchronous: bool) -> None:
-    for events, repeated in ((EVENTS, True), ([*EVENTS, {"user_id": "u01", "item_id": "x29"}], False)):
+    some = [*EVENTS, {"user_id": "u01", "item_id": "x29"}]
+    for events, key, repeated in ((EVENTS, None, True), (some, None, False), (some, "key", True)):
         for step in (busy(503), httpx2.ReadError("reset")):
             script = Script(monkeypatch, step, httpx2.Response(200, json={"stored": 1, "known": 0}))
-            store = methodcaller("store_events", events)
+            store = methodcaller("store_events", events, idempotency_key=key)
             if repeated:
                 assert script.run(store, asynchronous).stored == 1
                 assert script.requests[0].content == script.requests[1].content

@@ -170,6 +170,7 @@ def targets() -> Iterator[tuple[str, str, bytes]]:
             yield name, "GET", path + value
         for method in ("GET", "HEAD", "DELETE"):
             yield name, method, b"/v1/adapters/" + value
+            yield name, method, b"/v1/users/" + value
     for number in NUMBERS.values():
         yield "limit", "GET", b"/v1/users?limit=" + number.encode()
     for value in (b"%ff", b"%", b"%zz", b"%00", b"%c0%af", b"&&&", b"==", b"a=1&" * 3000, b"query=a&query=b"):

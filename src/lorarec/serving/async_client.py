@@ -19,6 +19,7 @@ from lorarec.serving.answers import (
     Reranking,
     ScoreExplanation,
     StoredEvents,
+    StoredUser,
 )
 from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
 from lorarec.serving.client_options import ClientOptions
@@ -138,9 +139,9 @@ class AsyncClient(ClientOptions):
         """Rank documents, whose texts are titles, for a query; see `Client.rerank`."""
         return await self._send(calls.rerank(query, documents, model, top_n, return_documents))
 
-    async def store_events(self, events: Sequence[Event]) -> StoredEvents:
+    async def store_events(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> StoredEvents:
         """Store interactions, all or none; see `Client.store_events`."""
-        return await self._send(calls.store_events(events))
+        return await self._send(calls.store_events(events, idempotency_key))
 
     async def items(self, query: str = "", limit: int = 10) -> list[CatalogueItem]:
         """Find items of the catalogue by words of their titles, best match first; see `Client.items`."""
@@ -153,6 +154,14 @@ class AsyncClient(ClientOptions):
     async def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first; see `Client.history`."""
         return (await self._send(calls.history(user_id, limit))).items
+
+    async def stored_user(self, user_id: str) -> StoredUser:
+        """Export all that the service stores of a user; see `Client.stored_user`."""
+        return await self._send(calls.stored_user(user_id))
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all that the service stores of a user; see `Client.delete_user`."""
+        return (await self._send(calls.delete_user(user_id))).deleted
 
     async def adapters(self) -> Adapters:
         """List the loaded adapters and those that can be loaded, and describe the fusion; see `Client.adapters`."""

@@ -19,6 +19,7 @@ from lorarec.serving.answers import (
     Reranking,
     ScoreExplanation,
     StoredEvents,
+    StoredUser,
 )
 from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
 from lorarec.serving.client_options import ClientOptions
@@ -31,7 +32,7 @@ class Client(ClientOptions):
 
     A request is sent again, after twice as long a wait each time or after the time that the service asks for
     (`Retry-After`), if the service is overloaded, its database cannot be reached or the connection broke. Events
-    without an `event_id` are sent once, since the service may have stored them before the connection broke.
+    without an `event_id` or a key are sent once, since the service may have stored them before the connection broke.
 
     Args:
         base_url: Address of the service.
@@ -185,17 +186,18 @@ class Client(ClientOptions):
         """
         return self._send(calls.rerank(query, documents, model, top_n, return_documents))
 
-    def store_events(self, events: Sequence[Event]) -> StoredEvents:
+    def store_events(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> StoredEvents:
         """Store interactions, all or none.
 
         Args:
             events: Dictionaries with `user_id` and `item_id`, and optionally `timestamp` and `event_id`. If each has an
                 `event_id`, the request can be sent again, and the service stores an event once.
+            idempotency_key: Key of the request, which does the same for events without an `event_id`.
 
         Raises:
-            ServiceError: As for `rank`.
+            ServiceError: As for `rank`; status 409 if an `event_id` is that of another event of the user.
         """
-        return self._send(calls.store_events(events))
+        return self._send(calls.store_events(events, idempotency_key))
 
     def items(self, query: str = "", limit: int = 10) -> list[CatalogueItem]:
         """Find items of the catalogue by words of their titles, best match first.
@@ -220,6 +222,22 @@ class Client(ClientOptions):
             ServiceError: As for `rank`; status 404 if the user has no history.
         """
         return self._send(calls.history(user_id, limit)).items
+
+    def stored_user(self, user_id: str) -> StoredUser:
+        """Export all that the service stores of a user.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if nothing is stored.
+        """
+        return self._send(calls.stored_user(user_id))
+
+    def delete_user(self, user_id: str) -> int:
+        """Delete all that the service stores of a user and return the number of interactions. The request is sent once.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if nothing is stored.
+        """
+        return self._send(calls.delete_user(user_id)).deleted
 
     def adapters(self) -> Adapters:
         """List the loaded adapters and those that can be loaded, and describe the fusion.
