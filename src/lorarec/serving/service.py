@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +24,9 @@ from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
-from lorarec.serving.response_schemas import (
-    ExplainResponse,
-    RankResponse,
-)
+from lorarec.serving.response_schemas import ExplainResponse, RankResponse
 from lorarec.serving.responses import explain_response, fused_response, rank_response, recommend_response
-from lorarec.serving.schemas import (
-    EventsRequest,
-    ExplainRequest,
-    RankRequest,
-    RecommendRequest,
-)
+from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
 from lorarec.serving.stored_users import StoredUsers
 
@@ -44,6 +37,8 @@ STUCK_SECONDS = 60.0
 #: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
 #: all of them.
 MAX_STORED_HISTORY = 10_000
+#: Number of items in the history, and among the candidates, of the request that measures the speed of the model.
+MEASURED_ITEMS = 20
 #: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
 IDEMPOTENCY = "idempotency-key:"
 
@@ -109,6 +104,7 @@ class Service:
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
                 self.prompts.evidence(adapter.prompt)
+        self._measure_speed()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
@@ -121,6 +117,15 @@ class Service:
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
+
+    def _measure_speed(self) -> None:
+        """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
+        items = self._dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
+        case = RequestCase(None, items, items)
+        served = self.fusion.adapters if self.fusion else self.adapters.loaded
+        mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
+        with suppress(LorarecError):  # a prompt that the adapter cannot have
+            self.batcher.measure_speed(self.prompts.scoring_request(case, mixture))
 
     @property
     def alive(self) -> bool:
