@@ -128,6 +128,8 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
             two folders or two adapters of one name.
     """
+    from lorarec.personal import PERSONAL_FILES
+
     folders = [Path(text) for text in adapters if Path(text).is_dir()]
     if len(folders) > 1:
         raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
@@ -141,7 +143,7 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         name = name or source_name(source)
         if name in further:
             raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source)
+        adapter_folder(source, PERSONAL_FILES)
         further[name] = source
     return next(iter(folders), None), further
 
