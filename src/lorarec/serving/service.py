@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,8 @@ STOP_SECONDS = 3.0
 STUCK_SECONDS = 60.0
 #: Adapter that a request names, or its weights by name; None for the fusion or the only loaded adapter.
 AdapterName = str | dict[str, float] | None
+#: Number of items in the history, and among the candidates, of the request that measures the speed of the model.
+MEASURED_ITEMS = 20
 #: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
 IDEMPOTENCY = "idempotency-key:"
 
@@ -102,6 +105,7 @@ class Service:
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
                 self.prompts.evidence(adapter.prompt)
+        self._measure_speed()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
@@ -115,6 +119,15 @@ class Service:
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
+
+    def _measure_speed(self) -> None:
+        """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
+        items = self._dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
+        case = RequestCase(None, items, items)
+        served = self.fusion.adapters if self.fusion else self.adapters.loaded
+        mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
+        with suppress(LorarecError):  # a prompt that the adapter cannot have
+            self.batcher.measure_speed(self.prompts.scoring_request(case, mixture))
 
     @property
     def alive(self) -> bool:
