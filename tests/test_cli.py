@@ -12,7 +12,20 @@ from typer.testing import CliRunner
 import lorarec
 from lorarec.cli import entry as cli
 
-VERBS = ["data", "train", "mix", "export", "personal", "index", "fuse", "recommend", "rank", "explain", "serve"]
+VERBS = [
+    "data",
+    "update",
+    "train",
+    "mix",
+    "export",
+    "personal",
+    "index",
+    "fuse",
+    "recommend",
+    "rank",
+    "explain",
+    "serve",
+]
 VERBS += ["evaluate", "evaluate-clicks", "experiment", "demo", "prompt", "doctor"]
 INNER_VERBS = ["data import", "data import table", "data import amazon", "data import movielens", "data import sample"]
 INNER_VERBS += ["data describe", "data split", "personal train", "personal choose", "personal export", "demo personal"]

@@ -6,6 +6,7 @@ from .data import Split as Split
 from .data import leave_one_out as leave_one_out
 from .data import load_sample as load_sample
 from .data import load_split as load_split
+from .data import split_new_interactions as split_new_interactions
 from .errors import LorarecError as LorarecError
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
@@ -35,11 +36,15 @@ from .ranking import pool_scorers as pool_scorers
 from .ranking import rank_items as rank_items
 from .ranking import recommend as recommend
 from .ranking import recommend_users as recommend_users
+from .ranking import update_fusion as update_fusion
 from .recommenders import FusionConfig as FusionConfig
 from .retrieval import Boost as Boost
 from .retrieval import Index as Index
 from .retrieval import ItemRules as ItemRules
+from .retrieval import update_index as update_index
+from .training import AdapterUpdateConfig as AdapterUpdateConfig
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
+from .training import update_adapter as update_adapter
 
 __version__: str

@@ -199,3 +199,19 @@ def test_help_teaches_how_tables_are_read() -> None:
         assert option in output
     for words in ("%d.%m.%Y", "\\t for a tab", "a folder of Parquet files", "ISO 8601", "Titles such as NA"):
         assert words in output
+
+
+def test_split_at_given_times(log: Path, tmp_path: Path) -> None:
+    _run("import", "table", log, "--out", tmp_path / "shop")
+    split = ("split", tmp_path / "shop", "--negatives", "5", "--json")
+    times = ("--valid-from", "2014-05-13 16:54:10", "--test-from", "1400000071")
+    drawn = json.loads(_run(*split, "--protocol", "global-time", *times))
+    assert drawn["options"]["cuts"] == [1_400_000_050, 1_400_000_071]
+    for words, message in (
+        (times, "option --test-from is for protocol global-time, not leave-one-out"),
+        (times[:2], "options --valid-from and --test-from go together: give both"),
+        (("--protocol", "global-time", *times[:3], "soon"), "option --test-from must be a time, .* got 'soon'"),
+        (("--protocol", "global-time", *times[:3], "2030-01-01"), "with the cuts 1400000050 and .* a part is empty"),
+    ):
+        with pytest.raises(LorarecError, match=message):
+            _run(*split, "--overwrite", *words)

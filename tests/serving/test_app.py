@@ -116,6 +116,16 @@ def test_key(service: Service, play: Any) -> None:
     play(service, scenario, "secret")
 
 
+def test_the_scheme_has_no_case_and_white_space_is_no_part_of_the_key(service: Service, play: Any) -> None:
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        for header in ("Bearer secret", "bearer secret", "BEARER  secret"):
+            assert (await client.get("/v1/adapters", headers={"authorization": header})).status_code == 200
+        for header in ("Bearersecret", "Basic secret", "Bearer", "Bearer ", "bearer Secret", "Bearer secret secret"):
+            assert (await client.get("/v1/adapters", headers={"authorization": header})).status_code == 401
+
+    play(service, scenario, "secret\n")  # as a file holds it
+
+
 def test_without_a_key_other_hosts_are_refused(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         for host, status in (("evil.example", 421), ("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:80", 200)):
@@ -211,7 +221,16 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
         described = (await client.get("/openapi.json")).json()
         assert set(described["paths"]) == {
             *("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/adapters/{name}"),
-            *("/v1/items", "/v1/users", "/v1/history", "/healthz", "/livez", "/readyz", "/metrics"),
+            *(
+                "/v1/items",
+                "/v1/users",
+                "/v1/users/{user_id}",
+                "/v1/history",
+                "/healthz",
+                "/livez",
+                "/readyz",
+                "/metrics",
+            ),
         }
         for name in ("RankRequest", "RecommendRequest", "ExplainRequest", "EventsRequest", "LoadAdapterRequest"):
             examples = described["components"]["schemas"][name]["examples"]

@@ -10,7 +10,7 @@ from lorarec.cli.data_import import import_app
 from lorarec.cli.messages import Verb
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
 from lorarec.cli.output import print_values
-from lorarec.data import Dataset, SplitOptions, draw_split, plot_lengths
+from lorarec.data import Dataset, SplitOptions, draw_split, parse_moment, plot_lengths
 from lorarec.data import describe as describe_dataset
 from lorarec.errors import LorarecError
 from lorarec.io import HubId
@@ -57,6 +57,15 @@ def split(
         float,
         typer.Option(min=0, max=0.99, help="Fraction of the items that are left out of training (leave-one-out)."),
     ] = 0.1,
+    valid_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Time of the first validation interaction, such as 2024-05-01 (global-time, with --test-from)."
+        ),
+    ] = None,
+    test_from: Annotated[
+        str | None, typer.Option(help="Time of the first test interaction; the last tenth is tested if not given.")
+    ] = None,
     negatives: Annotated[
         int, typer.Option(min=1, help="Number of negatives, items that the user never chose, in each candidate set.")
     ] = 29,
@@ -69,7 +78,13 @@ def split(
     A dataset without a stored split gets the default one from the first command that needs it.
 
     Example: lorarec data split data/movies --new-items 0.2 --seed 7
+
+    Example: lorarec data split data/shop --protocol global-time --valid-from 2024-05-01 --test-from 2024-05-08
     """
+    if (valid_from is None) != (test_from is None):
+        raise LorarecError("options valid_from and test_from go together: give both")
+    if test_from is not None and protocol != "global-time":
+        raise LorarecError(f"option test_from is for protocol global-time, not {protocol}")
     loaded = Dataset.load(dataset)
     if HubId.of_folder(loaded.folder or dataset):
         raise LorarecError(f"{dataset} is in the hub's cache, which is not changed: save the dataset to a folder first")
@@ -78,6 +93,8 @@ def split(
     options: SplitOptions = {"protocol": protocol, "negatives": negatives, "seed": seed}
     if protocol == "leave-one-out":
         options["new_items"] = new_items
+    if valid_from is not None and test_from is not None:
+        options["cuts"] = parse_moment(valid_from, "valid_from"), parse_moment(test_from, "test_from")
     drawn = draw_split(loaded, **options)
     drawn.save(dataset / "split", overwrite)
     values = {**drawn.info["counts"], "folder": str(dataset / "split")}

@@ -11,18 +11,13 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.messages import Verb
 from lorarec.cli.options import AsJson, Overwrite
 from lorarec.cli.output import print_values
+from lorarec.cli.table_options import BAD_TIMES_HELP, FORMAT, VALUES, TableOptions
 from lorarec.data import (
     GENERAL_DOMAINS,
     SPECIFIC_DOMAIN,
     BadTimes,
-    Columns,
     Dataset,
-    Decimal,
-    Ids,
-    Order,
-    Quote,
     RawLog,
-    TableFormat,
     load_sample,
     read_amazon,
     read_movielens,
@@ -34,8 +29,7 @@ from lorarec.io import FolderKind, Progress, refuse_existing
 from lorarec.options import option
 
 import_app = typer.Typer(no_args_is_help=True, help="Turn an interaction log with item titles into a dataset folder.")
-COLUMNS, FORMAT = Columns(), TableFormat()
-FILTERS, TEXT, VALUES = "Filters", "Format of text files", "Times, ratings and ids"
+FILTERS = "Filters"
 
 
 class Overlap(StrEnum):  # typer takes no list of literals
@@ -73,14 +67,7 @@ class Filters:
 
 Out = Annotated[Path, typer.Option(help="Dataset folder to write.")]
 Name = Annotated[str | None, typer.Option(help="Name of the dataset; made from the file's name if not given.")]
-BadTimesOption = Annotated[
-    BadTimes,
-    typer.Option(
-        help="Times that are missing, unreadable or far from the others: refuse the log, drop and count their rows, or "
-        "keep those that are only far from the others.",
-        rich_help_panel=VALUES,
-    ),
-]
+BadTimesOption = Annotated[BadTimes, typer.Option(help=BAD_TIMES_HELP, rich_help_panel=VALUES)]
 
 
 @import_app.command("movielens", cls=Verb)
@@ -152,73 +139,7 @@ def import_table(
     items_query: Annotated[
         str | None, typer.Option(help="SQL query whose rows are the items, in the same database.")
     ] = None,
-    user: Annotated[str, typer.Option(help="Column of user ids.")] = COLUMNS.user,
-    item: Annotated[str, typer.Option(help="Column of item ids, in both tables.")] = COLUMNS.item,
-    items_id: Annotated[
-        str | None, typer.Option(help="Column of item ids in --items, if its name differs from --item.")
-    ] = None,
-    time: Annotated[
-        str,
-        typer.Option(
-            help="Column of times: seconds, milliseconds, microseconds or nanoseconds since 1970, 20231114, ISO 8601 "
-            "text (UTC if it names no zone), or positions (0, 1, 2)."
-        ),
-    ] = COLUMNS.time,
-    rating: Annotated[str | None, typer.Option(help="Column of ratings; by default `rating`, if there is one.")] = None,
-    title: Annotated[str, typer.Option(help="Column of item titles.")] = COLUMNS.title,
-    time_format: Annotated[
-        str | None,
-        typer.Option(
-            help="Format of times in other text, as for strptime: %d.%m.%Y reads 14.11.2023.", rich_help_panel=VALUES
-        ),
-    ] = None,
-    bad_times: BadTimesOption = FORMAT.bad_times,
-    order: Annotated[
-        Order,
-        typer.Option(
-            help="Order interactions by time or, for logs without times, by their place in the file.",
-            rich_help_panel=VALUES,
-        ),
-    ] = FORMAT.order,
-    decimal: Annotated[
-        Decimal | None,
-        typer.Option(
-            help="Decimal mark of ratings. Default: point, or comma if commas cannot separate thousands.",
-            rich_help_panel=VALUES,
-        ),
-    ] = None,
-    ids: Annotated[
-        Ids | None,
-        typer.Option(
-            help="Keep ids as written, strip white space around them (trimmed), or also read 12.0 and 012 as 12 "
-            "(numbers). Default: as written, but tables are refused if some of their ids match only in the other ways.",
-            rich_help_panel=VALUES,
-        ),
-    ] = None,
-    separator: Annotated[
-        str | None,
-        typer.Option(
-            help="The character, or several, between fields (\\t for a tab). Default: a comma for .csv, a tab for "
-            ".tsv, and detected from the content of other text.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    quote: Annotated[
-        Quote | None,
-        typer.Option(
-            help="The quotes around fields. Default: none if fields are separated by tabs or several characters, "
-            "otherwise double, but quoted fields that span lines which look like rows are refused; double allows them.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    no_header: Annotated[
-        bool,
-        typer.Option(
-            "--no-header",
-            help="The text has no header; its columns are named column_1, column_2, ...",
-            rich_help_panel=TEXT,
-        ),
-    ] = False,
+    table: TableOptions,
     licence: Annotated[str | None, typer.Option(help="Terms of use to record with the dataset.")] = None,
     name: Name = None,
     overwrite: Overwrite = False,
@@ -243,8 +164,7 @@ def import_table(
     if items_query is not None and query is None:
         raise LorarecError("option items_query needs option query, which gives the log")
     refuse_existing(out, overwrite, FolderKind.DATASET)
-    columns = Columns(user, item, time, rating, title, items_id)
-    options = TableFormat(separator, not no_header, quote, time_format, bad_times, order, decimal, ids)
+    columns, options = table.columns, table.format
     with Progress("Reading the log"):
         if query is None:
             source = read_table(interactions, items, columns=columns, options=options, licence=licence)

@@ -22,6 +22,7 @@ from lorarec.io import disk_reason
 _PANELS = {
     "Data": {
         "data": ("data", "data_app", "Import an interaction log, describe a dataset, split it."),
+        "update": ("update", "update", "Append new events to a dataset; continue an index, an adapter, a fusion."),
     },
     "Adapters": {
         "train": ("train", "train", "Train an adapter: general on several datasets, specific on one."),

@@ -182,7 +182,9 @@ def choose(
 @config_options
 def export(
     *,
-    folder: Annotated[Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`, or hub id.")
+    ],
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     backbone: Annotated[
@@ -199,8 +201,6 @@ def export(
     Example: lorarec personal export personal --user 42 --out adapters/user-42
     """
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
-    if not folder.is_dir():
-        raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
     from lorarec.personal import export_user, recorded_backbone_id
 
     model = load_backbone(replace(loading, id=backbone or recorded_backbone_id(folder)))

@@ -19,7 +19,17 @@ from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.training import TrainingConfig, read_recipe
 
 #: Keys of a recipe beside the fields of `TrainingConfig`.
-RECIPE_KEYS = ("datasets", "backbone", "dtype", "device", "quantization", "out", "from", "few_shot")
+RECIPE_KEYS = (
+    "datasets",
+    "backbone",
+    "dtype",
+    "device",
+    "quantization",
+    "attn_implementation",
+    "out",
+    "from",
+    "few_shot",
+)
 
 
 def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:

@@ -1,3 +1,4 @@
+from .appending import append_raw_log as append_raw_log
 from .click_logs import PARTS as PARTS
 from .click_logs import TEST as TEST
 from .click_logs import TRAIN as TRAIN
@@ -6,6 +7,7 @@ from .click_logs import ClickLog as ClickLog
 from .click_logs import click_log as click_log
 from .columns import CANDIDATES as CANDIDATES
 from .columns import HISTORY as HISTORY
+from .columns import IS_NEW as IS_NEW
 from .columns import ITEM as ITEM
 from .columns import LABEL as LABEL
 from .columns import RATING as RATING
@@ -64,4 +66,8 @@ from .tables import TableFormat as TableFormat
 from .tables import open_table as open_table
 from .tfidf import title_vectors as title_vectors
 from .times import EARLIEST_MOMENT as EARLIEST_MOMENT
+from .times import parse_moment as parse_moment
+from .update_split import mark_new_cases as mark_new_cases
+from .update_split import may_know_test_items as may_know_test_items
+from .update_split import split_new_interactions as split_new_interactions
 from .validation import read_parquet as read_parquet

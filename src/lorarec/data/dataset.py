@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import polars as pl
 
+from lorarec.data.appending import AppendMixin
 from lorarec.data.columns import ITEM, TIME, TITLE, USER
 from lorarec.data.dataset_hub import PushToHubMixin, dataset_folder
 from lorarec.data.filters import k_core as core_of
@@ -29,6 +30,7 @@ from lorarec.data.sources.frames import (
     two_tables,
 )
 from lorarec.data.sources.table import Columns, raw_log
+from lorarec.data.split import Split
 from lorarec.data.tables import BadTimes, Decimal, Ids, Order, Table, TableFormat
 from lorarec.data.validation import canonical_interactions, canonical_items, check_items_known, read_parquet
 from lorarec.errors import LorarecError
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Dataset(PushToHubMixin):
+class Dataset(AppendMixin, PushToHubMixin):
     """Interactions of users with items, and the texts of the items.
 
     Attributes:
@@ -99,11 +101,7 @@ class Dataset(PushToHubMixin):
         if users is not None:
             users = users.with_columns(pl.col(USER).cast(pl.String))
             users = users.join(interactions.select(USER).unique(), on=USER, how="semi").sort(USER)
-        counts = {
-            "users": interactions[USER].n_unique(),
-            "items": items.height,
-            "interactions": interactions.height,
-        }
+        counts = {"users": interactions[USER].n_unique(), "items": items.height, "interactions": interactions.height}
         known = {"source": None, "licence": None, "filters": [], **(info or {})}
         known |= {"name": name, "counts": counts, "fingerprint": content_hash(interactions, items)}
         return cls(name, interactions, items, users, known)
@@ -340,21 +338,24 @@ class Dataset(PushToHubMixin):
         users = read_parquet(folder / "users.parquet") if has_users else None
         return cls(info["name"], interactions, items, users, info, folder)
 
-    def save(self, out: str | Path, overwrite: bool = False) -> Self:
+    def save(self, out: str | Path, overwrite: bool = False, split: Split | None = None) -> Self:
         """Write a dataset folder, completely or not at all, and return the dataset with its folder.
 
         Args:
             out: Path of the folder to write.
             overwrite: Whether a dataset folder at that path is replaced.
+            split: Split to store with the dataset, which `load_split` then returns.
 
         Raises:
             LorarecError: The folder exists already or cannot be written.
         """
+        tables = {"interactions": self.interactions, "items": self.items, "users": self.users}
         with new_folder(out, overwrite, FolderKind.DATASET) as folder:
-            self.interactions.write_parquet(folder / "interactions.parquet", compression="zstd")
-            self.items.write_parquet(folder / "items.parquet", compression="zstd")
-            if self.users is not None:
-                self.users.write_parquet(folder / "users.parquet", compression="zstd")
+            for name, table in tables.items():
+                if table is not None:
+                    table.write_parquet(folder / f"{name}.parquet", compression="zstd")
+            if split is not None:
+                split.write(folder / "split")
             write_json(folder / "dataset.json", self.info)
         return replace(self, folder=Path(out))
 

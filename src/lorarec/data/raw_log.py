@@ -55,36 +55,62 @@ def clean_tables(
     total = rows.height
     rows = _without_duplicates(rows)
     duplicates = total - rows.height
-
-    items = raw_log.items.with_columns(clean_titles(raw_log.items[TITLE]))
-    several_titles = items.drop_nulls(TITLE).group_by(ITEM).agg(pl.col(TITLE).n_unique()).filter(pl.col(TITLE) > 1)
-    items = items.sort(pl.col(TITLE).is_null(), maintain_order=True).unique(ITEM, keep="first", maintain_order=True)
-    seen = rows.select(pl.col(ITEM).unique())
-    items = items.join(seen, on=ITEM, how="full" if keep_unseen else "right", coalesce=True)
-    untitled = items.filter(pl.col(TITLE).is_null()).join(seen, on=ITEM, how="semi")
-    if keep_untitled:
-        items = items.with_columns(pl.coalesce(TITLE, ITEM))
-        untitled_rows = 0
-    else:
-        if untitled.height == seen.height:
-            raise LorarecError(
-                f"{name}: no item has a title: give a table of items that has them, "
-                "or name items by id (keep_untitled=True)"
-            )
-        items = items.filter(pl.col(TITLE).is_not_null())
-        before = rows.height
-        if untitled.height:
-            rows = rows.join(untitled, on=ITEM, how="anti", maintain_order="left")
-        untitled_rows = before - rows.height
-
+    items, several_titles = choose_titles(raw_log.items, rows[ITEM], keep_unseen)
+    if not keep_untitled and items.join(rows, on=ITEM, how="semi")[TITLE].is_null().all():
+        raise LorarecError(
+            f"{name}: no item has a title: give a table of items that has them, "
+            "or name items by id (keep_untitled=True)"
+        )
+    rows, items, report = without_untitled(rows, items, keep_untitled)
     report = {
         "rows_read": total,
         **raw_log.report,
         "duplicate_rows_dropped": duplicates,
-        "items_with_several_titles": several_titles.height,
+        "items_with_several_titles": several_titles,
+        **report,
+    }
+    return rows, items, report
+
+
+def choose_titles(items: pl.DataFrame, seen: pl.Series, keep_unseen: bool = False) -> tuple[pl.DataFrame, int]:
+    """Clean the titles of items and choose the first row with a title for each item.
+
+    Args:
+        items: The columns item_id, title (raw text or null) and further columns, with any number of rows for an item.
+        seen: Ids of the items that have interactions, with repetitions.
+        keep_unseen: Whether items without interactions are returned as well.
+
+    Returns:
+        One row for each item, with a null title where there is none; and the number of items with several titles.
+    """
+    items = items.with_columns(clean_titles(items[TITLE]))
+    several_titles = items.drop_nulls(TITLE).group_by(ITEM).agg(pl.col(TITLE).n_unique()).filter(pl.col(TITLE) > 1)
+    items = items.sort(pl.col(TITLE).is_null(), maintain_order=True).unique(ITEM, keep="first", maintain_order=True)
+    seen_items = pl.DataFrame({ITEM: seen.unique()})
+    items = items.join(seen_items, on=ITEM, how="full" if keep_unseen else "right", coalesce=True)
+    return items, several_titles.height
+
+
+def without_untitled(
+    rows: pl.DataFrame, items: pl.DataFrame, keep_untitled: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame, JsonObject]:
+    """Drop items without a title and their interactions, or name them by their id.
+
+    Returns:
+        The interactions, the items, and counts of what was dropped.
+    """
+    untitled = items.filter(pl.col(TITLE).is_null()).join(rows, on=ITEM, how="semi")
+    before = rows.height
+    if keep_untitled:
+        items = items.with_columns(pl.coalesce(TITLE, ITEM))
+    else:
+        items = items.filter(pl.col(TITLE).is_not_null())
+        if untitled.height:
+            rows = rows.join(untitled, on=ITEM, how="anti", maintain_order="left")
+    report = {
         "untitled_items": untitled.height,
         "untitled_items_named_by_id": keep_untitled,
-        "untitled_rows_dropped": untitled_rows,
+        "untitled_rows_dropped": before - rows.height,
     }
     return rows, items, report
 

@@ -54,11 +54,16 @@ class Split:
             LorarecError: The folder exists already and `overwrite` is false, or it cannot be written.
         """
         with new_folder(out, overwrite, FolderKind.SPLIT) as folder:
-            self.train.write_parquet(folder / "train.parquet", compression="zstd")
-            self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
-            for setting, cases in self.test.items():
-                cases.write_parquet(folder / f"test-{setting}.parquet", compression="zstd")
-            write_json(folder / "split.json", self.info)
+            self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the files of a split folder one by one into a folder, which is created if it does not exist."""
+        folder.mkdir(exist_ok=True)
+        self.train.write_parquet(folder / "train.parquet", compression="zstd")
+        self.valid.write_parquet(folder / "valid.parquet", compression="zstd")
+        for setting, cases in self.test.items():
+            cases.write_parquet(folder / f"test-{setting}.parquet", compression="zstd")
+        write_json(folder / "split.json", self.info)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

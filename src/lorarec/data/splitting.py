@@ -28,6 +28,7 @@ class SplitOptions(TypedDict, total=False):
     protocol: Literal["leave-one-out", "global-time"]
     new_items: float
     ratios: tuple[float, float, float]
+    cuts: tuple[int, int]
     negatives: int
     seed: int
     max_history: int
@@ -93,6 +94,7 @@ def global_time(
     dataset: Dataset,
     *,
     ratios: tuple[float, float, float] = (8, 1, 1),
+    cuts: tuple[int, int] | None = None,
     negatives: int = 29,
     seed: int = 42,
     max_history: int = 60,
@@ -107,6 +109,7 @@ def global_time(
     Args:
         dataset: A dataset whose timestamps are comparable across users.
         ratios: Sizes of the training, validation and test parts.
+        cuts: Timestamps at which the validation part and the test part begin, in place of `ratios`.
         negatives: Number of items in each candidate set that the user never interacted with.
         seed: Seed of the candidates.
         max_history: Number of latest items in the history of a case.
@@ -115,14 +118,18 @@ def global_time(
         LorarecError: An option is out of range, there are fewer items than candidates, or a part is empty.
     """
     rows = dataset.interactions.select(USER, ITEM, TIME)
-    cuts = time_cuts(rows[TIME], ratios, dataset.name)
+    division: SplitOptions = {"ratios": ratios} if cuts is None else {"cuts": cuts}
     options: SplitOptions = {
         "protocol": GLOBAL_TIME,
-        "ratios": ratios,
+        **division,
         "negatives": negatives,
         "seed": seed,
         "max_history": max_history,
     }
+    if cuts is None:
+        cuts = time_cuts(rows[TIME], ratios, dataset.name)
+    else:
+        _refuse_empty_part(rows[TIME], cuts, dataset.name)
     part = pl.sum_horizontal(pl.col(TIME) >= cut for cut in cuts)
     rows = rows.with_columns(part.alias("part"), pl.int_range(pl.len()).over(USER).alias("place")).with_row_index()
     train = histories_of(rows.filter(pl.col("part") == 0))
@@ -133,7 +140,7 @@ def global_time(
     if test[WARM].height < last.height:
         test[NEW_ITEM] = last.filter(~is_seen)
     catalogue = dataset.items[ITEM]
-    extra = {"new_items": rows[ITEM].n_unique() - seen.len(), "cut_times": cuts}
+    extra = {"new_items": rows[ITEM].n_unique() - seen.len(), "cut_times": list(cuts)}
     return _with_candidates(
         dataset, train, valid, test, options, extra, catalogue.filter(catalogue.is_in(seen.implode()))
     )
@@ -206,7 +213,21 @@ def few_shot(split: Split, fraction: float, seed: int = 42) -> Split:
     return replace(split, train=train, info=info)
 
 
-def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -> list[int]:
+def _refuse_empty_part(times: pl.Series, cuts: tuple[int, int], name: str) -> None:
+    """Refuse cuts of which the training, validation or test part is empty.
+
+    Raises:
+        LorarecError: One is.
+    """
+    first, second = cuts
+    if not ((times < first).any() and ((times >= first) & (times < second)).any() and (times >= second).any()):
+        raise LorarecError(
+            f"{name}: with the cuts {first} and {second} a part is empty: its timestamps are from "
+            f"{times.to_numpy().min()} to {times.to_numpy().max()}"
+        )
+
+
+def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -> tuple[int, int]:
     """Return the timestamps of the first validation event and of the first test event.
 
     Events at the moment of a cut belong to the later part.
@@ -222,10 +243,10 @@ def time_cuts(times: pl.Series, ratios: tuple[float, float, float], name: str) -
     if len(ratios) != 3 or min(ratios) <= 0:
         raise LorarecError(f"option ratios must be three positive numbers, got {ratios}")
     times = times.sort()
-    cuts = [times[int(times.len() * share)] for share in np.cumsum(ratios)[:2] / sum(ratios)]
-    if not times[0] < cuts[0] < cuts[1]:
+    first, second = (int(times[int(times.len() * share)]) for share in np.cumsum(ratios)[:2] / sum(ratios))
+    if not times[0] < first < second:
         raise LorarecError(f"{name}: too few distinct timestamps for a split by time; use leave-one-out")
-    return cuts
+    return first, second
 
 
 def histories_of(rows: pl.DataFrame) -> pl.DataFrame:

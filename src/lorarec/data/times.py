@@ -49,6 +49,25 @@ _READ = (
 _NAMED = 3
 
 
+def parse_moment(text: str, option: str) -> int:
+    """Convert the time of an option, in a form that `parse_times` reads, to whole seconds since 1970 or a position.
+
+    Raises:
+        LorarecError: It cannot be read.
+
+    Examples:
+        >>> parse_moment("2024-05-01", "test_from")
+        1714521600
+    """
+    try:
+        return int(parse_times(pl.Series([text]), option).item())
+    except LorarecError:
+        raise LorarecError(
+            f"option {option} must be a time, such as 2024-05-01, 2024-05-01 22:13:20 or seconds since 1970, or a "
+            f"position, got {text!r}"
+        ) from None
+
+
 def parse_times(
     times: pl.Series,
     where: str | Path,

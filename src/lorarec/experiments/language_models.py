@@ -61,7 +61,7 @@ class AdapterConfig(TrainingConfig):
 
 Config = TypeVar("Config", bound=AdapterConfig)
 #: Options that are in the key of a stored adapter only if they are set.
-_LATER_OPTIONS = ("hard_negatives", "evidence_model")
+_LATER_OPTIONS = ("hard_negatives", "evidence_model", "proximal")
 
 
 class AdapterRecommender(ScorerRecommender[Config]):
@@ -236,7 +236,7 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
         options["evidence_model"] = asdict(replace(config.evidence_model, seed=data.seed))
     training = TrainingConfig(**options)
     fingerprints = [[dataset.fingerprint, split.fingerprint] for dataset, split in domains]
-    # Without hard negatives and an evidence model, the key is that of folders from before the options existed.
+    # Without the later options, the key is that of folders from before they existed.
     key_options = {name: value for name, value in options.items() if name not in _LATER_OPTIONS or value}
 
     def write(out: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset, Evidence, EvidenceModel, Split
+from lorarec.data import Dataset, Evidence, EvidenceModel, Split, may_know_test_items
 from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterLike, prompt_config, read_adapter, trained_on
 from lorarec.prompts import PromptConfig
@@ -147,6 +147,10 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
     def refit(self, data: TrainingData) -> Self:
         """Return a copy with the evidence of other data; see `Recommender.refit`."""
         return copy.copy(self).fit(data)
+
+    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+        """Return a copy with the evidence of the data after an update; see `Recommender.update`."""
+        return self.refit(data)
 
 
 class GenerationScorer(AdapterScorer):
@@ -287,8 +291,16 @@ def adapter_scorers(
 
 
 def split_warning(adapter: Adapter, dataset: Dataset, split: Split) -> str | None:
-    """Return a warning if an adapter was trained on another split of this dataset and may know test items."""
+    """Return a warning if an adapter was trained on another split of this dataset and may know test items.
+
+    The same holds for an earlier state of the dataset, before interactions were appended to it.
+    """
     for trained in trained_on(adapter):
+        if may_know_test_items(dataset, split, str(trained.get("fingerprint"))):
+            return (
+                f"adapter {_source(adapter)} was trained on {dataset.name} before an update and may have seen test "
+                "items of this split: its metrics are not comparable, unless the test part begins after that by time"
+            )
         if trained.get("fingerprint") == dataset.fingerprint and trained.get("split") != split.cases:
             return (
                 f"adapter {_source(adapter)} was trained on another split of {dataset.name} ({trained.get('split')}, "

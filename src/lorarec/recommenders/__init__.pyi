@@ -40,6 +40,7 @@ from .recommender_config import fixed as fixed
 from .registry import CONVENTIONAL as CONVENTIONAL
 from .registry import new_recommender as new_recommender
 from .scorer import Scorer as Scorer
+from .sequential.config import UPDATE_EPOCHS as UPDATE_EPOCHS
 from .sequential.config import ESASRecConfig as ESASRecConfig
 from .sequential.config import FMLPRecConfig as FMLPRecConfig
 from .sequential.config import GRU4RecConfig as GRU4RecConfig
@@ -58,6 +59,7 @@ from .sequential.sequential_recommenders import SASRec as SASRec
 from .sequential.sequential_recommenders import next_item_scorer as next_item_scorer
 from .sequential.trainer import Loss as Loss
 from .sequential.trainer import batches_by_length as batches_by_length
+from .sequential.trainer import continue_next_item as continue_next_item
 from .sequential.trainer import fit_next_item as fit_next_item
 from .sequential.trainer import new_next_item as new_next_item
 from .sequential.trainer import next_item_positions as next_item_positions

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from lorarec.data import (
+    HISTORY,
     ITEM,
     SILENT,
     USER,
@@ -193,6 +194,7 @@ def _fit_ranks(
     """Fit a model to training histories, unless it is in the cache; validation cases choose its epoch."""
     options = asdict(config)
     seed = options.pop("seed")
+    train = train.select(USER, HISTORY)
     made_of = content_hash(train, valid, dataset.items.select(ITEM))
     split = Split(train, valid, {}, {"fingerprint": made_of})
     data = TrainingData(dataset, split, seed=seed, progress=progress)

@@ -102,6 +102,24 @@ class Recommender(ABC, Generic[Config]):
         other = copy.copy(self)
         return other if self.scores_new_items else other.fit(data)
 
+    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+        """Return a copy of this fitted recommender for the data after an update.
+
+        What is counted or computed from texts is fitted again, so that it is exactly what a new fit gives. A next-item
+        model is trained further.
+
+        Args:
+            data: Data of the dataset after the update.
+            previous: Data that this recommender was fitted to.
+            epochs: Number of passes of a next-item model over the histories that have changed.
+
+        Raises:
+            LorarecError: This kind of recommender can neither be fitted again exactly nor be trained further.
+        """
+        if type(self).tensors is Recommender.tensors:
+            raise LorarecError(f"{type(self).__name__} cannot be updated: fit it again")
+        return copy.copy(self).fit(data)
+
     @abstractmethod
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""

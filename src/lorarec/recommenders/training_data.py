@@ -74,6 +74,13 @@ class TrainingData:
         """Training histories as positions in `train_items`, in the order of `users`."""
         return known_items(self.split.train[HISTORY], self.train_index)
 
+    def changed_histories(self, previous: "TrainingData") -> list[np.ndarray]:
+        """Return the training histories, as positions in `train_items`, that differ from those of previous data."""
+        before = dict(previous.split.train.select(USER, HISTORY).iter_rows())
+        after = self.split.train.select(USER, HISTORY).iter_rows()
+        is_changed = [before.get(user) != history for user, history in after]
+        return [history for history, changed in zip(self.histories, is_changed, strict=True) if changed]
+
     def validation_ndcg(self, scorer: Scorer) -> float:
         """Return NDCG@10 over at most `VALIDATION_CASES` validation cases, the same for all recommenders and seeds."""
         valid = self.split.valid

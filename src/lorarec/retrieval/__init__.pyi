@@ -1,5 +1,6 @@
 from .index import Index as Index
 from .index import Proposal as Proposal
+from .index_update import update_index as update_index
 from .item_rules import Boost as Boost
 from .item_rules import CatalogueRules as CatalogueRules
 from .item_rules import ItemRules as ItemRules

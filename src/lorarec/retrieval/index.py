@@ -262,7 +262,7 @@ class Index:
             else:
                 titles = _matrix("words", arrays)
             if record["options"]:
-                config = _next_item_config(record["options"])
+                config = next_item_config(record["options"])
                 next_item = NextItemSource.from_arrays(_with_prefix("learnt.", arrays), len(items), config)
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"index {folder} is damaged ({error}): build it again with `lorarec index`") from error
@@ -305,7 +305,7 @@ def _embedded(vectors: np.ndarray, chosen: csr_matrix, seed: int) -> TitleEmbedd
     return TitleEmbeddings(vectors, {name: found for name, found in centres.items() if found is not None})
 
 
-def _next_item_config(options: dict[str, Any]) -> NextItemConfig:
+def next_item_config(options: dict[str, Any]) -> NextItemConfig:
     """Return the options of the next-item model that index.json holds, also with the names of version 0.1.0."""
     named = {_FORMER_NAMES.get(name, name): value for name, value in options.items() if name != "seed"}
     return NextItemConfig(**named)

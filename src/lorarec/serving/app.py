@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from lorarec.serving.database import database_error
 from lorarec.serving.errors import ApiError, ClientDisconnected
 from lorarec.serving.health import OK
+from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.page import add_page
 from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     AdaptersResponse,
+    DeletedUser,
     ErrorResponse,
     EventsResponse,
     ExplainResponse,
@@ -29,17 +31,20 @@ from lorarec.serving.response_schemas import (
     ItemsResponse,
     LivenessResponse,
     RankResponse,
+    StoredUser,
     UsersResponse,
 )
-from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response
+from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response, stored_user
 from lorarec.serving.schemas import (
     EventsRequest,
     ExplainRequest,
+    IdempotencyKey,
     Limit,
     LoadAdapterRequest,
     RankRequest,
     RecommendRequest,
     SearchQuery,
+    StoredUserId,
     UserId,
 )
 from lorarec.serving.service import Service
@@ -56,6 +61,7 @@ _DESCRIPTIONS: dict[int, str] = {
     403: "The service has no API key and refuses requests of web pages of other origins.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
+    409: "The event has the id of another event of the user.",
     413: "The body is too large.",
     422: "A field is invalid.",
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
@@ -104,22 +110,22 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     @app.post("/v1/rank", responses=_error_responses(404, 422, 429, 503))
     async def rank(request: Request, body: RankRequest) -> RankResponse:
         """Rank candidates for a stored user or a history."""
-        return await _while_connected(request, service.rank(body))
+        return await _while_connected(request, service.metrics, service.rank(body))
 
     @app.post("/v1/recommend", responses=_error_responses(404, 422, 429, 503))
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
         """Recommend items of the catalogue that are not in the history."""
-        return await _while_connected(request, service.recommend(body))
+        return await _while_connected(request, service.metrics, service.recommend(body))
 
     @app.post("/v1/explain", responses=_error_responses(404, 422, 429, 503))
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
         """Attribute a candidate's score to the items of the history, by leaving out each of them."""
-        return await _while_connected(request, service.explain(body))
+        return await _while_connected(request, service.metrics, service.explain(body))
 
-    @app.post("/v1/events", responses=_error_responses(422, 429, 503))
-    async def events(body: EventsRequest) -> EventsResponse:
+    @app.post("/v1/events", responses=_error_responses(409, 422, 429, 503))
+    async def events(body: EventsRequest, idempotency_key: IdempotencyKey = None) -> EventsResponse:
         """Store interactions, which the next responses for their users take into account."""
-        stored = await service.store(body)
+        stored = await service.store(body, idempotency_key)
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
     @app.get("/v1/items", responses=_error_responses(422, 429))
@@ -127,10 +133,21 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """Find items of the catalogue by words of their titles, best match first."""
         return items_response(await service.find_items(query, limit), service.prompts)
 
-    @app.get("/v1/users", responses=_error_responses(422, 429))
+    @app.get("/v1/users", responses=_error_responses(422, 429, 503))
     async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
         """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
         return UsersResponse(users=await service.find_users(query, limit))
+
+    @app.get("/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503))
+    async def export_user(user_id: StoredUserId) -> Response:
+        """Export all that the database holds of a user, oldest first."""
+        exported = await service.users.export(user_id, lambda events: stored_user(user_id, events))
+        return Response(exported, media_type="application/json")
+
+    @app.delete("/v1/users/{user_id:path}", responses=_error_responses(404, 422, 429, 503))
+    async def delete_user(user_id: StoredUserId) -> DeletedUser:
+        """Delete all that the database holds of a user; the dataset and trained adapters stay as they are."""
+        return DeletedUser(deleted=await service.users.delete(user_id))
 
     @app.get("/v1/history", responses=_error_responses(404, 422, 429, 503))
     async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:
@@ -195,8 +212,8 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     return app
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine, which is cancelled if the client disconnects first.
+async def _while_connected(request: Request, metrics: Metrics, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine, which is cancelled and counted as dropped if the client disconnects first.
 
     Raises:
         ClientDisconnected: If the client disconnects first.
@@ -207,6 +224,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
+        metrics.dropped.inc()
         raise ClientDisconnected
     finally:
         task.cancel()

@@ -1,6 +1,7 @@
 """Responses of the API, assembled from scores and mixtures."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
 from lorarec.serving.fusion import ServedFusion
+from lorarec.serving.histories import StoredEvent
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
     AdapterDetails,
@@ -22,6 +24,8 @@ from lorarec.serving.response_schemas import (
     LayerWeights,
     RankedItem,
     RankResponse,
+    StoredInteraction,
+    StoredUser,
     UserWeights,
 )
 
@@ -142,6 +146,12 @@ def explain_response(
 def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsResponse:
     """Add titles to item ids of the catalogue."""
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
+
+
+def stored_user(user_id: str, events: Sequence[StoredEvent]) -> bytes:
+    """Return the JSON of a response with all that is stored of a user."""
+    interactions = [StoredInteraction(**asdict(event)) for event in events]
+    return StoredUser(user_id=user_id, events=interactions).model_dump_json().encode()
 
 
 def fusion_info(fusion: ServedFusion) -> FusionInfo:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Header, Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from lorarec.data import FilterOperator
@@ -43,6 +43,21 @@ UserId = Annotated[
     str,
     Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
     AfterValidator(_refuse_nul),
+]
+StoredUserId = Annotated[
+    str,
+    Path(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
+    AfterValidator(_refuse_nul),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Key that the client gives the request. Each event without an event_id gets one of the key and its "
+        "position, so that a request that is sent twice is stored once.",
+        examples=["0f8fad5b-d9cb-469f-a165-70867728950e"],
+    ),
 ]
 
 
@@ -261,7 +276,10 @@ class UserEvent(_Request):
     ] = None
     event_id: Annotated[
         Text | None,
-        Field(description="Id that the client gives the event; an event that is sent twice is stored once."),
+        Field(
+            description="Id that the client gives the event; an event that is sent twice is stored once. Another event "
+            "of the user with the same id is refused."
+        ),
     ] = None
 
 

@@ -4,20 +4,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset, ItemMatcher
 from lorarec.errors import LorarecError
-from lorarec.personal import UserHistory
 from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
-from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
 from lorarec.serving.errors import ApiError
 from lorarec.serving.fusion import ServedFusion, refuse_titles
@@ -38,6 +35,7 @@ from lorarec.serving.schemas import (
     RecommendRequest,
 )
 from lorarec.serving.search import TextSearch
+from lorarec.serving.stored_users import StoredUsers
 
 #: Seconds that the service waits for its threads to end.
 STOP_SECONDS = 3.0
@@ -46,8 +44,8 @@ STUCK_SECONDS = 60.0
 #: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
 #: all of them.
 MAX_STORED_HISTORY = 10_000
-
-History = TypeVar("History", list[str], UserHistory)
+#: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
+IDEMPOTENCY = "idempotency-key:"
 
 
 class Service:
@@ -71,7 +69,8 @@ class Service:
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
         database: State of the database.
-        histories: Histories of the users.
+        histories: Histories of the users in the database.
+        users: Stored users, as requests read and change them.
         metrics: Counters for Prometheus.
 
     Raises:
@@ -104,8 +103,8 @@ class Service:
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
-        wait = config.wait_ms / 1000
-        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics)
+        wait, max_wait = config.wait_ms / 1000, config.max_wait
+        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -116,12 +115,12 @@ class Service:
         self._index = index or (fusion.index() if fusion else Index.build(dataset))
         self._item_matcher = ItemMatcher(dataset)
         self._title_search = TextSearch(dataset.items[TITLE])
-        self._users = dataset.interactions[USER].unique(maintain_order=True)
-        self._user_search = TextSearch(self._users)
+        self._user_ids = dataset.interactions[USER].unique(maintain_order=True)
+        self._user_search = TextSearch(self._user_ids)
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
-        self._database_calls = DatabaseCalls(config.queue, self.metrics)
+        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
 
     @property
     def alive(self) -> bool:
@@ -132,7 +131,7 @@ class Service:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
-        self._database_calls.close()
+        self.users.close()
         self.database.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -194,7 +193,7 @@ class Service:
                 mixtures = [mixture]
             else:
                 cases = leave_one_out_cases(case, fusion.max_history)
-                fused = [await self._fuse(fusion, each, pool) for each in cases]
+                fused = await self._fuse(fusion, cases, pool)
                 scores = [each.log_probabilities for each in fused]
                 ranked = fused_response(case, fused[0], self.prompts)
                 mixtures = fusion.mixtures
@@ -209,18 +208,25 @@ class Service:
             evidence = await loop.run_in_executor(self._prompt_thread, words, case, case.candidates[place], mixtures)
         return explain_response(case, ranked, scores, place, evidence, self.prompts)
 
-    async def store(self, request: EventsRequest) -> int:
+    async def store(self, request: EventsRequest, idempotency_key: str | None = None) -> int:
         """Store events and return the number of new ones.
 
+        Args:
+            request: Events.
+            idempotency_key: Key of the request; together with its index in the request it is the id of each event that
+                has no other.
+
         Raises:
-            ApiError: If an item is not in the catalogue, or the database is not usable.
+            ApiError: If an item is not in the catalogue, an event has the id of another one, or the database is not
+                usable.
         """
         for index, event in enumerate(request.events):
             self.prompts.check_id(event.item_id, f"events.{index}.item_id")
         events = [Event(**event.model_dump()) for event in request.events]
-        stored = await self._database_calls.run(self.histories.append, events)
-        self.metrics.events.inc(stored)
-        return stored
+        if idempotency_key is not None:
+            ids = [event.event_id or f"{IDEMPOTENCY}{idempotency_key}:{index}" for index, event in enumerate(events)]
+            events = [replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=True)]
+        return await self.users.append(events)
 
     async def find_items(self, query: str, limit: int) -> list[str]:
         """Return the ids of items whose titles hold all words of a query, best match first.
@@ -228,19 +234,21 @@ class Service:
         Raises:
             ApiError: If the queue is full.
         """
-        with self.batcher.admit():
+        with self.batcher.admit(scored=False):
             indices = await asyncio.to_thread(self._title_search.search, query, limit)
         return self._dataset.items[ITEM].gather(indices).to_list()
 
     async def find_users(self, query: str, limit: int) -> list[str]:
         """Return the ids of users of the dataset that hold all words of a query, best match first.
 
+        Users whose interactions have been deleted are left out.
+
         Raises:
-            ApiError: If the queue is full.
+            ApiError: If the queue is full, or the database is not usable.
         """
-        with self.batcher.admit():
+        with self.batcher.admit(scored=False):
             indices = await asyncio.to_thread(self._user_search.search, query, limit)
-        return self._users.gather(indices).to_list()
+        return await self.users.known(self._user_ids.gather(indices).to_list())
 
     async def latest_items(self, user: str, limit: int) -> list[str]:
         """Return the item ids of a stored history, latest first.
@@ -248,7 +256,7 @@ class Service:
         Raises:
             ApiError: If the user is unknown, or the database is not usable.
         """
-        return (await self._read_history(self.histories.history, user, limit))[::-1]
+        return [*(await self.users.history(user, limit)).items][::-1]
 
     def _propose(
         self, history: Sequence[str], request: RecommendRequest | ExplainRequest, rules: CatalogueRules, top: int
@@ -299,14 +307,8 @@ class Service:
         if request.history is not None:
             return RequestCase(None, self.prompts.case_items(request.history, "history"), [])
         assert request.user_id is not None
-        history = await self._read_history(self.histories.user_history, request.user_id, MAX_STORED_HISTORY)
+        history = await self.users.history(request.user_id, MAX_STORED_HISTORY)
         return RequestCase(request.user_id, history.items, [], history)
-
-    async def _read_history(self, read: Callable[[str, int], History], user: str, limit: int) -> History:
-        history = await self._database_calls.run(read, user, limit)
-        if not history:
-            raise ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
-        return history
 
     def _chosen_fusion(self, request: RankRequest | RecommendRequest | ExplainRequest) -> ServedFusion | None:
         """Return the fusion if it answers a request; otherwise adapters do."""
@@ -315,32 +317,39 @@ class Service:
     async def _rank(self, case: RequestCase, request: RankRequest | RecommendRequest, pool: bool) -> RankResponse:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
         if fusion := self._chosen_fusion(request):
-            return fused_response(case, await self._fuse(fusion, case, pool), self.prompts)
+            (fused,) = await self._fuse(fusion, [case], pool)
+            return fused_response(case, fused, self.prompts)
         (scores,), mixture = await self._score(
             case, request.adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )
         return rank_response(case, scores, mixture, self.prompts, log_prior(len(scores)) if pool else None)
 
-    async def _fuse(self, fusion: ServedFusion, case: RequestCase, pool: bool) -> FusedScores:
-        """Score a case by the fusion, whose adapters share the batches of other requests.
+    async def _fuse(self, fusion: ServedFusion, cases: Sequence[RequestCase], pool: bool) -> list[FusedScores]:
+        """Score cases with the same candidates by the fusion, whose adapters share the batches of other requests.
 
         Raises:
-            ApiError: If a candidate is given by its title, or the candidates do not fit into a prompt.
+            ApiError: If a candidate is given by its title, the candidates do not fit into a prompt, or the queue is
+                full.
         """
-        refuse_titles(case)
+        refuse_titles(cases[0])
         loop = asyncio.get_running_loop()
 
         def prepare() -> list[ScoringRequest]:
-            return [self.prompts.scoring_request(case, mixture) for mixture in fusion.mixtures]
+            return [self.prompts.scoring_request(case, mixture) for case in cases for mixture in fusion.mixtures]
 
         try:
-            requests = await loop.run_in_executor(self._prompt_thread, prepare)
+            with self.metrics.stage("prompt"):
+                requests = await loop.run_in_executor(self._prompt_thread, prepare)
         except LorarecError as error:
             raise ApiError(422, str(error), "candidates") from error
         scores = await self.batcher.score(requests)
-        with self.metrics.fusion_seconds.time():
-            fused = await loop.run_in_executor(self._fusion_thread, fusion.score, case, scores, pool)
-        self.metrics.fused.inc()
+        count = len(fusion.mixtures)
+        fused = []
+        for place, case in enumerate(cases):
+            own = scores[place * count : (place + 1) * count]
+            with self.metrics.fusion_seconds.time(), self.metrics.stage("fusion"):
+                fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
+            self.metrics.fused.inc()
         return fused
 
     async def _score(
@@ -371,7 +380,8 @@ class Service:
         while True:
             weights = self.adapters.weights(adapter)
             try:
-                requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
+                with self.metrics.stage("prompt"):
+                    requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
             except LorarecError as error:
                 raise ApiError(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile. After this check the queue preserves the order.

@@ -1,9 +1,13 @@
 from .checkpoints import Checkpoints as Checkpoints
+from .config import AdapterUpdateConfig as AdapterUpdateConfig
 from .config import Balance as Balance
 from .config import Loss as Loss
 from .config import NegativeSampling as NegativeSampling
 from .config import Precision as Precision
 from .config import TrainingConfig as TrainingConfig
 from .config import read_recipe as read_recipe
+from .losses import ProximalTerm as ProximalTerm
 from .losses import listwise as listwise
 from .run import train as train
+from .updating import recorded_config as recorded_config
+from .updating import update_adapter as update_adapter

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Dataset, Split
+from lorarec.data import CANDIDATES, HISTORY, IS_NEW, TARGET, USER, Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.recommenders import make_training_evidence
 from lorarec.training.config import TrainingConfig
@@ -65,7 +65,8 @@ class CaseSampler:
 
     Negatives are drawn from the items that occur in the training or validation part, so that new items of the test part
     are never seen, not even as negatives. Users who have interacted with all but fewer than `negatives` of these items
-    are set aside: they give no cases, but their interactions count in the evidence and popularity of others.
+    are set aside: they give no cases, but their interactions count in the evidence and popularity of others. If the
+    training part was marked by `lorarec.data.mark_new_cases`, only new items are targets.
 
     Hard negatives are drawn uniformly from the items that an index proposes for the whole history before the target.
     The index has seen the interactions of the case's user, the target among them. They raise the places of the user's
@@ -82,7 +83,7 @@ class CaseSampler:
     Attributes:
         name: Name of the dataset.
         positions: Positions (n,) in the concatenated histories that can be a target: all but the first of each user who
-            is not set aside.
+            is not set aside, or those of them that are new.
         users_set_aside: Number of users for whom there are too few negatives.
 
     Raises:
@@ -121,9 +122,13 @@ class CaseSampler:
         self.users_set_aside = int((too_few & (lengths > 1)).sum())
         target = np.repeat(~too_few, lengths)
         target[self.starts[:-1][lengths > 0]] = False
+        if IS_NEW in split.train.columns:
+            target &= split.train[IS_NEW].explode().drop_nulls().to_numpy().astype(bool)
         self.positions = np.flatnonzero(target)
         if not (lengths > 1).any():
             raise LorarecError(f"dataset {self.name} has no training cases: no user has two training interactions")
+        if IS_NEW in split.train.columns and not too_few.all() and len(self.positions) == 0:
+            raise LorarecError(f"dataset {self.name} has no new training cases: append more interactions to it")
         if len(self.positions) == 0:
             raise LorarecError(
                 f"dataset {self.name} has no training cases: its {self.users_set_aside} users with two training "

@@ -17,6 +17,7 @@ NegativeSampling = Literal["uniform", "popularity"]
 Precision = Literal["auto", "bf16", "float32"]
 
 LORA, OPTIMIZATION, CASES, VALIDATION = "LoRA", "Optimization", "Training cases", "Validation"
+ADAPTER = "Update of the adapter"
 
 _AT_LEAST_ONE = ("r", "lora_alpha", "epochs", "batch_size", "negatives")
 _AT_LEAST_ONE_IF_SET = ("prefixes", "samples", "eval_steps", "patience", "token_budget")
@@ -71,6 +72,9 @@ class TrainingConfig(PromptConfig):
     weight_decay: float = option(0.0, "Weight decay of AdamW.", OPTIMIZATION)
     warmup_ratio: float = option(0.05, "Fraction of the optimizer steps spent on the linear warm-up.", OPTIMIZATION)
     temperature: float = option(1.0, "Divisor of the scores in the listwise loss.", OPTIMIZATION)
+    proximal: float = option(
+        0.0, "Weight of half the squared distance to the adapter that training starts from, in the loss.", OPTIMIZATION
+    )
     token_budget: int | None = option(
         None, "Tokens per forward pass, padding included: 8192, or fewer that fit into memory, if None.", OPTIMIZATION
     )
@@ -101,7 +105,7 @@ class TrainingConfig(PromptConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one = _AT_LEAST_ONE + _AT_LEAST_ONE_IF_SET
-        not_negative = ("eval_users", "weight_decay", "seed")
+        not_negative = ("eval_users", "weight_decay", "proximal", "seed")
         refuse_out_of_range(self, at_least_one, not_negative, ("learning_rate", "temperature"))
         for name in _SHARES:
             if not 0 <= (getattr(self, name) or 0) < 1:
@@ -119,6 +123,33 @@ class TrainingConfig(PromptConfig):
     def prompt(self) -> PromptConfig:
         """Options of the prompts."""
         return PromptConfig(**{each.name: getattr(self, each.name) for each in fields(PromptConfig)})
+
+
+@document_options
+@dataclass(frozen=True)
+class AdapterUpdateConfig:
+    """Options of `update_adapter`; all other options of the training are those that the adapter has recorded.
+
+    Raises:
+        LorarecError: If a value is out of range.
+
+    Examples:
+        >>> from lorarec import AdapterUpdateConfig
+        >>> AdapterUpdateConfig(samples=1000).learning_rate is None
+        True
+    """
+
+    proximal: float = option(
+        0.1, "Weight of half the squared distance to the adapter's last weights, in the loss.", ADAPTER
+    )
+    samples: int | None = option(None, "New training cases per epoch of the adapter; None for all.", ADAPTER)
+    learning_rate: float | None = option(
+        None, "Peak learning rate of the adapter; that of its training if None.", ADAPTER
+    )
+
+    def __post_init__(self) -> None:
+        positive = () if self.learning_rate is None else ("learning_rate",)
+        refuse_out_of_range(self, ("samples",), ("proximal",), positive)
 
 
 def read_recipe(path: str | Path, known: set[str] | None) -> JsonObject:

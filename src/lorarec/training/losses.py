@@ -1,6 +1,6 @@
 """Losses of the scores of a batch, summed over its cases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -48,3 +48,26 @@ def next_token(scores: Sequence[torch.Tensor]) -> torch.Tensor:
         The sum over all title tokens, a scalar.
     """
     return -torch.cat(list(scores)).float().sum()
+
+
+class ProximalTerm:
+    """Half the squared distance of parameters to the values that they have when this object is made.
+
+    Added to a loss with a weight lambda it gives the proximal term lambda / 2 * ||theta - theta_0||^2, which keeps an
+    adapter near its last state while it learns from new data (PESO, arXiv 2510.25093, regularizes a single evolving
+    LoRA towards its last state; this is the squared distance over all of its parameters alike).
+
+    Args:
+        parameters: Parameters of a model.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self._pairs = [(parameter, parameter.detach().clone()) for parameter in parameters]
+
+    def __call__(self) -> torch.Tensor:
+        """Return half the squared distance, a scalar with gradients of the parameters."""
+        halves = [
+            (parameter.float() - anchor.to(parameter.device).float()).pow(2).sum() / 2
+            for parameter, anchor in self._pairs
+        ]
+        return torch.stack(halves).sum()

@@ -45,13 +45,16 @@ def run_record(
     template = config.template
     text = template.text if isinstance(template, TemplateText) else None
     prompt = config.prompt
+    options = {name: value for name, value in vars(config).items() if name not in vars(prompt)}
+    if not config.proximal:  # without it, a record is that of versions before the option existed
+        del options["proximal"]
     return AdapterRecord(
         prompt=prompt,
         backbone_id=backbone.id,
         backbone_fingerprint=backbone.fingerprint,
         datasets=tuple(_dataset(dataset, split) for dataset, split in pairs),
         start_from=None if start is None else source_record(start),
-        options={name: value for name, value in vars(config).items() if name not in vars(prompt)},
+        options=options,
         details={
             "template_fingerprint": None if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
             "loss": config.loss,
@@ -64,7 +67,7 @@ def _dataset(dataset: Dataset, split: Split) -> JsonObject:
     entry = {"name": dataset.name, "fingerprint": dataset.fingerprint, "split": split.cases}
     cached = dataset.folder and HubId.of_folder(dataset.folder)
     entry |= {"hub_id": cached.repo_id} if cached else {}
-    return entry | ({"few_shot": split.info["few_shot"]} if "few_shot" in split.info else {})
+    return entry | {name: split.info[name] for name in ("few_shot", "new_since") if name in split.info}
 
 
 def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, get_int_from_env
 from transformers import TrainingArguments
 
-from lorarec.backbone import Backbone
+from lorarec.backbone import Backbone, default_device, has_native_bf16
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, refuse_existing, versions
@@ -57,6 +56,7 @@ def train(
         config: Options; the defaults of `TrainingConfig` if None.
         start_from: Adapter to train further ("second round"); its layers, r and lora_alpha replace those of `config`,
             and the version of the bundled template that it was trained with is used if `config` has no template.
+            `config.proximal` keeps the weights near those of this adapter.
         build_index: Function of a dataset and its split that makes the index from which `config.hard_negatives` draws;
             the index must learn from the training part of the split alone, as that of
             `lambda dataset, split: Index.build(dataset, histories=split.train)` does.
@@ -70,7 +70,8 @@ def train(
 
     Raises:
         LorarecError: If a dataset has no training cases or too few items, `out` exists, `start_from` belongs to another
-            backbone, `config` asks for hard negatives and there is no `build_index`, or the training diverged.
+            backbone, `config` asks for hard negatives and there is no `build_index` or for a proximal term and there is
+            no `start_from`, or the training diverged.
 
     Examples:
         >>> from lorarec import Backbone, Dataset, TrainingConfig, train
@@ -87,6 +88,8 @@ def train(
     pairs = [(item, load_split(item)) if isinstance(item, Dataset) else item for item in datasets]
     if not pairs:
         raise LorarecError("no dataset to train on: give at least one")
+    if config.proximal and start_from is None:
+        raise LorarecError("option proximal keeps an adapter near the one that it starts from: give start_from")
     start = None if start_from is None else read_adapter(start_from, backbone)
     config = replace(config, template=template or _bundled_template(config.readout, start))
     record = run_record(backbone, pairs, config, start)
@@ -100,7 +103,7 @@ def train(
     state = PartialState()
     with adapted(backbone, builder, config, start) as model, checkpoints.open(resume, state):
         if config.token_budget is None:
-            model.limit = _pass_limit(model, checkpoints, state, on_gpu=arguments.device.type == "cuda")
+            model.limit = _pass_limit(model, checkpoints, state, arguments.device.type)
             batches.fit(model.limit)
             arguments.gradient_accumulation_steps = batches.parts // processes
         evaluated = validation if len(validation) else None
@@ -120,9 +123,9 @@ def train(
     return read_adapter(out)
 
 
-def _pass_limit(model: ScoringModel, checkpoints: Checkpoints, state: PartialState, on_gpu: bool) -> int:
+def _pass_limit(model: ScoringModel, checkpoints: Checkpoints, state: PartialState, device: str) -> int:
     """Return the main process's limit of tokens of a forward pass, which a resumed run reads from its folder."""
-    limit = checkpoints.limit or pass_limit(model, on_gpu)
+    limit = checkpoints.limit or pass_limit(model, device)
     if state.num_processes > 1:
         limit = gather_object([limit])[0]
     if state.is_main_process:
@@ -147,10 +150,9 @@ def _arguments(
     backbone: Backbone, config: TrainingConfig, batches: MicroBatches, validate: bool, folder: Path, processes: int
 ) -> TrainingArguments:
     every = config.eval_steps or -(-batches.steps_per_epoch // 2)
-    on_gpu = torch.cuda.is_available() and (processes > 1 or backbone.model.device.type == "cuda")
-    bf16 = config.precision == "bf16" or (
-        config.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
+    # Each of several processes moves its model to an accelerator of its own.
+    device = default_device() if processes > 1 else backbone.model.device.type
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -161,7 +163,7 @@ def _arguments(
         warmup_steps=warmup_steps(config.warmup_ratio, batches.steps),
         weight_decay=config.weight_decay,
         bf16=bf16,
-        use_cpu=processes == 1 and backbone.model.device.type == "cpu",
+        use_cpu=processes == 1 and device == "cpu",
         logging_steps=max(1, batches.steps // 100),
         logging_nan_inf_filter=False,
         disable_tqdm=True,

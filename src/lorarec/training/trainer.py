@@ -15,7 +15,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import Progress
 from lorarec.scoring import evaluation_mode
 from lorarec.training.config import TrainingConfig
-from lorarec.training.losses import listwise, next_token, pointwise
+from lorarec.training.losses import ProximalTerm, listwise, next_token, pointwise
 from lorarec.training.micro_batches import MicroBatches
 from lorarec.training.scoring_model import ScoringModel
 from lorarec.training.validation import Validation
@@ -68,6 +68,11 @@ class AdapterTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.config = config
         self.validation = validation
+        self.proximal_term = None
+        if config.proximal:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise LorarecError("option proximal needs whole parameters: train without FSDP and DeepSpeed")
+            self.proximal_term = ProximalTerm(each for each in model.parameters() if each.requires_grad)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         """Return a sampler that keeps the order of the micro-batches."""
@@ -80,7 +85,7 @@ class AdapterTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Return the scaled loss of one micro-batch."""
+        """Return the scaled loss of one micro-batch, with the proximal term if there is one."""
         torch.manual_seed(inputs["seed"])
         scores = model(inputs["examples"])
         if self.config.loss == "next-token":
@@ -89,7 +94,9 @@ class AdapterTrainer(Trainer):
             loss = pointwise(scores, inputs["targets"])
         else:
             loss = listwise(scores, inputs["targets"], self.config.temperature)
-        return loss * inputs["scale"]
+        loss = loss * inputs["scale"]
+        # The losses of the micro-batches of a step are averaged, so that each has the whole term.
+        return loss if self.proximal_term is None else loss + self.config.proximal * self.proximal_term()
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

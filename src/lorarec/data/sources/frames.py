@@ -23,8 +23,8 @@ _UNREAD_BY_POLARS = ("decimal256", "month_day_nano_interval", "extension<arrow.u
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 
 
-class FrameOptions(TypedDict, total=False):
-    """The options of `Dataset.from_polars`, which all other data frames have as well."""
+class AppendOptions(TypedDict, total=False):
+    """The options of `Dataset.append`: those of `Dataset.from_polars` that say how data frames are read."""
 
     user: str
     item: str
@@ -32,8 +32,6 @@ class FrameOptions(TypedDict, total=False):
     title: str
     rating: str | None
     items_id: str | None
-    name: str
-    licence: str | None
     time_format: str | None
     bad_times: BadTimes
     order: Order
@@ -41,12 +39,34 @@ class FrameOptions(TypedDict, total=False):
     ids: Ids | None
     keep_untitled: bool
     keep_unseen: bool
+
+
+class FrameOptions(AppendOptions, total=False):
+    """The options of `Dataset.from_polars`, which all other data frames have as well."""
+
+    name: str
+    licence: str | None
     k_core: int
 
 
 def two_tables(convert: Callable[[Any, str], Table], log: Any, items: Any) -> tuple[Table, Table | None]:
     """Return a log and, if there are any, items as tables, which errors call "log" and "items"."""
     return convert(log, "log"), None if items is None else convert(items, "items")
+
+
+def any_table(data: Any, where: str) -> Table:
+    """Return a data frame of polars or pandas, a table of Arrow or a Hugging Face dataset as a table.
+
+    Raises:
+        LorarecError: It is something else, or cannot be read.
+    """
+    if isinstance(data, pl.DataFrame | pl.LazyFrame | Table):
+        return polars_table(data, where)
+    if hasattr(data, "iloc"):
+        return pandas_table(data, where)
+    if hasattr(data, "with_format") or isinstance(data, Mapping):
+        return hf_table(data, where)
+    return arrow_table(data, where)
 
 
 def polars_table(frame: pl.DataFrame | pl.LazyFrame | Table, where: str) -> Table:

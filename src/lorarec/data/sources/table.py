@@ -117,7 +117,7 @@ def raw_log(
     if items is not None:
         texts = _item_texts(items, columns, options)
         if options.ids is None:
-            _refuse_similar_ids(rows[ITEM], table.where, texts[ITEM], items.where)
+            refuse_similar_ids(rows[ITEM], table.where, texts[ITEM], items.where)
     elif titles:
         named = pl.DataFrame([clean_ids(raw[ITEM], options.ids), raw[TITLE].cast(pl.String)])
         texts = named.unique(maintain_order=True)
@@ -157,7 +157,7 @@ def _as_text(column: pl.Series) -> pl.Series | None:
     return column.cast(pl.String) if is_value else None
 
 
-def _refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_name: str) -> None:
+def refuse_similar_ids(log: pl.Series, log_name: str, items: pl.Series, items_name: str) -> None:
     """Refuse tables if some of their item ids match only without white space or as numbers.
 
     Raises:

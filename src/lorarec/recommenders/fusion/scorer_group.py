@@ -43,6 +43,11 @@ class ScorerGroup:
         """Return a group of copies of the recommenders for other data of the dataset; see `Recommender.refit`."""
         return type(self)({name: each.refit(data) for name, each in self.recommenders.items()}, data)
 
+    def update(self, data: TrainingData, epochs: int) -> Self:
+        """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`."""
+        updated = {name: each.update(data, self.data, epochs) for name, each in self.recommenders.items()}
+        return type(self)(updated, data)
+
     def score(self, cases: pl.DataFrame, given: Mapping[str, Sequence[np.ndarray]] | None = None) -> CandidateScores:
         """Score the candidates of every case by every recommender.
 

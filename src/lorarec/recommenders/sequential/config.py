@@ -7,6 +7,9 @@ from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.recommender_config import RecommenderConfig, fixed
 
+#: Number of passes of an update over the histories that have changed.
+UPDATE_EPOCHS = 3
+
 EncoderName = Literal["sasrec", "esasrec", "gru4rec", "fmlp"]
 
 

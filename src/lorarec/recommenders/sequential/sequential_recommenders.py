@@ -5,10 +5,12 @@ All are trained by the softmax over the next item and drawn items. SASRec, GRU4R
 losses of their papers (binary cross-entropy with one negative; TOP1 and BPR; BPR) are weaker.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Self, TypeVar
 
+import numpy as np
 import torch
 
 from lorarec.recommenders.cache import cached_tensors
@@ -22,7 +24,7 @@ from lorarec.recommenders.sequential.config import (
     SASRecConfig,
 )
 from lorarec.recommenders.sequential.next_item_model import NextItemModel
-from lorarec.recommenders.sequential.trainer import fit_next_item, new_next_item
+from lorarec.recommenders.sequential.trainer import continue_next_item, fit_next_item, new_next_item
 from lorarec.recommenders.training_data import TrainingData
 
 Config = TypeVar("Config", bound=NextItemConfig)
@@ -42,13 +44,8 @@ class NextItemRecommender(ScorerRecommender[Config]):
 
         Without validation cases it is the last epoch.
         """
-
-        def metric(model: NextItemModel) -> float:
-            return data.validation_ndcg(next_item_scorer(data, model))
-
         config = self.config
-        items = len(data.train_items)
-        valid = None if data.split.valid.is_empty() else metric
+        items, valid = len(data.train_items), _validation_metric(data)
 
         def train() -> dict[str, torch.Tensor]:
             model = fit_next_item(data.histories, items, config, data.seed, valid=valid, progress=data.progress)
@@ -56,6 +53,19 @@ class NextItemRecommender(ScorerRecommender[Config]):
 
         key = [data.split.fingerprint, asdict(config), data.seed]
         return self.restore(data, cached_tensors(data.cache_dir, config.encoder, key, train))
+
+    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+        """Train a copy further on the histories that have changed; see `Recommender.update`.
+
+        Items that are new in the training part get an embedding. NDCG@10 on validation cases chooses the epoch.
+        """
+        numbers = np.array([previous.train_index.get(item, -1) for item in data.train_items], np.int64)
+        config, histories = replace(self.config, epochs=epochs), data.changed_histories(previous)
+        valid = _validation_metric(data)
+        model = continue_next_item(
+            self.model, numbers, histories, config, data.seed, valid=valid, progress=data.progress
+        )
+        return copy.copy(self).restore(data, model.state_dict())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters of the model; see `Recommender.tensors`."""
@@ -94,6 +104,13 @@ class FMLPRec(NextItemRecommender[FMLPRecConfig]):
     """Sequential recommendation by filters in the frequency domain (Zhou et al., WWW 2022)."""
 
     config_class = FMLPRecConfig
+
+
+def _validation_metric(data: TrainingData) -> Callable[[NextItemModel], float] | None:
+    """Return NDCG@10 on validation cases as a function of a model, or None if there are no validation cases."""
+    if data.split.valid.is_empty():
+        return None
+    return lambda model: data.validation_ndcg(next_item_scorer(data, model))
 
 
 def next_item_scorer(data: TrainingData, model: NextItemModel, about: str = "") -> DotProductScorer:

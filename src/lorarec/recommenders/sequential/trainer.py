@@ -36,6 +36,39 @@ def fit_next_item(
     return train_next_item(model, histories, config, loss, seed, valid=valid, progress=progress)
 
 
+def continue_next_item(
+    model: NextItemModel,
+    numbers: np.ndarray,
+    histories: list[np.ndarray],
+    config: NextItemConfig,
+    seed: int = 42,
+    *,
+    valid: Callable[[NextItemModel], float] | None = None,
+    progress: bool = False,
+) -> NextItemModel:
+    """Train a copy of a model with an embedding per item further, for a catalogue that has grown.
+
+    Items that the model knows keep their embeddings, all others begin with those of `new_next_item`. The optimizer
+    begins anew.
+
+    Args:
+        model: Trained model.
+        numbers: Number in `model` of each item (items,), -1 for new items.
+        histories: Histories to learn from, in the new numbers.
+        config: Options of the model, with the number of epochs of this training.
+        seed: Seed of the embeddings of new items, of dropout, batches and negatives.
+        valid: Metric that chooses the epoch; see `train_next_item`.
+        progress: Whether to show a progress bar.
+    """
+    grown = new_next_item(len(numbers), config, seed)
+    grown.sequence.load_state_dict(model.sequence.state_dict())
+    is_known = torch.from_numpy(numbers >= 0)
+    with torch.no_grad():
+        grown.items.all()[is_known] = model.items.all()[torch.from_numpy(numbers)[is_known]]
+    loss = sampled_softmax(len(numbers), config.negatives, config.in_batch_share)
+    return train_next_item(grown, histories, config, loss, seed, valid=valid, progress=progress)
+
+
 def new_next_item(items: int, config: NextItemConfig, seed: int = 42) -> NextItemModel:
     """Return an untrained model with an embedding per item, initialised by the seed."""
     torch.manual_seed(seed)

@@ -1,0 +1,96 @@
+"""The verb `update`: from a dataset, its index, fusion and adapter to those of the dataset with new events."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from lorarec.data import Dataset, load_split
+from lorarec.errors import LorarecError
+from lorarec.io import read_json
+from lorarec.retrieval import Index
+from tests.command_line import run
+from tests.factories import save_backbone
+
+QUICK = ("--eval-users", "4", "--epochs", "1", "--r", "2", "--batch-size", "8", "--negatives", "3")
+
+
+@pytest.fixture
+def home(shop: Path, tmp_path: Path) -> Path:
+    """A dataset folder data/monday, and a log of the next day with new items in tuesday.csv and items.csv."""
+    (tmp_path / "data").mkdir()
+    shop.rename(tmp_path / "data" / "monday")
+    rows = [(f"u{k // 4:02}", f"i{k * 3 % 52:02}", 100 + k) for k in range(60)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "tuesday.csv")
+    (tmp_path / "items.csv").write_text("item_id,title\ni50,lamp 50\ni51,lamp 51\n")
+    return tmp_path
+
+
+def update(home: Path, *words: object) -> dict:
+    events = ("--events", home / "tuesday.csv", "--items", home / "items.csv", "--out", home / "data" / "tuesday")
+    return json.loads(run("update", home / "data" / "monday", *events, *words, "--json").stdout)
+
+
+def test_a_dataset_alone(home: Path) -> None:
+    figures = update(home)
+    before, after = (Dataset.load(home / "data" / day) for day in ("monday", "tuesday"))
+    assert figures["added"] == {"users": 0, "items": 2, "interactions": 60}
+    assert figures["previous"] == before.fingerprint
+    assert after.info["updates"][-1]["source"] == "table tuesday.csv"
+    split = load_split(after)
+    assert split.info["options"]["protocol"] == "global-time"
+    assert {split.info["options"][name] for name in ("negatives", "seed")} == {5, 42}
+    assert before.interactions.height == 80
+    with pytest.raises(LorarecError, match="tuesday exists already: choose another folder or pass --overwrite"):
+        update(home)
+    assert update(home, "--overwrite")["added"] == figures["added"]
+    text = run("update", home / "data" / "monday", "--events", home / "tuesday.csv", "--out", home / "data" / "other")
+    assert "untitled rows dropped" in text.stdout
+
+
+def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -> None:
+    save_backbone(tiny_backbone, home / "backbone")
+    backbone = ("--backbone", home / "backbone")
+    monday = home / "data" / "monday"
+    run("index", monday, "--out", home / "index" / "monday", "--epochs", "1", "--hidden-size", "8")
+    run("train", monday, *backbone, "--out", home / "adapters" / "monday", *QUICK)
+    fused = ("--recommender", "item-knn", "--recommender", "tf-idf", "--pool", "20", "--cases", "10")
+    adapter = home / "adapters" / "monday"
+    run("fuse", monday, *backbone, "--adapter", f"mine={adapter}", *fused, "--out", home / "fusions" / "monday")
+    given = ("--index", home / "index" / "monday", "--adapter", adapter, "--fusion", home / "fusions" / "monday")
+    figures = update(home, *given, *backbone, "--samples", "8", "--epochs", "1")
+    tuesday = Dataset.load(home / "data" / "tuesday")
+    assert [figures[name] for name in ("dataset", "index", "adapter", "fusion")] == [
+        str(home / folder / "tuesday") for folder in ("data", "index", "adapters", "fusions")
+    ]
+    assert Index.load(home / "index" / "tuesday", tuesday).record["updated_from"] == figures["previous"]
+    record = read_json(home / "adapters" / "tuesday" / "lorarec.json")
+    assert record["start_from"]["path"] == str(adapter)
+    assert record["datasets"][0]["fingerprint"] == tuesday.fingerprint
+    weights = "adapter_model.safetensors"
+    fused_weights = (home / "fusions" / "tuesday" / "adapters" / "mine" / weights).read_bytes()
+    assert fused_weights != (home / "fusions" / "monday" / "adapters" / "mine" / weights).read_bytes()
+    evaluated = run("evaluate", home / "data" / "tuesday", *backbone, "--adapter", home / "adapters" / "tuesday")
+    assert "warning" not in evaluated.stderr.lower()
+
+    times = {path: path.stat().st_mtime_ns for path in home.glob("*/tuesday/*.json")}
+    assert update(home, *given, *backbone, "--samples", "8", "--epochs", "1", "--resume") == figures
+    assert {path: path.stat().st_mtime_ns for path in home.glob("*/tuesday/*.json")} == times
+    (home / "tuesday.csv").write_text("user_id,item_id,timestamp\nu00,i00,900\nu01,i01,901\nu02,i02,902\nu03,i03,903\n")
+    with pytest.raises(LorarecError, match="tuesday was not made by this update: choose another folder"):
+        update(home, *given, *backbone, "--resume")
+
+
+def test_folders_that_would_collide_or_are_something_else_are_refused(home: Path) -> None:
+    monday = home / "data" / "monday"
+    run("index", monday, "--out", home / "data" / "index", "--epochs", "0")
+    with pytest.raises(LorarecError, match=r"the dataset and the index would both be written to .*data/tuesday"):
+        update(home, "--index", home / "data" / "index")
+    with pytest.raises(LorarecError, match="monday is not an index"):
+        update(home, "--index", monday)
+    with pytest.raises(LorarecError, match=r"monday is not an adapter folder .*: it has no lorarec.json"):
+        update(home, "--adapter", monday)
+    with pytest.raises(LorarecError, match="monday is not a fusion"):
+        update(home, "--fusion", monday)
+    assert not (home / "data" / "tuesday").exists()
