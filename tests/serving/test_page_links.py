@@ -111,6 +111,15 @@ def test_an_event_changes_the_ranking(
         expect(field).to_have_value("")
         expect(field).to_be_focused()
         assert httpx2.get(f"{url}/v1/history?user_id=u03").json()["items"][0]["title"] == title
+        # An unknown user gets a first event, and then a ranking.
+        choose_user(page, "newcomer")
+        expect(page.get_by_role("alert")).to_have_text("User “newcomer” has no history.")
+        expect(page.locator("#latest li")).to_have_count(0)
+        field.fill("red lamp")
+        page.keyboard.press("Enter")
+        add.click()
+        expect(page.locator("#latest li")).to_have_text(["red lamp"])
+        settled(page, "v1/recommend", {"user_id": "newcomer", "adapter": adapter})
 
 
 def test_an_event_needs_an_item_of_the_catalogue(page: Page) -> None:

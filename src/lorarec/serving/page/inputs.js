@@ -29,7 +29,7 @@ export function connectInputs({refresh, announce, fail}) {
     const titles = await latestTitles(user).catch(() => []); // the request for the ranking shows the error
     if (selection.user !== user) return;
     byId("latest").replaceChildren(...titles.map((textContent) => makeNode("li", {textContent})));
-    byId("latest-part").hidden = !titles.length;
+    byId("latest-part").hidden = false; // an unknown user can get a first event
   }
 
   /** Remember the item of an event, and an id under which the service stores it once even if it is sent again. */
