@@ -39,6 +39,7 @@ from .recommenders import FusionConfig as FusionConfig
 from .retrieval import Boost as Boost
 from .retrieval import Index as Index
 from .retrieval import ItemRules as ItemRules
+from .training import TrackingConfig as TrackingConfig
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
 

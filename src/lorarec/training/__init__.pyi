@@ -7,3 +7,8 @@ from .config import TrainingConfig as TrainingConfig
 from .config import read_recipe as read_recipe
 from .losses import listwise as listwise
 from .run import train as train
+from .trackers import LOGS as LOGS
+from .tracking import TrackedRun as TrackedRun
+from .tracking import shown_options as shown_options
+from .tracking import tracked_run as tracked_run
+from .tracking_config import TrackingConfig as TrackingConfig
