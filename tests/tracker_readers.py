@@ -101,14 +101,14 @@ def _wandb(folder: Path) -> list[Run]:
                 items = record.config.update
                 run.options |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
             elif kind == "history":
-                items = record.history.item
-                values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-                step = values.pop("train/global_step", None)
-                for name, value in values.items():
-                    if isinstance(value, dict):
-                        run.pictures.append(name)
-                    elif not name.startswith("_"):
-                        run.add(name, step, value)
+                keys = [(item.key, *item.nested_key) for item in record.history.item]
+                values = [json.loads(item.value_json) for item in record.history.item]
+                named = {tuple(filter(None, key)): value for key, value in zip(keys, values, strict=True)}
+                step = named.pop(("train/global_step",), None)
+                run.pictures += [key[0] for key, value in named.items() if value == "image-file"]
+                for key, value in named.items():
+                    if len(key) == 1 and not key[0].startswith("_"):
+                        run.add(key[0], step, value)
     return list(found.values())
 
 

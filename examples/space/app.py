@@ -44,13 +44,13 @@ def evidence_for(adapter: str) -> Evidence | None:
         return make_evidence(ranker.prompt, dataset)
 
 
-def recommend(history: list[str], adapter: str) -> list[list[str | float]]:
+def recommend(history: list[str] | None, adapter: str) -> list[list[str | float]]:
     """Return title, share of the posterior and reasons of the best items for a history of item ids."""
     try:
         with one_at_a_time:
             evidence = evidence_for(adapter)
             with open_ranker(adapter) as ranker:
-                items = recommend_next(ranker, index, dataset.titles, history, TOP_K, evidence=evidence)
+                items = recommend_next(ranker, index, dataset.titles, history or [], TOP_K, evidence=evidence)
     except LorarecError as error:
         raise gr.Error(str(error)) from error
     return [[item.title, round(item.probability, 4), "; ".join(item.because)] for item in items]
