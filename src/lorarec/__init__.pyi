@@ -46,6 +46,7 @@ from .serving import AsyncClient as AsyncClient
 from .serving import Client as Client
 from .serving import ServiceError as ServiceError
 from .training import AdapterUpdateConfig as AdapterUpdateConfig
+from .training import TrackingConfig as TrackingConfig
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
 from .training import update_adapter as update_adapter
