@@ -151,14 +151,19 @@ class Timer:
         """Return seconds and the peak of memory in GiB; a device is waited for before the clock is read."""
         on_cuda = self.device.type == "cuda"
         if on_cuda:
-            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
+        synchronize(self.device.type)
         started = time.perf_counter()
         call()
-        if on_cuda:
-            torch.cuda.synchronize()
+        synchronize(self.device.type)
         seconds = time.perf_counter() - started
         return seconds, torch.cuda.max_memory_allocated() / 2**30 if on_cuda else None
+
+
+def synchronize(device: str) -> None:
+    """Wait for the work of an accelerator."""
+    if not device.startswith("cpu"):
+        torch.accelerator.synchronize()
 
 
 def way(function: Callable[[], Any]) -> Way:
@@ -174,16 +179,14 @@ def way(function: Callable[[], Any]) -> Way:
 
 def measured_peak(device: str, dtype: str) -> float:
     """Return the operations per second of a product of two large matrices: the best of ten."""
-    size = 8192 if device.startswith("cuda") else 512
+    size = 512 if device.startswith("cpu") else 8192
     matrix = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
     seconds = []
     for _ in range(13):
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronize(device)
         started = time.perf_counter()
         matrix @ matrix
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / min(seconds[3:])
 

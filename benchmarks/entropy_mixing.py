@@ -81,8 +81,8 @@ def released_pass(mixed: MixedModel, logits: torch.Tensor, prompts: Sequence[Exa
 def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
     return time.perf_counter() - start
 
 

@@ -1,4 +1,6 @@
-"""The pictures of the service's page in docs/: adapters and a fusion, light and dark, and one user's own mixture.
+"""The pictures of the service's page in docs/.
+
+They show adapters and a fusion, each light and dark, two mixtures side by side, a phone, and one user's own mixture.
 
 lorarec demo --out demo-output
 lorarec personal choose demo-output/dataset demo-output/adapters/general demo-output/adapters/specific --out chosen
@@ -23,6 +25,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 USER = "42"
 SPECIFIC_STEPS = 4
+WINDOW = {"width": 1180, "height": 900}
+PHONE = {"width": 360, "height": 740}
 #: The name under which users' own mixtures are served.
 OWN = "by-user"
 #: Milliseconds.
@@ -32,14 +36,14 @@ COLOURS = 128
 
 
 @contextmanager
-def page_of_user(browser: Browser, url: str, scheme: str) -> Iterator[Page]:
+def page_of_user(browser: Browser, url: str, scheme: str, size: dict[str, int] = WINDOW) -> Iterator[Page]:
     """The page with the ranking of the user."""
-    with browser.new_context(color_scheme=scheme, viewport={"width": 1180, "height": 900}) as context:
+    with browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce") as context:
         page = context.new_page()
         page.goto(url)
         page.get_by_label("User id").fill(USER)
         page.keyboard.press("Enter")
-        expect(page.locator("#ranking li")).to_have_count(10, timeout=WAIT)
+        expect(page.locator("#ranking > li")).to_have_count(10, timeout=WAIT)
         yield page
 
 
@@ -58,8 +62,15 @@ def save(picture: bytes, path: Path) -> None:
     Image.open(BytesIO(picture)).quantize(COLOURS).save(path, optimize=True)
 
 
+def explain_first(page: Page) -> None:
+    """Ask what the history adds to the first item."""
+    page.get_by_role("button", name="Show what the history adds").click()
+    expect(page.locator(".influences")).to_have_count(1, timeout=WAIT)
+    page.mouse.move(0, 0)
+
+
 def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
-    """The whole page, the slider between general and specific."""
+    """The whole page: the slider between general and specific, and why the first item stands there."""
     with page_of_user(browser, url, scheme) as page:
         page.locator("#system-adapters").check()
         slider = page.get_by_label("Weight of the second adapter")
@@ -68,16 +79,32 @@ def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
         share = f"{float(slider.input_value()) / 100:.2f}"
         expect(page.locator("#weights tbody td").nth(1)).to_have_text(share, timeout=WAIT)
         slider.blur()
-        page.wait_for_timeout(500)  # rows slide to their new places
+        explain_first(page)
         save(page.screenshot(full_page=True), path)
 
 
 def photograph_fusion(browser: Browser, url: str, scheme: str, path: Path) -> None:
-    """The whole page with the ranking of the fusion, and the parts of the first item's score."""
+    """The whole page with the ranking of the fusion, and why the first item stands there."""
     with page_of_user(browser, url, scheme) as page:
-        expect(page.locator("#ranking details")).to_have_count(10, timeout=WAIT)
-        page.wait_for_timeout(500)
+        explain_first(page)
         save(page.screenshot(full_page=True), path)
+
+
+def photograph_comparison(browser: Browser, url: str, scheme: str, path: Path) -> None:
+    """The rankings of the fusion and of the specific adapter side by side."""
+    with page_of_user(browser, url, scheme) as page:
+        page.get_by_label("Compare two mixtures").check()
+        expect(page.locator("#comparison tbody tr")).to_have_count(10, timeout=WAIT)
+        save(page.screenshot(full_page=True), path)
+
+
+def photograph_phone(browser: Browser, url: str, scheme: str, path: Path) -> None:
+    """What a phone shows after a user was chosen."""
+    with page_of_user(browser, url, scheme, PHONE) as page:
+        page.locator("#system-adapters").check()
+        expect(page.locator("#weights tbody tr")).to_have_count(1, timeout=WAIT)
+        page.locator("#system-adapters").blur()
+        save(page.screenshot(), path)
 
 
 def photograph_own_weights(browser: Browser, url: str, path: Path) -> None:
@@ -115,6 +142,8 @@ def main() -> None:
             for scheme in ("light", "dark"):
                 photograph(browser, address[0], scheme, arguments.out / f"page_{scheme}.png")
                 photograph_fusion(browser, address[0], scheme, arguments.out / f"page_fusion_{scheme}.png")
+                photograph_comparison(browser, address[0], scheme, arguments.out / f"page_comparison_{scheme}.png")
+                photograph_phone(browser, address[0], scheme, arguments.out / f"page_phone_{scheme}.png")
             photograph_own_weights(browser, address[0], arguments.out / "page_personal.png")
             browser.close()
         finally:

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -434,3 +434,19 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, page_url: str) -> Iterator[Page]:
+    """The page after loading; an error in the console fails the test."""
+    with browser.new_context(reduced_motion="reduce") as context:
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(page_url)
+        expect(page.get_by_label("First adapter", exact=True)).to_have_value("general")
+        yield page
+        unexpected = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
+        assert unexpected == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -148,3 +149,93 @@ def test_no_more_than_the_limit_is_admitted() -> None:
             pass
 
     run(scenario, limit=2)
+
+
+class TimedScorer(Scorer):
+    """Take two milliseconds for each token."""
+
+    def __call__(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
+        time.sleep(0.002 * sum(row.example.length for row in rows))
+        return super().__call__(rows)
+
+
+def run_timed(scenario: Callable[[Batcher], Awaitable[Any]], **options: Any) -> None:
+    async def whole() -> None:
+        scorer = TimedScorer()
+        scorer.may.set()
+        batcher = Batcher(scorer, **{"token_budget": 10, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options})
+        batcher.measure_speed(request(50))
+        batcher.start()
+        await scenario(batcher)
+        await batcher.stop()
+
+    asyncio.run(whole())
+
+
+def retry_after(batcher: Batcher) -> float:
+    with pytest.raises(ApiError) as refused, batcher.admit():
+        pass
+    assert refused.value.status == 429
+    return float(refused.value.headers["Retry-After"])
+
+
+def test_requests_are_admitted_by_tokens() -> None:
+    """Few tokens behind a few large requests would wait as long as behind many small ones."""
+
+    async def scenario(batcher: Batcher) -> None:
+        small = await queued(batcher, [10] * 40)  # 0.8 s
+        with batcher.admit():
+            pass
+        assert 0.5 < batcher.expected_seconds() < 1
+        large = await queued(batcher, [400])  # 0.8 s more
+        retry_after(batcher)
+        with pytest.raises(ApiError, match="take longer than 1 s: try again in"):  # its prompt was built meanwhile
+            await batcher.score([request(2)])
+        with batcher.admit(scored=False):
+            pass
+        await asyncio.gather(*small, *large)
+        with batcher.admit():
+            pass
+
+    run_timed(scenario, max_wait=1.0, limit=99)
+
+
+@pytest.mark.parametrize("tokens", [[1000, 200], [100] * 12])
+def test_retry_after_is_the_time_that_the_others_take(tokens: list[int]) -> None:
+    async def scenario(batcher: Batcher) -> None:
+        with batcher.admit(), batcher.admit():
+            waiting = await queued(batcher, tokens)
+            began = time.perf_counter()
+            seconds = retry_after(batcher)
+            await asyncio.gather(*waiting)
+            assert seconds - 1 < time.perf_counter() - began < seconds + 0.5
+
+    run_timed(scenario, limit=2)
+
+
+def test_requests_that_are_not_yet_in_the_queue_count_in_retry_after() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        for _ in range(30):
+            await batcher.score([request(50)])  # 0.1 s each
+        waiting = [batcher.admit() for _ in range(20)]
+        for each in waiting:
+            each.__enter__()
+        assert 1 < retry_after(batcher) <= 3
+        for each in waiting:
+            each.__exit__(None, None, None)
+
+    run_timed(scenario, limit=20)
+
+
+def test_abandoned_requests_leave_the_queue() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        first, *rest = await queued(batcher, [100, *[200] * 10])
+        for task in rest:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert batcher.expected_seconds() < 0.25
+        await first
+        assert (await batcher.score([request(3)]))[0].item() == 3
+        assert batcher.expected_seconds() == 0
+
+    run_timed(scenario)

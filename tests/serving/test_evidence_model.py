@@ -86,6 +86,7 @@ def test_a_service_and_offline_calls_give_the_same_scores(
         assert answer["candidate"]["log_odds"] == pytest.approx(expected[items[5]], abs=1e-4)
         effects = [each["score"] for each in answer["history"]]
         assert effects == pytest.approx([each.score for each in explained.influences], abs=1e-4)
+        assert answer["evidence"] == {"shop": hints[5]}
 
     play(service, scenario)
 
@@ -106,7 +107,7 @@ def test_a_model_is_fitted_before_requests_are_served(
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/adapters", json={"name": "other"})
         assert refused.status_code == 422
-        assert "a next-item model, which is fitted when the service starts" in refused.json()["error"]["message"]
+        assert "a next-item model, which is fitted when the service starts" in refused.json()["detail"]
         assert (await client.post("/v1/adapters", json={"name": "same"})).status_code == 200
         mixture = {"shop": 0.4, "same": 0.6}
         request = {"user_id": "u03", "candidates": ["x02", "x29"], "adapter": mixture}
@@ -122,6 +123,6 @@ def test_a_model_is_fitted_before_requests_are_served(
         request = {"user_id": "u03", "candidates": ["x02", "x29"], "adapter": {"shop": 0.4, "other": 0.6}}
         answer = await client.post("/v1/rank", json=request)
         assert answer.status_code == 422
-        assert "different values of evidence_model" in answer.json()["error"]["message"]
+        assert "different values of evidence_model" in answer.json()["detail"]
 
     play(service, mixed)

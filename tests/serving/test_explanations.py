@@ -25,11 +25,14 @@ def test_as_leaving_out_each_item_offline(service: Service, offline: Any, play: 
 
     whole = expected(history)
     without = [whole - expected([other for other in history if other != item]) for item in shown]
+    (word,) = offline.evidence.hints(shown, ["x29"], "u03")
+    words = dict.fromkeys(adapter, word) if "general" in adapter else {}
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"user_id": "u03", "candidates": CANDIDATES, "candidate": 2, "adapter": adapter}
         found = (await client.post("/v1/explain", json=body)).json()
         assert (found["candidate"]["item_id"], found["mixture"]) == ("x29", adapter)
+        assert found["evidence"] == words
         actual = [found["candidate"]["score"], found["candidate"]["probability"]]
         np.testing.assert_allclose(actual, whole, atol=1e-4)
         assert [item["item_id"] for item in found["history"]] == shown
@@ -84,7 +87,8 @@ def test_bad_input(service: Service, play: Any, change: dict[str, Any], field: s
         body = {"history": [{"title": "red lamp"}], "candidates": CANDIDATES, "adapter": "general"}
         assert (await client.post("/v1/explain", json=body)).json()["history"][0]["item_id"] is None
         answer = await client.post("/v1/explain", json={**body, **change})
-        assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
-        assert message in answer.json()["error"]["message"]
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["errors"]] == ([] if field is None else [field])
+        assert message in answer.json()["detail"]
 
     play(service, scenario)

@@ -19,7 +19,7 @@ from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split, load_split
 from lorarec.errors import LorarecError
 from lorarec.lora.record import AdapterRecord
-from lorarec.ranking import FusedScores, Fusion, TrainedAdapter, explain, fuse
+from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter, explain, fuse
 from lorarec.recommenders import FusionConfig
 from lorarec.serving.service import Service
 
@@ -101,7 +101,7 @@ def test_recommendations_equal_the_offline_ones_and_follow_events(
             await client.post("/v1/events", json={"events": [event]})
         nothing = {"history": [f"x{k:02}" for k in range(30)]}
         answer = (await client.post("/v1/recommend", json=nothing)).json()
-        assert answer == {"ranking": [], "fusion": True, "mixture": {}, "personal": {}}
+        assert answer == {"ranking": [], "fusion": True, "mixture": {}, "personal": {}, "tokens": 0}
 
     play(service, scenario)
 
@@ -141,6 +141,11 @@ def test_an_explanation_leaves_out_each_item_of_the_history(
         answer = (await client.post("/v1/explain", json=body)).json()
         whole = score(offline_fusion, None, history, candidates)
         assert (answer["fusion"], answer["mixture"]) == (True, {})
+        reader = offline_fusion.group.recommenders["shop"]
+        assert isinstance(reader, TrainedAdapter)
+        assert isinstance(reader.scorer, AdapterScorer)
+        assert reader.scorer.evidence is not None
+        assert answer["evidence"] == {"shop": reader.scorer.evidence.hints(history, ["x05"])[0]}
         assert answer["candidate"]["parts"] == pytest.approx({k: v[1] for k, v in whole.parts.items()}, abs=1e-4)
         assert [item["item_id"] for item in answer["history"]] == history
         for place, item in enumerate(answer["history"]):
@@ -191,8 +196,8 @@ def test_items_outside_the_catalogue(service: Service, offline_fusion: Fusion, p
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"history": ["x02"], "candidates": ["x01", {"title": "no such lamp"}]}
         refused = await client.post("/v1/rank", json=body)
-        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "candidates.1")
-        assert "name an adapter" in refused.json()["error"]["message"]
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "candidates.1")
+        assert "name an adapter" in refused.json()["detail"]
         assert (await client.post("/v1/rank", json={**body, "adapter": "general"})).status_code == 200
         # A title in the history is read by adapters; other recommenders know nothing of it.
         titled = {"history": ["x02", {"title": "no such lamp"}], "candidates": ["x01", "x29"]}
@@ -237,8 +242,8 @@ def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_fol
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/adapters", json={"name": "fused"})
-        assert (refused.status_code, refused.json()["error"]["field"]) == (404, "name")
-        assert refused.json()["error"]["message"].startswith("'fused' is a fusion, not an adapter")
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (404, "name")
+        assert refused.json()["errors"][0]["message"].startswith("'fused' is a fusion, not an adapter")
 
     play(service, scenario)
 

@@ -1,5 +1,6 @@
 """The page of a service with a fusion, in a browser."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -50,7 +51,7 @@ def test_the_page_shows_the_parts_of_fused_scores(
         # The choice between the fusion and adapters.
         page.locator("#system-adapters").check()
         expect(page.get_by_label("First adapter", exact=True)).to_be_visible()
-        expect(page.locator("#ranking details")).to_have_count(0)
+        expect(details.nth(0).locator("th")).to_have_text([re.compile("^language model"), re.compile("^index")])
         expect(page.locator("#weights-part")).to_be_visible()
         page.get_by_label("The fusion").check()
         expect(details.nth(1).locator("table")).to_be_visible()

@@ -222,6 +222,25 @@ def test_a_thread_that_hangs_is_reported(
     play(service, scenario)
 
 
+def test_unexpected_errors_and_slow_databases_are_in_the_log(
+    service: Service, served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("prompts are not built")
+
+    monkeypatch.setattr("lorarec.serving.database.CALL_SECONDS", 0.2)
+    with served(service) as url, monkeypatch.context() as patch:
+        patch.setattr(service.prompts, "scoring_request", fail)
+        patch.setattr(service.histories, "user_history", lambda *_: release.wait(10))
+        assert httpx2.post(f"{url}/v1/rank", json=GIVEN).status_code == 500
+        assert httpx2.post(f"{url}/v1/rank", json=STORED).status_code == 503
+        release.set()
+    assert "RuntimeError: prompts are not built" in caplog.text
+    assert "the database did not answer within 0.2 s" in caplog.text
+
+
 HANGING = """
 import sys, threading
 from pathlib import Path

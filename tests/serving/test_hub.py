@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from lorarec.backbone import Backbone
-from lorarec.data import Dataset
+from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.lora import read_adapter
+from lorarec.personal import UserRouterConfig, push_personal_adapters, train_user_router
 from lorarec.ranking import Ranker
 from lorarec.serving.service import Service
 from tests import factories
@@ -97,3 +98,28 @@ def test_adapters_that_are_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LorarecError, match=message):
         run("serve", "shop", *(word for each in adapters for word in ("--adapters", each)))
+
+
+def test_the_service_loads_personal_adapters_by_hub_id(
+    hub: Hub, tmp_path: Path, started: Callable[..., AbstractContextManager[Any]]
+) -> None:
+    models = factories.write_models(tmp_path)
+    factories.push_models(models)
+    backbone, dataset = Backbone.from_pretrained(models / "tiny"), Dataset.load(models / "shop")
+    parts, config = [models / "general", models / "specific"], UserRouterConfig(epochs=1, cases=12)
+    train_user_router(
+        backbone, parts, dataset, load_split(dataset), models / "adapters" / "chosen", config, ctr_model="titles"
+    )
+    push_personal_adapters(models / "adapters" / "chosen", "me/chosen", base_model="me/tiny")
+    items = list(dataset.titles)[:4]
+    body = {"user_id": "u001", "candidates": items[1:]}
+    options = ["--adapters", str(models / "adapters"), "--adapters", "mine=me/chosen", "--backbone", "me/tiny"]
+    with (
+        started(["hub:me/shop", *options, "--db", str(tmp_path / "histories.db")]) as [process],
+        httpx2.Client(base_url=process.url) as client,
+    ):
+        listed = client.get("/v1/adapters").json()
+        assert listed["kinds"] == {"chosen": "personal", "mine": "personal"}
+        answers = [client.post("/v1/rank", json={**body, "adapter": name}) for name in ("mine", "chosen")]
+        assert [answer.status_code for answer in answers] == [200, 200], answers[0].text
+        assert answers[0].json()["ranking"] == answers[1].json()["ranking"]

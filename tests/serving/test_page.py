@@ -1,59 +1,17 @@
 """The page in a browser, with a real server."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
 
 import httpx2
-import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from lorarec.serving.service import Service
+from tests.serving.browsing import base_url, choose_user, ranking, settled
 
 KEY = "lång random text"
-
-
-@pytest.fixture
-def page(browser: Browser, page_url: str) -> Iterator[Page]:
-    """The page after loading; an error in the console fails the test."""
-    with browser.new_context(reduced_motion="reduce") as context:
-        context.set_default_timeout(20_000)
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(page_url)
-        expect(page.get_by_label("First adapter", exact=True)).to_have_value("general")
-        yield page
-        unexpected = [text for text in complaints if "status of 4" not in text and "ERR_INTERNET" not in text]
-        assert unexpected == []
-
-
-def ranking(page: Page) -> list[tuple[str, str]]:
-    """Return the shown titles and probabilities."""
-    expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
-    shown = page.locator("#ranking li").all()
-    return [(item.locator(".title").inner_text(), item.locator(".probability").inner_text()) for item in shown]
-
-
-def answer(page: Page, path: str, body: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return titles and probabilities of a response of the service."""
-    response = httpx2.post(f"{page.url}{path}", json=body, timeout=60).raise_for_status().json()
-    return [(item["title"], f"{100 * item['probability']:.1f} %") for item in response["ranking"]]
-
-
-def choose_user(page: Page, user: str) -> None:
-    page.get_by_label("User id").fill(user)
-    page.keyboard.press("Enter")
-
-
-def settled(page: Page, path: str, body: dict[str, Any]) -> None:
-    """Wait until the page shows the response of the service."""
-    expected = answer(page, path, body)
-    expect(page.locator("#ranking .title")).to_have_text([title for title, _ in expected])
-    expect(page.locator("#ranking .probability")).to_have_text([share for _, share in expected])
 
 
 def test_nothing_comes_from_elsewhere(page: Page, page_url: str) -> None:
@@ -152,7 +110,7 @@ def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
         choose_user(page, user)
         body = {"user_id": user, "adapter": "chosen"}
         settled(page, "v1/recommend", body)
-        personal = httpx2.post(f"{page.url}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
+        personal = httpx2.post(f"{base_url(page)}v1/recommend", json=body, timeout=60).json()["personal"]["chosen"]
         weights(page, list(personal["layers"].values()))
         expect(page.locator("#weights-note")).to_have_text(
             f"chosen is mixed for user {user}. The weights differ by layer."
@@ -164,7 +122,7 @@ def test_a_personal_adapter_shows_what_each_user_gets(page: Page) -> None:
     page.get_by_label("Add a title", exact=True).fill("red lamp")
     page.keyboard.press("Enter")
     settled(page, "v1/recommend", {"history": ["x00"], "adapter": "chosen"})
-    mean = httpx2.get(f"{page.url}v1/adapters/chosen").json()["layers"]
+    mean = httpx2.get(f"{base_url(page)}v1/adapters/chosen").json()["layers"]
     weights(page, [list(layer["weights"].values()) for layer in mean])
     expect(page.locator("#weights-note")).to_contain_text("chosen has the mean weights of its users.")
     page.get_by_label("First adapter", exact=True).select_option("specific")

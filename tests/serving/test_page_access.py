@@ -5,7 +5,9 @@ from itertools import pairwise
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
+
+from lorarec.serving.page import FILES
 
 CONTROLS = {"button", "checkbox", "combobox", "link", "listbox", "radio", "region", "slider", "table", "textbox"}
 #: Visible texts with their contrast ratios (WCAG 2.1, 1.4.3).
@@ -50,7 +52,8 @@ def page(browser: Browser, page_url: str) -> Iterator[Page]:
 
 
 def use_all(page: Page) -> None:
-    """Show all parts of the page."""
+    """Show all parts of the page; the weights of `layered` differ by layer, so that there is a row for each."""
+    page.get_by_label("First adapter", exact=True).select_option("layered")
     page.get_by_label("Titles you add").check()
     page.get_by_label("Selected items").check()
     for label in ("Add a title", "Add a title to rank"):
@@ -122,10 +125,104 @@ def test_the_keyboard_reaches_everything_and_leaves_again(page: Page) -> None:
     assert {(style, width) for _, style, width in reached} == {("solid", "3px")}
 
 
-def test_a_phone_needs_no_scrolling_sideways(page: Page) -> None:
+@pytest.mark.parametrize("width", [320, 360])
+def test_a_phone_needs_no_scrolling_sideways(page: Page, width: int) -> None:
     use_all(page)
-    page.set_viewport_size({"width": 360, "height": 740})
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.locator("#ranking summary").last.click()
+    expect(page.locator(".influences")).to_have_count(1)
+    page.set_viewport_size({"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_label("Compare two mixtures").check()
+    expect(page.locator("#comparison tbody tr")).to_have_count(3)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def in_view(page: Page, selector: str) -> bool:
+    """Return whether all of an element is on the screen."""
+    return page.locator(selector).evaluate(
+        "(node) => { const box = node.getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; }"
+    )
+
+
+@pytest.fixture
+def phone(browser: Browser, page_url: str) -> Iterator[Page]:
+    """The page on a small phone."""
+    viewport = {"width": 320, "height": 640}
+    with browser.new_context(viewport=viewport, has_touch=True, reduced_motion="reduce") as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(page_url)
+        yield page
+
+
+def test_the_slider_and_the_first_items_are_in_view_on_a_phone(phone: Page) -> None:
+    phone.get_by_label("User id").fill("u03")
+    phone.keyboard.press("Enter")
+    expect(phone.locator("#ranking > li")).to_have_count(10)
+    assert phone.evaluate("scrollY") == 0
+    for selector in ("#slider", "#ranking-heading", "#ranking > li:first-child .title"):
+        assert in_view(phone, selector), selector
+    for label in ("Latest items", "Items to rank"):  # what is folded can be opened
+        phone.locator("summary").filter(has_text=label).click()
+    expect(phone.locator("#latest li").first).to_be_visible()
+    expect(phone.get_by_label("Number of results")).to_be_visible()
+
+
+def test_examples_are_in_view_on_a_phone(phone: Page) -> None:
+    expect(phone.locator("#examples button")).to_have_count(3)
+    assert in_view(phone, "#examples")
+
+
+def test_an_error_is_in_view_and_the_former_ranking_is_marked(phone: Page) -> None:
+    phone.locator("#examples button").first.click()
+    expect(phone.locator("#ranking > li")).to_have_count(10)
+    title = phone.locator("#ranking .title").first
+    color = "(node) => getComputedStyle(node).color"
+    fresh = title.evaluate(color)
+    phone.evaluate("scrollTo(0, document.body.scrollHeight)")
+    phone.context.set_offline(True)
+    # The request is sent without moving the page.
+    phone.evaluate("document.getElementById('slider').dispatchEvent(new Event('input', {bubbles: true}))")
+    expect(phone.get_by_role("alert")).to_have_text("The service cannot be reached: is it running?")
+    assert in_view(phone, "#error")
+    expect(phone.locator("#progress-note")).to_have_text("Out of date")
+    assert title.evaluate(color) == phone.locator("#hint").evaluate(color) != fresh
+    phone.context.set_offline(False)
+    phone.evaluate("document.getElementById('slider').dispatchEvent(new Event('input', {bubbles: true}))")
+    expect(phone.get_by_role("alert")).to_have_text("")
+    expect(phone.locator("#progress-note")).to_have_text("")
+    assert title.evaluate(color) == fresh
+
+
+def test_waiting_is_shown_with_its_seconds(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/recommend", lambda route: held.append(route))
+    page.get_by_label("User id").fill("u03")
+    page.keyboard.press("Enter")
+    note = page.locator("#progress-note")
+    expect(note).to_have_text("Ranking …")
+    expect(page.locator(".progress")).to_be_visible()
+    expect(note).to_have_text("Ranking … 2 s")
+    held[0].continue_()
+    expect(page.locator("#ranking > li")).to_have_count(10)
+    expect(note).to_have_text("")
+    expect(page.locator(".progress")).to_be_hidden()
+
+
+def test_forced_colors_keep_what_colors_say(page: Page) -> None:
+    use_all(page)
+    page.locator("#ranking summary").last.click()
+    expect(page.locator(".influences")).to_have_count(1)
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    background = "(node) => getComputedStyle(node).backgroundColor"
+
+    def seen(selector: str) -> str:
+        return page.locator(selector).first.evaluate(background)
+
+    canvas = seen("body")
+    assert seen("#source-titles + label") != seen("#source-user + label")
+    for selector in (".bar span", ".parts .axis span", ".influence", ".stack .part-0", ".stack .part-1", ".swatch"):
+        assert seen(selector) not in (canvas, "rgba(0, 0, 0, 0)"), selector
+    assert seen(".stack .part-0") != seen(".stack .part-1")
 
 
 def test_titles_and_ids_are_text(page: Page) -> None:
@@ -166,7 +263,7 @@ def test_markup_and_scripts_are_forbidden_by_the_policy(page: Page) -> None:
     assert page.evaluate(refused) == "TypeError"
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/combobox.js", "/dom.js", "/weights.js"])
+@pytest.mark.parametrize("path", list(FILES))
 def test_headers(page_url: str, path: str) -> None:
     headers = httpx2.get(f"{page_url}{path}").raise_for_status().headers
     rules = dict(rule.strip().split(" ", 1) for rule in headers["content-security-policy"].split(";"))

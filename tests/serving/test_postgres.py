@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import subprocess
@@ -18,14 +19,19 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 import lorarec
 from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
 from lorarec.serving.histories import Event, Histories
+from lorarec.serving.migrations import MIGRATIONS
 from lorarec.serving.server import listen
 from lorarec.serving.service import Service
+
+#: Characters of four bytes; texts of 500 random ones do not fit into PostgreSQL's index rows, even compressed.
+EMOJI = [chr(0x1F300 + number) for number in range(700)]
 
 
 class Server:
@@ -98,6 +104,36 @@ def test_the_same_as_in_sqlite(server: Server, shop: Any) -> None:
     histories.append([Event(user, "x01", -(2**63)), Event(user, "x02", 2**63 - 1)])
     assert histories.history(user, 9) == ["x01", "x02"]
     histories.close()
+
+
+def test_batches_that_overlap_on_two_replicas_are_stored_once(server: Server, shop: Any) -> None:
+    """Many clients send the same events in other orders and batches; none of them is refused."""
+    replicas = [Histories(server.url) for _ in range(2)]
+    for histories in replicas:
+        histories.fill(shop)
+    users = ["".join(random.Random(number).choices(EMOJI, k=500)) for number in range(6)]
+    events = [Event(users[number % 6], "x29", number, users[number % 5] + str(number)) for number in range(60)]
+    refused: list[Exception] = []
+
+    def send(number: int) -> int:
+        own, stored = random.Random(number).sample(events, 40), 0
+        for place in range(0, 40, 10):
+            try:
+                stored += replicas[number % 2].append(own[place : place + 10])
+            except SQLAlchemyError as error:
+                refused.append(error)
+        return stored
+
+    with ThreadPoolExecutor(16) as threads:
+        stored = sum(threads.map(send, range(48)))
+    assert (refused, stored) == ([], 60)
+    for user in users:
+        assert [event.timestamp for event in replicas[0].events(user)] == [
+            e.timestamp for e in events if e.user_id == user
+        ]
+    for histories in replicas:
+        assert histories.delete(users[0]) == (10 if histories is replicas[0] else 0)
+        histories.close()
 
 
 def test_a_restart_loses_no_event(
@@ -217,23 +253,37 @@ def test_replicas_that_start_together_on_an_empty_database(server: Server, shop:
             assert connection.execute("SELECT count(*) FROM lorarec_events").fetchone() == (120,)
 
 
-def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: Server, shop: Any) -> None:
-    """As 0.x made and filled them, without the number of a schema."""
+@pytest.mark.parametrize("schema", [0, 2])
+def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: Server, shop: Any, schema: int) -> None:
+    """As 0.1 made and filled them, without the number of a schema, and as 0.2.0 did with schema 2."""
+    long = "u" * 400
+    columns = "INSERT INTO lorarec_events (user_id, item_id, timestamp, event_id) VALUES"
     server.execute(
         "CREATE TABLE lorarec_events (id BIGSERIAL NOT NULL, user_id VARCHAR NOT NULL, item_id VARCHAR NOT NULL, "
         "timestamp BIGINT NOT NULL, event_id VARCHAR, PRIMARY KEY (id), UNIQUE (user_id, event_id))",
         "CREATE INDEX lorarec_events_of_user ON lorarec_events (user_id, timestamp, id)",
         'CREATE TABLE lorarec_source ("only" SERIAL NOT NULL, dataset VARCHAR NOT NULL, PRIMARY KEY ("only"))',
         f"INSERT INTO lorarec_source VALUES (1, '{shop.fingerprint}')",
-        "INSERT INTO lorarec_events (user_id, item_id, timestamp, event_id) VALUES ('u03', 'x07', 5, 'kept')",
+        *(f"{columns} ('{user}', '{item}', {time}, NULL)" for user, item, time, _ in shop.interactions.rows()),
+        f"{columns} ('u03', 'x07', 500, 'kept'), ('{long}', 'x08', 1, '{long}'), ('{long}', 'x09', 2, NULL)",
     )
+    if schema == 2:
+        server.execute(
+            'CREATE TABLE lorarec_schema ("only" SERIAL NOT NULL, version INTEGER NOT NULL, PRIMARY KEY ("only"))',
+            "INSERT INTO lorarec_schema VALUES (1, 2)",
+            "CREATE TABLE lorarec_probe (moment BIGINT NOT NULL)",
+        )
     for _ in range(2):
         histories = Histories(server.url)
         histories.fill(shop)
         histories.check()
-        assert histories.history("u03", 9) == ["x07"]
+        own = shop.interactions.filter(user_id="u03")["item_id"].to_list()
+        assert histories.history("u03", 9) == [*own, "x07"]
+        assert histories.history(long, 9) == ["x08", "x09"]
+        assert histories.append([Event("u03", "x07", 500, "kept"), Event(long, "x08", 1, long)]) == 0
         histories.close()
-    assert server.execute("SELECT version FROM lorarec_schema") == [(2,)]
+    assert server.execute("SELECT version FROM lorarec_schema") == [(len(MIGRATIONS),)]
+    assert server.execute("SELECT last_id FROM lorarec_source") == [(120,)]
     server.execute("UPDATE lorarec_schema SET version = 99")
     with pytest.raises(LorarecError, match=r"has schema 99, of a later lorarec; .* upgrade lorarec"):
         Histories(server.url).fill(shop)

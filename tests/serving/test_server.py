@@ -7,10 +7,12 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +62,65 @@ def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path
     assert Histories(f"sqlite:///{tmp_path / 'shop.db'}").history("u01", 100)[-1] == "x29"
 
 
+def test_half_sent_requests_delay_no_end(serve_options: list[str], tmp_path: Path, started: Any) -> None:
+    """Also with a long grace, which is for requests that have arrived."""
+    head = b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    get = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    halves = [b"", head, head + b"Content-Length: 1000\r\n\r\n{", get + head + b"Content-Length: 9\r\n\r\n"]
+    halves += [get + head, head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"]
+    with started([*serve_options, "--db", str(tmp_path / "h.db"), "--grace", "60"]) as (server,):
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        connections = [socket.create_connection((host, int(port))) for _ in halves]
+        for connection, half in zip(connections, halves, strict=True):
+            connection.sendall(half)
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        while server.process.poll() is None:
+            assert time.monotonic() - began < 6
+            for connection in connections[2:3]:
+                with suppress(OSError):
+                    connection.send(b" ")  # a body that trickles in
+            time.sleep(0.2)
+        for connection in connections:
+            connection.close()
+
+
+def test_faults_are_in_the_log(serve_options: list[str], tmp_path: Path, started: Any) -> None:
+    """A database that fails, one that hangs, and an error in the service; titles and ids are not logged."""
+    database = tmp_path / "h.db"
+    stored = {"user_id": "u01", "candidates": ["x01"]}
+    with (
+        started([*serve_options, "--db", str(database)]) as (server,),
+        httpx2.Client(base_url=server.url, timeout=60) as client,
+    ):
+        assert client.post("/v1/rank", json=stored).status_code == 200
+        database.rename(tmp_path / "gone.db")
+        assert client.post("/v1/rank", json=stored).status_code == 503
+        assert "WARNING: the database cannot be used: " in server.log.read_text()
+        (tmp_path / "gone.db").rename(database)
+        with sqlite3.connect(database, isolation_level=None) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert client.post("/v1/rank", json=stored).status_code == 503
+        other.close()
+        assert "database is locked" in server.log.read_text()
+        assert "u01" not in server.log.read_text()
+
+
 def test_the_examples_of_the_guide(
-    backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch, started: Any
+    backbone_folder: Path,
+    example_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    started: Any,
 ) -> None:
-    """Run the command that starts the service and all curl commands in a shell."""
+    """Run the command that starts the service, all curl commands in a shell, and the example of the client."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
-    rank, own, recommend, filtered, events = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    rank, own, recommend, filtered, events, export, delete = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
     monkeypatch.chdir(example_folder)
     with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)]) as (server,):
 
@@ -93,6 +144,14 @@ def test_the_examples_of_the_guide(
         assert ask(rank) != mixed
         assert ask(own)["personal"] != routed["personal"]
         assert ask(events) == {"stored": 0, "known": 1}
+        (python,) = re.findall(r"^```python\n(from lorarec import Client.*?)^```", guide, re.MULTILINE | re.DOTALL)
+        exec(python.replace("http://localhost:8000", server.url))
+        best, refused = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"\w+ \w+ 0\.\d+", best)
+        assert refused.startswith("404 user_id: user 'nobody' has no history")
+        stored = ask(export)["events"]
+        assert (len(stored), stored[-1]["item_id"], stored[-1]["event_id"]) == (7, "i3", "click-1")
+        assert ask(delete) == {"deleted": 7}
 
 
 @pytest.mark.parametrize(

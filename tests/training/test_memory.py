@@ -1,7 +1,6 @@
 """The limit of a forward pass: what memory holds, and the same gradients whatever the limit."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,10 +57,16 @@ def test_limit_is_a_share_of_the_free_memory(backbone, monkeypatch) -> None:
     with adapted(backbone, PromptBuilder(backbone.tokenizer), TrainingConfig(lora_dropout=0.0)) as model:
         per_token = activation_bytes(model)
         for available, processes, expected in [(1e12, 1, CPU_BYTES), (4e8, 1, 1e8), (4e8, 4, 2.5e7), (0, 1, per_token)]:
-            memory = SimpleNamespace(available=available)
-            monkeypatch.setattr("lorarec.training.memory.psutil.virtual_memory", lambda memory=memory: memory)
+            monkeypatch.setattr("lorarec.training.memory.available_memory", lambda available=available: available)
             monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-            assert pass_limit(model, on_gpu=False) == int(expected / per_token)
+            assert pass_limit(model, "cpu") == int(expected / per_token)
+
+
+def test_weights_that_are_still_to_be_moved_to_an_accelerator_count(backbone, monkeypatch) -> None:
+    monkeypatch.setattr("lorarec.training.memory.free_memory", {"xpu": 10**9}.get)
+    with adapted(backbone, PromptBuilder(backbone.tokenizer), TrainingConfig()) as model:
+        weights = sum(weight.nbytes for weight in model.parameters())
+        assert pass_limit(model, "xpu") == int((10**9 - weights) / 2 / activation_bytes(model))
 
 
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])

@@ -1,7 +1,13 @@
 from .config import EMBEDDED as EMBEDDED
+from .config import AttentionImplementation as AttentionImplementation
 from .config import BackboneConfig as BackboneConfig
 from .config import Dtype as Dtype
 from .config import Quantization as Quantization
+from .devices import accelerator as accelerator
+from .devices import default_device as default_device
+from .devices import describe_accelerators as describe_accelerators
+from .devices import free_memory as free_memory
+from .devices import has_native_bf16 as has_native_bf16
 from .embeddings import mean_states as mean_states
 from .embeddings import title_embeddings as title_embeddings
 from .load import Backbone as Backbone

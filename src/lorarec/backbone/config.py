@@ -8,6 +8,7 @@ from lorarec.options import convert_options, document_options, option
 EMBEDDED = "embedded"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["4bit", "8bit"]
+AttentionImplementation = Literal["sdpa", "eager"]
 BACKBONE = "Backbone"
 
 
@@ -26,12 +27,19 @@ class BackboneConfig:
     """
 
     id: str = option(EMBEDDED, "`embedded`, a folder, GGUF file or hub id.")
-    dtype: Dtype = option("auto", "Data type of the weights; auto is as stored, and float32 on a CPU.", BACKBONE)
+    dtype: Dtype = option(
+        "auto", "Data type of the weights; auto is float32 on a CPU, elsewhere as stored or bfloat16.", BACKBONE
+    )
     device: str | None = option(
-        None, "Torch device, or auto to spread the model over all devices; a GPU if there is one by default.", BACKBONE
+        None,
+        "Torch device, or auto to spread the model over all devices; an accelerator if there is one by default.",
+        BACKBONE,
     )
     quantization: Quantization | None = option(
         None, "Precision to which bitsandbytes quantizes the weights; None for full precision.", BACKBONE
+    )
+    attn_implementation: AttentionImplementation | None = option(
+        None, "Implementation of attention; None for sdpa where the model has it. Others take no tree mask.", BACKBONE
     )
     trust_remote_code: bool = option(False, "Run Python code that comes with the model.", BACKBONE)
 

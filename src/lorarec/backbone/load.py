@@ -13,17 +13,17 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    FineGrainedFP8Config,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import cached_file
-from transformers.utils.quantization_config import QuantizationMethod
 
-from lorarec.backbone.config import EMBEDDED, BackboneConfig, Dtype, Quantization
+from lorarec.backbone.config import EMBEDDED, AttentionImplementation, BackboneConfig, Dtype, Quantization
+from lorarec.backbone.devices import default_device, has_native_bf16
 from lorarec.backbone.fingerprint import fingerprint_of_files, fingerprint_of_first_rows, weights_fingerprint
 from lorarec.backbone.gguf_file import is_gguf, original_model, unpacked_gguf
+from lorarec.backbone.quantized import DEQUANTIZED, keep_gradients, quantization_arguments, stored_method
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, files_to_push, push_files, read_json
 from lorarec.prompts import PromptBuilder, PromptConfig
@@ -75,6 +75,7 @@ class Backbone:
         quantization: Quantization | None = None,
         trust_remote_code: bool = False,
         check: bool = True,
+        attn_implementation: AttentionImplementation | None = None,
     ) -> Self:
         """Load a causal language model and its tokenizer from safetensors or a GGUF file.
 
@@ -82,48 +83,68 @@ class Backbone:
         one, to check that both give the same scores (`lorarec.scoring.require_exact`).
 
         Weights that are stored in 8-bit floats (DeepSeek's and Qwen's FP8 models) are dequantized, since an adapter's
-        update would be lost in them. A GGUF file is dequantized once and cached (`unpacked_gguf`).
+        update would be lost in them. A GGUF file is dequantized once and cached (`unpacked_gguf`). Models that are
+        stored quantized by other methods keep their weights, with the adapters beside them, or are refused by name
+        (`quantization_arguments`).
 
         Args:
             model_id_or_path: `embedded`, path of a folder or of a GGUF file, or hub id.
-            dtype: Data type of the weights: `auto` (as stored; float32 on a CPU), `float32`, `bfloat16` or `float16`.
-            device: Torch device, or `auto` to spread the model by accelerate; a GPU if there is one by default.
+            dtype: Data type of the weights: `auto`, `float32`, `bfloat16` or `float16`. `auto` is float32 on a CPU, and
+                on an accelerator as stored, or bfloat16 for weights stored in float32 if the accelerator computes in
+                it. The embedded backbone is in float32 everywhere.
+            device: Torch device, or `auto` to spread the model by accelerate; the accelerator (CUDA, ROCm, MPS, XPU and
+                others) if there is one by default.
             quantization: `4bit` or `8bit` through bitsandbytes (`pip install lorarec[quantized]`).
             trust_remote_code: Run Python code that comes with the model; otherwise such a model is refused.
             check: Refuse a model whose scores of many candidates at once are not exact. Pass False for a model that
                 torch does not score.
+            attn_implementation: `sdpa` or `eager`; None for `sdpa` where the model has it. Both are exact; others take
+                no tree mask.
 
         Raises:
             LorarecError: If an argument is not one of the choices, the model is missing, has no safetensors, needs
-                remote code or cannot be scored exactly, or a library is missing.
+                remote code, is quantized by a method that takes no adapters or cannot be scored exactly, or a library
+                is missing.
         """
-        config = BackboneConfig(str(model_id_or_path), dtype, device, quantization, trust_remote_code)
-        source = source_of(config.id)
-        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        arguments: dict[str, Any] = {
-            "dtype": weights_dtype(config.dtype, device, config.id),
-            "use_safetensors": True,
-            "trust_remote_code": trust_remote_code,
-        }
-        if quantization is not None:
-            arguments["quantization_config"] = _quantization(quantization)
-            arguments["device_map"] = "auto"
-        elif device != "cpu":
+        name = str(model_id_or_path)
+        return cls.from_config(
+            BackboneConfig(name, dtype, device, quantization, attn_implementation, trust_remote_code), check
+        )
+
+    @classmethod
+    def from_config(cls, config: BackboneConfig, check: bool = True) -> Self:
+        """Load a language model as `from_pretrained` does, whose arguments are the fields of the options.
+
+        Args:
+            config: Options.
+            check: As for `from_pretrained`.
+
+        Raises:
+            LorarecError: As for `from_pretrained`.
+        """
+        source, device = source_of(config.id), config.device or default_device()
+        arguments: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": config.trust_remote_code}
+        if config.attn_implementation is not None:
+            arguments["attn_implementation"] = config.attn_implementation
+        if device != "cpu":
             arguments["device_map"] = device
         try:
-            tokenizer = load_tokenizer(source, trust_remote_code)
-            stored_in_8_bit = _is_stored_in_8_bit_floats(source, trust_remote_code)
-            if stored_in_8_bit:
-                arguments["quantization_config"] = FineGrainedFP8Config(dequantize=True)
+            tokenizer = load_tokenizer(source, config.trust_remote_code)
+            stored = AutoConfig.from_pretrained(source, trust_remote_code=config.trust_remote_code)
+            arguments["dtype"] = _dtype_on_device(config, stored, device)
+            arguments |= quantization_arguments(config, stored)
             model = AutoModelForCausalLM.from_pretrained(source, **arguments)
-            if stored_in_8_bit and arguments["dtype"] != "auto":  # unquantized parameters are loaded as they are stored
-                model.to(arguments["dtype"])
+            if stored_method(stored) in DEQUANTIZED and arguments["dtype"] != "auto":
+                model.to(arguments["dtype"])  # parameters that were not quantized are loaded as they are stored
+        except LorarecError:
+            raise
         except (OSError, ValueError, ImportError) as error:
             lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise LorarecError(f"backbone {config.id} cannot be loaded: {lines[0]}") from error
         if hasattr(model.config, "rescale_every"):
             # RWKV divides its weights in place for half precision; an adapter added to them would not be divided.
             model.config.rescale_every = 0
+        keep_gradients(model)
         model.eval()
         backbone = cls(model, tokenizer, config.id, weights_fingerprint(model, source))
         if check:
@@ -254,20 +275,16 @@ def weights_dtype(dtype: Dtype, device: str, name: str) -> Any:
     return getattr(torch, dtype)
 
 
-def _is_stored_in_8_bit_floats(source: str, trust_remote_code: bool) -> bool:
-    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    stored = getattr(config, "quantization_config", None) or {}
-    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
-    return method == QuantizationMethod.FP8
+def _dtype_on_device(config: BackboneConfig, stored: Any, device: str) -> Any:
+    """Return the torch dtype of the weights, or `auto` for that of the files.
 
-
-def _quantization(bits: Quantization) -> Any:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise LorarecError("quantization needs bitsandbytes: pip install 'lorarec[quantized]'") from None
-    from transformers import BitsAndBytesConfig
-
-    if bits == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    Args:
+        config: Options.
+        stored: Transformers' configuration of the model.
+        device: Torch device, or `auto`.
+    """
+    dtype = weights_dtype(config.dtype, device, config.id)
+    kind = default_device() if device == "auto" else torch.device(device).type
+    if dtype == "auto" and stored.get_text_config(decoder=True).dtype == torch.float32 and has_native_bf16(kind):
+        return torch.bfloat16
+    return dtype

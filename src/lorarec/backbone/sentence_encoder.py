@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from safetensors import SafetensorError
 
+from lorarec.backbone.devices import default_device
 from lorarec.backbone.load import weights_dtype
 from lorarec.errors import LorarecError
 from lorarec.io import file_fingerprint, track
@@ -78,7 +78,7 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError:
             raise LorarecError("option text_encoder needs sentence-transformers: pip install 'lorarec[text]'") from None
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
         arguments = {"dtype": weights_dtype("auto", device, self.id), "use_safetensors": True}
         try:
             model = SentenceTransformer(str(self.folder), device=device, local_files_only=True, model_kwargs=arguments)

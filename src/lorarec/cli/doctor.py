@@ -21,7 +21,9 @@ def doctor(
     *,
     backbone: Annotated[str, typer.Argument(help="`embedded`, a folder, GGUF file or hub id.")] = EMBEDDED,
     as_json: AsJson = False,
-    loading: Annotated[BackboneConfig, Only(("dtype", "device", "quantization", "trust_remote_code"))],
+    loading: Annotated[
+        BackboneConfig, Only(("dtype", "device", "quantization", "attn_implementation", "trust_remote_code"))
+    ],
 ) -> None:
     """Show what is installed and how a backbone is scored, and measure whether its scores are exact.
 
@@ -129,14 +131,10 @@ def _devices() -> list[str]:
     """Describe the CPU and every accelerator that torch sees."""
     import torch
 
+    from lorarec.backbone import describe_accelerators
+
     devices = [f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads of torch)"]
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(number)
-            devices.append(f"cuda:{number} ({found.name}, {found.total_memory / 2**30:.0f} GiB)")
-    elif torch.accelerator.is_available():
-        devices.append(f"{torch.accelerator.current_accelerator()}")
-    return devices
+    return devices + describe_accelerators()
 
 
 def _print_rows(rows: Mapping[str, str]) -> None:

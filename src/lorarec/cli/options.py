@@ -147,9 +147,7 @@ def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
     quieten_transformers()
     from lorarec.backbone import Backbone
 
-    return Backbone.from_pretrained(
-        config.id, config.dtype, config.device, config.quantization, config.trust_remote_code, check
-    )
+    return Backbone.from_config(config, check)
 
 
 @contextmanager
@@ -184,7 +182,11 @@ def open_engine(
     if engine == "torch":
         yield load_backbone(config), None
         return
-    for name, value in (("device", config.device), ("quantization", config.quantization)):
+    for name, value in (
+        ("device", config.device),
+        ("quantization", config.quantization),
+        ("attn-implementation", config.attn_implementation),
+    ):
         if value is not None:
             raise LorarecError(f"--{name} is for --engine torch: {engine} uses what it is installed for")
     from lorarec.lora import read_adapter

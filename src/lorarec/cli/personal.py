@@ -17,6 +17,7 @@ from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig
+from lorarec.training import TrackingConfig
 
 if TYPE_CHECKING:
     from lorarec.evaluation import ClickEvaluation, Evaluation
@@ -54,6 +55,7 @@ def train(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: PersonalizationConfig,
+    tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Train RecLoRA: a router reads a click-through model and mixes meta-LoRAs for each user and target.
@@ -81,6 +83,7 @@ def train(
         config,
         ctr_model=ctr_model,
         shared=shared or (),
+        tracking=tracking,
         resume=resume,
         overwrite=overwrite,
         progress=True,
@@ -182,7 +185,9 @@ def choose(
 @config_options
 def export(
     *,
-    folder: Annotated[Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of `lorarec personal train` or `lorarec personal choose`, or hub id.")
+    ],
     user: Annotated[str, typer.Option(help="User id of its dataset.")],
     out: Annotated[Path, typer.Option(help="Adapter folder to write.")],
     backbone: Annotated[
@@ -199,8 +204,6 @@ def export(
     Example: lorarec personal export personal --user 42 --out adapters/user-42
     """
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
-    if not folder.is_dir():
-        raise LorarecError(f"{folder} does not exist: give a folder of `lorarec personal train`")
     from lorarec.personal import export_user, recorded_backbone_id
 
     model = load_backbone(replace(loading, id=backbone or recorded_backbone_id(folder)))

@@ -54,6 +54,12 @@ def serve(
         float,
         typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
     ] = 20.0,
+    log_requests: Annotated[
+        bool,
+        typer.Option(
+            "--log-requests", help="Write a line of JSON for each request to standard output.", rich_help_panel=REQUESTS
+        ),
+    ] = False,
     backbone: BackboneConfig,
 ) -> None:
     """Rank and recommend over HTTP, for many adapters, mixtures and users in one batch.
@@ -110,7 +116,7 @@ def serve(
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
-    run_service(service, bound, key, grace)
+    run_service(service, bound, key, grace, log_requests)
 
 
 def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
@@ -122,6 +128,8 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
             two folders or two adapters of one name.
     """
+    from lorarec.personal import PERSONAL_FILES
+
     folders = [Path(text) for text in adapters if Path(text).is_dir()]
     if len(folders) > 1:
         raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
@@ -135,7 +143,7 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         name = name or source_name(source)
         if name in further:
             raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source)
+        adapter_folder(source, PERSONAL_FILES)
         further[name] = source
     return next(iter(folders), None), further
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
-import torch
 
+from lorarec.backbone import describe_accelerators
 from lorarec.data import USER
 from lorarec.errors import LorarecError
 from lorarec.evaluation import (
@@ -24,7 +23,7 @@ from lorarec.evaluation import (
 from lorarec.experiments.experiment_data import SEED, ExperimentData
 from lorarec.experiments.job import Job, read_ranks
 from lorarec.experiments.recipe import Recipe, table_name
-from lorarec.io import JsonObject, read_json, versions
+from lorarec.io import JsonObject, read_json, total_memory, versions
 
 #: Metrics of the table in table.md; others are left to table.json.
 TABLE_METRICS = ("ndcg@1", "ndcg@3", "ndcg@10", "hr@10", "mrr")
@@ -170,9 +169,9 @@ def _best_other(row: str, values: Mapping[str, np.ndarray], column: int) -> str:
 def _hardware() -> JsonObject:
     """Return the number of cores that this process may use, the memory, and the name of the GPU if there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = psutil.virtual_memory().total / 2**30
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cores": cores, "memory_gib": round(memory, 1), "gpu": gpu}
+    accelerators = describe_accelerators()
+    gpu = accelerators[0] if accelerators else None
+    return {"cores": cores, "memory_gib": round(total_memory() / 2**30, 1), "gpu": gpu}
 
 
 def _tuning_record(recipe: Recipe, out: Path, job: Job) -> Path | None:

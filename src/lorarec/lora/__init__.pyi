@@ -3,6 +3,7 @@ from .bank import AdapterBank as AdapterBank
 from .bank import StackedLayer as StackedLayer
 from .bank import Weights as Weights
 from .bank import truncate_rank as truncate_rank
+from .base_model import hub_base_model as hub_base_model
 from .combine import COMBINE_RULES as COMBINE_RULES
 from .combine import DELTAS as DELTAS
 from .combine import FACTORS as FACTORS

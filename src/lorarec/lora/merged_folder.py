@@ -50,7 +50,7 @@ def save_merged(backbone: Backbone, adapter: AdapterLike, out: str | Path, overw
             if isinstance(layer, MixedLinear):
                 raise LorarecError(
                     f"the adapter cannot be merged into {name} of {backbone.id}, whose weights are quantized or too "
-                    'imprecise for its update: load the backbone with dtype="float32" and without quantization'
+                    'imprecise for its update: load the model that it was quantized from, with dtype="float32"'
                 )
         with new_folder(out, overwrite, FolderKind.MERGED) as folder:
             backbone.model.save_pretrained(folder)

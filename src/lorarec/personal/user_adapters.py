@@ -13,11 +13,12 @@ from lorarec.data import USER, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.personal.fallback import falls_back
+from lorarec.personal.hub import PERSONAL, personal_folder
 from lorarec.personal.model import PersonalLora
 from lorarec.personal.saved import SETTINGS
 from lorarec.scoring import evaluation_mode
 
-PERSONAL, USERS = "personal", "users.parquet"
+USERS = "users.parquet"
 REPRESENTATION = "representation"
 LATEST = 10
 
@@ -83,17 +84,20 @@ def user_mixtures(personal: PersonalLora, users: pl.DataFrame, ids: pl.Series) -
 def recorded_backbone_id(folder: str | Path) -> str:
     """Return the hub id or path of the backbone of a folder that `personalize` or `train_user_router` wrote.
 
+    Args:
+        folder: Path of the folder, or hub id.
+
     Raises:
-        LorarecError: If the folder is not one of these.
+        LorarecError: If the folder is not one of these, or cannot be downloaded.
     """
-    return str(read_json(Path(folder) / PERSONAL / SETTINGS)["backbone"]["id"])
+    return str(read_json(personal_folder(folder) / PERSONAL / SETTINGS)["backbone"]["id"])
 
 
 def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbone, overwrite: bool = False) -> bool:
     """Write a user's own adapter as a plain PEFT folder.
 
     Args:
-        folder: Path of a folder that `personalize` or `train_user_router` wrote.
+        folder: Path of a folder that `personalize` or `train_user_router` wrote, or hub id.
         user: User id of its dataset.
         out: Path of the adapter folder to write.
         backbone: Backbone of the folder.
@@ -103,9 +107,10 @@ def export_user(folder: str | Path, user: str, out: str | Path, backbone: Backbo
         Whether the router chose the mixture; it is the router's mean mixture for a user without a history.
 
     Raises:
-        LorarecError: If there is no such user, the folder is of another kind or backbone, or `out` exists.
+        LorarecError: If there is no such user, the folder is of another kind or backbone or cannot be downloaded, or
+            `out` exists.
     """
-    folder = Path(folder)
+    folder = personal_folder(folder)
     users = read_parquet(folder / USERS, "run `lorarec personal train` again").filter(pl.col(USER) == user)
     if users.is_empty():
         raise LorarecError(f"{folder} has no user {user!r}: its users are listed in {folder / USERS}")

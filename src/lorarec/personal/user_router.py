@@ -19,9 +19,9 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, file_fingerprint, read_json
 from lorarec.lora import JSON_LIMIT, WEIGHTS_LIMIT, Adapter, AdapterBank, AdapterRecord, read_prompt, require_regular
 from lorarec.personal.config import TITLES
+from lorarec.personal.hub import PERSONAL, personal_folder
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
-from lorarec.personal.user_adapters import PERSONAL
 from lorarec.personal.user_features import Standardization, fit_on_training_part
 from lorarec.personal.user_history import RatedHistories, TitledHistories, UserHistory
 from lorarec.personal.user_router_training import CRM, RECORD, VECTORS
@@ -72,10 +72,16 @@ class UserRouter:
     def load(cls, folder: str | Path, backbone: Backbone, dataset: Dataset) -> Self:
         """Read a folder that `train_user_router` wrote for the users of a dataset; nothing in it is executed.
 
+        Args:
+            folder: Path of the folder, or hub id.
+            backbone: Backbone of the adapters.
+            dataset: Dataset of the users.
+
         Raises:
-            LorarecError: If a file is missing or corrupted, or belongs to another backbone, dataset or split.
+            LorarecError: If a file is missing or corrupted, belongs to another backbone, dataset or split, or cannot be
+                downloaded.
         """
-        folder = Path(folder)
+        folder = personal_folder(folder)
         try:
             return cls._load(folder, backbone, dataset)
         except LorarecError:

@@ -13,9 +13,12 @@ from lorarec.prompts.chat import name_of
 from lorarec.prompts.config import TemplateText
 from lorarec.prompts.encode import Place, TextEncoder
 from lorarec.prompts.templating import REASON, Literal, Piece, Plain, Template, Title
+from lorarec.prompts.token_cache import TokenCache
 
 #: The value of `PromptBuilder.yes_no` for prompts that are not answered by yes or no.
 NO_ANSWERS = (-1, -1)
+#: Approximate maximum of the memory of encoded titles and other texts from data in bytes; a title takes about 500.
+MAX_CACHE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class PromptBuilder:
         self.dropped = 0
         self._bos = [] if chat else [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
         self._written = lru_cache(maxsize=1 << 16)(self._encode_written)
-        self._given = lru_cache(maxsize=1 << 20)(self._encode_given)
+        self._given = TokenCache(self._encode_given, MAX_CACHE_BYTES)
         answered = readout == "verdict" and self.template.name != REASON
         self.yes_no = self._answer_ids() if answered else NO_ANSWERS
 

@@ -158,7 +158,7 @@ class PopulationScorer:
 def _load_ranker(config: PopulationConfig) -> tuple[Ranker, JsonObject]:
     """Return the ranker of a config, and its part of the identity of a run."""
     adapter = read_adapter(config.adapter) if config.adapter else None
-    backbone = _load_backbone(config.backbone)
+    backbone = Backbone.from_config(config.backbone)
     return Ranker(backbone, adapter), {
         "adapter": adapter.fingerprint if adapter else None,
         **_backbone_identity(backbone),
@@ -167,7 +167,7 @@ def _load_ranker(config: PopulationConfig) -> tuple[Ranker, JsonObject]:
 
 def _load_fusion(config: PopulationConfig, folder: Path, dataset: Dataset) -> tuple[Fusion, JsonObject]:
     """Return the fusion of a config, and its part of the identity of a run."""
-    backbone = _load_backbone(config.backbone) if has_adapters(folder) else None
+    backbone = Backbone.from_config(config.backbone) if has_adapters(folder) else None
     fusion = Fusion.load(folder, dataset, backbone)
     if config.new_item_prior is not None:
         fusion = fusion.with_new_item_prior(config.new_item_prior)
@@ -176,12 +176,6 @@ def _load_fusion(config: PopulationConfig, folder: Path, dataset: Dataset) -> tu
         "new_item_prior": fusion.config.new_item_prior,
         **(_backbone_identity(backbone) if backbone else {}),
     }
-
-
-def _load_backbone(config: BackboneConfig) -> Backbone:
-    return Backbone.from_pretrained(
-        config.id, config.dtype, config.device, config.quantization, config.trust_remote_code
-    )
 
 
 def _backbone_identity(backbone: Backbone) -> JsonObject:

@@ -58,7 +58,7 @@ def start_vllm(
     longest = max(prompt_config(adapter).max_tokens for adapter in (None, *adapters)) + GENERATED_TOKENS
     positions = getattr(backbone.model.config, "max_position_embeddings", None) or longest
     settings: JsonObject = {
-        "dtype": weights_dtype(dtype, "cpu" if on_cpu else "cuda", backbone.id),
+        "dtype": weights_dtype(dtype, "cpu" if on_cpu else "auto", backbone.id),
         "trust_remote_code": trust_remote_code,
         "max_model_len": min(longest, positions),
         "enable_prefix_caching": True,

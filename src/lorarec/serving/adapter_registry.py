@@ -22,7 +22,7 @@ from lorarec.lora import (
     read_adapter,
     shared_prompt_config,
 )
-from lorarec.personal import RECORD, UserRouter
+from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import (
@@ -99,8 +99,15 @@ class AdapterRegistry:
 
         Entries that cannot be read, such as a link to itself, and names that no request can hold are left out.
         """
-        kinds = {path.name: _kind(path) for path in self._entries()} | dict.fromkeys(self.further, "adapter")
+        kinds = {path.name: _kind(path) for path in self._entries()}
+        kinds |= {name: self._kind_of_further(name) for name in self.further}
         return {name: kind for name, kind in sorted(kinds.items()) if kind}
+
+    def _kind_of_further(self, name: str) -> AdapterKind:
+        """Return the kind of a further adapter; for one of the hub it is known once it is loaded."""
+        if name in self.loaded:
+            return self.loaded[name].kind
+        return _kind(Path(self.further[name])) or "adapter"
 
     def _entries(self) -> list[Path]:
         if self.folder is None:
@@ -112,7 +119,7 @@ class AdapterRegistry:
         return [self.folder / name for name in names if name.isprintable() and not name.startswith(".")]
 
     def read(self, name: str) -> LoadedAdapter:
-        """Read an adapter, or a user router of the folder, into memory.
+        """Read an adapter or a user router into memory.
 
         Raises:
             LorarecError: If there is no such name, its files are not usable, or they cannot be downloaded.
@@ -123,8 +130,10 @@ class AdapterRegistry:
             raise LorarecError(
                 self._fusion_refusal(name) or f"no adapter {name!r} in the adapters folder: it has {names}"
             )
-        folder = adapter_folder(self.further[name]) if name in self.further else Path(self.folder or "", name)
-        if available[name] == "personal":
+        folder = Path(self.folder or "", name)
+        if name in self.further:
+            folder = adapter_folder(self.further[name], PERSONAL_FILES)
+        if _kind(folder) == "personal":
             router = UserRouter.load(folder, self._engine.backbone, self._dataset)
             return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
         limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())

@@ -18,12 +18,16 @@ from lorarec.serving.metrics import Metrics
 
 #: Seconds of one pass, or of one change of the adapters, after which the worker thread counts as stuck.
 STUCK_SECONDS = 300.0
+#: Weight of earlier passes and requests in a mean, in relation to the latest one.
+DECAY = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass
 class _PendingRequest:
     request: ScoringRequest
+    tokens: int
     scores: asyncio.Future[np.ndarray]
+    scoring_began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Batcher:
     The oldest request opens a batch. The requests behind it join in order while the padded tokens fit the budget, as do
     those that arrive within `wait` seconds. Function calls run between batches, in order with the requests, so that a
     change of the model affects all requests queued after it and none before. A request whose client disconnects is
-    dropped.
+    dropped. The time that a request will wait is expected from the number of tokens before it and the speed of the
+    latest passes.
 
     Args:
         score: Function that scores a batch of requests; it runs in the worker thread.
@@ -46,6 +51,7 @@ class Batcher:
         wait: Seconds that a batch waits for more requests.
         limit: Maximum number of requests that are prepared, queued or scored at once.
         metrics: Counters of the service.
+        max_wait: Maximum number of seconds that a request is expected to wait; further requests are refused.
     """
 
     def __init__(
@@ -55,19 +61,38 @@ class Batcher:
         wait: float,
         limit: int,
         metrics: Metrics,
+        max_wait: float = math.inf,
     ) -> None:
         self._score = score
         self._token_budget = token_budget
         self._wait = wait
         self._limit = limit
         self._metrics = metrics
+        self._max_wait = max_wait
         self._queue: deque[_PendingRequest | _PendingCall] = deque()
         self._in_progress = 0
-        self._seconds_per_request = 0.1
+        self._in_queue = 0
+        self._queued_tokens = 0
+        self._pass_tokens = 0
+        self._pass_began = 0.0
+        # Decayed sums over passes, and a decayed mean over requests.
+        self._seconds = 0.0
+        self._tokens = 0.0
+        self._tokens_per_request = 0.0
         self._arrived = asyncio.Event()
         self._stopping = False
         self._thread = WatchedThread("model", STUCK_SECONDS)
         self._task: asyncio.Task[None] | None = None
+
+    def measure_speed(self, request: ScoringRequest) -> None:
+        """Measure the speed of the model by a request, before the queue is processed.
+
+        It is scored twice, since a model's first pass is slower than the others.
+        """
+        self._score([request])
+        began = time.perf_counter()
+        self._score([request])
+        self._add_pass(time.perf_counter() - began, request.example.length)
 
     def start(self) -> None:
         """Start to process the queue; an event loop must be running."""
@@ -88,17 +113,32 @@ class Batcher:
         """Whether the queue is being processed."""
         return self._task is not None and not self._task.done() and not self._thread.stuck
 
+    def expected_seconds(self) -> float:
+        """Return the number of seconds in which the requests that are queued or scored now are expected to be done.
+
+        It is 0 until the speed of the model is known, by `measure_speed` or the first pass.
+        """
+        if not self._tokens:
+            return 0.0
+        seconds_per_token = self._seconds / self._tokens
+        elapsed = time.perf_counter() - self._pass_began
+        running = max(0.0, self._pass_tokens * seconds_per_token - elapsed)
+        return running + self._queued_tokens * seconds_per_token
+
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, scored: bool = True) -> Iterator[None]:
         """Count a request as in progress, from before its prompt is built until its response is ready.
 
+        Args:
+            scored: Whether the request needs the model.
+
         Raises:
-            ApiError: 429 with the expected waiting time, if too many requests are in progress.
+            ApiError: 429 with the expected waiting time, if too many requests are in progress, or they take too long.
         """
         if self._in_progress >= self._limit:
-            self._metrics.rejected.inc()
-            seconds = max(1, math.ceil(self._in_progress * self._seconds_per_request))
-            raise ApiError(429, f"{self._limit} requests are waiting: try again in {seconds} s", None, seconds)
+            raise self._refusal(f"{self._limit} requests are waiting")
+        if scored:
+            self._check_wait()
         self._in_progress += 1
         self._metrics.in_progress.set(self._in_progress)
         try:
@@ -107,17 +147,55 @@ class Batcher:
             self._in_progress -= 1
             self._metrics.in_progress.set(self._in_progress)
 
+    def _check_wait(self) -> None:
+        if self.expected_seconds() > self._max_wait:
+            raise self._refusal(f"the requests that are waiting take longer than {self._max_wait:g} s")
+
+    def _refusal(self, reason: str) -> ApiError:
+        self._metrics.rejected.inc()
+        # The tokens of requests that are not yet in the queue are taken to be as many as those of the latest ones.
+        seconds_per_token = self._seconds / self._tokens if self._tokens else 0.0
+        unqueued = max(0, self._in_progress - self._in_queue) * self._tokens_per_request * seconds_per_token
+        seconds = max(1, math.ceil(self.expected_seconds() + unqueued))
+        return ApiError(429, f"{reason}: try again in {seconds} s", None, seconds)
+
     async def score(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
         """Score requests without a function call between them; if this is cancelled, they leave the queue.
 
         Returns:
             The scores (candidates,) of each request.
+
+        Raises:
+            ApiError: 429 with the expected waiting time, if the requests in the queue take too long.
         """
+        self._check_wait()
         loop = asyncio.get_running_loop()
-        pending = [_PendingRequest(request, loop.create_future()) for request in requests]
+        pending = [_PendingRequest(each, each.example.length, loop.create_future()) for each in requests]
+        tokens = sum(each.tokens for each in pending)
+        self._tokens_per_request += (1 - DECAY) * (tokens - self._tokens_per_request)
         for each in pending:
             self._enqueue(each)
-        return list(await asyncio.gather(*(each.scores for each in pending)))
+        self._queued_tokens += tokens
+        self._in_queue += 1
+        queued = time.perf_counter()
+        try:
+            scores = list(await asyncio.gather(*(each.scores for each in pending)))
+            began = min(each.scoring_began for each in pending)
+            self._metrics.add_stage("queue", began - queued)
+            self._metrics.add_stage("model", time.perf_counter() - began)
+            return scores
+        except asyncio.CancelledError:
+            self._remove_cancelled()
+            raise
+        finally:
+            self._in_queue -= 1
+
+    def _remove_cancelled(self) -> None:
+        """Remove requests of clients that disconnected from the queue."""
+        remaining = [each for each in self._queue if isinstance(each, _PendingCall) or not each.scores.cancelled()]
+        self._queue.clear()
+        self._queue.extend(remaining)
+        self._queued_tokens = sum(each.tokens for each in remaining if isinstance(each, _PendingRequest))
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Run a function in the worker thread, after all that is queued, and return its result."""
@@ -153,7 +231,6 @@ class Batcher:
                 await asyncio.wait_for(self._arrived.wait(), deadline - loop.time())
             except TimeoutError:
                 break
-        self._metrics.dropped.inc(sum(pending.scores.done() for pending in batch))
         return [pending for pending in batch if not pending.scores.done()]
 
     def _fill(self, batch: list[_PendingRequest]) -> bool:
@@ -162,22 +239,32 @@ class Batcher:
             pending = self._queue[0]
             if isinstance(pending, _PendingCall):
                 return False
-            longest = max(other.request.example.length for other in (*batch, pending))
+            longest = max(other.tokens for other in (*batch, pending))
             if batch and (len(batch) + 1) * longest > self._token_budget:
                 return False
             self._queue.popleft()
+            self._queued_tokens -= pending.tokens
             batch.append(pending)
         return True
 
     async def _run_batch(self, batch: list[_PendingRequest]) -> None:
         requests = [pending.request for pending in batch]
+        tokens = sum(pending.tokens for pending in batch)
         began = time.perf_counter()
+        self._pass_tokens, self._pass_began = tokens, began
+        for pending in batch:
+            pending.scoring_began = began
         await self._run(lambda: self._score(requests), [pending.scores for pending in batch], list)
         elapsed = time.perf_counter() - began
-        self._seconds_per_request += 0.1 * (elapsed / len(batch) - self._seconds_per_request)
+        self._pass_tokens = 0
+        self._add_pass(elapsed, tokens)
         self._metrics.batch_size.observe(len(batch))
-        self._metrics.batch_tokens.observe(len(batch) * max(request.example.length for request in requests))
+        self._metrics.batch_tokens.observe(len(batch) * max(pending.tokens for pending in batch))
         self._metrics.batch_seconds.observe(elapsed)
+
+    def _add_pass(self, seconds: float, tokens: int) -> None:
+        self._seconds = DECAY * self._seconds + seconds
+        self._tokens = DECAY * self._tokens + tokens
 
     async def _run(
         self,

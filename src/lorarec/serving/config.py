@@ -24,9 +24,12 @@ class ServiceConfig:
     token_budget: int = option(8192, "Tokens per forward pass, padding included.", REQUESTS)
     wait_ms: float = option(2.0, "Milliseconds that a batch waits for more requests.", REQUESTS)
     queue: int = option(256, "Maximum number of requests at once; others get 429.", REQUESTS)
+    max_wait: float = option(
+        10.0, "Maximum number of seconds that a request is expected to wait for the model; others get 429.", REQUESTS
+    )
 
     def __post_init__(self) -> None:
         convert_options(self)
-        refuse_out_of_range(self, ("pool", "token_budget", "queue"), ("wait_ms",), ())
+        refuse_out_of_range(self, ("pool", "token_budget", "queue"), ("wait_ms", "max_wait"), ())
         if self.pool > MAX_POOL:
             raise LorarecError(f"option pool must be at most {MAX_POOL}, got {self.pool}")

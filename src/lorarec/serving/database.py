@@ -1,10 +1,13 @@
 """Database connections and calls, each with a deadline."""
 
 import asyncio
+import logging
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -12,7 +15,7 @@ from urllib.parse import quote
 from psycopg import Connection as PsycopgConnection
 from psycopg import OperationalError
 from psycopg.abc import PQGen
-from sqlalchemy import NullPool, create_engine, event
+from sqlalchemy import NullPool, create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError
 
@@ -28,12 +31,19 @@ STATEMENT_SECONDS = 3.0
 CONNECT_SECONDS = 3
 #: The same limits at the start, where a replica waits until another one has filled the tables.
 START_SECONDS = 600.0
-#: Number of calls that run at the same time.
-THREADS = 8
+#: Number of calls that read at the same time, and of those that write.
+READ_THREADS = 8
+WRITE_THREADS = 4
 #: PostgreSQL's advisory lock under which tables are created and filled: "lorarec" in ASCII.
 LOCK = int.from_bytes(b"lorarec", "big")
+#: PostgreSQL's advisory locks of users have two numbers: this one, "lore" in ASCII, and one of `USER_LOCKS`. By default
+#: a server has room for 64 locks for each of its connections.
+USER_LOCK = int.from_bytes(b"lore", "big")
+USER_LOCKS = 32
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class _Deadline(PsycopgConnection[Any]):
@@ -120,7 +130,7 @@ def _engine(url: str, seconds: float, connection: type[_Deadline], pooled: bool)
             # One connection more than threads: health checks have a thread of their own.
             engine = create_engine(
                 parsed,
-                pool_size=THREADS + 1,
+                pool_size=READ_THREADS + WRITE_THREADS + 1,
                 max_overflow=0,
                 pool_timeout=STATEMENT_SECONDS,
                 pool_pre_ping=True,
@@ -166,19 +176,35 @@ def _file_identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def lock_users(connection: Connection, users: Collection[str]) -> None:
+    """Make this transaction wait for those of other processes that write events of the same users.
+
+    In SQLite it waits for any other that writes. It must be the first statement of the transaction. Other databases
+    than SQLite and PostgreSQL are not locked.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        # All transactions take the locks in the same order, so none waits for another that waits for it.
+        locks = sorted({zlib.crc32(user.encode()) % USER_LOCKS for user in users})
+        statement = "SELECT pg_advisory_xact_lock(:kind, lock) FROM unnest(CAST(:locks AS integer[])) AS lock"
+        connection.execute(text(statement), {"kind": USER_LOCK, "locks": locks})
+
+
 class DatabaseCalls:
     """Run calls to the database in threads of their own, so that nothing else waits when it does not respond.
 
     Args:
+        threads: Number of calls that run at the same time.
         limit: Maximum number of calls that run or wait at once; further calls are refused.
         metrics: Counters of the service.
     """
 
-    def __init__(self, limit: int, metrics: Metrics) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "database")
+    def __init__(self, threads: int, limit: int, metrics: Metrics) -> None:
+        self._threads = ThreadPoolExecutor(threads, "database")
         self._limit = limit
         self._metrics = metrics
-        self._in_progress = 0
+        self._places = threading.Semaphore(limit)
 
     async def run(self, call: Callable[..., T], *args: Any) -> T:
         """Run a call and return its result.
@@ -186,17 +212,19 @@ class DatabaseCalls:
         Raises:
             ApiError: 503, if the call does not end within `CALL_SECONDS`; 429, if too many calls run or wait.
         """
-        if self._in_progress >= self._limit:
+        if not self._places.acquire(blocking=False):
             self._metrics.rejected.inc()
             raise ApiError(429, f"{self._limit} requests wait for the database: try again in 1 s", None, 1)
-        self._in_progress += 1
+        future = self._threads.submit(call, *args)
+        # A call that runs keeps its place until it ends, even if its request has been answered or abandoned.
+        future.add_done_callback(lambda _: self._places.release())
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+            with self._metrics.stage("database"):
+                async with asyncio.timeout(CALL_SECONDS):
+                    return await asyncio.wrap_future(future)
         except TimeoutError:
+            logger.warning("the database did not answer within %g s", CALL_SECONDS)
             raise database_error() from None
-        finally:
-            self._in_progress -= 1
 
     def close(self) -> None:
         """Start no further call; a call that hangs is not waited for."""

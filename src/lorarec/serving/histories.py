@@ -4,17 +4,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from lorarec.data import ITEM, TIME, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.personal import UserHistory
-from lorarec.serving.database import open_engine, open_start_engine
-from lorarec.serving.migrations import EVENTS, PROBE, SOURCE, upgrade
+from lorarec.serving.database import lock_users, open_engine, open_start_engine
+from lorarec.serving.dataset_rows import store_dataset
+from lorarec.serving.migrations import DELETED_USERS, EVENTS, PROBE, SOURCE, id_hash, stored_id, upgrade
 
-_CHUNK = 10_000
+#: Number of times that events are appended anew because a client of another process has stored one of them meanwhile.
+#: Where `lock_users` locks users, only processes of earlier versions can do that.
+ATTEMPTS = 10
 #: Seconds for which a database counts as full after it could not store events, unless it stores later ones.
 FULL_SECONDS = 10.0
 
@@ -54,6 +57,36 @@ class Event:
     event_id: str | None = None
 
 
+@dataclass(frozen=True)
+class StoredEvent:
+    """An interaction of a user as the database holds it.
+
+    Attributes:
+        item_id: Id of the item.
+        timestamp: Time in the unit of the dataset.
+        event_id: Id that the client gave the event, or its hash if it is long (see `stored_id`); None if it has none,
+            as interactions of the dataset.
+    """
+
+    item_id: str
+    timestamp: int
+    event_id: str | None
+
+
+class EventConflict(Exception):
+    """An event has the id of another event of the user, but another item or time.
+
+    Args:
+        index: Index of the event in its request.
+        stored: The event with the same id.
+    """
+
+    def __init__(self, index: int, stored: StoredEvent) -> None:
+        super().__init__(f"event {index} has the id of another event")
+        self.index = index
+        self.stored = stored
+
+
 class Histories:
     """Interactions of users in time order: those of a dataset and the events after them. Thread-safe.
 
@@ -73,26 +106,17 @@ class Histories:
     def fill(self, dataset: Dataset) -> None:
         """Store the interactions of a dataset, either all or none, unless the database already holds them.
 
-        Tables of earlier versions are upgraded. Several services may call this at the same time.
+        Tables of earlier versions are upgraded. If the dataset has grown since the database was filled, its new
+        interactions are added (see `store_dataset`). Several services may call this at the same time.
 
         Raises:
-            LorarecError: If the database cannot be used, or holds the histories of another dataset.
+            LorarecError: If the database cannot be used, or was filled from another dataset.
         """
         engine = open_start_engine(self._url)
         try:
             with engine.begin() as connection:
                 upgrade(connection, self._display_url)
-                stored = connection.scalar(select(SOURCE.c.dataset))
-                if stored is None:
-                    connection.execute(insert(SOURCE), {"only": 1, "dataset": dataset.fingerprint})
-                    columns = dataset.interactions.select(USER, ITEM, TIME)
-                    for chunk in columns.iter_slices(_CHUNK):
-                        connection.execute(insert(EVENTS), chunk.to_dicts())
-                elif stored != dataset.fingerprint:
-                    raise LorarecError(
-                        f"database {self._display_url} holds the histories of another dataset ({stored}, not "
-                        f"{dataset.fingerprint} of {dataset.name}): give another database (option db)"
-                    )
+                store_dataset(connection, dataset, self._display_url)
         except SQLAlchemyError as error:
             raise LorarecError(f"database {self._display_url} cannot be used: {_first_line(error)}") from error
         finally:
@@ -114,7 +138,7 @@ class Histories:
         """
         query = (
             select(EVENTS.c[ITEM], EVENTS.c[TIME])
-            .where(EVENTS.c[USER] == user)
+            .where(EVENTS.c[USER] == stored_id(user))
             .order_by(EVENTS.c[TIME].desc(), EVENTS.c.id.desc())
             .limit(latest)
         )
@@ -126,6 +150,7 @@ class Histories:
         """Store events, either all or none, and return the number of new ones.
 
         Raises:
+            EventConflict: If an event has the id of another event of the user, but another item or time.
             SQLAlchemyError: If the database cannot be used. The events may have been stored or not; it is safe to
                 append those with an event id again.
         """
@@ -138,13 +163,60 @@ class Histories:
         self._full_since = None
         return stored
 
-    def _append(self, events: Sequence[Event]) -> int:
+    def _append(self, events: Sequence[Event], attempts: int = ATTEMPTS) -> int:
         try:
             with self._engine.begin() as connection:
+                lock_users(connection, {stored_id(event.user_id) for event in events})
                 return _append(connection, events)
-        except IntegrityError:  # another client has stored one of them since `_append` read the known ids
-            with self._engine.begin() as connection:
-                return _append(connection, events)
+        except IntegrityError:
+            if attempts == 1:
+                raise
+            return self._append(events, attempts - 1)
+
+    def events(self, user: str) -> list[StoredEvent]:
+        """Return all that is stored of a user, oldest first; empty for an unknown user.
+
+        Raises:
+            SQLAlchemyError: If the database cannot be used.
+        """
+        query = (
+            select(EVENTS.c[ITEM], EVENTS.c[TIME], EVENTS.c.event_id)
+            .where(EVENTS.c[USER] == stored_id(user))
+            .order_by(EVENTS.c[TIME], EVENTS.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [StoredEvent(*row) for row in connection.execute(query).tuples()]
+
+    def delete(self, user: str) -> int:
+        """Delete all that is stored of a user and return the number of deleted interactions.
+
+        The hash of the user's id is kept, so that a dataset that still has the user's interactions does not bring them
+        back. Later events of the user are stored as those of a new user.
+
+        Raises:
+            SQLAlchemyError: If the database cannot be used.
+        """
+        stored = stored_id(user)
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrite deleted rows in the file
+            lock_users(connection, {stored})
+            deleted = connection.execute(delete(EVENTS).where(EVENTS.c[USER] == stored)).rowcount
+            key = {DELETED_USERS.c.user_hash.name: id_hash(stored)}
+            if deleted and not connection.scalar(select(DELETED_USERS).filter_by(**key)):
+                connection.execute(insert(DELETED_USERS), key)
+        return deleted
+
+    def known(self, users: Sequence[str]) -> set[str]:
+        """Return those of some users of whom interactions are stored.
+
+        Raises:
+            SQLAlchemyError: If the database cannot be used.
+        """
+        by_id = {stored_id(user): user for user in users}
+        query = select(EVENTS.c[USER]).where(EVENTS.c[USER].in_(by_id)).distinct()
+        with self._engine.connect() as connection:
+            return {by_id[user] for user in connection.scalars(query)}
 
     def check(self) -> None:
         """Check that the tables can be read and a row can be inserted; the insertion is rolled back.
@@ -177,24 +249,39 @@ class Histories:
 
 
 def _append(connection: Connection, events: Sequence[Event]) -> int:
-    users = sorted({event.user_id for event in events})
-    event_ids = [event.event_id for event in events if event.event_id is not None]
-    of_users = EVENTS.c[USER].in_(users)
-    duplicates = select(EVENTS.c[USER], EVENTS.c.event_id).where(of_users, EVENTS.c.event_id.in_(event_ids))
-    known = {(user, event_id) for user, event_id in connection.execute(duplicates)} if event_ids else set()
+    keys = [
+        (stored_id(event.user_id), None if event.event_id is None else stored_id(event.event_id)) for event in events
+    ]
+    of_users = EVENTS.c[USER].in_({user for user, _ in keys})
+    known = _known_events(connection, keys)
     last_times = select(EVENTS.c[USER], func.max(EVENTS.c[TIME])).where(of_users).group_by(EVENTS.c[USER])
     latest: dict[str, int] = dict(connection.execute(last_times).tuples().all())
     rows = []
-    for event in events:
-        key = (event.user_id, event.event_id)
-        if key in known:
+    for index, (event, (user, event_id)) in enumerate(zip(events, keys, strict=True)):
+        if (stored := known.get((user, event_id))) is not None:
+            if stored.item_id != event.item_id or event.timestamp not in (None, stored.timestamp):
+                raise EventConflict(index, stored)
             continue
-        if event.event_id is not None:
-            known.add(key)
-        last = latest.get(event.user_id, 0)
+        last = latest.get(user, 0)
         timestamp = max(int(time.time()), last) if event.timestamp is None else event.timestamp
-        latest[event.user_id] = max(last, timestamp)
-        rows.append({USER: event.user_id, ITEM: event.item_id, TIME: timestamp, "event_id": event.event_id})
+        latest[user] = max(last, timestamp)
+        rows.append({USER: user, ITEM: event.item_id, TIME: timestamp, "event_id": event_id})
+        if event_id is not None:
+            known[user, event_id] = StoredEvent(event.item_id, timestamp, event_id)
     if rows:
         connection.execute(insert(EVENTS), rows)
     return len(rows)
+
+
+def _known_events(
+    connection: Connection, keys: Sequence[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], StoredEvent]:
+    """Return the stored events with ids of events to append, by the ids of user and event."""
+    event_ids = {event_id for _, event_id in keys if event_id is not None}
+    if not event_ids:
+        return {}
+    query = select(EVENTS.c[USER], EVENTS.c[ITEM], EVENTS.c[TIME], EVENTS.c.event_id).where(
+        EVENTS.c[USER].in_({user for user, _ in keys}), EVENTS.c.event_id.in_(event_ids)
+    )
+    found = connection.execute(query).tuples()
+    return {(user, event_id): StoredEvent(item, time, event_id) for user, item, time, event_id in found}

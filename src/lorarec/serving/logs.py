@@ -1,9 +1,18 @@
-"""Logging of the service, with a limit on the rate of each kind of message."""
+"""Logging of the service: messages at a limited rate, and a line of JSON for each request."""
 
+import json
 import logging
+import sys
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 _MAX_KINDS = 1000
+
+#: Logger of a line of JSON for each request; it is off unless `configure_logging` turns it on.
+requests = logging.getLogger("lorarec.requests")
+requests.propagate = False
+requests.setLevel(logging.CRITICAL)
 
 
 class RateLimit(logging.Filter):
@@ -37,8 +46,37 @@ class RateLimit(logging.Filter):
         return count < self._limit
 
 
-def configure_logging() -> None:
-    """Write warnings of this process to standard error, at a limited rate."""
+def configure_logging(log_requests: bool = False) -> None:
+    """Write warnings of this process to standard error, at a limited rate.
+
+    Args:
+        log_requests: Whether to write a line of JSON for each request to standard output as well (see `log_request`).
+    """
     handler = logging.StreamHandler()
     handler.addFilter(RateLimit())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
+    if log_requests:
+        requests.addHandler(logging.StreamHandler(sys.stdout))
+        requests.setLevel(logging.INFO)
+
+
+def log_request(method: str, path: str, status: int, seconds: float, stages: Mapping[str, float]) -> None:
+    """Write a line of JSON about a request; it never has ids of users, titles or keys.
+
+    Args:
+        method: HTTP method.
+        path: Path as the API describes it, with names in place of the parts that clients choose.
+        status: HTTP status of the response.
+        seconds: Duration of the request.
+        stages: Durations of its stages.
+    """
+    if requests.isEnabledFor(logging.INFO):
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "method": method,
+            "path": path,
+            "status": status,
+            "seconds": round(seconds, 6),
+            **{f"{stage}_seconds": round(value, 6) for stage, value in stages.items()},
+        }
+        requests.info(json.dumps(line))

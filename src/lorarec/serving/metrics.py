@@ -1,9 +1,27 @@
-"""Metrics of the service for Prometheus."""
+"""Metrics of the service for Prometheus, and the durations of the stages of a request."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+_stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None)
+
+
+@contextmanager
+def recorded_stages() -> Iterator[dict[str, float]]:
+    """Record the stages of the request that this task and those that it starts work for: seconds by stage."""
+    stages: dict[str, float] = {}
+    token = _stages.set(stages)
+    try:
+        yield stages
+    finally:
+        _stages.reset(token)
 
 
 class Metrics:
@@ -13,9 +31,10 @@ class Metrics:
         registry: Registry that `/metrics` exports.
         requests: Number of answered requests by method, path of the API and status.
         seconds: Response time by path of the API.
+        stage_seconds: Duration of the stages of requests: `database`, `prompt`, `queue`, `model` and `fusion`.
         in_progress: Number of requests that are prepared, queued or scored.
         rejected: Number of requests that were refused because the queue was full.
-        dropped: Number of requests whose client disconnected before they were scored.
+        dropped: Number of requests whose client disconnected before the response was ready.
         batch_size: Number of requests in a pass of the model.
         batch_tokens: Number of tokens in a pass of the model, padding included.
         batch_seconds: Duration of a pass of the model.
@@ -31,6 +50,9 @@ class Metrics:
             "lorarec_requests", "Answered requests", ("method", "path", "status"), registry=registry
         )
         self.seconds = Histogram("lorarec_request_seconds", "Response time in seconds", ("path",), registry=registry)
+        self.stage_seconds = Histogram(
+            "lorarec_stage_seconds", "Duration of a stage of a request in seconds", ("stage",), registry=registry
+        )
         self.in_progress = Gauge(
             "lorarec_requests_inside", "Requests that are prepared, queued or scored", registry=registry
         )
@@ -38,7 +60,7 @@ class Metrics:
             "lorarec_rejected", "Requests that were refused because the queue was full", registry=registry
         )
         self.dropped = Counter(
-            "lorarec_dropped", "Requests whose client disconnected before they were scored", registry=registry
+            "lorarec_dropped", "Requests whose client disconnected before the response was ready", registry=registry
         )
         self.batch_size = Histogram(
             "lorarec_batch_size", "Requests in a pass of the model", buckets=BATCH_SIZES, registry=registry
@@ -55,3 +77,19 @@ class Metrics:
         )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage of a request."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_stage(name, time.perf_counter() - began)
+
+    def add_stage(self, name: str, seconds: float) -> None:
+        """Add the duration of a stage of a request."""
+        self.stage_seconds.labels(name).observe(seconds)
+        stages = _stages.get()
+        if stages is not None:
+            stages[name] = stages.get(name, 0.0) + seconds

@@ -10,8 +10,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorarec.serving.errors import ApiError
-from lorarec.serving.metrics import Metrics
+from lorarec.serving.errors import PROBLEM, ApiError
+from lorarec.serving.logs import log_request
+from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
 
 #: Maximum number of bytes of a body.
@@ -41,13 +42,13 @@ class AuthMiddleware:
 
     Args:
         app: ASGI application.
-        key: API key, or None.
+        key: API key, or None. White space around it, such as the line break at the end of a file, is no part of it.
         body_seconds: Seconds that a body may take to arrive.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, body_seconds: float = BODY_SECONDS) -> None:
         self.app = app
-        self._key = None if key is None else key.encode()
+        self._key = None if key is None else key.strip().encode()
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +78,8 @@ class AuthMiddleware:
             if not is_public and _is_cross_origin(headers, host):
                 raise ApiError(403, "this service has no API key and refuses other web pages: set LORAREC_API_KEY")
         elif not is_public:
-            authorization = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(authorization, b"Bearer " + self._key):
+            scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(sent.strip(), self._key):
                 raise ApiError(401, "missing or wrong API key: send the header Authorization: Bearer KEY")
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
@@ -164,7 +165,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def send_error(send: Send, error: ApiError) -> None:
     """Send an error as the whole response."""
     body = json.dumps(error.body).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    headers = {"content-type": PROBLEM, "content-length": str(len(body)), **error.headers}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # With `Connection: close`, a client that still sends its body would see a reset before the response.
@@ -174,7 +175,7 @@ async def send_error(send: Send, error: ApiError) -> None:
 
 
 class MetricsMiddleware:
-    """ASGI middleware that counts responses and their durations by path of the API.
+    """ASGI middleware that counts responses and their durations by path of the API, and logs them if that is turned on.
 
     Unknown paths and methods share one label, so that clients cannot create labels.
     """
@@ -196,11 +197,14 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        try:
-            await self.app(scope, receive, record_status)
-        finally:
-            route: Any = scope.get("route")
-            path = getattr(route, "path", "other")
-            method = scope["method"] if route and scope["method"] in METHODS else "other"
-            self._metrics.requests.labels(method, path, status).inc()
-            self._metrics.seconds.labels(path).observe(time.perf_counter() - began)
+        with recorded_stages() as stages:
+            try:
+                await self.app(scope, receive, record_status)
+            finally:
+                route: Any = scope.get("route")
+                path = getattr(route, "path", "other")
+                method = scope["method"] if route and scope["method"] in METHODS else "other"
+                seconds = time.perf_counter() - began
+                self._metrics.requests.labels(method, path, status).inc()
+                self._metrics.seconds.labels(path).observe(seconds)
+                log_request(method, path, status, seconds, stages)

@@ -1,5 +1,6 @@
 """Tables of the histories, and the migrations from earlier versions."""
 
+import hashlib
 from collections.abc import Callable
 
 from sqlalchemy import (
@@ -11,8 +12,10 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    func,
     insert,
     inspect,
+    or_,
     select,
     update,
 )
@@ -21,7 +24,13 @@ from sqlalchemy.engine import Connection
 from lorarec.data import ITEM, TIME, USER
 from lorarec.errors import LorarecError
 
+#: Maximum number of bytes of an id that is stored as it is. PostgreSQL's indexes take about 2,700 bytes a row.
+MAX_ID_BYTES = 256
+_HASH = "sha256:"
+
 _METADATA = MetaData()
+#: Table of the interactions of all users: those of the dataset, then the events. Ids of users and events are those of
+#: `stored_id`.
 EVENTS = Table(
     "lorarec_events",
     _METADATA,
@@ -33,9 +42,14 @@ EVENTS = Table(
     UniqueConstraint(USER, "event_id"),
     Index("lorarec_events_of_user", USER, TIME, "id"),
 )
-#: Table with one row: the fingerprint of the dataset whose interactions were stored first.
+#: Table with one row: the fingerprint of the dataset, and the id of the last of its interactions that were stored when
+#: the database was filled.
 SOURCE = Table(
-    "lorarec_source", _METADATA, Column("only", Integer, primary_key=True), Column("dataset", String, nullable=False)
+    "lorarec_source",
+    _METADATA,
+    Column("only", Integer, primary_key=True),
+    Column("dataset", String, nullable=False),
+    Column("last_id", BigInteger),
 )
 #: Table with one row: the version of the schema.
 SCHEMA = Table(
@@ -43,6 +57,20 @@ SCHEMA = Table(
 )
 #: Table that stays empty: health checks insert a row and roll back, to find out whether the database is writable.
 PROBE = Table("lorarec_probe", _METADATA, Column("moment", BigInteger, nullable=False))
+#: Table of the hashes of the ids of deleted users, whose interactions are not read from a dataset again.
+DELETED_USERS = Table("lorarec_deleted_users", _METADATA, Column("user_hash", String, primary_key=True))
+
+
+def stored_id(text: str) -> str:
+    """Return the id of a user or event as the tables hold it: a long one is replaced by its SHA-256 hash."""
+    if len(text.encode()) <= MAX_ID_BYTES and not text.startswith(_HASH):
+        return text
+    return _HASH + id_hash(text)
+
+
+def id_hash(text: str) -> str:
+    """Return the SHA-256 hash of an id as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _create_events(connection: Connection) -> None:
@@ -53,9 +81,33 @@ def _create_probe(connection: Connection) -> None:
     _METADATA.create_all(connection, [PROBE])
 
 
+def _hash_long_ids(connection: Connection) -> None:
+    for column in (EVENTS.c[USER], EVENTS.c.event_id):
+        # A character takes at most four bytes.
+        may_change = or_(func.length(column) > MAX_ID_BYTES // 4, column.startswith(_HASH))
+        for text in connection.scalars(select(column).where(may_change).distinct()).all():
+            if (new := stored_id(text)) != text:
+                connection.execute(update(EVENTS).where(column == text).values({column: new}))
+
+
+def _add_last_id(connection: Connection) -> None:
+    if all(column["name"] != SOURCE.c.last_id.name for column in inspect(connection).get_columns(SOURCE.name)):
+        connection.exec_driver_sql(f"ALTER TABLE {SOURCE.name} ADD COLUMN {SOURCE.c.last_id.name} BIGINT")
+
+
+def _create_deleted_users(connection: Connection) -> None:
+    _METADATA.create_all(connection, [DELETED_USERS])
+
+
 #: Migrations in order: the one at index n upgrades schema n to n + 1. A database without a version has schema 0: it is
 #: empty, or was created before schemas had versions and holds the first two tables.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_events, _create_probe)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _create_events,
+    _create_probe,
+    _hash_long_ids,
+    _add_last_id,
+    _create_deleted_users,
+)
 
 
 def upgrade(connection: Connection, display_url: str) -> None:

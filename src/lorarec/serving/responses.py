@@ -1,6 +1,7 @@
 """Responses of the API, assembled from scores and mixtures."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
 from lorarec.serving.fusion import ServedFusion
+from lorarec.serving.histories import StoredEvent
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
     AdapterDetails,
@@ -22,6 +24,8 @@ from lorarec.serving.response_schemas import (
     LayerWeights,
     RankedItem,
     RankResponse,
+    StoredInteraction,
+    StoredUser,
     UserWeights,
 )
 
@@ -31,6 +35,7 @@ def rank_response(
     ranker_scores: np.ndarray,
     mixture: Mixture,
     prompts: RequestPrompts,
+    tokens: int,
     prior: np.ndarray | None = None,
 ) -> RankResponse:
     """Order the candidates of a case by score, best first.
@@ -40,6 +45,7 @@ def rank_response(
         ranker_scores: Log-odds or log-probabilities (candidates,), by the readout of the mixture.
         mixture: Weights that the candidates were scored with.
         prompts: Titles of the items, and the readout.
+        tokens: Number of tokens that the model read.
         prior: Logarithm (candidates,) of a prior that is added to the scores; zeros if None.
     """
     prior = np.zeros_like(ranker_scores) if prior is None else prior
@@ -66,10 +72,10 @@ def rank_response(
         if adapter.user_router
     }
     names = {adapter.name: weight for adapter, weight in mixture.weights.items()}
-    return RankResponse(ranking=ranking, mixture=names, personal=personal)
+    return RankResponse(ranking=ranking, mixture=names, personal=personal, tokens=tokens)
 
 
-def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompts) -> RankResponse:
+def fused_response(case: RequestCase, fused: FusedScores, tokens: int, prompts: RequestPrompts) -> RankResponse:
     """Order the candidates of a case by the scores of a fusion, best first."""
     scores = fused.log_probabilities
     ranking = [
@@ -86,7 +92,7 @@ def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompt
         )
         for index in np.argsort(-scores, kind="stable")
     ]
-    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={})
+    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={}, tokens=tokens)
 
 
 def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequence[int], top: int) -> RankResponse:
@@ -106,7 +112,12 @@ def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequen
 
 
 def explain_response(
-    case: RequestCase, ranked: RankResponse, scores: Sequence[np.ndarray], candidate: int, prompts: RequestPrompts
+    case: RequestCase,
+    ranked: RankResponse,
+    scores: Sequence[np.ndarray],
+    candidate: int,
+    evidence: dict[str, str],
+    prompts: RequestPrompts,
 ) -> ExplainResponse:
     """Attribute the score of a candidate to the items of the history.
 
@@ -115,6 +126,7 @@ def explain_response(
         ranked: Response for the whole history.
         scores: Scores (candidates,) with the whole history, then without each of its latest items.
         candidate: Index of the candidate.
+        evidence: Words about the candidate by name of the adapter (see `RequestPrompts.evidence_words`).
         prompts: Titles of the items.
     """
     effects = influences(scores, candidate)
@@ -126,6 +138,7 @@ def explain_response(
     return ExplainResponse(
         candidate=explained,
         history=history,
+        evidence=evidence,
         fusion=ranked.fusion,
         mixture=ranked.mixture,
         personal=ranked.personal,
@@ -135,6 +148,12 @@ def explain_response(
 def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsResponse:
     """Add titles to item ids of the catalogue."""
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
+
+
+def stored_user(user_id: str, events: Sequence[StoredEvent]) -> bytes:
+    """Return the JSON of a response with all that is stored of a user."""
+    interactions = [StoredInteraction(**asdict(event)) for event in events]
+    return StoredUser(user_id=user_id, events=interactions).model_dump_json().encode()
 
 
 def fusion_info(fusion: ServedFusion) -> FusionInfo:

@@ -82,7 +82,9 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(service: Service, bound: socket.socket, key: str | None, grace: float = GRACE) -> None:
+def serve(
+    service: Service, bound: socket.socket, key: str | None, grace: float = GRACE, log_requests: bool = False
+) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Args:
@@ -90,8 +92,9 @@ def serve(service: Service, bound: socket.socket, key: str | None, grace: float 
         bound: Socket of `listen`.
         key: API key; if None, only local hosts are answered.
         grace: Seconds that unfinished requests get after the signal.
+        log_requests: Whether to write a line of JSON for each request to standard output.
     """
-    configure_logging()
+    configure_logging(log_requests)
     # A garbage collection over all modules and the model would block all requests for up to a second.
     gc.collect()
     gc.freeze()

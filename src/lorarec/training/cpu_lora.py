@@ -17,7 +17,7 @@ ADAPTER = "default"
 def speed_up(model: torch.nn.Module) -> None:
     """Replace the forward method of all plain float32 LoRA layers of a model; results stay the same."""
     for layer in model.modules():
-        if not isinstance(layer, Linear) or layer.lora_variant:
+        if type(layer) is not Linear or layer.lora_variant:  # layers of quantized weights are derived from it
             continue
         base = layer.base_layer
         if type(base) is torch.nn.Linear and base.weight.dtype == torch.float32:

@@ -96,7 +96,7 @@ def adapted(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT reads renamed attributes, and sets fan_in_fan_out for GPT-2 itself
             model = ScoringModel(base, lora)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise LorarecError(f"cannot put an adapter on {config.target_modules}: {reason}") from error
     try:

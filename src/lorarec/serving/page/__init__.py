@@ -5,11 +5,15 @@ from importlib.resources import files
 
 from fastapi import FastAPI, Response
 
+SCRIPTS = (
+    *("page", "api", "combobox", "comparison", "dom", "explanation", "inputs", "link", "mixture", "parts", "progress"),
+    *("ranking", "weights"),
+)
 #: File of this folder and media type by path. They need no API key, so that the page can ask for it.
 FILES = {
     "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("page", "combobox", "dom", "parts", "weights")},
+    **{f"/{name}.css": (f"{name}.css", "text/css") for name in ("page", "results")},
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in SCRIPTS},
 }
 #: Only scripts of this folder run, no text becomes markup, no other host is contacted, and no page may frame this one.
 POLICY = (

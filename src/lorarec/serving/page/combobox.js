@@ -9,10 +9,11 @@ const DEBOUNCE_MS = 120;
  * @param {HTMLInputElement} input - Field with the role combobox, whose attribute aria-controls names its listbox.
  * @param {function(string): Promise<{value: string}[]>} search - Returns the options for a text, best first.
  * @param {function({value: string}): string} select - Handles the selected option; returns the new text of the field.
- * @param {{minLength: number, announce: function(string), fail: function(Error)}} settings - Number of characters from
- *     which on options are shown, function that announces their number to screen readers, and error handler.
+ * @param {{minLength: number, onlyFound: boolean, announce: function(string), fail: function(Error)}} settings - Number
+ *     of characters from which on options are shown, whether the text as typed is no option, function that announces
+ *     their number to screen readers, and error handler.
  */
-export function combobox(input, search, select, {minLength, announce, fail}) {
+export function combobox(input, search, select, {minLength, onlyFound = false, announce, fail}) {
   const list = document.getElementById(input.getAttribute("aria-controls"));
   let options = [], active = -1, searchId = 0, timer, settled = true, enterPressed = false;
 
@@ -34,8 +35,8 @@ export function combobox(input, search, select, {minLength, announce, fail}) {
     try {
       const results = await search(text);
       if (id !== searchId) return; // the text has changed
-      const typed = text && !results.some(({value}) => value === text) ? [{value: text, isTyped: true}] : [];
-      [options, active, settled] = [[...results, ...typed], -1, true];
+      const isOffered = text && !onlyFound && !results.some(({value}) => value === text);
+      [options, active, settled] = [isOffered ? [...results, {value: text, isTyped: true}] : results, -1, true];
       if (enterPressed && options.length) return choose(options[0]);
       draw();
       announce(formatCount(results.length, "suggestion"));

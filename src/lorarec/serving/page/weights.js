@@ -1,4 +1,4 @@
-// The table of weights by layer.
+// The table of weights by layer, which has one row if they are the same in all layers.
 
 import {byId, formatCount, formatNumber, makeNode} from "/dom.js";
 
@@ -17,7 +17,9 @@ export function showWeights({mixture, personal}, adapters, user) {
   const layers = weightsByLayer(mixture, resolved);
   const names = [...new Set([...layers.values()].flatMap((row) => [...row.keys()]))];
   const colorClass = (index) => `part-${index % COLORS}`;
-  const rows = [...layers].map(([layer, row]) => {
+  const isConstant = new Set([...layers.values()].map((row) => JSON.stringify([...row]))).size === 1;
+  const shown = isConstant ? [["all layers", [...layers.values()][0]]] : [...layers];
+  const rows = shown.map(([layer, row]) => {
     const weights = names.map((name) => row.get(name) ?? 0);
     const bars = weights.map((weight, index) => makeNode("span", {className: colorClass(index)}));
     bars.forEach((bar, index) => (bar.style.flexGrow = weights[index]));
@@ -32,9 +34,8 @@ export function showWeights({mixture, personal}, adapters, user) {
     makeNode("th", {scope: "col", textContent: "Layer"}), ...headings, makeNode("td"));
   byId("weights").replaceChildren(makeNode("thead", {}, head), makeNode("tbody", {}, ...rows));
   byId("weights-box").hidden = !rows.length;
-  const isConstant = new Set([...layers.values()].map((row) => JSON.stringify([...row]))).size === 1;
   const spread = isConstant
-    ? `The weights are the same in all ${formatCount(rows.length, "layer")}.` : "The weights differ by layer.";
+    ? `The weights are the same in all ${formatCount(layers.size, "layer")}.` : "The weights differ by layer.";
   const notes = adapters.map((adapter) => {
     const {name, user_id: owner} = adapter, weights = userWeights(adapter);
     if (weights?.routed) return `${name} is mixed for user ${user}.`;

@@ -1,0 +1,106 @@
+"""Stored histories of users, read and written without waiting for a database that does not respond."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from lorarec.personal import UserHistory
+from lorarec.serving.database import READ_THREADS, WRITE_THREADS, DatabaseCalls
+from lorarec.serving.errors import ApiError
+from lorarec.serving.histories import Event, EventConflict, Histories, StoredEvent
+from lorarec.serving.metrics import Metrics
+
+
+class StoredUsers:
+    """Read, extend, export and delete the stored histories of users.
+
+    Events have threads and a limit of their own: they are stored even if too many requests wait for histories.
+
+    Args:
+        histories: Histories in the database.
+        items: Ids of the items of the catalogue. Other replicas may store interactions with items that this one does
+            not know; they are left out of its histories.
+        limit: Maximum number of requests that read at once, and of those that write.
+        metrics: Counters of the service.
+    """
+
+    def __init__(self, histories: Histories, items: Collection[str], limit: int, metrics: Metrics) -> None:
+        self._histories = histories
+        self._items = items
+        self._metrics = metrics
+        self._reads = DatabaseCalls(READ_THREADS, limit, metrics)
+        self._writes = DatabaseCalls(WRITE_THREADS, limit, metrics)
+
+    async def history(self, user: str, latest: int) -> UserHistory:
+        """Return at most `latest` items of a user with their times, oldest first.
+
+        Raises:
+            ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
+        """
+        stored = await self._reads.run(self._histories.user_history, user, latest)
+        known = [(item, time) for item, time in zip(stored.items, stored.times, strict=True) if item in self._items]
+        if not known:
+            raise _unknown(user)
+        return UserHistory(user, [item for item, _ in known], [time for _, time in known])
+
+    async def append(self, events: Sequence[Event]) -> int:
+        """Store events, either all or none, and return the number of new ones.
+
+        Raises:
+            ApiError: 409, if an event has the id of another event of the user; 429 or 503, if the database does not
+                respond in time.
+        """
+        try:
+            stored = await self._writes.run(self._histories.append, events)
+        except EventConflict as conflict:
+            event, known = events[conflict.index], conflict.stored
+            raise ApiError(
+                409,
+                f"the id {event.event_id!r} is that of another event of user {event.user_id!r}, with item "
+                f"{known.item_id!r} at {known.timestamp}: give this event another id",
+                f"events.{conflict.index}.event_id",
+            ) from None
+        self._metrics.events.inc(stored)
+        return stored
+
+    async def export(self, user: str, render: Callable[[list[StoredEvent]], bytes]) -> bytes:
+        """Return all that is stored of a user, which is rendered in a thread since it can be much.
+
+        Raises:
+            ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
+        """
+
+        def read() -> bytes | None:
+            events = self._histories.events(user)
+            return render(events) if events else None
+
+        if (rendered := await self._reads.run(read)) is None:
+            raise _unknown(user)
+        return rendered
+
+    async def delete(self, user: str) -> int:
+        """Delete all that is stored of a user and return the number of deleted interactions.
+
+        Raises:
+            ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
+        """
+        deleted = await self._writes.run(self._histories.delete, user)
+        if not deleted:
+            raise _unknown(user)
+        return deleted
+
+    async def known(self, users: Sequence[str]) -> list[str]:
+        """Return those of some users of whom interactions are stored, in the order given.
+
+        Raises:
+            ApiError: 429 or 503, if the database does not respond in time.
+        """
+        known = await self._reads.run(self._histories.known, users)
+        return [user for user in users if user in known]
+
+    def close(self) -> None:
+        """Start no further call; a call that hangs is not waited for."""
+        self._reads.close()
+        self._writes.close()
+
+
+def _unknown(user: str) -> ApiError:
+    return ApiError(404, f"user {user!r} has no history: store events, or send a history", "user_id")
