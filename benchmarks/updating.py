@@ -42,7 +42,7 @@ TRAINING = {
     "eval_users": 0,
 }
 SASREC = SASRecConfig(hidden_size=32, num_layers=1, epochs=10)
-UPDATE_EPOCHS = (1, 3)
+UPDATE_EPOCHS = (1, 3, 4, 8)
 
 
 class Parts:

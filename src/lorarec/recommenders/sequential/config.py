@@ -8,7 +8,7 @@ from lorarec.options import document_options, option
 from lorarec.recommenders.recommender_config import RecommenderConfig, fixed
 
 #: Number of passes of an update over the histories that have changed.
-UPDATE_EPOCHS = 3
+UPDATE_EPOCHS = 8
 
 EncoderName = Literal["sasrec", "esasrec", "gru4rec", "fmlp"]
 
