@@ -124,7 +124,7 @@ class RequestPrompts:
             item: Candidate.
             mixtures: Mixtures that score the case.
         """
-        words = {}
+        words: dict[str, str] = {}
         for mixture in mixtures:
             prompt = _prompt_config(mixture)
             evidence = self._evidence_of(mixture, prompt) if prompt.evidence else None
