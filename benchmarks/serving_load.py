@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import numpy as np
@@ -38,6 +38,7 @@ import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 
+from lorarec import AsyncClient, Client, ServiceError
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, histories_of
 from lorarec.data.sample import load_sample
@@ -76,7 +77,7 @@ class Asked:
 
     body: dict[str, Any]
     scores: np.ndarray
-    path: str = "/v1/rank"
+    call: Literal["rank", "recommend"] = "rank"
 
 
 def write_adapters(backbone: Backbone, folder: Path) -> None:
@@ -123,8 +124,8 @@ def served(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
         found = re.search(r"on (http://\S+)$", line.strip())
         if found is None:
             raise SystemExit(line + process.stderr.read())
-        with httpx2.Client(transport=httpx2.HTTPTransport(retries=9)) as client:
-            client.get(f"{found[1]}/healthz")
+        with Client(found[1], retries=9) as client:
+            client.users()
         yield found[1], process.pid
     finally:
         process.terminate()
@@ -136,8 +137,7 @@ async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: fl
     rng = np.random.default_rng(clients)
     latencies: list[float] = []
     worst, wrong = 0.0, 0
-    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits) as session:
+    async with AsyncClient(url, timeout=120, retries=0) as session:
 
         async def client(order: np.ndarray) -> None:
             nonlocal worst, wrong
@@ -146,9 +146,12 @@ async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: fl
                     return
                 began = time.perf_counter()
                 asked = requests[number]
-                answer = await session.post(asked.path, json=asked.body)
+                try:
+                    ranked = (await getattr(session, asked.call)(**asked.body)).ranking
+                except ServiceError:
+                    ranked = []
                 latencies.append(time.perf_counter() - began)
-                found = {item["candidate"]: item["score"] for item in answer.json().get("ranking", [])}
+                found = {item.candidate: item.score for item in ranked}
                 differences = [abs(score - asked.scores[place]) for place, score in found.items()]
                 is_whole = len(found) == asked.body.get("top", len(asked.scores))
                 difference = float(max(differences)) if is_whole else np.nan
@@ -214,7 +217,7 @@ def make_recommendation_requests(
         ranked = [scores + log_prior(len(scores)) for scores in ranker.score_cases(cases, data.titles)]
     return {
         name: [
-            Asked({"user_id": user, "top": TOP, **adapter}, scores, "/v1/recommend")
+            Asked({"user_id": user, "top": TOP, **adapter}, scores, "recommend")
             for user, scores in zip(cases["user_id"], expected, strict=True)
         ]
         for name, adapter, expected in (("adapter", {"adapter": "general"}, ranked), ("fusion", {}, fused))
@@ -255,25 +258,24 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
     began = time.perf_counter()
     looks: list[tuple[float, float]] = []
 
-    async def passer_by(session: httpx2.AsyncClient) -> None:
+    async def passer_by(session: AsyncClient) -> None:
         """Stores an event and reads it back in a recommendation, once a second."""
         for number in range(10**9):
             item = requests[number % len(requests)].body["candidates"][0]
             event = {"user_id": f"visitor {number}", "item_id": item, "event_id": f"click {number}"}
-            (await session.post("/v1/events", json={"events": [event]})).raise_for_status()
-            request_body = {"user_id": event["user_id"], "adapter": "general"}
-            (await session.post("/v1/recommend", json=request_body)).raise_for_status()
+            await session.store_events([event])
+            await session.recommend(user_id=event["user_id"], adapter="general")
             await asyncio.sleep(1)
 
-    async def look(session: httpx2.AsyncClient) -> None:
+    async def look(session: AsyncClient) -> None:
         while True:
-            (await session.post("/v1/adapters", json={"name": "specific"})).raise_for_status()
+            await session.load_adapter("specific")
             looks.append((time.perf_counter() - began, psutil.Process(process).memory_info().rss / 2**20))
             done = (await asyncio.to_thread(batches, url))[0]
             print(f"{looks[-1][0] / 60:5.1f} min: {looks[-1][1]:7.1f} MiB, {done:7.0f} requests", flush=True)
             await asyncio.sleep(LOOK)
 
-    async with httpx2.AsyncClient(base_url=url, timeout=120) as session:
+    async with AsyncClient(url, timeout=120) as session:
         others = [asyncio.ensure_future(work(session)) for work in (passer_by, look)]
         latencies, worst, wrong = await closed_loop(url, requests, clients, 60 * minutes)
         for other in others:

@@ -41,7 +41,6 @@ TRAINING = {
     "max_title_tokens": 16,
     "eval_users": 0,
 }
-PROXIMAL = (0.0, 1.0, 10.0)
 SASREC = SASRecConfig(hidden_size=32, num_layers=1, epochs=10)
 UPDATE_EPOCHS = (1, 3)
 
@@ -86,14 +85,14 @@ def figures(scorer: Scorer, cases: pl.DataFrame) -> np.ndarray:
     return ndcg(target_ranks(scorer.score(cases), np.array(true_places(cases))), 10)
 
 
-def adapter_rows(parts: Parts, out: Path, samples: int, seed: int, finish: Callable[..., None], done: Any) -> None:
+def adapter_rows(parts: Parts, options: argparse.Namespace, seed: int, finish: Callable[..., None], done: Any) -> None:
     """Measure the adapter with one seed: stale, with fresh counts alone, updated and retrained."""
     backbone = Backbone.from_pretrained("embedded")
-    config = TrainingConfig(**TRAINING, samples=samples, seed=seed)
+    config = TrainingConfig(**TRAINING, samples=options.samples, seed=seed)
     old, new = (parts.old, parts.old_split), (parts.new, parts.new_split)
 
     def trained(name: str, make: Callable[[Path], object]) -> tuple[Path, float]:
-        folder = out / f"{name}-{seed}"
+        folder = options.out / f"{name}-{seed}"
         if not (folder / "seconds.json").is_file():
             begin = time.process_time()
             make(folder / "adapter")
@@ -101,10 +100,10 @@ def adapter_rows(parts: Parts, out: Path, samples: int, seed: int, finish: Calla
         return folder / "adapter", float(read_json(folder / "seconds.json"))
 
     def updated(weight: float) -> tuple[Path, float]:
-        options = AdapterUpdateConfig(proximal=weight, samples=samples // 5)
+        update = AdapterUpdateConfig(proximal=weight, samples=options.samples // 5)
         return trained(
             f"updated-{weight:g}",
-            lambda folder: update_adapter(backbone, stale, new, old, folder, options),
+            lambda folder: update_adapter(backbone, stale, new, old, folder, update),
         )
 
     def scored(adapter: Path, dataset: Dataset, split: Split, cases: pl.DataFrame) -> np.ndarray:
@@ -116,7 +115,7 @@ def adapter_rows(parts: Parts, out: Path, samples: int, seed: int, finish: Calla
     if not done("adapter", "stale, counts updated", seed):
         finish("adapter", "stale, counts updated", seed, 0.0, scored(stale, parts.last, parts.fresh, parts.test))
     valid = parts.new_split.valid.sample(min(200, parts.new_split.valid.height), seed=0)
-    for weight in PROXIMAL:
+    for weight in options.proximal:
         adapter, seconds = updated(weight)
         name = f"updated, proximal {weight:g}"
         if not done("adapter", name, seed):
@@ -187,6 +186,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512, help="training cases of an adapter; an update has a fifth")
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
+    parser.add_argument("--proximal", type=float, nargs="+", default=[0.0, 1.0, 10.0], help="weights of the term")
     options = parser.parse_args()
     torch.set_num_threads(1)
     parts = Parts(Dataset.load(options.dataset), options.users)
@@ -210,7 +210,7 @@ def main() -> None:
     print(parts.sizes, f"{parts.is_unknown.sum()} of {len(parts.test)} targets are new to the stale models", flush=True)
     for seed in options.seeds:
         sasrec_rows(parts, seed, finish, done)
-        adapter_rows(parts, options.out, options.samples, seed, finish, done)
+        adapter_rows(parts, options, seed, finish, done)
     print(table(rows, parts.is_unknown))
 
 

@@ -42,7 +42,11 @@ from .retrieval import Boost as Boost
 from .retrieval import Index as Index
 from .retrieval import ItemRules as ItemRules
 from .retrieval import update_index as update_index
+from .serving import AsyncClient as AsyncClient
+from .serving import Client as Client
+from .serving import ServiceError as ServiceError
 from .training import AdapterUpdateConfig as AdapterUpdateConfig
+from .training import TrackingConfig as TrackingConfig
 from .training import TrainingConfig as TrainingConfig
 from .training import train as train
 from .training import update_adapter as update_adapter

@@ -120,3 +120,17 @@ def test_recipes_are_checked(home: Path, line: str, message: str) -> None:
 def test_bundled_recipes_are_options(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(LorarecError, match=r"nowhere is not a dataset folder"):
         _run(tmp_path / "nowhere", "--out", tmp_path / "a", "--recipe", recipe)
+
+
+def test_trackers_are_named_on_the_command_line_or_in_the_recipe(home: Path) -> None:
+    (home / "recipe.yaml").write_text(
+        f"datasets: {home}/shop\nbackbone: {home}/backbone\nreport_to: [tensorboard]\nrun_name: first\n"
+    )
+    _run("--recipe", home / "recipe.yaml", "--out", home / "logged", *QUICK)
+    assert any((home / "logged" / "tensorboard").iterdir())
+    _run("--recipe", home / "recipe.yaml", "--report-to", "none", "--out", home / "plain", *QUICK)
+    assert not (home / "plain" / "tensorboard").exists()
+    records = [read_json(home / name / "lorarec.json") for name in ("logged", "plain")]
+    assert records[0] == records[1]
+    with pytest.raises(LorarecError, match="option --report-to has no tracker 'comet': choose from auto, none, "):
+        _run(home / "shop", "--report-to", "comet", "--out", home / "other", *QUICK)

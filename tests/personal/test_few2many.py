@@ -26,6 +26,7 @@ from lorarec.personal import (
     few2many,
     meta_loras,
     personalize,
+    report_clicks,
 )
 from lorarec.personal import (
     tuning as tune,
@@ -35,6 +36,8 @@ from lorarec.personal.plots import plot_user_weights
 from lorarec.personal.scoring import probabilities
 from lorarec.personal.user_adapters import user_weights
 from lorarec.scoring import score_batch
+from lorarec.training import TrackingConfig
+from tests.tracker_readers import INSTALLED, common_name, keep_offline, runs
 
 TINY: dict[str, Any] = {
     "samples": 40,
@@ -353,3 +356,51 @@ def test_the_last_row_blends_with_weights_that_validation_events_chose(tiny_back
     np.testing.assert_allclose(
         rows["RecLoRA + DIN"], rows["DIN"] * (1 - best / 20) + rows["RecLoRA"] * best / 20, atol=1e-5
     )
+
+
+def test_trackers_get_the_losses_the_weights_and_the_metrics(
+    tiny_backbone, taste, ctr_folder, tmp_path, monkeypatch
+) -> None:
+    keep_offline(monkeypatch, tmp_path / "trackers")
+    monkeypatch.chdir(tmp_path)
+    steps, stopped = [], RuntimeError("killed")
+
+    def stop_at_step_6(*arguments: Any) -> Any:
+        steps.append(None)
+        if len(steps) == 6:
+            raise stopped
+        return add_gradient(*arguments)
+
+    add_gradient, config = tune.add_gradient, PersonalizationConfig(**TINY | {"save_steps": 3})
+    common: dict[str, Any] = {
+        "ctr_model": ctr_folder,
+        "tracking": TrackingConfig(report_to=INSTALLED, run_name="taste"),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "add_gradient", stop_at_step_6)
+        with pytest.raises(RuntimeError, match="killed"):
+            personalize(tiny_backbone, taste, tmp_path / "out", config, **common)
+    result = personalize(tiny_backbone, taste, tmp_path / "out", config, resume=True, report=report_clicks, **common)
+    plain = personalize(
+        tiny_backbone, taste, tmp_path / "plain", config, ctr_model=ctr_folder, tracking=TrackingConfig("none")
+    )
+    assert same(tensors(plain.folder / "personal"), tensors(result.folder / "personal"))
+    assert not (plain.folder / "tensorboard").exists()
+    metrics = json.loads((result.folder / "metrics.json").read_text())["rows"]
+    weights = result.record["mean_weights"]
+    assert sum(weights) == pytest.approx(1)
+    for tracker in INSTALLED:
+        (run,) = runs(tracker, result.folder if tracker == "tensorboard" else tmp_path / "trackers")
+        exact = {"rel": 1e-6 if tracker == "tensorboard" else 1e-12}
+        assert sorted(run.figures["personal_loss"]) == list(range(1, 11))
+        assert run.figures["personal_learning_rate"][1] == pytest.approx(
+            TINY["learning_rate"], abs=TINY["learning_rate"]
+        )
+        for number, weight in enumerate(weights, 1):
+            assert run.last(f"mean_weights_{number}") == pytest.approx(weight, **exact)
+        for row, results in metrics.items():
+            for name, figure in results.items():
+                assert run.last(common_name(f"test_{row}/{name}")) == pytest.approx(figure["mean"], **exact), row
+        assert run.pictures == ["weights"]
+        assert run.options["datasets"] == "taste"
+        assert str(run.options["num_meta_loras"]) == "3"

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone
-from lorarec.data import Cooccurrence, Dataset, Split, few_shot
+from lorarec.data import Cooccurrence, Dataset, Split, few_shot, leave_one_out, split_new_interactions
 from lorarec.errors import LorarecError
 from lorarec.evaluation import evaluate
 from lorarec.lora import read_adapter
@@ -106,6 +107,16 @@ def test_warning_about_another_split(dataset: Dataset, split: Split, make_adapte
     )
     unsaved = replace(read_adapter(make_adapter("m", {"datasets": [trained | {"split": "y"}]})), folder=None)
     assert "in memory" in str(split_warning(unsaved, dataset, split))
+
+
+def test_warning_about_an_earlier_state(dataset: Dataset, split: Split, make_adapter: Callable[..., Path]) -> None:
+    again = dataset.interactions.filter(pl.col("user_id").is_in(["u00", "u01", "u02", "u03"]))
+    grown = dataset.append(again.with_columns(pl.int_range(pl.len()).alias("timestamp") + 100))
+    trained = {"name": "nouns", "fingerprint": dataset.fingerprint, "split": split.fingerprint}
+    adapter = read_adapter(make_adapter("early", {"datasets": [trained]}))
+    assert split_warning(adapter, grown, split_new_interactions(grown, negatives=3)) is None
+    message = split_warning(adapter, grown, leave_one_out(grown, new_items=0, negatives=3))
+    assert "was trained on nouns before an update and may have seen test items" in str(message)
 
 
 def test_rows_of_adapters_that_read_evidence(

@@ -125,8 +125,8 @@ def test_a_broken_folder_leaves_what_is_in_memory(
     async def scenario(client: httpx2.AsyncClient) -> None:
         break_it()
         answer = await client.post("/v1/adapters", json={"name": "general"})
-        message = answer.json()["error"]["message"]
-        assert answer.json()["error"]["field"] == "name"
+        message = answer.json()["errors"][0]["message"]
+        assert answer.json()["errors"][0]["field"] == "name"
         if fault in ("no config", "gone"):
             assert answer.status_code == 404
             assert "loaded general" in message
@@ -154,7 +154,7 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_others_go_on(
         for name, message in (("wide", "use combine=deltas"), ("foreign", "belongs to backbone other")):
             answer = await client.post("/v1/adapters", json={"name": name})
             assert answer.status_code == 422
-            assert message in answer.json()["error"]["message"]
+            assert message in answer.json()["detail"]
         expected = offline.scores({"general": 1.0}, None, ["x01"], CANDIDATES)
         np.testing.assert_allclose(await scores(client, "general"), expected, atol=1e-4)
 
@@ -305,7 +305,7 @@ def test_folders_that_cannot_be_used_break_nothing(
             assert f"with {kind}" in listed["available"]
             answer = await client.post("/v1/adapters", json={"name": f"with {kind}"})
             assert answer.status_code == 422, kind
-            message = answer.json()["error"]["message"]
+            message = answer.json()["errors"][0]["message"]
             assert message.startswith(f"adapter with {kind} cannot be loaded: ")
             assert len(message) < 700, message
             assert not any(secret in message for secret in ("\n", "S3CRET", "root:", str(adapters)))
@@ -352,6 +352,6 @@ def test_an_own_template_is_read_when_loaded(make_service: Callable[..., Service
         assert np.abs(await scores(client, "own") - await scores(client, "same")).max() > 1e-3
         answer = await client.post("/v1/rank", json=body({"own": 0.5, "same": 0.5}))
         assert answer.status_code == 422
-        assert "different values of template" in answer.json()["error"]["message"]
+        assert "different values of template" in answer.json()["detail"]
 
     play(service, scenario)

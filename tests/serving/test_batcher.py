@@ -164,8 +164,8 @@ def run_timed(scenario: Callable[[Batcher], Awaitable[Any]], **options: Any) -> 
         scorer = TimedScorer()
         scorer.may.set()
         batcher = Batcher(scorer, **{"token_budget": 10, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options})
+        batcher.measure_speed(request(50))
         batcher.start()
-        await batcher.score([request(50)])
         await scenario(batcher)
         await batcher.stop()
 

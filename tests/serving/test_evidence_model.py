@@ -107,7 +107,7 @@ def test_a_model_is_fitted_before_requests_are_served(
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/adapters", json={"name": "other"})
         assert refused.status_code == 422
-        assert "a next-item model, which is fitted when the service starts" in refused.json()["error"]["message"]
+        assert "a next-item model, which is fitted when the service starts" in refused.json()["detail"]
         assert (await client.post("/v1/adapters", json={"name": "same"})).status_code == 200
         mixture = {"shop": 0.4, "same": 0.6}
         request = {"user_id": "u03", "candidates": ["x02", "x29"], "adapter": mixture}
@@ -123,6 +123,6 @@ def test_a_model_is_fitted_before_requests_are_served(
         request = {"user_id": "u03", "candidates": ["x02", "x29"], "adapter": {"shop": 0.4, "other": 0.6}}
         answer = await client.post("/v1/rank", json=request)
         assert answer.status_code == 422
-        assert "different values of evidence_model" in answer.json()["error"]["message"]
+        assert "different values of evidence_model" in answer.json()["detail"]
 
     play(service, mixed)

@@ -101,7 +101,7 @@ def test_recommendations_equal_the_offline_ones_and_follow_events(
             await client.post("/v1/events", json={"events": [event]})
         nothing = {"history": [f"x{k:02}" for k in range(30)]}
         answer = (await client.post("/v1/recommend", json=nothing)).json()
-        assert answer == {"ranking": [], "fusion": True, "mixture": {}, "personal": {}}
+        assert answer == {"ranking": [], "fusion": True, "mixture": {}, "personal": {}, "tokens": 0}
 
     play(service, scenario)
 
@@ -196,8 +196,8 @@ def test_items_outside_the_catalogue(service: Service, offline_fusion: Fusion, p
     async def scenario(client: httpx2.AsyncClient) -> None:
         body = {"history": ["x02"], "candidates": ["x01", {"title": "no such lamp"}]}
         refused = await client.post("/v1/rank", json=body)
-        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "candidates.1")
-        assert "name an adapter" in refused.json()["error"]["message"]
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "candidates.1")
+        assert "name an adapter" in refused.json()["detail"]
         assert (await client.post("/v1/rank", json={**body, "adapter": "general"})).status_code == 200
         # A title in the history is read by adapters; other recommenders know nothing of it.
         titled = {"history": ["x02", {"title": "no such lamp"}], "candidates": ["x01", "x29"]}
@@ -242,8 +242,8 @@ def test_a_fusion_is_not_an_adapter(service: Service, adapters: Path, fusion_fol
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/adapters", json={"name": "fused"})
-        assert (refused.status_code, refused.json()["error"]["field"]) == (404, "name")
-        assert refused.json()["error"]["message"].startswith("'fused' is a fusion, not an adapter")
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (404, "name")
+        assert refused.json()["errors"][0]["message"].startswith("'fused' is a fusion, not an adapter")
 
     play(service, scenario)
 

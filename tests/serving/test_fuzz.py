@@ -123,7 +123,7 @@ def test_no_body_gives_a_server_error(
             answer = runner.run(post(*request))
             assert answer.status_code < 500
             if answer.status_code >= 400:
-                assert answer.json()["error"]["message"]
+                assert answer.json()["detail"]
 
         check()
         runner.run(end())

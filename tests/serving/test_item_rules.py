@@ -106,8 +106,8 @@ def test_answers_of_adapters_are_the_offline_ones(
         assert (await client.post("/v1/explain", json=nothing)).status_code == 422
         for change, field, message in REFUSED:
             refused = await client.post("/v1/recommend", json={**one, **change})
-            assert (refused.status_code, refused.json()["error"]["field"]) == (422, field)
-            assert message in refused.json()["error"]["message"]
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+            assert message in refused.json()["detail"]
         schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
         assert {"where", "at_most", "boost"} <= set(schemas["RecommendRequest"]["properties"])
         RecommendRequest.model_validate(schemas["RecommendRequest"]["examples"][1])

@@ -40,7 +40,7 @@ def test_beyond_the_queue_is_429_and_nothing_else_is_lost(
         refused = await client.post("/v1/rank", json=BODY)
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
-        assert "try again in" in refused.json()["error"]["message"]
+        assert "try again in" in refused.json()["detail"]
         assert (await client.get("/healthz")).status_code == 200
         release.set()
         await blocked
@@ -184,3 +184,28 @@ def test_abandoned_reads_keep_their_places(make_service: Callable[..., Service],
                     await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
+
+
+def test_large_requests_are_refused_from_the_start(make_service: Callable[..., Service], play: Any) -> None:
+    """The speed is known before the first request; the queue never holds more than `max_wait` and one request."""
+    service = make_service(max_wait=0.5)
+    large = {"history": ["x01"], "candidates": [{"title": f"red {n}"} for n in range(1000)], "adapter": "general"}
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        release = threading.Event()
+        blocked = asyncio.ensure_future(service.batcher.call(release.wait))
+        service.batcher._seconds *= 1e4  # a slow model
+        answers = [asyncio.ensure_future(client.post("/v1/rank", json=large)) for _ in range(6)]
+        done, waiting = await asyncio.wait(answers, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        while len(done) < 5:
+            more, waiting = await asyncio.wait(waiting, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+            done |= more
+        assert [answer.result().status_code for answer in done] == [429] * 5
+        refused = await client.post("/v1/rank", json=BODY)
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 1) == (429, True)
+        assert "take longer than 0.5 s" in refused.text
+        release.set()
+        await blocked
+        assert [(await answer).status_code for answer in waiting] == [200]
+
+    play(service, scenario)

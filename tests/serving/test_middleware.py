@@ -202,7 +202,7 @@ def test_pages_of_other_origins_are_refused_unread(service: Service, play: Any) 
             for path in ("/v1/rank", "/v1/events", "/v1/adapters"):
                 answer = await client.post(path, content=unread(), headers={**headers, "content-type": "text/plain"})
                 assert answer.status_code == 403
-                assert "LORAREC_API_KEY" in answer.json()["error"]["message"]
+                assert "LORAREC_API_KEY" in answer.json()["detail"]
             assert (await client.get("/v1/items", headers=headers)).status_code == 403
             assert (await client.get("/", headers=headers)).status_code == 200  # by a link
 

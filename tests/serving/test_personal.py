@@ -310,8 +310,8 @@ def test_a_broken_folder_leaves_what_is_in_memory(
         before, _ = await rank(client, body())
         FAULTS[fault][0](adapters / "chosen")
         answer = await client.post("/v1/adapters", json={"name": "chosen"})
-        assert (answer.status_code, answer.json()["error"]["field"]) == (422, "name")
-        message = answer.json()["error"]["message"]
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "name")
+        message = answer.json()["errors"][0]["message"]
         assert message.startswith("adapter chosen cannot be loaded: ")
         assert message.endswith("; the version in memory stays in use")
         assert FAULTS[fault][1] in message

@@ -97,7 +97,7 @@ def test_a_new_user_begins_with_events(service: Service, play: Any) -> None:
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/rank", json=body)
-        assert (refused.status_code, refused.json()["error"]["field"]) == (404, "user_id")
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (404, "user_id")
         await client.post("/v1/events", json={"events": [{"user_id": "newcomer", "item_id": "x03"}]})
         served(await client.post("/v1/rank", json=body), 2)
 
@@ -162,9 +162,10 @@ def test_titles_stand_for_items_and_come_back_as_data(service: Service, play: An
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         refused = await client.post("/v1/rank", json={**body, "history": [script]})
-        assert script in refused.json()["error"]["message"]
+        assert script in refused.json()["detail"]
         answer = await client.post("/v1/rank", json=body)
-        assert refused.headers["content-type"] == answer.headers["content-type"] == "application/json"
+        media_types = [each.headers["content-type"] for each in (refused, answer)]
+        assert media_types == ["application/problem+json", "application/json"]
         found = {item["candidate"]: item for item in answer.json()["ranking"]}
         assert (found[1]["title"], found[1]["item_id"]) == (script, None)
         assert found[0]["item_id"] == "x02"

@@ -108,9 +108,13 @@ def test_faults_are_in_the_log(serve_options: list[str], tmp_path: Path, started
 
 
 def test_the_examples_of_the_guide(
-    backbone_folder: Path, example_folder: Path, monkeypatch: pytest.MonkeyPatch, started: Any
+    backbone_folder: Path,
+    example_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    started: Any,
 ) -> None:
-    """Run the command that starts the service and all curl commands in a shell."""
+    """Run the command that starts the service, all curl commands in a shell, and the example of the client."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
@@ -140,6 +144,11 @@ def test_the_examples_of_the_guide(
         assert ask(rank) != mixed
         assert ask(own)["personal"] != routed["personal"]
         assert ask(events) == {"stored": 0, "known": 1}
+        (python,) = re.findall(r"^```python\n(from lorarec import Client.*?)^```", guide, re.MULTILINE | re.DOTALL)
+        exec(python.replace("http://localhost:8000", server.url))
+        best, refused = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r"\w+ \w+ 0\.\d+", best)
+        assert refused.startswith("404 user_id: user 'nobody' has no history")
         stored = ask(export)["events"]
         assert (len(stored), stored[-1]["item_id"], stored[-1]["event_id"]) == (7, "i3", "click-1")
         assert ask(delete) == {"deleted": 7}

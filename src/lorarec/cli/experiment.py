@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lorarec.cli.config_options import Only, config_options
 from lorarec.cli.options import RUNTIME, Address, AsJson, ExecutorName, quieten_transformers, ray_imports
 from lorarec.errors import LorarecError
 from lorarec.experiments import read_table_kind
+from lorarec.training import TrackingConfig
 
 
+@config_options
 def experiment(
+    *,
     recipe: Annotated[Path, typer.Argument(help="YAML file; docs/reference/recipes.md describes its keys.")],
     out: Annotated[
         Path, typer.Option(help="Folder of the table and of finished rows; an unfinished one is continued.")
@@ -24,6 +28,7 @@ def experiment(
     ] = 1,
     executor: ExecutorName = "local",
     address: Address = None,
+    tracking: Annotated[TrackingConfig, Only(("report_to", "project"))],
 ) -> None:
     """Run a recipe: fit every compared system with several seeds and measure all on the same cases.
 
@@ -40,6 +45,8 @@ def experiment(
     Options of `tune` are searched by as many random trials for each row, on validation cases alone. OUT gets table.md,
     table.json and ndcg.png: means over seeds with 95% intervals, paired tests, time and memory. `table: clicks` makes
     RecLoRA's tables, `table: weights` MoLoRec's Figures 4 and 5.
+
+    With --report-to, every row and seed is a run in the trackers as soon as it is done, with its options and metrics.
 
     The same command continues an interrupted run and repeats rows that were changed. If a row fails, the others are
     finished and the exit code is 1. With --executor ray, all paths must be folders that every machine sees.
@@ -61,7 +68,7 @@ def experiment(
                 from lorarec.io import cluster
             stack.enter_context(cluster(address))
             pool = RayWorkers(workers)
-        result = run_recipe(recipe, out, workers=pool, console=stderr, progress=workers == 1)
+        result = run_recipe(recipe, out, workers=pool, tracking=tracking, console=stderr, progress=workers == 1)
     if as_json:
         typer.echo(json.dumps(result.values, indent=2, ensure_ascii=False))
     else:

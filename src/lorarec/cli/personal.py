@@ -17,6 +17,7 @@ from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, read_json, refuse_existing
 from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig
+from lorarec.training import TrackingConfig
 
 if TYPE_CHECKING:
     from lorarec.evaluation import ClickEvaluation, Evaluation
@@ -54,6 +55,7 @@ def train(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: PersonalizationConfig,
+    tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Train RecLoRA: a router reads a click-through model and mixes meta-LoRAs for each user and target.
@@ -81,6 +83,7 @@ def train(
         config,
         ctr_model=ctr_model,
         shared=shared or (),
+        tracking=tracking,
         resume=resume,
         overwrite=overwrite,
         progress=True,

@@ -16,9 +16,9 @@ from lorarec.cli.options import AsJson, Overwrite, Resume, load_backbone, requir
 from lorarec.data import Dataset, Split, few_shot, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, read_json, refuse_existing
-from lorarec.training import TrainingConfig, read_recipe
+from lorarec.training import TrackingConfig, TrainingConfig, read_recipe
 
-#: Keys of a recipe beside the fields of `TrainingConfig`.
+#: Keys of a recipe beside the fields of `TrainingConfig` and `TrackingConfig`.
 RECIPE_KEYS = (
     "datasets",
     "backbone",
@@ -40,9 +40,12 @@ def _use_recipe(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    values = read_recipe(path, {*RECIPE_KEYS, *(field.name for field in fields(TrainingConfig))})
+    options = (*fields(TrainingConfig), *fields(TrackingConfig))
+    values = read_recipe(path, {*RECIPE_KEYS, *(field.name for field in options)})
     if isinstance(values.get("datasets"), str):
         values["datasets"] = [values["datasets"]]
+    if isinstance(values.get("report_to"), list):
+        values["report_to"] = ",".join(map(str, values["report_to"]))
     context.default_map = {"start_from" if key == "from" else key: value for key, value in values.items()}
     for option in context.command.params:
         value = context.default_map.get(option.name)
@@ -82,6 +85,7 @@ def train(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     config: TrainingConfig,
+    tracking: TrackingConfig,
     backbone: BackboneConfig,
 ) -> None:
     """Train a LoRA adapter on one dataset or several.
@@ -105,6 +109,7 @@ def train(
         config,
         start_from=start_from,
         build_index=lambda dataset, split: Index.build(dataset, histories=split.train),
+        tracking=tracking,
         resume=resume,
         overwrite=overwrite,
         progress=True,

@@ -11,7 +11,7 @@ import psutil
 
 from lorarec.data import USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation import rank_cases
+from lorarec.evaluation import METRICS_OF, metrics_per_case, rank_cases
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.former_names import current_names
 from lorarec.experiments.index_row import catalogue_scorer
@@ -147,6 +147,8 @@ def _rank(
         frames.append(pl.DataFrame({_SETTING: [setting] * len(ranks), USER: cases[USER], _RANK: ranks}))
         about = str(getattr(scorer, "about", ""))
         settings[setting] = {"candidates": hashes[setting], "seconds_per_user": ranking.seconds, "about": about}
+        if weights := getattr(fit.scorer, "mixture_weights", None):
+            settings[setting]["weights"] = weights
         if data.catalogue is not None:
             settings[setting]["properties"] = ranking.properties
     job.record(out).unlink(missing_ok=True)
@@ -167,6 +169,23 @@ def read_ranks(out: Path, job: Job, setting: str) -> np.ndarray:
     """Return the ranks of the targets, (cases,), in the order of the cases."""
     ranks = pl.read_parquet(_ranks_file(out, job)).filter(pl.col(_SETTING) == setting)
     return ranks[_RANK].to_numpy()
+
+
+def job_figures(recipe: Recipe, out: Path, job: Job) -> dict[str, float]:
+    """Return what trackers get of a finished job: mean metrics of the test cases, properties, weights and costs.
+
+    The metrics of a table (a setting, with few-shot shares as in `warm 10%`) have its name, as in `test_warm/ndcg@10`.
+    """
+    record, names = read_json(job.record(out)), METRICS_OF[recipe.candidates]
+    figures = {name: record[name] for name in ("fit_seconds", "peak_mib") if record.get(name) is not None}
+    for setting, results in record["settings"].items():
+        table = f"test_{table_name(setting, job.share)}"
+        means = metrics_per_case(read_ranks(out, job, setting), names).mean(0)
+        figures |= {f"{table}/{name}": float(mean) for name, mean in zip(names, means, strict=True)}
+        figures |= {f"{table}/{name}": value for name, value in results.get("properties", {}).items()}
+        figures |= {f"{table}/weight {name}": value for name, value in results.get("weights", {}).items()}
+        figures[f"{table}/seconds_per_user"] = results["seconds_per_user"]
+    return figures
 
 
 def _ranks_file(out: Path, job: Job) -> Path:

@@ -4,9 +4,10 @@ Mixtures are stored in `TrainingData.cache_dir` like the adapters that they are 
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -24,6 +25,7 @@ from lorarec.experiments.language_models import (
 )
 from lorarec.lora import MixingConfig, MixingExamples, MixingPrompts, mix, sample_cases, write_random_adapter
 from lorarec.options import document_options, option
+from lorarec.ranking import AdapterScorer
 from lorarec.recommenders import Recommender, TrainingData, cached_dir
 
 Partner = Literal["general", "hybrid", "random"]
@@ -41,7 +43,19 @@ class MixtureConfig(AdapterConfig):
     partner: Partner = option("general", "Adapter that is mixed with the specific adapter.")
 
 
-class EqualMixture(AdapterRecommender[MixtureConfig]):
+MixtureOptions = TypeVar("MixtureOptions", bound=MixtureConfig)
+
+
+class Mixture(AdapterRecommender[MixtureOptions]):
+    """Score with a mixture whose weights are chosen once."""
+
+    @property
+    def mixture_weights(self) -> dict[str, float]:
+        """Weights of the mixture by adapter, means over layers."""
+        return _mixture_weights(self.scorer, self.config.partner)
+
+
+class EqualMixture(Mixture[MixtureConfig]):
     """The specific adapter and another one with equal weights, as WeaveRec mixes it with the hybrid adapter."""
 
     config_class = MixtureConfig
@@ -64,7 +78,7 @@ class GridMixtureConfig(MixtureConfig):
     cases: int = option(300, "Number of validation cases that choose the weights.")
 
 
-class GridMixture(AdapterRecommender[GridMixtureConfig]):
+class GridMixture(Mixture[GridMixtureConfig]):
     """MoLoRec with the weights that rank validation cases best."""
 
     config_class = GridMixtureConfig
@@ -101,6 +115,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
     scores_catalogue = False
     scores_new_items = True
     about = ""
+    mixture_weights: Mapping[str, float] = {}
     method: ClassVar[Literal["entropy", "agreement"]]
 
     def fit(self, data: TrainingData) -> Self:
@@ -139,6 +154,7 @@ class UnlabelledMixture(Recommender[UnlabelledMixtureConfig]):
         scorer = adapter_scorer(data, folder)
         scores = scorer.score(cases)
         self.about = describe_adapter(scorer)
+        self.mixture_weights = _mixture_weights(scorer, config.partner)
         return scores
 
 
@@ -184,6 +200,17 @@ def _draw_random(data: TrainingData, specific: Path) -> Path:
         write_random_adapter(specific, out, data.seed)
 
     return cached_dir(data, "random", [specific.name, data.seed], write)
+
+
+def _mixture_weights(scorer: AdapterScorer, partner: Partner) -> dict[str, float]:
+    """Return the weights of a mixture by adapter, means over layers."""
+    assert scorer.adapter is not None
+    assert scorer.adapter.record is not None
+    assert scorer.adapter.record.mix is not None
+    weights = scorer.adapter.record.mix.weights
+    assert weights is not None
+    mean = np.mean([*weights.values()] if isinstance(weights, dict) else [weights], axis=0)
+    return dict(zip((partner, "specific"), map(float, mean), strict=True))
 
 
 def _names(folders: list[Path]) -> list[str]:

@@ -1,21 +1,27 @@
 """Ranking experiments, from recipe to table; finished jobs are skipped."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
 
+from lorarec.evaluation import PICTURE
 from lorarec.experiments.experiment_data import ExperimentData
 from lorarec.experiments.experiment_dir import open_experiment_dir
-from lorarec.experiments.job import ROWS, Job, run_job, run_job_in_process
+from lorarec.experiments.job import ROWS, Job, job_figures, run_job, run_job_in_process
 from lorarec.experiments.recipe import Recipe
 from lorarec.experiments.registry import RECOMMENDERS
 from lorarec.experiments.report import write_table
 from lorarec.experiments.table import ExperimentTable, build_table
+from lorarec.experiments.tracking import report_run
 from lorarec.experiments.workers import ProcessWorkers, Workers
-from lorarec.io import Progress, read_json
+from lorarec.io import JsonObject, Progress, read_json
 from lorarec.recommenders import BASELINES
+from lorarec.training import TrackingConfig
+
+#: Name of the run that trackers get of the whole table.
+TABLE = "table"
 
 
 def run_experiment(
@@ -23,6 +29,7 @@ def run_experiment(
     out: str | Path,
     *,
     workers: Workers | None = None,
+    tracking: TrackingConfig | None = None,
     console: Console | None = None,
     progress: bool = False,
 ) -> ExperimentTable:
@@ -37,6 +44,9 @@ def run_experiment(
         out: Folder of the experiment.
         workers: Place where jobs run, and how many at a time: `ProcessWorkers` with one process by default, or
             `RayWorkers`.
+        tracking: Trackers that get a run for each row and seed when it is done: its options, the mean metrics of its
+            test cases, the weights of a mixture and its costs; and a run `table` with the picture. The defaults of
+            `TrackingConfig` if None. A run that a tracker has already is not written again.
         console: Console that gets a line about each job.
         progress: Show the progress of each job in place of the number of jobs that are done.
 
@@ -47,25 +57,42 @@ def run_experiment(
     data = ExperimentData.load(recipe)
     open_experiment_dir(out, data.identity(recipe), recipe.as_dict())
     (out / ROWS).mkdir(exist_ok=True)
+    tracking = tracking or TrackingConfig()
+
+    def report(job: Job) -> None:
+        if not job.tunes:
+            report_run(tracking, out, job.name, _shown_options(recipe, data, out, job), job_figures(recipe, out, job))
+
     baselines = [Job(name, recipe.seeds[0], share) for share in recipe.shares for name in BASELINES]
     for job in baselines:
         if not job.is_done(recipe, out):
             run_job(recipe, data, out, job, progress)
+        report(job)
     tunes = [
         Job(name, recipe.seeds[0], share, tunes=True)
         for share in recipe.shares
         for name, row in recipe.rows.items()
         if row.tune
     ]
-    failed = _run_jobs(recipe, out, tunes, workers, console, progress)
+    failed = _run_jobs(recipe, out, tunes, workers, report, console, progress)
     untuned = {(job.row, job.share): reason for job, reason in failed.items()}
     rows = row_jobs(recipe)
     possible = [job for job in rows if (job.row, job.share) not in untuned]
-    failed = _run_jobs(recipe, out, possible, workers, console, progress)
+    failed = _run_jobs(recipe, out, possible, workers, report, console, progress)
     failed |= {job: untuned[job.row, job.share] for job in rows if (job.row, job.share) in untuned}
     table = build_table(recipe, data, out, [*baselines, *rows], failed)
     write_table(table, out)
+    counts = {"rows": len([*baselines, *rows]) - len(failed), "failed": len(failed)}
+    report_run(tracking, out, TABLE, {"dataset": data.dataset.name}, counts, [out / PICTURE])
     return table
+
+
+def _shown_options(recipe: Recipe, data: ExperimentData, out: Path, job: Job) -> JsonObject:
+    """Return what trackers show of a finished job: its options, tuned ones included, and its data."""
+    made_from = job.made_from(recipe)
+    options = made_from["options"] | read_json(job.record(out))["options"]
+    about = {"row": job.row, "system": made_from["system"], "seed": job.seed, "few_shot": job.share}
+    return {**options, **about, "dataset": data.dataset.name, "candidates": recipe.candidates}
 
 
 def row_jobs(recipe: Recipe) -> list[Job]:
@@ -80,13 +107,20 @@ def row_jobs(recipe: Recipe) -> list[Job]:
 
 
 def _run_jobs(
-    recipe: Recipe, out: Path, jobs: Sequence[Job], workers: Workers, console: Console, progress: bool
+    recipe: Recipe,
+    out: Path,
+    jobs: Sequence[Job],
+    workers: Workers,
+    report: Callable[[Job], None],
+    console: Console,
+    progress: bool,
 ) -> dict[Job, str]:
-    """Run the jobs that are not done, several at a time; return those that failed with the reasons."""
+    """Run the jobs that are not done, several at a time, and report each that is done; return why others failed."""
     missing = [job for job in jobs if not job.is_done(recipe, out)]
     for job in jobs:
         if job not in missing:
             console.print(f"{job.name}: done before", markup=False)
+            report(job)
         elif job.record(out).exists():
             console.print(f"{job.name}: done again, its record has other options or another version", markup=False)
     failed: dict[Job, str] = {}
@@ -99,7 +133,9 @@ def _run_jobs(
         with Progress("Rows of the table", len(missing), enabled=not (progress or console.quiet)) as bar:
             for count, future in enumerate(as_completed(running), 1):
                 job, reason = running[future], future.result()
-                if reason is not None:
+                if reason is None:
+                    report(job)
+                else:
                     failed[job] = reason
                 console.print(f"[{count}/{len(missing)}] {job.name}: {_describe(out, job, reason)}", markup=False)
                 bar.advance()

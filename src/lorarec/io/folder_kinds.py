@@ -122,6 +122,7 @@ FolderKind.PERSONALIZATION = FolderKind(
         "weights.png",
         "metrics.json",
         "report.md",
+        "tensorboard/events.out.tfevents.*",
         *FolderKind.CTR_MODEL.under("crm"),
         *FolderKind.PERSONAL_LORA.under("personal"),
         *FolderKind.PERSONAL_LORA.under("shared-*"),

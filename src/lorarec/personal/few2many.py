@@ -1,9 +1,10 @@
 """Few2Many of RecLoRA: a click-through model is trained on all clicks, then a personal LoRA on a few of them."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,8 @@ from lorarec.backbone import Backbone, title_embeddings
 from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
-from lorarec.evaluation import PREDICTIONS
-from lorarec.io import FolderKind, JsonObject, new_folder, refuse_existing, versions, write_json
+from lorarec.evaluation import METRICS, PREDICTIONS
+from lorarec.io import FolderKind, JsonObject, new_folder, read_json, refuse_existing, versions, write_json
 from lorarec.lora import AdapterRecord
 from lorarec.personal.blend import EVENTS as BLEND_EVENTS
 from lorarec.personal.blend import blended, choose_blend
@@ -30,7 +31,7 @@ from lorarec.personal.scoring import probabilities, set_mean_weights
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import USERS, user_representations, user_weights
 from lorarec.prompts import CLICK, LATEST, PromptConfig
-from lorarec.training import Checkpoints
+from lorarec.training import LOGS, Checkpoints, TrackedRun, TrackingConfig, shown_options, tracked_run
 
 CRM, RECORD, WEIGHTS = "crm", "personalize.json", "weights.png"
 DRAWN = 2000
@@ -43,14 +44,15 @@ class Personalized:
 
     Attributes:
         folder: Path of the folder. It has `crm/` (the click-through model), `personal/`, a `shared-similar/` or
-            `shared-recent/` for each shared LoRA, `users.parquet`, `predictions.parquet`, `personalize.json` and
-            `weights.png`.
+            `shared-recent/` for each shared LoRA, `users.parquet`, `predictions.parquet`, `personalize.json`,
+            `weights.png`, and `tensorboard/` if TensorBoard was reported to.
         predictions: user_id, item_id, timestamp and label of the test events in time order, and a column of
             probabilities for each row of the table: the click-through model, shared LoRAs, RecLoRA, and the blend of
             RecLoRA and the click-through model.
-        record: Contents of `personalize.json`: data, backbone, options, versions, the weights of the blend, and the
-            numbers of test events: of users and items that do not occur in the training part, of users without a
-            history, and of those that fell back.
+        record: Contents of `personalize.json`: data, backbone, options, versions, the weights of the blend, the mean
+            weight of each meta-LoRA over the users that `weights.png` shows and all layers, and the numbers of test
+            events: of users and items that do not occur in the training part, of users without a history, and of those
+            that fell back.
     """
 
     folder: Path
@@ -96,6 +98,7 @@ def personalize(
     *,
     ctr_model: str | Path = "din",
     shared: Sequence[str] = (),
+    tracking: TrackingConfig | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -120,6 +123,8 @@ def personalize(
             that was trained on the same clicks.
         shared: Kinds of history for which a single LoRA for all users is trained on the same sample as well: `similar`
             (ReLLa), `recent` (TALLRec), or both.
+        tracking: Trackers that get the loss of each LoRA, the mean weights, the picture of the weights, and the metrics
+            of `metrics.json` if `report` writes one; the defaults of `TrackingConfig` if None.
         resume: Continue an interrupted run; the weights are those of an uninterrupted run.
         overwrite: Replace a folder of this kind at `out`.
         progress: Show progress bars on standard error.
@@ -174,7 +179,11 @@ def personalize(
     )
     stages = _Stages(out, adapter_record.to_json())
     stages.refuse(resume, overwrite)
-    with stages.open(resume, PartialState()):
+    shown = shown_options(adapter_record) | {"ctr_model": str(ctr_model), "shared": list(shared)}
+    with (
+        stages.open(resume, PartialState()),
+        tracked_run(tracking or TrackingConfig(), out.name, stages.folder, shown) as run,
+    ):
         embeddings = title_embeddings(backbone, dataset.items[TITLE].to_list())
         if not (stages.folder / CRM).exists():
             retrieved = embeddings if config.ctr_retrieval == "similar" else None
@@ -191,7 +200,7 @@ def personalize(
         for row in rows:
             few, tested = inputs[row.retrieval]
             predicted = [tested, reader.read(valid, row.retrieval)] if row.folder == PERSONAL else [tested]
-            results = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress)
+            results = _predict(backbone, reader, row, few, predicted, stages.folder, adapter_record, progress, run)
             columns[row.title] = results[0]
         blend = choose_blend(fitted_model.score(valid, progress).astype(np.float64), results[1], log.label[valid])
         columns[f"{RECLORA} + {first}"] = blended(columns[first], columns[RECLORA], blend.weights)
@@ -207,11 +216,15 @@ def personalize(
                 shutil.copytree(stages.folder / name, folder / name)
             users = user_representations(fitted_model)
             users.write_parquet(folder / USERS)
-            _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
+            record["mean_weights"] = _draw(folder / WEIGHTS, backbone, stages.folder / PERSONAL, users, log)
             predictions.write_parquet(folder / PREDICTIONS)
             write_json(folder / RECORD, record)
             if report is not None:
                 report(Personalized(folder, predictions, record))
+            run.log(_figures(folder, record))
+            run.log_pictures(sorted(folder.glob("*.png")))
+            if (stages.folder / LOGS).is_dir():
+                shutil.copytree(stages.folder / LOGS, folder / LOGS)
     stages.remove()
     return Personalized(out, predictions, record)
 
@@ -240,6 +253,7 @@ def _predict(
     stages: Path,
     record: AdapterRecord,
     progress: bool,
+    run: TrackedRun,
 ) -> list[np.ndarray]:
     """Return probabilities of sets of rows under a LoRA, which is trained or, if its stage is finished, loaded."""
     config, done = reader.config, stages / row.folder
@@ -261,19 +275,30 @@ def _predict(
     with personal:
         if not done.exists():
             state = stages / f"{row.folder}.pt"
-            tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress)
+            tune(personal, few, reader.builder, config, state, f"Tuning {row.title}", progress, run)
             set_mean_weights(personal, few)
             personal.save(done)
         return [probabilities(personal, rows, reader.builder, config.token_budget, progress) for rows in predicted]
 
 
-def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> None:
-    """Plot the router's weights of the users, or of 2,000 of them."""
+def _draw(path: Path, backbone: Backbone, saved: Path, users: pl.DataFrame, log: ClickLog) -> list[float]:
+    """Plot the router's weights of the users, or of 2,000 of them; return the mean weight of each meta-LoRA."""
     drawn = np.sort(np.random.default_rng(0).permutation(len(users))[:DRAWN])
     clicked = np.bincount(log.user, log.label) / np.bincount(log.user)
     with PersonalLora.load(saved, backbone) as personal:
         weights = user_weights(personal, users[drawn])
         plot_user_weights(path, weights, clicked[drawn], list(personal.bank.layers))
+    mean: list[float] = weights.mean((0, 1), dtype=np.float64).tolist()
+    return mean
+
+
+def _figures(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
+    """Return what trackers get at the end: mean weights, and the metrics of every row if they were written."""
+    rows = read_json(folder / METRICS)["rows"] if (folder / METRICS).is_file() else {}
+    metrics = {
+        f"test_{row}/{name}": result["mean"] for row, results in rows.items() for name, result in results.items()
+    }
+    return {f"mean_weights/{number}": weight for number, weight in enumerate(record["mean_weights"], 1)} | metrics
 
 
 def _events(log: ClickLog, events: np.ndarray) -> pl.DataFrame:

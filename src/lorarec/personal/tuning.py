@@ -16,6 +16,7 @@ from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import score_batch, token_batches, training_mode
+from lorarec.training import TrackedRun
 
 ORDER, DROPOUT = 1, 2  # independent random streams of one seed
 MAX_NORM = 1.0
@@ -29,6 +30,7 @@ def tune(
     state: Path,
     title: str,
     progress: bool = False,
+    run: TrackedRun | None = None,
 ) -> float:
     """Train router and bank, from the checkpoint of an interrupted run if there is one.
 
@@ -42,6 +44,7 @@ def tune(
         state: Path of the checkpoint of parameters and optimizer, written every `save_steps` steps.
         title: Title of the progress bar.
         progress: Show the progress bar on standard error.
+        run: Run of trackers, which gets loss and learning rate a hundred times, under the name of the checkpoint.
 
     Returns:
         The mean loss of the last step, in nats.
@@ -56,6 +59,7 @@ def tune(
     schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup_ratio * steps), steps)
     parts = {"personal": personal, "optimizer": optimizer, "schedule": schedule}
     loss = _restore(parts, state)
+    logged_every = max(1, steps // 100)
 
     def cross_entropy(scores: list[torch.Tensor], chosen: np.ndarray) -> torch.Tensor:
         log_odds = torch.cat(scores)
@@ -71,9 +75,12 @@ def tune(
             if not np.isfinite(loss):
                 raise LorarecError(f"the loss is {loss} at step {step + 1}: lower the learning rate")
             torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+            rate = schedule.get_last_lr()[0]
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+            if run is not None and (step + 1) % logged_every == 0:
+                run.log({f"{state.stem}/loss": loss, f"{state.stem}/learning_rate": rate}, step + 1)
             if (step + 1) % config.save_steps == 0:
                 _save(parts, loss, state)
             bar.update(step + 1, f"loss {loss:.3f}")

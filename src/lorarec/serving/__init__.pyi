@@ -1,3 +1,6 @@
+from .async_client import AsyncClient as AsyncClient
+from .client import Client as Client
+from .client_calls import ServiceError as ServiceError
 from .config import REQUESTS as REQUESTS
 from .config import ServiceConfig as ServiceConfig
 from .server import listen as listen

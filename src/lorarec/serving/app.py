@@ -1,35 +1,41 @@
 """HTTP API that ranks and recommends with a language model and mixtures of LoRA adapters."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.exceptions import HTTPException
 
-from lorarec.serving.database import database_error
-from lorarec.serving.errors import ApiError, ClientDisconnected
+from lorarec.io import versions
+from lorarec.serving.error_handlers import add_error_handlers, require_json
+from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
+from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
+from lorarec.serving.request_ids import current_request_id
+from lorarec.serving.rerank import (
+    RerankRequest,
+    RerankResponse,
+    TextsRerankRequest,
+    TextsRerankResult,
+    rerank_response,
+    texts_response,
+)
 from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     AdaptersResponse,
     DeletedUser,
-    ErrorResponse,
     EventsResponse,
     ExplainResponse,
     HealthResponse,
     ItemsResponse,
     LivenessResponse,
+    ProblemDetails,
     RankResponse,
     StoredUser,
     UsersResponse,
@@ -50,38 +56,56 @@ from lorarec.serving.schemas import (
 from lorarec.serving.service import Service
 
 T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
 
-logger = logging.getLogger(__name__)
-
 _DESCRIPTIONS: dict[int, str] = {
-    400: "The body cannot be parsed.",
+    400: "The body is not JSON, or too deep or long to be read.",
     401: "The API key is missing or wrong.",
     403: "The service has no API key and refuses requests of web pages of other origins.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
     409: "The event has the id of another event of the user.",
     413: "The body is too large.",
+    415: "The body has another media type than JSON.",
+    421: "The service has no API key and refuses requests for other hosts.",
     422: "A field is invalid.",
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
     503: "The database cannot be reached.",
 }
-_NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}}
-_NOT_READY: Responses = {
-    503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."}
-}
-#: Maximum number of characters that an error repeats of the path of a field, which a client can make up.
-MAX_FIELD = 200
 #: Statuses of the middleware, which any path but the public ones can respond with.
-_MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413)
+_MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413, 421)
+_METRICS: Responses = {
+    200: {
+        "description": "Metrics in the text format of Prometheus.",
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": 'lorarec_requests_total{method="POST",path="/v1/rank",status="200"} 17.0',
+            }
+        },
+    }
+}
+
+
+def _problems(*statuses: int) -> Responses:
+    return {status: {"model": ProblemDetails, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
 def _error_responses(*statuses: int) -> Responses:
-    return {
-        status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]}
-        for status in (*_MIDDLEWARE_STATUSES, *statuses)
-    }
+    return _problems(*_MIDDLEWARE_STATUSES, *statuses)
+
+
+_NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}, **_problems(421)}
+_NOT_READY: Responses = {
+    503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."},
+    **_problems(421),
+}
+#: Errors of requests with a body for the model.
+_RANKING_ERRORS = _error_responses(404, 415, 422, 429, 503)
+_JSON = [Depends(require_json)]
 
 
 def create_app(service: Service, key: str | None = None) -> FastAPI:
@@ -99,46 +123,71 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         await service.stop()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
-    app = FastAPI(
-        title="lorarec", lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None, description=__doc__
+    app = Application(
+        key is not None,
+        title="lorarec",
+        version=versions().get("lorarec", "unknown"),
+        description=__doc__,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(AuthMiddleware, key=key)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
-    _add_exception_handlers(app)
+    add_error_handlers(app)
     add_page(app)
 
-    @app.post("/v1/rank", responses=_error_responses(404, 422, 429, 503))
+    @app.post("/v1/rank", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def rank(request: Request, body: RankRequest) -> RankResponse:
         """Rank candidates for a stored user or a history."""
         return await _while_connected(request, service.metrics, service.rank(body))
 
-    @app.post("/v1/recommend", responses=_error_responses(404, 422, 429, 503))
+    # The clients of Cohere have one of the first two paths, by their version, and those of Jina and vLLM the first.
+    @app.post("/v2/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
+    @app.post("/v1/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
+    async def rerank(request: Request, body: RerankRequest) -> RerankResponse:
+        """Rank documents for a query that is a history, as Cohere, Jina and vLLM do.
+
+        Both paths do the same.
+        """
+        ranked = await _while_connected(request, service.metrics, service.rerank(body))
+        return rerank_response(body, ranked, str(current_request_id()))
+
+    @app.post("/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
+    async def rerank_texts(request: Request, body: TextsRerankRequest) -> list[TextsRerankResult]:
+        """Rank texts for a query that is a history, as Text Embeddings Inference does."""
+        return texts_response(body, await _while_connected(request, service.metrics, service.rerank(body)))
+
+    @app.post("/v1/recommend", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
         """Recommend items of the catalogue that are not in the history."""
         return await _while_connected(request, service.metrics, service.recommend(body))
 
-    @app.post("/v1/explain", responses=_error_responses(404, 422, 429, 503))
+    @app.post("/v1/explain", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
         """Attribute a candidate's score to the items of the history, by leaving out each of them."""
         return await _while_connected(request, service.metrics, service.explain(body))
 
-    @app.post("/v1/events", responses=_error_responses(409, 422, 429, 503))
+    @app.post("/v1/events", responses=_error_responses(409, 415, 422, 429, 503), dependencies=_JSON)
     async def events(body: EventsRequest, idempotency_key: IdempotencyKey = None) -> EventsResponse:
         """Store interactions, which the next responses for their users take into account."""
         stored = await service.store(body, idempotency_key)
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
-    @app.get("/v1/items", responses=_error_responses(422, 429))
+    @_readable(app, "/v1/items", responses=_error_responses(422, 429))
     async def items(query: SearchQuery = "", limit: Limit = 10) -> ItemsResponse:
         """Find items of the catalogue by words of their titles, best match first."""
         return items_response(await service.find_items(query, limit), service.prompts)
 
-    @app.get("/v1/users", responses=_error_responses(422, 429, 503))
+    @_readable(app, "/v1/users", responses=_error_responses(422, 429, 503))
     async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
         """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
         return UsersResponse(users=await service.find_users(query, limit))
 
-    @app.get("/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503))
+    @_readable(
+        app, "/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503)
+    )
     async def export_user(user_id: StoredUserId) -> Response:
         """Export all that the database holds of a user, oldest first."""
         exported = await service.users.export(user_id, lambda events: stored_user(user_id, events))
@@ -149,12 +198,12 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """Delete all that the database holds of a user; the dataset and trained adapters stay as they are."""
         return DeletedUser(deleted=await service.users.delete(user_id))
 
-    @app.get("/v1/history", responses=_error_responses(404, 422, 429, 503))
+    @_readable(app, "/v1/history", responses=_error_responses(404, 422, 429, 503))
     async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:
         """List the items of a user's history, latest first."""
         return items_response(await service.latest_items(user_id, limit), service.prompts)
 
-    @app.get("/v1/adapters", responses=_error_responses())
+    @_readable(app, "/v1/adapters", responses=_error_responses())
     def adapters() -> AdaptersResponse:
         """List the loaded adapters and those that can be loaded, and describe the fusion."""
         available = service.adapters.available()
@@ -162,32 +211,29 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         fusion = fusion_info(service.fusion) if service.fusion else None
         return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
 
-    @app.post("/v1/adapters", responses=_error_responses(404, 422))
+    @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
         """Load an adapter, or reload it."""
         return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
 
-    @app.get("/v1/adapters/{name}", responses=_error_responses(404, 422))
-    def details(name: str) -> AdapterDetails:
+    @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422))
+    def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
         return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
 
     @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
-    async def unload(name: str) -> None:
+    async def unload(name: AdapterPath) -> None:
         """Unload an adapter; requests that arrived before are still answered with it."""
         await service.adapters.unload(name, service.batcher)
 
-    @app.head("/livez", include_in_schema=False)
-    @app.get("/livez", responses=_NOT_ALIVE)
+    @_readable(app, "/livez", responses=_NOT_ALIVE)
     async def live(response: Response) -> LivenessResponse:
         """Check that no thread hangs, regardless of the database; if the check fails, restart the service."""
         response.status_code = 200 if service.alive else 503
         return LivenessResponse(status="ok" if service.alive else "stuck")
 
-    @app.head("/healthz", include_in_schema=False)
-    @app.head("/readyz", include_in_schema=False)
-    @app.get("/healthz", responses=_NOT_READY)
-    @app.get("/readyz", responses=_NOT_READY)
+    @_readable(app, "/healthz", responses=_NOT_READY)
+    @_readable(app, "/readyz", responses=_NOT_READY)
     async def ready(response: Response) -> HealthResponse:
         """Check that no thread hangs and that the database can be read and written.
 
@@ -204,12 +250,23 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
             fusion=service.fusion is not None,
         )
 
-    @app.get("/metrics", response_class=Response, responses=_error_responses())
+    @_readable(app, "/metrics", response_class=Response, responses=_METRICS | _error_responses())
     def metrics() -> Response:
         """Export metrics for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+def _readable(app: FastAPI, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """Return a decorator by which an endpoint answers GET, and HEAD with the same headers."""
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+        app.add_api_route(path, endpoint, methods=["GET"], **options)
+        return endpoint
+
+    return register
 
 
 async def _while_connected(request: Request, metrics: Metrics, work: Coroutine[Any, Any, T]) -> T:
@@ -234,40 +291,3 @@ async def _while_connected(request: Request, metrics: Metrics, work: Coroutine[A
 async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _add_exception_handlers(app: FastAPI) -> None:
-    @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> Response:
-        return JSONResponse(error.body, error.status, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(_: Request, error: RequestValidationError) -> Response:
-        # Where a field has alternatives, the deepest error belongs to the alternative that the client meant.
-        deepest = max(error.errors(), key=lambda each: len(_field_path(each["loc"])))
-        field = ".".join(_field_path(deepest["loc"]))[:MAX_FIELD]
-        return JSONResponse(ApiError(422, deepest["msg"], field or None).body, 422)
-
-    @app.exception_handler(HTTPException)
-    async def http_exception(_: Request, error: HTTPException) -> Response:
-        return JSONResponse(ApiError(error.status_code, error.detail).body, error.status_code, error.headers)
-
-    @app.exception_handler(SQLAlchemyError)
-    async def sql_error(_: Request, error: SQLAlchemyError) -> Response:
-        logger.warning("the database cannot be used: %s", str(error).splitlines()[0])
-        response = database_error()
-        return JSONResponse(response.body, response.status, response.headers)
-
-    @app.exception_handler(Exception)
-    async def unexpected_error(_: Request, error: Exception) -> Response:
-        return JSONResponse(ApiError(500, "internal error: see the log of the service").body, 500)
-
-    @app.exception_handler(ClientDisconnected)
-    async def client_disconnected(_: Request, error: ClientDisconnected) -> Response:
-        return Response(status_code=499)
-
-
-def _field_path(location: tuple[Any, ...]) -> list[str]:
-    """Return the parts of a field's path, as in `candidates.3`, without pydantic's names for alternative types."""
-    parts = [str(part) for part in location[1:] if isinstance(part, int) or (part.isidentifier() and part.islower())]
-    return [part for part in parts if part != "str"]

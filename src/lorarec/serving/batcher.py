@@ -84,6 +84,16 @@ class Batcher:
         self._thread = WatchedThread("model", STUCK_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
+    def measure_speed(self, request: ScoringRequest) -> None:
+        """Measure the speed of the model by a request, before the queue is processed.
+
+        It is scored twice, since a model's first pass is slower than the others.
+        """
+        self._score([request])
+        began = time.perf_counter()
+        self._score([request])
+        self._add_pass(time.perf_counter() - began, request.example.length)
+
     def start(self) -> None:
         """Start to process the queue; an event loop must be running."""
         self._task = asyncio.create_task(self._process_queue())
@@ -106,7 +116,7 @@ class Batcher:
     def expected_seconds(self) -> float:
         """Return the number of seconds in which the requests that are queued or scored now are expected to be done.
 
-        It is 0 until the first pass has shown the speed of the model.
+        It is 0 until the speed of the model is known, by `measure_speed` or the first pass.
         """
         if not self._tokens:
             return 0.0
@@ -247,11 +257,14 @@ class Batcher:
         await self._run(lambda: self._score(requests), [pending.scores for pending in batch], list)
         elapsed = time.perf_counter() - began
         self._pass_tokens = 0
-        self._seconds = DECAY * self._seconds + elapsed
-        self._tokens = DECAY * self._tokens + tokens
+        self._add_pass(elapsed, tokens)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_tokens.observe(len(batch) * max(pending.tokens for pending in batch))
         self._metrics.batch_seconds.observe(elapsed)
+
+    def _add_pass(self, seconds: float, tokens: int) -> None:
+        self._seconds = DECAY * self._seconds + seconds
+        self._tokens = DECAY * self._tokens + tokens
 
     async def _run(
         self,

@@ -1,6 +1,7 @@
 """HTTP connections with deadlines for slow clients and a limit on their number."""
 
 import asyncio
+import json
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from lorarec.serving.errors import PROBLEM, ApiError
 
 #: Maximum number of bytes of a request line with its headers.
 MAX_HEAD = 16 << 10
@@ -136,10 +139,15 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:  # a response has been sent already
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # a response has been sent already
             self.transport.abort()
+            return
+        body = json.dumps(ApiError(400, "the request is not valid HTTP/1.1").body).encode()
+        headers = {"Content-Type": PROBLEM, "Content-Length": str(len(body)), "Connection": "close"}
+        head = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def shutdown(self) -> None:
         self._limits = replace(self._limits, head=1.0, body=1.0, send=5.0)

@@ -100,7 +100,7 @@ def refuse_titles(case: RequestCase) -> None:
         if catalogue_id(item) is None:
             raise ApiError(
                 422,
-                "the fusion ranks items of the catalogue only: give an id of it, or name an adapter (field adapter)",
+                "the fusion ranks items of the catalogue only: give one of them, or name an adapter",
                 f"candidates.{index}",
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorarec.serving.errors import ApiError
+from lorarec.serving.errors import PROBLEM, ApiError
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
@@ -165,7 +165,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def send_error(send: Send, error: ApiError) -> None:
     """Send an error as the whole response."""
     body = json.dumps(error.body).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    headers = {"content-type": PROBLEM, "content-length": str(len(body)), **error.headers}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     # With `Connection: close`, a client that still sends its body would see a reset before the response.

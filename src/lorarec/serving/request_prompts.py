@@ -13,7 +13,7 @@ from lorarec.prompts import PromptBuilder, PromptConfig, case_examples
 from lorarec.ranking import shorter_histories
 from lorarec.recommenders import make_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
-from lorarec.serving.errors import ApiError
+from lorarec.serving.errors import ApiError, Fault
 from lorarec.serving.schemas import (
     Item,
     ItemTitle,
@@ -75,24 +75,21 @@ class RequestPrompts:
         """Convert the items of a field of a request to items of a case.
 
         Raises:
-            ApiError: 422, if an id is not in the catalogue.
+            ApiError: 422, with all ids that are not in the catalogue.
         """
-        return [
-            TITLE_PREFIX + item.title if isinstance(item, ItemTitle) else self.check_id(item, f"{field}.{index}")
-            for index, item in enumerate(items)
-        ]
+        self.check_ids({f"{field}.{index}": item for index, item in enumerate(items) if isinstance(item, str)})
+        return [TITLE_PREFIX + item.title if isinstance(item, ItemTitle) else item for item in items]
 
-    def check_id(self, item_id: str, field: str) -> str:
-        """Return an item id if it is in the catalogue.
+    def check_ids(self, ids: Mapping[str, str]) -> None:
+        """Refuse item ids, by the fields that hold them, if one is not in the catalogue.
 
         Raises:
-            ApiError: 422, if it is not.
+            ApiError: 422, with all ids that are not in the catalogue.
         """
-        if item_id not in self._dataset.titles:
-            raise ApiError(
-                422, f'item {item_id!r} is not in the catalogue: give an id of it, or {{"title": ...}}', field
-            )
-        return item_id
+        message = 'item {!r} is not in the catalogue: give an id of it, or {{"title": ...}}'
+        unknown = {field: item for field, item in ids.items() if item not in self._dataset.titles}
+        if unknown:
+            raise ApiError(422, faults=[Fault(message.format(item), field) for field, item in unknown.items()])
 
     def scoring_request(self, case: RequestCase, mixture: Mixture) -> ScoringRequest:
         """Build the prompt of a case for the mixture that scores it.
@@ -124,7 +121,7 @@ class RequestPrompts:
             item: Candidate.
             mixtures: Mixtures that score the case.
         """
-        words = {}
+        words: dict[str, str] = {}
         for mixture in mixtures:
             prompt = _prompt_config(mixture)
             evidence = self._evidence_of(mixture, prompt) if prompt.evidence else None

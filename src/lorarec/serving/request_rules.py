@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from lorarec.data import ItemFilter, ItemMatcher
 from lorarec.errors import LorarecError
 from lorarec.retrieval import Boost, CatalogueRules, ItemRules
-from lorarec.serving.errors import ApiError
+from lorarec.serving.errors import ApiError, FaultCollector
 from lorarec.serving.schemas import ExplainRequest, ItemCondition, RecommendRequest
 
 
@@ -16,15 +16,22 @@ def request_rules(request: RecommendRequest | ExplainRequest, items: ItemMatcher
     Raises:
         ApiError: 422, if a rule does not fit the columns of the items.
     """
-    where = [_item_filter(each, items, f"where.{index}") for index, each in enumerate(request.where)]
+    faults = FaultCollector()
+    where: list[ItemFilter] = []
+    for index, condition in enumerate(request.where):
+        with faults.collect():
+            where.append(_item_filter(condition, items, f"where.{index}"))
     if isinstance(request, ExplainRequest):
+        faults.refuse()
         return ItemRules(where).of(items)
-    boost = [
-        Boost(_item_filter(each.where, items, f"boost.{index}.where"), each.add)
-        for index, each in enumerate(request.boost)
-    ]
-    with _refused("at_most"):
-        return ItemRules(where, request.at_most, boost).of(items)
+    boost: list[Boost] = []
+    for index, each in enumerate(request.boost):
+        with faults.collect():
+            boost.append(Boost(_item_filter(each.where, items, f"boost.{index}.where"), each.add))
+    with faults.collect(), _refused("at_most"):
+        rules = ItemRules(where, request.at_most, boost).of(items)
+    faults.refuse()
+    return rules
 
 
 def _item_filter(condition: ItemCondition, items: ItemMatcher, field: str) -> ItemFilter:

@@ -1,11 +1,44 @@
 """JSON schemas of responses and their fields."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from lorarec.serving.engine import AdapterKind
 from lorarec.serving.fusion import RecommenderKind
+
+_RANKED = {
+    "item_id": "i1",
+    "title": "red lamp",
+    "score": 0.7,
+    "log_odds": 0.7,
+    "log_likelihood": None,
+    "log_prior": 0.0,
+    "probability": 0.62,
+    "candidate": 0,
+}
+_ADAPTER = {
+    "name": "general",
+    "kind": "adapter",
+    "fingerprint": "7d0e5c1f",
+    "rank": 16,
+    "readout": "verdict",
+    "in_folder": True,
+}
+
+
+def _example(value: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a model with an example in the OpenAPI description."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+def examples_of(model: type[BaseModel]) -> list[Any]:
+    """Return the examples of a response in the OpenAPI description."""
+    extra = model.model_config["json_schema_extra"]
+    assert isinstance(extra, dict)
+    examples = extra["examples"]
+    assert isinstance(examples, list)
+    return examples
 
 
 class RankedItem(BaseModel):
@@ -92,6 +125,19 @@ class RankResponse(BaseModel):
     fusion: ByFusion = False
     mixture: MixtureWeights
     personal: PersonalWeights
+    tokens: Annotated[
+        int, Field(description="Number of tokens that the language model read: the prompt and all candidates.")
+    ]
+
+    model_config = _example(
+        {
+            "ranking": [_RANKED],
+            "fusion": False,
+            "mixture": {"general": 0.3, "shop": 0.7},
+            "personal": {},
+            "tokens": 64,
+        }
+    )
 
 
 class ItemInfluence(BaseModel):
@@ -121,12 +167,25 @@ class ExplainResponse(BaseModel):
     mixture: MixtureWeights
     personal: PersonalWeights
 
+    model_config = _example(
+        {
+            "candidate": _RANKED,
+            "history": [{"item_id": "i7", "title": "red table", "score": 0.4, "probability": 0.1}],
+            "evidence": {"general": "often"},
+            "fusion": False,
+            "mixture": {"general": 1.0},
+            "personal": {},
+        }
+    )
+
 
 class EventsResponse(BaseModel):
     """Numbers of events that were stored or already known."""
 
     stored: Annotated[int, Field(description="Number of new events.")]
     known: Annotated[int, Field(description="Number of events whose `event_id` was stored before.")]
+
+    model_config = _example({"stored": 1, "known": 0})
 
 
 class CatalogueItem(BaseModel):
@@ -141,11 +200,15 @@ class ItemsResponse(BaseModel):
 
     items: Annotated[list[CatalogueItem], Field(description="Items in the order that the path describes.")]
 
+    model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}]})
+
 
 class UsersResponse(BaseModel):
     """Users of the dataset."""
 
     users: Annotated[list[str], Field(description="User ids, best match first.")]
+
+    model_config = _example({"users": ["u42"]})
 
 
 class AdapterInfo(BaseModel):
@@ -163,6 +226,8 @@ class AdapterInfo(BaseModel):
     rank: Annotated[int, Field(description="Largest rank of the adapter's layers.")]
     readout: Annotated[str, Field(description="How candidates are scored: `verdict` or `likelihood`.")]
     in_folder: Annotated[bool, Field(description="Whether the adapters folder still lists the adapter.")]
+
+    model_config = _example(_ADAPTER)
 
 
 class LayerWeights(BaseModel):
@@ -183,6 +248,14 @@ class AdapterDetails(AdapterInfo):
         str | None, Field(description="Id of the user that the adapter was exported for; null for other adapters.")
     ]
     layers: Annotated[list[LayerWeights], Field(description="Weights by adapted layer.")]
+
+    model_config = _example(
+        _ADAPTER
+        | {
+            "user_id": None,
+            "layers": [{"layer": "model.layers.0.self_attn.q_proj", "weights": {"general": 1.0}}],
+        }
+    )
 
 
 class FusionInfo(BaseModel):
@@ -205,6 +278,18 @@ class AdaptersResponse(BaseModel):
     kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
 
+    model_config = _example(
+        {
+            "loaded": [_ADAPTER],
+            "available": ["general", "shop"],
+            "kinds": {"general": "adapter", "shop": "adapter"},
+            "fusion": {
+                "recommenders": {"shop": "language model", "sasrec": "next-item model"},
+                "new_item_prior": "auto",
+            },
+        }
+    )
+
 
 class StoredInteraction(BaseModel):
     """An interaction of a user as the database holds it."""
@@ -226,17 +311,25 @@ class StoredUser(BaseModel):
     user_id: Annotated[str, Field(description="Id of the user.")]
     events: Annotated[list[StoredInteraction], Field(description="Interactions, oldest first.")]
 
+    model_config = _example(
+        {"user_id": "u42", "events": [{"item_id": "i3", "timestamp": 1764115200, "event_id": "click-1"}]}
+    )
+
 
 class DeletedUser(BaseModel):
     """What was deleted of a user."""
 
     deleted: Annotated[int, Field(description="Number of deleted interactions.")]
 
+    model_config = _example({"deleted": 7})
+
 
 class LivenessResponse(BaseModel):
     """Whether the threads of the service work."""
 
     status: Annotated[str, Field(description="`ok`, or `stuck` if the service must be restarted.")]
+
+    model_config = _example({"status": "ok"})
 
 
 class HealthResponse(BaseModel):
@@ -256,15 +349,35 @@ class HealthResponse(BaseModel):
     adapters: Annotated[int, Field(description="Number of loaded adapters.")]
     fusion: Annotated[bool, Field(description="Whether a fusion answers requests that name no adapter.")]
 
-
-class ErrorDetail(BaseModel):
-    """What is wrong with a request and how to correct it."""
-
-    field: Annotated[str | None, Field(description="Path of the field at fault, as in `candidates.3`.")]
-    message: Annotated[str, Field(description="One line that says what is wrong.")]
+    model_config = _example({"status": "ok", "database": "ok", "adapters": 2, "fusion": False})
 
 
-class ErrorResponse(BaseModel):
-    """Response to a request that cannot be answered."""
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
 
-    error: Annotated[ErrorDetail, Field(description="What is wrong.")]
+    field: Annotated[str, Field(description="Path of the field, as in `candidates.3`.")]
+    message: Annotated[str, Field(description="One line that says what is wrong and how to correct it.")]
+
+
+class ProblemDetails(BaseModel):
+    """Response to a request that cannot be answered, as RFC 9457 defines it."""
+
+    type: Annotated[str, Field(description="`about:blank`: the status says what kind of problem it is.")]
+    title: Annotated[str, Field(description="Name of the status.")]
+    status: Annotated[int, Field(description="HTTP status code.")]
+    detail: Annotated[str, Field(description="One line that says what is wrong and how to correct it.")]
+    request_id: Annotated[str | None, Field(description="Id of the request, as in the header `X-Request-ID`.")]
+    errors: Annotated[list[FieldError], Field(description="What is wrong with fields of the request, the first few.")]
+
+    model_config = _example(
+        {
+            "type": "about:blank",
+            "title": "Unprocessable Content",
+            "status": 422,
+            "detail": "candidates.1: item 'i99' is not in the catalogue: give an id of it",
+            "request_id": "checkout-7f3a",
+            "errors": [
+                {"field": "candidates.1", "message": "item 'i99' is not in the catalogue: give an id of it"},
+            ],
+        }
+    )

@@ -35,6 +35,7 @@ def rank_response(
     ranker_scores: np.ndarray,
     mixture: Mixture,
     prompts: RequestPrompts,
+    tokens: int,
     prior: np.ndarray | None = None,
 ) -> RankResponse:
     """Order the candidates of a case by score, best first.
@@ -44,6 +45,7 @@ def rank_response(
         ranker_scores: Log-odds or log-probabilities (candidates,), by the readout of the mixture.
         mixture: Weights that the candidates were scored with.
         prompts: Titles of the items, and the readout.
+        tokens: Number of tokens that the model read.
         prior: Logarithm (candidates,) of a prior that is added to the scores; zeros if None.
     """
     prior = np.zeros_like(ranker_scores) if prior is None else prior
@@ -70,10 +72,10 @@ def rank_response(
         if adapter.user_router
     }
     names = {adapter.name: weight for adapter, weight in mixture.weights.items()}
-    return RankResponse(ranking=ranking, mixture=names, personal=personal)
+    return RankResponse(ranking=ranking, mixture=names, personal=personal, tokens=tokens)
 
 
-def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompts) -> RankResponse:
+def fused_response(case: RequestCase, fused: FusedScores, tokens: int, prompts: RequestPrompts) -> RankResponse:
     """Order the candidates of a case by the scores of a fusion, best first."""
     scores = fused.log_probabilities
     ranking = [
@@ -90,7 +92,7 @@ def fused_response(case: RequestCase, fused: FusedScores, prompts: RequestPrompt
         )
         for index in np.argsort(-scores, kind="stable")
     ]
-    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={})
+    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={}, tokens=tokens)
 
 
 def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequence[int], top: int) -> RankResponse:

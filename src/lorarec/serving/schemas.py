@@ -3,7 +3,17 @@
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_validator,
+)
 
 from lorarec.data import FilterOperator
 
@@ -20,15 +30,24 @@ MAX_MIXED_ADAPTERS = 16
 MAX_RESULTS = 100
 
 
-def _refuse_nul(text: str) -> str:
+def refuse_nul(text: str) -> str:
     """Refuse the character NUL, which PostgreSQL cannot store."""
     if "\0" in text:
         raise ValueError("text must not hold the character NUL")
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_refuse_nul)]
-Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+def _refuse_other_types(value: Any) -> Any:
+    """Refuse text, true and false for a number, which pydantic would convert."""
+    if isinstance(value, bool | str):
+        raise ValueError("input should be a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_refuse_other_types)]
+Number = Annotated[float, BeforeValidator(_refuse_other_types)]
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(refuse_nul)]
+Weight = Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)]
 SearchQuery = Annotated[
     str,
     Query(
@@ -36,18 +55,18 @@ SearchQuery = Annotated[
         description="Words or parts of words, all of which must occur in a result.",
         examples=["toy story"],
     ),
-    AfterValidator(_refuse_nul),
+    AfterValidator(refuse_nul),
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
 UserId = Annotated[
     str,
     Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
-    AfterValidator(_refuse_nul),
+    AfterValidator(refuse_nul),
 ]
 StoredUserId = Annotated[
     str,
     Path(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
-    AfterValidator(_refuse_nul),
+    AfterValidator(refuse_nul),
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -59,6 +78,18 @@ IdempotencyKey = Annotated[
         examples=["0f8fad5b-d9cb-469f-a165-70867728950e"],
     ),
 ]
+
+
+#: What every request for a user or a history fulfils, which its fields alone do not say.
+_ONE_HISTORY: list[Any] = [
+    {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+    {"required": ["history"], "properties": {"history": {"type": "array"}}},
+]
+
+
+def _history_request(*examples: Any) -> ConfigDict:
+    """Return the configuration of a request for a user or a history, with its examples."""
+    return ConfigDict(json_schema_extra={"oneOf": _ONE_HISTORY, "examples": list(examples)})
 
 
 class _Request(BaseModel):
@@ -109,17 +140,13 @@ class RankRequest(_HistoryRequest):
         ),
     ]
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": "u42", "candidates": ["i1", "i2", {"title": "A title nobody has seen yet"}]},
-                {
-                    "history": ["i7", {"title": "Heat"}],
-                    "candidates": ["i1", "i2"],
-                    "adapter": {"general": 0.3, "specific": 0.7},
-                },
-            ]
-        }
+    model_config = _history_request(
+        {"user_id": "u42", "candidates": ["i1", "i2", {"title": "A title nobody has seen yet"}]},
+        {
+            "history": ["i7", {"title": "Heat"}],
+            "candidates": ["i1", "i2"],
+            "adapter": {"general": 0.3, "specific": 0.7},
+        },
     )
 
 
@@ -148,7 +175,7 @@ class ItemBoost(_Request):
 
     where: Annotated[ItemCondition, Field(description="Condition that the items match.")]
     add: Annotated[
-        float, Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="Number; a negative one moves items down.")
+        Number, Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="Number; a negative one moves items down.")
     ]
 
 
@@ -176,9 +203,9 @@ class _CatalogueRequest(_HistoryRequest):
 class RecommendRequest(_CatalogueRequest):
     """A user or a history to recommend items of the catalogue for."""
 
-    top: Annotated[int, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
+    top: Annotated[Integer, Field(ge=1, le=MAX_TOP, description="Number of items to recommend.")] = 10
     at_most: Annotated[
-        dict[Text, Annotated[int, Field(ge=1)]],
+        dict[Text, Annotated[Integer, Field(ge=1)]],
         Field(
             max_length=MAX_LIMITS,
             description="Maximum number of recommended items with the same value in a column, by column. Items without "
@@ -194,21 +221,17 @@ class RecommendRequest(_CatalogueRequest):
         ),
     ] = []
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": "u42", "top": 5, "adapter": {"general": 0.3, "specific": 0.7}, "deny": ["i9"]},
-                {
-                    "user_id": "u42",
-                    "where": [
-                        {"column": "price", "op": "<=", "value": 20},
-                        {"column": "region", "op": "in", "value": ["DE", "AT"]},
-                    ],
-                    "at_most": {"brand": 2},
-                    "boost": [{"where": {"column": "in_stock", "op": "=", "value": True}, "add": 0.5}],
-                },
-            ]
-        }
+    model_config = _history_request(
+        {"user_id": "u42", "top": 5, "adapter": {"general": 0.3, "specific": 0.7}, "deny": ["i9"]},
+        {
+            "user_id": "u42",
+            "where": [
+                {"column": "price", "op": "<=", "value": 20},
+                {"column": "region", "op": "in", "value": ["DE", "AT"]},
+            ],
+            "at_most": {"brand": 2},
+            "boost": [{"where": {"column": "in_stock", "op": "=", "value": True}, "add": 0.5}],
+        },
     )
 
 
@@ -232,7 +255,7 @@ class ExplainRequest(_CatalogueRequest):
         ),
     ] = None
     candidate: Annotated[
-        int | None,
+        Integer | None,
         Field(
             ge=0,
             lt=MAX_EXPLAINED,
@@ -240,13 +263,9 @@ class ExplainRequest(_CatalogueRequest):
         ),
     ] = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": "u42", "item_id": "i3"},
-                {"user_id": "u42", "candidates": ["i1", "i2"], "candidate": 1, "adapter": "general"},
-            ]
-        }
+    model_config = _history_request(
+        {"user_id": "u42", "item_id": "i3"},
+        {"user_id": "u42", "candidates": ["i1", "i2"], "candidate": 1, "adapter": "general"},
     )
 
     @model_validator(mode="after")
@@ -266,7 +285,7 @@ class UserEvent(_Request):
     user_id: Annotated[Text, Field(description="Id of the user, who may be new.")]
     item_id: Annotated[Text, Field(description="Id of an item of the catalogue.")]
     timestamp: Annotated[
-        int | None,
+        Integer | None,
         Field(
             ge=-(2**63),
             lt=2**63,

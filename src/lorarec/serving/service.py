@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,24 +17,18 @@ from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
-from lorarec.serving.errors import ApiError
+from lorarec.serving.errors import ApiError, FaultCollector
 from lorarec.serving.fusion import ServedFusion, refuse_titles
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
-from lorarec.serving.response_schemas import (
-    ExplainResponse,
-    RankResponse,
-)
+from lorarec.serving.rerank import FUSION, RerankRequest, TextsRerankRequest, rerank_case
+from lorarec.serving.response_schemas import ExplainResponse, RankResponse
 from lorarec.serving.responses import explain_response, fused_response, rank_response, recommend_response
-from lorarec.serving.schemas import (
-    EventsRequest,
-    ExplainRequest,
-    RankRequest,
-    RecommendRequest,
-)
+from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
 from lorarec.serving.stored_users import StoredUsers
 
@@ -41,9 +36,10 @@ from lorarec.serving.stored_users import StoredUsers
 STOP_SECONDS = 3.0
 #: Seconds of building the prompts of one request after which the thread counts as stuck.
 STUCK_SECONDS = 60.0
-#: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
-#: all of them.
-MAX_STORED_HISTORY = 10_000
+#: Adapter that a request names, or its weights by name; None for the fusion or the only loaded adapter.
+AdapterName = str | dict[str, float] | None
+#: Number of items in the history, and among the candidates, of the request that measures the speed of the model.
+MEASURED_ITEMS = 20
 #: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
 IDEMPOTENCY = "idempotency-key:"
 
@@ -109,6 +105,7 @@ class Service:
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
                 self.prompts.evidence(adapter.prompt)
+        self._measure_speed()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
@@ -121,6 +118,16 @@ class Service:
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
+        self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
+
+    def _measure_speed(self) -> None:
+        """Let the batcher measure the speed of the model by a request for the first adapter, or for the backbone."""
+        items = self._dataset.items[ITEM].head(MEASURED_ITEMS).to_list()
+        case = RequestCase(None, items, items)
+        served = self.fusion.adapters if self.fusion else self.adapters.loaded
+        mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
+        with suppress(LorarecError):  # a prompt that the adapter cannot have
+            self.batcher.measure_speed(self.prompts.scoring_request(case, mixture))
 
     @property
     def alive(self) -> bool:
@@ -149,9 +156,25 @@ class Service:
                 queue is full.
         """
         # The history is read before the request is admitted: a database that hangs must not fill the queue.
-        case = await self._case(request)
+        faults = FaultCollector()
+        case = await self._cases.read(request, request.candidates, faults)
+        faults.refuse()
         with self.batcher.admit():
-            return await self._rank(case, request, pool=False)
+            return await self._rank(case, request.adapter, pool=False)
+
+    async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
+        """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
+
+        Raises:
+            ApiError: As for `rank`.
+        """
+        case = await asyncio.to_thread(rerank_case, request, self._dataset)
+        by_fusion = request.model == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded
+        try:
+            with self.batcher.admit():
+                return await self._rank(case, None if by_fusion else request.model, pool=False)
+        except ApiError as error:
+            raise error.with_fields(request.field_names) from error
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -159,14 +182,17 @@ class Service:
         Raises:
             ApiError: If a rule does not fit the columns of the items, or as for `rank`.
         """
-        case = await self._history_case(request)
+        faults = FaultCollector()
+        case = await self._cases.read(request, (), faults)
         with self.batcher.admit():
-            rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
+            with faults.collect():
+                rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
+            faults.refuse()
             candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
             if not candidates:
-                by_fusion = self._chosen_fusion(request) is not None
-                return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={})
-            response = await self._rank(replace(case, candidates=candidates), request, pool=True)
+                by_fusion = self._chosen_fusion(request.adapter) is not None
+                return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={}, tokens=0)
+            response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
             return recommend_response(response, rules, [self._index.row[item] for item in candidates], request.top)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
@@ -180,22 +206,22 @@ class Service:
                 left to recommend, or as for `rank`.
         """
         pool = request.candidates is None
-        case = await self._explained_case(request)
-        fusion = self._chosen_fusion(request)
+        case = await self._cases.read_explained(request)
+        fusion = self._chosen_fusion(request.adapter)
         with self.batcher.admit():
             if pool:
                 case = replace(case, candidates=await asyncio.to_thread(self._propose_with, case.history, request))
             if fusion is None:
-                scores, mixture = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
+                scores, mixture, tokens = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
                 prior = log_prior(len(case.candidates)) if pool else None
-                ranked = rank_response(case, scores[0], mixture, self.prompts, prior)
+                ranked = rank_response(case, scores[0], mixture, self.prompts, tokens, prior)
                 scores = scores if prior is None else [each + prior for each in scores]
                 mixtures = [mixture]
             else:
                 cases = leave_one_out_cases(case, fusion.max_history)
-                fused = await self._fuse(fusion, cases, pool)
+                fused, tokens = await self._fuse(fusion, cases, pool)
                 scores = [each.log_probabilities for each in fused]
-                ranked = fused_response(case, fused[0], self.prompts)
+                ranked = fused_response(case, fused[0], tokens, self.prompts)
                 mixtures = fusion.mixtures
             if not pool:
                 place = request.candidate or 0
@@ -220,8 +246,7 @@ class Service:
             ApiError: If an item is not in the catalogue, an event has the id of another one, or the database is not
                 usable.
         """
-        for index, event in enumerate(request.events):
-            self.prompts.check_id(event.item_id, f"events.{index}.item_id")
+        self.prompts.check_ids({f"events.{index}.item_id": each.item_id for index, each in enumerate(request.events)})
         events = [Event(**event.model_dump()) for event in request.events]
         if idempotency_key is not None:
             ids = [event.event_id or f"{IDEMPOTENCY}{idempotency_key}:{index}" for index, event in enumerate(events)]
@@ -278,54 +303,27 @@ class Service:
             raise ApiError(422, "nothing is left to recommend: give a shorter history, or allow more items")
         return candidates
 
-    async def _explained_case(self, request: ExplainRequest) -> RequestCase:
-        """Return a case with the history of a request and the candidates that it gives, if it gives any.
+    def _chosen_fusion(self, adapter: AdapterName) -> ServedFusion | None:
+        """Return the fusion if it answers a request that names an adapter or none; otherwise adapters do."""
+        return self.fusion if adapter is None else None
 
-        Raises:
-            ApiError: If the index of the candidate is out of range, the history is empty or has the item, or an item is
-                unknown.
-        """
-        given = request.candidates or []
-        if given and (request.candidate or 0) >= len(given):
-            raise ApiError(422, f"there are {len(given)} candidates: give an index from 0", "candidate")
-        if request.item_id is not None:
-            self.prompts.check_id(request.item_id, "item_id")
-        candidates = self.prompts.case_items(given, "candidates")
-        case = replace(await self._history_case(request), candidates=candidates)
-        if not case.history:
-            raise ApiError(422, "an empty history explains nothing: give one item or more", "history")
-        if request.item_id in case.history:
-            raise ApiError(422, f"the history has item {request.item_id!r}: give one that it has not", "item_id")
-        return case
-
-    async def _case(self, request: RankRequest) -> RequestCase:
-        candidates = self.prompts.case_items(request.candidates, "candidates")
-        return replace(await self._history_case(request), candidates=candidates)
-
-    async def _history_case(self, request: RankRequest | RecommendRequest | ExplainRequest) -> RequestCase:
-        """Return a case with the history of a request and without candidates."""
-        if request.history is not None:
-            return RequestCase(None, self.prompts.case_items(request.history, "history"), [])
-        assert request.user_id is not None
-        history = await self.users.history(request.user_id, MAX_STORED_HISTORY)
-        return RequestCase(request.user_id, history.items, [], history)
-
-    def _chosen_fusion(self, request: RankRequest | RecommendRequest | ExplainRequest) -> ServedFusion | None:
-        """Return the fusion if it answers a request; otherwise adapters do."""
-        return self.fusion if request.adapter is None else None
-
-    async def _rank(self, case: RequestCase, request: RankRequest | RecommendRequest, pool: bool) -> RankResponse:
+    async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> RankResponse:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
-        if fusion := self._chosen_fusion(request):
-            (fused,) = await self._fuse(fusion, [case], pool)
-            return fused_response(case, fused, self.prompts)
-        (scores,), mixture = await self._score(
-            case, request.adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
+        if fusion := self._chosen_fusion(adapter):
+            (fused,), tokens = await self._fuse(fusion, [case], pool)
+            return fused_response(case, fused, tokens, self.prompts)
+        (scores,), mixture, tokens = await self._score(
+            case, adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )
-        return rank_response(case, scores, mixture, self.prompts, log_prior(len(scores)) if pool else None)
+        return rank_response(case, scores, mixture, self.prompts, tokens, log_prior(len(scores)) if pool else None)
 
-    async def _fuse(self, fusion: ServedFusion, cases: Sequence[RequestCase], pool: bool) -> list[FusedScores]:
+    async def _fuse(
+        self, fusion: ServedFusion, cases: Sequence[RequestCase], pool: bool
+    ) -> tuple[list[FusedScores], int]:
         """Score cases with the same candidates by the fusion, whose adapters share the batches of other requests.
+
+        Returns:
+            The scores of each case, and the number of tokens that the adapters read.
 
         Raises:
             ApiError: If a candidate is given by its title, the candidates do not fit into a prompt, or the queue is
@@ -350,14 +348,14 @@ class Service:
             with self.metrics.fusion_seconds.time(), self.metrics.stage("fusion"):
                 fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
             self.metrics.fused.inc()
-        return fused
+        return fused, _tokens(requests)
 
     async def _score(
         self,
         case: RequestCase,
-        adapter: str | dict[str, float] | None,
+        adapter: AdapterName,
         build: Callable[[RequestCase, Mixture], list[ScoringRequest]],
-    ) -> tuple[list[np.ndarray], Mixture]:
+    ) -> tuple[list[np.ndarray], Mixture, int]:
         """Score the requests that are built from a case.
 
         Args:
@@ -366,7 +364,8 @@ class Service:
             build: Function that builds the requests.
 
         Returns:
-            The scores (candidates,) of each request, and the mixture that scored them.
+            The scores (candidates,) of each request, the mixture that scored them, and the number of tokens that it
+            read.
 
         Raises:
             ApiError: If an adapter is not loaded, or the candidates do not fit into a prompt.
@@ -386,4 +385,9 @@ class Service:
                 raise ApiError(422, str(error), "candidates") from error
             # An adapter may have been unloaded or replaced meanwhile. After this check the queue preserves the order.
             if self.adapters.are_current(weights):
-                return await self.batcher.score(requests), mixture
+                return await self.batcher.score(requests), mixture, _tokens(requests)
+
+
+def _tokens(requests: Sequence[ScoringRequest]) -> int:
+    """Return the number of tokens of prompts and candidates."""
+    return sum(request.example.length for request in requests)

@@ -9,5 +9,10 @@ from .config import read_recipe as read_recipe
 from .losses import ProximalTerm as ProximalTerm
 from .losses import listwise as listwise
 from .run import train as train
+from .trackers import LOGS as LOGS
+from .tracking import TrackedRun as TrackedRun
+from .tracking import shown_options as shown_options
+from .tracking import tracked_run as tracked_run
+from .tracking_config import TrackingConfig as TrackingConfig
 from .updating import recorded_config as recorded_config
 from .updating import update_adapter as update_adapter

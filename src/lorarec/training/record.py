@@ -23,10 +23,9 @@ from lorarec.lora import (
 from lorarec.prompts import TemplateText
 from lorarec.training.config import TrainingConfig
 from lorarec.training.micro_batches import MicroBatches
+from lorarec.training.trackers import LOGS
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
-
-LOGS = "tensorboard"
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +71,10 @@ def _dataset(dataset: Dataset, split: Split) -> JsonObject:
 
 def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation: Validation) -> JsonObject:
     """Return the number of steps, passes and cases, the last loss, and the validation metrics of every evaluation."""
-    history = trainer.state.log_history  # a resumed run restores its entries with their keys in another order
-    evaluations = [
-        {"step": entry["step"]}
-        | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
-        for entry in history
-        if "eval_ndcg@1" in entry
-    ]
-    best = max(evaluations, key=lambda entry: (entry["ndcg@1"], -entry["step"]), default=None)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "steps": trainer.state.global_step,
-        "loss": next((entry["loss"] for entry in reversed(history) if "loss" in entry), None),
+        "loss": losses[-1] if losses else None,
         "steps_per_epoch": batches.steps_per_epoch,
         "passes_per_step": batches.parts,
         "processes": trainer.args.world_size,
@@ -90,8 +82,8 @@ def training_summary(trainer: AdapterTrainer, batches: MicroBatches, validation:
         "users_set_aside": sum(source.users_set_aside for source in batches.cases.sources),
         "validation_cases": len(validation),
         "validation_protocols": validation.protocols,
-        "validation": best,
-        "evaluations": evaluations,
+        "validation": trainer.best_evaluation,
+        "evaluations": trainer.evaluations,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object, get_int_from_env
-from transformers import TrainingArguments
+from transformers import TrainerCallback
 
 from lorarec.backbone import Backbone, default_device, has_native_bf16
 from lorarec.data import Dataset, Split, load_split
@@ -21,8 +21,10 @@ from lorarec.training.checkpoints import Checkpoints
 from lorarec.training.config import TrainingConfig
 from lorarec.training.memory import pass_limit
 from lorarec.training.micro_batches import MicroBatches
-from lorarec.training.record import LOGS, run_record, training_summary, write_adapter
+from lorarec.training.record import run_record, training_summary, write_adapter
 from lorarec.training.scoring_model import ScoringModel, adapted
+from lorarec.training.tracking import TrackedArguments, shown_options, tracked_run
+from lorarec.training.tracking_config import NONE, TrackingConfig
 from lorarec.training.trainer import AdapterTrainer
 from lorarec.training.validation import Validation
 
@@ -37,6 +39,8 @@ def train(
     *,
     start_from: AdapterLike | None = None,
     build_index: IndexBuilder | None = None,
+    tracking: TrackingConfig | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
@@ -60,6 +64,10 @@ def train(
         build_index: Function of a dataset and its split that makes the index from which `config.hard_negatives` draws;
             the index must learn from the training part of the split alone, as that of
             `lambda dataset, split: Index.build(dataset, histories=split.train)` does.
+        tracking: Trackers that get the loss, the learning rate and the validation metrics; the defaults of
+            `TrackingConfig` if None. Trackers get the options as well, and no titles and no ids of users or items.
+        callbacks: Further callbacks of the Trainer of transformers. They are called on every process, with the metrics
+            that trackers get (`loss`, `eval_ndcg@1` and others); one may stop the training.
         resume: Continue from the last checkpoint of an interrupted run, if there is one; the weights are those of an
             uninterrupted run.
         overwrite: Replace an adapter at `out`.
@@ -101,6 +109,7 @@ def train(
     validation = Validation(pairs, builder, config, progress)
     arguments = _arguments(backbone, config, batches, bool(len(validation)), checkpoints.folder, processes)
     state = PartialState()
+    tracking = (tracking or TrackingConfig()) if state.is_main_process else TrackingConfig(NONE)
     with adapted(backbone, builder, config, start) as model, checkpoints.open(resume, state):
         if config.token_budget is None:
             model.limit = _pass_limit(model, checkpoints, state, arguments.device.type)
@@ -110,8 +119,11 @@ def train(
         shown = progress and state.is_main_process
         if shown:
             print(batches.describe(), file=sys.stderr, flush=True)
-        with Progress("Training", batches.steps, enabled=shown) as bar:
-            trainer = AdapterTrainer(model, arguments, batches, evaluated, config, bar, checkpoints.folder / LOGS)
+        with (
+            Progress("Training", batches.steps, enabled=shown) as bar,
+            tracked_run(tracking, out.name, checkpoints.folder, shown_options(record), arguments) as run,
+        ):
+            trainer = AdapterTrainer(model, arguments, batches, evaluated, config, bar, [*run.callbacks, *callbacks])
             trainer.train(resume_from_checkpoint=checkpoints.latest() if resume else None)
         trainer.save_model(str(checkpoints.folder / "final"))
         if state.is_main_process:
@@ -148,12 +160,12 @@ def warmup_steps(ratio: float, steps: int) -> int:
 
 def _arguments(
     backbone: Backbone, config: TrainingConfig, batches: MicroBatches, validate: bool, folder: Path, processes: int
-) -> TrainingArguments:
+) -> TrackedArguments:
     every = config.eval_steps or -(-batches.steps_per_epoch // 2)
     # Each of several processes moves its model to an accelerator of its own.
     device = default_device() if processes > 1 else backbone.model.device.type
     bf16 = config.precision == "bf16" or (config.precision == "auto" and has_native_bf16(device))
-    arguments = TrainingArguments(
+    arguments = TrackedArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=batches.parts // processes,

@@ -1,18 +1,15 @@
 """The Trainer of transformers with the losses, seeds and validation of lorarec."""
 
-import importlib.util
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from lorarec.errors import LorarecError
-from lorarec.io import Progress
+from lorarec.io import JsonObject, Progress
 from lorarec.scoring import evaluation_mode
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import ProximalTerm, listwise, next_token, pointwise
@@ -34,7 +31,7 @@ class AdapterTrainer(Trainer):
         validation: Validation cases, or None.
         config: Options.
         progress: Progress bar of the optimizer steps.
-        logs: Path of the folder for TensorBoard.
+        callbacks: Further callbacks, such as those of trackers.
     """
 
     loss_is_scaled_for_ga = False
@@ -47,23 +44,18 @@ class AdapterTrainer(Trainer):
         validation: Validation | None,
         config: TrainingConfig,
         progress: Progress,
-        logs: Path,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        main = arguments.process_index == 0
-        callbacks: list[TrainerCallback] = [ProgressCallback(progress)] if main else []
-        if main and importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            callbacks.append(TensorBoardCallback(SummaryWriter(str(logs))))
+        own: list[TrainerCallback] = [ProgressCallback(progress)] if arguments.process_index == 0 else []
         if config.patience is not None and validation is not None:
-            callbacks.append(EarlyStoppingCallback(config.patience))
+            own.append(EarlyStoppingCallback(config.patience))
         super().__init__(
             model,
             arguments,
             data_collator=_only,
             train_dataset=batches,
             eval_dataset=validation,
-            callbacks=callbacks,
+            callbacks=[*own, *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self.config = config
@@ -113,12 +105,37 @@ class AdapterTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log metrics, and stop a run that has diverged.
 
+        The epoch is that of the training cases. At the end the metrics of the best evaluation are logged, whose weights
+        the adapter has, in place of the Trainer's figures: its samples are micro-batches, and its mean loss and its
+        times leave out what an interrupted run had done.
+
         Raises:
             LorarecError: If the loss is not finite.
         """
         if not torch.tensor(logs.get("loss", 0.0)).isfinite():
             raise LorarecError(f"the loss is {logs['loss']} at step {self.state.global_step}: lower the learning rate")
-        super().log(logs, start_time)
+        if "train_runtime" in logs:
+            logs = {f"eval_best_{name}": value for name, value in (self.best_evaluation or {}).items()}
+        if not logs:
+            return
+        logs = logs | {"epoch": (self.state.epoch or 0.0) * self.config.epochs}
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    @property
+    def evaluations(self) -> list[JsonObject]:
+        """Step and validation metrics of every evaluation, also of those before an interruption."""
+        return [
+            {"step": entry["step"]}
+            | {name.removeprefix("eval_"): entry[name] for name in sorted(entry) if name.startswith("eval_")}
+            for entry in self.state.log_history  # a resumed run restores its entries with their keys in another order
+            if "eval_ndcg@1" in entry
+        ]
+
+    @property
+    def best_evaluation(self) -> JsonObject | None:
+        """The evaluation with the highest NDCG@1, the first of equal ones; None without validation."""
+        return max(self.evaluations, key=lambda entry: (entry["ndcg@1"], -entry["step"]), default=None)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Store nothing, since the dropout masks are seeded by the micro-batch."""

@@ -13,8 +13,10 @@ from lorarec.experiments.click_tables.rows import ClickRow
 from lorarec.experiments.click_tables.summary import summarize_rows
 from lorarec.experiments.experiment_data import backbone_name, load_named_dataset
 from lorarec.experiments.experiment_dir import open_experiment_dir
+from lorarec.experiments.tracking import report_run
 from lorarec.experiments.workers import ProcessWorkers, Workers
 from lorarec.io import JsonObject, Progress, read_json, write_json, write_text
+from lorarec.training import TrackingConfig
 
 SETTINGS = "settings.json"
 
@@ -24,6 +26,7 @@ def run_clicks(
     out: str | Path,
     *,
     workers: Workers | None = None,
+    tracking: TrackingConfig | None = None,
     console: Console | None = None,
     progress: bool = False,
 ) -> JsonObject:
@@ -40,6 +43,9 @@ def run_clicks(
     Args:
         out: Folder of the experiment.
         workers: Place where rows are fitted, as in `lorarec.experiments.run_recipe`.
+        tracking: Trackers that get a run for each row that is done: its options, metrics and time; and a run `tables`
+            with the pictures. The defaults of `TrackingConfig` if None. A run that a tracker has already is not written
+            again.
         console: Console that gets a line about each row.
         progress: Show the progress of each row in place of the number of rows that are done.
 
@@ -56,6 +62,7 @@ def run_clicks(
     settings |= {"first_seed": recipe.seeds[0], "options": recipe.shared_options}
     open_experiment_dir(out, settings, recipe.as_dict(), SETTINGS)
     (out / ROWS).mkdir(exist_ok=True)
+    tracking = tracking or TrackingConfig()
 
     def run(row: ClickRow) -> str | None:
         reason = None
@@ -71,11 +78,28 @@ def run_clicks(
     rows = recipe.every_row
     bar = Progress("Rows of the tables", len(rows), enabled=not (progress or console.quiet))
     with ThreadPoolExecutor(workers.count) as pool, bar:
-        reasons = dict(zip(rows, pool.map(run, rows.values()), strict=True))
-    failed = {name: reason for name, reason in reasons.items() if reason is not None}
+        failed: dict[str, str] = {}
+        for row, reason in zip(rows.values(), pool.map(run, rows.values()), strict=True):
+            if reason is not None:
+                failed[row.name] = reason
+            else:
+                _report(recipe, tracking, out, row, settings)
     tables = summarize_rows(recipe, out, settings, failed)
     _write(out, tables, recipe)
+    counts = {"events": tables["events"], "failed": len(failed)}
+    report_run(tracking, out, "tables", {"dataset": dataset.name}, counts, sorted(out.glob("*.png")))
     return tables
+
+
+def _report(recipe: ClicksRecipe, tracking: TrackingConfig, out: Path, row: ClickRow, settings: JsonObject) -> None:
+    """Write the run of a finished row, and of a LoRA also that of the row in which it is blended, into the trackers."""
+    for name in (row.name, row.blended_name):
+        if record_file(out, name).exists():
+            record = read_json(record_file(out, name))
+            shown = {**recipe.shared_options, **row.changed, "row": row.kind, "seed": row.seed}
+            shown |= {key: settings[key] for key in ("dataset", "backbone", "ctr_model")}
+            metrics = {f"test_{metric}": value for metric, value in record["figures"].items()}
+            report_run(tracking, out, name, shown, {**metrics, "seconds": record["seconds"]})
 
 
 def _describe(out: Path, row: ClickRow, reason: str | None) -> str:

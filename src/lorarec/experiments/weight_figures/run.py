@@ -17,6 +17,7 @@ from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
 from lorarec.experiments.language_models import AdapterConfig
 from lorarec.experiments.mixtures import adapter_pair
+from lorarec.experiments.tracking import report_run
 from lorarec.experiments.weight_figures.recipe import WeightsRecipe
 from lorarec.io import JsonObject, read_json, write_json
 from lorarec.lora import (
@@ -34,6 +35,7 @@ from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, true_places
 from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import TrainingData
+from lorarec.training import TrackingConfig
 
 #: Unlabelled prompts of Figure 4 and of the variants.
 PROMPTS = 100
@@ -42,7 +44,12 @@ RECORD, VARIANTS = "analysis.json", "variants.json"
 
 
 def run_weights(
-    recipe: WeightsRecipe, out: str | Path, *, console: Console | None = None, progress: bool = False
+    recipe: WeightsRecipe,
+    out: str | Path,
+    *,
+    tracking: TrackingConfig | None = None,
+    console: Console | None = None,
+    progress: bool = False,
 ) -> JsonObject:
     """Choose weights between a general and a specific adapter by entropy, and measure the mixtures.
 
@@ -53,6 +60,8 @@ def run_weights(
 
     Args:
         out: Folder of the experiment.
+        tracking: Trackers that get a run `weights` with the metrics and mean weights of the variants and the pictures;
+            the defaults of `TrackingConfig` if None. A run that a tracker has already is not written again.
         console: Console that gets a line about each part that is done.
         progress: Show the progress of the training.
 
@@ -87,11 +96,30 @@ def run_weights(
         if not (out / name).exists():
             analysis.effect(halves, name, out / name)
             console.print(f"{name}, number of prompts: done", markup=False)
+    report_run(
+        tracking or TrackingConfig(),
+        out,
+        "weights",
+        {"dataset": data.dataset.name, "backbone": recipe.backbone, "users": recipe.users, "seed": seed},
+        {
+            f"test_{name}/{row['row']}/{figure}": value
+            for name, rows in variants.items()
+            for row in rows
+            for figure, value in _figures(row).items()
+        },
+        [path for name in ("settings", *data.cases) for path in sorted((out / name).glob("*.png"))],
+    )
     return {
         "settings": read_json(out / "settings" / "weights_by_setting.json"),
         "prompts": {name: read_json(out / name / "effect_of_prompts.json") for name in data.cases},
         "variants": variants,
     }
+
+
+def _figures(row: JsonObject) -> dict[str, float]:
+    """Return the metrics of a variant, and of a mixture its mean weights."""
+    weights = dict(zip(("weight general", "weight specific"), row.get("mean weights", ()), strict=False))
+    return weights | {name: value for name, value in row.items() if name.startswith("ndcg@")}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ export async function call(path, body, signal) {
   }
   const content = await response.json().catch(() => ({}));
   if (response.ok) return content;
-  const fault = content.error ?? content.errors?.[0] ?? {message: content.detail};
+  const fault = content.errors?.[0] ?? {message: content.detail};
   throw Object.assign(new Error(errorMessage(response, fault, body, key)), {status: response.status});
 }
 

@@ -1,0 +1,196 @@
+"""The client of a running service for asyncio."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from lorarec.serving import client_calls as calls
+from lorarec.serving.answers import (
+    AdapterDetails,
+    AdapterInfo,
+    Adapters,
+    CatalogueItem,
+    Health,
+    Ranking,
+    Reranking,
+    ScoreExplanation,
+    StoredEvents,
+    StoredUser,
+)
+from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
+from lorarec.serving.client_options import ClientOptions
+
+T = TypeVar("T")
+
+
+class AsyncClient(ClientOptions):
+    """A client of a running `lorarec serve` for asyncio, with the methods and retries of `Client`.
+
+    Args:
+        base_url: Address of the service.
+        api_key: API key; None for the environment variable `LORAREC_API_KEY`, or no key if it is not set.
+        timeout: Number of seconds to wait for an answer.
+        retries: Maximum number of further attempts.
+        transport: Transport of `httpx2`, for proxies and tests.
+
+    Raises:
+        LorarecError: An argument is out of range.
+
+    Examples:
+        >>> import asyncio
+        >>> from lorarec import AsyncClient, LorarecError
+        >>> async def ask():
+        ...     async with AsyncClient("http://127.0.0.1:9", retries=0) as client:
+        ...         users = ["u42", "u7"]
+        ...         return await asyncio.gather(*(client.recommend(user_id=user) for user in users))
+        >>> try:
+        ...     rankings = asyncio.run(ask())
+        ... except LorarecError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        the service at http://127.0.0.1:9 cannot be reached (...): start it, or correct base_url
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://localhost:8000",
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 3,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout, retries)
+        self._http = httpx2.AsyncClient(transport=transport, **self._options)
+
+    async def _send(self, call: Call[T]) -> T:
+        request_id, attempt = uuid.uuid4().hex, 0
+        request = self._request(call, request_id)
+        while True:
+            attempt += 1
+            outcome: httpx2.Response | httpx2.TransportError
+            try:
+                outcome = await self._http.request(**request)
+            except httpx2.TransportError as error:
+                outcome = error
+            wait = self._wait(call, attempt, outcome)
+            if wait is None:
+                return self._answer(call, outcome, request_id)
+            await asyncio.sleep(wait)
+
+    async def rank(
+        self,
+        candidates: Sequence[Item],
+        *,
+        user_id: str | None = None,
+        history: Sequence[Item] | None = None,
+        adapter: Adapter | None = None,
+    ) -> Ranking:
+        """Rank candidates for a stored user or a history; see `Client.rank`."""
+        return await self._send(calls.rank(candidates, user_id, history, adapter))
+
+    async def recommend(
+        self,
+        *,
+        user_id: str | None = None,
+        history: Sequence[Item] | None = None,
+        adapter: Adapter | None = None,
+        top: int = 10,
+        where: Sequence[Condition] = (),
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] = (),
+        at_most: Mapping[str, int] | None = None,
+        boost: Sequence[Mapping[str, Any]] = (),
+    ) -> Ranking:
+        """Recommend items of the catalogue that are not in the history; see `Client.recommend`."""
+        return await self._send(
+            calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost)
+        )
+
+    async def explain(
+        self,
+        item_id: str | None = None,
+        *,
+        candidates: Sequence[Item] | None = None,
+        candidate: int | None = None,
+        user_id: str | None = None,
+        history: Sequence[Item] | None = None,
+        adapter: Adapter | None = None,
+        where: Sequence[Condition] = (),
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] = (),
+    ) -> ScoreExplanation:
+        """Attribute a score to the items of the history; see `Client.explain`."""
+        return await self._send(
+            calls.explain(item_id, candidates, candidate, user_id, history, adapter, where, allow, deny)
+        )
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str | Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        top_n: int | None = None,
+        return_documents: bool = False,
+    ) -> Reranking:
+        """Rank documents, whose texts are titles, for a query; see `Client.rerank`."""
+        return await self._send(calls.rerank(query, documents, model, top_n, return_documents))
+
+    async def store_events(self, events: Sequence[Event], *, idempotency_key: str | None = None) -> StoredEvents:
+        """Store interactions, all or none; see `Client.store_events`."""
+        return await self._send(calls.store_events(events, idempotency_key))
+
+    async def items(self, query: str = "", limit: int = 10) -> list[CatalogueItem]:
+        """Find items of the catalogue by words of their titles, best match first; see `Client.items`."""
+        return (await self._send(calls.items(query, limit))).items
+
+    async def users(self, query: str = "", limit: int = 10) -> list[str]:
+        """Find users of the dataset by parts of their ids; see `Client.users`."""
+        return (await self._send(calls.users(query, limit))).users
+
+    async def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
+        """List the items of a user's stored history, latest first; see `Client.history`."""
+        return (await self._send(calls.history(user_id, limit))).items
+
+    async def stored_user(self, user_id: str) -> StoredUser:
+        """Export all that the service stores of a user; see `Client.stored_user`."""
+        return await self._send(calls.stored_user(user_id))
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all that the service stores of a user; see `Client.delete_user`."""
+        return (await self._send(calls.delete_user(user_id))).deleted
+
+    async def adapters(self) -> Adapters:
+        """List the loaded adapters and those that can be loaded, and describe the fusion; see `Client.adapters`."""
+        return await self._send(calls.adapters())
+
+    async def adapter(self, name: str) -> AdapterDetails:
+        """Describe a loaded adapter; see `Client.adapter`."""
+        return await self._send(calls.adapter(name))
+
+    async def load_adapter(self, name: str) -> AdapterInfo:
+        """Load an adapter, or reload it; see `Client.load_adapter`."""
+        return await self._send(calls.load_adapter(name))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload an adapter; see `Client.unload_adapter`."""
+        await self._send(calls.unload_adapter(name))
+
+    async def health(self) -> Health:
+        """Return whether the service can answer every request; see `Client.health`."""
+        return await self._send(calls.health())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,339 @@
+"""Calls of the service's API as its clients send them, and what they make of the responses."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import NoneType
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx2
+
+from lorarec.errors import LorarecError
+from lorarec.serving.answers import (
+    AdapterDetails,
+    AdapterInfo,
+    Adapters,
+    CatalogueItems,
+    DeletedUser,
+    Health,
+    Ranking,
+    Reranking,
+    ScoreExplanation,
+    StoredEvents,
+    StoredUser,
+    Users,
+    read_answer,
+)
+
+#: Statuses after which the same request may succeed a little later.
+RETRYABLE = (408, 429, 502, 503, 504)
+#: Seconds before the first retry; each further one waits about twice as long, up to the maximum.
+FIRST_WAIT = 0.5
+MAX_WAIT = 30.0
+
+#: An item id of the catalogue, or `{"title": ...}`.
+Item = str | Mapping[str, str]
+#: Name of an adapter, or weights of adapters by name.
+Adapter = str | Mapping[str, float]
+#: A condition `{"column": ..., "op": ..., "value": ...}` on the columns of the items.
+Condition = Mapping[str, Any]
+Event = Mapping[str, Any]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field of a request.
+
+    Attributes:
+        field: Path of the field, as in `candidates.3`.
+        message: One line that says what is wrong and how to correct it.
+    """
+
+    field: str
+    message: str
+
+
+class ServiceError(LorarecError):
+    """The error of a client whose request the service refused, or did not answer.
+
+    Attributes:
+        status: HTTP status code; None if there was no answer.
+        detail: What is wrong, as the service says it.
+        errors: What is wrong with fields of the request.
+        request_id: Id of the request, as the log of the service has it.
+        retry_after: Seconds after which the service asks to try again, or None.
+
+    Examples:
+        >>> from lorarec import Client, ServiceError
+        >>> with Client("http://127.0.0.1:9", retries=0) as client:
+        ...     try:
+        ...         client.rank(["i1", "i2"], user_id="u42")
+        ...     except ServiceError as error:
+        ...         print(error.status)
+        None
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int | None = None,
+        detail: str = "",
+        errors: Sequence[FieldError] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail or message
+        self.errors = list(errors)
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """A call of the API.
+
+    Attributes:
+        method: HTTP method.
+        path: Path of the API.
+        answer: Class of the answer; None for an empty one.
+        body: JSON of the body, or None.
+        query: Query parameters.
+        headers: Further headers.
+        repeatable: Whether the call can be sent again if it is not known whether the service carried it out.
+        accepted: Statuses other than success that come with the answer.
+    """
+
+    method: str
+    path: str
+    answer: type[T]
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+    accepted: tuple[int, ...] = ()
+
+    def read(self, response: httpx2.Response, request_id: str) -> T:
+        """Return the answer of a response.
+
+        Raises:
+            ServiceError: The response is an error, or is not of this API.
+        """
+        if not response.is_success and response.status_code not in self.accepted:
+            raise refusal(response, request_id)
+        try:
+            return read_answer(self.answer, response.json() if response.content else None)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceError(
+                f"{response.url} answered {response.text[:60]!r}, which is not an answer of lorarec ({error}): check "
+                "base_url and the versions of client and service",
+                response.status_code,
+                request_id=request_id,
+            ) from error
+
+
+def refusal(response: httpx2.Response, request_id: str) -> ServiceError:
+    """Return the error of a response that is not a success."""
+    try:
+        problem = response.json()
+        detail = str(problem["detail"])
+        errors = [FieldError(str(each["field"]), str(each["message"])) for each in problem.get("errors", ())]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        detail, errors = response.text[:200].strip() or response.reason_phrase, []
+    return ServiceError(
+        f"{response.url} answered {response.status_code}: {' '.join(detail.split())}",
+        response.status_code,
+        detail,
+        errors,
+        response.headers.get("x-request-id", request_id),
+        retry_after(response),
+    )
+
+
+def no_answer(base_url: str, timeout: float, error: httpx2.TransportError, request_id: str) -> ServiceError:
+    """Return the error of a request that got no response."""
+    if isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout):
+        message = f"the service at {base_url} did not answer within {timeout:g} seconds: raise timeout"
+    else:
+        reason = str(error) or type(error).__name__
+        message = f"the service at {base_url} cannot be reached ({reason}): start it, or correct base_url"
+    return ServiceError(message, request_id=request_id)
+
+
+def is_transient(error: httpx2.TransportError) -> bool:
+    """Return whether a request may be sent again after an error of the connection.
+
+    After a timeout the service may still be at work, and more of the same would only slow it down.
+    """
+    is_timeout = isinstance(error, httpx2.TimeoutException) and not isinstance(error, httpx2.ConnectTimeout)
+    return not is_timeout and not isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError)
+
+
+def wait_seconds(attempt: int, asked: float | None = None) -> float:
+    """Return the seconds to wait before a retry: what the service asks for, or twice as long each time.
+
+    Args:
+        attempt: Number of attempts so far, from 1.
+        asked: Seconds that the service asks to wait, or None.
+    """
+    backoff = min(MAX_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+    return backoff if asked is None else max(asked, backoff)
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    """Return the seconds of the header `Retry-After`, which holds seconds or a date; None without a valid one."""
+    value = response.headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON.
+
+    Raises:
+        LorarecError: A value is not JSON.
+    """
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise LorarecError(f"the request is not JSON: {error}") from error
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _ranked(
+    user_id: str | None, history: Sequence[Item] | None, adapter: Adapter | None, **others: Any
+) -> dict[str, Any]:
+    return _given({"user_id": user_id, "history": history, "adapter": adapter, **others})
+
+
+def rank(
+    candidates: Sequence[Item], user_id: str | None, history: Sequence[Item] | None, adapter: Adapter | None
+) -> Call[Ranking]:
+    """Return the call of `Client.rank`."""
+    return Call("POST", "/v1/rank", Ranking, _ranked(user_id, history, adapter, candidates=candidates))
+
+
+def recommend(
+    user_id: str | None,
+    history: Sequence[Item] | None,
+    adapter: Adapter | None,
+    top: int,
+    where: Sequence[Condition],
+    allow: Sequence[str] | None,
+    deny: Sequence[str],
+    at_most: Mapping[str, int],
+    boost: Sequence[Mapping[str, Any]],
+) -> Call[Ranking]:
+    """Return the call of `Client.recommend`."""
+    rules = {"top": top, "where": where, "allow": allow, "deny": deny, "at_most": at_most, "boost": boost}
+    return Call("POST", "/v1/recommend", Ranking, _ranked(user_id, history, adapter, **rules))
+
+
+def explain(
+    item_id: str | None,
+    candidates: Sequence[Item] | None,
+    candidate: int | None,
+    user_id: str | None,
+    history: Sequence[Item] | None,
+    adapter: Adapter | None,
+    where: Sequence[Condition],
+    allow: Sequence[str] | None,
+    deny: Sequence[str],
+) -> Call[ScoreExplanation]:
+    """Return the call of `Client.explain`."""
+    explained = {"item_id": item_id, "candidates": candidates, "candidate": candidate}
+    rules = {"where": where or None, "allow": allow, "deny": deny or None}
+    return Call("POST", "/v1/explain", ScoreExplanation, _ranked(user_id, history, adapter, **explained, **rules))
+
+
+def rerank(
+    query: str,
+    documents: Sequence[str | Mapping[str, Any]],
+    model: str | None,
+    top_n: int | None,
+    return_documents: bool,
+) -> Call[Reranking]:
+    """Return the call of `Client.rerank`."""
+    body = {"query": query, "documents": documents, "model": model, "top_n": top_n}
+    return Call("POST", "/v1/rerank", Reranking, _given(body | {"return_documents": return_documents}))
+
+
+def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[StoredEvents]:
+    """Return the call of `Client.store_events`, which can be repeated if it has a key or each event has an id."""
+    body = {"events": [dict(each) for each in events]}
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    repeatable = bool(headers) or all(event.get("event_id") is not None for event in events)
+    return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)
+
+
+def items(query: str, limit: int) -> Call[CatalogueItems]:
+    """Return the call of `Client.items`."""
+    return Call("GET", "/v1/items", CatalogueItems, query={"query": query, "limit": limit})
+
+
+def users(query: str, limit: int) -> Call[Users]:
+    """Return the call of `Client.users`."""
+    return Call("GET", "/v1/users", Users, query={"query": query, "limit": limit})
+
+
+def history(user_id: str, limit: int) -> Call[CatalogueItems]:
+    """Return the call of `Client.history`."""
+    return Call("GET", "/v1/history", CatalogueItems, query={"user_id": user_id, "limit": limit})
+
+
+def stored_user(user_id: str) -> Call[StoredUser]:
+    """Return the call of `Client.stored_user`."""
+    return Call("GET", _user_path(user_id), StoredUser)
+
+
+def delete_user(user_id: str) -> Call[DeletedUser]:
+    """Return the call of `Client.delete_user`, which finds nothing if it is repeated."""
+    return Call("DELETE", _user_path(user_id), DeletedUser, repeatable=False)
+
+
+def adapters() -> Call[Adapters]:
+    """Return the call of `Client.adapters`."""
+    return Call("GET", "/v1/adapters", Adapters)
+
+
+def adapter(name: str) -> Call[AdapterDetails]:
+    """Return the call of `Client.adapter`."""
+    return Call("GET", _adapter_path(name), AdapterDetails)
+
+
+def load_adapter(name: str) -> Call[AdapterInfo]:
+    """Return the call of `Client.load_adapter`."""
+    return Call("POST", "/v1/adapters", AdapterInfo, {"name": name})
+
+
+def unload_adapter(name: str) -> Call[None]:
+    """Return the call of `Client.unload_adapter`, which is not found if it is repeated."""
+    return Call("DELETE", _adapter_path(name), NoneType, repeatable=False)
+
+
+def health() -> Call[Health]:
+    """Return the call of `Client.health`, whose answer is that the service is not ready rather than an error."""
+    return Call("GET", "/readyz", Health, repeatable=False, accepted=(503,))
+
+
+def _user_path(user_id: str) -> str:
+    return f"/v1/users/{quote(user_id, safe='')}"
+
+
+def _adapter_path(name: str) -> str:
+    return f"/v1/adapters/{quote(name, safe='')}"
