@@ -161,6 +161,8 @@ def table(rows: Sequence[Mapping[str, Any]], unknown: np.ndarray) -> str:
         mine, best = (
             [each for each in rows if (each["model"], each["row"]) == (model, name)] for name in (row, "retrained")
         )
+        seeds = {each["seed"] for each in mine}
+        best = [each for each in best if each["seed"] in seeds]
         per_case, target = (np.mean([each["ndcg@10"] for each in of], axis=0) for of in (mine, best))
         draws = generator.integers(0, len(target), (2000, len(target)))
         low, high = np.quantile((per_case - target)[draws].mean(1), (0.025, 0.975))

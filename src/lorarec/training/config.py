@@ -140,7 +140,7 @@ class AdapterUpdateConfig:
     """
 
     proximal: float = option(
-        0.1, "Weight of half the squared distance to the adapter's last weights, in the loss.", ADAPTER
+        1.0, "Weight of half the squared distance to the adapter's last weights, in the loss.", ADAPTER
     )
     samples: int | None = option(None, "New training cases per epoch of the adapter; None for all.", ADAPTER)
     learning_rate: float | None = option(
