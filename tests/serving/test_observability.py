@@ -32,7 +32,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 def test_each_request_is_a_line(service: Service, play: Any, lines: io.StringIO) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         headers = {"authorization": "Bearer secret"}
-        assert (await client.post("/v1/rank", json=STORED, headers=headers)).status_code == 200
+        ranked = await client.post("/v1/rank", json=STORED, headers=headers | {"x-request-id": "click-7"})
+        assert ranked.status_code == 200
         assert (await client.get("/v1/users/u01", headers=headers)).status_code == 200
         assert (await client.request("MADEUP", "/made-up", headers=headers)).status_code == 404
         assert (await client.post("/v1/rank", json=STORED)).status_code == 401
@@ -45,6 +46,8 @@ def test_each_request_is_a_line(service: Service, play: Any, lines: io.StringIO)
         ("other", "other", 404),
         ("other", "other", 401),
     ]
+    assert logged[0]["request_id"] == "click-7"
+    assert len({line["request_id"] for line in logged}) == len(logged)
     stages = [{name for name in line if name.endswith("_seconds")} for line in logged]
     ranked = {"database_seconds", "prompt_seconds", "queue_seconds", "model_seconds"}
     assert stages == [ranked, {"database_seconds"}, set(), set()]

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from lorarec.serving.request_ids import current_request_id
+
 _MAX_KINDS = 1000
 
 #: Logger of a line of JSON for each request; it is off unless `configure_logging` turns it on.
@@ -73,6 +75,7 @@ def log_request(method: str, path: str, status: int, seconds: float, stages: Map
     if requests.isEnabledFor(logging.INFO):
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": current_request_id(),
             "method": method,
             "path": path,
             "status": status,

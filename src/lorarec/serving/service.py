@@ -340,7 +340,7 @@ class Service:
                 requests = await loop.run_in_executor(self._prompt_thread, prepare)
         except LorarecError as error:
             raise ApiError(422, str(error), "candidates") from error
-        scores = await self.batcher.score(requests)
+        scores = await self.batcher.score(requests) if requests else []  # a fusion may have no adapters
         count = len(fusion.mixtures)
         fused = []
         for place, case in enumerate(cases):
