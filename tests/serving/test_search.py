@@ -80,7 +80,7 @@ def test_invalid_queries(service: Service, play: Any, path: str, status: int, fi
     async def scenario(client: httpx2.AsyncClient) -> None:
         answer = await client.get(path)
         assert answer.status_code == status, answer.text
-        assert answer.json().get("error", {}).get("field") == field
+        assert answer.json().get("errors", [{}])[0].get("field") == field
 
     play(service, scenario)
 

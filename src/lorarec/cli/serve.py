@@ -128,8 +128,6 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
             two folders or two adapters of one name.
     """
-    from lorarec.personal import PERSONAL_FILES
-
     folders = [Path(text) for text in adapters if Path(text).is_dir()]
     if len(folders) > 1:
         raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
@@ -143,8 +141,12 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         name = name or source_name(source)
         if name in further:
             raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source, PERSONAL_FILES)
         further[name] = source
+    if further:
+        from lorarec.personal import PERSONAL_FILES
+
+        for source in further.values():
+            adapter_folder(source, PERSONAL_FILES)
     return next(iter(folders), None), further
 
 
