@@ -15,8 +15,8 @@ from lorarec.cli.messages import Verb
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_adapters
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, HubId, read_json, refuse_existing
-from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig
+from lorarec.io import FolderKind, read_json, refuse_existing
+from lorarec.personal import TITLES, PersonalizationConfig, UserRouterConfig, personal_folder
 from lorarec.training import TrackingConfig
 
 if TYPE_CHECKING:
@@ -204,11 +204,7 @@ def export(
     Example: lorarec personal export personal --user 42 --out adapters/user-42
     """
     refuse_existing(out, overwrite, FolderKind.ADAPTER)
-    if not folder.is_dir() and HubId.parse(folder) is None:
-        raise LorarecError(
-            f"{folder} does not exist: give a folder of `lorarec personal train` or `lorarec personal choose`, or its "
-            "hub id"
-        )
+    folder = personal_folder(folder)
     from lorarec.personal import export_user, recorded_backbone_id
 
     model = load_backbone(replace(loading, id=backbone or recorded_backbone_id(folder)))

@@ -14,6 +14,7 @@ from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.errors import LorarecError
 from lorarec.io import HubId, source_name
 from lorarec.lora import adapter_folder
+from lorarec.personal import PERSONAL_FILES
 from lorarec.serving import REQUESTS, ServiceConfig
 
 
@@ -141,12 +142,8 @@ def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
         name = name or source_name(source)
         if name in further:
             raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
+        adapter_folder(source, PERSONAL_FILES)
         further[name] = source
-    if further:
-        from lorarec.personal import PERSONAL_FILES
-
-        for source in further.values():
-            adapter_folder(source, PERSONAL_FILES)
     return next(iter(folders), None), further
 
 

@@ -9,10 +9,11 @@ from .few2many import RECLORA as RECLORA
 from .few2many import WEIGHTS as WEIGHTS
 from .few2many import Personalized as Personalized
 from .few2many import personalize as personalize
-from .hub import PERSONAL_FILES as PERSONAL_FILES
 from .hub import push_personal_adapters as push_personal_adapters
 from .meta_bank import meta_loras as meta_loras
 from .model import PersonalLora as PersonalLora
+from .personal_source import PERSONAL_FILES as PERSONAL_FILES
+from .personal_source import personal_folder as personal_folder
 from .router import Router as Router
 from .user_adapters import export_user as export_user
 from .user_adapters import recorded_backbone_id as recorded_backbone_id

@@ -23,9 +23,9 @@ from lorarec.personal.blend import blended, choose_blend
 from lorarec.personal.config import RETRIEVALS, PersonalizationConfig
 from lorarec.personal.event_rows import EventReader, EventRows
 from lorarec.personal.fallback import counts_of_test
-from lorarec.personal.hub import PERSONAL
 from lorarec.personal.meta_bank import meta_loras
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.personal_source import PERSONAL
 from lorarec.personal.plots import plot_user_weights
 from lorarec.personal.scoring import probabilities, set_mean_weights
 from lorarec.personal.tuning import tune

@@ -1,4 +1,4 @@
-"""Personal adapters on the Hugging Face hub: download, upload, and the model card."""
+"""Personal adapters on the Hugging Face hub: upload, and the model card."""
 
 import json
 from pathlib import Path
@@ -12,46 +12,16 @@ from lorarec.io import (
     JsonObject,
     files_to_push,
     full_repo_id,
-    local_folder,
     push_files,
     read_json,
     source_name,
 )
 from lorarec.lora import hub_base_model
+from lorarec.personal.personal_source import PERSONAL, PERSONAL_FILES, personal_folder
 from lorarec.personal.saved import SETTINGS
 
-PERSONAL = "personal"
 CARD_FILE = "README.md"
-#: Patterns of the files that are uploaded and downloaded: what `export_user` and `UserRouter.load` read.
-PERSONAL_FILES = (
-    FolderKind.PERSONALIZATION.marker,
-    FolderKind.USER_ROUTER.marker,
-    "users.parquet",
-    "titles.parquet",
-    "template.j2",
-    *FolderKind.CTR_MODEL.under("crm"),
-    *FolderKind.PERSONAL_LORA.under(PERSONAL),
-)
 UPLOADED = FolderKind("personal adapters", f"{PERSONAL}/{SETTINGS}", PERSONAL_FILES)
-
-
-def personal_folder(source: str | Path) -> Path:
-    """Return the folder of personal adapters, which for a hub id is downloaded.
-
-    Args:
-        source: Path of a folder that `personalize` or `train_user_router` wrote, or hub id (see
-            `lorarec.io.local_folder`).
-
-    Raises:
-        LorarecError: If there is no such folder, or it cannot be downloaded.
-    """
-    folder = local_folder(source, PERSONAL_FILES, "personal adapters")
-    if not folder.is_dir():
-        raise LorarecError(
-            f"{source} does not exist: give a folder of `lorarec personal train` or `lorarec personal choose`, or its "
-            "hub id"
-        )
-    return folder
 
 
 def push_personal_adapters(

@@ -13,8 +13,8 @@ from lorarec.data import USER, read_parquet
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
 from lorarec.personal.fallback import falls_back
-from lorarec.personal.hub import PERSONAL, personal_folder
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.personal_source import PERSONAL, personal_folder
 from lorarec.personal.saved import SETTINGS
 from lorarec.scoring import evaluation_mode
 

@@ -24,8 +24,8 @@ from lorarec.evaluation import (
 from lorarec.io import JsonObject, save_figure, write_json
 from lorarec.lora import MixingPrompts
 from lorarec.metrics import bootstrap_interval, ndcg
-from lorarec.personal.hub import PERSONAL
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.personal_source import PERSONAL
 from lorarec.personal.scoring import user_scores
 from lorarec.personal.user_adapters import USERS, user_mixtures
 from lorarec.personal.user_features import EVENTS

@@ -19,7 +19,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, file_fingerprint, read_json
 from lorarec.lora import JSON_LIMIT, WEIGHTS_LIMIT, Adapter, AdapterBank, AdapterRecord, read_prompt, require_regular
 from lorarec.personal.config import TITLES
-from lorarec.personal.hub import PERSONAL, personal_folder
+from lorarec.personal.personal_source import PERSONAL, personal_folder
 from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 from lorarec.personal.user_features import Standardization, fit_on_training_part

@@ -22,8 +22,8 @@ from lorarec.lora import (
     write_template,
 )
 from lorarec.personal.config import TITLES, UserRouterConfig
-from lorarec.personal.hub import PERSONAL
 from lorarec.personal.model import PersonalLora
+from lorarec.personal.personal_source import PERSONAL
 from lorarec.personal.router_tuning import RouterCases, tune_router
 from lorarec.personal.user_adapters import REPRESENTATION, USERS, user_weights
 from lorarec.personal.user_features import fit_on_training_part, user_features

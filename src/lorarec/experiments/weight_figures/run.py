@@ -12,7 +12,7 @@ from rich.table import Table
 from lorarec.backbone import Backbone
 from lorarec.data import Split
 from lorarec.evaluation import NumberCell, ReportTable
-from lorarec.experiments.experiment_data import ExperimentData
+from lorarec.experiments.experiment_data import ExperimentData, backbone_name
 from lorarec.experiments.experiment_dir import open_experiment_dir
 from lorarec.experiments.job import SHARED
 from lorarec.experiments.language_models import AdapterConfig
@@ -100,7 +100,12 @@ def run_weights(
         tracking or TrackingConfig(),
         out,
         "weights",
-        {"dataset": data.dataset.name, "backbone": recipe.backbone, "users": recipe.users, "seed": seed},
+        {
+            "dataset": data.dataset.name,
+            "backbone": backbone_name(recipe.backbone, recipe.dtype),
+            "users": recipe.users,
+            "seed": seed,
+        },
         {
             f"test_{name}/{row['row']}/{figure}": value
             for name, rows in variants.items()
