@@ -15,7 +15,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import HubId, source_name
 from lorarec.lora import adapter_folder
 from lorarec.personal import PERSONAL_FILES
-from lorarec.serving import REQUESTS, ServiceConfig
+from lorarec.serving import KEY_VARIABLE, REQUESTS, HttpConfig, ServiceConfig, read_keys
 
 
 @config_options
@@ -47,10 +47,11 @@ def serve(
         typer.Option(help="SQLite file or database URL of the histories; DATASET.db if not given."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
+        str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY or --keys.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     config: ServiceConfig,
+    http: HttpConfig,
     grace: Annotated[
         float,
         typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
@@ -81,6 +82,9 @@ def serve(
     """
     from lorarec.data import Dataset
 
+    key = os.environ.get(KEY_VARIABLE)
+    if http.keys is not None:
+        read_keys(http.keys)  # refuse an unusable file before anything heavy is loaded
     data = Dataset.load(dataset)
     require_index(index)
     if not adapters and fusion is None:
@@ -98,8 +102,7 @@ def serve(
     from lorarec.ranking import Fusion
     from lorarec.retrieval import Index
 
-    key = os.environ.get("LORAREC_API_KEY")
-    require_key(host, key)
+    require_key(host, key, http.keys)
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
@@ -117,7 +120,7 @@ def serve(
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
-    run_service(service, bound, key, grace, log_requests)
+    run_service(service, bound, key, grace, log_requests, http)
 
 
 def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
