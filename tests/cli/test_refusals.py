@@ -77,6 +77,7 @@ REFUSED = [
     ["serve", "films", "--adapters", "nowhere"],
     ["serve", "films", "--adapters", "taken", "--port", "-1"],
     ["serve", "films", "--adapters", "taken", "--keys", "none.yaml"],
+    ["serve", "--config", "none.yaml"],
     ["demo", "--out", "taken"],
     ["demo", "personal", "--out", "taken", "--overwrite"],
     ["data", "import", "table", "none.csv", "--out", "new"],

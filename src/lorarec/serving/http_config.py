@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lorarec.options import convert_options, document_options, option
 
-ACCESS = "Access"
+ACCESS, NETWORK = "Access", "Network"
 
 
 @document_options
