@@ -62,6 +62,7 @@ class Ranking:
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
         tokens: Number of tokens that the language model read.
+        versions: Version of each adapter that answered by name, or of the fusion under the name `fusion`.
     """
 
     ranking: list[RankedItem]
@@ -69,6 +70,7 @@ class Ranking:
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
     tokens: int
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class ScoreExplanation:
         fusion: Whether a fusion answered.
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
+        versions: As for `Ranking`.
     """
 
     candidate: RankedItem
@@ -107,6 +110,7 @@ class ScoreExplanation:
     fusion: bool
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,12 +161,14 @@ class Reranking:
         model: Name of the adapter that answered, or `fusion`.
         results: Documents, best first.
         usage: Size of the request.
+        versions: As for `Ranking`.
     """
 
     id: str
     model: str
     results: list[RerankResult]
     usage: RerankUsage
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -263,6 +269,7 @@ class AdapterInfo:
         rank: Largest rank of the adapter's layers.
         readout: `verdict` or `likelihood`.
         in_folder: Whether the adapters folder still lists the adapter.
+        previous: Fingerprint of the version that a rollback puts back, or None.
     """
 
     name: str
@@ -271,6 +278,7 @@ class AdapterInfo:
     rank: int
     readout: str
     in_folder: bool
+    previous: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

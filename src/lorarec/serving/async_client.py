@@ -175,6 +175,10 @@ class AsyncClient(ClientOptions):
         """Load an adapter, or reload it; see `Client.load_adapter`."""
         return await self._send(calls.load_adapter(name))
 
+    async def rollback_adapter(self, name: str) -> AdapterInfo:
+        """Put back the version that the latest load replaced; see `Client.rollback_adapter`."""
+        return await self._send(calls.rollback_adapter(name))
+
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; see `Client.unload_adapter`."""
         await self._send(calls.unload_adapter(name))

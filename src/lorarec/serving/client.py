@@ -263,6 +263,14 @@ class Client(ClientOptions):
         """
         return self._send(calls.load_adapter(name))
 
+    def rollback_adapter(self, name: str) -> AdapterInfo:
+        """Put back the version of an adapter that the latest load replaced. The request is sent once.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if the adapter is not loaded, 409 if it has no previous version.
+        """
+        return self._send(calls.rollback_adapter(name))
+
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter. The request is sent once.
 

@@ -326,6 +326,11 @@ def unload_adapter(name: str) -> Call[None]:
     return Call("DELETE", _adapter_path(name), NoneType, repeatable=False)
 
 
+def rollback_adapter(name: str) -> Call[AdapterInfo]:
+    """Return the call of `Client.rollback_adapter`, which would undo itself if it were repeated."""
+    return Call("POST", f"{_adapter_path(name)}/rollback", AdapterInfo, repeatable=False)
+
+
 def health() -> Call[Health]:
     """Return the call of `Client.health`, whose answer is that the service is not ready rather than an error."""
     return Call("GET", "/readyz", Health, repeatable=False, accepted=(503,))

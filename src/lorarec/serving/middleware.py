@@ -14,6 +14,7 @@ from lorarec.serving.errors import PROBLEM, ApiError
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
+from lorarec.serving.request_facts import recorded_facts
 
 #: Maximum number of bytes of a body.
 MAX_BODY = 1 << 20
@@ -197,7 +198,7 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        with recorded_stages() as stages:
+        with recorded_stages() as stages, recorded_facts() as facts:
             try:
                 await self.app(scope, receive, record_status)
             finally:
@@ -207,4 +208,4 @@ class MetricsMiddleware:
                 seconds = time.perf_counter() - began
                 self._metrics.requests.labels(method, path, status).inc()
                 self._metrics.seconds.labels(path).observe(seconds)
-                log_request(method, path, status, seconds, stages)
+                log_request(method, path, status, seconds, stages, facts)

@@ -18,16 +18,22 @@ from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
 from lorarec.serving.errors import ApiError, FaultCollector
-from lorarec.serving.fusion import ServedFusion, refuse_titles
+from lorarec.serving.fusion import FUSION, ServedFusion, refuse_titles
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
-from lorarec.serving.rerank import FUSION, RerankRequest, TextsRerankRequest, rerank_case
+from lorarec.serving.rerank import RerankRequest, TextsRerankRequest, rerank_case
 from lorarec.serving.response_schemas import ExplainResponse, RankResponse
-from lorarec.serving.responses import explain_response, fused_response, rank_response, recommend_response
+from lorarec.serving.responses import (
+    empty_response,
+    explain_response,
+    fused_response,
+    rank_response,
+    recommend_response,
+)
 from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
 from lorarec.serving.stored_users import StoredUsers
@@ -190,8 +196,7 @@ class Service:
             faults.refuse()
             candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
             if not candidates:
-                by_fusion = self._chosen_fusion(request.adapter) is not None
-                return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={}, tokens=0)
+                return empty_response(self._chosen_fusion(request.adapter))
             response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
             return recommend_response(response, rules, [self._index.row[item] for item in candidates], request.top)
 
@@ -221,7 +226,7 @@ class Service:
                 cases = leave_one_out_cases(case, fusion.max_history)
                 fused, tokens = await self._fuse(fusion, cases, pool)
                 scores = [each.log_probabilities for each in fused]
-                ranked = fused_response(case, fused[0], tokens, self.prompts)
+                ranked = fused_response(case, fused[0], fusion, tokens, self.prompts)
                 mixtures = fusion.mixtures
             if not pool:
                 place = request.candidate or 0
@@ -311,7 +316,7 @@ class Service:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
         if fusion := self._chosen_fusion(adapter):
             (fused,), tokens = await self._fuse(fusion, [case], pool)
-            return fused_response(case, fused, tokens, self.prompts)
+            return fused_response(case, fused, fusion, tokens, self.prompts)
         (scores,), mixture, tokens = await self._score(
             case, adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )

@@ -1,0 +1,37 @@
+"""Facts about a request that its line in the log and its metrics have: versions of adapters and the variant."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RequestFacts:
+    """What is known of a request once it is answered.
+
+    Attributes:
+        versions: Version of each adapter that answered, by name.
+    """
+
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+_facts: ContextVar[RequestFacts | None] = ContextVar("facts", default=None)
+
+
+@contextmanager
+def recorded_facts() -> Iterator[RequestFacts]:
+    """Record facts of the request that this task and those that it starts work for."""
+    facts = RequestFacts()
+    token = _facts.set(facts)
+    try:
+        yield facts
+    finally:
+        _facts.reset(token)
+
+
+def record_versions(versions: Mapping[str, str]) -> None:
+    """Record the versions of the adapters that answered."""
+    if facts := _facts.get():
+        facts.versions |= versions
