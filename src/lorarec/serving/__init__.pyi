@@ -3,6 +3,7 @@ from .client import Client as Client
 from .client_calls import ServiceError as ServiceError
 from .config import REQUESTS as REQUESTS
 from .config import ServiceConfig as ServiceConfig
+from .experiment import Experiment as Experiment
 from .server import listen as listen
 from .server import require_key as require_key
 from .server import serve as serve

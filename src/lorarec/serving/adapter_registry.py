@@ -17,10 +17,8 @@ from lorarec.io import FolderKind
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     adapter_folder,
-    check_weights,
     prompt_config,
     read_adapter,
-    shared_prompt_config,
 )
 from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
@@ -35,6 +33,7 @@ from lorarec.serving.engine import (
 )
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.mixtures import check_mixture, weights_by_name
 
 _MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
 #: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
@@ -94,6 +93,7 @@ class AdapterRegistry:
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
+        self._required: dict[str, str | Mapping[str, float]] = {}
         # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
@@ -277,6 +277,13 @@ class AdapterRegistry:
         Raises:
             LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
         """
+        for about, adapter in self._required.items():
+            if new.name in (named := weights_by_name(adapter)):
+                versions = {(new if name == new.name else self.loaded[name]): named[name] for name in named}
+                try:
+                    check_mixture(versions)
+                except LorarecError as error:
+                    raise LorarecError(f"{about} needs it, and {error}") from error
         test = await asyncio.to_thread(self._test_request, new)
         # The old version stays installed until the queue holds no request for it.
         installed = list(self.loaded.values())
@@ -292,10 +299,14 @@ class AdapterRegistry:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded.
+            ApiError: 404, if the adapter is not loaded; 409, if it is required.
         """
         async with self._lock:
             self.get(name, "name")
+            for about, adapter in self._required.items():
+                if name in weights_by_name(adapter):
+                    message = f"adapter {name!r} is needed by {about} of the experiment: start the service without it"
+                    raise ApiError(409, message, "name")
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
             self.previous.pop(name, None)
             await self._install_published(batcher)
@@ -335,15 +346,25 @@ class AdapterRegistry:
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
             return dict.fromkeys(self.loaded.values(), 1.0)
-        named = {adapter: 1.0} if isinstance(adapter, str) else adapter
-        weights = {self.get(name): weight for name, weight in named.items()}
+        weights = {self.get(name): weight for name, weight in weights_by_name(adapter).items()}
         try:
-            if weights:
-                check_weights(list(weights.values()), len(weights))
-                shared_prompt_config({each.name: each.prompt for each in weights})
+            check_mixture(weights)
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights
+
+    def require(self, adapter: str | Mapping[str, float], about: str) -> None:
+        """Keep an adapter or a mixture in use: refuse to unload it, and to load versions that do not fit each other.
+
+        Args:
+            adapter: Name of an adapter, or weights by name.
+            about: Words for what needs it.
+
+        Raises:
+            ApiError: As for `weights`.
+        """
+        self.weights(adapter)
+        self._required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""

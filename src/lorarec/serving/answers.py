@@ -63,6 +63,7 @@ class Ranking:
         personal: Weights inside each personal adapter of the mixture.
         tokens: Number of tokens that the language model read.
         versions: Version of each adapter that answered by name, or of the fusion under the name `fusion`.
+        variant: Name of the variant of the experiment that answered, or None.
     """
 
     ranking: list[RankedItem]
@@ -71,6 +72,7 @@ class Ranking:
     personal: dict[str, UserWeights]
     tokens: int
     versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class ScoreExplanation:
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
         versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     candidate: RankedItem
@@ -111,6 +114,7 @@ class ScoreExplanation:
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
     versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class Reranking:
         results: Documents, best first.
         usage: Size of the request.
         versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     id: str
@@ -169,6 +174,7 @@ class Reranking:
     results: list[RerankResult]
     usage: RerankUsage
     versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)

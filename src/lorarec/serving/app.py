@@ -68,7 +68,7 @@ _DESCRIPTIONS: dict[int, str] = {
     403: "The service has no API key and refuses requests of web pages of other origins.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
-    409: "Another event of the user has the id, or the adapter has no version to go back to.",
+    409: "Another event of the user has the id, or the adapter is needed or has no version to go back to.",
     413: "The body is too large.",
     415: "The body has another media type than JSON.",
     421: "The service has no API key and refuses requests for other hosts.",
@@ -159,10 +159,13 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     async def rerank_texts(request: Request, response: Response, body: TextsRerankRequest) -> list[TextsRerankResult]:
         """Rank texts for a query that is a history, as Text Embeddings Inference does.
 
-        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON.
+        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
+        the variant of the experiment, if one answered.
         """
         ranked = await _while_connected(request, service.metrics, service.rerank(body))
         response.headers["X-Adapter-Versions"] = json.dumps(ranked.versions)
+        if ranked.variant is not None:
+            response.headers["X-Variant"] = ranked.variant
         return texts_response(body, ranked)
 
     @app.post("/v1/recommend", responses=_RANKING_ERRORS, dependencies=_JSON)
@@ -241,7 +244,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         registry = service.adapters
         return adapter_details(registry.get(name, "name"), registry.available(), registry.previous.get(name))
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 409, 422))
     async def unload(name: AdapterPath) -> None:
         """Unload an adapter; requests that arrived before are still answered with it."""
         await service.adapters.unload(name, service.batcher)

@@ -11,6 +11,13 @@ AdapterVersions = Annotated[
         "its files when it was loaded. If the fusion answers, that of the fusion under the name `fusion`."
     ),
 ]
+VariantName = Annotated[
+    str | None,
+    Field(
+        description="Name of the variant of the experiment that answered; null if the request names an adapter, or the "
+        "service has no experiment."
+    ),
+]
 PreviousVersion = Annotated[
     str | None,
     Field(

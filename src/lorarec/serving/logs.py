@@ -75,7 +75,7 @@ def log_request(
         status: HTTP status of the response.
         seconds: Duration of the request.
         stages: Durations of its stages.
-        facts: Versions of the adapters that answered.
+        facts: Variant of the request and versions of the adapters that answered.
     """
     if requests.isEnabledFor(logging.INFO):
         line = {

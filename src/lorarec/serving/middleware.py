@@ -206,6 +206,5 @@ class MetricsMiddleware:
                 path = getattr(route, "path", "other")
                 method = scope["method"] if route and scope["method"] in METHODS else "other"
                 seconds = time.perf_counter() - began
-                self._metrics.requests.labels(method, path, status).inc()
-                self._metrics.seconds.labels(path).observe(seconds)
+                self._metrics.add_response(method, path, status, seconds, facts.variant)
                 log_request(method, path, status, seconds, stages, facts)

@@ -11,9 +11,11 @@ class RequestFacts:
     """What is known of a request once it is answered.
 
     Attributes:
+        variant: Name of the variant that the request was assigned to, or None.
         versions: Version of each adapter that answered, by name.
     """
 
+    variant: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -35,3 +37,9 @@ def record_versions(versions: Mapping[str, str]) -> None:
     """Record the versions of the adapters that answered."""
     if facts := _facts.get():
         facts.versions |= versions
+
+
+def record_variant(name: str) -> None:
+    """Record the variant that the request was assigned to."""
+    if facts := _facts.get():
+        facts.variant = name

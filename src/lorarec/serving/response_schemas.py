@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorarec.serving.engine import AdapterKind
-from lorarec.serving.experiment_schemas import AdapterVersions, PreviousVersion
+from lorarec.serving.experiment_schemas import AdapterVersions, PreviousVersion, VariantName
 from lorarec.serving.fusion import RecommenderKind
 
 _RANKED = {
@@ -127,6 +127,7 @@ class RankResponse(BaseModel):
     fusion: ByFusion = False
     mixture: MixtureWeights
     versions: AdapterVersions
+    variant: VariantName = None
     personal: PersonalWeights
     tokens: Annotated[
         int, Field(description="Number of tokens that the language model read: the prompt and all candidates.")
@@ -138,6 +139,7 @@ class RankResponse(BaseModel):
             "fusion": False,
             "mixture": {"general": 0.3, "shop": 0.7},
             "versions": {"general": "7d0e5c1f", "shop": "0b9a6f2d"},
+            "variant": "mixed",
             "personal": {},
             "tokens": 64,
         }
@@ -170,6 +172,7 @@ class ExplainResponse(BaseModel):
     fusion: ByFusion = False
     mixture: MixtureWeights
     versions: AdapterVersions
+    variant: VariantName = None
     personal: PersonalWeights
 
     model_config = _example(
@@ -180,6 +183,7 @@ class ExplainResponse(BaseModel):
             "fusion": False,
             "mixture": {"general": 1.0},
             "versions": {"general": "7d0e5c1f"},
+            "variant": None,
             "personal": {},
         }
     )

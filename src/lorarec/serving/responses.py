@@ -12,7 +12,6 @@ from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
 from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.histories import StoredEvent
-from lorarec.serving.request_facts import record_versions
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
     AdapterDetails,
@@ -74,7 +73,6 @@ def rank_response(
     }
     names = {adapter.name: weight for adapter, weight in mixture.weights.items()}
     versions = {adapter.name: adapter.fingerprint for adapter in mixture.weights}
-    record_versions(versions)
     return RankResponse(ranking=ranking, mixture=names, versions=versions, personal=personal, tokens=tokens)
 
 
@@ -109,7 +107,6 @@ def empty_response(fusion: ServedFusion | None) -> RankResponse:
 
 def _by_fusion(fusion: ServedFusion, ranking: list[RankedItem], tokens: int) -> RankResponse:
     versions = {FUSION: fusion.version}
-    record_versions(versions)
     return RankResponse(ranking=ranking, fusion=True, mixture={}, versions=versions, personal={}, tokens=tokens)
 
 
