@@ -18,6 +18,8 @@ from lorarec.lora import adapter_folder
 from lorarec.personal import PERSONAL_FILES
 from lorarec.serving import KEY_VARIABLE, NETWORK, REQUESTS, HttpConfig, ServiceConfig, read_keys
 
+EXPERIMENTS = "Experiments"
+
 
 @config_options
 def serve(
@@ -50,6 +52,14 @@ def serve(
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
+    ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            "--variants",
+            help="YAML file of an experiment whose variants answer requests that name no adapter.",
+            rich_help_panel=EXPERIMENTS,
+        ),
     ] = None,
     index: IndexFolder = None,
     db: Annotated[
@@ -112,7 +122,7 @@ def serve(
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
     try:
-        from lorarec.serving import Service, listen, require_key
+        from lorarec.serving import Experiment, Service, listen, require_key
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
@@ -120,6 +130,7 @@ def serve(
     from lorarec.retrieval import Index
 
     require_key(host, key, http.keys)
+    experiment = None if variants is None else Experiment.load(variants)
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
@@ -129,7 +140,16 @@ def serve(
     hub_id = HubId.of_folder(data.folder or dataset)
     url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
     service = Service(
-        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
+        model,
+        data,
+        folder,
+        url,
+        config,
+        catalogue,
+        load=load or None,
+        fusion=fused,
+        further_adapters=further,
+        experiment=experiment,
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
