@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lorarec.backbone import Backbone
@@ -103,13 +104,15 @@ class Service:
         self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
-        self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
+        self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
         self._assignments = Assignments(experiment)
         self._assignments.require_answers(self.adapters, fusion is not None)
         wait, max_wait = config.wait_ms / 1000, config.max_wait
-        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
+        scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
+        token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
+        self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
