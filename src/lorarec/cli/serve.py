@@ -27,6 +27,8 @@ from lorarec.serving import (
     require_key,
 )
 
+EXPERIMENTS = "Experiments"
+
 
 @config_options
 def serve(
@@ -59,6 +61,14 @@ def serve(
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
+    ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            "--variants",
+            help="YAML file of an experiment whose variants answer requests that name no adapter.",
+            rich_help_panel=EXPERIMENTS,
+        ),
     ] = None,
     index: IndexFolder = None,
     db: Annotated[
@@ -124,13 +134,14 @@ def serve(
     prior = read_prior(new_item_prior)
     require_key(host, key, http)
     try:
-        from lorarec.serving import Service, listen
+        from lorarec.serving import Experiment, Service, listen
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
     from lorarec.ranking import Fusion
     from lorarec.retrieval import Index
 
+    experiment = None if variants is None else Experiment.load(variants)
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
@@ -140,7 +151,16 @@ def serve(
     hub_id = HubId.of_folder(data.folder or dataset)
     url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
     service = Service(
-        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
+        model,
+        data,
+        folder,
+        url,
+        config,
+        catalogue,
+        load=load or None,
+        fusion=fused,
+        further_adapters=further,
+        experiment=experiment,
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:

@@ -17,10 +17,8 @@ from lorarec.io import FolderKind
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     adapter_folder,
-    check_weights,
     prompt_config,
     read_adapter,
-    shared_prompt_config,
 )
 from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
@@ -35,6 +33,7 @@ from lorarec.serving.engine import (
 )
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.mixtures import check_mixture, weights_by_name
 
 _MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
 #: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
@@ -53,7 +52,8 @@ class AdapterRegistry:
     A name must be in the listing of the folder or among the further ones, so requests cannot reach files elsewhere.
     Adapters are copied into memory: their folders may change or disappear. Loading an adapter of the hub downloads the
     commit that its revision has at that time. Requests that arrived before an adapter is unloaded are still scored
-    with it.
+    with it. The version that a load replaces is kept in memory, one for each loaded adapter, so that it can be put back
+    whatever its folder holds by then.
 
     Args:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
@@ -66,6 +66,7 @@ class AdapterRegistry:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
+        previous: Version of loaded adapters that the latest load with other files replaced, by name.
 
     Raises:
         LorarecError: If the folder has an adapter with the name of a further one.
@@ -85,12 +86,14 @@ class AdapterRegistry:
             if path.name in self.further:
                 raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.previous: dict[str, LoadedAdapter] = {}
         self._engine = engine
         self._dataset = dataset
         self._metrics = metrics
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
+        self._required: dict[str, str | Mapping[str, float]] = {}
         # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
@@ -235,29 +238,77 @@ class AdapterRegistry:
                         "its prompts have words of a next-item model, which is fitted when the service starts: start "
                         "the service anew"
                     )
-                test = await asyncio.to_thread(self._test_request, new)
-                # The old version stays installed until the queue holds no request for it.
-                installed = list(self.loaded.values())
-                await batcher.call(lambda: self._install(installed, {new: test}))
+                await self._replace(new, batcher)
             except (LorarecError, OSError) as error:
                 note = "; the version in memory stays in use" if name in self.loaded else ""
                 message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
                 raise ApiError(422, message, "name") from error
-            is_reload = name in self.loaded
-            self._publish(self.loaded | {name: new})
-            if is_reload:
-                await self._install_published(batcher)
         return new
+
+    async def roll_back(self, name: str, batcher: Batcher) -> LoadedAdapter:
+        """Put back the version of an adapter that the latest load replaced, between two batches.
+
+        The version that is replaced becomes the previous one, so that a second call undoes the first.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded; 409, if no version of it has been replaced, or the previous one
+                cannot be combined with the adapters that are loaded now.
+        """
+        async with self._lock:
+            current = self.get(name, "name")
+            if name not in self.previous:
+                raise ApiError(
+                    409,
+                    f"adapter {name!r} has no previous version: none was replaced since it was loaded; load it anew "
+                    "from a folder with the wanted version",
+                    "name",
+                )
+            put_back = self.previous[name]
+            try:
+                await self._replace(put_back, batcher)
+            except LorarecError as error:
+                message = f"adapter {name} cannot be rolled back: {self._public_message(error)}"
+                raise ApiError(409, f"{message}; version {current.fingerprint} stays in use", "name") from error
+        return put_back
+
+    async def _replace(self, new: LoadedAdapter, batcher: Batcher) -> None:
+        """Install an adapter, let new requests find it, and remove the version that it replaces, if there is one.
+
+        Raises:
+            LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
+        """
+        for about, adapter in self._required.items():
+            if new.name in (named := weights_by_name(adapter)):
+                versions = {(new if name == new.name else self.loaded[name]): named[name] for name in named}
+                try:
+                    check_mixture(versions)
+                except LorarecError as error:
+                    raise LorarecError(f"{about} needs it, and {error}") from error
+        test = await asyncio.to_thread(self._test_request, new)
+        # The old version stays installed until the queue holds no request for it.
+        installed = list(self.loaded.values())
+        await batcher.call(lambda: self._install(installed, {new: test}))
+        old = self.loaded.get(new.name)
+        if old is not None and old.fingerprint != new.fingerprint:
+            self.previous[new.name] = old
+        self._publish(self.loaded | {new.name: new})
+        if old is not None:
+            await self._install_published(batcher)
 
     async def unload(self, name: str, batcher: Batcher) -> None:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded.
+            ApiError: 404, if the adapter is not loaded; 409, if it is required.
         """
         async with self._lock:
             self.get(name, "name")
+            for about, adapter in self._required.items():
+                if name in weights_by_name(adapter):
+                    message = f"adapter {name!r} is needed by {about} of the experiment: start the service without it"
+                    raise ApiError(409, message, "name")
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
+            self.previous.pop(name, None)
             await self._install_published(batcher)
 
     async def _install_published(self, batcher: Batcher) -> None:
@@ -295,15 +346,25 @@ class AdapterRegistry:
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
             return dict.fromkeys(self.loaded.values(), 1.0)
-        named = {adapter: 1.0} if isinstance(adapter, str) else adapter
-        weights = {self.get(name): weight for name, weight in named.items()}
+        weights = {self.get(name): weight for name, weight in weights_by_name(adapter).items()}
         try:
-            if weights:
-                check_weights(list(weights.values()), len(weights))
-                shared_prompt_config({each.name: each.prompt for each in weights})
+            check_mixture(weights)
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights
+
+    def require(self, adapter: str | Mapping[str, float], about: str) -> None:
+        """Keep an adapter or a mixture in use: refuse to unload it, and to load versions that do not fit each other.
+
+        Args:
+            adapter: Name of an adapter, or weights by name.
+            about: Words for what needs it.
+
+        Raises:
+            ApiError: As for `weights`.
+        """
+        self.weights(adapter)
+        self._required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""

@@ -1,6 +1,7 @@
 """HTTP API that ranks and recommends with a language model and mixtures of LoRA adapters."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -76,7 +77,7 @@ _DESCRIPTIONS: dict[int, str] = {
     403: "The API key lacks the role of the call, or there is no key and a web page of another origin asks.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
-    409: "The event has the id of another event of the user.",
+    409: "Another event of the user has the id, or the adapter is needed or has no version to go back to.",
     413: "The body is too large.",
     415: "The body has another media type than JSON.",
     421: "The service has no API key and refuses requests for other hosts.",
@@ -177,9 +178,17 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         return rerank_response(body, ranked, str(current_request_id()))
 
     @app.post("/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
-    async def rerank_texts(request: Request, body: TextsRerankRequest) -> list[TextsRerankResult]:
-        """Rank texts for a query that is a history, as Text Embeddings Inference does."""
-        return texts_response(body, await _while_connected(request, service.metrics, service.rerank(body)))
+    async def rerank_texts(request: Request, response: Response, body: TextsRerankRequest) -> list[TextsRerankResult]:
+        """Rank texts for a query that is a history, as Text Embeddings Inference does.
+
+        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
+        the variant of the experiment, if one answered.
+        """
+        ranked = await _while_connected(request, service.metrics, service.rerank(body))
+        response.headers["X-Adapter-Versions"] = json.dumps(ranked.versions)
+        if ranked.variant is not None:
+            response.headers["X-Variant"] = ranked.variant
+        return texts_response(body, ranked)
 
     @app.post("/v1/recommend", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
@@ -228,22 +237,36 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
     @_readable(app, "/v1/adapters", responses=_error_responses())
     def adapters() -> AdaptersResponse:
         """List the loaded adapters and those that can be loaded, and describe the fusion."""
-        available = service.adapters.available()
-        loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
+        registry = service.adapters
+        available = registry.available()
+        loaded = [adapter_info(each, available, registry.previous.get(name)) for name, each in registry.loaded.items()]
         fusion = fusion_info(service.fusion) if service.fusion else None
         return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
 
     @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
         """Load an adapter, or reload it."""
-        return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
+        loaded = await service.adapters.load(body.name, service.batcher)
+        return adapter_info(loaded, [body.name], service.adapters.previous.get(body.name))
+
+    @app.post("/v1/adapters/{name}/rollback", responses=_error_responses(404, 409, 422))
+    async def rollback(name: AdapterPath) -> AdapterInfo:
+        """Put back the version of an adapter that the latest load replaced; a second call undoes the first.
+
+        The version is in memory, so the adapter's folder may have changed. Requests that arrived before are still
+        answered with the version that they began with. After a restart the service loads what the folder has.
+        """
+        registry = service.adapters
+        put_back = await registry.roll_back(name, service.batcher)
+        return adapter_info(put_back, registry.available(), registry.previous.get(name))
 
     @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422))
     def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
-        return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
+        registry = service.adapters
+        return adapter_details(registry.get(name, "name"), registry.available(), registry.previous.get(name))
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 409, 422))
     async def unload(name: AdapterPath) -> None:
         """Unload an adapter; requests that arrived before are still answered with it."""
         await service.adapters.unload(name, service.batcher)

@@ -15,6 +15,7 @@ from lorarec.serving.keys import ApiKey, ApiKeys
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
+from lorarec.serving.request_facts import record_key_name, recorded_facts
 from lorarec.serving.route_roles import find_route, required_role
 
 #: Maximum number of bytes of a body.
@@ -67,7 +68,7 @@ class AuthMiddleware:
                 _refuse_other_hosts(headers, is_public)
             elif not is_public:
                 key = _authenticate(headers, self._keys)
-                scope.setdefault("state", {})["key_name"] = key.name
+                record_key_name(key.name)
                 if path is not None and has_method:
                     _authorize(key, scope["method"], path)
             body = b"" if is_public else await self._read_body(headers, receive)
@@ -214,7 +215,7 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        with recorded_stages() as stages:
+        with recorded_stages() as stages, recorded_facts() as facts:
             try:
                 await self.app(scope, receive, record_status)
             finally:
@@ -222,6 +223,5 @@ class MetricsMiddleware:
                 path = getattr(route, "path", "other")
                 method = scope["method"] if route and scope["method"] in METHODS else "other"
                 seconds = time.perf_counter() - began
-                self._metrics.requests.labels(method, path, status).inc()
-                self._metrics.seconds.labels(path).observe(seconds)
-                log_request(method, path, status, seconds, stages, scope.get("state", {}).get("key_name"))
+                self._metrics.add_response(method, path, status, seconds, facts.variant)
+                log_request(method, path, status, seconds, stages, facts)
