@@ -132,6 +132,29 @@ def test_of_alternatives_the_one_that_was_meant_is_named() -> None:
     body = {"history": [{"title": ""}, 3, {"name": "a"}], "candidates": ["x01"]}
     assert fields(body) == ["history.0.title", "history.1", "history.2.title", "history.2.name"]
     assert fields({"candidates": ["x01"]}) == [None]
+    history = [{"item_id": 3}, {"item_id": "x01", "title": "a"}, {"title": "a", "timestamp": "1"}, {"timestamp": 2**63}]
+    expected = ["history.0.item_id", "history.1.title", "history.2.timestamp", "history.3.title", "history.3.timestamp"]
+    assert fields({"history": history, "candidates": ["x01"]}) == expected
+
+
+def test_items_of_a_history_without_a_timestamp_beside_others_are_named(service: Service, play: Any) -> None:
+    dated = {"item_id": "x01", "timestamp": 5}
+    history = ["x02", dated, {"item_id": "x03"}, {"title": "a"}, {"title": "b", "timestamp": 1}]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        problem = check_problem(await client.post("/v1/rank", json=GOOD | {"history": history}), 422)
+        assert [each.field for each in problem.errors] == ["history.0", "history.2", "history.3"]
+        unknown = [dated, {"item_id": "no", "timestamp": 6}]
+        problem = check_problem(await client.post("/v1/rank", json=GOOD | {"history": unknown}), 422)
+        assert [each.field for each in problem.errors] == ["history.1"]
+        plain = [{"item_id": "x02"}, {"title": "a"}]  # without timestamps, as ids and titles
+        answers = [
+            await client.post("/v1/rank", json=GOOD | {"history": each}) for each in (plain, ["x02", {"title": "a"}])
+        ]
+        assert answers[0].json() == answers[1].json()
+        assert answers[0].status_code == 200
+
+    play(service, scenario)
 
 
 @pytest.mark.parametrize(

@@ -203,14 +203,31 @@ class CatalogueItems:
 
 
 @dataclass(frozen=True)
+class ItemsPage(CatalogueItems):
+    """A page of the items of the catalogue.
+
+    Attributes:
+        total: Number of items of the whole list.
+        next: Cursor of the next page, or None.
+    """
+
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True)
 class Users:
-    """Users of the dataset.
+    """A page of the users of the dataset.
 
     Attributes:
         users: User ids, best match first.
+        total: Number of users of the whole list.
+        next: Cursor of the next page, or None.
     """
 
     users: list[str]
+    total: int
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -321,12 +338,16 @@ class Adapters:
         available: Names of adapters that can be loaded.
         kinds: Kind of each adapter that can be loaded.
         fusion: The fusion, or None.
+        total: Number of adapters that are loaded or can be loaded.
+        next: Cursor of the next page, or None.
     """
 
     loaded: list[AdapterInfo]
     available: list[str]
     kinds: dict[str, str]
     fusion: FusionInfo | None
+    total: int
+    next: str | None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
+from lorarec.serving.pages import Cursor, link_next
 from lorarec.serving.request_ids import current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
@@ -33,6 +34,7 @@ from lorarec.serving.response_schemas import (
     EventsResponse,
     ExplainResponse,
     HealthResponse,
+    ItemsPage,
     ItemsResponse,
     LivenessResponse,
     ProblemDetails,
@@ -40,8 +42,15 @@ from lorarec.serving.response_schemas import (
     StoredUser,
     UsersResponse,
 )
-from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response, stored_user
+from lorarec.serving.responses import (
+    adapter_details,
+    adapter_info,
+    adapters_response,
+    items_response,
+    stored_user,
+)
 from lorarec.serving.schemas import (
+    AdapterLimit,
     EventsRequest,
     ExplainRequest,
     IdempotencyKey,
@@ -176,14 +185,26 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
     @_readable(app, "/v1/items", responses=_error_responses(422, 429))
-    async def items(query: SearchQuery = "", limit: Limit = 10) -> ItemsResponse:
-        """Find items of the catalogue by words of their titles, best match first."""
-        return items_response(await service.find_items(query, limit), service.prompts)
+    async def items(response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None) -> ItemsPage:
+        """Find items of the catalogue by words of their titles, best match first.
+
+        Pages do not overlap, and no item is left out, while items are added or withdrawn.
+        """
+        page = await service.find_items(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return ItemsPage(items=items_response(page.entries, service.prompts).items, total=page.total, next=page.next)
 
     @_readable(app, "/v1/users", responses=_error_responses(422, 429, 503))
-    async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
-        """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
-        return UsersResponse(users=await service.find_users(query, limit))
+    async def users(
+        response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None
+    ) -> UsersResponse:
+        """Find users of the dataset by parts of their ids; users who are known from events only are not searched.
+
+        Pages do not overlap, and no user is left out, while events arrive and users are deleted.
+        """
+        page = await service.find_users(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return UsersResponse(users=list(page.entries), total=page.total, next=page.next)
 
     @_readable(
         app, "/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503)
@@ -203,13 +224,15 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """List the items of a user's history, latest first."""
         return items_response(await service.latest_items(user_id, limit), service.prompts)
 
-    @_readable(app, "/v1/adapters", responses=_error_responses())
-    def adapters() -> AdaptersResponse:
-        """List the loaded adapters and those that can be loaded, and describe the fusion."""
-        available = service.adapters.available()
-        loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
-        fusion = fusion_info(service.fusion) if service.fusion else None
-        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
+    @_readable(app, "/v1/adapters", responses=_error_responses(422))
+    def adapters(response: Response, limit: AdapterLimit = None, cursor: Cursor = None) -> AdaptersResponse:
+        """List the loaded adapters and those that can be loaded by name, and describe the fusion.
+
+        Pages do not overlap, and no adapter is left out, while others are loaded and unloaded.
+        """
+        listed = adapters_response(service.adapters, service.fusion, limit, cursor)
+        link_next(response, listed.next, limit=limit)
+        return listed
 
     @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,11 +15,13 @@ from lorarec.serving.answers import (
     Adapters,
     CatalogueItem,
     Health,
+    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
     StoredUser,
+    Users,
 )
 from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
 from lorarec.serving.client_options import ClientOptions
@@ -93,7 +95,8 @@ class Client(ClientOptions):
         Args:
             candidates: Item ids of the catalogue, or `{"title": ...}`, in any order.
             user_id: Id of the user whose stored history is read, in place of `history`.
-            history: Item ids or `{"title": ...}`, oldest first.
+            history: Item ids or `{"title": ...}`, oldest first. With a `timestamp` of each, as in `{"item_id": "i7",
+                "timestamp": 1764115200}`, it is used as the stored history of a new user.
             adapter: Name of an adapter, or weights by name that sum to 1; None for the fusion or the only adapter.
 
         Raises:
@@ -118,7 +121,7 @@ class Client(ClientOptions):
 
         Args:
             user_id: Id of the user whose stored history is read, in place of `history`.
-            history: Item ids or `{"title": ...}`, oldest first.
+            history: As for `rank`.
             adapter: As for `rank`.
             top: Number of items.
             where: Conditions `{"column": ..., "op": ..., "value": ...}` that all items match.
@@ -207,6 +210,18 @@ class Client(ClientOptions):
         """
         return self._send(calls.items(query, limit)).items
 
+    def item_pages(self, query: str = "", limit: int = 100) -> Iterator[ItemsPage]:
+        """Find all items of the catalogue by words of their titles, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.items(query, limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.items(query, limit, page.next))
+            yield page
+
     def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids.
 
@@ -214,6 +229,18 @@ class Client(ClientOptions):
             ServiceError: As for `rank`.
         """
         return self._send(calls.users(query, limit)).users
+
+    def user_pages(self, query: str = "", limit: int = 100) -> Iterator[Users]:
+        """Find all users of the dataset by parts of their ids, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.users(query, limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.users(query, limit, page.next))
+            yield page
 
     def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first.
@@ -246,6 +273,18 @@ class Client(ClientOptions):
             ServiceError: As for `rank`.
         """
         return self._send(calls.adapters())
+
+    def adapter_pages(self, limit: int = 100) -> Iterator[Adapters]:
+        """List all adapters in the order of their names, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.adapters(limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.adapters(limit, page.next))
+            yield page
 
     def adapter(self, name: str) -> AdapterDetails:
         """Describe a loaded adapter.

@@ -20,6 +20,7 @@ from lorarec.serving.answers import (
     CatalogueItems,
     DeletedUser,
     Health,
+    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
@@ -35,8 +36,8 @@ RETRYABLE = (408, 429, 502, 503, 504)
 FIRST_WAIT = 0.5
 MAX_WAIT = 30.0
 
-#: An item id of the catalogue, or `{"title": ...}`.
-Item = str | Mapping[str, str]
+#: An item id of the catalogue, or `{"title": ...}`; in a history also `{"item_id": ...}`, and both with a `timestamp`.
+Item = str | Mapping[str, str | int]
 #: Name of an adapter, or weights of adapters by name.
 Adapter = str | Mapping[str, float]
 #: A condition `{"column": ..., "op": ..., "value": ...}` on the columns of the items.
@@ -281,14 +282,14 @@ def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[S
     return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)
 
 
-def items(query: str, limit: int) -> Call[CatalogueItems]:
-    """Return the call of `Client.items`."""
-    return Call("GET", "/v1/items", CatalogueItems, query={"query": query, "limit": limit})
+def items(query: str, limit: int, cursor: str | None = None) -> Call[ItemsPage]:
+    """Return the call of `Client.items`, and that of one page of `Client.item_pages`."""
+    return Call("GET", "/v1/items", ItemsPage, query=_given({"query": query, "limit": limit, "cursor": cursor}))
 
 
-def users(query: str, limit: int) -> Call[Users]:
-    """Return the call of `Client.users`."""
-    return Call("GET", "/v1/users", Users, query={"query": query, "limit": limit})
+def users(query: str, limit: int, cursor: str | None = None) -> Call[Users]:
+    """Return the call of `Client.users`, and that of one page of `Client.user_pages`."""
+    return Call("GET", "/v1/users", Users, query=_given({"query": query, "limit": limit, "cursor": cursor}))
 
 
 def history(user_id: str, limit: int) -> Call[CatalogueItems]:
@@ -306,9 +307,9 @@ def delete_user(user_id: str) -> Call[DeletedUser]:
     return Call("DELETE", _user_path(user_id), DeletedUser, repeatable=False)
 
 
-def adapters() -> Call[Adapters]:
-    """Return the call of `Client.adapters`."""
-    return Call("GET", "/v1/adapters", Adapters)
+def adapters(limit: int | None = None, cursor: str | None = None) -> Call[Adapters]:
+    """Return the call of `Client.adapters`, and that of one page of `Client.adapter_pages`."""
+    return Call("GET", "/v1/adapters", Adapters, query=_given({"limit": limit, "cursor": cursor}))
 
 
 def adapter(name: str) -> Call[AdapterDetails]:

@@ -12,13 +12,15 @@ from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdaptersResponse,
     ExplainResponse,
+    ItemsPage,
     ProblemDetails,
     RankResponse,
+    UsersResponse,
     examples_of,
 )
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse)
+_WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse, ItemsPage, UsersResponse)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {
