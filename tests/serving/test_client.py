@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import answers, client_calls, rerank, response_schemas
+from lorarec.serving import answers, batch, client_calls, rerank, response_schemas
 from lorarec.serving.answers import read_answer
 from lorarec.serving.service import Service
 
@@ -48,6 +48,8 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.FusionInfo: answers.FusionInfo,
     response_schemas.HealthResponse: answers.Health,
     response_schemas.FieldError: client_calls.FieldError,
+    batch.BatchResponse: answers.BatchAnswers,
+    batch.BatchedResponse: answers.BatchedAnswer,
     rerank.RerankResponse: answers.Reranking,
     rerank.RerankResult: answers.RerankResult,
     rerank.RerankDocument: answers.RerankDocument,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving import rerank, response_schemas, schemas
+from lorarec.serving import batch, rerank, response_schemas, schemas
 from lorarec.serving.error_handlers import validation_faults
 from lorarec.serving.errors import MAX_FAULTS
 from lorarec.serving.response_schemas import ProblemDetails
@@ -179,7 +179,7 @@ def test_media_types(service: Service, play: Any, media_type: str, status: int) 
 
 def test_a_body_without_a_media_type(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
-        for path in ("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/rerank", "/rerank"):
+        for path in ("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/batch", "/v1/rerank", "/rerank"):
             request = client.build_request("POST", path, content=b"{}")
             assert "content-type" not in request.headers
             check_problem(await client.send(request), 415)
@@ -240,7 +240,7 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    return {name: each for module in (schemas, response_schemas, rerank) for name, each in vars(module).items()}
+    return {name: each for module in (schemas, response_schemas, rerank, batch) for name, each in vars(module).items()}
 
 
 @pytest.mark.parametrize("key", [None, "secret"])

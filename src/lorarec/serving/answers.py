@@ -72,6 +72,32 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class BatchedAnswer:
+    """Answer to a request of a batch.
+
+    Attributes:
+        status: HTTP status of the request.
+        body: JSON of the answer, or of what is wrong with the request.
+        retry_after: Seconds after which the service asks to try again, or None.
+    """
+
+    status: int
+    body: dict[str, Any]
+    retry_after: int | None
+
+
+@dataclass(frozen=True)
+class BatchAnswers:
+    """Answers to the requests of a batch.
+
+    Attributes:
+        responses: Answers in the order of the requests.
+    """
+
+    responses: list[BatchedAnswer]
+
+
+@dataclass(frozen=True)
 class ItemInfluence:
     """Effect of an item of the history on the explained candidate.
 

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lorarec.io import versions
+from lorarec.serving.batch import BatchRequest, BatchResponse, answer_batch
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
@@ -172,6 +173,11 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
         """Recommend items of the catalogue that are not in the history."""
         return await _while_connected(request, service.metrics, service.recommend(body))
+
+    @app.post("/v1/batch", responses=_error_responses(415, 422), dependencies=_JSON)
+    async def batch(request: Request, body: BatchRequest) -> BatchResponse:
+        """Answer several requests for rankings and recommendations, each by a status of its own."""
+        return await _while_connected(request, service.metrics, answer_batch(service, body))
 
     @app.post("/v1/explain", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:

@@ -23,7 +23,7 @@ from lorarec.serving.answers import (
     StoredUser,
     Users,
 )
-from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
+from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item, ServiceError
 from lorarec.serving.client_options import ClientOptions
 
 T = TypeVar("T")
@@ -110,6 +110,20 @@ class AsyncClient(ClientOptions):
         return await self._send(
             calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost)
         )
+
+    async def rank_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `rank` in few calls of the service; see `Client.rank_many`."""
+        return await self._send_many("/v1/rank", requests)
+
+    async def recommend_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `recommend` in few calls of the service; see `Client.rank_many`."""
+        return await self._send_many("/v1/recommend", requests)
+
+    async def _send_many(self, path: str, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        results: list[Ranking | ServiceError] = []
+        for call in calls.batches(path, requests):
+            results += calls.batch_results(path, await self._send(call))
+        return results
 
     async def explain(
         self,

@@ -23,7 +23,7 @@ from lorarec.serving.answers import (
     StoredUser,
     Users,
 )
-from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
+from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item, ServiceError
 from lorarec.serving.client_options import ClientOptions
 
 T = TypeVar("T")
@@ -134,6 +134,36 @@ class Client(ClientOptions):
             ServiceError: As for `rank`.
         """
         return self._send(calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost))
+
+    def rank_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `rank` in few calls of the service.
+
+        Args:
+            requests: The arguments of `rank` by name for each request, such as `{"user_id": "u42", "candidates":
+                ["i1"]}`.
+
+        Returns:
+            The ranking of each request, in their order. In the place of a request that is refused is its error, which
+            is not raised; a request for which the service was too busy has `retry_after`.
+
+        Raises:
+            ServiceError: The service refuses a whole call or cannot be reached.
+        """
+        return self._send_many("/v1/rank", requests)
+
+    def recommend_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `recommend` in few calls of the service; see `rank_many`.
+
+        Raises:
+            ServiceError: As for `rank_many`.
+        """
+        return self._send_many("/v1/recommend", requests)
+
+    def _send_many(self, path: str, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        results: list[Ranking | ServiceError] = []
+        for call in calls.batches(path, requests):
+            results += calls.batch_results(path, self._send(call))
+        return results
 
     def explain(
         self,
