@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
@@ -12,14 +13,16 @@ from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdaptersResponse,
     ExplainResponse,
+    ItemsPage,
     ProblemDetails,
     RankResponse,
+    UsersResponse,
     examples_of,
 )
 from lorarec.serving.route_roles import required_role
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse)
+_WITH_NULL = (BatchResponse, RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse, ItemsPage, UsersResponse)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {
