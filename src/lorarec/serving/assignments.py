@@ -1,14 +1,17 @@
 """Assignment of requests to the variants of an experiment, and what is recorded of their answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from lorarec.errors import LorarecError
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.answer_log import AnswerLog, LoggedAnswer
 from lorarec.serving.case_scoring import AdapterName
 from lorarec.serving.errors import ApiError
 from lorarec.serving.experiment import Experiment
 from lorarec.serving.request_facts import record_variant, record_versions
+from lorarec.serving.request_ids import current_request_id
 from lorarec.serving.response_schemas import ExplainResponse, RankResponse
 from lorarec.serving.schemas import ExplainRequest, RankRequest, RecommendRequest
 
@@ -24,11 +27,13 @@ class Assignment:
         variant: Name of the variant; None if the request names an adapter, or there is no experiment.
         propensity: Probability with which the request was assigned to the variant; None without a variant.
         unit: Id by which it was assigned, that of the user or one that the request gives; None without one.
+        time: Time at which the request arrived.
     """
 
     variant: str | None = None
     propensity: float | None = None
     unit: str | None = None
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Assignments:
@@ -36,10 +41,12 @@ class Assignments:
 
     Args:
         experiment: The experiment, or None.
+        log: Log of the answers, or None.
     """
 
-    def __init__(self, experiment: Experiment | None) -> None:
+    def __init__(self, experiment: Experiment | None, log: AnswerLog | None) -> None:
         self.experiment = experiment
+        self._log = log
 
     def require_answers(self, adapters: AdapterRegistry, has_fusion: bool) -> None:
         """Refuse an experiment with a variant that cannot answer, and keep the adapters of the others loaded.
@@ -84,3 +91,31 @@ class Assignments:
         """Return a response with the name of the variant, and record the versions of its adapters."""
         record_versions(response.versions)
         return response.model_copy(update={"variant": assignment.variant})
+
+    def complete_ranking(self, assignment: Assignment, response: RankResponse, candidates: int) -> RankResponse:
+        """Complete a ranking and log it as an answer.
+
+        Args:
+            assignment: Assignment of the request.
+            response: Ranked items.
+            candidates: Number of candidates, of which the response may have the best only.
+        """
+        if self._log:
+            self._log.add(self._logged(assignment, response, candidates))
+        return self.complete(assignment, response)
+
+    def _logged(self, assignment: Assignment, response: RankResponse, candidates: int) -> LoggedAnswer:
+        return LoggedAnswer(
+            request_id=current_request_id(),
+            time=assignment.time,
+            user_id=assignment.unit,
+            experiment=self.experiment.name if self.experiment and assignment.variant else None,
+            variant=assignment.variant,
+            propensity=assignment.propensity,
+            shadow=False,
+            versions=[{"name": name, "version": version} for name, version in response.versions.items()],
+            item_ids=[item.item_id for item in response.ranking],
+            scores=[item.score for item in response.ranking],
+            probabilities=[item.probability for item in response.ranking],
+            candidates=candidates,
+        )

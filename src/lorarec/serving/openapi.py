@@ -10,6 +10,7 @@ from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
 from lorarec.serving.response_schemas import (
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
     ExplainResponse,
     ProblemDetails,
@@ -18,7 +19,7 @@ from lorarec.serving.response_schemas import (
 )
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse)
+_WITH_NULL = (RankResponse, ExplainResponse, AdapterInfo, AdapterDetails, AdaptersResponse)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {

@@ -12,6 +12,7 @@ from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.case_scoring import AdapterName, CaseScorer
@@ -64,6 +65,7 @@ class Service:
         fusion: Fusion that answers requests that name no adapter, or None.
         further_adapters: Paths or hub ids of further adapters, by the names that requests have.
         experiment: Experiment whose variants answer requests that name no adapter, or None.
+        answer_log: Folder of the log of answers, or None.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -92,6 +94,7 @@ class Service:
         fusion: Fusion | None = None,
         further_adapters: Mapping[str, str] | None = None,
         experiment: Experiment | None = None,
+        answer_log: Path | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if adapters_folder is not None and not adapters_folder.is_dir():
@@ -106,7 +109,8 @@ class Service:
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
-        self._assignments = Assignments(experiment)
+        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
+        self._assignments = Assignments(experiment, self._answer_log)
         self._assignments.require_answers(self.adapters, fusion is not None)
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
@@ -129,7 +133,7 @@ class Service:
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
+        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self) -> None:
@@ -155,6 +159,8 @@ class Service:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.batcher.stop()
+                if self._answer_log:
+                    await asyncio.to_thread(self._answer_log.close)
                 await asyncio.to_thread(self.histories.close)
         except TimeoutError:
             return  # the worker thread may still use the model
@@ -174,7 +180,7 @@ class Service:
         faults.refuse()
         with self.batcher.admit():
             response = await self._rank(case, request.adapter, pool=False)
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates))
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -191,7 +197,7 @@ class Service:
                 response = await self._rank(case, adapter, pool=False)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates))
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -213,7 +219,7 @@ class Service:
                 response = recommend_response(response, rules, rows, request.top)
             else:
                 response = empty_response(self._chosen_fusion(request.adapter))
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(candidates))
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
