@@ -75,7 +75,7 @@ def log_request(
         status: HTTP status of the response.
         seconds: Duration of the request.
         stages: Durations of its stages.
-        facts: Variant of the request and versions of the adapters that answered.
+        facts: Name of its API key, its variant, and the versions of the adapters that answered.
     """
     if requests.isEnabledFor(logging.INFO):
         line = {

@@ -1,4 +1,4 @@
-"""Facts about a request that its line in the log and its metrics have: versions of adapters and the variant."""
+"""Facts about a request that its line in the log and its metrics have: its key, its variant, versions of adapters."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +11,12 @@ class RequestFacts:
     """What is known of a request once it is answered.
 
     Attributes:
+        key_name: Name of the API key; None if the request has none that is valid.
         variant: Name of the variant that the request was assigned to, or None.
         versions: Version of each adapter that answered, by name.
     """
 
+    key_name: str | None = None
     variant: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -31,6 +33,12 @@ def recorded_facts() -> Iterator[RequestFacts]:
         yield facts
     finally:
         _facts.reset(token)
+
+
+def record_key_name(name: str) -> None:
+    """Record the name of the API key of the request."""
+    if facts := _facts.get():
+        facts.key_name = name
 
 
 def record_versions(versions: Mapping[str, str]) -> None:
