@@ -3,6 +3,9 @@ from .answer_evaluation import VariantResult as VariantResult
 from .answer_evaluation import evaluate_answers as evaluate_answers
 from .answer_outcomes import ANSWER_METRICS as ANSWER_METRICS
 from .answer_outcomes import answer_outcomes as answer_outcomes
+from .answer_report import answer_table as answer_table
+from .answer_report import propensity_table as propensity_table
+from .answer_report import write_answer_report as write_answer_report
 from .case_metrics import measure_target_ranks as measure_target_ranks
 from .case_metrics import metric_results as metric_results
 from .case_metrics import metrics_per_case as metrics_per_case

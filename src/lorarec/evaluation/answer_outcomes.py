@@ -82,8 +82,8 @@ def _event_times(events: pl.DataFrame) -> tuple[bool, pl.Expr]:
     latest = events[TIME].max()
     if isinstance(latest, int) and latest > MAX_SECONDS:
         raise LorarecError(
-            f"a timestamp of the events is {latest}, which are no seconds since 1970: give times (a datetime column of a "
-            "Parquet file) in their place"
+            f"a timestamp of the events is {latest}, which are no seconds since 1970: give times in their place, as a "
+            "datetime column of a Parquet file"
         )
     return True, pl.from_epoch(pl.col(TIME), "s").dt.replace_time_zone("UTC").cast(pl.Datetime("us", "UTC"))
 
