@@ -32,8 +32,8 @@ class LogConfig:
 
     log: str | None = option(
         None,
-        "Folder of `lorarec serve --answer-log`, in place of a dataset: its variants are compared, by default with that "
-        "of the most answers.",
+        "Folder of `lorarec serve --answer-log`, in place of a dataset: its variants are compared, by default with the "
+        "one that has the most answers.",
         ANSWERS,
     )
     db: str | None = option(None, "SQLite file or database URL of the service, for the events.", ANSWERS)

@@ -46,6 +46,7 @@ class Metrics:
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
         logged_answers: Number of answers that were written to the answer log.
+        shadow: Number of requests that shadow variants `scored`, `dropped` or `failed` to score, by variant and result.
         dropped_answers: Number of answers that were left out of the answer log because too many waited to be written.
     """
 
@@ -88,6 +89,12 @@ class Metrics:
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)
         self.logged_answers = Counter(
             "lorarec_logged_answers", "Answers that were written to the answer log", registry=registry
+        )
+        self.shadow = Counter(
+            "lorarec_shadow",
+            "Requests that shadow variants scored, dropped because the model was busy, or failed to score",
+            ("variant", "result"),
+            registry=registry,
         )
         self.dropped_answers = Counter(
             "lorarec_dropped_answers",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lorarec.backbone import Backbone
@@ -38,6 +39,7 @@ from lorarec.serving.responses import (
 )
 from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
+from lorarec.serving.shadow import ShadowScorer
 from lorarec.serving.stored_users import StoredUsers
 
 #: Seconds that the service waits for its threads to end.
@@ -110,10 +112,11 @@ class Service:
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
         self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
-        self._assignments = Assignments(experiment, self._answer_log)
-        self._assignments.require_answers(self.adapters, fusion is not None)
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
+        self._shadow = ShadowScorer(self.batcher, self.metrics)
+        self._assignments = Assignments(experiment, self._answer_log, self._shadow)
+        self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -152,6 +155,7 @@ class Service:
 
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
+        self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
@@ -178,9 +182,10 @@ class Service:
         faults = FaultCollector()
         case = await self._cases.read(request, request.candidates, faults)
         faults.refuse()
+        answer = partial(self._rank, case, pool=False)
         with self.batcher.admit():
-            response = await self._rank(case, request.adapter, pool=False)
-        return self._assignments.complete_ranking(assignment, response, len(case.candidates))
+            response = await answer(request.adapter)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -192,12 +197,13 @@ class Service:
         adapter, assignment = self._assignments.assign(request.model, None)
         if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
             adapter = None
+        answer = partial(self._rank, case, pool=False)
         try:
             with self.batcher.admit():
-                response = await self._rank(case, adapter, pool=False)
+                response = await answer(adapter)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
-        return self._assignments.complete_ranking(assignment, response, len(case.candidates))
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -213,13 +219,16 @@ class Service:
                 rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
             faults.refuse()
             candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
+            rows, case = [self._index.row[item] for item in candidates], replace(case, candidates=candidates)
+
+            async def answer(adapter: AdapterName) -> RankResponse:
+                return recommend_response(await self._rank(case, adapter, pool=True), rules, rows, request.top)
+
             if candidates:
-                response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
-                rows = [self._index.row[item] for item in candidates]
-                response = recommend_response(response, rules, rows, request.top)
+                response = await answer(request.adapter)
             else:
                 response = empty_response(self._chosen_fusion(request.adapter))
-        return self._assignments.complete_ranking(assignment, response, len(candidates))
+        return self._assignments.complete_ranking(assignment, response, len(candidates), answer)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
