@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import answers, batch, client_calls, rerank, response_schemas
-from lorarec.serving.answers import read_answer
+from lorarec.serving import answers, batch, client_calls, rerank, response_schemas, user_schemas
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.service import Service
 
 #: Classes of answers by the schema of the response.
@@ -38,9 +38,10 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.CatalogueItem: answers.CatalogueItem,
     response_schemas.ItemsPage: answers.ItemsPage,
     response_schemas.UsersResponse: answers.Users,
-    response_schemas.StoredUser: answers.StoredUser,
-    response_schemas.StoredInteraction: answers.StoredInteraction,
-    response_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.StoredUser: answers.StoredUser,
+    user_schemas.StoredInteraction: answers.StoredInteraction,
+    user_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.LoggedAnswer: answers.LoggedAnswer,
     response_schemas.AdaptersResponse: answers.Adapters,
     response_schemas.AdapterInfo: answers.AdapterInfo,
     response_schemas.AdapterDetails: answers.AdapterDetails,

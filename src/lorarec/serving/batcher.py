@@ -117,6 +117,11 @@ class Batcher:
         """Whether the queue is being processed."""
         return self._task is not None and not self._task.done() and not any(each.stuck for each in self._threads)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is prepared, queued or scored."""
+        return not self._in_progress and not self._in_queue and not self._queue and not self._pass_tokens
+
     def expected_seconds(self) -> float:
         """Return the number of seconds in which the requests that are queued or scored now are expected to be done.
 

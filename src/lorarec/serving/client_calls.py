@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx2
 
 from lorarec.errors import LorarecError
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
@@ -28,7 +29,6 @@ from lorarec.serving.answers import (
     StoredEvents,
     StoredUser,
     Users,
-    read_answer,
 )
 
 #: Statuses after which the same request may succeed a little later.

@@ -45,6 +45,9 @@ class Metrics:
         fusion_seconds: Duration of the fusion of one request in seconds, without the scores of its adapters.
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
+        logged_answers: Number of answers that were written to the answer log.
+        shadow: Number of requests that shadow variants `scored`, `dropped` or `failed` to score, by variant and result.
+        dropped_answers: Number of answers that were left out of the answer log because too many waited to be written.
     """
 
     def __init__(self, by_variant: bool = False) -> None:
@@ -84,6 +87,20 @@ class Metrics:
         )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)
+        self.logged_answers = Counter(
+            "lorarec_logged_answers", "Answers that were written to the answer log", registry=registry
+        )
+        self.shadow = Counter(
+            "lorarec_shadow",
+            "Requests that shadow variants scored, dropped because the model was busy, or failed to score",
+            ("variant", "result"),
+            registry=registry,
+        )
+        self.dropped_answers = Counter(
+            "lorarec_dropped_answers",
+            "Answers that were left out of the answer log because too many waited to be written",
+            registry=registry,
+        )
 
     def add_response(self, method: str, path: str, status: int, seconds: float, variant: str | None) -> None:
         """Count a response and its duration."""

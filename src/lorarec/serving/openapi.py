@@ -11,6 +11,7 @@ from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
 from lorarec.serving.response_schemas import (
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
     ExplainResponse,
     ItemsPage,
@@ -22,7 +23,16 @@ from lorarec.serving.response_schemas import (
 from lorarec.serving.route_roles import required_role
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (BatchResponse, RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse, ItemsPage, UsersResponse)
+_WITH_NULL = (
+    BatchResponse,
+    RankResponse,
+    ExplainResponse,
+    AdapterInfo,
+    AdapterDetails,
+    AdaptersResponse,
+    ItemsPage,
+    UsersResponse,
+)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {

@@ -1,7 +1,8 @@
 """Responses of the API, assembled from scores and mixtures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,9 @@ from lorarec.serving.response_schemas import (
     LayerWeights,
     RankedItem,
     RankResponse,
-    StoredInteraction,
-    StoredUser,
     UserWeights,
 )
+from lorarec.serving.user_schemas import LoggedAnswer, StoredInteraction, StoredUser
 
 
 def rank_response(
@@ -169,10 +169,17 @@ def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsRes
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
 
 
-def stored_user(user_id: str, events: Sequence[StoredEvent]) -> bytes:
-    """Return the JSON of a response with all that is stored of a user."""
+def stored_user(user_id: str, events: Sequence[StoredEvent], answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the JSON of a response with all that is stored of a user.
+
+    Args:
+        user_id: Id of the user.
+        events: Interactions.
+        answers: Rows of the answer log.
+    """
     interactions = [StoredInteraction(**asdict(event)) for event in events]
-    return StoredUser(user_id=user_id, events=interactions).model_dump_json().encode()
+    logged = [LoggedAnswer.model_validate(answer) for answer in answers]
+    return StoredUser(user_id=user_id, events=interactions, answers=logged).model_dump_json().encode()
 
 
 def fusion_info(fusion: ServedFusion) -> FusionInfo:
