@@ -68,6 +68,7 @@ from lorarec.serving.schemas import (
 )
 from lorarec.serving.service import Service
 from lorarec.serving.user_schemas import DeletedUser, StoredUser
+from lorarec.serving.tracing import flush_traces
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -151,6 +152,7 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         yield
         watching.cancel()
         await service.stop()
+        await flush_traces()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
