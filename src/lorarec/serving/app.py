@@ -67,8 +67,8 @@ from lorarec.serving.schemas import (
     UserId,
 )
 from lorarec.serving.service import Service
-from lorarec.serving.user_schemas import DeletedUser, StoredUser
 from lorarec.serving.tracing import flush_traces
+from lorarec.serving.user_schemas import DeletedUser, StoredUser
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
