@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
-from lorarec.cli.entry import _load
+from lorarec.cli.entry import _load, app
 from lorarec.cli.settings import PREFIX, named_options, variable
 from lorarec.errors import LorarecError
 
@@ -133,6 +134,20 @@ def test_unusable_variables_are_refused_by_name(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LORAREC_SERVE_PROT", "80")
     with pytest.raises(LorarecError, match=r"^unknown environment variable LORAREC_SERVE_PROT: choose from .*_PORT"):
         parse("data/shop")
+
+
+def test_a_variable_turns_off_a_switch_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("log_requests: true")
+    monkeypatch.setenv("LORAREC_SERVE_LOG_REQUESTS", "false")
+    assert parse("data/shop", "--config", str(file))["log_requests"] is False
+
+
+def test_help_needs_no_usable_settings_and_its_main_panel_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORAREC_SERVE_PROT", "80")
+    page = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "100"}).output
+    main = page.partition("─ Options ─")[2].partition("╰")[0]
+    assert "--config" in main
+    assert len(main.splitlines()) <= 40
 
 
 def test_the_table_of_the_guide_has_every_option() -> None:
