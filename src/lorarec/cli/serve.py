@@ -16,7 +16,16 @@ from lorarec.errors import LorarecError
 from lorarec.io import HubId, source_name
 from lorarec.lora import adapter_folder
 from lorarec.personal import PERSONAL_FILES
-from lorarec.serving import KEY_VARIABLE, NETWORK, REQUESTS, HttpConfig, ServiceConfig, read_keys
+from lorarec.serving import (
+    KEY_VARIABLE,
+    NETWORK,
+    REQUESTS,
+    HttpConfig,
+    ServiceConfig,
+    check_certificate,
+    read_keys,
+    require_key,
+)
 
 EXPERIMENTS = "Experiments"
 
@@ -118,8 +127,10 @@ def serve(
     from lorarec.data import Dataset
 
     key = os.environ.get(KEY_VARIABLE)
+    # Unusable files are refused before anything heavy is loaded.
     if http.keys is not None:
-        read_keys(http.keys)  # refuse an unusable file before anything heavy is loaded
+        read_keys(http.keys)
+    check_certificate(http)
     data = Dataset.load(dataset)
     require_index(index)
     if not adapters and fusion is None:
@@ -129,15 +140,15 @@ def serve(
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
+    require_key(host, key, http)
     try:
-        from lorarec.serving import Experiment, Service, listen, require_key
+        from lorarec.serving import Experiment, Service, listen
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
     from lorarec.ranking import Fusion
     from lorarec.retrieval import Index
 
-    require_key(host, key, http.keys)
     experiment = None if variants is None else Experiment.load(variants)
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
@@ -163,9 +174,8 @@ def serve(
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
         names = f"the fusion of {', '.join(fused.names)} and {names}"
-    typer.echo(
-        f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
-    )
+    scheme, name = "http" if http.ssl_certfile is None else "https", f"[{host}]" if ":" in host else host
+    typer.echo(f"{data.name} with {names} on {scheme}://{name}:{bound.getsockname()[1]}", err=True)
     run_service(service, bound, key, grace, log_requests, http)
 
 

@@ -9,18 +9,19 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
-from lorarec.serving.http_config import HttpConfig
+from lorarec.serving.http_config import HttpConfig, require_key
 from lorarec.serving.keys import ApiKeys
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
-from lorarec.serving.request_ids import current_request_id
+from lorarec.serving.request_ids import REQUEST_ID, current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
     RerankResponse,
@@ -61,6 +62,12 @@ from lorarec.serving.user_schemas import DeletedUser, StoredUser
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
+#: What web pages of allowed origins may send and read. They send the API key themselves, so no cookies are allowed.
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": ("Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID, "traceparent", "tracestate"),
+    "expose_headers": (REQUEST_ID, "Retry-After"),
+}
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
 
@@ -121,9 +128,10 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         config: Options of the HTTP server; the default ones if None.
 
     Raises:
-        LorarecError: If the file of keys cannot be used.
+        LorarecError: If the file of keys cannot be used, or there are allowed origins and no keys.
     """
     config = config or HttpConfig()
+    require_key("localhost", key, config)
     keys = ApiKeys(key, config.keys)
 
     @asynccontextmanager
@@ -145,7 +153,10 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         docs_url=None,
         redoc_url=None,
     )
+    app.root_path = config.root_path
     app.add_middleware(AuthMiddleware, keys=keys)
+    if config.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     add_error_handlers(app)
     add_page(app)

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorarec.serving.errors import PROBLEM, ApiError
+from lorarec.serving.http_config import LOCAL_HOSTS
 from lorarec.serving.keys import ApiKey, ApiKeys
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
@@ -27,7 +28,6 @@ MAX_MEMBERS = 5_000
 BODY_SECONDS = 20.0
 #: Paths that need no API key and accept GET and HEAD only.
 PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", *FILES)
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 #: Methods that become labels of metrics; a client can make up others.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -108,12 +108,14 @@ class Service:
         self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
-        self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
+        self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
         self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
-        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
+        scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
+        token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
+        self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
