@@ -1,6 +1,7 @@
 """Answers of the service, as its clients get them; the fields are those of `lorarec.serving.response_schemas`."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,32 @@ class Ranking:
     tokens: int
     versions: dict[str, str] = field(default_factory=dict)
     variant: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchedAnswer:
+    """Answer to a request of a batch.
+
+    Attributes:
+        status: HTTP status of the request.
+        body: JSON of the answer, or of what is wrong with the request.
+        retry_after: Seconds after which the service asks to try again, or None.
+    """
+
+    status: int
+    body: dict[str, Any]
+    retry_after: int | None
+
+
+@dataclass(frozen=True)
+class BatchAnswers:
+    """Answers to the requests of a batch.
+
+    Attributes:
+        responses: Answers in the order of the requests.
+    """
+
+    responses: list[BatchedAnswer]
 
 
 @dataclass(frozen=True)
@@ -210,14 +237,31 @@ class CatalogueItems:
 
 
 @dataclass(frozen=True)
+class ItemsPage(CatalogueItems):
+    """A page of the items of the catalogue.
+
+    Attributes:
+        total: Number of items of the whole list.
+        next: Cursor of the next page, or None.
+    """
+
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True)
 class Users:
-    """Users of the dataset.
+    """A page of the users of the dataset.
 
     Attributes:
         users: User ids, best match first.
+        total: Number of users of the whole list.
+        next: Cursor of the next page, or None.
     """
 
     users: list[str]
+    total: int
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -353,12 +397,16 @@ class Adapters:
         available: Names of adapters that can be loaded.
         kinds: Kind of each adapter that can be loaded.
         fusion: The fusion, or None.
+        total: Number of adapters that are loaded or can be loaded.
+        next: Cursor of the next page, or None.
     """
 
     loaded: list[AdapterInfo]
     available: list[str]
     kinds: dict[str, str]
     fusion: FusionInfo | None
+    total: int
+    next: str | None
 
 
 @dataclass(frozen=True)

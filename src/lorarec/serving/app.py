@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
+from lorarec.serving.batch import BatchRequest, BatchResponse, answer_batch
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
@@ -21,6 +22,7 @@ from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
+from lorarec.serving.pages import Cursor, link_next
 from lorarec.serving.request_ids import REQUEST_ID, current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
@@ -37,14 +39,22 @@ from lorarec.serving.response_schemas import (
     EventsResponse,
     ExplainResponse,
     HealthResponse,
+    ItemsPage,
     ItemsResponse,
     LivenessResponse,
     ProblemDetails,
     RankResponse,
     UsersResponse,
 )
-from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response, stored_user
+from lorarec.serving.responses import (
+    adapter_details,
+    adapter_info,
+    adapters_response,
+    items_response,
+    stored_user,
+)
 from lorarec.serving.schemas import (
+    AdapterLimit,
     EventsRequest,
     ExplainRequest,
     IdempotencyKey,
@@ -57,6 +67,7 @@ from lorarec.serving.schemas import (
     UserId,
 )
 from lorarec.serving.service import Service
+from lorarec.serving.tracing import flush_traces
 from lorarec.serving.user_schemas import DeletedUser, StoredUser
 
 T = TypeVar("T")
@@ -141,6 +152,7 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         yield
         watching.cancel()
         await service.stop()
+        await flush_traces()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
@@ -195,6 +207,11 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         """Recommend items of the catalogue that are not in the history."""
         return await _while_connected(request, service.metrics, service.recommend(body))
 
+    @app.post("/v1/batch", responses=_error_responses(415, 422), dependencies=_JSON)
+    async def batch(request: Request, body: BatchRequest) -> BatchResponse:
+        """Answer several requests for rankings and recommendations, each by a status of its own."""
+        return await _while_connected(request, service.metrics, answer_batch(service, body))
+
     @app.post("/v1/explain", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
         """Attribute a candidate's score to the items of the history, by leaving out each of them."""
@@ -207,14 +224,26 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
     @_readable(app, "/v1/items", responses=_error_responses(422, 429))
-    async def items(query: SearchQuery = "", limit: Limit = 10) -> ItemsResponse:
-        """Find items of the catalogue by words of their titles, best match first."""
-        return items_response(await service.find_items(query, limit), service.prompts)
+    async def items(response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None) -> ItemsPage:
+        """Find items of the catalogue by words of their titles, best match first.
+
+        Pages do not overlap, and no item is left out, while items are added or withdrawn.
+        """
+        page = await service.find_items(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return ItemsPage(items=items_response(page.entries, service.prompts).items, total=page.total, next=page.next)
 
     @_readable(app, "/v1/users", responses=_error_responses(422, 429, 503))
-    async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
-        """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
-        return UsersResponse(users=await service.find_users(query, limit))
+    async def users(
+        response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None
+    ) -> UsersResponse:
+        """Find users of the dataset by parts of their ids; users who are known from events only are not searched.
+
+        Pages do not overlap, and no user is left out, while events arrive and users are deleted.
+        """
+        page = await service.find_users(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return UsersResponse(users=list(page.entries), total=page.total, next=page.next)
 
     @_readable(
         app, "/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503)
@@ -238,14 +267,15 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         """List the items of a user's history, latest first."""
         return items_response(await service.latest_items(user_id, limit), service.prompts)
 
-    @_readable(app, "/v1/adapters", responses=_error_responses())
-    def adapters() -> AdaptersResponse:
-        """List the loaded adapters and those that can be loaded, and describe the fusion."""
-        registry = service.adapters
-        available = registry.available()
-        loaded = [adapter_info(each, available, registry.previous.get(name)) for name, each in registry.loaded.items()]
-        fusion = fusion_info(service.fusion) if service.fusion else None
-        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
+    @_readable(app, "/v1/adapters", responses=_error_responses(422))
+    def adapters(response: Response, limit: AdapterLimit = None, cursor: Cursor = None) -> AdaptersResponse:
+        """List the loaded adapters and those that can be loaded by name, and describe the fusion.
+
+        Pages do not overlap, and no adapter is left out, while others are loaded and unloaded.
+        """
+        listed = adapters_response(service.adapters, service.fusion, limit, cursor)
+        link_next(response, listed.next, limit=limit)
+        return listed
 
     @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:

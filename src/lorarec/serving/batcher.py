@@ -190,8 +190,8 @@ class Batcher:
         try:
             scores = list(await asyncio.gather(*(each.scores for each in pending)))
             began = min(each.scoring_began for each in pending)
-            self._metrics.add_stage("queue", began - queued)
-            self._metrics.add_stage("model", time.perf_counter() - began)
+            self._metrics.add_stage("queue", queued, began)
+            self._metrics.add_stage("model", began, time.perf_counter())
             return scores
         except asyncio.CancelledError:
             self._remove_cancelled()

@@ -213,12 +213,30 @@ class ItemsResponse(BaseModel):
     model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}]})
 
 
+Total = Annotated[int, Field(description="Number of entries of the whole list.")]
+NextCursor = Annotated[
+    str | None,
+    Field(description="Value of `cursor` for the next page; null on the last one. The header `Link` has the same."),
+]
+
+
+class ItemsPage(ItemsResponse):
+    """A page of the items of the catalogue."""
+
+    total: Total
+    next: NextCursor
+
+    model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}], "total": 1, "next": None})
+
+
 class UsersResponse(BaseModel):
-    """Users of the dataset."""
+    """A page of the users of the dataset."""
 
     users: Annotated[list[str], Field(description="User ids, best match first.")]
+    total: Total
+    next: NextCursor
 
-    model_config = _example({"users": ["u42"]})
+    model_config = _example({"users": ["u42"], "total": 1, "next": None})
 
 
 class AdapterInfo(BaseModel):
@@ -282,12 +300,14 @@ class FusionInfo(BaseModel):
 
 
 class AdaptersResponse(BaseModel):
-    """Loaded adapters, adapters that can be loaded, and the fusion."""
+    """A page of the adapters that are loaded or can be loaded, and the fusion."""
 
     loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
     available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
     kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
+    total: Annotated[int, Field(description="Number of adapters that are loaded or can be loaded.")]
+    next: NextCursor
 
     model_config = _example(
         {
@@ -298,6 +318,8 @@ class AdaptersResponse(BaseModel):
                 "recommenders": {"shop": "language model", "sasrec": "next-item model"},
                 "new_item_prior": "auto",
             },
+            "total": 2,
+            "next": None,
         }
     )
 

@@ -25,6 +25,7 @@ from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.pages import Page
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
@@ -132,9 +133,9 @@ class Service:
         )
         self._index = index or (fusion.index() if fusion else Index.build(dataset))
         self._item_matcher = ItemMatcher(dataset)
-        self._title_search = TextSearch(dataset.items[TITLE])
-        self._user_ids = dataset.interactions[USER].unique(maintain_order=True)
-        self._user_search = TextSearch(self._user_ids)
+        self._title_search = TextSearch(dataset.items[TITLE], dataset.items[ITEM])
+        user_ids = dataset.interactions[USER].unique(maintain_order=True)
+        self._user_search = TextSearch(user_ids, user_ids)
         self.histories = Histories(database)
         self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
@@ -294,27 +295,26 @@ class Service:
             events = [replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=True)]
         return await self.users.append(events)
 
-    async def find_items(self, query: str, limit: int) -> list[str]:
-        """Return the ids of items whose titles hold all words of a query, best match first.
+    async def find_items(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
+        """Return a page of the ids of items whose titles hold all words of a query, best match first.
 
         Raises:
-            ApiError: If the queue is full.
+            ApiError: If the cursor is not of this list, or the queue is full.
         """
         with self.batcher.admit(scored=False):
-            indices = await asyncio.to_thread(self._title_search.search, query, limit)
-        return self._dataset.items[ITEM].gather(indices).to_list()
+            return await asyncio.to_thread(self._title_search.search, query, limit, cursor)
 
-    async def find_users(self, query: str, limit: int) -> list[str]:
-        """Return the ids of users of the dataset that hold all words of a query, best match first.
+    async def find_users(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
+        """Return a page of the ids of users of the dataset that hold all words of a query, best match first.
 
         Users whose interactions have been deleted are left out.
 
         Raises:
-            ApiError: If the queue is full, or the database is not usable.
+            ApiError: If the cursor is not of this list, the queue is full, or the database is not usable.
         """
+        hidden = await self.users.deleted()
         with self.batcher.admit(scored=False):
-            indices = await asyncio.to_thread(self._user_search.search, query, limit)
-        return await self.users.known(self._user_ids.gather(indices).to_list())
+            return await asyncio.to_thread(self._user_search.search, query, limit, cursor, hidden)
 
     async def latest_items(self, user: str, limit: int) -> list[str]:
         """Return the item ids of a stored history, latest first.

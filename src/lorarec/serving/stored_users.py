@@ -112,14 +112,13 @@ class StoredUsers:
             raise _unknown(user)
         return deleted, answers
 
-    async def known(self, users: Sequence[str]) -> list[str]:
-        """Return those of some users of whom interactions are stored, in the order given.
+    async def deleted(self) -> set[str]:
+        """Return the users of the dataset whose interactions have been deleted and of whom none were stored since.
 
         Raises:
             ApiError: 429 or 503, if the database does not respond in time.
         """
-        known = await self._reads.run(self._histories.known, users)
-        return [user for user in users if user in known]
+        return await self._reads.run(self._histories.deleted)
 
     def close(self) -> None:
         """Start no further call; a call that hangs is not waited for."""
