@@ -93,7 +93,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("port: 80\nprot: 1\n", "line 2: unknown option 'prot': choose from adapters, attn_implementation"),
+        ("port: 80\nprot: 1\n", "line 2: unknown option 'prot': choose from adapters, answer_log, attn_implementation"),
         ("config: other.yaml", "line 1: unknown option 'config'"),
         ("# text\nport: many\n", "line 2: port: 'many' cannot be used: Input should be a valid integer"),
         ("port: 70000", "line 1: port: '70000' cannot be used"),
