@@ -25,6 +25,7 @@ VALUES = {
     "root_path": "/shop",
     "combine": "deltas",
     "token_budget": "4096",
+    "instances": "2",
     "wait_ms": "0.5",
     "queue": "12",
     "max_wait": "3",
