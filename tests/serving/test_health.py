@@ -198,14 +198,20 @@ def test_a_thread_that_hangs_is_reported(
     service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str
 ) -> None:
     release = threading.Event()
-    hangs = {"prompts": (service.prompts, "scoring_request"), "model": (service.batcher, "_score")}
-    watched = {"prompts": service._prompt_thread, "model": next(iter(service.batcher._threads))}[thread]
-    monkeypatch.setattr(watched, "_timeout", 0.3)
+    batcher = service.batcher
+    for each in {"prompts": [service._prompt_thread], "model": list(batcher._threads)}[thread]:
+        monkeypatch.setattr(each, "_timeout", 0.3)
+
+    def let_hang(patch: pytest.MonkeyPatch) -> None:
+        if thread == "prompts":
+            patch.setattr(service.prompts, "scoring_request", lambda *_: release.wait())
+        for each in batcher._threads if thread == "model" else ():
+            patch.setitem(batcher._threads, each, lambda *_: release.wait())
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         assert (await client.get("/livez")).json() == {"status": "ok"}
         with monkeypatch.context() as patch:
-            patch.setattr(*hangs[thread], lambda *_: release.wait())
+            let_hang(patch)
             asked = asyncio.ensure_future(client.post("/v1/rank", json=GIVEN))
             async with asyncio.timeout(20):
                 while service.alive:
