@@ -42,6 +42,7 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.StoredInteraction: answers.StoredInteraction,
     response_schemas.DeletedUser: answers.DeletedUser,
     response_schemas.AdaptersResponse: answers.Adapters,
+    response_schemas.AliasResponse: answers.Alias,
     response_schemas.AdapterInfo: answers.AdapterInfo,
     response_schemas.AdapterDetails: answers.AdapterDetails,
     response_schemas.LayerWeights: answers.LayerWeights,
@@ -127,6 +128,9 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
         client.unload_adapter("listed2")
         assert {each.name for each in client.adapters().loaded} == {"general", "specific", "listed"}
         assert client.load_adapter("listed2").readout == "likelihood"
+        assert client.set_alias("a/b ?", "general") == answers.Alias("a/b ?", "general")
+        assert client.adapters().aliases == {"a/b ?": "general"}
+        client.delete_alias("a/b ?")
         assert client.adapter("general").layers[0].weights == {"general": 1.0}
         assert client.health() == answers.Health("ok", "ok", 4, False)
 

@@ -73,6 +73,10 @@ FIELDS = {
             max_size=3,
         )
     },
+    "/v1/aliases": {
+        "alias": st.sampled_from([*WORDS, "prod"]),
+        "adapter": st.sampled_from(["general", "chosen", "nothing", "prod"]),
+    },
     "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 

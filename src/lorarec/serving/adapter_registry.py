@@ -5,7 +5,8 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class AdapterRegistry:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
+        aliases: Further names of adapters, and the names that they stand for.
+        default: Name or alias of the adapter of requests that name none; None for the only loaded adapter.
 
     Raises:
         LorarecError: If the folder has an adapter with the name of a further one.
@@ -85,6 +88,8 @@ class AdapterRegistry:
             if path.name in self.further:
                 raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.aliases: Mapping[str, str] = {}
+        self.default: str | None = None
         self._engine = engine
         self._dataset = dataset
         self._metrics = metrics
@@ -222,10 +227,12 @@ class AdapterRegistry:
         """Load an adapter, or a new version of a loaded one, between two batches.
 
         Raises:
-            ApiError: 404, if the folder does not list the name; 422, if the adapter is not usable. A version that was
-                loaded before stays loaded.
+            ApiError: 404, if the folder does not list the name; 409, if it is an alias; 422, if the adapter is not
+                usable. A version that was loaded before stays loaded.
         """
         async with self._lock:
+            if name in self.aliases:
+                raise ApiError(409, f"{name!r} is an alias of {self.aliases[name]!r}: load that", "name")
             if name not in await asyncio.to_thread(self.available):
                 raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
             try:
@@ -253,12 +260,49 @@ class AdapterRegistry:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded.
+            ApiError: 404, if the adapter is not loaded; 409, if an alias names it, or it answers requests that name
+                none.
         """
         async with self._lock:
             self.get(name, "name")
+            self._refuse_named(name)
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
             await self._install_published(batcher)
+
+    def _refuse_named(self, name: str) -> None:
+        """Refuse to unload an adapter that an alias or the default names.
+
+        Raises:
+            ApiError: 409, if one does.
+        """
+        if aliases := [alias for alias, adapter in self.aliases.items() if adapter == name]:
+            raise ApiError(
+                409, f"adapter {name!r} has the alias {aliases[0]!r}: point it to another adapter, or delete it", "name"
+            )
+        if name == self.default:
+            raise ApiError(
+                409, f"adapter {name!r} answers requests without an adapter (option default_adapter)", "name"
+            )
+
+    @asynccontextmanager
+    async def unchanged(self) -> AsyncIterator[None]:
+        """Let no adapter be loaded or unloaded meanwhile."""
+        async with self._lock:
+            yield
+
+    def set_default(self, name: str) -> None:
+        """Let an adapter, or an alias of one, answer requests that name none.
+
+        Raises:
+            LorarecError: If there is no loaded adapter with this name or alias.
+        """
+        if self.aliases.get(name, name) not in self.loaded:
+            names = ", ".join([*self.loaded, *self.aliases]) or "none"
+            raise LorarecError(
+                f"option default_adapter names {name}, which is neither a loaded adapter nor an alias of one: choose "
+                f"from {names}"
+            )
+        self.default = name
 
     async def _install_published(self, batcher: Batcher) -> None:
         published = list(self.loaded.values())
@@ -282,12 +326,13 @@ class AdapterRegistry:
         """Return the weights of loaded adapters that a request asks for.
 
         Args:
-            adapter: Name of an adapter, or weights by name; None for the only loaded adapter.
+            adapter: Name or alias of an adapter, or weights by name; None for the default or the only loaded adapter.
 
         Raises:
             ApiError: 404, if an adapter is not loaded; 422, if the weights do not sum to 1, the adapters cannot share
-                prompts, or none is named and several are loaded.
+                prompts, an adapter is named twice, or none is named, there is no default, and several are loaded.
         """
+        adapter = self.default if adapter is None else adapter
         if adapter is None:
             if len(self.loaded) != 1:
                 names = ", ".join(self.loaded) or "none"
@@ -296,7 +341,7 @@ class AdapterRegistry:
                 )
             return dict.fromkeys(self.loaded.values(), 1.0)
         named = {adapter: 1.0} if isinstance(adapter, str) else adapter
-        weights = {self.get(name): weight for name, weight in named.items()}
+        weights = {self.get(name): weight for name, weight in self._without_aliases(named).items()}
         try:
             if weights:
                 check_weights(list(weights.values()), len(weights))
@@ -304,6 +349,20 @@ class AdapterRegistry:
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights
+
+    def _without_aliases(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return weights by the names of adapters that aliases stand for.
+
+        Raises:
+            ApiError: 422, if an adapter is named twice.
+        """
+        resolved: dict[str, float] = {}
+        for name, weight in weights.items():
+            adapter = self.aliases.get(name, name)
+            if adapter in resolved:
+                raise ApiError(422, f"adapter {adapter!r} is named twice, once by an alias: name it once", "adapter")
+            resolved[adapter] = weight
+        return resolved
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""
@@ -325,6 +384,8 @@ class AdapterRegistry:
         return None
 
     def _not_found(self, name: str) -> str:
+        if name in self.aliases:
+            return f"{name!r} is an alias of {self.aliases[name]!r}: name that"
         loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"
         return f"adapter {name!r} does not exist: loaded {loaded}; in the folder {available}"
 

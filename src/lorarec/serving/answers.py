@@ -364,6 +364,8 @@ class Adapters:
         available: Names of adapters that can be loaded.
         kinds: Kind of each adapter that can be loaded.
         fusion: The fusion, or None.
+        aliases: Adapter that each alias stands for.
+        default: Name or alias of the adapter of requests that name none, or None.
         total: Number of adapters that are loaded or can be loaded.
         next: Cursor of the next page, or None.
     """
@@ -372,8 +374,23 @@ class Adapters:
     available: list[str]
     kinds: dict[str, str]
     fusion: FusionInfo | None
+    aliases: dict[str, str]
+    default: str | None
     total: int
     next: str | None
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A further name of an adapter.
+
+    Attributes:
+        alias: The further name.
+        adapter: Name of the adapter that it stands for.
+    """
+
+    alias: str
+    adapter: str
 
 
 @dataclass(frozen=True)

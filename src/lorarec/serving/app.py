@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import AfterValidator
 
 from lorarec.io import versions
 from lorarec.serving.batch import BatchRequest, BatchResponse, answer_batch
@@ -31,6 +32,7 @@ from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     AdaptersResponse,
+    AliasResponse,
     DeletedUser,
     EventsResponse,
     ExplainResponse,
@@ -52,6 +54,7 @@ from lorarec.serving.responses import (
 )
 from lorarec.serving.schemas import (
     AdapterLimit,
+    AliasRequest,
     EventsRequest,
     ExplainRequest,
     IdempotencyKey,
@@ -62,11 +65,17 @@ from lorarec.serving.schemas import (
     SearchQuery,
     StoredUserId,
     UserId,
+    refuse_nul,
 )
 from lorarec.serving.service import Service
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+AliasPath = Annotated[
+    str,
+    Path(min_length=1, max_length=500, description="Further name of an adapter.", examples=["prod"]),
+    AfterValidator(refuse_nul),
+]
 AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
@@ -77,7 +86,7 @@ _DESCRIPTIONS: dict[int, str] = {
     403: "The service has no API key and refuses requests of web pages of other origins.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
-    409: "The event has the id of another event of the user.",
+    409: "The request contradicts what is stored or loaded.",
     413: "The body is too large.",
     415: "The body has another media type than JSON.",
     421: "The service has no API key and refuses requests for other hosts.",
@@ -128,7 +137,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.batcher.start()
+        service.start()
         yield
         await service.stop()
 
@@ -240,7 +249,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         link_next(response, listed.next, limit=limit)
         return listed
 
-    @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
+    @app.post("/v1/adapters", responses=_error_responses(404, 409, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
         """Load an adapter, or reload it."""
         return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
@@ -250,10 +259,24 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
         return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 409, 422, 429, 503))
     async def unload(name: AdapterPath) -> None:
-        """Unload an adapter; requests that arrived before are still answered with it."""
-        await service.adapters.unload(name, service.batcher)
+        """Unload an adapter that no alias names; requests that arrived before are still answered with it."""
+        await service.unload(name)
+
+    @app.post("/v1/aliases", responses=_error_responses(404, 409, 415, 422, 429, 503), dependencies=_JSON)
+    async def point_alias(body: AliasRequest) -> AliasResponse:
+        """Let a further name stand for a loaded adapter, or point it to another one.
+
+        Requests that arrive afterwards get the new adapter, on other replicas some seconds later.
+        """
+        await service.aliases.point(body.alias, body.adapter)
+        return AliasResponse(alias=body.alias, adapter=body.adapter)
+
+    @app.delete("/v1/aliases/{alias:path}", status_code=204, responses=_error_responses(404, 409, 422, 429, 503))
+    async def delete_alias(alias: AliasPath) -> None:
+        """Delete a further name of an adapter; the adapter stays loaded."""
+        await service.aliases.delete(alias)
 
     @_readable(app, "/livez", responses=_NOT_ALIVE)
     async def live(response: Response) -> LivenessResponse:

@@ -13,6 +13,7 @@ from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    Alias,
     CatalogueItem,
     Health,
     ItemsPage,
@@ -218,6 +219,14 @@ class AsyncClient(ClientOptions):
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; see `Client.unload_adapter`."""
         await self._send(calls.unload_adapter(name))
+
+    async def set_alias(self, alias: str, adapter: str) -> Alias:
+        """Let a further name stand for a loaded adapter, or point it to another one; see `Client.set_alias`."""
+        return await self._send(calls.set_alias(alias, adapter))
+
+    async def delete_alias(self, alias: str) -> None:
+        """Delete a further name of an adapter; see `Client.delete_alias`."""
+        await self._send(calls.delete_alias(alias))
 
     async def health(self) -> Health:
         """Return whether the service can answer every request; see `Client.health`."""

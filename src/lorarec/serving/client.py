@@ -13,6 +13,7 @@ from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    Alias,
     CatalogueItem,
     Health,
     ItemsPage,
@@ -97,7 +98,8 @@ class Client(ClientOptions):
             user_id: Id of the user whose stored history is read, in place of `history`.
             history: Item ids or `{"title": ...}`, oldest first. With a `timestamp` of each, as in `{"item_id": "i7",
                 "timestamp": 1764115200}`, it is used as the stored history of a new user.
-            adapter: Name of an adapter, or weights by name that sum to 1; None for the fusion or the only adapter.
+            adapter: Name or alias of an adapter, or weights by name that sum to 1; None for the fusion, the default
+                or the only adapter.
 
         Raises:
             ServiceError: The service refuses the request or cannot be reached.
@@ -336,9 +338,25 @@ class Client(ClientOptions):
         """Unload an adapter. The request is sent once.
 
         Raises:
-            ServiceError: As for `rank`; status 404 if the adapter is not loaded.
+            ServiceError: As for `rank`; status 404 if the adapter is not loaded, 409 if an alias names it.
         """
         self._send(calls.unload_adapter(name))
+
+    def set_alias(self, alias: str, adapter: str) -> Alias:
+        """Let a further name stand for a loaded adapter, or point it to another one.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if the adapter is not loaded, 409 if the alias names an adapter.
+        """
+        return self._send(calls.set_alias(alias, adapter))
+
+    def delete_alias(self, alias: str) -> None:
+        """Delete a further name of an adapter. The request is sent once.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if there is no such alias.
+        """
+        self._send(calls.delete_alias(alias))
 
     def health(self) -> Health:
         """Return whether the service can answer every request. The request is sent once.

@@ -17,6 +17,7 @@ from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    Alias,
     BatchAnswers,
     CatalogueItems,
     DeletedUser,
@@ -365,6 +366,16 @@ def load_adapter(name: str) -> Call[AdapterInfo]:
 def unload_adapter(name: str) -> Call[None]:
     """Return the call of `Client.unload_adapter`, which is not found if it is repeated."""
     return Call("DELETE", _adapter_path(name), NoneType, repeatable=False)
+
+
+def set_alias(alias: str, adapter: str) -> Call[Alias]:
+    """Return the call of `Client.set_alias`."""
+    return Call("POST", "/v1/aliases", Alias, {"alias": alias, "adapter": adapter})
+
+
+def delete_alias(alias: str) -> Call[None]:
+    """Return the call of `Client.delete_alias`, which is not found if it is repeated."""
+    return Call("DELETE", f"/v1/aliases/{quote(alias, safe='')}", NoneType, repeatable=False)
 
 
 def health() -> Call[Health]:

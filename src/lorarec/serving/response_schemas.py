@@ -295,6 +295,10 @@ class AdaptersResponse(BaseModel):
     available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
     kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
+    aliases: Annotated[dict[str, str], Field(description="Adapter that each alias stands for, on every page.")]
+    default: Annotated[
+        str | None, Field(description="Name or alias of the adapter of requests that name none; null if there is none.")
+    ]
     total: Annotated[int, Field(description="Number of adapters that are loaded or can be loaded.")]
     next: NextCursor
 
@@ -307,10 +311,21 @@ class AdaptersResponse(BaseModel):
                 "recommenders": {"shop": "language model", "sasrec": "next-item model"},
                 "new_item_prior": "auto",
             },
+            "aliases": {"prod": "shop"},
+            "default": None,
             "total": 2,
             "next": None,
         }
     )
+
+
+class AliasResponse(BaseModel):
+    """A further name of an adapter."""
+
+    alias: Annotated[str, Field(description="The further name.")]
+    adapter: Annotated[str, Field(description="Name of the adapter that it stands for.")]
+
+    model_config = _example({"alias": "prod", "adapter": "general"})
 
 
 class StoredInteraction(BaseModel):

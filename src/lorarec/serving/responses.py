@@ -187,6 +187,8 @@ def adapters_response(
         available=[name for name in page if name in available],
         kinds={name: available[name] for name in page if name in available},
         fusion=fusion_info(fusion) if fusion else None,
+        aliases=dict(registry.aliases),
+        default=registry.default,
         total=len(names),
         next=write_cursor([page[-1]]) if len(page) < len(after) else None,
     )

@@ -148,9 +148,9 @@ InHistory = Annotated[
 AdapterChoice = Annotated[
     Text | Annotated[dict[Text, Weight], Field(max_length=MAX_MIXED_ADAPTERS)] | None,
     Field(
-        description="Name of a loaded adapter, or an object from names to weights that sum to 1; {} is the backbone "
-        "without adapters. Without the field the fusion answers; if the service has no fusion, the field is optional "
-        "only if exactly one adapter is loaded."
+        description="Name or alias of a loaded adapter, or an object from names to weights that sum to 1; {} is the "
+        "backbone without adapters. Without the field the fusion or the default adapter answers; if the service has "
+        "neither, the field is optional only if exactly one adapter is loaded."
     ),
 ]
 
@@ -370,3 +370,12 @@ class LoadAdapterRequest(_Request):
     name: Annotated[Text, Field(description="Name of an adapter that GET /v1/adapters lists; no path or hub id.")]
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "general"}]})
+
+
+class AliasRequest(_Request):
+    """A further name for a loaded adapter."""
+
+    alias: Annotated[Text, Field(description="The further name, which is not that of an adapter.")]
+    adapter: Annotated[Text, Field(description="Name of the loaded adapter that it stands for.")]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"alias": "prod", "adapter": "general"}]})

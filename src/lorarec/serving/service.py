@@ -14,8 +14,10 @@ from lorarec.errors import LorarecError
 from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.aliases import Aliases
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.database import SHARED_LIMIT, SHARED_THREADS, DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
 from lorarec.serving.errors import ApiError, FaultCollector
 from lorarec.serving.fusion import ServedFusion, refuse_titles
@@ -23,6 +25,7 @@ from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.pages import Page
+from lorarec.serving.refresher import Refresher
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
@@ -62,6 +65,7 @@ class Service:
 
     Attributes:
         adapters: Registry of the adapters.
+        aliases: Aliases of the adapters in the database.
         fusion: Fusion that answers requests that name no adapter, or None.
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
@@ -92,6 +96,11 @@ class Service:
             raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
         if fusion:
             refuse_other_dataset(fusion, dataset)
+            if config.default_adapter is not None:
+                raise LorarecError(
+                    "option default_adapter is of no use with a fusion, which answers requests that name no adapter: "
+                    "leave one of them out"
+                )
         self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics()
@@ -117,6 +126,12 @@ class Service:
         self._user_search = TextSearch(user_ids, user_ids)
         self.histories = Histories(database)
         self.histories.fill(dataset)
+        self._shared_calls = DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
+        self.aliases = Aliases(self.histories.engine, self._shared_calls, self.adapters)
+        self.aliases.load()
+        if config.default_adapter is not None:
+            self.adapters.set_default(config.default_adapter)
+        self._refresher = Refresher([self.aliases.refresh])
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
@@ -135,11 +150,28 @@ class Service:
         """Whether the threads of prompts, of the model and of the fusion work or are idle."""
         return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
+    def start(self) -> None:
+        """Start to answer requests; an event loop must be running."""
+        self.batcher.start()
+        self._refresher.start()
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter that no alias names, here or on another replica.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded; 409, if an alias names it, or it answers requests that name
+                none; 429 or 503, if the database does not respond in time.
+        """
+        await self.aliases.refresh()
+        await self.adapters.unload(name, self.batcher)
+
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
+        await self._refresher.stop()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
+        self._shared_calls.close()
         self.database.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
