@@ -20,8 +20,8 @@ from lorarec.prompts import Example, PromptBuilder
 from lorarec.scoring import plan_for, score, score_batch
 from lorarec.training.losses import listwise
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "scoring"))
-from architectures import ARCHITECTURES, UNBUILT, build, one_by_one_likelihood, one_by_one_verdict
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.scoring.architectures import ARCHITECTURES, UNBUILT, build, one_by_one_likelihood, one_by_one_verdict
 
 PROMPTS, BRANCHES, TARGETS = (61, 74, 45), (1, 9, 3, 5, 2, 7), [1, 4, 0]
 HEAD = """# Architectures

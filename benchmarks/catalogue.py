@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from lorarec.ranking import Ranker, log_prior
 from lorarec.recommenders import SASRecConfig, make_evidence
 from lorarec.retrieval import Index
 from lorarec.retrieval.nearest import NearestVectors
+from lorarec.retrieval.next_item_source import NextItemSource
 
 PER_USER, WORDS_PER_TITLE, VOCABULARY = 10, 8, 50_000
 
@@ -164,15 +166,16 @@ def scale(dataset: Dataset, epochs: int, pool: int, requests: int) -> None:
     histories = histories_of(dataset.interactions)[HISTORY].head(requests).to_list()
     latencies("the whole request", histories, lambda history: index.propose(history, pool))
     for name in index.sources:
-        latencies(name, histories, lambda history, name=name: index.rank(name, history, pool))
+        latencies(name, histories, partial(index.rank, name, count=pool))
     if index.next_item:
-        print(f"share of the exact {pool} that `next` finds: {share_found(index, histories[:100], pool):.3f}")
+        share = share_found(index, index.next_item, histories[:100], pool)
+        print(f"share of the exact {pool} that `next` finds: {share:.3f}")
 
 
-def share_found(index: Index, histories: list[list[str]], pool: int) -> float:
+def share_found(index: Index, source: NextItemSource, histories: list[list[str]], pool: int) -> float:
     """Of the items with the truly largest inner products, those that the inverted file finds."""
     found = [set(index.rank("next", history, pool)) for history in histories]
-    index.next_item.nearest = NearestVectors(index.next_item.nearest.vectors)
+    source.nearest = NearestVectors(source.nearest.vectors)
     exact = [set(index.rank("next", history, pool)) for history in histories]
     return float(np.mean([len(a & b) / len(b) for a, b in zip(found, exact, strict=True)]))
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from device_timing import Row, Timer, Way, measured_peak, nominal_peak, way
@@ -179,7 +179,7 @@ def lora_step(run: Run, examples: Sequence[Example], config: TrainingConfig) -> 
     @contextmanager
     def prepared() -> Iterator[Callable[[], Any]]:
         builder = run.builder(config.readout)
-        batches = token_batches([example.length for example in examples], config.token_budget)
+        batches = token_batches([example.length for example in examples], run.options.token_budget)
         with adapted(run.backbone, builder, config) as model, training_mode(model):
             optimizer = torch.optim.AdamW(trainable(model), config.learning_rate)
 
@@ -218,7 +218,7 @@ def bare_step(run: Run, examples: Sequence[Example], config: TrainingConfig, pro
 
 def peft_step(run: Run, examples: Sequence[Example], config: TrainingConfig) -> Way:
     """The step of a plain script with PEFT on the prompts and their first candidates."""
-    rows = max(1, config.token_budget // max(example.length for example in examples))
+    rows = max(1, run.options.token_budget // max(example.length for example in examples))
     batches = [examples[start : start + rows] for start in range(0, len(examples), rows)]
 
     def right_padded(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
@@ -328,7 +328,7 @@ def mixing(run: Run) -> Iterator[Row]:
                     layer.lora_A[str(number)].weight.copy_(a)
                     layer.lora_B[str(number)].weight.copy_(b)
             names = [str(number) for number in range(count)]
-            model.base_model.add_weighted_adapter(names, fixed.tolist(), "merged", combination_type="cat")
+            cast(Any, model.base_model).add_weighted_adapter(names, fixed.tolist(), "merged", combination_type="cat")
             model.set_adapter("merged")
             with torch.inference_mode():
                 yield forward

@@ -42,7 +42,8 @@ from lorarec.data import Dataset
 from lorarec.data.sample import load_sample
 from lorarec.io.locks import ASIDE, TEMPORARY
 
-MOLOREC, RECLORA = load_example("molorec_demo"), load_example("reclora_demo")
+MOLOREC: Any = load_example("molorec_demo")
+RECLORA: Any = load_example("reclora_demo")
 LOADED = (lorarec.cli.data, MOLOREC, lorarec.experiments.table_kinds, lorarec.personal.user_router_training)
 #: What differs from run to run.
 TIMES = ("hours", "seconds", "seconds_per_user", "peak_mib", "fit_seconds")

@@ -54,8 +54,9 @@ def write_log(data: TrainingData, cases: pl.DataFrame, path: Path) -> None:
     train = [data.histories[row] for row in rows]
     known_histories = known_items(cases[HISTORY], data.train_index)
     candidates = [[data.train_index.get(item, -1) for item in items] for items in cases[CANDIDATES].to_list()]
-    arrays = {"train": np.concatenate(train), "train_ends": np.cumsum([len(history) for history in train])}
-    arrays |= {
+    arrays: dict[str, Any] = {
+        "train": np.concatenate(train),
+        "train_ends": np.cumsum([len(history) for history in train]),
         "cases": np.concatenate(known_histories),
         "cases_ends": np.cumsum([len(history) for history in known_histories]),
     }

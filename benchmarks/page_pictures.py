@@ -19,16 +19,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 USER = "42"
 SPECIFIC_STEPS = 4
-WINDOW = {"width": 1180, "height": 900}
-PHONE = {"width": 360, "height": 740}
+WINDOW: ViewportSize = {"width": 1180, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 #: The name under which users' own mixtures are served.
 OWN = "by-user"
 #: Milliseconds.
@@ -38,7 +41,7 @@ FREQUENT, OTHERS = 32, 64
 
 
 @contextmanager
-def page_of_user(browser: Browser, url: str, scheme: str, size: dict[str, int] = WINDOW) -> Iterator[Page]:
+def page_of_user(browser: Browser, url: str, scheme: Scheme, size: ViewportSize = WINDOW) -> Iterator[Page]:
     """The page with the ranking of the user."""
     with browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce") as context:
         page = context.new_page()
@@ -68,7 +71,7 @@ def save(picture: bytes, path: Path) -> None:
     )
     frequent = colours[np.argsort(-counts)[:FREQUENT]]
     others = image.quantize(OTHERS, method=Image.Quantize.MAXCOVERAGE).getpalette()
-    palette = np.concatenate([frequent, np.reshape(others, (-1, 3))])
+    palette = np.concatenate([frequent, np.reshape(others or [], (-1, 3))])
     nearest = np.abs(colours[:, None] - palette).sum(axis=2).argmin(axis=1)
     reduced = Image.fromarray(nearest[places].reshape(image.height, image.width).astype(np.uint8), "P")
     reduced.putpalette(palette.astype(np.uint8).tobytes())
@@ -82,7 +85,7 @@ def explain_first(page: Page) -> None:
     page.mouse.move(0, 0)
 
 
-def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
+def photograph(browser: Browser, url: str, scheme: Scheme, path: Path) -> None:
     """The whole page: the slider between general and specific, and why the first item stands there."""
     with page_of_user(browser, url, scheme) as page:
         page.locator("#system-adapters").check()
@@ -96,14 +99,14 @@ def photograph(browser: Browser, url: str, scheme: str, path: Path) -> None:
         save(page.screenshot(full_page=True), path)
 
 
-def photograph_fusion(browser: Browser, url: str, scheme: str, path: Path) -> None:
+def photograph_fusion(browser: Browser, url: str, scheme: Scheme, path: Path) -> None:
     """The whole page with the ranking of the fusion, and why the first item stands there."""
     with page_of_user(browser, url, scheme) as page:
         explain_first(page)
         save(page.screenshot(full_page=True), path)
 
 
-def photograph_comparison(browser: Browser, url: str, scheme: str, path: Path) -> None:
+def photograph_comparison(browser: Browser, url: str, scheme: Scheme, path: Path) -> None:
     """The rankings of the fusion and of the specific adapter side by side."""
     with page_of_user(browser, url, scheme) as page:
         page.get_by_label("Compare two mixtures").check()
@@ -111,7 +114,7 @@ def photograph_comparison(browser: Browser, url: str, scheme: str, path: Path) -
         save(page.screenshot(full_page=True), path)
 
 
-def photograph_phone(browser: Browser, url: str, scheme: str, path: Path) -> None:
+def photograph_phone(browser: Browser, url: str, scheme: Scheme, path: Path) -> None:
     """What a phone shows after a user was chosen."""
     with page_of_user(browser, url, scheme, PHONE) as page:
         page.locator("#system-adapters").check()
@@ -152,7 +155,7 @@ def main() -> None:
             wait_for(address[0])
             path = shutil.which("chromium") or playwright.chromium.executable_path
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-            for scheme in ("light", "dark"):
+            for scheme in SCHEMES:
                 photograph(browser, address[0], scheme, arguments.out / f"page_{scheme}.png")
                 photograph_fusion(browser, address[0], scheme, arguments.out / f"page_fusion_{scheme}.png")
                 photograph_comparison(browser, address[0], scheme, arguments.out / f"page_comparison_{scheme}.png")

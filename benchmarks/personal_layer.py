@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 from ranking_speed import random_qwen2
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel
 
 from lorarec.backbone import Backbone
 from lorarec.personal import PersonalLora, meta_loras
@@ -76,7 +77,7 @@ def shared(backbone: Backbone, size: int) -> Iterator[Step]:
         pass_over(backbone.model, ids)
 
     yield step
-    backbone.model = peft.unload()
+    backbone.model = cast(PreTrainedModel, peft.unload())
 
 
 class GeneratedLora(nn.Module):

@@ -10,9 +10,11 @@ so without their start, and the whole time with it. Ratios are of users per seco
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from lorarec.data.columns import CANDIDATES, HISTORY, USER
 from lorarec.data.sample import load_sample
 from lorarec.ranking import Ranker
 from lorarec.ranking.population import LocalExecutor, PopulationConfig, PopulationScorer, read_population
-from lorarec.ranking.population_parts import Executor, split_into_parts
+from lorarec.ranking.population_parts import Executor, Part, split_into_parts
 from lorarec.ranking.ray_executor import RayExecutor
 from lorarec.recommenders import make_evidence
 from lorarec.retrieval import Index
@@ -43,7 +45,10 @@ def main() -> None:
     parser.add_argument("--part-size", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        folder = arguments.dataset or load_sample().save(Path(home) / "sample").folder
+        folder = arguments.dataset
+        if folder is None:
+            folder = Path(home) / "sample"
+            load_sample().save(folder)
         dataset = Dataset.load(folder)
         config = PopulationConfig(
             folder.resolve(),
@@ -56,7 +61,9 @@ def main() -> None:
         parts = split_into_parts(users, arguments.part_size)
         single = speed("one process", LocalExecutor(config, dataset), parts, Path(home) / "torch", 1)
         for workers in (1, 2):
-            ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+            ray.init(
+                "local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
+            )
             found = speed(
                 f"ray, workers: {workers}", RayExecutor(config, workers), parts, Path(home) / str(workers), workers
             )
@@ -98,7 +105,7 @@ def cost(config: PopulationConfig, dataset: Dataset, users: list[str]) -> None:
     )
 
 
-def speed(name: str, executor: Executor, parts: list, out: Path, workers: int) -> float:
+def speed(name: str, executor: Executor, parts: Sequence[Part], out: Path, workers: int) -> float:
     """Print and return users per second."""
     out.mkdir()
     begin = time.perf_counter()

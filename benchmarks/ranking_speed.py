@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import chain
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def random_qwen2(vocabulary: int, hidden: int = 512, layers: int = 14) -> Qwen2F
 def random_without_trees(vocabulary: int = 8_000) -> dict[str, PreTrainedModel]:
     """Models with ALiBi, convolutions or recurrent layers, of about ten million parameters."""
     torch.manual_seed(0)
-    sizes = {"vocab_size": vocabulary, "hidden_size": 256}
+    sizes: dict[str, Any] = {"vocab_size": vocabulary, "hidden_size": 256}
     hybrid = ["conv", "conv", "full_attention", "conv", "conv", "full_attention"]
     return {
         "BLOOM": BloomForCausalLM(BloomConfig(n_layer=6, n_head=8, **sizes)),
@@ -144,9 +145,10 @@ def generate(model: Qwen2ForCausalLM, example: Example, builder: PromptBuilder) 
     tokens = TITLES * (TITLE_TOKENS + 1)
     # A model can only answer with candidates that its prompt lists; before a verdict it does not.
     listed = example.prompt if builder.readout == "likelihood" else [*example.prompt, *chain(*example.branches)]
-    return model.generate(
+    generated: torch.Tensor = cast(Any, model).generate(
         torch.tensor([listed]), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0
-    ).numpy()
+    )
+    return generated.numpy()
 
 
 def seconds(
@@ -201,7 +203,7 @@ def compare_with_bare(backbone: Backbone, readout: str, rounds: int, prompts: in
     builder, dataset = PromptBuilder(backbone.tokenizer, readout), load_sample()
     rows = leave_one_out(dataset).valid.head(prompts)
     examples = case_examples(rows, dataset.titles, builder, HISTORY, None)
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "one pass": lambda: score(backbone.model, examples, builder),
         "bare": lambda: bare_forward(backbone, examples),
     }

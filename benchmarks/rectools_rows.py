@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from rectools.models import ImplicitBPRWrapperModel
 from rectools.models.nn.transformers.sasrec import SASRecModel
 
 
-class Clock(lightning.Callback):
+class Clock(lightning.Callback):  # type: ignore[misc]
     """Measures the time of each epoch in seconds."""
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ def interactions(flat: np.ndarray, ends: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({Columns.User: users, Columns.Item: flat, Columns.Weight: 1.0, Columns.Datetime: times})
 
 
-def sasrec(options: dict, clock: Clock) -> SASRecModel:
+def sasrec(options: dict[str, Any], clock: Clock) -> SASRecModel:
     def trainer() -> lightning.Trainer:
         return lightning.Trainer(
             accelerator="cpu",
@@ -65,7 +66,7 @@ def sasrec(options: dict, clock: Clock) -> SASRecModel:
     )
 
 
-def bpr(options: dict) -> ImplicitBPRWrapperModel:
+def bpr(options: dict[str, Any]) -> ImplicitBPRWrapperModel:
     from implicit.bpr import BayesianPersonalizedRanking
 
     return ImplicitBPRWrapperModel(

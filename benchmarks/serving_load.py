@@ -51,6 +51,7 @@ from lorarec.recommenders import (
     GRU4RecConfig,
     ItemKNN,
     Popularity,
+    Recommender,
     SASRec,
     SASRecConfig,
     SequentialRules,
@@ -87,7 +88,7 @@ def write_adapters(backbone: Backbone, folder: Path) -> None:
         for key, parameter in model.named_parameters():
             if "lora_B" in key:
                 torch.nn.init.normal_(parameter, std=0.02)
-        model.save_pretrained(folder / name)
+        model.save_pretrained(str(folder / name))
         model.unload()
 
 
@@ -193,7 +194,7 @@ def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float)
 
 
 def make_fusion(backbone: Backbone, data: Dataset, folder: Path) -> Fusion:
-    recommenders = {
+    recommenders: dict[str, Recommender[Any]] = {
         "sasrec": SASRec(SASRecConfig(epochs=3)),
         "gru4rec": GRU4Rec(GRU4RecConfig(epochs=3)),
         **{"sequential-rules": SequentialRules(), "ease": EASE()},

@@ -94,7 +94,7 @@ def compare_titles(data: TrainingData, settings: Mapping[str, pl.DataFrame], tex
 
 def compare_unisrec(data: TrainingData, settings: Mapping[str, pl.DataFrame], arguments: argparse.Namespace) -> None:
     """Print NDCG of UniSRec among the candidates of the cases."""
-    transfer = {} if arguments.general else {"pretrain_epochs": 0, "freeze_encoder": False}
+    transfer: dict[str, Any] = {} if arguments.general else {"pretrain_epochs": 0, "freeze_encoder": False}
     rows: dict[str, Recommender[Any]] = {}
     for name, encoder in (("unisrec, backbone", None), ("unisrec, encoder", arguments.text_encoder)):
         rows[name] = UniSRec(

@@ -27,11 +27,20 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PrinterCallback, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from lorarec.backbone.load import Backbone
 from lorarec.data import leave_one_out
@@ -48,7 +57,7 @@ from lorarec.training.scoring_model import adapted
 from lorarec.training.trainer import AdapterTrainer
 
 IGNORED = -100
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "0.1b": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
     "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
 }
@@ -79,7 +88,7 @@ def make_backbone(name: str, device: str, dtype: str) -> Backbone:
         return Backbone.from_pretrained(name, dtype, device)  # type: ignore[arg-type]
     embedded = Backbone.from_pretrained("embedded", device="cpu")
     if name == "embedded":
-        embedded.model.to(device)
+        cast(nn.Module, embedded.model).to(device)
         return embedded
     config = Qwen2Config(
         vocab_size=152064 if name == "7b" else 151936,
@@ -120,13 +129,11 @@ def run_lorarec(
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, adapted(backbone, builder, options) as model:
         if options.token_budget is None:
-            model.limit = pass_limit(model, on_gpu=settings["device"] != "cpu")
+            model.limit = pass_limit(model, settings["device"])
             batches.fit(model.limit)
         args = arguments(folder, 1, batches.parts, **settings)
         bar = Progress("Training", enabled=False)
-        trainer = AdapterTrainer(model, args, batches, None, options, bar, Path(folder) / "logs")
-        trainer.add_callback(clock)
-        trainer.train()
+        AdapterTrainer(model, args, batches, None, options, bar, [clock]).train()
     return clock.samples_per_second(options.batch_size)
 
 
@@ -174,10 +181,10 @@ def run_plain(
         backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     with tempfile.TemporaryDirectory() as folder:
         args = arguments(folder, options.batch_size // parts, parts, **settings)
-        trainer = Trainer(model, args, right_padded, examples, callbacks=[clock])  # type: ignore[arg-type]
+        trainer = Trainer(model, args, right_padded, examples, callbacks=[clock])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    backbone.model = model.unload()
+    backbone.model = cast(PreTrainedModel, model.unload())
     if options.gradient_checkpointing:
         backbone.model.gradient_checkpointing_disable()
     return clock.samples_per_second(options.batch_size)

@@ -32,7 +32,7 @@ from lorarec.ranking import adapter_scorers
 from lorarec.recommenders import SASRec, SASRecConfig, Scorer, TrainingData
 
 #: Options of the adapter; those of the tables in docs/results.
-TRAINING = {
+TRAINING: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 16,
     "learning_rate": 1e-3,

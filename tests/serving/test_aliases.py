@@ -116,7 +116,7 @@ def test_aliases_survive_a_restart_and_reach_other_replicas(
             write(f"UPDATE lorarec_aliases SET adapter = '{name}'")
             by_name[name] = await rank(client, adapter=name)
             for _ in range(100):
-                if service.adapters.aliases.get("prod") == name:
+                if service.adapters.names.aliases.get("prod") == name:
                     break
                 await asyncio.sleep(0.1)
             assert await rank(client, adapter="prod") == by_name[name]

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import answers, batch, client_calls, rerank, response_schemas
+from lorarec.serving import adapter_schemas, answers, batch, client_calls, rerank, response_schemas
 from lorarec.serving.answers import read_answer
 from lorarec.serving.service import Service
 
@@ -41,12 +41,12 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.StoredUser: answers.StoredUser,
     response_schemas.StoredInteraction: answers.StoredInteraction,
     response_schemas.DeletedUser: answers.DeletedUser,
-    response_schemas.AdaptersResponse: answers.Adapters,
-    response_schemas.AliasResponse: answers.Alias,
-    response_schemas.AdapterInfo: answers.AdapterInfo,
-    response_schemas.AdapterDetails: answers.AdapterDetails,
-    response_schemas.LayerWeights: answers.LayerWeights,
-    response_schemas.FusionInfo: answers.FusionInfo,
+    adapter_schemas.AdaptersResponse: answers.Adapters,
+    adapter_schemas.AliasResponse: answers.Alias,
+    adapter_schemas.AdapterInfo: answers.AdapterInfo,
+    adapter_schemas.AdapterDetails: answers.AdapterDetails,
+    adapter_schemas.LayerWeights: answers.LayerWeights,
+    adapter_schemas.FusionInfo: answers.FusionInfo,
     response_schemas.HealthResponse: answers.Health,
     response_schemas.FieldError: client_calls.FieldError,
     batch.BatchResponse: answers.BatchAnswers,
@@ -69,8 +69,11 @@ def test_answers_have_the_fields_of_the_responses(schema: type[BaseModel]) -> No
 
 
 def test_both_clients_have_the_same_calls() -> None:
-    calls = {name: each for name, each in vars(Client).items() if not name.startswith("_")}
-    assert set(calls) == {name for name in vars(AsyncClient) if not name.startswith("_")}
+    calls, others = (
+        {name: each for name, each in inspect.getmembers(client, inspect.isfunction) if not name.startswith("_")}
+        for client in (Client, AsyncClient)
+    )
+    assert set(calls) == set(others)
     for name, call in calls.items():
         other = getattr(AsyncClient, name)
         assert inspect.iscoroutinefunction(other) or inspect.isasyncgenfunction(other)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving import batch, rerank, response_schemas, schemas
+from lorarec.serving import adapter_schemas, batch, rerank, response_schemas, schemas
 from lorarec.serving.error_handlers import validation_faults
 from lorarec.serving.errors import MAX_FAULTS
 from lorarec.serving.response_schemas import ProblemDetails
@@ -240,7 +240,8 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    return {name: each for module in (schemas, response_schemas, rerank, batch) for name, each in vars(module).items()}
+    modules = (schemas, response_schemas, adapter_schemas, rerank, batch)
+    return {name: each for module in modules for name, each in vars(module).items()}
 
 
 @pytest.mark.parametrize("key", [None, "secret"])

@@ -11,11 +11,23 @@ from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
+from lorarec.cli.settings import use_settings
 from lorarec.errors import LorarecError
 from lorarec.io import HubId, source_name
 from lorarec.lora import adapter_folder
 from lorarec.personal import PERSONAL_FILES
-from lorarec.serving import REQUESTS, ServiceConfig
+from lorarec.serving import (
+    KEY_VARIABLE,
+    NETWORK,
+    REQUESTS,
+    HttpConfig,
+    ServiceConfig,
+    check_certificate,
+    read_keys,
+    require_key,
+)
+
+EXPERIMENTS = "Experiments"
 
 
 @config_options
@@ -24,6 +36,15 @@ def serve(
     dataset: Annotated[
         Path, typer.Argument(help="Dataset folder or hub:OWNER/NAME: the catalogue, and the first histories.")
     ],
+    options_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="YAML file of these options; variables such as LORAREC_SERVE_PORT and options here go before it.",
+            is_eager=True,
+            callback=use_settings,
+        ),
+    ] = None,
     adapters: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,16 +62,30 @@ def serve(
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
     ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            "--variants",
+            help="YAML file of an experiment whose variants answer requests that name no adapter.",
+            rich_help_panel=EXPERIMENTS,
+        ),
+    ] = None,
     index: IndexFolder = None,
     db: Annotated[
         str | None,
         typer.Option(help="SQLite file or database URL of the histories; DATASET.db if not given."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
+        str,
+        typer.Option(
+            help="Address to listen on; any but localhost needs LORAREC_API_KEY or --keys.", rich_help_panel=NETWORK
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.", rich_help_panel=NETWORK)
+    ] = 8000,
     config: ServiceConfig,
+    http: HttpConfig,
     grace: Annotated[
         float,
         typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
@@ -78,9 +113,16 @@ def serve(
     Example: lorarec serve data/shop --adapters me/shop-adapter --adapters games=me/games-adapter@v2
 
     Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
+
+    Example: LORAREC_SERVE_DB=postgresql://user:password@db/shop lorarec serve --config serve.yaml
     """
     from lorarec.data import Dataset
 
+    key = os.environ.get(KEY_VARIABLE)
+    # Unusable files are refused before anything heavy is loaded.
+    if http.keys is not None:
+        read_keys(http.keys)
+    check_certificate(http)
     data = Dataset.load(dataset)
     require_index(index)
     if not adapters and fusion is None:
@@ -90,16 +132,16 @@ def serve(
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
+    require_key(host, key, http)
     try:
-        from lorarec.serving import Service, listen, require_key
+        from lorarec.serving import Experiment, Service, listen
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
     from lorarec.ranking import Fusion
     from lorarec.retrieval import Index
 
-    key = os.environ.get("LORAREC_API_KEY")
-    require_key(host, key)
+    experiment = None if variants is None else Experiment.load(variants)
     catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
@@ -109,15 +151,23 @@ def serve(
     hub_id = HubId.of_folder(data.folder or dataset)
     url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
     service = Service(
-        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
+        model,
+        data,
+        folder,
+        url,
+        config,
+        catalogue,
+        load=load or None,
+        fusion=fused,
+        further_adapters=further,
+        experiment=experiment,
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:
         names = f"the fusion of {', '.join(fused.names)} and {names}"
-    typer.echo(
-        f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
-    )
-    run_service(service, bound, key, grace, log_requests)
+    scheme, name = "http" if http.ssl_certfile is None else "https", f"[{host}]" if ":" in host else host
+    typer.echo(f"{data.name} with {names} on {scheme}://{name}:{bound.getsockname()[1]}", err=True)
+    run_service(service, bound, key, grace, log_requests, http)
 
 
 def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:

@@ -5,8 +5,7 @@ import copy
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,13 +17,12 @@ from lorarec.io import FolderKind
 from lorarec.lora import (
     ADAPTER_CONFIG_FILE,
     adapter_folder,
-    check_weights,
     prompt_config,
     read_adapter,
-    shared_prompt_config,
 )
 from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
+from lorarec.serving.adapter_names import AdapterNames
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import (
     AdapterKind,
@@ -36,6 +34,7 @@ from lorarec.serving.engine import (
 )
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.mixtures import check_mixture, weights_by_name
 
 _MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
 #: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
@@ -54,7 +53,8 @@ class AdapterRegistry:
     A name must be in the listing of the folder or among the further ones, so requests cannot reach files elsewhere.
     Adapters are copied into memory: their folders may change or disappear. Loading an adapter of the hub downloads the
     commit that its revision has at that time. Requests that arrived before an adapter is unloaded are still scored
-    with it.
+    with it. The version that a load replaces is kept in memory, one for each loaded adapter, so that it can be put back
+    whatever its folder holds by then.
 
     Args:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
@@ -67,8 +67,8 @@ class AdapterRegistry:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
-        aliases: Further names of adapters, and the names that they stand for.
-        default: Name or alias of the adapter of requests that name none; None for the only loaded adapter.
+        names: Aliases of adapters, and the adapter of requests that name none.
+        previous: Version of loaded adapters that the latest load with other files replaced, by name.
 
     Raises:
         LorarecError: If the folder has an adapter with the name of a further one.
@@ -88,8 +88,8 @@ class AdapterRegistry:
             if path.name in self.further:
                 raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
         self.loaded: dict[str, LoadedAdapter] = {}
-        self.aliases: Mapping[str, str] = {}
-        self.default: str | None = None
+        self.names = AdapterNames()
+        self.previous: dict[str, LoadedAdapter] = {}
         self._engine = engine
         self._dataset = dataset
         self._metrics = metrics
@@ -231,8 +231,7 @@ class AdapterRegistry:
                 usable. A version that was loaded before stays loaded.
         """
         async with self._lock:
-            if name in self.aliases:
-                raise ApiError(409, f"{name!r} is an alias of {self.aliases[name]!r}: load that", "name")
+            self.names.refuse_load(name)
             if name not in await asyncio.to_thread(self.available):
                 raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
             try:
@@ -242,67 +241,75 @@ class AdapterRegistry:
                         "its prompts have words of a next-item model, which is fitted when the service starts: start "
                         "the service anew"
                     )
-                test = await asyncio.to_thread(self._test_request, new)
-                # The old version stays installed until the queue holds no request for it.
-                installed = list(self.loaded.values())
-                await batcher.call(lambda: self._install(installed, {new: test}))
+                await self._replace(new, batcher)
             except (LorarecError, OSError) as error:
                 note = "; the version in memory stays in use" if name in self.loaded else ""
                 message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
                 raise ApiError(422, message, "name") from error
-            is_reload = name in self.loaded
-            self._publish(self.loaded | {name: new})
-            if is_reload:
-                await self._install_published(batcher)
         return new
+
+    async def roll_back(self, name: str, batcher: Batcher) -> LoadedAdapter:
+        """Put back the version of an adapter that the latest load replaced, between two batches.
+
+        The version that is replaced becomes the previous one, so that a second call undoes the first.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded; 409, if no version of it has been replaced, or the previous one
+                cannot be combined with the adapters that are loaded now.
+        """
+        async with self._lock:
+            current = self.get(name, "name")
+            if name not in self.previous:
+                raise ApiError(
+                    409,
+                    f"adapter {name!r} has no previous version: none was replaced since it was loaded; load it anew "
+                    "from a folder with the wanted version",
+                    "name",
+                )
+            put_back = self.previous[name]
+            try:
+                await self._replace(put_back, batcher)
+            except LorarecError as error:
+                message = f"adapter {name} cannot be rolled back: {self._public_message(error)}"
+                raise ApiError(409, f"{message}; version {current.fingerprint} stays in use", "name") from error
+        return put_back
+
+    async def _replace(self, new: LoadedAdapter, batcher: Batcher) -> None:
+        """Install an adapter, let new requests find it, and remove the version that it replaces, if there is one.
+
+        Raises:
+            LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
+        """
+        for about, adapter in self.names.required.items():
+            if new.name in (named := weights_by_name(adapter)):
+                versions = {(new if name == new.name else self.loaded[name]): named[name] for name in named}
+                try:
+                    check_mixture(versions)
+                except LorarecError as error:
+                    raise LorarecError(f"{about} needs it, and {error}") from error
+        test = await asyncio.to_thread(self._test_request, new)
+        # The old version stays installed until the queue holds no request for it.
+        installed = list(self.loaded.values())
+        await batcher.call(lambda: self._install(installed, {new: test}))
+        old = self.loaded.get(new.name)
+        if old is not None and old.fingerprint != new.fingerprint:
+            self.previous[new.name] = old
+        self._publish(self.loaded | {new.name: new})
+        if old is not None:
+            await self._install_published(batcher)
 
     async def unload(self, name: str, batcher: Batcher) -> None:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded; 409, if an alias names it, or it answers requests that name
-                none.
+            ApiError: 404, if the adapter is not loaded; 409, if an experiment, an alias or the default names it.
         """
         async with self._lock:
             self.get(name, "name")
-            self._refuse_named(name)
+            self.names.refuse_unload(name)
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
+            self.previous.pop(name, None)
             await self._install_published(batcher)
-
-    def _refuse_named(self, name: str) -> None:
-        """Refuse to unload an adapter that an alias or the default names.
-
-        Raises:
-            ApiError: 409, if one does.
-        """
-        if aliases := [alias for alias, adapter in self.aliases.items() if adapter == name]:
-            raise ApiError(
-                409, f"adapter {name!r} has the alias {aliases[0]!r}: point it to another adapter, or delete it", "name"
-            )
-        if name == self.default:
-            raise ApiError(
-                409, f"adapter {name!r} answers requests without an adapter (option default_adapter)", "name"
-            )
-
-    @asynccontextmanager
-    async def unchanged(self) -> AsyncIterator[None]:
-        """Let no adapter be loaded or unloaded meanwhile."""
-        async with self._lock:
-            yield
-
-    def set_default(self, name: str) -> None:
-        """Let an adapter, or an alias of one, answer requests that name none.
-
-        Raises:
-            LorarecError: If there is no loaded adapter with this name or alias.
-        """
-        if self.aliases.get(name, name) not in self.loaded:
-            names = ", ".join([*self.loaded, *self.aliases]) or "none"
-            raise LorarecError(
-                f"option default_adapter names {name}, which is neither a loaded adapter nor an alias of one: choose "
-                f"from {names}"
-            )
-        self.default = name
 
     async def _install_published(self, batcher: Batcher) -> None:
         published = list(self.loaded.values())
@@ -329,10 +336,10 @@ class AdapterRegistry:
             adapter: Name or alias of an adapter, or weights by name; None for the default or the only loaded adapter.
 
         Raises:
-            ApiError: 404, if an adapter is not loaded; 422, if the weights do not sum to 1, the adapters cannot share
-                prompts, an adapter is named twice, or none is named, there is no default, and several are loaded.
+            ApiError: 404, if an adapter is not loaded; 422, if the adapters cannot be mixed with the weights, or none
+                is named, there is no default, and several are loaded.
         """
-        adapter = self.default if adapter is None else adapter
+        adapter = self.names.default if adapter is None else adapter
         if adapter is None:
             if len(self.loaded) != 1:
                 names = ", ".join(self.loaded) or "none"
@@ -340,29 +347,25 @@ class AdapterRegistry:
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
             return dict.fromkeys(self.loaded.values(), 1.0)
-        named = {adapter: 1.0} if isinstance(adapter, str) else adapter
-        weights = {self.get(name): weight for name, weight in self._without_aliases(named).items()}
+        weights = {self.get(name): weight for name, weight in self.names.weights(adapter).items()}
         try:
-            if weights:
-                check_weights(list(weights.values()), len(weights))
-                shared_prompt_config({each.name: each.prompt for each in weights})
+            check_mixture(weights)
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights
 
-    def _without_aliases(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """Return weights by the names of adapters that aliases stand for.
+    def require(self, adapter: str | Mapping[str, float], about: str) -> None:
+        """Keep an adapter or a mixture in use: refuse to unload it, and to load versions that do not fit each other.
+
+        Args:
+            adapter: Name of an adapter, or weights by name.
+            about: Words for what needs it.
 
         Raises:
-            ApiError: 422, if an adapter is named twice.
+            ApiError: As for `weights`.
         """
-        resolved: dict[str, float] = {}
-        for name, weight in weights.items():
-            adapter = self.aliases.get(name, name)
-            if adapter in resolved:
-                raise ApiError(422, f"adapter {adapter!r} is named twice, once by an alias: name it once", "adapter")
-            resolved[adapter] = weight
-        return resolved
+        self.weights(adapter)
+        self.names.required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""
@@ -384,8 +387,6 @@ class AdapterRegistry:
         return None
 
     def _not_found(self, name: str) -> str:
-        if name in self.aliases:
-            return f"{name!r} is an alias of {self.aliases[name]!r}: name that"
         loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"
         return f"adapter {name!r} does not exist: loaded {loaded}; in the folder {available}"
 

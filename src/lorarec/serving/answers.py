@@ -5,6 +5,20 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lorarec.serving.adapter_answers import AdapterDetails as AdapterDetails
+from lorarec.serving.adapter_answers import AdapterInfo as AdapterInfo
+from lorarec.serving.adapter_answers import Adapters as Adapters
+from lorarec.serving.adapter_answers import Alias as Alias
+from lorarec.serving.adapter_answers import FusionInfo as FusionInfo
+from lorarec.serving.adapter_answers import LayerWeights as LayerWeights
+from lorarec.serving.catalogue_answers import CatalogueItem as CatalogueItem
+from lorarec.serving.catalogue_answers import CatalogueItems as CatalogueItems
+from lorarec.serving.catalogue_answers import DeletedUser as DeletedUser
+from lorarec.serving.catalogue_answers import ItemsPage as ItemsPage
+from lorarec.serving.catalogue_answers import StoredInteraction as StoredInteraction
+from lorarec.serving.catalogue_answers import StoredUser as StoredUser
+from lorarec.serving.catalogue_answers import Users as Users
+
 T = TypeVar("T")
 
 
@@ -62,6 +76,8 @@ class Ranking:
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
         tokens: Number of tokens that the language model read.
+        versions: Version of each adapter that answered by name, or of the fusion under the name `fusion`.
+        variant: Name of the variant of the experiment that answered, or None.
     """
 
     ranking: list[RankedItem]
@@ -69,6 +85,8 @@ class Ranking:
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
     tokens: int
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,8 @@ class ScoreExplanation:
         fusion: Whether a fusion answered.
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
+        versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     candidate: RankedItem
@@ -133,6 +153,8 @@ class ScoreExplanation:
     fusion: bool
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,12 +205,16 @@ class Reranking:
         model: Name of the adapter that answered, or `fusion`.
         results: Documents, best first.
         usage: Size of the request.
+        versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     id: str
     model: str
     results: list[RerankResult]
     usage: RerankUsage
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -202,195 +228,6 @@ class StoredEvents:
 
     stored: int
     known: int
-
-
-@dataclass(frozen=True)
-class CatalogueItem:
-    """An item of the catalogue.
-
-    Attributes:
-        item_id: Id of the item.
-        title: Title of the item.
-    """
-
-    item_id: str
-    title: str
-
-
-@dataclass(frozen=True)
-class CatalogueItems:
-    """Items of the catalogue.
-
-    Attributes:
-        items: Items, in the order of the call.
-    """
-
-    items: list[CatalogueItem]
-
-
-@dataclass(frozen=True)
-class ItemsPage(CatalogueItems):
-    """A page of the items of the catalogue.
-
-    Attributes:
-        total: Number of items of the whole list.
-        next: Cursor of the next page, or None.
-    """
-
-    total: int
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Users:
-    """A page of the users of the dataset.
-
-    Attributes:
-        users: User ids, best match first.
-        total: Number of users of the whole list.
-        next: Cursor of the next page, or None.
-    """
-
-    users: list[str]
-    total: int
-    next: str | None
-
-
-@dataclass(frozen=True)
-class StoredInteraction:
-    """An interaction of a user as the service stores it.
-
-    Attributes:
-        item_id: Id of the item.
-        timestamp: Time in the unit of the dataset.
-        event_id: Id that the client gave the event, or None.
-    """
-
-    item_id: str
-    timestamp: int
-    event_id: str | None
-
-
-@dataclass(frozen=True)
-class StoredUser:
-    """All that the service stores of a user.
-
-    Attributes:
-        user_id: Id of the user.
-        events: Interactions, oldest first.
-    """
-
-    user_id: str
-    events: list[StoredInteraction]
-
-
-@dataclass(frozen=True)
-class DeletedUser:
-    """What was deleted of a user.
-
-    Attributes:
-        deleted: Number of deleted interactions.
-    """
-
-    deleted: int
-
-
-@dataclass(frozen=True)
-class AdapterInfo:
-    """A loaded adapter.
-
-    Attributes:
-        name: Name of the adapter.
-        kind: `adapter`, or `personal` for a folder of `lorarec personal choose`.
-        fingerprint: Hash of the adapter's files when it was loaded.
-        rank: Largest rank of the adapter's layers.
-        readout: `verdict` or `likelihood`.
-        in_folder: Whether the adapters folder still lists the adapter.
-    """
-
-    name: str
-    kind: str
-    fingerprint: str
-    rank: int
-    readout: str
-    in_folder: bool
-
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """Weights of the adapters that were mixed in one layer.
-
-    Attributes:
-        layer: Name of the adapted layer.
-        weights: Weight of each mixed adapter.
-    """
-
-    layer: str
-    weights: dict[str, float]
-
-
-@dataclass(frozen=True)
-class AdapterDetails(AdapterInfo):
-    """A loaded adapter and the weights of the adapters it was mixed from.
-
-    Attributes:
-        user_id: Id of the user that the adapter was exported for, or None.
-        layers: Weights by adapted layer.
-    """
-
-    user_id: str | None
-    layers: list[LayerWeights]
-
-
-@dataclass(frozen=True)
-class FusionInfo:
-    """The fusion, which answers requests that name no adapter.
-
-    Attributes:
-        recommenders: Kind of each fused recommender by its name.
-        new_item_prior: Probability that the right item is a new one, or `auto`.
-    """
-
-    recommenders: dict[str, str]
-    new_item_prior: float | str
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """Loaded adapters, adapters that can be loaded, and the fusion.
-
-    Attributes:
-        loaded: Adapters in memory.
-        available: Names of adapters that can be loaded.
-        kinds: Kind of each adapter that can be loaded.
-        fusion: The fusion, or None.
-        aliases: Adapter that each alias stands for.
-        default: Name or alias of the adapter of requests that name none, or None.
-        total: Number of adapters that are loaded or can be loaded.
-        next: Cursor of the next page, or None.
-    """
-
-    loaded: list[AdapterInfo]
-    available: list[str]
-    kinds: dict[str, str]
-    fusion: FusionInfo | None
-    aliases: dict[str, str]
-    default: str | None
-    total: int
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A further name of an adapter.
-
-    Attributes:
-        alias: The further name.
-        adapter: Name of the adapter that it stands for.
-    """
-
-    alias: str
-    adapter: str
 
 
 @dataclass(frozen=True)

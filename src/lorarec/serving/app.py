@@ -1,6 +1,7 @@
 """HTTP API that ranks and recommends with a language model and mixtures of LoRA adapters."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -8,18 +9,22 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator
+from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
+from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse, AliasResponse
 from lorarec.serving.batch import BatchRequest, BatchResponse, answer_batch
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
+from lorarec.serving.http_config import HttpConfig, require_key
+from lorarec.serving.keys import ApiKeys
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
 from lorarec.serving.pages import Cursor, link_next
-from lorarec.serving.request_ids import current_request_id
+from lorarec.serving.request_ids import REQUEST_ID, current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
     RerankResponse,
@@ -29,10 +34,6 @@ from lorarec.serving.rerank import (
     texts_response,
 )
 from lorarec.serving.response_schemas import (
-    AdapterDetails,
-    AdapterInfo,
-    AdaptersResponse,
-    AliasResponse,
     DeletedUser,
     EventsResponse,
     ExplainResponse,
@@ -77,13 +78,19 @@ AliasPath = Annotated[
     AfterValidator(refuse_nul),
 ]
 AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
+#: What web pages of allowed origins may send and read. They send the API key themselves, so no cookies are allowed.
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": ("Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID, "traceparent", "tracestate"),
+    "expose_headers": (REQUEST_ID, "Retry-After"),
+}
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
 
 _DESCRIPTIONS: dict[int, str] = {
     400: "The body is not JSON, or too deep or long to be read.",
     401: "The API key is missing or wrong.",
-    403: "The service has no API key and refuses requests of web pages of other origins.",
+    403: "The API key lacks the role of the call, or there is no key and a web page of another origin asks.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
     409: "The request contradicts what is stored or loaded.",
@@ -127,23 +134,33 @@ _RANKING_ERRORS = _error_responses(404, 415, 422, 429, 503)
 _JSON = [Depends(require_json)]
 
 
-def create_app(service: Service, key: str | None = None) -> FastAPI:
+def create_app(service: Service, key: str | None = None, config: HttpConfig | None = None) -> FastAPI:
     """Create the ASGI application; it starts the service's queue and stops the service at the end.
 
     Args:
         service: Service that answers the requests.
-        key: API key that clients send as `Authorization: Bearer KEY`; if None, only local hosts are answered.
+        key: API key with all roles that clients send as `Authorization: Bearer KEY`; if None and there is no file of
+            keys, only local hosts are answered.
+        config: Options of the HTTP server; the default ones if None.
+
+    Raises:
+        LorarecError: If the file of keys cannot be used, or there are allowed origins and no keys.
     """
+    config = config or HttpConfig()
+    require_key("localhost", key, config)
+    keys = ApiKeys(key, config.keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        watching = asyncio.create_task(keys.watch())
         yield
+        watching.cancel()
         await service.stop()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
-        key is not None,
+        keys.required,
         title="lorarec",
         version=versions().get("lorarec", "unknown"),
         description=__doc__,
@@ -152,7 +169,10 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(AuthMiddleware, key=key)
+    app.root_path = config.root_path
+    app.add_middleware(AuthMiddleware, keys=keys)
+    if config.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     add_error_handlers(app)
     add_page(app)
@@ -174,9 +194,17 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         return rerank_response(body, ranked, str(current_request_id()))
 
     @app.post("/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
-    async def rerank_texts(request: Request, body: TextsRerankRequest) -> list[TextsRerankResult]:
-        """Rank texts for a query that is a history, as Text Embeddings Inference does."""
-        return texts_response(body, await _while_connected(request, service.metrics, service.rerank(body)))
+    async def rerank_texts(request: Request, response: Response, body: TextsRerankRequest) -> list[TextsRerankResult]:
+        """Rank texts for a query that is a history, as Text Embeddings Inference does.
+
+        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
+        the variant of the experiment, if one answered.
+        """
+        ranked = await _while_connected(request, service.metrics, service.rerank(body))
+        response.headers["X-Adapter-Versions"] = json.dumps(ranked.versions)
+        if ranked.variant is not None:
+            response.headers["X-Variant"] = ranked.variant
+        return texts_response(body, ranked)
 
     @app.post("/v1/recommend", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
@@ -252,17 +280,30 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     @app.post("/v1/adapters", responses=_error_responses(404, 409, 415, 422), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
         """Load an adapter, or reload it."""
-        return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
+        loaded = await service.adapters.load(body.name, service.batcher)
+        return adapter_info(loaded, [body.name], service.adapters.previous.get(body.name))
+
+    @app.post("/v1/adapters/{name}/rollback", responses=_error_responses(404, 409, 422))
+    async def rollback(name: AdapterPath) -> AdapterInfo:
+        """Put back the version of an adapter that the latest load replaced; a second call undoes the first.
+
+        The version is in memory, so the adapter's folder may have changed. Requests that arrived before are still
+        answered with the version that they began with. After a restart the service loads what the folder has.
+        """
+        registry = service.adapters
+        put_back = await registry.roll_back(name, service.batcher)
+        return adapter_info(put_back, registry.available(), registry.previous.get(name))
 
     @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422))
     def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
-        return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
+        registry = service.adapters
+        return adapter_details(registry.get(name, "name"), registry.available(), registry.previous.get(name))
 
     @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 409, 422, 429, 503))
     async def unload(name: AdapterPath) -> None:
         """Unload an adapter that no alias names; requests that arrived before are still answered with it."""
-        await service.unload(name)
+        await service.aliases.unload(name, service.batcher)
 
     @app.post("/v1/aliases", responses=_error_responses(404, 409, 415, 422, 429, 503), dependencies=_JSON)
     async def point_alias(body: AliasRequest) -> AliasResponse:

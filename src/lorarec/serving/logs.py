@@ -5,8 +5,10 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
+from lorarec.serving.request_facts import RequestFacts
 from lorarec.serving.request_ids import current_request_id
 
 _MAX_KINDS = 1000
@@ -62,7 +64,9 @@ def configure_logging(log_requests: bool = False) -> None:
         requests.setLevel(logging.INFO)
 
 
-def log_request(method: str, path: str, status: int, seconds: float, stages: Mapping[str, float]) -> None:
+def log_request(
+    method: str, path: str, status: int, seconds: float, stages: Mapping[str, float], facts: RequestFacts
+) -> None:
     """Write a line of JSON about a request; it never has ids of users, titles or keys.
 
     Args:
@@ -71,6 +75,7 @@ def log_request(method: str, path: str, status: int, seconds: float, stages: Map
         status: HTTP status of the response.
         seconds: Duration of the request.
         stages: Durations of its stages.
+        facts: Name of its API key, its variant, and the versions of the adapters that answered.
     """
     if requests.isEnabledFor(logging.INFO):
         line = {
@@ -81,5 +86,6 @@ def log_request(method: str, path: str, status: int, seconds: float, stages: Map
             "status": status,
             "seconds": round(seconds, 6),
             **{f"{stage}_seconds": round(value, 6) for stage, value in stages.items()},
+            **{name: fact for name, fact in asdict(facts).items() if fact},
         }
         requests.info(json.dumps(line))

@@ -5,23 +5,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse
 from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
-from lorarec.serving.response_schemas import (
-    AdapterDetails,
-    AdaptersResponse,
-    ExplainResponse,
-    ItemsPage,
-    ProblemDetails,
-    RankResponse,
-    UsersResponse,
-    examples_of,
-)
+from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
+from lorarec.serving.route_roles import required_role
+from lorarec.serving.schema_parts import examples_of
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (BatchResponse, RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse, ItemsPage, UsersResponse)
+_WITH_NULL = (
+    AdapterDetails,
+    AdapterInfo,
+    AdaptersResponse,
+    BatchResponse,
+    ExplainResponse,
+    ItemsPage,
+    RankResponse,
+    UsersResponse,
+)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {
@@ -64,14 +67,14 @@ class Application(FastAPI):
 def _complete(description: dict[str, Any], needs_key: bool) -> None:
     """Add to a description what FastAPI does not know: security, request ids, nulls, and the media type of errors."""
     if needs_key:
-        key = {"type": "http", "scheme": "bearer", "description": "The API key of the service."}
+        key = {"type": "http", "scheme": "bearer", "description": "An API key of the service."}
         description["components"]["securitySchemes"] = {"key": key}
     for model in _WITH_NULL:
         description["components"]["schemas"][model.__name__]["examples"] = examples_of(model)
     for path, operations in description["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             if needs_key and path not in PUBLIC_PATHS:
-                operation["security"] = [{"key": []}]
+                operation["security"] = [{"key": [required_role(method.upper(), path)]}]
             operation["parameters"] = [*operation.get("parameters", ()), _ID_PARAMETER]
             for response in operation["responses"].values():
                 response["headers"] = {**response.get("headers", {}), REQUEST_ID: _ID_HEADER}

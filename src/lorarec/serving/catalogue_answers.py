@@ -1,0 +1,94 @@
+"""Answers of the service about items and users, as its clients get them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CatalogueItem:
+    """An item of the catalogue.
+
+    Attributes:
+        item_id: Id of the item.
+        title: Title of the item.
+    """
+
+    item_id: str
+    title: str
+
+
+@dataclass(frozen=True)
+class CatalogueItems:
+    """Items of the catalogue.
+
+    Attributes:
+        items: Items, in the order of the call.
+    """
+
+    items: list[CatalogueItem]
+
+
+@dataclass(frozen=True)
+class ItemsPage(CatalogueItems):
+    """A page of the items of the catalogue.
+
+    Attributes:
+        total: Number of items of the whole list.
+        next: Cursor of the next page, or None.
+    """
+
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Users:
+    """A page of the users of the dataset.
+
+    Attributes:
+        users: User ids, best match first.
+        total: Number of users of the whole list.
+        next: Cursor of the next page, or None.
+    """
+
+    users: list[str]
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True)
+class StoredInteraction:
+    """An interaction of a user as the service stores it.
+
+    Attributes:
+        item_id: Id of the item.
+        timestamp: Time in the unit of the dataset.
+        event_id: Id that the client gave the event, or None.
+    """
+
+    item_id: str
+    timestamp: int
+    event_id: str | None
+
+
+@dataclass(frozen=True)
+class StoredUser:
+    """All that the service stores of a user.
+
+    Attributes:
+        user_id: Id of the user.
+        events: Interactions, oldest first.
+    """
+
+    user_id: str
+    events: list[StoredInteraction]
+
+
+@dataclass(frozen=True)
+class DeletedUser:
+    """What was deleted of a user.
+
+    Attributes:
+        deleted: Number of deleted interactions.
+    """
+
+    deleted: int
