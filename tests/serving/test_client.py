@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import adapter_schemas, answers, batch, client_calls, rerank, response_schemas
+from lorarec.serving import adapter_schemas, answers, batch, client_calls, item_schemas, rerank, response_schemas
 from lorarec.serving.answers import read_answer
 from lorarec.serving.service import Service
 
@@ -38,6 +38,8 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.CatalogueItem: answers.CatalogueItem,
     response_schemas.ItemsPage: answers.ItemsPage,
     response_schemas.UsersResponse: answers.Users,
+    item_schemas.ItemDetails: answers.ItemDetails,
+    item_schemas.AddedItems: answers.AddedItems,
     response_schemas.StoredUser: answers.StoredUser,
     response_schemas.StoredInteraction: answers.StoredInteraction,
     response_schemas.DeletedUser: answers.DeletedUser,
@@ -131,6 +133,11 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
         client.unload_adapter("listed2")
         assert {each.name for each in client.adapters().loaded} == {"general", "specific", "listed"}
         assert client.load_adapter("listed2").readout == "likelihood"
+        assert client.add_items([{"item_id": "a/b ?", "title": "violet lamp"}]) == 1
+        assert client.change_item("a/b ?", title="violet sofa").title == "violet sofa"
+        assert client.item("a/b ?") == answers.ItemDetails("a/b ?", "violet sofa", {}, False)
+        client.withdraw_item("a/b ?")
+        assert client.item("a/b ?").withdrawn
         assert client.set_alias("a/b ?", "general") == answers.Alias("a/b ?", "general")
         assert client.adapters().aliases == {"a/b ?": "general"}
         client.delete_alias("a/b ?")

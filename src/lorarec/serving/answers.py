@@ -11,9 +11,11 @@ from lorarec.serving.adapter_answers import Adapters as Adapters
 from lorarec.serving.adapter_answers import Alias as Alias
 from lorarec.serving.adapter_answers import FusionInfo as FusionInfo
 from lorarec.serving.adapter_answers import LayerWeights as LayerWeights
+from lorarec.serving.catalogue_answers import AddedItems as AddedItems
 from lorarec.serving.catalogue_answers import CatalogueItem as CatalogueItem
 from lorarec.serving.catalogue_answers import CatalogueItems as CatalogueItems
 from lorarec.serving.catalogue_answers import DeletedUser as DeletedUser
+from lorarec.serving.catalogue_answers import ItemDetails as ItemDetails
 from lorarec.serving.catalogue_answers import ItemsPage as ItemsPage
 from lorarec.serving.catalogue_answers import StoredInteraction as StoredInteraction
 from lorarec.serving.catalogue_answers import StoredUser as StoredUser

@@ -17,6 +17,7 @@ from lorarec.serving.answers import (
     Alias,
     CatalogueItem,
     Health,
+    ItemDetails,
     ItemsPage,
     Ranking,
     Reranking,
@@ -175,6 +176,24 @@ class AsyncClient(ClientOptions):
         while page.next is not None:
             page = await self._send(resource_calls.items(query, limit, page.next))
             yield page
+
+    async def item(self, item_id: str) -> ItemDetails:
+        """Describe an item of the catalogue; see `Client.item`."""
+        return await self._send(resource_calls.item(item_id))
+
+    async def add_items(self, items: Sequence[Mapping[str, Any]]) -> int:
+        """Add items to the catalogue, all or none; see `Client.add_items`."""
+        return (await self._send(resource_calls.add_items(items))).added
+
+    async def change_item(
+        self, item_id: str, *, title: str | None = None, columns: Mapping[str, Any] | None = None
+    ) -> ItemDetails:
+        """Change the title or columns of an item; see `Client.change_item`."""
+        return await self._send(resource_calls.change_item(item_id, title, columns or {}))
+
+    async def withdraw_item(self, item_id: str) -> None:
+        """Withdraw an item; see `Client.withdraw_item`."""
+        await self._send(resource_calls.withdraw_item(item_id))
 
     async def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids; see `Client.users`."""

@@ -1,6 +1,7 @@
 """Answers of the service about items and users, as its clients get them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,30 @@ class CatalogueItem:
 
     item_id: str
     title: str
+
+
+@dataclass(frozen=True)
+class ItemDetails(CatalogueItem):
+    """An item of the catalogue with all that is known of it.
+
+    Attributes:
+        columns: Values of the further columns.
+        withdrawn: Whether the item is not recommended any more.
+    """
+
+    columns: dict[str, Any]
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
+class AddedItems:
+    """Number of items that were added.
+
+    Attributes:
+        added: Number of added items.
+    """
+
+    added: int
 
 
 @dataclass(frozen=True)

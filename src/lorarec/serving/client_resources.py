@@ -1,7 +1,7 @@
 """Calls of the client about items, users, adapters and the health of a service."""
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from lorarec.serving import resource_calls
 from lorarec.serving.answers import (
@@ -11,6 +11,7 @@ from lorarec.serving.answers import (
     Alias,
     CatalogueItem,
     Health,
+    ItemDetails,
     ItemsPage,
     Users,
 )
@@ -46,6 +47,43 @@ class ClientResources(ClientOptions):
         while page.next is not None:
             page = self._send(resource_calls.items(query, limit, page.next))
             yield page
+
+    def item(self, item_id: str) -> ItemDetails:
+        """Describe an item of the catalogue, also a withdrawn one.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if there is no such item.
+        """
+        return self._send(resource_calls.item(item_id))
+
+    def add_items(self, items: Sequence[Mapping[str, Any]]) -> int:
+        """Add items to the catalogue, all or none, and return their number. The request is sent once.
+
+        Args:
+            items: Dictionaries with `item_id` and `title`, and optionally `columns`: values by column of the items.
+
+        Raises:
+            ServiceError: As for `rank`; status 409 if an item exists.
+        """
+        return self._send(resource_calls.add_items(items)).added
+
+    def change_item(
+        self, item_id: str, *, title: str | None = None, columns: Mapping[str, Any] | None = None
+    ) -> ItemDetails:
+        """Change the title or columns of an item; what is not given stays as it is.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if there is no such item.
+        """
+        return self._send(resource_calls.change_item(item_id, title, columns or {}))
+
+    def withdraw_item(self, item_id: str) -> None:
+        """Withdraw an item, which is not recommended any more; histories keep it. The request is sent once.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if there is no such item.
+        """
+        self._send(resource_calls.withdraw_item(item_id))
 
     def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids.

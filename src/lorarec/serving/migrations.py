@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Index,
     Integer,
@@ -63,6 +64,16 @@ DELETED_USERS = Table("lorarec_deleted_users", _METADATA, Column("user_hash", St
 ALIASES = Table(
     "lorarec_aliases", _METADATA, Column("alias", String, primary_key=True), Column("adapter", String, nullable=False)
 )
+#: Table of what calls have said of items. Columns are JSON, and each change has a higher revision than those before.
+ITEMS = Table(
+    "lorarec_items",
+    _METADATA,
+    Column("item_id", String, primary_key=True),
+    Column("title", String),
+    Column("columns", String, nullable=False),
+    Column("withdrawn", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False, index=True),
+)
 
 
 def stored_id(text: str) -> str:
@@ -107,6 +118,10 @@ def _create_aliases(connection: Connection) -> None:
     _METADATA.create_all(connection, [ALIASES])
 
 
+def _create_items(connection: Connection) -> None:
+    _METADATA.create_all(connection, [ITEMS])
+
+
 #: Migrations in order: the one at index n upgrades schema n to n + 1. A database without a version has schema 0: it is
 #: empty, or was created before schemas had versions and holds the first two tables.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
@@ -116,6 +131,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _add_last_id,
     _create_deleted_users,
     _create_aliases,
+    _create_items,
 )
 
 

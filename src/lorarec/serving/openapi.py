@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse
 from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
+from lorarec.serving.item_schemas import ItemDetails
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
 from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
@@ -21,6 +22,7 @@ _WITH_NULL = (
     AdaptersResponse,
     BatchResponse,
     ExplainResponse,
+    ItemDetails,
     ItemsPage,
     RankResponse,
     UsersResponse,

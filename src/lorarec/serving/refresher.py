@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from lorarec.errors import LorarecError
 from lorarec.serving.errors import ApiError
 
 #: Seconds after which a replica reads what others have changed.
@@ -43,5 +44,5 @@ class Refresher:
             for call in self._calls:
                 try:
                     await call()
-                except (ApiError, SQLAlchemyError) as error:
+                except (ApiError, LorarecError, SQLAlchemyError) as error:
                     logger.warning("changes of other replicas cannot be read: %s", str(error).splitlines()[0])

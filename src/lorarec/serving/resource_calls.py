@@ -1,16 +1,20 @@
 """Calls of the service's API about items, users, adapters and its health, as its clients send them."""
 
+from collections.abc import Mapping, Sequence
 from types import NoneType
+from typing import Any
 from urllib.parse import quote
 
 from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    AddedItems,
     Alias,
     CatalogueItems,
     DeletedUser,
     Health,
+    ItemDetails,
     ItemsPage,
     StoredUser,
     Users,
@@ -21,6 +25,26 @@ from lorarec.serving.client_calls import Call, given
 def items(query: str, limit: int, cursor: str | None = None) -> Call[ItemsPage]:
     """Return the call of `Client.items`, and that of one page of `Client.item_pages`."""
     return Call("GET", "/v1/items", ItemsPage, query=given({"query": query, "limit": limit, "cursor": cursor}))
+
+
+def item(item_id: str) -> Call[ItemDetails]:
+    """Return the call of `Client.item`."""
+    return Call("GET", _item_path(item_id), ItemDetails)
+
+
+def add_items(items: Sequence[Mapping[str, Any]]) -> Call[AddedItems]:
+    """Return the call of `Client.add_items`, which contradicts itself if it is repeated."""
+    return Call("POST", "/v1/items", AddedItems, {"items": [dict(each) for each in items]}, repeatable=False)
+
+
+def change_item(item_id: str, title: str | None, columns: Mapping[str, Any]) -> Call[ItemDetails]:
+    """Return the call of `Client.change_item`."""
+    return Call("PATCH", _item_path(item_id), ItemDetails, given({"title": title, "columns": dict(columns)}))
+
+
+def withdraw_item(item_id: str) -> Call[None]:
+    """Return the call of `Client.withdraw_item`, which finds nothing if it is repeated."""
+    return Call("DELETE", _item_path(item_id), NoneType, repeatable=False)
 
 
 def users(query: str, limit: int, cursor: str | None = None) -> Call[Users]:
@@ -81,6 +105,10 @@ def rollback_adapter(name: str) -> Call[AdapterInfo]:
 def health() -> Call[Health]:
     """Return the call of `Client.health`, whose answer is that the service is not ready rather than an error."""
     return Call("GET", "/readyz", Health, repeatable=False, accepted=(503,))
+
+
+def _item_path(item_id: str) -> str:
+    return f"/v1/items/{quote(item_id, safe='')}"
 
 
 def _user_path(user_id: str) -> str:

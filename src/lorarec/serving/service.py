@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 
 from lorarec.backbone import Backbone
-from lorarec.data import ITEM, TITLE, USER, Dataset, ItemMatcher
+from lorarec.data import ITEM, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
-from lorarec.retrieval import CatalogueRules, Index
+from lorarec.retrieval import Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.aliases import Aliases
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.case_scoring import AdapterName, CaseScorer
+from lorarec.serving.catalogue import Catalogue, CatalogueView
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.database import SHARED_LIMIT, SHARED_THREADS, DatabaseCalls
 from lorarec.serving.engine import MultiAdapterEngine
@@ -73,6 +74,7 @@ class Service:
     Attributes:
         adapters: Registry of the adapters.
         aliases: Aliases of the adapters in the database.
+        catalogue: Catalogue of the dataset and of calls.
         fusion: Fusion that answers requests that name no adapter, or None.
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
@@ -134,9 +136,7 @@ class Service:
         self._scorer = CaseScorer(
             self.prompts, self.adapters, self.batcher, self._prompt_thread, self._fusion_thread, self.metrics
         )
-        self._index = index or (fusion.index() if fusion else Index.build(dataset))
-        self._item_matcher = ItemMatcher(dataset)
-        self._title_search = TextSearch(dataset.items[TITLE], dataset.items[ITEM])
+        index = index or (fusion.index() if fusion else Index.build(dataset))
         user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(user_ids, user_ids)
         self.histories = Histories(database)
@@ -146,9 +146,13 @@ class Service:
         self.aliases.load()
         if config.default_adapter is not None:
             self.adapters.names.set_default(config.default_adapter, self.adapters.loaded)
-        self._refresher = Refresher([self.aliases.refresh])
+        self.catalogue = Catalogue(
+            dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
+        )
+        self.catalogue.load()
+        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh])
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
+        self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self) -> None:
@@ -208,7 +212,7 @@ class Service:
         Raises:
             ApiError: As for `rank`.
         """
-        case = await asyncio.to_thread(rerank_case, request, self._dataset)
+        case = await asyncio.to_thread(rerank_case, request, self.catalogue.state.adapters.dataset)
         adapter, assignment = self._assignments.assign(request.model, None)
         if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
             adapter = None
@@ -228,15 +232,17 @@ class Service:
         request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, (), faults)
+        view, case = self._view(case, request.adapter)
         with self.batcher.admit():
             with faults.collect():
-                rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
+                rules = await asyncio.to_thread(request_rules, request, view.matcher)
             faults.refuse()
-            candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
+            candidates = await asyncio.to_thread(
+                view.propose, case.history, rules, self._pool, request.top, request.allow, request.deny
+            )
             if candidates:
                 response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
-                rows = [self._index.row[item] for item in candidates]
-                response = recommend_response(response, rules, rows, request.top)
+                response = recommend_response(response, rules, view.rows(candidates), request.top)
             else:
                 response = empty_response(self._chosen_fusion(request.adapter))
         return self._assignments.complete(assignment, response)
@@ -255,9 +261,13 @@ class Service:
         pool = request.candidates is None
         case = await self._cases.read_explained(request)
         fusion = self._chosen_fusion(request.adapter)
+        view, case = self._view(case, request.adapter)
+        if fusion is not None and request.item_id is not None:
+            self.catalogue.state.refuse_unlike({"item_id": request.item_id})
         with self.batcher.admit():
             if pool:
-                case = replace(case, candidates=await asyncio.to_thread(self._propose_with, case.history, request))
+                candidates = await asyncio.to_thread(self._propose_with, case.history, request, view)
+                case = replace(case, candidates=candidates)
             if fusion is None:
                 scores, mixture, tokens = await self._scorer.score(
                     case, request.adapter, self.prompts.leave_one_out_requests
@@ -310,7 +320,8 @@ class Service:
             ApiError: If the cursor is not of this list, or the queue is full.
         """
         with self.batcher.admit(scored=False):
-            return await asyncio.to_thread(self._title_search.search, query, limit, cursor)
+            state = self.catalogue.state
+            return await asyncio.to_thread(lambda: state.search.search(query, limit, cursor))
 
     async def find_users(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
         """Return a page of the ids of users of the dataset that hold all words of a query, best match first.
@@ -332,20 +343,14 @@ class Service:
         """
         return [*(await self.users.history(user, limit)).items][::-1]
 
-    def _propose(
-        self, history: Sequence[str], request: RecommendRequest | ExplainRequest, rules: CatalogueRules, top: int
-    ) -> list[str]:
-        blocked = self._index.blocked(request.allow, request.deny)
-        proposals = rules.propose(self._index, history, self._pool, top, blocked)
-        return [proposal.item_id for proposal in proposals]
-
-    def _propose_with(self, history: Sequence[str], request: ExplainRequest) -> list[str]:
+    def _propose_with(self, history: Sequence[str], request: ExplainRequest, view: CatalogueView) -> list[str]:
         """Return the candidates that the index proposes, with the item of the request last if it is not one of them.
 
         Raises:
             ApiError: 422, if there are none, or a condition does not fit the columns of the items.
         """
-        candidates = self._propose(history, request, request_rules(request, self._item_matcher), 1)
+        rules = request_rules(request, view.matcher)
+        candidates = view.propose(history, rules, self._pool, 1, request.allow, request.deny)
         if request.item_id is not None and request.item_id not in candidates:
             candidates.append(request.item_id)
         if not candidates:
@@ -356,9 +361,21 @@ class Service:
         """Return the fusion if it answers a request that names an adapter or none; otherwise adapters do."""
         return self.fusion if adapter is None else None
 
+    def _view(self, case: RequestCase, adapter: AdapterName) -> tuple[CatalogueView, RequestCase]:
+        """Return the catalogue that a request sees, and its case as what answers it reads it.
+
+        Raises:
+            ApiError: 422, if the fusion answers and cannot score a candidate.
+        """
+        state = self.catalogue.state
+        if self._chosen_fusion(adapter) is None:
+            return state.adapters, case
+        return state.fusion, state.fusion_case(case)
+
     async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> RankResponse:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
         if fusion := self._chosen_fusion(adapter):
+            case = self.catalogue.state.fusion_case(case)
             (fused,), tokens = await self._scorer.fuse(fusion, [case], pool)
             return fused_response(case, fused, fusion, tokens, self.prompts)
         (scores,), mixture, tokens = await self._scorer.score(
