@@ -22,8 +22,17 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import adapter_schemas, answers, batch, client_calls, item_schemas, rerank, response_schemas
-from lorarec.serving.answers import read_answer
+from lorarec.serving import (
+    adapter_schemas,
+    answers,
+    batch,
+    client_calls,
+    item_schemas,
+    rerank,
+    response_schemas,
+    user_schemas,
+)
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.service import Service
 
 #: Classes of answers by the schema of the response.
@@ -40,9 +49,10 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.UsersResponse: answers.Users,
     item_schemas.ItemDetails: answers.ItemDetails,
     item_schemas.AddedItems: answers.AddedItems,
-    response_schemas.StoredUser: answers.StoredUser,
-    response_schemas.StoredInteraction: answers.StoredInteraction,
-    response_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.StoredUser: answers.StoredUser,
+    user_schemas.StoredInteraction: answers.StoredInteraction,
+    user_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.LoggedAnswer: answers.LoggedAnswer,
     adapter_schemas.AdaptersResponse: answers.Adapters,
     adapter_schemas.AliasResponse: answers.Alias,
     adapter_schemas.AdapterInfo: answers.AdapterInfo,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving import adapter_schemas, batch, item_schemas, rerank, response_schemas, schemas
+from lorarec.serving import adapter_schemas, batch, item_schemas, rerank, response_schemas, schemas, user_schemas
 from lorarec.serving.error_handlers import validation_faults
 from lorarec.serving.errors import MAX_FAULTS
 from lorarec.serving.response_schemas import ProblemDetails
@@ -240,7 +240,7 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    modules = (schemas, response_schemas, adapter_schemas, item_schemas, rerank, batch)
+    modules = (schemas, response_schemas, adapter_schemas, item_schemas, user_schemas, rerank, batch)
     return {name: each for module in modules for name, each in vars(module).items()}
 
 

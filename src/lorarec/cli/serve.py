@@ -70,6 +70,14 @@ def serve(
             rich_help_panel=EXPERIMENTS,
         ),
     ] = None,
+    answer_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--answer-log",
+            help="Folder of Parquet files of the answers with their users, for `lorarec evaluate --log`.",
+            rich_help_panel=EXPERIMENTS,
+        ),
+    ] = None,
     index: IndexFolder = None,
     db: Annotated[
         str | None,
@@ -161,6 +169,7 @@ def serve(
         fusion=fused,
         further_adapters=further,
         experiment=experiment,
+        answer_log=answer_log,
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if fused is not None:

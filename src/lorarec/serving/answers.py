@@ -1,9 +1,7 @@
 """Answers of the service, as its clients get them; the fields are those of `lorarec.serving.response_schemas`."""
 
-from dataclasses import dataclass, field, is_dataclass
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
 from lorarec.serving.adapter_answers import AdapterDetails as AdapterDetails
 from lorarec.serving.adapter_answers import AdapterInfo as AdapterInfo
@@ -17,11 +15,10 @@ from lorarec.serving.catalogue_answers import CatalogueItems as CatalogueItems
 from lorarec.serving.catalogue_answers import DeletedUser as DeletedUser
 from lorarec.serving.catalogue_answers import ItemDetails as ItemDetails
 from lorarec.serving.catalogue_answers import ItemsPage as ItemsPage
+from lorarec.serving.catalogue_answers import LoggedAnswer as LoggedAnswer
 from lorarec.serving.catalogue_answers import StoredInteraction as StoredInteraction
 from lorarec.serving.catalogue_answers import StoredUser as StoredUser
 from lorarec.serving.catalogue_answers import Users as Users
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -247,30 +244,3 @@ class Health:
     database: str
     adapters: int
     fusion: bool
-
-
-def read_answer(kind: type[T], value: Any) -> T:
-    """Convert JSON to an answer; fields that the class does not have are left out.
-
-    Raises:
-        KeyError, TypeError: The JSON is not that of the answer.
-    """
-    return _read(kind, value)
-
-
-_types = cache(get_type_hints)
-
-
-def _read(kind: Any, value: Any) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return kind(**{name: _read(hint, value[name]) for name, hint in _types(kind).items() if name in value})
-    if origin is UnionType:
-        if value is None and NoneType in arguments:
-            return None
-        return _read(next(each for each in arguments if each is not NoneType), value)
-    if origin is list:
-        return [_read(arguments[0], each) for each in value]
-    if origin is dict:
-        return {key: _read(arguments[1], each) for key, each in value.items()}
-    return value

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request, Response
@@ -36,7 +37,6 @@ from lorarec.serving.rerank import (
     texts_response,
 )
 from lorarec.serving.response_schemas import (
-    DeletedUser,
     EventsResponse,
     ExplainResponse,
     HealthResponse,
@@ -44,7 +44,6 @@ from lorarec.serving.response_schemas import (
     ItemsResponse,
     LivenessResponse,
     RankResponse,
-    StoredUser,
     UsersResponse,
 )
 from lorarec.serving.responses import (
@@ -72,6 +71,8 @@ from lorarec.serving.schemas import (
 )
 from lorarec.serving.service import Service
 from lorarec.serving.stored_items import StoredItem
+from lorarec.serving.tracing import flush_traces
+from lorarec.serving.user_schemas import DeletedUser, StoredUser
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -113,6 +114,7 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         yield
         watching.cancel()
         await service.stop()
+        await flush_traces()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
@@ -235,14 +237,18 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         app, "/v1/users/{user_id:path}", response_model=StoredUser, responses=error_responses(404, 422, 429, 503)
     )
     async def export_user(user_id: StoredUserId) -> Response:
-        """Export all that the database holds of a user, oldest first."""
-        exported = await service.users.export(user_id, lambda events: stored_user(user_id, events))
+        """Export all that the database and the answer log hold of a user, oldest first."""
+        exported = await service.users.export(user_id, partial(stored_user, user_id))
         return Response(exported, media_type="application/json")
 
     @app.delete("/v1/users/{user_id:path}", responses=error_responses(404, 422, 429, 503))
     async def delete_user(user_id: StoredUserId) -> DeletedUser:
-        """Delete all that the database holds of a user; the dataset and trained adapters stay as they are."""
-        return DeletedUser(deleted=await service.users.delete(user_id))
+        """Delete all that the database and the answer log hold of a user.
+
+        The dataset and trained adapters stay as they are.
+        """
+        deleted, answers = await service.users.delete(user_id)
+        return DeletedUser(deleted=deleted, answers=answers)
 
     @_readable(app, "/v1/history", responses=error_responses(404, 422, 429, 503))
     async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:

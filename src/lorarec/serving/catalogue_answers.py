@@ -1,6 +1,6 @@
 """Answers of the service about items and users, as its clients get them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -96,16 +96,37 @@ class StoredInteraction:
 
 
 @dataclass(frozen=True)
+class LoggedAnswer:
+    """An answer to a user as the answer log of the service holds it.
+
+    Attributes:
+        request_id: Id of the request.
+        time: Time at which the request arrived (ISO 8601).
+        variant: Name of the variant of the experiment, or None.
+        item_ids: Ids of the ranked items, best first; None for titles that have no id.
+        scores: Score of each item.
+    """
+
+    request_id: str | None
+    time: str
+    variant: str | None
+    item_ids: list[str | None]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
 class StoredUser:
     """All that the service stores of a user.
 
     Attributes:
         user_id: Id of the user.
         events: Interactions, oldest first.
+        answers: Answers in the answer log, oldest first.
     """
 
     user_id: str
     events: list[StoredInteraction]
+    answers: list[LoggedAnswer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,8 @@ class DeletedUser:
 
     Attributes:
         deleted: Number of deleted interactions.
+        answers: Number of answers that were deleted from the answer log.
     """
 
     deleted: int
+    answers: int = 0

@@ -11,13 +11,13 @@ from typing import Any, Generic, TypeVar
 import httpx2
 
 from lorarec.errors import LorarecError
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.answers import (
     BatchAnswers,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
-    read_answer,
 )
 
 #: Statuses after which the same request may succeed a little later.

@@ -208,39 +208,6 @@ class UsersResponse(BaseModel):
     model_config = example({"users": ["u42"], "total": 1, "next": None})
 
 
-class StoredInteraction(BaseModel):
-    """An interaction of a user as the database holds it."""
-
-    item_id: Annotated[str, Field(description="Id of the item.")]
-    timestamp: Annotated[int, Field(description="Time in the unit of the dataset.")]
-    event_id: Annotated[
-        str | None,
-        Field(
-            description="Id that the client gave the event, or `sha256:` and its hash if it is longer than 256 bytes; "
-            "null for interactions of the dataset and events without an id."
-        ),
-    ]
-
-
-class StoredUser(BaseModel):
-    """All that the database holds of a user."""
-
-    user_id: Annotated[str, Field(description="Id of the user.")]
-    events: Annotated[list[StoredInteraction], Field(description="Interactions, oldest first.")]
-
-    model_config = example(
-        {"user_id": "u42", "events": [{"item_id": "i3", "timestamp": 1764115200, "event_id": "click-1"}]}
-    )
-
-
-class DeletedUser(BaseModel):
-    """What was deleted of a user."""
-
-    deleted: Annotated[int, Field(description="Number of deleted interactions.")]
-
-    model_config = example({"deleted": 7})
-
-
 class LivenessResponse(BaseModel):
     """Whether the threads of the service work."""
 

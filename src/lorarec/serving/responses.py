@@ -1,7 +1,8 @@
 """Responses of the API, assembled from scores and mixtures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +27,9 @@ from lorarec.serving.response_schemas import (
     ItemsResponse,
     RankedItem,
     RankResponse,
-    StoredInteraction,
-    StoredUser,
     UserWeights,
 )
+from lorarec.serving.user_schemas import LoggedAnswer, StoredInteraction, StoredUser
 
 
 def rank_response(
@@ -183,10 +183,17 @@ def item_details(item_id: str, catalogue: Catalogue) -> ItemDetails:
     )
 
 
-def stored_user(user_id: str, events: Sequence[StoredEvent]) -> bytes:
-    """Return the JSON of a response with all that is stored of a user."""
+def stored_user(user_id: str, events: Sequence[StoredEvent], answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the JSON of a response with all that is stored of a user.
+
+    Args:
+        user_id: Id of the user.
+        events: Interactions.
+        answers: Rows of the answer log.
+    """
     interactions = [StoredInteraction(**asdict(event)) for event in events]
-    return StoredUser(user_id=user_id, events=interactions).model_dump_json().encode()
+    logged = [LoggedAnswer.model_validate(answer) for answer in answers]
+    return StoredUser(user_id=user_id, events=interactions, answers=logged).model_dump_json().encode()
 
 
 def fusion_info(fusion: ServedFusion) -> FusionInfo:

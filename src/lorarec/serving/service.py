@@ -14,6 +14,7 @@ from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.aliases import Aliases
+from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.case_scoring import AdapterName, CaseScorer
@@ -43,6 +44,7 @@ from lorarec.serving.responses import (
 )
 from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
+from lorarec.serving.shadow import ShadowScorer
 from lorarec.serving.stored_users import StoredUsers
 
 #: Seconds that the service waits for its threads to end.
@@ -70,6 +72,7 @@ class Service:
         fusion: Fusion that answers requests that name no adapter, or None.
         further_adapters: Paths or hub ids of further adapters, by the names that requests have.
         experiment: Experiment whose variants answer requests that name no adapter, or None.
+        answer_log: Folder of the log of answers, or None.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -100,6 +103,7 @@ class Service:
         fusion: Fusion | None = None,
         further_adapters: Mapping[str, str] | None = None,
         experiment: Experiment | None = None,
+        answer_log: Path | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if adapters_folder is not None and not adapters_folder.is_dir():
@@ -119,12 +123,14 @@ class Service:
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.adapters.load_initial(load)
-        self._assignments = Assignments(experiment)
-        self._assignments.require_answers(self.adapters, fusion is not None)
+        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
         token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
         self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
+        self._shadow = ShadowScorer(self.batcher, self.metrics)
+        self._assignments = Assignments(experiment, self._answer_log, self._shadow)
+        self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -152,7 +158,7 @@ class Service:
         self.catalogue.load()
         self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh])
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics)
+        self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self) -> None:
@@ -177,6 +183,7 @@ class Service:
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         await self._refresher.stop()
+        self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
@@ -185,6 +192,8 @@ class Service:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.batcher.stop()
+                if self._answer_log:
+                    await asyncio.to_thread(self._answer_log.close)
                 await asyncio.to_thread(self.histories.close)
         except TimeoutError:
             return  # the worker thread may still use the model
@@ -202,9 +211,10 @@ class Service:
         faults = FaultCollector()
         case = await self._cases.read(request, request.candidates, faults)
         faults.refuse()
+        answer = partial(self._rank, case, pool=False)
         with self.batcher.admit():
-            response = await self._rank(case, request.adapter, pool=False)
-        return self._assignments.complete(assignment, response)
+            response = await answer(request.adapter)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -216,12 +226,13 @@ class Service:
         adapter, assignment = self._assignments.assign(request.model, None)
         if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
             adapter = None
+        answer = partial(self._rank, case, pool=False)
         try:
             with self.batcher.admit():
-                response = await self._rank(case, adapter, pool=False)
+                response = await answer(adapter)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -240,12 +251,16 @@ class Service:
             candidates = await asyncio.to_thread(
                 view.propose, case.history, rules, self._pool, request.top, request.allow, request.deny
             )
+            rows, case = view.rows(candidates), replace(case, candidates=candidates)
+
+            async def answer(adapter: AdapterName) -> RankResponse:
+                return recommend_response(await self._rank(case, adapter, pool=True), rules, rows, request.top)
+
             if candidates:
-                response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
-                response = recommend_response(response, rules, view.rows(candidates), request.top)
+                response = await answer(request.adapter)
             else:
                 response = empty_response(self._chosen_fusion(request.adapter))
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(candidates), answer)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
