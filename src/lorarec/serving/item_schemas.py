@@ -10,7 +10,7 @@ from lorarec.serving.schema_parts import example
 from lorarec.serving.schemas import MAX_FILTER_VALUES, FilterValue, Text, refuse_nul
 
 #: Maximum number of items in a request, and of columns of an item.
-MAX_NEW_ITEMS = 1000
+MAX_NEW_ITEMS = 500
 MAX_COLUMNS = 100
 
 
