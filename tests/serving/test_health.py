@@ -199,7 +199,7 @@ def test_a_thread_that_hangs_is_reported(
 ) -> None:
     release = threading.Event()
     hangs = {"prompts": (service.prompts, "scoring_request"), "model": (service.batcher, "_score")}
-    watched = {"prompts": service._prompt_thread, "model": service.batcher._thread}[thread]
+    watched = {"prompts": service._prompt_thread, "model": next(iter(service.batcher._threads))}[thread]
     monkeypatch.setattr(watched, "_timeout", 0.3)
 
     async def scenario(client: httpx2.AsyncClient) -> None:

@@ -108,6 +108,42 @@ def test_faults_are_in_the_log(serve_options: list[str], tmp_path: Path, started
         assert "u01" not in server.log.read_text()
 
 
+def test_options_come_from_a_file_and_the_environment(
+    serve_options: list[str], tmp_path: Path, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With keys of which one is replaced while the process runs."""
+    dataset, _, adapters, _, backbone = serve_options
+    keys, former, new = tmp_path / "keys.yaml", "former-0123456789", "new-0123456789-abc"
+    row = "- {name: NAME, key: KEY, roles: read}\n"
+    keys.write_text(row.replace("NAME", "former").replace("KEY", former))
+    keys.chmod(0o600)
+    options = tmp_path / "serve.yaml"
+    options.write_text(
+        f"dataset: {dataset}\nadapters: {adapters}\nbackbone: {backbone}\nkeys: nowhere\nhost: 0.0.0.0\n"
+    )
+    monkeypatch.setenv("LORAREC_SERVE_DB", str(tmp_path / "histories.db"))
+    monkeypatch.setenv("LORAREC_SERVE_KEYS", str(keys))
+    with (
+        started(["--config", str(options)]) as (server,),
+        httpx2.Client(base_url=server.url, timeout=60, headers={"authorization": f"Bearer {former}"}) as client,
+    ):
+        assert (tmp_path / "histories.db").is_file()
+        assert client.get("/v1/items").status_code == 200
+        event = {"events": [{"user_id": "u01", "item_id": "x29"}]}
+        assert "lacks the role 'events'" in client.post("/v1/events", json=event).json()["detail"]
+        keys.write_text(row.replace("NAME", "new").replace("KEY", new))
+        while client.get("/v1/items").status_code == 200:
+            time.sleep(0.1)
+        assert client.get("/v1/items", headers={"authorization": f"Bearer {new}"}).status_code == 200
+        keys.write_text(row)
+        while "roles" not in (logged := server.log.read_text()) and "line 1" not in logged:
+            time.sleep(0.1)
+        assert client.get("/v1/items", headers={"authorization": f"Bearer {new}"}).status_code == 200
+        assert f"keys file {keys}, line 1: key must be" in logged
+        assert former not in logged
+        assert new not in logged
+
+
 def test_the_examples_of_the_guide(
     backbone_folder: Path,
     example_folder: Path,

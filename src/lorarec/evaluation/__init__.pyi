@@ -1,8 +1,8 @@
 from .answer_evaluation import AnswerEvaluation as AnswerEvaluation
 from .answer_evaluation import VariantResult as VariantResult
 from .answer_evaluation import evaluate_answers as evaluate_answers
-from .answer_outcomes import ANSWER_METRICS as ANSWER_METRICS
-from .answer_outcomes import answer_outcomes as answer_outcomes
+from .logged_answers import ANSWER_METRICS as ANSWER_METRICS
+from .logged_answers import answer_outcomes as answer_outcomes
 from .answer_report import answer_table as answer_table
 from .answer_report import propensity_table as propensity_table
 from .answer_report import write_answer_report as write_answer_report

@@ -8,7 +8,7 @@ import polars as pl
 
 from lorarec.data import USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation.answer_outcomes import ANSWER_METRICS, answer_outcomes
+from lorarec.evaluation.logged_answers import ANSWER_METRICS, answer_outcomes
 from lorarec.evaluation.corrections import correct_rows
 from lorarec.evaluation.result import LEVEL, MetricResult, count_comparisons
 from lorarec.io import JsonObject

@@ -84,7 +84,7 @@ AliasPath = Annotated[
 AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
 #: What web pages of allowed origins may send and read. They send the API key themselves, so no cookies are allowed.
 CORS: dict[str, Any] = {
-    "allow_methods": ("GET", "POST", "PATCH", "DELETE"),
+    "allow_methods": ("GET", "POST", "PUT", "PATCH", "DELETE"),
     "allow_headers": ("Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID, "traceparent", "tracestate"),
     "expose_headers": (REQUEST_ID, "Retry-After"),
 }

@@ -70,7 +70,7 @@ class Application(FastAPI):
 def _complete(description: dict[str, Any], needs_key: bool) -> None:
     """Add to a description what FastAPI does not know: security, request ids, nulls, and the media type of errors."""
     if needs_key:
-        key = {"type": "http", "scheme": "bearer", "description": "An API key of the service."}
+        key = {"type": "http", "scheme": "bearer", "description": "An API key with the role of the call, or admin."}
         description["components"]["securitySchemes"] = {"key": key}
     for model in _WITH_NULL:
         description["components"]["schemas"][model.__name__]["examples"] = examples_of(model)
