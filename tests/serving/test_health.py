@@ -108,7 +108,7 @@ def test_faults_of_the_file_are_reported_and_end(
 def test_a_full_file(service: Service, play: Any, database_becomes: Any) -> None:
     pages = [1 << 30]
 
-    @event.listens_for(service.histories._engine, "checkout")
+    @event.listens_for(service.histories.engine, "checkout")
     def limited(connection: Any, record: Any, proxy: Any) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages[0]}")
 

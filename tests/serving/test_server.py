@@ -157,17 +157,18 @@ def test_the_examples_of_the_guide(
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
-    rank, own, recommend, filtered, events, export, delete = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    commands = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    rank, own, recommend, filtered, batch, events, alias, aliased, add, change, withdraw, export, delete = commands
     monkeypatch.chdir(example_folder)
     with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)]) as (server,):
 
-        def ask(example: str) -> Any:
+        def ask(example: str, expected: str = "200 application/json") -> Any:
             command = example.replace("localhost:8000", server.url.removeprefix("http://"))
             flags = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
             shown = subprocess.check_output(f"{command} {flags}", shell=True, text=True)
             body, _, status = shown.rpartition("\n")
-            assert status == "200 application/json", shown
-            return json.loads(body)
+            assert status.strip() == expected, shown
+            return json.loads(body) if body.strip() else None
 
         mixed, routed = ask(rank), ask(own)
         assert {item["item_id"] for item in mixed["ranking"]} == {"i1", "i2"}
@@ -177,6 +178,13 @@ def test_the_examples_of_the_guide(
         assert (weights["routed"], weights["parts"]) == (True, ["general", "shop"])
         assert len(ask(recommend)["ranking"]) == 5
         assert {item["item_id"] for item in ask(filtered)["ranking"]} == {"i1", "i4", "i7"}
+        responses = ask(batch)["responses"]
+        assert [(each["status"], len(each["body"]["ranking"])) for each in responses] == [(200, 2), (200, 5)]
+        assert ask(alias) == {"alias": "prod", "adapter": "shop"}
+        assert ask(aliased)["mixture"] == {"shop": 1.0}
+        assert ask(add) == {"added": 1}
+        assert ask(change)["columns"] == {"price": 14, "region": "DE", "brand": None, "in_stock": None}
+        assert ask(withdraw, "204 application/json") is None
         assert ask(events) == {"stored": 1, "known": 0}
         assert ask(rank) != mixed
         assert ask(own)["personal"] != routed["personal"]

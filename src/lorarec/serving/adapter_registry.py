@@ -22,6 +22,7 @@ from lorarec.lora import (
 )
 from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
+from lorarec.serving.adapter_names import AdapterNames
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import (
     AdapterKind,
@@ -66,6 +67,7 @@ class AdapterRegistry:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
         further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
+        names: Aliases of adapters, and the adapter of requests that name none.
         previous: Version of loaded adapters that the latest load with other files replaced, by name.
 
     Raises:
@@ -86,6 +88,7 @@ class AdapterRegistry:
             if path.name in self.further:
                 raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.names = AdapterNames()
         self.previous: dict[str, LoadedAdapter] = {}
         self._engine = engine
         self._dataset = dataset
@@ -93,7 +96,6 @@ class AdapterRegistry:
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
-        self._required: dict[str, str | Mapping[str, float]] = {}
         # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
@@ -225,10 +227,11 @@ class AdapterRegistry:
         """Load an adapter, or a new version of a loaded one, between two batches.
 
         Raises:
-            ApiError: 404, if the folder does not list the name; 422, if the adapter is not usable. A version that was
-                loaded before stays loaded.
+            ApiError: 404, if the folder does not list the name; 409, if it is an alias; 422, if the adapter is not
+                usable. A version that was loaded before stays loaded.
         """
         async with self._lock:
+            self.names.refuse_load(name)
             if name not in await asyncio.to_thread(self.available):
                 raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
             try:
@@ -277,7 +280,7 @@ class AdapterRegistry:
         Raises:
             LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
         """
-        for about, adapter in self._required.items():
+        for about, adapter in self.names.required.items():
             if new.name in (named := weights_by_name(adapter)):
                 versions = {(new if name == new.name else self.loaded[name]): named[name] for name in named}
                 try:
@@ -299,14 +302,11 @@ class AdapterRegistry:
         """Remove an adapter from the model after the queued requests for it are scored.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded; 409, if it is required.
+            ApiError: 404, if the adapter is not loaded; 409, if an experiment, an alias or the default names it.
         """
         async with self._lock:
             self.get(name, "name")
-            for about, adapter in self._required.items():
-                if name in weights_by_name(adapter):
-                    message = f"adapter {name!r} is needed by {about} of the experiment: start the service without it"
-                    raise ApiError(409, message, "name")
+            self.names.refuse_unload(name)
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
             self.previous.pop(name, None)
             await self._install_published(batcher)
@@ -333,12 +333,13 @@ class AdapterRegistry:
         """Return the weights of loaded adapters that a request asks for.
 
         Args:
-            adapter: Name of an adapter, or weights by name; None for the only loaded adapter.
+            adapter: Name or alias of an adapter, or weights by name; None for the default or the only loaded adapter.
 
         Raises:
-            ApiError: 404, if an adapter is not loaded; 422, if the weights do not sum to 1, the adapters cannot share
-                prompts, or none is named and several are loaded.
+            ApiError: 404, if an adapter is not loaded; 422, if the adapters cannot be mixed with the weights, or none
+                is named, there is no default, and several are loaded.
         """
+        adapter = self.names.default if adapter is None else adapter
         if adapter is None:
             if len(self.loaded) != 1:
                 names = ", ".join(self.loaded) or "none"
@@ -346,7 +347,7 @@ class AdapterRegistry:
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
             return dict.fromkeys(self.loaded.values(), 1.0)
-        weights = {self.get(name): weight for name, weight in weights_by_name(adapter).items()}
+        weights = {self.get(name): weight for name, weight in self.names.weights(adapter).items()}
         try:
             check_mixture(weights)
         except LorarecError as error:
@@ -364,7 +365,7 @@ class AdapterRegistry:
             ApiError: As for `weights`.
         """
         self.weights(adapter)
-        self._required[about] = adapter
+        self.names.required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""

@@ -5,32 +5,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse
 from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
+from lorarec.serving.item_schemas import ItemDetails
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
-from lorarec.serving.response_schemas import (
-    AdapterDetails,
-    AdapterInfo,
-    AdaptersResponse,
-    ExplainResponse,
-    ItemsPage,
-    ProblemDetails,
-    RankResponse,
-    UsersResponse,
-    examples_of,
-)
+from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
 from lorarec.serving.route_roles import required_role
+from lorarec.serving.schema_parts import examples_of
 
 #: Responses whose examples have null, which FastAPI leaves out.
 _WITH_NULL = (
-    BatchResponse,
-    RankResponse,
-    ExplainResponse,
-    AdapterInfo,
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
+    BatchResponse,
+    ExplainResponse,
+    ItemDetails,
     ItemsPage,
+    RankResponse,
     UsersResponse,
 )
 
