@@ -9,11 +9,11 @@ from sklearn.decomposition import PCA
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
 from lorarec.prompts import TextEncoder
-from lorarec.scoring import map_batches, pad_rows, plan_for
+from lorarec.scoring import map_batches, pad_rows, plan_for, tokens_per_pass
 
 
 def title_embeddings(
-    backbone: Backbone, titles: Sequence[str], dimensions: int = 64, token_budget: int = 8192
+    backbone: Backbone, titles: Sequence[str], dimensions: int = 64, token_budget: int | None = None
 ) -> np.ndarray:
     """Return unit vectors of titles: mean hidden states of the tokens, reduced by PCA (RecLoRA, arXiv 2408.03533).
 
@@ -21,7 +21,7 @@ def title_embeddings(
         backbone: Backbone that reads the titles.
         titles: Two or more titles.
         dimensions: Maximum size of a vector; the hidden size and the number of titles limit it, too.
-        token_budget: Tokens per forward pass, padding included.
+        token_budget: Tokens per forward pass, padding included; None for the default of the device.
 
     Returns:
         Array of shape (titles, dimensions), float32.
@@ -42,14 +42,14 @@ def title_embeddings(
 
 @torch.no_grad()
 def mean_states(
-    backbone: Backbone, titles: Sequence[str], token_budget: int = 8192, progress: bool = False
+    backbone: Backbone, titles: Sequence[str], token_budget: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Return the last hidden states averaged over each title's tokens, (titles, hidden_size) float32.
 
     Args:
         backbone: Backbone that reads the titles.
         titles: Titles.
-        token_budget: Tokens per forward pass, padding included.
+        token_budget: Tokens per forward pass, padding included; None for the default of the device.
         progress: Show a progress bar on standard error.
 
     Raises:
@@ -70,4 +70,5 @@ def mean_states(
         means: np.ndarray = ((states.float() * mask[..., None]).sum(1) / lengths[:, None]).cpu().numpy()
         return means
 
-    return np.stack(map_batches(read, list(map(len, ids)), token_budget, "Reading titles", progress))
+    budget = tokens_per_pass(model, token_budget)
+    return np.stack(map_batches(read, list(map(len, ids)), budget, "Reading titles", progress))

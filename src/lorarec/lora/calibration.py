@@ -49,14 +49,15 @@ def candidate_scores(
     return scores if calibration is None else calibration(scores)
 
 
-def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, token_budget: int) -> torch.Tensor:
+def fit_temperatures(mixed: MixedModel, size: int, labelled: MixingExamples, token_budget: int | None) -> torch.Tensor:
     """Fit the temperature of each adapter by itself, and return them, (K,).
 
     Args:
         mixed: The model with mixed layers.
         size: The number K of adapters.
         labelled: Prompts with their true candidates.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+            device.
 
     Raises:
         LorarecError: There are no prompts, or the numbers of prompts and targets differ.

@@ -20,7 +20,7 @@ def grid_weights(
     mixed: MixedModel,
     size: int,
     labelled: MixingExamples,
-    token_budget: int,
+    token_budget: int | None,
 ) -> tuple[torch.Tensor, Trace]:
     """Choose the point of the grid with the best NDCG@10; of equally good ones, the point nearest to equal weights.
 
@@ -31,7 +31,8 @@ def grid_weights(
         mixed: The model with mixed layers.
         size: The number K of adapters.
         labelled: The prompts of validation cases with their true candidates.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+            device.
 
     Returns:
         The weights (K,), and the mixtures that were evaluated.
@@ -51,7 +52,7 @@ def ndcg_at_weights(
     mixed: MixedModel,
     points: torch.Tensor,
     labelled: MixingExamples,
-    token_budget: int,
+    token_budget: int | None,
 ) -> list[dict[str, float]]:
     """Return the mean NDCG@1, @3 and @10 under each of the weights (points, K); arguments as for `grid_weights`.
 

@@ -71,7 +71,9 @@ class MixingConfig:
     )
     cases: int = option(500, "Number of validation cases (grid, calibrate).", SEARCH)
     seed: int = option(42, "Seed of the draw of prompts and cases, and of the values that dare keeps.")
-    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", SEARCH)
+    token_budget: int | None = option(
+        None, "Tokens per forward pass, padding included; 2048 on a CPU and 8192 elsewhere if not given.", SEARCH
+    )
 
     def __post_init__(self) -> None:
         convert_options(self)

@@ -109,7 +109,7 @@ class Agreement:
     calibration: Calibration | None = None
 
     def reference(
-        self, mixed: MixedModel, size: int, prompts: Sequence[Example], token_budget: int
+        self, mixed: MixedModel, size: int, prompts: Sequence[Example], token_budget: int | None
     ) -> list[ReferencedExample]:
         """Add the posterior of each of the K = `size` adapters to the prompts."""
         alone = torch.eye(size, dtype=torch.float64)

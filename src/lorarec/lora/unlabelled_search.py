@@ -13,7 +13,7 @@ from lorarec.errors import LorarecError
 from lorarec.lora.injection import MixedModel
 from lorarec.lora.objectives import UnlabelledObjective
 from lorarec.lora.weight_search import EvaluatedMixture, ExampleT, Trace, score_at_weights
-from lorarec.scoring import token_batches
+from lorarec.scoring import token_batches, tokens_per_pass
 
 #: Learning rate of Adam on the logits: ten steps in one direction take a weight of two from 0.50 to 0.98.
 LEARNING_RATE = 0.2
@@ -30,7 +30,7 @@ def unlabelled_weights(
     prompts: Sequence[ExampleT],
     objective: UnlabelledObjective[ExampleT],
     scope: str,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
 ) -> tuple[torch.Tensor, Trace]:
     """Choose the weights at which an objective is lowest on unlabelled prompts.
 
@@ -40,7 +40,8 @@ def unlabelled_weights(
         prompts: The prompts, without labels.
         objective: The objective to minimise.
         scope: `model` for one set of weights, or `layer` for one set per layer.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+            device.
 
     Returns:
         The weights, (K,), or (layers, K) in the order of `mixed.layers`, and the mixtures that were evaluated.
@@ -56,7 +57,7 @@ def unlabelled_weights(
 
 
 def search_pair(
-    mixed: MixedModel, prompts: Sequence[ExampleT], objective: UnlabelledObjective[ExampleT], token_budget: int
+    mixed: MixedModel, prompts: Sequence[ExampleT], objective: UnlabelledObjective[ExampleT], token_budget: int | None
 ) -> tuple[torch.Tensor, Trace]:
     """Find the lowest point (1 - x, x) of the curve of an objective over two adapters, without gradients.
 
@@ -96,7 +97,7 @@ def descend(
     prompts: Sequence[ExampleT],
     objective: UnlabelledObjective[ExampleT],
     per_layer: bool,
-    token_budget: int,
+    token_budget: int | None,
 ) -> tuple[torch.Tensor, Trace]:
     """Minimise an objective by Adam on the logits of the weights, from equal weights.
 
@@ -106,7 +107,7 @@ def descend(
         prompts: The prompts, without labels.
         objective: The objective to minimise.
         per_layer: Whether each adapted layer has its own weights.
-        token_budget: The maximal number of tokens in one pass, padding included.
+        token_budget: The maximal number of tokens in one pass, padding included; None for the default of the device.
 
     Returns:
         The weights with the lowest value that was seen, (layers, K) in the order of `mixed.layers` or (K,), and the
@@ -141,7 +142,7 @@ def value_and_gradient(
     logits: torch.Tensor,
     prompts: Sequence[ExampleT],
     objective: UnlabelledObjective[ExampleT],
-    token_budget: int,
+    token_budget: int | None,
 ) -> float:
     """Return the mean of an objective at the weights softmax(logits); its gradient is in `logits.grad`.
 
@@ -151,11 +152,12 @@ def value_and_gradient(
         logits: The logits of the weights, (layers or 1, K).
         prompts: The prompts, without labels.
         objective: The objective.
-        token_budget: The maximal number of tokens in one pass, padding included.
+        token_budget: The maximal number of tokens in one pass, padding included; None for the default of the device.
     """
     logits.grad = None
     total = 0.0
-    for batch in token_batches([objective.length(prompt) for prompt in prompts], token_budget):
+    lengths = [objective.length(prompt) for prompt in prompts]
+    for batch in token_batches(lengths, tokens_per_pass(mixed.model, token_budget)):
         weights = logits.softmax(1)
         mixed.set_weights(dict(zip(names, weights.expand(len(names), -1), strict=True)))
         loss = objective(mixed.model, [prompts[i] for i in batch]).sum() / len(prompts)

@@ -34,7 +34,7 @@ def weights_by_setting(
     *,
     combine: str = FACTORS,
     objective: str = CANDIDATES,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, EvaluatedMixture]:
     """Choose weights by entropy in each setting and write `weights_by_setting.json` and `.png` (Figure 4).
@@ -47,7 +47,8 @@ def weights_by_setting(
         out: Path of the folder to write.
         combine: `factors` or `deltas`; see `lorarec.mix`.
         objective: `candidates` or `tokens`; see `Entropy`.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+            device.
         overwrite: Whether to replace such a folder at `out`.
 
     Returns:
@@ -87,7 +88,7 @@ def effect_of_prompts(
     seeds: Sequence[int] = (0, 1, 2),
     combine: str = FACTORS,
     objective: str = CANDIDATES,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     overwrite: bool = False,
 ) -> list[tuple[int, EvaluatedMixture]]:
     """Choose weights on more and more unlabelled prompts and write `effect_of_prompts.json` and `.png` (Figure 5).

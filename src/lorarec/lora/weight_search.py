@@ -8,7 +8,7 @@ import torch
 
 from lorarec.lora.injection import MixedModel
 from lorarec.prompts import Example
-from lorarec.scoring import map_batches
+from lorarec.scoring import map_batches, tokens_per_pass
 
 Result = TypeVar("Result")
 ExampleT = TypeVar("ExampleT", bound=Example)
@@ -57,7 +57,7 @@ def score_at_weights(
     examples: Sequence[ExampleT],
     read: Callable[[Any, list[ExampleT]], Iterable[Result]],
     length: Callable[[ExampleT], int],
-    token_budget: int,
+    token_budget: int | None,
 ) -> list[list[Result]]:
     """Evaluate every example under every mixture.
 
@@ -69,7 +69,8 @@ def score_at_weights(
         examples: The prompts.
         read: A function from a model and a batch of examples to one result per example.
         length: A function from an example to the number of its tokens.
-        token_budget: The maximal number of tokens in one forward pass, padding included.
+        token_budget: The maximal number of tokens in one forward pass, padding included; None for the default of the
+            device.
 
     Returns:
         For each point, one result per example.
@@ -81,5 +82,6 @@ def score_at_weights(
         mixed.set_weights(points[[rows[row][1] for row in batch]])
         return read(mixed.model, [examples[rows[row][0]] for row in batch])
 
-    results = map_batches(read_rows, [length(examples[example]) for example, _ in rows], token_budget)
+    budget = tokens_per_pass(mixed.model, token_budget)
+    results = map_batches(read_rows, [length(examples[example]) for example, _ in rows], budget)
     return [results[point :: len(points)] for point in range(len(points))]

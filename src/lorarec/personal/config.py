@@ -66,7 +66,9 @@ class PersonalizationConfig:
     temperature: float = option(1.0, "Temperature of the router's softmax; higher makes users more alike.", LORA)
     weight_decay: float = option(0.0, "Weight decay of AdamW.", OPTIMIZATION)
     warmup_ratio: float = option(0.05, "Fraction of the optimizer steps spent on the linear warm-up.", OPTIMIZATION)
-    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", OPTIMIZATION)
+    token_budget: int | None = option(
+        None, "Tokens per forward pass, padding included; 2048 on a CPU and 8192 elsewhere if not given.", OPTIMIZATION
+    )
     save_steps: int = option(50, "Optimizer steps between checkpoints.", OPTIMIZATION)
 
     def __post_init__(self) -> None:
@@ -101,7 +103,9 @@ class UserRouterConfig:
     )
     batch_size: int = option(32, "Cases per optimizer step.", OPTIMIZATION)
     weight_decay: float = option(0.01, "Weight decay of AdamW.", OPTIMIZATION)
-    token_budget: int = option(8192, "Tokens per forward pass, padding included: memory against speed.", OPTIMIZATION)
+    token_budget: int | None = option(
+        None, "Tokens per forward pass, padding included; 2048 on a CPU and 8192 elsewhere if not given.", OPTIMIZATION
+    )
     combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).", LORA)
     positive_from: float = option(4.0, "Lowest rating that counts as a click to the click-through model.", CTR)
     stars: float = option(5.0, "Highest rating of the scale.", CTR)

@@ -112,7 +112,7 @@ def tune_router(
 
 
 def _best_constant(
-    personal: PersonalLora, cases: RouterCases, builder: PromptBuilder, token_budget: int
+    personal: PersonalLora, cases: RouterCases, builder: PromptBuilder, token_budget: int | None
 ) -> tuple[torch.Tensor, list[JsonObject]]:
     """Return the weights (K,) with the lowest mean loss, and the losses of all weights that were tried."""
     points = simplex_grid(personal.router.size).clamp(min=LEAST_WEIGHT)

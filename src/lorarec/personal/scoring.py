@@ -9,7 +9,7 @@ from scipy.special import expit
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import evaluation_mode, map_batches, score_batch
+from lorarec.scoring import evaluation_mode, map_batches, score_batch, tokens_per_pass
 
 
 @torch.no_grad()
@@ -17,7 +17,7 @@ def probabilities(
     personal: PersonalLora,
     rows: EventRows,
     builder: PromptBuilder,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Return the probability of a click of each row, (rows,) float64, under the mixture of the row.
@@ -28,7 +28,8 @@ def probabilities(
         personal: Personal LoRA.
         rows: Rows to be scored.
         builder: Builder of the prompts.
-        token_budget: Tokens per forward pass, padding included; it changes results by float rounding at most.
+        token_budget: Tokens per forward pass, padding included; None for the default of the device. It changes results
+            by float rounding at most.
         progress: Show a progress bar on standard error.
     """
 
@@ -47,7 +48,7 @@ def user_scores(
     examples: Sequence[Example],
     weights: Callable[[list[int]], torch.Tensor],
     builder: PromptBuilder,
-    token_budget: int = 8192,
+    token_budget: int | None = None,
     progress: bool = False,
 ) -> list[np.ndarray]:
     """Return the scores of all branches, (branches,) float32 per prompt, each prompt under a mixture of its own.
@@ -57,7 +58,8 @@ def user_scores(
         examples: Prompts with their branches.
         weights: Function that returns the mixtures (layers, indices, K) of the prompts at some indices.
         builder: Builder of the prompts.
-        token_budget: Tokens per forward pass, padding included; it changes results by float rounding at most.
+        token_budget: Tokens per forward pass, padding included; None for the default of the device. It changes results
+            by float rounding at most.
         progress: Show a progress bar on standard error.
     """
 
@@ -67,7 +69,8 @@ def user_scores(
         return [each.float().cpu().numpy() for each in scores]
 
     with evaluation_mode(personal):
-        return map_batches(read, [example.length for example in examples], token_budget, "Scoring", progress)
+        budget = tokens_per_pass(personal.backbone.model, token_budget)
+        return map_batches(read, [example.length for example in examples], budget, "Scoring", progress)
 
 
 @torch.no_grad()

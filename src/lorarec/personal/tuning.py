@@ -15,7 +15,7 @@ from lorarec.personal.config import PersonalizationConfig
 from lorarec.personal.event_rows import EventRows
 from lorarec.personal.model import PersonalLora
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import score_batch, token_batches, training_mode
+from lorarec.scoring import score_batch, token_batches, tokens_per_pass, training_mode
 from lorarec.training import TrackedRun
 
 ORDER, DROPOUT = 1, 2  # independent random streams of one seed
@@ -93,7 +93,7 @@ def add_gradient(
     representation: torch.Tensor,
     batch: np.ndarray,
     builder: PromptBuilder,
-    token_budget: int,
+    token_budget: int | None,
     loss_of: Callable[[list[torch.Tensor], np.ndarray], torch.Tensor],
 ) -> float:
     """Add the gradient of a batch's mean loss, in passes of at most `token_budget` tokens, and return that loss.
@@ -104,12 +104,13 @@ def add_gradient(
         representation: Representation of each example, (examples, d), which the router reads.
         batch: Indices of the examples of the batch.
         builder: Builder of the prompts.
-        token_budget: Tokens per forward pass, padding included.
+        token_budget: Tokens per forward pass, padding included; None for the default of the device.
         loss_of: Function of the scores of some examples' branches, and of their indices, that returns the sum of their
             losses.
     """
     total = 0.0
-    for part in token_batches([examples[row].length for row in batch], token_budget):
+    budget = tokens_per_pass(personal.backbone.model, token_budget)
+    for part in token_batches([examples[row].length for row in batch], budget):
         rows = batch[part]
         personal.set_weights(personal(representation[rows]))
         scores = score_batch(personal.backbone.model, [examples[row] for row in rows], builder)

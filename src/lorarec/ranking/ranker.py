@@ -59,7 +59,7 @@ class Ranker:
         max_title_tokens: The maximal number of tokens of a title; longer titles are truncated.
         max_history: The number of items of a history that are read, the latest ones.
         token_budget: The maximal number of tokens in one forward pass, padding included. It bounds the memory and does
-            not change the results.
+            not change the results. None for 2,048 on a CPU and 8,192 on other devices.
         engine: `VllmEngine`, `VllmClient` or `SglangClient` of the same backbone; None for PyTorch.
 
     Attributes:
@@ -89,7 +89,7 @@ class Ranker:
         max_tokens: int | None = None,
         max_title_tokens: int | None = None,
         max_history: int | None = None,
-        token_budget: int = 8192,
+        token_budget: int | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.backbone = backbone

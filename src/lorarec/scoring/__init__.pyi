@@ -3,6 +3,7 @@ from .batches import evaluation_mode as evaluation_mode
 from .batches import map_batches as map_batches
 from .batches import pad_rows as pad_rows
 from .batches import token_batches as token_batches
+from .batches import tokens_per_pass as tokens_per_pass
 from .batches import training_mode as training_mode
 from .head import logits as logits
 from .one_pass import branch_scores as branch_scores

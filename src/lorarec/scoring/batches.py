@@ -2,16 +2,28 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from lorarec.io import track
 
-#: Padded tokens of a forward pass.
-TOKEN_BUDGET = 8192
+#: Padded tokens of a forward pass, by default. On a CPU, the activations of larger passes leave its caches.
+TOKEN_BUDGET, CPU_TOKEN_BUDGET = 8192, 2048
 
 Result = TypeVar("Result")
+
+
+def tokens_per_pass(model: Any, token_budget: int | None = None) -> int:
+    """Return the number of tokens of a forward pass, padding included: the given one, or else that of the device.
+
+    Args:
+        model: Model that reads the tokens.
+        token_budget: Number of tokens; None for 2,048 on a CPU and 8,192 on other devices.
+    """
+    if token_budget is not None:
+        return token_budget
+    return CPU_TOKEN_BUDGET if model.device.type == "cpu" else TOKEN_BUDGET
 
 
 def token_batches(lengths: Sequence[int], token_budget: int = TOKEN_BUDGET) -> list[list[int]]:

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import READOUTS, Example, PromptBuilder
-from lorarec.scoring.batches import TOKEN_BUDGET, evaluation_mode, map_batches, pad_rows
+from lorarec.scoring.batches import TOKEN_BUDGET, evaluation_mode, map_batches, pad_rows, tokens_per_pass
 from lorarec.scoring.plan import TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
@@ -201,7 +201,7 @@ def score(
     model: Any,
     examples: Sequence[Example],
     builder: PromptBuilder,
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
     progress: bool = False,
 ) -> list[np.ndarray]:
     """Score many prompts, in batches of at most `token_budget` tokens; results depend on the budget only by rounding.
@@ -210,7 +210,8 @@ def score(
         model: A Hugging Face causal LM, which is put into evaluation mode meanwhile.
         examples: Prompts with their branches.
         builder: The builder of the prompts, whose readout is used.
-        token_budget: Number of tokens of a forward pass, padding included.
+        token_budget: Number of tokens of a forward pass, padding included; None for 2,048 on a CPU and 8,192 on other
+            devices.
         progress: Whether a progress bar is shown on stderr.
 
     Returns:
@@ -230,13 +231,14 @@ def score(
         >>> scores.shape
         (2,)
     """
+    budget = tokens_per_pass(model, token_budget)
 
     def read(batch: list[int]) -> list[np.ndarray]:
-        scores = score_batch(model, [examples[index] for index in batch], builder, token_budget)
+        scores = score_batch(model, [examples[index] for index in batch], builder, budget)
         return [each.float().cpu().numpy() for each in scores]
 
     with evaluation_mode(model):
-        return map_batches(read, [example.length for example in examples], token_budget, "Scoring", progress)
+        return map_batches(read, [example.length for example in examples], budget, "Scoring", progress)
 
 
 def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:

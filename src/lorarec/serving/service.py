@@ -12,6 +12,7 @@ from lorarec.data import ITEM, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import Index
+from lorarec.scoring import tokens_per_pass
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.aliases import Aliases
 from lorarec.serving.answer_log import AnswerLog
@@ -126,7 +127,7 @@ class Service:
         self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
-        token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
+        token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
