@@ -179,7 +179,8 @@ def test_media_types(service: Service, play: Any, media_type: str, status: int) 
 
 def test_a_body_without_a_media_type(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
-        for path in ("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/batch", "/v1/rerank", "/rerank"):
+        paths = ("rank", "recommend", "explain", "events", "adapters", "batch", "aliases", "items", "rerank")
+        for path in (*(f"/v1/{each}" for each in paths), "/rerank"):
             request = client.build_request("POST", path, content=b"{}")
             assert "content-type" not in request.headers
             check_problem(await client.send(request), 415)
