@@ -5,7 +5,7 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,17 +13,13 @@ import numpy as np
 
 from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind
 from lorarec.lora import (
-    ADAPTER_CONFIG_FILE,
-    adapter_folder,
     check_weights,
-    prompt_config,
-    read_adapter,
     shared_prompt_config,
 )
-from lorarec.personal import PERSONAL_FILES, RECORD, UserRouter
 from lorarec.prompts import PromptBuilder
+from lorarec.serving.adapter_sources import AdapterSources
+from lorarec.serving.adapter_table import Announcement
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import (
     AdapterKind,
@@ -31,14 +27,10 @@ from lorarec.serving.engine import (
     Mixture,
     MultiAdapterEngine,
     ScoringRequest,
-    copy_to_memory,
 )
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
 
-_MARKERS: dict[str, AdapterKind] = {ADAPTER_CONFIG_FILE: "adapter", RECORD: "personal"}
-#: Minimum of the limit on the bytes of an adapter's weights, which is otherwise the size of the backbone.
-MIN_LIMIT = 1 << 26
 #: Maximum length of the history in the request that tests a new adapter.
 TEST_HISTORY = 100
 #: Maximum number of characters of an error message that is sent to a client.
@@ -63,12 +55,11 @@ class AdapterRegistry:
         further: Paths or hub ids of further adapters by name.
 
     Attributes:
-        folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
-        further: Paths or hub ids of further adapters by name.
         loaded: Adapters by name, as new requests see them.
+        unavailable: Why adapters that are announced are not loaded, by name.
 
     Raises:
-        LorarecError: If the folder has an adapter with the name of a further one.
+        LorarecError: If the folder does not exist, or has an adapter with the name of a further one.
     """
 
     def __init__(
@@ -79,12 +70,9 @@ class AdapterRegistry:
         metrics: Metrics,
         further: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder = folder
-        self.further = dict(further or {})
-        for path in self._entries():
-            if path.name in self.further:
-                raise LorarecError(f"{self.further[path.name]} and {path} have the same name: give one of them another")
+        self._sources = AdapterSources(folder, engine.backbone, dataset, further or {})
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.unavailable: dict[str, str] = {}
         self._engine = engine
         self._dataset = dataset
         self._metrics = metrics
@@ -95,88 +83,59 @@ class AdapterRegistry:
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
     def available(self) -> dict[str, AdapterKind]:
-        """Return the further names and those in the adapters folder, sorted, and their kinds.
+        """Return the names of adapters that can be loaded, sorted, and their kinds (see `AdapterSources`)."""
+        return self._sources.available({name: adapter.kind for name, adapter in self.loaded.items()})
 
-        Entries that cannot be read, such as a link to itself, and names that no request can hold are left out.
-        """
-        kinds = {path.name: _kind(path) for path in self._entries()}
-        kinds |= {name: self._kind_of_further(name) for name in self.further}
-        return {name: kind for name, kind in sorted(kinds.items()) if kind}
-
-    def _kind_of_further(self, name: str) -> AdapterKind:
-        """Return the kind of a further adapter; for one of the hub it is known once it is loaded."""
-        if name in self.loaded:
-            return self.loaded[name].kind
-        return _kind(Path(self.further[name])) or "adapter"
-
-    def _entries(self) -> list[Path]:
-        if self.folder is None:
-            return []
-        try:
-            names = sorted(os.listdir(self.folder))
-        except OSError:
-            return []
-        return [self.folder / name for name in names if name.isprintable() and not name.startswith(".")]
-
-    def read(self, name: str) -> LoadedAdapter:
-        """Read an adapter or a user router into memory.
-
-        Raises:
-            LorarecError: If there is no such name, its files are not usable, or they cannot be downloaded.
-        """
-        available = self.available()
-        if name not in available:
-            names = ", ".join(available) or "none"
-            raise LorarecError(
-                self._fusion_refusal(name) or f"no adapter {name!r} in the adapters folder: it has {names}"
-            )
-        folder = Path(self.folder or "", name)
-        if name in self.further:
-            folder = adapter_folder(self.further[name], PERSONAL_FILES)
-        if _kind(folder) == "personal":
-            router = UserRouter.load(folder, self._engine.backbone, self._dataset)
-            return LoadedAdapter(name, router.adapters, router.prompt, router.fingerprint, router)
-        limit = max(MIN_LIMIT, self._engine.backbone.model.get_memory_footprint())
-        adapter = read_adapter(folder, limit=limit)
-        return LoadedAdapter(name, (copy_to_memory(adapter),), prompt_config(adapter), adapter.fingerprint)
-
-    def load_initial(self, names: Sequence[str] | None) -> None:
-        """Load adapters before the service starts.
+    def load_initial(self, names: Sequence[str] | None, announced: Iterable[Announcement] = ()) -> None:
+        """Load adapters before the service starts, and apply announcements to them.
 
         Args:
             names: Names to load; None to load all that are available, except those that are not usable, for which a
                 warning is logged.
+            announced: Announcements, which take precedence over `names`. Adapters that are announced and not usable
+                become unavailable.
 
         Raises:
-            LorarecError: If a named adapter is missing, not usable, of another backbone, or cannot be combined with
-                the others.
+            LorarecError: If a named adapter that is not announced is missing, not usable, of another backbone, or
+                cannot be combined with the others.
         """
+        versions = {each.name: each.fingerprint for each in announced}
+        chosen = dict.fromkeys(self.available() if names is None else names)
         tests: dict[LoadedAdapter, ScoringRequest] = {}
-        for name in self.available() if names is None else names:
+
+        def refuse(name: str, error: LorarecError | OSError) -> None:
+            if name in versions:
+                self._set_unavailable(name, error)
+            elif names is None:
+                logger.warning("adapter %s is not loaded: %s", name, error)
+            else:
+                raise error
+
+        for name, version in (dict.fromkeys(chosen) | versions).items():
+            if name in versions and version is None:
+                continue  # it was unloaded
             try:
-                adapter = self.read(name)
+                adapter = self._sources.read(name, version)
                 tests[adapter] = self._test_request(adapter)
             except (LorarecError, OSError) as error:
-                if names is not None:
-                    raise
-                logger.warning("adapter %s is not loaded: %s", name, error)
+                refuse(name, error)
         try:
             self._install([], tests)
         except LorarecError:
-            if names is not None:
-                raise
-            tests = self._install_compatible(tests)
+            tests = self._install_compatible(tests, refuse)
         self._evidence_models |= {adapter.prompt.evidence_model for adapter in tests}
         self._publish({adapter.name: adapter for adapter in tests})
 
-    def _install_compatible(self, tests: Mapping[LoadedAdapter, ScoringRequest]) -> dict[LoadedAdapter, ScoringRequest]:
-        """Install adapters one by one; those that cannot be installed are left out with a warning."""
+    def _install_compatible(
+        self, tests: Mapping[LoadedAdapter, ScoringRequest], refuse: Callable[[str, LorarecError], None]
+    ) -> dict[LoadedAdapter, ScoringRequest]:
+        """Install adapters one by one; those that cannot be installed are refused."""
         installed: dict[LoadedAdapter, ScoringRequest] = {}
         for adapter, request in tests.items():
             try:
                 self._install(list(installed), {adapter: request})
             except LorarecError as error:
-                logger.warning("adapter %s is not loaded: %s", adapter.name, error)
+                refuse(adapter.name, error)
             else:
                 installed[adapter] = request
         return installed
@@ -218,8 +177,16 @@ class AdapterRegistry:
             self._engine.install(installed)
             raise
 
-    async def load(self, name: str, batcher: Batcher) -> LoadedAdapter:
+    async def load(
+        self, name: str, batcher: Batcher, announce: Callable[[LoadedAdapter], Awaitable[None]]
+    ) -> LoadedAdapter:
         """Load an adapter, or a new version of a loaded one, between two batches.
+
+        Args:
+            name: Name of the adapter.
+            batcher: Queue in front of the model.
+            announce: Function that announces the adapter; requests get it afterwards. If it raises an exception, the
+                adapter is removed from the model again.
 
         Raises:
             ApiError: 404, if the folder does not list the name; 422, if the adapter is not usable. A version that was
@@ -227,38 +194,96 @@ class AdapterRegistry:
         """
         async with self._lock:
             if name not in await asyncio.to_thread(self.available):
-                raise ApiError(404, self._fusion_refusal(name) or self._not_found(name), "name")
+                raise ApiError(404, self._sources.fusion_refusal(name) or self._not_found(name), "name")
             try:
-                new = await asyncio.to_thread(self.read, name)
-                if new.prompt.evidence_model not in self._evidence_models:
-                    raise LorarecError(
-                        "its prompts have words of a next-item model, which is fitted when the service starts: start "
-                        "the service anew"
-                    )
-                test = await asyncio.to_thread(self._test_request, new)
-                # The old version stays installed until the queue holds no request for it.
-                installed = list(self.loaded.values())
-                await batcher.call(lambda: self._install(installed, {new: test}))
+                return await self._replace(name, batcher, None, announce)
             except (LorarecError, OSError) as error:
                 note = "; the version in memory stays in use" if name in self.loaded else ""
                 message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
                 raise ApiError(422, message, "name") from error
-            is_reload = name in self.loaded
-            self._publish(self.loaded | {name: new})
-            if is_reload:
+
+    async def _replace(
+        self,
+        name: str,
+        batcher: Batcher,
+        version: str | None,
+        announce: Callable[[LoadedAdapter], Awaitable[None]] | None = None,
+    ) -> LoadedAdapter:
+        """Read an adapter, install it beside the version that is loaded, and let new requests find it.
+
+        Raises:
+            LorarecError, OSError: If the adapter is not usable, or has another version than `version`.
+        """
+        new = await asyncio.to_thread(self._sources.read, name, version)
+        if new.prompt.evidence_model not in self._evidence_models:
+            raise LorarecError(
+                "its prompts have words of a next-item model, which is fitted when the service starts: start the "
+                "service anew"
+            )
+        test = await asyncio.to_thread(self._test_request, new)
+        # The old version stays installed until the queue holds no request for it.
+        installed = list(self.loaded.values())
+        await batcher.call(lambda: self._install(installed, {new: test}))
+        if announce:
+            try:
+                await announce(new)
+            except BaseException:
                 await self._install_published(batcher)
+                raise
+        is_reload = name in self.loaded
+        self._publish(self.loaded | {name: new})
+        if is_reload:
+            await self._install_published(batcher)
         return new
 
     async def unload(self, name: str, batcher: Batcher) -> None:
-        """Remove an adapter from the model after the queued requests for it are scored.
-
-        Raises:
-            ApiError: 404, if the adapter is not loaded.
-        """
+        """Remove an adapter from the model, if it is loaded, after the queued requests for it are scored."""
         async with self._lock:
-            self.get(name, "name")
+            self._set_available(name)
+            await self._remove(name, batcher)
+
+    async def _remove(self, name: str, batcher: Batcher) -> None:
+        if name in self.loaded:
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
             await self._install_published(batcher)
+
+    def expect(self, announced: Iterable[Announcement]) -> None:
+        """Record announced adapters as unavailable until they are loaded."""
+        for each in announced:
+            if each.fingerprint and each.name not in self.loaded and each.name not in self.unavailable:
+                self._set_unavailable(each.name, "it is being loaded")
+
+    async def apply(self, announcement: Announcement, batcher: Batcher) -> None:
+        """Load or unload an adapter as another replica has announced it.
+
+        If the announced version cannot be loaded, the adapter becomes unavailable: no other version is served under its
+        name.
+        """
+        name, version = announcement.name, announcement.fingerprint
+        async with self._lock:
+            loaded = self.loaded.get(name)
+            if version is None:
+                self._set_available(name)
+                await self._remove(name, batcher)
+            elif loaded is None or loaded.fingerprint != version:
+                try:
+                    await self._replace(name, batcher, version)
+                except Exception as error:  # whatever is wrong with one adapter, the others are served
+                    self._set_unavailable(name, error)
+                    await self._remove(name, batcher)
+
+    def _set_unavailable(self, name: str, reason: Exception | str) -> None:
+        if isinstance(reason, Exception):
+            reason = self._public_message(reason)
+            if self.unavailable.get(name) != reason:
+                logger.warning("adapter %s, which is announced, is not loaded: %s", name, reason)
+        self.unavailable = self.unavailable | {name: reason}
+        self._metrics.unavailable.labels(name).set(1)
+
+    def _set_available(self, name: str) -> None:
+        if name in self.unavailable:
+            self.unavailable = {other: reason for other, reason in self.unavailable.items() if other != name}
+            self._metrics.unavailable.remove(name)
 
     async def _install_published(self, batcher: Batcher) -> None:
         published = list(self.loaded.values())
@@ -272,8 +297,10 @@ class AdapterRegistry:
             field: Field of the request that holds the name.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded.
+            ApiError: 404, if the adapter is not loaded; 503, if it is announced and not loaded in this replica.
         """
+        if name in self.unavailable:
+            raise ApiError(503, f"adapter {name!r} is not available here: {self.unavailable[name]}", field, 1)
         if name not in self.loaded:
             raise ApiError(404, self._not_found(name), field)
         return self.loaded[name]
@@ -285,16 +312,18 @@ class AdapterRegistry:
             adapter: Name of an adapter, or weights by name; None for the only loaded adapter.
 
         Raises:
-            ApiError: 404, if an adapter is not loaded; 422, if the weights do not sum to 1, the adapters cannot share
-                prompts, or none is named and several are loaded.
+            ApiError: 404, if an adapter is not loaded; 503, if it is announced and not loaded in this replica; 422, if
+                the weights do not sum to 1, the adapters cannot share prompts, or none is named and several are loaded.
         """
         if adapter is None:
-            if len(self.loaded) != 1:
-                names = ", ".join(self.loaded) or "none"
+            # Those that only other replicas have loaded count, so that all replicas give the same answer.
+            served = [*self.loaded, *self.unavailable]
+            if len(served) != 1:
+                names = ", ".join(served) or "none"
                 raise ApiError(
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
-            return dict.fromkeys(self.loaded.values(), 1.0)
+            return {self.get(served[0]): 1.0}
         named = {adapter: 1.0} if isinstance(adapter, str) else adapter
         weights = {self.get(name): weight for name, weight in named.items()}
         try:
@@ -311,27 +340,15 @@ class AdapterRegistry:
 
     def _public_message(self, error: Exception) -> str:
         """Return the message of an error with the names of files, but without the paths to them."""
-        message = str(error)[:MAX_MESSAGE].replace(f"{self.folder}{os.sep}", "")
+        message = str(error)[:MAX_MESSAGE].replace(f"{self._sources.folder}{os.sep}", "")
         return re.sub(r"(?<![\w.])/(?:[^/\s]+/)*", "", message)
 
     def _publish(self, loaded: dict[str, LoadedAdapter]) -> None:
         self.loaded = loaded
+        for name in loaded:
+            self._set_available(name)
         self._metrics.adapters.set(len(loaded))
-
-    def _fusion_refusal(self, name: str) -> str | None:
-        """Return why a name of the folder cannot be loaded if it is a fusion; otherwise None."""
-        if any(path.name == name and (path / FolderKind.FUSION.marker).exists() for path in self._entries()):
-            return f"{name!r} is a fusion, not an adapter: start the service with option fusion"
-        return None
 
     def _not_found(self, name: str) -> str:
         loaded, available = ", ".join(self.loaded) or "none", ", ".join(self.available()) or "none"
         return f"adapter {name!r} does not exist: loaded {loaded}; in the folder {available}"
-
-
-def _kind(folder: Path) -> AdapterKind | None:
-    for marker, kind in _MARKERS.items():
-        # Unlike Path.is_file, os.path.isfile does not raise for a path that cannot be read.
-        if os.path.isfile(folder / marker):
-            return kind
-    return None

@@ -321,12 +321,14 @@ class Adapters:
         available: Names of adapters that can be loaded.
         kinds: Kind of each adapter that can be loaded.
         fusion: The fusion, or None.
+        unavailable: Why adapters that a replica has loaded by a request are not loaded in this one, by name.
     """
 
     loaded: list[AdapterInfo]
     available: list[str]
     kinds: dict[str, str]
     fusion: FusionInfo | None
+    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -338,12 +340,14 @@ class Health:
         database: `ok`, `unreachable` or `unusable`.
         adapters: Number of loaded adapters.
         fusion: Whether a fusion answers requests that name no adapter.
+        unavailable: Number of adapters that are announced and not loaded in the replica that answered.
     """
 
     status: str
     database: str
     adapters: int
     fusion: bool
+    unavailable: int = 0
 
 
 def read_answer(kind: type[T], value: Any) -> T:

@@ -73,7 +73,7 @@ _DESCRIPTIONS: dict[int, str] = {
     421: "The service has no API key and refuses requests for other hosts.",
     422: "A field is invalid.",
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
-    503: "The database cannot be reached.",
+    503: "The database cannot be reached, or this replica has not loaded the adapter.",
 }
 #: Statuses of the middleware, which any path but the public ones can respond with.
 _MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413, 421)
@@ -100,7 +100,10 @@ def _error_responses(*statuses: int) -> Responses:
 
 _NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}, **_problems(421)}
 _NOT_READY: Responses = {
-    503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."},
+    503: {
+        "model": HealthResponse,
+        "description": "The database cannot be used, an announced adapter is being loaded, or a thread hangs.",
+    },
     **_problems(421),
 }
 #: Errors of requests with a body for the model.
@@ -118,7 +121,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.batcher.start()
+        service.start()
         yield
         await service.stop()
 
@@ -209,22 +212,31 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         available = service.adapters.available()
         loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
         fusion = fusion_info(service.fusion) if service.fusion else None
-        return AdaptersResponse(loaded=loaded, available=list(available), kinds=available, fusion=fusion)
+        return AdaptersResponse(
+            loaded=loaded,
+            available=list(available),
+            kinds=available,
+            unavailable=service.adapters.unavailable,
+            fusion=fusion,
+        )
 
-    @app.post("/v1/adapters", responses=_error_responses(404, 415, 422), dependencies=_JSON)
+    @app.post("/v1/adapters", responses=_error_responses(404, 415, 422, 503), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
-        """Load an adapter, or reload it."""
-        return adapter_info(await service.adapters.load(body.name, service.batcher), [body.name])
+        """Load an adapter, or reload it; the other replicas of the database follow within seconds."""
+        return adapter_info(await service.announcements.load(body.name), [body.name])
 
-    @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422))
+    @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422, 503))
     def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
         return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422, 503))
     async def unload(name: AdapterPath) -> None:
-        """Unload an adapter; requests that arrived before are still answered with it."""
-        await service.adapters.unload(name, service.batcher)
+        """Unload an adapter; requests that arrived before are still answered with it.
+
+        The other replicas of the database follow within seconds.
+        """
+        await service.announcements.unload(name)
 
     @_readable(app, "/livez", responses=_NOT_ALIVE)
     async def live(response: Response) -> LivenessResponse:
@@ -235,18 +247,19 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
     @_readable(app, "/healthz", responses=_NOT_READY)
     @_readable(app, "/readyz", responses=_NOT_READY)
     async def ready(response: Response) -> HealthResponse:
-        """Check that no thread hangs and that the database can be read and written.
+        """Check that no thread hangs, that the database can be read and written, and that announcements are applied.
 
         Both paths return the same. They respond at once; the result of a slow check is in a later response.
         """
         database, is_live = await service.database.current(), service.alive
-        is_ready = is_live and database == OK
+        is_ready = is_live and database == OK and service.announcements.applied
         response.status_code = 200 if is_ready else 503
         status = "ok" if is_ready else "degraded" if is_live else "stuck"
         return HealthResponse(
             status=status,
             database=database,
             adapters=len(service.adapters.loaded),
+            unavailable=len(service.adapters.unavailable),
             fusion=service.fusion is not None,
         )
 

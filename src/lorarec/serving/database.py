@@ -40,6 +40,8 @@ LOCK = int.from_bytes(b"lorarec", "big")
 #: a server has room for 64 locks for each of its connections.
 USER_LOCK = int.from_bytes(b"lore", "big")
 USER_LOCKS = 32
+#: PostgreSQL's advisory lock under which adapters are announced: "adapters" in ASCII.
+ADAPTER_LOCK = int.from_bytes(b"adapters", "big")
 
 T = TypeVar("T")
 
@@ -189,6 +191,17 @@ def lock_users(connection: Connection, users: Collection[str]) -> None:
         locks = sorted({zlib.crc32(user.encode()) % USER_LOCKS for user in users})
         statement = "SELECT pg_advisory_xact_lock(:kind, lock) FROM unnest(CAST(:locks AS integer[])) AS lock"
         connection.execute(text(statement), {"kind": USER_LOCK, "locks": locks})
+
+
+def lock_adapters(connection: Connection) -> None:
+    """Make this transaction wait for those of other processes that announce adapters.
+
+    The databases and the place in the transaction are those of `lock_users`.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADAPTER_LOCK})")
 
 
 class DatabaseCalls:

@@ -42,6 +42,7 @@ class Metrics:
         fusion_seconds: Duration of the fusion of one request in seconds, without the scores of its adapters.
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
+        unavailable: 1 for each adapter that is announced and not loaded in this replica, by name.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,12 @@ class Metrics:
         )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)
+        self.unavailable = Gauge(
+            "lorarec_adapter_unavailable",
+            "1 for each adapter that is announced and not loaded in this replica",
+            ("adapter",),
+            registry=registry,
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

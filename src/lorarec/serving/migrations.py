@@ -59,6 +59,14 @@ SCHEMA = Table(
 PROBE = Table("lorarec_probe", _METADATA, Column("moment", BigInteger, nullable=False))
 #: Table of the hashes of the ids of deleted users, whose interactions are not read from a dataset again.
 DELETED_USERS = Table("lorarec_deleted_users", _METADATA, Column("user_hash", String, primary_key=True))
+#: Table of the latest announcement of each adapter: the fingerprint of its version, or null if it is unloaded.
+ADAPTERS = Table(
+    "lorarec_adapters",
+    _METADATA,
+    Column("name", String, primary_key=True),
+    Column("fingerprint", String),
+    Column("revision", BigInteger, nullable=False, unique=True),
+)
 
 
 def stored_id(text: str) -> str:
@@ -99,6 +107,10 @@ def _create_deleted_users(connection: Connection) -> None:
     _METADATA.create_all(connection, [DELETED_USERS])
 
 
+def _create_adapters(connection: Connection) -> None:
+    _METADATA.create_all(connection, [ADAPTERS])
+
+
 #: Migrations in order: the one at index n upgrades schema n to n + 1. A database without a version has schema 0: it is
 #: empty, or was created before schemas had versions and holds the first two tables.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
@@ -107,6 +119,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _hash_long_ids,
     _add_last_id,
     _create_deleted_users,
+    _create_adapters,
 )
 
 

@@ -276,6 +276,10 @@ class AdaptersResponse(BaseModel):
     loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
     available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
     kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
+    unavailable: Annotated[
+        dict[str, str],
+        Field(description="Why adapters that a replica has loaded by a request are not loaded in this one, by name."),
+    ]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
 
     model_config = _example(
@@ -283,6 +287,7 @@ class AdaptersResponse(BaseModel):
             "loaded": [_ADAPTER],
             "available": ["general", "shop"],
             "kinds": {"general": "adapter", "shop": "adapter"},
+            "unavailable": {"games": "it is being loaded"},
             "fusion": {
                 "recommenders": {"shop": "language model", "sasrec": "next-item model"},
                 "new_item_prior": "auto",
@@ -338,8 +343,8 @@ class HealthResponse(BaseModel):
     status: Annotated[
         str,
         Field(
-            description="`ok`; `degraded` if the database is not usable; `stuck` if a thread hangs and the service "
-            "must be restarted."
+            description="`ok`; `degraded` if the database is not usable or an announced adapter is being loaded; "
+            "`stuck` if a thread hangs and the service must be restarted."
         ),
     ]
     database: Annotated[
@@ -347,9 +352,12 @@ class HealthResponse(BaseModel):
         Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
     ]
     adapters: Annotated[int, Field(description="Number of loaded adapters.")]
+    unavailable: Annotated[
+        int, Field(description="Number of adapters that are announced and not loaded in this replica.")
+    ]
     fusion: Annotated[bool, Field(description="Whether a fusion answers requests that name no adapter.")]
 
-    model_config = _example({"status": "ok", "database": "ok", "adapters": 2, "fusion": False})
+    model_config = _example({"status": "ok", "database": "ok", "adapters": 2, "unavailable": 0, "fusion": False})
 
 
 class FieldError(BaseModel):

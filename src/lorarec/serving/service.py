@@ -14,6 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.announcements import AdapterAnnouncements
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
@@ -61,6 +62,7 @@ class Service:
 
     Attributes:
         adapters: Registry of the adapters.
+        announcements: Changes of the adapters, which all replicas of the database apply.
         fusion: Fusion that answers requests that name no adapter, or None.
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
@@ -87,8 +89,6 @@ class Service:
         further_adapters: Mapping[str, str] | None = None,
     ) -> None:
         config = config or ServiceConfig()
-        if adapters_folder is not None and not adapters_folder.is_dir():
-            raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
         if fusion:
             refuse_other_dataset(fusion, dataset)
         self._dataset = dataset
@@ -98,9 +98,12 @@ class Service:
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
-        self.adapters.load_initial(load)
+        self.histories = Histories(database)
+        self.histories.fill(dataset)
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
+        self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
+        self.announcements.load_initial(load)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -114,8 +117,6 @@ class Service:
         self._title_search = TextSearch(dataset.items[TITLE])
         self._user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(self._user_ids)
-        self.histories = Histories(database)
-        self.histories.fill(dataset)
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
@@ -134,8 +135,14 @@ class Service:
         """Whether the threads of prompts, of the model and of the fusion work or are idle."""
         return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
+    def start(self) -> None:
+        """Start to process the queue and to apply announcements; an event loop must be running."""
+        self.batcher.start()
+        self.announcements.start()
+
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
+        self.announcements.stop()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
@@ -143,7 +150,7 @@ class Service:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.batcher.stop()
-                await asyncio.to_thread(self.histories.close)
+                await asyncio.gather(*(asyncio.to_thread(x.close) for x in (self.histories, self.announcements)))
         except TimeoutError:
             return  # the worker thread may still use the model
         self._engine.close()
