@@ -55,6 +55,15 @@ def test_commands_have_options_that_exist(compose: dict, tmp_path: Path) -> None
             run(*(tmp_path if word.startswith("/data/") else word for word in arguments))
 
 
+def test_variables_are_those_of_options(compose: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variables = compose["services"]["lorarec"]["environment"]
+    assert {"LORAREC_API_KEY", "LORAREC_SERVE_DB"} <= set(variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LorarecError, match=r"has no dataset\.json"):
+        run("serve", tmp_path)
+
+
 def test_mounted_files_and_secrets_exist(compose: dict) -> None:
     services = compose["services"]
     assert (DEPLOY / services["lorarec"]["build"]["context"] / services["lorarec"]["build"]["dockerfile"]).exists()

@@ -76,6 +76,8 @@ REFUSED = [
     ["serve", "nowhere", "--adapters", "taken"],
     ["serve", "films", "--adapters", "nowhere"],
     ["serve", "films", "--adapters", "taken", "--port", "-1"],
+    ["serve", "films", "--adapters", "taken", "--keys", "none.yaml"],
+    ["serve", "--config", "none.yaml"],
     ["demo", "--out", "taken"],
     ["demo", "personal", "--out", "taken", "--overwrite"],
     ["data", "import", "table", "none.csv", "--out", "new"],

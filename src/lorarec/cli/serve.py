@@ -1,7 +1,6 @@
 """The verb `serve`: an HTTP service over a dataset and a folder of adapters."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +10,9 @@ from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
+from lorarec.cli.settings import use_settings
 from lorarec.errors import LorarecError
-from lorarec.io import HubId, source_name
-from lorarec.lora import adapter_folder
-from lorarec.personal import PERSONAL_FILES
-from lorarec.serving import REQUESTS, ServiceConfig
+from lorarec.serving import KEY_VARIABLE, NETWORK, REQUESTS, HttpConfig, ServiceConfig, find_adapters, read_keys
 
 
 @config_options
@@ -24,6 +21,15 @@ def serve(
     dataset: Annotated[
         Path, typer.Argument(help="Dataset folder or hub:OWNER/NAME: the catalogue, and the first histories.")
     ],
+    options_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="YAML file of these options; variables such as LORAREC_SERVE_PORT and options here go before it.",
+            is_eager=True,
+            callback=use_settings,
+        ),
+    ] = None,
     adapters: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,10 +53,16 @@ def serve(
         typer.Option(help="SQLite file or database URL of the histories; DATASET.db if not given."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but localhost needs LORAREC_API_KEY.")
+        str,
+        typer.Option(
+            help="Address to listen on; any but localhost needs LORAREC_API_KEY or --keys.", rich_help_panel=NETWORK
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.", rich_help_panel=NETWORK)
+    ] = 8000,
     config: ServiceConfig,
+    http: HttpConfig,
     grace: Annotated[
         float,
         typer.Option(min=0, max=3600, help="Seconds for unfinished requests after SIGTERM.", rich_help_panel=REQUESTS),
@@ -78,74 +90,37 @@ def serve(
     Example: lorarec serve data/shop --adapters me/shop-adapter --adapters games=me/games-adapter@v2
 
     Example: LORAREC_API_KEY=... lorarec serve data/shop --adapters adapters --host 0.0.0.0 --db postgresql://user@db/shop
+
+    Example: LORAREC_SERVE_DB=postgresql://user:password@db/shop lorarec serve --config serve.yaml
     """
     from lorarec.data import Dataset
 
+    key = os.environ.get(KEY_VARIABLE)
+    if http.keys is not None:
+        read_keys(http.keys)  # refuse an unusable file before anything heavy is loaded
     data = Dataset.load(dataset)
     require_index(index)
     if not adapters and fusion is None:
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
-    folder, further = _sources(adapters or [])
+    sources = find_adapters(adapters or [])
     if fusion is None and new_item_prior is not None:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
     try:
-        from lorarec.serving import Service, listen, require_key
+        from lorarec.serving import listen, load_service, require_key
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
-    from lorarec.ranking import Fusion
-    from lorarec.retrieval import Index
 
-    key = os.environ.get("LORAREC_API_KEY")
-    require_key(host, key)
-    catalogue = None if index is None else Index.load(index, data)
+    require_key(host, key, http.keys)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    fused = None if fusion is None else Fusion.load(fusion, data, model)
-    if fused is not None and prior is not None:
-        fused = fused.with_new_item_prior(prior)
-    hub_id = HubId.of_folder(data.folder or dataset)
-    url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
-    service = Service(
-        model, data, folder, url, config, catalogue, load=load or None, fusion=fused, further_adapters=further
-    )
+    service = load_service(model, data, sources, db, config, index, load or None, fusion, prior)
     names = ", ".join(service.adapters.loaded) or "no adapter"
-    if fused is not None:
-        names = f"the fusion of {', '.join(fused.names)} and {names}"
+    if service.fusion is not None:
+        names = f"the fusion of {', '.join(service.fusion.kinds)} and {names}"
     typer.echo(
         f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
     )
-    run_service(service, bound, key, grace, log_requests)
-
-
-def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Return the folder of adapters, if there is one, and the paths and hub ids of further adapters by name.
-
-    What is on the hub is downloaded, so that it is refused before the backbone is loaded if that is not possible.
-
-    Raises:
-        LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
-            two folders or two adapters of one name.
-    """
-    folders = [Path(text) for text in adapters if Path(text).is_dir()]
-    if len(folders) > 1:
-        raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
-    further: dict[str, str] = {}
-    for text in adapters:
-        if Path(text).is_dir():
-            continue
-        name, _, source = text.rpartition("=")
-        if not Path(source).is_dir() and HubId.parse(source) is None:
-            raise LorarecError(f"adapters folder {source} does not exist: give a folder of PEFT folders, or a hub id")
-        name = name or source_name(source)
-        if name in further:
-            raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source, PERSONAL_FILES)
-        further[name] = source
-    return next(iter(folders), None), further
-
-
-def _url(db: str) -> str:
-    return db if "://" in db else f"sqlite:///{db}"
+    run_service(service, bound, key, grace, log_requests, http)

@@ -32,3 +32,7 @@ from .progress import track_reading as track_reading
 from .ray_cluster import cluster as cluster
 from .ray_cluster import share_each as share_each
 from .run_dir import RunDir as RunDir
+from .yaml_nodes import YamlNode as YamlNode
+from .yaml_nodes import parse_yaml_nodes as parse_yaml_nodes
+from .yaml_nodes import read_small_file as read_small_file
+from .yaml_nodes import read_yaml_nodes as read_yaml_nodes

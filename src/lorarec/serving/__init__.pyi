@@ -1,8 +1,15 @@
+from .adapter_paths import AdapterPaths as AdapterPaths
+from .adapter_paths import find_adapters as find_adapters
 from .async_client import AsyncClient as AsyncClient
 from .client import Client as Client
 from .client_calls import ServiceError as ServiceError
 from .config import REQUESTS as REQUESTS
 from .config import ServiceConfig as ServiceConfig
+from .http_config import NETWORK as NETWORK
+from .http_config import HttpConfig as HttpConfig
+from .keys import KEY_VARIABLE as KEY_VARIABLE
+from .keys import read_keys as read_keys
+from .loading import load_service as load_service
 from .server import listen as listen
 from .server import require_key as require_key
 from .server import serve as serve

@@ -12,6 +12,8 @@ from lorarec.io import versions
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
+from lorarec.serving.http_config import HttpConfig
+from lorarec.serving.keys import ApiKeys
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
@@ -64,7 +66,7 @@ Responses = dict[int | str, dict[str, Any]]
 _DESCRIPTIONS: dict[int, str] = {
     400: "The body is not JSON, or too deep or long to be read.",
     401: "The API key is missing or wrong.",
-    403: "The service has no API key and refuses requests of web pages of other origins.",
+    403: "The API key lacks the role of the call, or there is no key and a web page of another origin asks.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
     409: "The event has the id of another event of the user.",
@@ -111,23 +113,32 @@ _RANKING_ERRORS = _error_responses(404, 415, 422, 429, 503)
 _JSON = [Depends(require_json)]
 
 
-def create_app(service: Service, key: str | None = None) -> FastAPI:
+def create_app(service: Service, key: str | None = None, config: HttpConfig | None = None) -> FastAPI:
     """Create the ASGI application; it starts the service's queue and stops the service at the end.
 
     Args:
         service: Service that answers the requests.
-        key: API key that clients send as `Authorization: Bearer KEY`; if None, only local hosts are answered.
+        key: API key with all roles that clients send as `Authorization: Bearer KEY`; if None and there is no file of
+            keys, only local hosts are answered.
+        config: Options of the HTTP server; the default ones if None.
+
+    Raises:
+        LorarecError: If the file of keys cannot be used.
     """
+    config = config or HttpConfig()
+    keys = ApiKeys(key, config.keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        watching = asyncio.create_task(keys.watch())
         yield
+        watching.cancel()
         await service.stop()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
-        key is not None,
+        keys.required,
         title="lorarec",
         version=versions().get("lorarec", "unknown"),
         description=__doc__,
@@ -136,7 +147,7 @@ def create_app(service: Service, key: str | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(AuthMiddleware, key=key)
+    app.add_middleware(AuthMiddleware, keys=keys)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     add_error_handlers(app)
     add_page(app)

@@ -62,7 +62,9 @@ def configure_logging(log_requests: bool = False) -> None:
         requests.setLevel(logging.INFO)
 
 
-def log_request(method: str, path: str, status: int, seconds: float, stages: Mapping[str, float]) -> None:
+def log_request(
+    method: str, path: str, status: int, seconds: float, stages: Mapping[str, float], key_name: str | None = None
+) -> None:
     """Write a line of JSON about a request; it never has ids of users, titles or keys.
 
     Args:
@@ -71,6 +73,7 @@ def log_request(method: str, path: str, status: int, seconds: float, stages: Map
         status: HTTP status of the response.
         seconds: Duration of the request.
         stages: Durations of its stages.
+        key_name: Name of the API key; None if the request has none that is valid.
     """
     if requests.isEnabledFor(logging.INFO):
         line = {
@@ -80,6 +83,7 @@ def log_request(method: str, path: str, status: int, seconds: float, stages: Map
             "path": path,
             "status": status,
             "seconds": round(seconds, 6),
+            **({} if key_name is None else {"key_name": key_name}),
             **{f"{stage}_seconds": round(value, 6) for stage, value in stages.items()},
         }
         requests.info(json.dumps(line))

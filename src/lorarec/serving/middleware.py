@@ -1,7 +1,6 @@
 """Middleware that authenticates and limits requests before they are parsed, and that counts responses."""
 
 import asyncio
-import hmac
 import json
 import re
 import time
@@ -11,9 +10,11 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorarec.serving.errors import PROBLEM, ApiError
+from lorarec.serving.keys import ApiKey, ApiKeys
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
+from lorarec.serving.route_roles import find_route, required_role
 
 #: Maximum number of bytes of a body.
 MAX_BODY = 1 << 20
@@ -35,20 +36,20 @@ _DEPTH_CHANGES = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 class AuthMiddleware:
     """ASGI middleware that authenticates and limits requests before their content is parsed.
 
-    With a key, a request must have the header `Authorization: Bearer KEY`. Without a key, only this machine may use the
-    service: the Host header must be local, so that a web page cannot reach the service under its own name (DNS
-    rebinding), and requests of web pages of other origins are refused. Public paths accept GET and HEAD only, and no
-    body.
+    With keys, a request must have the header `Authorization: Bearer KEY`, with a key that has the role of the route.
+    Without a key, only this machine may use the service: the Host header must be local, so that a web page cannot reach
+    the service under its own name (DNS rebinding), and requests of web pages of other origins are refused. Public paths
+    accept GET and HEAD only, and no body.
 
     Args:
         app: ASGI application.
-        key: API key, or None. White space around it, such as the line break at the end of a file, is no part of it.
+        keys: API keys; if None, there are none.
         body_seconds: Seconds that a body may take to arrive.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys | None, body_seconds: float = BODY_SECONDS) -> None:
         self.app = app
-        self._key = None if key is None else key.strip().encode()
+        self._keys = keys if keys is not None and keys.required else None
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,31 +57,25 @@ class AuthMiddleware:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        is_public = scope["path"] in PUBLIC_PATHS
+        application: Any = scope.get("app")
+        path, has_method = find_route(application.routes if application else (), scope)
+        is_public = path in PUBLIC_PATHS
         try:
             if is_public and scope["method"] not in ("GET", "HEAD"):
                 raise ApiError(405, "this path accepts GET and HEAD only", headers={"Allow": "GET, HEAD"})
-            self._authenticate(headers, is_public)
+            if self._keys is None:
+                _refuse_other_hosts(headers, is_public)
+            elif not is_public:
+                key = _authenticate(headers, self._keys)
+                scope.setdefault("state", {})["key_name"] = key.name
+                if path is not None and has_method:
+                    _authorize(key, scope["method"], path)
             body = b"" if is_public else await self._read_body(headers, receive)
             check_json(body)
         except ApiError as error:
             await send_error(send, error)
             return
         await self.app(scope, _replay(body, receive), send)
-
-    def _authenticate(self, headers: dict[bytes, bytes], is_public: bool) -> None:
-        if self._key is None:
-            host = headers.get(b"host", b"").decode("latin-1").lower()
-            if re.sub(r":\d*$", "", host) not in LOCAL_HOSTS:
-                raise ApiError(
-                    421, "this service has no API key and is available on localhost only: set LORAREC_API_KEY"
-                )
-            if not is_public and _is_cross_origin(headers, host):
-                raise ApiError(403, "this service has no API key and refuses other web pages: set LORAREC_API_KEY")
-        elif not is_public:
-            scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(sent.strip(), self._key):
-                raise ApiError(401, "missing or wrong API key: send the header Authorization: Bearer KEY")
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         declared = headers.get(b"content-length", b"0")
@@ -92,6 +87,28 @@ class AuthMiddleware:
         except TimeoutError:
             message = f"the body did not arrive in {self._body_seconds:g} s: send less at once, or faster"
             raise ApiError(408, message, headers={"Connection": "close"}) from None
+
+
+def _refuse_other_hosts(headers: dict[bytes, bytes], is_public: bool) -> None:
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    if re.sub(r":\d*$", "", host) not in LOCAL_HOSTS:
+        raise ApiError(421, "this service has no API key and is available on localhost only: set LORAREC_API_KEY")
+    if not is_public and _is_cross_origin(headers, host):
+        raise ApiError(403, "this service has no API key and refuses other web pages: set LORAREC_API_KEY")
+
+
+def _authenticate(headers: dict[bytes, bytes], keys: ApiKeys) -> ApiKey:
+    scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+    key = keys.find(sent) if scheme.lower() == b"bearer" else None
+    if key is None:
+        raise ApiError(401, "missing or wrong API key: send the header Authorization: Bearer KEY")
+    return key
+
+
+def _authorize(key: ApiKey, method: str, path: str) -> None:
+    role = required_role(method, path)
+    if not key.has_role(role):
+        raise ApiError(403, f"the API key {key.name!r} lacks the role {role!r}: use a key that has it")
 
 
 def _is_cross_origin(headers: dict[bytes, bytes], host: str) -> bool:
@@ -207,4 +224,4 @@ class MetricsMiddleware:
                 seconds = time.perf_counter() - began
                 self._metrics.requests.labels(method, path, status).inc()
                 self._metrics.seconds.labels(path).observe(seconds)
-                log_request(method, path, status, seconds, stages)
+                log_request(method, path, status, seconds, stages, scope.get("state", {}).get("key_name"))

@@ -16,6 +16,7 @@ from lorarec.serving.response_schemas import (
     RankResponse,
     examples_of,
 )
+from lorarec.serving.route_roles import required_role
 
 #: Responses whose examples have null, which FastAPI leaves out.
 _WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse)
@@ -61,14 +62,14 @@ class Application(FastAPI):
 def _complete(description: dict[str, Any], needs_key: bool) -> None:
     """Add to a description what FastAPI does not know: security, request ids, nulls, and the media type of errors."""
     if needs_key:
-        key = {"type": "http", "scheme": "bearer", "description": "The API key of the service."}
+        key = {"type": "http", "scheme": "bearer", "description": "An API key of the service."}
         description["components"]["securitySchemes"] = {"key": key}
     for model in _WITH_NULL:
         description["components"]["schemas"][model.__name__]["examples"] = examples_of(model)
     for path, operations in description["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             if needs_key and path not in PUBLIC_PATHS:
-                operation["security"] = [{"key": []}]
+                operation["security"] = [{"key": [required_role(method.upper(), path)]}]
             operation["parameters"] = [*operation.get("parameters", ()), _ID_PARAMETER]
             for response in operation["responses"].values():
                 response["headers"] = {**response.get("headers", {}), REQUEST_ID: _ID_HEADER}

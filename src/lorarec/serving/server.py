@@ -11,6 +11,7 @@ import uvicorn
 from lorarec.errors import LorarecError
 from lorarec.serving.app import create_app
 from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
+from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.logs import configure_logging
 from lorarec.serving.middleware import LOCAL_HOSTS
 from lorarec.serving.service import STOP_SECONDS, Service
@@ -19,16 +20,23 @@ from lorarec.serving.service import STOP_SECONDS, Service
 GRACE = 20.0
 
 
-def require_key(host: str, key: str | None) -> None:
+def require_key(host: str, key: str | None, keys: str | None = None) -> None:
     """Refuse to listen to other machines without an API key.
 
+    Args:
+        host: Address to listen on.
+        key: API key, or None.
+        keys: Path of a file of API keys, or None.
+
     Raises:
-        LorarecError: If `host` is not local and there is no key, or the key is empty.
+        LorarecError: If `host` is not local and there are no keys, or the key is empty.
     """
     if key is not None and not key.strip():
         raise LorarecError("LORAREC_API_KEY is empty: set a long random text, or unset it")
-    if key is None and host not in (*LOCAL_HOSTS, "::1"):
-        raise LorarecError(f"host={host} lets other machines in: set LORAREC_API_KEY to a long random text first")
+    if key is None and keys is None and host not in (*LOCAL_HOSTS, "::1"):
+        raise LorarecError(
+            f"host={host} lets other machines in: set LORAREC_API_KEY to a long random text first, or give option keys"
+        )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,16 +65,22 @@ class Server(uvicorn.Server):
 
     Args:
         service: Service that answers the requests.
-        key: API key; if None, only local hosts are answered.
+        key: API key with all roles, or None.
         limits: Limits on the connections; if None, as many are open as the file descriptors of this process allow.
         grace: Seconds that unfinished requests get after a signal.
+        config: Options of the HTTP server; the default ones if None.
     """
 
     def __init__(
-        self, service: Service, key: str | None, limits: ConnectionLimits | None = None, grace: float = GRACE
+        self,
+        service: Service,
+        key: str | None,
+        limits: ConnectionLimits | None = None,
+        grace: float = GRACE,
+        config: HttpConfig | None = None,
     ) -> None:
         limits = limits or ConnectionLimits(connections_allowed())
-        super().__init__(ServerConfig(create_app(service, key), limits, grace))
+        super().__init__(ServerConfig(create_app(service, key, config), limits, grace))
         self._exit_seconds = grace + STOP_SECONDS + 2
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,19 +97,25 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    service: Service, bound: socket.socket, key: str | None, grace: float = GRACE, log_requests: bool = False
+    service: Service,
+    bound: socket.socket,
+    key: str | None,
+    grace: float = GRACE,
+    log_requests: bool = False,
+    config: HttpConfig | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT.
 
     Args:
         service: Service that answers the requests.
         bound: Socket of `listen`.
-        key: API key; if None, only local hosts are answered.
+        key: API key with all roles, or None; without any key only local hosts are answered.
         grace: Seconds that unfinished requests get after the signal.
         log_requests: Whether to write a line of JSON for each request to standard output.
+        config: Options of the HTTP server; the default ones if None.
     """
     configure_logging(log_requests)
     # A garbage collection over all modules and the model would block all requests for up to a second.
     gc.collect()
     gc.freeze()
-    Server(service, key, grace=grace).run(sockets=[bound])
+    Server(service, key, grace=grace, config=config).run(sockets=[bound])
