@@ -63,7 +63,7 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
     origin = get_origin(annotation)
     types = (annotation,) if origin is Literal else (dict,) if origin is dict else get_args(annotation) or (annotation,)
     choices = [choice for each in types if get_origin(each) is Literal for choice in get_args(each)]
-    if type(value) in types or value in choices:
+    if type(value) in [get_origin(each) or each for each in types] or value in choices:
         return value
     if float in types and type(value) is int:
         return float(value)

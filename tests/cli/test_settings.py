@@ -21,6 +21,8 @@ VALUES = {
     "port": "9000",
     "grace": "7.5",
     "pool": "50",
+    "cors_origins": "https://shop.example",
+    "root_path": "/shop",
     "combine": "deltas",
     "token_budget": "4096",
     "wait_ms": "0.5",
@@ -97,7 +99,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file(
         ("port: 70000", "line 1: port: '70000' cannot be used"),
         ("port: true", "line 1: port: 'true' cannot be used"),
         ("port: [1, 2]", "line 1: port must be one value, not a list"),
-        ("db: {url: postgresql://user:password@db/shop}", "line 1: db must be a value or a list of values"),
+        ("db: {url: postgresql://user:hunter2@db/shop}", "line 1: db must be a value or a list of values"),
         ("load: [a, [b]]", "line 1: load must be a value or a list of values"),
         ("wait_ms: soon", "line 1: wait_ms: 'soon' cannot be used"),
         ("log_requests: perhaps", "line 1: log_requests: 'perhaps' cannot be used"),
@@ -112,7 +114,7 @@ def test_unusable_files_are_refused_by_line(file: Path, content: str, reason: st
     with pytest.raises(LorarecError) as refused:
         parse("data/shop", "--config", str(file))
     assert str(refused.value).startswith(f"options file {file}, {reason}")
-    assert "password" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_unusable_variables_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from lorarec.ranking import Fusion, Ranker, fuse
 from lorarec.recommenders import FusionConfig, ItemKNN, Popularity, SASRec, SASRecConfig, TfIdf
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.server import Server, listen
 from lorarec.serving.service import Service
 from tests import factories
@@ -286,9 +287,9 @@ def database_becomes() -> Callable[..., Awaitable[None]]:
 
 
 @contextmanager
-def _served(service: Service, key: str | None = None) -> Iterator[str]:
+def _served(service: Service, key: str | None = None, config: HttpConfig | None = None) -> Iterator[str]:
     bound = listen("127.0.0.1", 0)
-    server = Server(service, key, grace=5)
+    server = Server(service, key, grace=5, config=config)
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     while not server.started:

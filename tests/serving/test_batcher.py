@@ -41,7 +41,7 @@ def run(scenario: Callable[[Batcher, Scorer], Awaitable[Any]], **options: Any) -
     chosen: dict[str, Any] = {"token_budget": 100, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options}
 
     async def whole() -> None:
-        batcher = Batcher(scorer, **chosen)
+        batcher = Batcher([scorer], **chosen)
         batcher.start()
         await scenario(batcher, scorer)
         await batcher.stop()
@@ -57,15 +57,44 @@ async def queued(batcher: Batcher, lengths: Sequence[int]) -> list[asyncio.Task[
     return tasks
 
 
-def test_batches_fill_up_to_the_budget_in_order() -> None:
+def test_batches_fill_up_to_the_budget_with_the_closest_lengths() -> None:
     async def scenario(batcher: Batcher, scorer: Scorer) -> None:
         first = await queued(batcher, [5])
-        rest = await queued(batcher, [10, 20, 30, 30, 200, 50, 50, 51])
+        rest = await queued(batcher, [20, 200, 33, 10, 30, 50, 51])
         scorer.may.set()
         found = [scores[0].item() for scores in await asyncio.gather(*first, *rest)]
-        assert found == [5, 10, 20, 30, 30, 200, 50, 50, 51]
+        assert found == [5, 20, 200, 33, 10, 30, 50, 51]
 
-    assert run(scenario).batches == [[5], [10, 20, 30], [30], [200], [50, 50], [51]]
+    assert run(scenario).batches == [[5], [20, 10, 30], [200], [33, 50], [51]]
+
+
+def test_passes_of_several_threads_run_at_once_and_calls_alone() -> None:
+    class Together(Scorer):
+        """Score once two threads are here."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.barrier = threading.Barrier(2, timeout=10)
+            self.running = 0
+
+        def __call__(self, rows: Sequence[ScoringRequest]) -> list[np.ndarray]:
+            self.running += 1
+            self.barrier.wait()
+            self.running -= 1
+            return [np.array([float(row.example.length)]) for row in rows]
+
+    async def whole() -> None:
+        scorer = Together()
+        batcher = Batcher([scorer, scorer], 10, 0.0, 99, Metrics())
+        batcher.start()
+        before = await queued(batcher, [6, 7, 8, 9])
+        call = asyncio.ensure_future(batcher.call(lambda: scorer.running))
+        after = await queued(batcher, [8, 9])
+        assert [scores[0].item() for scores in await asyncio.gather(*before, *after)] == [6, 7, 8, 9, 8, 9]
+        assert await call == 0
+        await batcher.stop()
+
+    asyncio.run(whole())
 
 
 def test_a_batch_waits_for_those_that_come() -> None:
@@ -163,7 +192,7 @@ def run_timed(scenario: Callable[[Batcher], Awaitable[Any]], **options: Any) -> 
     async def whole() -> None:
         scorer = TimedScorer()
         scorer.may.set()
-        batcher = Batcher(scorer, **{"token_budget": 10, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options})
+        batcher = Batcher([scorer], **{"token_budget": 10, "wait": 0.0, "limit": 9, "metrics": Metrics(), **options})
         batcher.measure_speed(request(50))
         batcher.start()
         await scenario(batcher)

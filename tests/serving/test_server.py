@@ -24,7 +24,8 @@ from lorarec.cli import entry as cli
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 from lorarec.serving.histories import Histories
-from lorarec.serving.server import listen, require_key
+from lorarec.serving.http_config import require_key
+from lorarec.serving.server import listen
 
 
 @pytest.fixture

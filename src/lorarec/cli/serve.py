@@ -12,7 +12,19 @@ from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, requ
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.cli.settings import use_settings
 from lorarec.errors import LorarecError
-from lorarec.serving import KEY_VARIABLE, NETWORK, REQUESTS, HttpConfig, ServiceConfig, find_adapters, read_keys
+from lorarec.serving import (
+    KEY_VARIABLE,
+    NETWORK,
+    REQUESTS,
+    HttpConfig,
+    ServiceConfig,
+    check_certificate,
+    find_adapters,
+    read_keys,
+    require_key,
+)
+
+EXPERIMENTS = "Experiments"
 
 
 @config_options
@@ -46,6 +58,14 @@ def serve(
     load: Annotated[
         list[str] | None,
         typer.Option("--load", help="Adapter to load at the start, by name; may be repeated; all if not given."),
+    ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            "--variants",
+            help="YAML file of an experiment whose variants answer requests that name no adapter.",
+            rich_help_panel=EXPERIMENTS,
+        ),
     ] = None,
     index: IndexFolder = None,
     db: Annotated[
@@ -96,8 +116,10 @@ def serve(
     from lorarec.data import Dataset
 
     key = os.environ.get(KEY_VARIABLE)
+    # Unusable files are refused before anything heavy is loaded.
     if http.keys is not None:
-        read_keys(http.keys)  # refuse an unusable file before anything heavy is loaded
+        read_keys(http.keys)
+    check_certificate(http)
     data = Dataset.load(dataset)
     require_index(index)
     if not adapters and fusion is None:
@@ -107,20 +129,20 @@ def serve(
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
+    require_key(host, key, http)
     try:
-        from lorarec.serving import listen, load_service, require_key
+        from lorarec.serving import Experiment, listen, load_service
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
 
-    require_key(host, key, http.keys)
+    experiment = None if variants is None else Experiment.load(variants)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    service = load_service(model, data, sources, db, config, index, load or None, fusion, prior)
+    service = load_service(model, data, sources, db, config, index, load or None, fusion, prior, experiment)
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if service.fusion is not None:
         names = f"the fusion of {', '.join(service.fusion.kinds)} and {names}"
-    typer.echo(
-        f"{data.name} with {names} on http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}", err=True
-    )
+    scheme, name = "http" if http.ssl_certfile is None else "https", f"[{host}]" if ":" in host else host
+    typer.echo(f"{data.name} with {names} on {scheme}://{name}:{bound.getsockname()[1]}", err=True)
     run_service(service, bound, key, grace, log_requests, http)

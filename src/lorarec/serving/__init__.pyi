@@ -5,12 +5,14 @@ from .client import Client as Client
 from .client_calls import ServiceError as ServiceError
 from .config import REQUESTS as REQUESTS
 from .config import ServiceConfig as ServiceConfig
+from .experiment import Experiment as Experiment
 from .http_config import NETWORK as NETWORK
 from .http_config import HttpConfig as HttpConfig
+from .http_config import require_key as require_key
 from .keys import KEY_VARIABLE as KEY_VARIABLE
 from .keys import read_keys as read_keys
 from .loading import load_service as load_service
 from .server import listen as listen
-from .server import require_key as require_key
 from .server import serve as serve
 from .service import Service as Service
+from .tls import check_certificate as check_certificate

@@ -13,10 +13,6 @@ import numpy as np
 
 from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
-from lorarec.lora import (
-    check_weights,
-    shared_prompt_config,
-)
 from lorarec.prompts import PromptBuilder
 from lorarec.serving.adapter_sources import AdapterSources
 from lorarec.serving.adapter_table import Announcement
@@ -30,11 +26,15 @@ from lorarec.serving.engine import (
 )
 from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.mixtures import check_mixture, weights_by_name
 
 #: Maximum length of the history in the request that tests a new adapter.
 TEST_HISTORY = 100
 #: Maximum number of characters of an error message that is sent to a client.
 MAX_MESSAGE = 1000
+
+#: Function that announces an adapter by its name and its fingerprint, which is None if it is unloaded.
+Announce = Callable[[str, str | None], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class AdapterRegistry:
     A name must be in the listing of the folder or among the further ones, so requests cannot reach files elsewhere.
     Adapters are copied into memory: their folders may change or disappear. Loading an adapter of the hub downloads the
     commit that its revision has at that time. Requests that arrived before an adapter is unloaded are still scored
-    with it.
+    with it. The version that a load replaces is kept in memory, one for each loaded adapter, so that it can be put back
+    whatever its folder holds by then.
 
     Args:
         folder: Folder of PEFT folders and of folders of `train_user_router`; None for no adapters.
@@ -56,6 +57,7 @@ class AdapterRegistry:
 
     Attributes:
         loaded: Adapters by name, as new requests see them.
+        previous: Version of loaded adapters that the latest load with other files replaced, by name.
         unavailable: Why adapters that are announced are not loaded, by name.
 
     Raises:
@@ -72,6 +74,7 @@ class AdapterRegistry:
     ) -> None:
         self._sources = AdapterSources(folder, engine.backbone, dataset, further or {})
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.previous: dict[str, LoadedAdapter] = {}
         self.unavailable: dict[str, str] = {}
         self._engine = engine
         self._dataset = dataset
@@ -79,6 +82,7 @@ class AdapterRegistry:
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
+        self._required: dict[str, str | Mapping[str, float]] = {}
         # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
         self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
@@ -177,15 +181,13 @@ class AdapterRegistry:
             self._engine.install(installed)
             raise
 
-    async def load(
-        self, name: str, batcher: Batcher, announce: Callable[[LoadedAdapter], Awaitable[None]]
-    ) -> LoadedAdapter:
+    async def load(self, name: str, batcher: Batcher, announce: Announce) -> LoadedAdapter:
         """Load an adapter, or a new version of a loaded one, between two batches.
 
         Args:
             name: Name of the adapter.
             batcher: Queue in front of the model.
-            announce: Function that announces the adapter; requests get it afterwards. If it raises an exception, the
+            announce: Function that announces the adapter before requests get it. If it raises an exception, the
                 adapter is removed from the model again.
 
         Raises:
@@ -196,55 +198,110 @@ class AdapterRegistry:
             if name not in await asyncio.to_thread(self.available):
                 raise ApiError(404, self._sources.fusion_refusal(name) or self._not_found(name), "name")
             try:
-                return await self._replace(name, batcher, None, announce)
+                new = await self._read(name)
+                await self._replace(new, batcher, announce)
             except (LorarecError, OSError) as error:
                 note = "; the version in memory stays in use" if name in self.loaded else ""
                 message = f"adapter {name} cannot be loaded: {self._public_message(error)}{note}"
                 raise ApiError(422, message, "name") from error
+        return new
 
-    async def _replace(
-        self,
-        name: str,
-        batcher: Batcher,
-        version: str | None,
-        announce: Callable[[LoadedAdapter], Awaitable[None]] | None = None,
-    ) -> LoadedAdapter:
-        """Read an adapter, install it beside the version that is loaded, and let new requests find it.
+    async def roll_back(self, name: str, batcher: Batcher, announce: Announce) -> LoadedAdapter:
+        """Put back the version of an adapter that the latest load replaced, between two batches.
+
+        The version that is replaced becomes the previous one, so that a second call undoes the first.
+
+        Args:
+            name: Name of the adapter.
+            batcher: Queue in front of the model.
+            announce: As for `load`.
 
         Raises:
-            LorarecError, OSError: If the adapter is not usable, or has another version than `version`.
+            ApiError: 404, if the adapter is not loaded; 409, if no version of it has been replaced, or the previous one
+                cannot be combined with the adapters that are loaded now.
         """
+        async with self._lock:
+            current = self.get(name, "name")
+            if name not in self.previous:
+                raise ApiError(
+                    409,
+                    f"adapter {name!r} has no previous version: none was replaced since it was loaded; load it anew "
+                    "from a folder with the wanted version",
+                    "name",
+                )
+            put_back = self.previous[name]
+            try:
+                await self._replace(put_back, batcher, announce)
+            except LorarecError as error:
+                message = f"adapter {name} cannot be rolled back: {self._public_message(error)}"
+                raise ApiError(409, f"{message}; version {current.fingerprint} stays in use", "name") from error
+        return put_back
+
+    async def _read(self, name: str, version: str | None = None) -> LoadedAdapter:
         new = await asyncio.to_thread(self._sources.read, name, version)
         if new.prompt.evidence_model not in self._evidence_models:
             raise LorarecError(
                 "its prompts have words of a next-item model, which is fitted when the service starts: start the "
                 "service anew"
             )
+        return new
+
+    async def _replace(self, new: LoadedAdapter, batcher: Batcher, announce: Announce | None = None) -> None:
+        """Install an adapter, let new requests find it, and remove the version that it replaces, if there is one.
+
+        Raises:
+            LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
+        """
+        for about, adapter in self._required.items():
+            if new.name in (named := weights_by_name(adapter)):
+                versions = {(new if name == new.name else self.get(name)): named[name] for name in named}
+                try:
+                    check_mixture(versions)
+                except LorarecError as error:
+                    raise LorarecError(f"{about} needs it, and {error}") from error
         test = await asyncio.to_thread(self._test_request, new)
         # The old version stays installed until the queue holds no request for it.
         installed = list(self.loaded.values())
         await batcher.call(lambda: self._install(installed, {new: test}))
         if announce:
             try:
-                await announce(new)
+                await announce(new.name, new.fingerprint)
             except BaseException:
                 await self._install_published(batcher)
                 raise
-        is_reload = name in self.loaded
-        self._publish(self.loaded | {name: new})
-        if is_reload:
+        old = self.loaded.get(new.name)
+        if old is not None and old.fingerprint != new.fingerprint:
+            self.previous[new.name] = old
+        self._publish(self.loaded | {new.name: new})
+        if old is not None:
             await self._install_published(batcher)
-        return new
 
-    async def unload(self, name: str, batcher: Batcher) -> None:
-        """Remove an adapter from the model, if it is loaded, after the queued requests for it are scored."""
+    async def unload(self, name: str, batcher: Batcher, announce: Announce) -> None:
+        """Remove an adapter from the model after the queued requests for it are scored.
+
+        Args:
+            name: Name of an adapter that is loaded, or that is announced and not available.
+            batcher: Queue in front of the model.
+            announce: Function that announces it first. If it raises an exception, nothing is changed.
+
+        Raises:
+            ApiError: 404, if the adapter is not loaded; 409, if it is required.
+        """
         async with self._lock:
+            if name not in self.unavailable:
+                self.get(name, "name")
+            for about, adapter in self._required.items():
+                if name in weights_by_name(adapter):
+                    message = f"adapter {name!r} is needed by {about} of the experiment: start the service without it"
+                    raise ApiError(409, message, "name")
+            await announce(name, None)
             self._set_available(name)
             await self._remove(name, batcher)
 
     async def _remove(self, name: str, batcher: Batcher) -> None:
         if name in self.loaded:
             self._publish({other: adapter for other, adapter in self.loaded.items() if other != name})
+            self.previous.pop(name, None)
             await self._install_published(batcher)
 
     def expect(self, announced: Iterable[Announcement]) -> None:
@@ -261,13 +318,15 @@ class AdapterRegistry:
         """
         name, version = announcement.name, announcement.fingerprint
         async with self._lock:
-            loaded = self.loaded.get(name)
+            loaded, previous = self.loaded.get(name), self.previous.get(name)
             if version is None:
                 self._set_available(name)
                 await self._remove(name, batcher)
             elif loaded is None or loaded.fingerprint != version:
                 try:
-                    await self._replace(name, batcher, version)
+                    is_roll_back = previous is not None and previous.fingerprint == version
+                    new = previous if is_roll_back else await self._read(name, version)
+                    await self._replace(new, batcher)
                 except Exception as error:  # whatever is wrong with one adapter, the others are served
                     self._set_unavailable(name, error)
                     await self._remove(name, batcher)
@@ -324,15 +383,25 @@ class AdapterRegistry:
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
             return {self.get(served[0]): 1.0}
-        named = {adapter: 1.0} if isinstance(adapter, str) else adapter
-        weights = {self.get(name): weight for name, weight in named.items()}
+        weights = {self.get(name): weight for name, weight in weights_by_name(adapter).items()}
         try:
-            if weights:
-                check_weights(list(weights.values()), len(weights))
-                shared_prompt_config({each.name: each.prompt for each in weights})
+            check_mixture(weights)
         except LorarecError as error:
             raise ApiError(422, str(error), "adapter") from None
         return weights
+
+    def require(self, adapter: str | Mapping[str, float], about: str) -> None:
+        """Keep an adapter or a mixture in use: refuse to unload it, and to load versions that do not fit each other.
+
+        Args:
+            adapter: Name of an adapter, or weights by name.
+            about: Words for what needs it.
+
+        Raises:
+            ApiError: As for `weights`.
+        """
+        self.weights(adapter)
+        self._required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""

@@ -87,24 +87,30 @@ class AdapterAnnouncements:
         Raises:
             ApiError: As for `AdapterRegistry.load`; 503, if the database cannot be reached, and nothing is changed.
         """
-
-        async def announce(adapter: LoadedAdapter) -> None:
-            await self._call(self._table.write, name, adapter.fingerprint)
-
         async with self._lock:
-            return await self._registry.load(name, self._batcher, announce)
+            return await self._registry.load(name, self._batcher, self._announce)
+
+    async def roll_back(self, name: str) -> LoadedAdapter:
+        """Put back the version of an adapter that the latest load replaced, and announce it; other replicas follow.
+
+        Raises:
+            ApiError: As for `AdapterRegistry.roll_back`; 503, if the database cannot be reached, and nothing is
+                changed.
+        """
+        async with self._lock:
+            return await self._registry.roll_back(name, self._batcher, self._announce)
 
     async def unload(self, name: str) -> None:
         """Unload an adapter and announce it; other replicas follow.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded; 503, if the database cannot be reached, and nothing is changed.
+            ApiError: As for `AdapterRegistry.unload`; 503, if the database cannot be reached, and nothing is changed.
         """
         async with self._lock:
-            if name not in self._registry.unavailable:
-                self._registry.get(name, "name")
-            await self._call(self._table.write, name, None)
-            await self._registry.unload(name, self._batcher)
+            await self._registry.unload(name, self._batcher, self._announce)
+
+    async def _announce(self, name: str, fingerprint: str | None) -> None:
+        await self._call(self._table.write, name, fingerprint)
 
     async def _poll(self) -> None:
         is_reachable = True

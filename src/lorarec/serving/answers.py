@@ -62,6 +62,8 @@ class Ranking:
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
         tokens: Number of tokens that the language model read.
+        versions: Version of each adapter that answered by name, or of the fusion under the name `fusion`.
+        variant: Name of the variant of the experiment that answered, or None.
     """
 
     ranking: list[RankedItem]
@@ -69,6 +71,8 @@ class Ranking:
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
     tokens: int
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class ScoreExplanation:
         fusion: Whether a fusion answered.
         mixture: Weight of each adapter that the items were scored with.
         personal: Weights inside each personal adapter of the mixture.
+        versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     candidate: RankedItem
@@ -107,6 +113,8 @@ class ScoreExplanation:
     fusion: bool
     mixture: dict[str, float]
     personal: dict[str, UserWeights]
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,12 +165,16 @@ class Reranking:
         model: Name of the adapter that answered, or `fusion`.
         results: Documents, best first.
         usage: Size of the request.
+        versions: As for `Ranking`.
+        variant: As for `Ranking`.
     """
 
     id: str
     model: str
     results: list[RerankResult]
     usage: RerankUsage
+    versions: dict[str, str] = field(default_factory=dict)
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,7 @@ class AdapterInfo:
         rank: Largest rank of the adapter's layers.
         readout: `verdict` or `likelihood`.
         in_folder: Whether the adapters folder still lists the adapter.
+        previous: Fingerprint of the version that a rollback puts back, or None.
     """
 
     name: str
@@ -271,6 +284,7 @@ class AdapterInfo:
     rank: int
     readout: str
     in_folder: bool
+    previous: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,26 @@
 """HTTP API that ranks and recommends with a language model and mixtures of LoRA adapters."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
-from lorarec.serving.http_config import HttpConfig
+from lorarec.serving.http_config import HttpConfig, require_key
 from lorarec.serving.keys import ApiKeys
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
-from lorarec.serving.request_ids import current_request_id
+from lorarec.serving.request_ids import REQUEST_ID, current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
     RerankResponse,
@@ -60,6 +62,12 @@ from lorarec.serving.service import Service
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 AdapterPath = Annotated[str, Path(description="Name of a loaded adapter.", examples=["shop"])]
+#: What web pages of allowed origins may send and read. They send the API key themselves, so no cookies are allowed.
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": ("Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID, "traceparent", "tracestate"),
+    "expose_headers": (REQUEST_ID, "Retry-After"),
+}
 #: Descriptions of responses by status, as FastAPI takes them.
 Responses = dict[int | str, dict[str, Any]]
 
@@ -69,7 +77,7 @@ _DESCRIPTIONS: dict[int, str] = {
     403: "The API key lacks the role of the call, or there is no key and a web page of another origin asks.",
     404: "The user or adapter does not exist.",
     408: "The body did not arrive in time.",
-    409: "The event has the id of another event of the user.",
+    409: "Another event of the user has the id, or the adapter is needed or has no version to go back to.",
     413: "The body is too large.",
     415: "The body has another media type than JSON.",
     421: "The service has no API key and refuses requests for other hosts.",
@@ -123,9 +131,10 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         config: Options of the HTTP server; the default ones if None.
 
     Raises:
-        LorarecError: If the file of keys cannot be used.
+        LorarecError: If the file of keys cannot be used, or there are allowed origins and no keys.
     """
     config = config or HttpConfig()
+    require_key("localhost", key, config)
     keys = ApiKeys(key, config.keys)
 
     @asynccontextmanager
@@ -147,7 +156,10 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         docs_url=None,
         redoc_url=None,
     )
+    app.root_path = config.root_path
     app.add_middleware(AuthMiddleware, keys=keys)
+    if config.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, **CORS)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
     add_error_handlers(app)
     add_page(app)
@@ -169,9 +181,17 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         return rerank_response(body, ranked, str(current_request_id()))
 
     @app.post("/rerank", responses=_RANKING_ERRORS, dependencies=_JSON, response_model_exclude_none=True)
-    async def rerank_texts(request: Request, body: TextsRerankRequest) -> list[TextsRerankResult]:
-        """Rank texts for a query that is a history, as Text Embeddings Inference does."""
-        return texts_response(body, await _while_connected(request, service.metrics, service.rerank(body)))
+    async def rerank_texts(request: Request, response: Response, body: TextsRerankRequest) -> list[TextsRerankResult]:
+        """Rank texts for a query that is a history, as Text Embeddings Inference does.
+
+        The header `X-Adapter-Versions` has the version of each adapter that answered, by name, as JSON, and `X-Variant`
+        the variant of the experiment, if one answered.
+        """
+        ranked = await _while_connected(request, service.metrics, service.rerank(body))
+        response.headers["X-Adapter-Versions"] = json.dumps(ranked.versions)
+        if ranked.variant is not None:
+            response.headers["X-Variant"] = ranked.variant
+        return texts_response(body, ranked)
 
     @app.post("/v1/recommend", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def recommend(request: Request, body: RecommendRequest) -> RankResponse:
@@ -220,8 +240,9 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
     @_readable(app, "/v1/adapters", responses=_error_responses())
     def adapters() -> AdaptersResponse:
         """List the loaded adapters and those that can be loaded, and describe the fusion."""
-        available = service.adapters.available()
-        loaded = [adapter_info(adapter, available) for adapter in service.adapters.loaded.values()]
+        registry = service.adapters
+        available = registry.available()
+        loaded = [adapter_info(each, available, registry.previous.get(name)) for name, each in registry.loaded.items()]
         fusion = fusion_info(service.fusion) if service.fusion else None
         return AdaptersResponse(
             loaded=loaded,
@@ -234,14 +255,27 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
     @app.post("/v1/adapters", responses=_error_responses(404, 415, 422, 503), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
         """Load an adapter, or reload it; the other replicas of the database follow within seconds."""
-        return adapter_info(await service.announcements.load(body.name), [body.name])
+        loaded = await service.announcements.load(body.name)
+        return adapter_info(loaded, [body.name], service.adapters.previous.get(body.name))
+
+    @app.post("/v1/adapters/{name}/rollback", responses=_error_responses(404, 409, 422, 503))
+    async def rollback(name: AdapterPath) -> AdapterInfo:
+        """Put back the version of an adapter that the latest load replaced; a second call undoes the first.
+
+        The version is in memory, so the adapter's folder may have changed. Requests that arrived before are still
+        answered with the version that they began with. The other replicas of the database follow within seconds. A
+        replica that starts later needs the version in the adapter's folder.
+        """
+        put_back = await service.announcements.roll_back(name)
+        return adapter_info(put_back, service.adapters.available(), service.adapters.previous.get(name))
 
     @_readable(app, "/v1/adapters/{name}", responses=_error_responses(404, 422, 503))
     def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
-        return adapter_details(service.adapters.get(name, "name"), service.adapters.available())
+        registry = service.adapters
+        return adapter_details(registry.get(name, "name"), registry.available(), registry.previous.get(name))
 
-    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 422, 503))
+    @app.delete("/v1/adapters/{name}", status_code=204, responses=_error_responses(404, 409, 422, 503))
     async def unload(name: AdapterPath) -> None:
         """Unload an adapter; requests that arrived before are still answered with it.
 

@@ -87,9 +87,10 @@ class AsyncClient(ClientOptions):
         user_id: str | None = None,
         history: Sequence[Item] | None = None,
         adapter: Adapter | None = None,
+        assignment_id: str | None = None,
     ) -> Ranking:
         """Rank candidates for a stored user or a history; see `Client.rank`."""
-        return await self._send(calls.rank(candidates, user_id, history, adapter))
+        return await self._send(calls.rank(candidates, user_id, history, adapter, assignment_id))
 
     async def recommend(
         self,
@@ -103,10 +104,11 @@ class AsyncClient(ClientOptions):
         deny: Sequence[str] = (),
         at_most: Mapping[str, int] | None = None,
         boost: Sequence[Mapping[str, Any]] = (),
+        assignment_id: str | None = None,
     ) -> Ranking:
         """Recommend items of the catalogue that are not in the history; see `Client.recommend`."""
         return await self._send(
-            calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost)
+            calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost, assignment_id)
         )
 
     async def explain(
@@ -121,10 +123,11 @@ class AsyncClient(ClientOptions):
         where: Sequence[Condition] = (),
         allow: Sequence[str] | None = None,
         deny: Sequence[str] = (),
+        assignment_id: str | None = None,
     ) -> ScoreExplanation:
         """Attribute a score to the items of the history; see `Client.explain`."""
         return await self._send(
-            calls.explain(item_id, candidates, candidate, user_id, history, adapter, where, allow, deny)
+            calls.explain(item_id, candidates, candidate, user_id, history, adapter, where, allow, deny, assignment_id)
         )
 
     async def rerank(
@@ -174,6 +177,10 @@ class AsyncClient(ClientOptions):
     async def load_adapter(self, name: str) -> AdapterInfo:
         """Load an adapter, or reload it; see `Client.load_adapter`."""
         return await self._send(calls.load_adapter(name))
+
+    async def rollback_adapter(self, name: str) -> AdapterInfo:
+        """Put back the version that the latest load replaced; see `Client.rollback_adapter`."""
+        return await self._send(calls.rollback_adapter(name))
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; see `Client.unload_adapter`."""

@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that wait at the same time share one pass of the model."""
+"""Dynamic batching: requests that wait at the same time share passes of the model."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ STUCK_SECONDS = 300.0
 DECAY = 0.9
 
 
-@dataclass
+@dataclass(eq=False)
 class _PendingRequest:
     request: ScoringRequest
     tokens: int
@@ -37,16 +37,16 @@ class _PendingCall:
 
 
 class Batcher:
-    """Queue of scoring requests in front of one worker thread.
+    """Queue of scoring requests in front of the worker threads, one for each instance of the model.
 
-    The oldest request opens a batch. The requests behind it join in order while the padded tokens fit the budget, as do
-    those that arrive within `wait` seconds. Function calls run between batches, in order with the requests, so that a
-    change of the model affects all requests queued after it and none before. A request whose client disconnects is
-    dropped. The time that a request will wait is expected from the number of tokens before it and the speed of the
-    latest passes.
+    When a thread is free, the oldest request opens a batch. Of the requests behind it, those whose lengths are closest
+    to its own join while the padded tokens fit the budget, as do those that arrive within `wait` seconds. Function
+    calls run alone, in order with the requests, so that a change of the model affects all requests queued after it and
+    none before. A request whose client disconnects is dropped. The time that a request will wait is expected from the
+    number of tokens before it and the speed of the latest passes.
 
     Args:
-        score: Function that scores a batch of requests; it runs in the worker thread.
+        scorers: Functions that score a batch of requests, one for each worker thread.
         token_budget: Maximum of requests times tokens of the longest one in a batch; a longer request is scored alone.
         wait: Seconds that a batch waits for more requests.
         limit: Maximum number of requests that are prepared, queued or scored at once.
@@ -56,14 +56,16 @@ class Batcher:
 
     def __init__(
         self,
-        score: Callable[[Sequence[ScoringRequest]], list[np.ndarray]],
+        scorers: Sequence[Callable[[Sequence[ScoringRequest]], list[np.ndarray]]],
         token_budget: int,
         wait: float,
         limit: int,
         metrics: Metrics,
         max_wait: float = math.inf,
     ) -> None:
-        self._score = score
+        self._threads = {WatchedThread("model", STUCK_SECONDS): score for score in scorers}
+        self._free = list(self._threads)
+        self._passes: set[asyncio.Task[None]] = set()
         self._token_budget = token_budget
         self._wait = wait
         self._limit = limit
@@ -74,14 +76,14 @@ class Batcher:
         self._in_queue = 0
         self._queued_tokens = 0
         self._pass_tokens = 0
-        self._pass_began = 0.0
+        # The end of the latest pass, or the beginning of the first one after a time without passes.
+        self._busy_since = 0.0
         # Decayed sums over passes, and a decayed mean over requests.
         self._seconds = 0.0
         self._tokens = 0.0
         self._tokens_per_request = 0.0
         self._arrived = asyncio.Event()
         self._stopping = False
-        self._thread = WatchedThread("model", STUCK_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
     def measure_speed(self, request: ScoringRequest) -> None:
@@ -89,9 +91,10 @@ class Batcher:
 
         It is scored twice, since a model's first pass is slower than the others.
         """
-        self._score([request])
+        score = next(iter(self._threads.values()))
+        score([request])
         began = time.perf_counter()
-        self._score([request])
+        score([request])
         self._add_pass(time.perf_counter() - began, request.example.length)
 
     def start(self) -> None:
@@ -99,19 +102,20 @@ class Batcher:
         self._task = asyncio.create_task(self._process_queue())
 
     async def stop(self) -> None:
-        """Process what is queued, then end the worker thread; if this is cancelled, the thread is not waited for."""
+        """Process what is queued, then end the worker threads; if this is cancelled, they are not waited for."""
         self._stopping = True
         self._arrived.set()
         try:
             if self._task is not None:
                 await asyncio.shield(self._task)
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            for thread in self._threads:
+                thread.shutdown(wait=False, cancel_futures=True)
 
     @property
     def alive(self) -> bool:
         """Whether the queue is being processed."""
-        return self._task is not None and not self._task.done() and not self._thread.stuck
+        return self._task is not None and not self._task.done() and not any(each.stuck for each in self._threads)
 
     def expected_seconds(self) -> float:
         """Return the number of seconds in which the requests that are queued or scored now are expected to be done.
@@ -121,7 +125,7 @@ class Batcher:
         if not self._tokens:
             return 0.0
         seconds_per_token = self._seconds / self._tokens
-        elapsed = time.perf_counter() - self._pass_began
+        elapsed = time.perf_counter() - self._busy_since
         running = max(0.0, self._pass_tokens * seconds_per_token - elapsed)
         return running + self._queued_tokens * seconds_per_token
 
@@ -198,7 +202,7 @@ class Batcher:
         self._queued_tokens = sum(each.tokens for each in remaining if isinstance(each, _PendingRequest))
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function in the worker thread, after all that is queued, and return its result."""
+        """Run a function in a worker thread, after all that is queued and beside no pass, and return its result."""
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._enqueue(_PendingCall(function, result))
         return await result
@@ -211,15 +215,25 @@ class Batcher:
         while True:
             while not self._queue:
                 if self._stopping:
+                    await self._finish_passes()
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
             first = self._queue[0]
             if isinstance(first, _PendingCall):
+                await self._finish_passes()
                 self._queue.popleft()
-                await self._run(first.function, [first.result], lambda value: [value])
+                await self._run(self._free[0], first.function, [first.result], lambda value: [value])
+            elif not self._free:
+                await asyncio.wait(self._passes, return_when=asyncio.FIRST_COMPLETED)
             elif batch := await self._next_batch():
-                await self._run_batch(batch)
+                task = asyncio.create_task(self._run_batch(self._free.pop(), batch))
+                self._passes.add(task)
+                task.add_done_callback(self._passes.discard)
+
+    async def _finish_passes(self) -> None:
+        if self._passes:
+            await asyncio.wait(self._passes)
 
     async def _next_batch(self) -> list[_PendingRequest]:
         loop = asyncio.get_running_loop()
@@ -235,32 +249,44 @@ class Batcher:
 
     def _fill(self, batch: list[_PendingRequest]) -> bool:
         """Move requests from the queue to the batch; return whether more requests could join it."""
-        while self._queue:
-            pending = self._queue[0]
+        waiting: list[_PendingRequest] = []
+        for pending in self._queue:
             if isinstance(pending, _PendingCall):
-                return False
+                break
+            waiting.append(pending)
+        has_call = len(waiting) < len(self._queue)
+        is_full = False
+        oldest = (batch or waiting)[0].tokens if batch or waiting else 0
+        for pending in sorted(waiting, key=lambda each: abs(each.tokens - oldest)):
             longest = max(other.tokens for other in (*batch, pending))
             if batch and (len(batch) + 1) * longest > self._token_budget:
-                return False
-            self._queue.popleft()
+                is_full = True
+                continue
+            self._queue.remove(pending)
             self._queued_tokens -= pending.tokens
             batch.append(pending)
-        return True
+        return not has_call and not is_full
 
-    async def _run_batch(self, batch: list[_PendingRequest]) -> None:
+    async def _run_batch(self, thread: WatchedThread, batch: list[_PendingRequest]) -> None:
         requests = [pending.request for pending in batch]
         tokens = sum(pending.tokens for pending in batch)
         began = time.perf_counter()
-        self._pass_tokens, self._pass_began = tokens, began
+        if not self._pass_tokens:
+            self._busy_since = began
+        self._pass_tokens += tokens
         for pending in batch:
             pending.scoring_began = began
-        await self._run(lambda: self._score(requests), [pending.scores for pending in batch], list)
-        elapsed = time.perf_counter() - began
-        self._pass_tokens = 0
-        self._add_pass(elapsed, tokens)
+        score = self._threads[thread]
+        await self._run(thread, lambda: score(requests), [pending.scores for pending in batch], list)
+        self._free.append(thread)
+        ended = time.perf_counter()
+        self._pass_tokens -= tokens
+        # With several passes at once, the time since the end of the last one is what these tokens took.
+        self._add_pass(ended - self._busy_since, tokens)
+        self._busy_since = ended
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_tokens.observe(len(batch) * max(pending.tokens for pending in batch))
-        self._metrics.batch_seconds.observe(elapsed)
+        self._metrics.batch_seconds.observe(ended - began)
 
     def _add_pass(self, seconds: float, tokens: int) -> None:
         self._seconds = DECAY * self._seconds + seconds
@@ -268,13 +294,14 @@ class Batcher:
 
     async def _run(
         self,
+        thread: WatchedThread,
         function: Callable[[], Any],
         futures: Sequence[asyncio.Future[Any]],
         split: Callable[[Any], Sequence[Any]],
     ) -> None:
         """Run a function in the worker thread and set the futures to the parts of its result, or to its exception."""
         try:
-            values = split(await asyncio.get_running_loop().run_in_executor(self._thread, function))
+            values = split(await asyncio.get_running_loop().run_in_executor(thread, function))
         except Exception as error:
             for future in futures:
                 if not future.done():

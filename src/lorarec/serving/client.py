@@ -87,6 +87,7 @@ class Client(ClientOptions):
         user_id: str | None = None,
         history: Sequence[Item] | None = None,
         adapter: Adapter | None = None,
+        assignment_id: str | None = None,
     ) -> Ranking:
         """Rank candidates for a stored user or a history.
 
@@ -94,12 +95,15 @@ class Client(ClientOptions):
             candidates: Item ids of the catalogue, or `{"title": ...}`, in any order.
             user_id: Id of the user whose stored history is read, in place of `history`.
             history: Item ids or `{"title": ...}`, oldest first.
-            adapter: Name of an adapter, or weights by name that sum to 1; None for the fusion or the only adapter.
+            adapter: Name of an adapter, or weights by name that sum to 1; None for the variant of the experiment, the
+                fusion or the only adapter.
+            assignment_id: Id by which a request with a history is assigned to a variant of the experiment, such as that
+                of a session; None for the first variant. Requests with `user_id` are assigned by that.
 
         Raises:
             ServiceError: The service refuses the request or cannot be reached.
         """
-        return self._send(calls.rank(candidates, user_id, history, adapter))
+        return self._send(calls.rank(candidates, user_id, history, adapter, assignment_id))
 
     def recommend(
         self,
@@ -113,6 +117,7 @@ class Client(ClientOptions):
         deny: Sequence[str] = (),
         at_most: Mapping[str, int] | None = None,
         boost: Sequence[Mapping[str, Any]] = (),
+        assignment_id: str | None = None,
     ) -> Ranking:
         """Recommend items of the catalogue that are not in the history.
 
@@ -126,11 +131,14 @@ class Client(ClientOptions):
             deny: Ids of items that must not be recommended.
             at_most: Maximum number of items with the same value in a column, by column.
             boost: Numbers to add to the scores of items, as `{"where": condition, "add": number}`.
+            assignment_id: As for `rank`.
 
         Raises:
             ServiceError: As for `rank`.
         """
-        return self._send(calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost))
+        return self._send(
+            calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost, assignment_id)
+        )
 
     def explain(
         self,
@@ -144,6 +152,7 @@ class Client(ClientOptions):
         where: Sequence[Condition] = (),
         allow: Sequence[str] | None = None,
         deny: Sequence[str] = (),
+        assignment_id: str | None = None,
     ) -> ScoreExplanation:
         """Attribute a score to the items of the history: that of a recommendation, or of one of given candidates.
 
@@ -157,11 +166,14 @@ class Client(ClientOptions):
             where: As for `recommend`.
             allow: As for `recommend`.
             deny: As for `recommend`.
+            assignment_id: As for `rank`.
 
         Raises:
             ServiceError: As for `rank`.
         """
-        return self._send(calls.explain(item_id, candidates, candidate, user_id, history, adapter, where, allow, deny))
+        return self._send(
+            calls.explain(item_id, candidates, candidate, user_id, history, adapter, where, allow, deny, assignment_id)
+        )
 
     def rerank(
         self,
@@ -262,6 +274,14 @@ class Client(ClientOptions):
             ServiceError: As for `rank`; status 404 if there is no such adapter, 422 if it cannot be used.
         """
         return self._send(calls.load_adapter(name))
+
+    def rollback_adapter(self, name: str) -> AdapterInfo:
+        """Put back the version of an adapter that the latest load replaced. The request is sent once.
+
+        Raises:
+            ServiceError: As for `rank`; status 404 if the adapter is not loaded, 409 if it has no previous version.
+        """
+        return self._send(calls.rollback_adapter(name))
 
     def unload_adapter(self, name: str) -> None:
         """Unload an adapter. The request is sent once.

@@ -216,16 +216,25 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ranked(
-    user_id: str | None, history: Sequence[Item] | None, adapter: Adapter | None, **others: Any
+    user_id: str | None,
+    history: Sequence[Item] | None,
+    adapter: Adapter | None,
+    assignment_id: str | None,
+    **others: Any,
 ) -> dict[str, Any]:
-    return _given({"user_id": user_id, "history": history, "adapter": adapter, **others})
+    chosen = {"user_id": user_id, "history": history, "adapter": adapter, "assignment_id": assignment_id}
+    return _given({**chosen, **others})
 
 
 def rank(
-    candidates: Sequence[Item], user_id: str | None, history: Sequence[Item] | None, adapter: Adapter | None
+    candidates: Sequence[Item],
+    user_id: str | None,
+    history: Sequence[Item] | None,
+    adapter: Adapter | None,
+    assignment_id: str | None,
 ) -> Call[Ranking]:
     """Return the call of `Client.rank`."""
-    return Call("POST", "/v1/rank", Ranking, _ranked(user_id, history, adapter, candidates=candidates))
+    return Call("POST", "/v1/rank", Ranking, _ranked(user_id, history, adapter, assignment_id, candidates=candidates))
 
 
 def recommend(
@@ -238,10 +247,11 @@ def recommend(
     deny: Sequence[str],
     at_most: Mapping[str, int],
     boost: Sequence[Mapping[str, Any]],
+    assignment_id: str | None,
 ) -> Call[Ranking]:
     """Return the call of `Client.recommend`."""
     rules = {"top": top, "where": where, "allow": allow, "deny": deny, "at_most": at_most, "boost": boost}
-    return Call("POST", "/v1/recommend", Ranking, _ranked(user_id, history, adapter, **rules))
+    return Call("POST", "/v1/recommend", Ranking, _ranked(user_id, history, adapter, assignment_id, **rules))
 
 
 def explain(
@@ -254,11 +264,13 @@ def explain(
     where: Sequence[Condition],
     allow: Sequence[str] | None,
     deny: Sequence[str],
+    assignment_id: str | None,
 ) -> Call[ScoreExplanation]:
     """Return the call of `Client.explain`."""
     explained = {"item_id": item_id, "candidates": candidates, "candidate": candidate}
     rules = {"where": where or None, "allow": allow, "deny": deny or None}
-    return Call("POST", "/v1/explain", ScoreExplanation, _ranked(user_id, history, adapter, **explained, **rules))
+    body = _ranked(user_id, history, adapter, assignment_id, **explained, **rules)
+    return Call("POST", "/v1/explain", ScoreExplanation, body)
 
 
 def rerank(
@@ -324,6 +336,11 @@ def load_adapter(name: str) -> Call[AdapterInfo]:
 def unload_adapter(name: str) -> Call[None]:
     """Return the call of `Client.unload_adapter`, which is not found if it is repeated."""
     return Call("DELETE", _adapter_path(name), NoneType, repeatable=False)
+
+
+def rollback_adapter(name: str) -> Call[AdapterInfo]:
+    """Return the call of `Client.rollback_adapter`, which would undo itself if it were repeated."""
+    return Call("POST", f"{_adapter_path(name)}/rollback", AdapterInfo, repeatable=False)
 
 
 def health() -> Call[Health]:

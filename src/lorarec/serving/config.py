@@ -21,7 +21,16 @@ class ServiceConfig:
 
     combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).")
     pool: int = option(100, "Number of candidates that the index proposes for a recommendation.")
-    token_budget: int = option(8192, "Tokens per forward pass, padding included.", REQUESTS)
+    token_budget: int | None = option(
+        None,
+        "Tokens per forward pass, padding included; 2048 on a CPU and 8192 elsewhere if not given.",
+        REQUESTS,
+    )
+    instances: int | None = option(
+        None,
+        "Number of passes at once; one for each core of a CPU, up to 8, and one elsewhere if not given.",
+        REQUESTS,
+    )
     wait_ms: float = option(2.0, "Milliseconds that a batch waits for more requests.", REQUESTS)
     queue: int = option(256, "Maximum number of requests at once; others get 429.", REQUESTS)
     max_wait: float = option(
@@ -30,6 +39,6 @@ class ServiceConfig:
 
     def __post_init__(self) -> None:
         convert_options(self)
-        refuse_out_of_range(self, ("pool", "token_budget", "queue"), ("wait_ms", "max_wait"), ())
+        refuse_out_of_range(self, ("pool", "token_budget", "instances", "queue"), ("wait_ms", "max_wait"), ())
         if self.pool > MAX_POOL:
             raise LorarecError(f"option pool must be at most {MAX_POOL}, got {self.pool}")

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from lorarec.serving.errors import PROBLEM, ApiError
+from lorarec.serving.http_config import HttpConfig
 
 #: Maximum number of bytes of a request line with its headers.
 MAX_HEAD = 16 << 10
@@ -64,9 +65,10 @@ class ServerConfig(uvicorn.Config):
         app: ASGI application.
         limits: Limits on the connections.
         grace: Seconds that unfinished requests get after a signal.
+        config: Options of the HTTP server.
     """
 
-    def __init__(self, app: FastAPI, limits: ConnectionLimits, grace: float) -> None:
+    def __init__(self, app: FastAPI, limits: ConnectionLimits, grace: float, config: HttpConfig) -> None:
         # Uvicorn's other event loops and parsers do not support these limits.
         # The backlog is the number of connections that asyncio accepts before it serves the open ones; it must be small
         # enough not to run out of file descriptors.
@@ -82,6 +84,10 @@ class ServerConfig(uvicorn.Config):
             access_log=False,
             timeout_graceful_shutdown=grace,  # type: ignore[arg-type]
             server_header=False,
+            forwarded_allow_ips=config.forwarded_allow_ips,
+            ssl_certfile=config.ssl_certfile,
+            ssl_keyfile=config.ssl_keyfile,
+            ssl_keyfile_password=config.ssl_keyfile_password,
         )
         self.limits = limits
 

@@ -1,12 +1,16 @@
 """The model with all loaded adapters, which scores requests with different mixtures in one pass."""
 
+import copy
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from lorarec.backbone import Backbone
 from lorarec.data import Evidence
@@ -17,6 +21,8 @@ from lorarec.prompts import Example, PromptBuilder, PromptConfig
 from lorarec.scoring import score, score_batch
 
 AdapterKind = Literal["adapter", "personal"]
+#: Maximum number of instances of the model by default.
+MAX_INSTANCES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,25 +80,48 @@ class ScoringRequest:
 
 
 class MultiAdapterEngine:
-    """Score requests with different adapters and mixtures in one pass of the backbone. Not thread-safe.
+    """Score requests with different adapters and mixtures in one pass of the backbone.
+
+    A CPU computes several passes at once, each with its share of the cores, faster than one after the other: threads
+    that share one pass wait for each other after every layer. So the engine has instances of the model, which share its
+    weights and have their own mixed layers. Passes of different instances may run in different threads at once;
+    `install` and `close` must run alone.
 
     Args:
         backbone: The language model, which is changed in place while adapters are installed.
         combine: Rule by which all adapters are mixed (see `AdapterBank.to_adapter`).
         permanent: Adapters that are always installed.
+        instances: Number of instances of the model; None for one for each thread of PyTorch on a CPU, up to
+            `MAX_INSTANCES`, and one on other devices.
+
+    Attributes:
+        backbone: The language model.
+        combine: Rule by which all adapters are mixed.
+        instances: Number of instances of the model.
 
     Raises:
         LorarecError: As for `install`.
     """
 
-    def __init__(self, backbone: Backbone, combine: Combine, permanent: Sequence[LoadedAdapter] = ()) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        combine: Combine,
+        permanent: Sequence[LoadedAdapter] = (),
+        instances: int | None = None,
+    ) -> None:
         self.backbone = backbone
         self.combine = combine
+        self._threads = torch.get_num_threads() if backbone.model.device.type == "cpu" else None
+        self.instances = instances or min(self._threads or 1, MAX_INSTANCES)
+        self._models = [backbone.model, *(_share_weights(backbone.model) for _ in range(self.instances - 1))]
+        self._passes = 0
+        self._passes_lock = threading.Lock()
         self._permanent = permanent
         self._installed: tuple[LoadedAdapter, ...] = ()
         self._stacked: list[Adapter] = []
         self._part_indices: dict[LoadedAdapter, list[int]] = {}
-        self._mixed = MixedModel(backbone.model, {})
+        self._mixed = [MixedModel(model, {}) for model in self._models]
         self.install([])
 
     def install(self, adapters: Sequence[LoadedAdapter]) -> None:
@@ -103,15 +132,20 @@ class MultiAdapterEngine:
                 adapters that were installed before stay installed.
         """
         previous = self._installed
-        self._mixed.remove()
+        self._remove()
         try:
             everything = [*self._permanent, *adapters]
             for adapter in everything:
                 self._check(adapter)
             self._inject(everything)
         except BaseException:
+            self._remove()
             self._inject(previous)
             raise
+
+    def _remove(self) -> None:
+        for mixed in self._mixed:
+            mixed.remove()
 
     def _check(self, adapter: LoadedAdapter) -> None:
         for part in adapter.parts:
@@ -129,35 +163,60 @@ class MultiAdapterEngine:
             adapter: [_index_in(self._stacked, part) for part in adapter.parts] for adapter in adapters
         }
         if adapters:
-            self._mixed = inject(self.backbone.model, AdapterBank.stack(self._stacked), self.combine)
+            bank = AdapterBank.stack(self._stacked)
+            for number, model in enumerate(self._models):
+                self._mixed[number] = inject(model, bank, self.combine)
         self._installed = tuple(adapters)
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
+    def score(self, requests: Sequence[ScoringRequest], instance: int = 0) -> list[np.ndarray]:
         """Score the candidates of each request; requests with the same readout share a pass.
+
+        Args:
+            requests: Requests.
+            instance: Number of the instance of the model, which scores for no other thread meanwhile.
 
         Returns:
             A float32 array (candidates,) for each request: log-odds or log-probabilities, by the request's readout.
         """
         scores = [np.empty(0, np.float32)] * len(requests)
         readouts = [(request.builder.readout, request.builder.yes_no) for request in requests]
-        for readout in dict.fromkeys(readouts):
-            indices = [index for index, other in enumerate(readouts) if other == readout]
-            for index, result in zip(indices, self._score_pass([requests[i] for i in indices]), strict=True):
-                scores[index] = result
+        with self._share_of_threads():
+            for readout in dict.fromkeys(readouts):
+                indices = [index for index, other in enumerate(readouts) if other == readout]
+                results = self._score_pass([requests[index] for index in indices], instance)
+                for index, result in zip(indices, results, strict=True):
+                    scores[index] = result
         return scores
 
-    def _score_pass(self, requests: Sequence[ScoringRequest]) -> list[np.ndarray]:
-        self._mixed.set_weights(self._layer_weights([request.mixture for request in requests]))
-        model, builder = self.backbone.model, requests[0].builder
+    @contextmanager
+    def _share_of_threads(self) -> Iterator[None]:
+        """Let this thread compute with its share of the threads of PyTorch within the block."""
+        with self._passes_lock:
+            self._passes += 1
+            passes = self._passes
+        if self._threads is not None:
+            torch.set_num_threads(max(1, self._threads // passes))
+        try:
+            yield
+        finally:
+            with self._passes_lock:
+                self._passes -= 1
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+
+    def _score_pass(self, requests: Sequence[ScoringRequest], instance: int) -> list[np.ndarray]:
+        mixed = self._mixed[instance]
+        mixed.set_weights(self._layer_weights(mixed, [request.mixture for request in requests]))
+        model, builder = self._models[instance], requests[0].builder
         examples = [request.example for request in requests]
         if len(requests) == 1:  # `score` splits a very long request into chunks
             return score(model, examples, builder)
         return [scores.float().cpu().numpy() for scores in score_batch(model, examples, builder)]
 
-    def _layer_weights(self, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
+    def _layer_weights(self, mixed: MixedModel, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
         """Return the weights (mixtures, K) of the stacked adapters by layer name."""
-        layers = {name: index for index, name in enumerate(self._mixed.layers)}
+        layers = {name: index for index, name in enumerate(mixed.layers)}
         weights = torch.zeros(len(layers), len(mixtures), len(self._stacked))
         for row, mixture in enumerate(mixtures):
             for adapter, weight in mixture.weights.items():
@@ -170,13 +229,19 @@ class MultiAdapterEngine:
 
     def close(self) -> None:
         """Restore the backbone's own layers."""
-        self._mixed.remove()
+        self._remove()
         self._inject(())
 
 
 def copy_to_memory(adapter: Adapter) -> Adapter:
     """Return an adapter whose tensors do not depend on its file, which safetensors maps and others may rewrite."""
     return replace(adapter, tensors={layer: (a.clone(), b.clone()) for layer, (a, b) in adapter.tensors.items()})
+
+
+def _share_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model that has the same tensors of parameters and buffers."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _index_in(stacked: list[Adapter], adapter: Adapter) -> int:

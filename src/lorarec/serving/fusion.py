@@ -1,9 +1,13 @@
 """The fusion of a service, whose adapters are scored with those of all other requests."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
+from safetensors.torch import save
 
 from lorarec.lora import prompt_config
 from lorarec.ranking import AdapterScorer, FusedScores, Fusion, TrainedAdapter
@@ -20,6 +24,10 @@ from lorarec.recommenders import (
 from lorarec.serving.engine import LoadedAdapter, Mixture, copy_to_memory
 from lorarec.serving.errors import ApiError
 from lorarec.serving.request_prompts import RequestCase, case_frame, catalogue_id
+
+#: Name of the fusion in the versions of an answer, and by which a request for a reranking chooses it, since clients of
+#: these APIs have to name a model.
+FUSION = "fusion"
 
 RecommenderKind = Literal[
     "language model", "next-item model", "item order", "co-occurrence", "titles", "popularity", "other"
@@ -46,6 +54,7 @@ class ServedFusion:
         adapters: Adapters of the fusion by name. Their prompts hold the co-occurrence words that the fusion was fitted
             with, those of the training part of the split.
         max_history: Number of latest items of a history that an explanation leaves out in turn.
+        version: Hash of everything that decides the scores: options, last stages, recommenders and adapters.
 
     Raises:
         LorarecError: The fusion was fitted to given candidate sets only.
@@ -60,6 +69,7 @@ class ServedFusion:
             if isinstance(recommender, TrainedAdapter)
         }
         self.max_history = fusion.max_history
+        self.version = _version(fusion)
 
     @property
     def kinds(self) -> dict[str, RecommenderKind]:
@@ -109,6 +119,20 @@ def _loaded_adapter(name: str, recommender: TrainedAdapter) -> LoadedAdapter:
     adapter, scorer = copy_to_memory(recommender.adapter), recommender.scorer
     assert isinstance(scorer, AdapterScorer)
     return LoadedAdapter(name, (adapter,), prompt_config(adapter), adapter.fingerprint, evidence=scorer.evidence)
+
+
+def _version(fusion: Fusion) -> str:
+    data = fusion.group.data
+    fitted = [data.dataset.fingerprint, data.split.fingerprint, data.seed]
+    described = [*fitted, asdict(fusion.config), asdict(fusion.model), asdict(fusion.require_pool_model())]
+    digest = hashlib.sha256(json.dumps(described, default=np.ndarray.tolist).encode())
+    for name, recommender in fusion.group.recommenders.items():
+        if isinstance(recommender, TrainedAdapter):
+            digest.update(f"{name}: {recommender.adapter.fingerprint}".encode())
+        else:
+            digest.update(f"{name}: {type(recommender).__name__} {recommender.config!r}".encode())
+            digest.update(save({key: tensor.contiguous() for key, tensor in recommender.tensors().items()}))
+    return digest.hexdigest()[:16]
 
 
 def _kind(recommender: Recommender[Any]) -> RecommenderKind:

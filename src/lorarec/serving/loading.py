@@ -12,6 +12,7 @@ from lorarec.ranking import Fusion
 from lorarec.retrieval import Index
 from lorarec.serving.adapter_paths import AdapterPaths
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.experiment import Experiment
 from lorarec.serving.service import Service
 
 
@@ -25,6 +26,7 @@ def load_service(
     load: Sequence[str] | None = None,
     fusion: Path | None = None,
     new_item_prior: float | Literal["auto"] | None = None,
+    experiment: Experiment | None = None,
 ) -> Service:
     """Make a service from the folders of its index, adapters and fusion.
 
@@ -38,6 +40,7 @@ def load_service(
         load: Names of the adapters to load at the start; None for all.
         fusion: Folder of the fusion that answers requests that name no adapter.
         new_item_prior: Prior of new items in place of that of the fusion.
+        experiment: Variants that answer shares of the users, or None.
 
     Raises:
         LorarecError: If a folder, an adapter or the database is not usable.
@@ -57,6 +60,7 @@ def load_service(
         load=load,
         fusion=fused,
         further_adapters=adapters.further,
+        experiment=experiment,
     )
 
 

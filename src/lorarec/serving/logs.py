@@ -5,8 +5,10 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
+from lorarec.serving.request_facts import RequestFacts
 from lorarec.serving.request_ids import current_request_id
 
 _MAX_KINDS = 1000
@@ -63,7 +65,7 @@ def configure_logging(log_requests: bool = False) -> None:
 
 
 def log_request(
-    method: str, path: str, status: int, seconds: float, stages: Mapping[str, float], key_name: str | None = None
+    method: str, path: str, status: int, seconds: float, stages: Mapping[str, float], facts: RequestFacts
 ) -> None:
     """Write a line of JSON about a request; it never has ids of users, titles or keys.
 
@@ -73,7 +75,7 @@ def log_request(
         status: HTTP status of the response.
         seconds: Duration of the request.
         stages: Durations of its stages.
-        key_name: Name of the API key; None if the request has none that is valid.
+        facts: Name of its API key, its variant, and the versions of the adapters that answered.
     """
     if requests.isEnabledFor(logging.INFO):
         line = {
@@ -83,7 +85,7 @@ def log_request(
             "path": path,
             "status": status,
             "seconds": round(seconds, 6),
-            **({} if key_name is None else {"key_name": key_name}),
             **{f"{stage}_seconds": round(value, 6) for stage, value in stages.items()},
+            **{name: fact for name, fact in asdict(facts).items() if fact},
         }
         requests.info(json.dumps(line))

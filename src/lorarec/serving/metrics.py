@@ -27,10 +27,13 @@ def recorded_stages() -> Iterator[dict[str, float]]:
 class Metrics:
     """Metrics of one service, in a registry of its own.
 
+    Args:
+        by_variant: Whether requests have a label for the variant of an experiment, empty for requests without one.
+
     Attributes:
         registry: Registry that `/metrics` exports.
-        requests: Number of answered requests by method, path of the API and status.
-        seconds: Response time by path of the API.
+        requests: Number of answered requests by method, path of the API, status and variant.
+        seconds: Response time by path of the API and variant.
         stage_seconds: Duration of the stages of requests: `database`, `prompt`, `queue`, `model` and `fusion`.
         in_progress: Number of requests that are prepared, queued or scored.
         rejected: Number of requests that were refused because the queue was full.
@@ -45,12 +48,16 @@ class Metrics:
         unavailable: 1 for each adapter that is announced and not loaded in this replica, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_variant: bool = False) -> None:
         self.registry = registry = CollectorRegistry()
+        self._by_variant = by_variant
+        more = ("variant",) if by_variant else ()
         self.requests = Counter(
-            "lorarec_requests", "Answered requests", ("method", "path", "status"), registry=registry
+            "lorarec_requests", "Answered requests", ("method", "path", "status", *more), registry=registry
         )
-        self.seconds = Histogram("lorarec_request_seconds", "Response time in seconds", ("path",), registry=registry)
+        self.seconds = Histogram(
+            "lorarec_request_seconds", "Response time in seconds", ("path", *more), registry=registry
+        )
         self.stage_seconds = Histogram(
             "lorarec_stage_seconds", "Duration of a stage of a request in seconds", ("stage",), registry=registry
         )
@@ -84,6 +91,12 @@ class Metrics:
             ("adapter",),
             registry=registry,
         )
+
+    def add_response(self, method: str, path: str, status: int, seconds: float, variant: str | None) -> None:
+        """Count a response and its duration."""
+        more = (variant or "",) if self._by_variant else ()
+        self.requests.labels(method, path, status, *more).inc()
+        self.seconds.labels(path, *more).observe(seconds)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -10,10 +10,12 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorarec.serving.errors import PROBLEM, ApiError
+from lorarec.serving.http_config import LOCAL_HOSTS
 from lorarec.serving.keys import ApiKey, ApiKeys
 from lorarec.serving.logs import log_request
 from lorarec.serving.metrics import Metrics, recorded_stages
 from lorarec.serving.page import FILES
+from lorarec.serving.request_facts import record_key_name, recorded_facts
 from lorarec.serving.route_roles import find_route, required_role
 
 #: Maximum number of bytes of a body.
@@ -26,7 +28,6 @@ MAX_MEMBERS = 5_000
 BODY_SECONDS = 20.0
 #: Paths that need no API key and accept GET and HEAD only.
 PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", *FILES)
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 #: Methods that become labels of metrics; a client can make up others.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -67,7 +68,7 @@ class AuthMiddleware:
                 _refuse_other_hosts(headers, is_public)
             elif not is_public:
                 key = _authenticate(headers, self._keys)
-                scope.setdefault("state", {})["key_name"] = key.name
+                record_key_name(key.name)
                 if path is not None and has_method:
                     _authorize(key, scope["method"], path)
             body = b"" if is_public else await self._read_body(headers, receive)
@@ -214,7 +215,7 @@ class MetricsMiddleware:
                 status = message["status"]
             await send(message)
 
-        with recorded_stages() as stages:
+        with recorded_stages() as stages, recorded_facts() as facts:
             try:
                 await self.app(scope, receive, record_status)
             finally:
@@ -222,6 +223,5 @@ class MetricsMiddleware:
                 path = getattr(route, "path", "other")
                 method = scope["method"] if route and scope["method"] in METHODS else "other"
                 seconds = time.perf_counter() - began
-                self._metrics.requests.labels(method, path, status).inc()
-                self._metrics.seconds.labels(path).observe(seconds)
-                log_request(method, path, status, seconds, stages, scope.get("state", {}).get("key_name"))
+                self._metrics.add_response(method, path, status, seconds, facts.variant)
+                log_request(method, path, status, seconds, stages, facts)

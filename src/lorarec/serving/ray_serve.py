@@ -17,6 +17,7 @@ from lorarec.errors import LorarecError
 from lorarec.serving.adapter_paths import find_adapters
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.experiment import Experiment
 from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.keys import KEY_VARIABLE
 from lorarec.serving.loading import load_service
@@ -67,6 +68,7 @@ class ServeArguments(BaseModel):
         str | None,
         Field(description="Database URL that all replicas share; an SQLite file serves those of one machine."),
     ] = None
+    variants: Annotated[str | None, Field(description="YAML file of an experiment.")] = None
     keys: Annotated[str | None, Field(description="File of API keys, besides LORAREC_API_KEY.")] = None
     backbone: Annotated[
         BackboneConfig, BeforeValidator(_as_backbone), Field(description="Id of the backbone, or its options.")
@@ -79,7 +81,7 @@ class ServeArguments(BaseModel):
     def resolved(self) -> "ServeArguments":
         """Return the arguments with absolute paths, for processes with other working folders."""
         changed: dict[str, Any] = {
-            name: _resolve(getattr(self, name)) for name in ("dataset", "fusion", "index", "keys")
+            name: _resolve(getattr(self, name)) for name in ("dataset", "fusion", "index", "variants", "keys")
         }
         if self.db is not None and "://" not in self.db:
             changed["db"] = str(Path(self.db).resolve())
@@ -104,6 +106,7 @@ class ServeArguments(BaseModel):
             self.load,
             None if self.fusion is None else Path(self.fusion),
             self.new_item_prior,
+            None if self.variants is None else Experiment.load(Path(self.variants)),
         )
 
 

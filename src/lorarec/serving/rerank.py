@@ -7,12 +7,12 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from lorarec.data import ITEM, TITLE, Dataset
+from lorarec.serving.experiment_schemas import AdapterVersions, VariantName
+from lorarec.serving.fusion import FUSION
 from lorarec.serving.request_prompts import TITLE_PREFIX, RequestCase
 from lorarec.serving.response_schemas import RankResponse
 from lorarec.serving.schemas import MAX_CANDIDATES, MAX_HISTORY, Integer, Text, refuse_nul
 
-#: Name by which a request chooses the fusion, since clients of these APIs have to name a model.
-FUSION = "fusion"
 #: Maximum number of characters of a title, as everywhere.
 MAX_TITLE = 500
 MAX_QUERY = MAX_HISTORY * (MAX_TITLE + 2)
@@ -84,8 +84,9 @@ class RerankRequest(_RerankRequest):
     model: Annotated[
         Text | None,
         Field(
-            description="Name of a loaded adapter, or `fusion` for the fusion. Without the field the fusion answers; "
-            "if the service has no fusion, the field is optional only if exactly one adapter is loaded."
+            description="Name of a loaded adapter, or `fusion` for the fusion. Without the field the first variant of "
+            "the experiment answers, if there is one, or the fusion; if the service has neither, the field is optional "
+            "only if exactly one adapter is loaded."
         ),
     ] = None
     top_n: Annotated[
@@ -178,6 +179,8 @@ class RerankResponse(BaseModel):
     model: Annotated[str, Field(description="Name of the adapter that answered, or `fusion`.")]
     results: Annotated[list[RerankResult], Field(description="Documents, best first.")]
     usage: RerankUsage
+    versions: AdapterVersions
+    variant: VariantName = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -187,6 +190,7 @@ class RerankResponse(BaseModel):
                     "model": "general",
                     "results": [{"index": 1, "relevance_score": 0.62}],
                     "usage": {"prompt_tokens": 64, "total_tokens": 64},
+                    "versions": {"general": "7d0e5c1f"},
                 }
             ]
         }
@@ -239,7 +243,9 @@ def rerank_response(request: RerankRequest, ranked: RankResponse, request_id: st
         for item in ranked.ranking[: request.top_n]
     ]
     usage = RerankUsage(prompt_tokens=ranked.tokens, total_tokens=ranked.tokens)
-    return RerankResponse(id=request_id, model=model, results=results, usage=usage)
+    return RerankResponse(
+        id=request_id, model=model, results=results, usage=usage, versions=ranked.versions, variant=ranked.variant
+    )
 
 
 def texts_response(request: TextsRerankRequest, ranked: RankResponse) -> list[TextsRerankResult]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lorarec.serving.engine import AdapterKind
+from lorarec.serving.experiment_schemas import AdapterVersions, PreviousVersion, VariantName
 from lorarec.serving.fusion import RecommenderKind
 
 _RANKED = {
@@ -21,6 +22,7 @@ _ADAPTER = {
     "name": "general",
     "kind": "adapter",
     "fingerprint": "7d0e5c1f",
+    "previous": None,
     "rank": 16,
     "readout": "verdict",
     "in_folder": True,
@@ -124,6 +126,8 @@ class RankResponse(BaseModel):
     ranking: Annotated[list[RankedItem], Field(description="Items, best first.")]
     fusion: ByFusion = False
     mixture: MixtureWeights
+    versions: AdapterVersions
+    variant: VariantName = None
     personal: PersonalWeights
     tokens: Annotated[
         int, Field(description="Number of tokens that the language model read: the prompt and all candidates.")
@@ -134,6 +138,8 @@ class RankResponse(BaseModel):
             "ranking": [_RANKED],
             "fusion": False,
             "mixture": {"general": 0.3, "shop": 0.7},
+            "versions": {"general": "7d0e5c1f", "shop": "0b9a6f2d"},
+            "variant": "mixed",
             "personal": {},
             "tokens": 64,
         }
@@ -165,6 +171,8 @@ class ExplainResponse(BaseModel):
     ]
     fusion: ByFusion = False
     mixture: MixtureWeights
+    versions: AdapterVersions
+    variant: VariantName = None
     personal: PersonalWeights
 
     model_config = _example(
@@ -174,6 +182,8 @@ class ExplainResponse(BaseModel):
             "evidence": {"general": "often"},
             "fusion": False,
             "mixture": {"general": 1.0},
+            "versions": {"general": "7d0e5c1f"},
+            "variant": None,
             "personal": {},
         }
     )
@@ -223,6 +233,7 @@ class AdapterInfo(BaseModel):
         ),
     ]
     fingerprint: Annotated[str, Field(description="Hash of the adapter's files when it was loaded.")]
+    previous: PreviousVersion
     rank: Annotated[int, Field(description="Largest rank of the adapter's layers.")]
     readout: Annotated[str, Field(description="How candidates are scored: `verdict` or `likelihood`.")]
     in_folder: Annotated[bool, Field(description="Whether the adapters folder still lists the adapter.")]

@@ -10,7 +10,7 @@ from lorarec.ranking import FusedScores, influences, score_parts
 from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
 from lorarec.serving.engine import LoadedAdapter, Mixture
-from lorarec.serving.fusion import ServedFusion
+from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.histories import StoredEvent
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
@@ -72,10 +72,13 @@ def rank_response(
         if adapter.user_router
     }
     names = {adapter.name: weight for adapter, weight in mixture.weights.items()}
-    return RankResponse(ranking=ranking, mixture=names, personal=personal, tokens=tokens)
+    versions = {adapter.name: adapter.fingerprint for adapter in mixture.weights}
+    return RankResponse(ranking=ranking, mixture=names, versions=versions, personal=personal, tokens=tokens)
 
 
-def fused_response(case: RequestCase, fused: FusedScores, tokens: int, prompts: RequestPrompts) -> RankResponse:
+def fused_response(
+    case: RequestCase, fused: FusedScores, fusion: ServedFusion, tokens: int, prompts: RequestPrompts
+) -> RankResponse:
     """Order the candidates of a case by the scores of a fusion, best first."""
     scores = fused.log_probabilities
     ranking = [
@@ -92,7 +95,19 @@ def fused_response(case: RequestCase, fused: FusedScores, tokens: int, prompts: 
         )
         for index in np.argsort(-scores, kind="stable")
     ]
-    return RankResponse(ranking=ranking, fusion=True, mixture={}, personal={}, tokens=tokens)
+    return _by_fusion(fusion, ranking, tokens)
+
+
+def empty_response(fusion: ServedFusion | None) -> RankResponse:
+    """Return the response of a request for which nothing is left to rank."""
+    if fusion:
+        return _by_fusion(fusion, [], 0)
+    return RankResponse(ranking=[], mixture={}, versions={}, personal={}, tokens=0)
+
+
+def _by_fusion(fusion: ServedFusion, ranking: list[RankedItem], tokens: int) -> RankResponse:
+    versions = {FUSION: fusion.version}
+    return RankResponse(ranking=ranking, fusion=True, mixture={}, versions=versions, personal={}, tokens=tokens)
 
 
 def recommend_response(ranked: RankResponse, rules: CatalogueRules, rows: Sequence[int], top: int) -> RankResponse:
@@ -141,6 +156,7 @@ def explain_response(
         evidence=evidence,
         fusion=ranked.fusion,
         mixture=ranked.mixture,
+        versions=ranked.versions,
         personal=ranked.personal,
     )
 
@@ -161,32 +177,39 @@ def fusion_info(fusion: ServedFusion) -> FusionInfo:
     return FusionInfo(recommenders=fusion.kinds, new_item_prior=fusion.new_item_prior)
 
 
-def adapter_info(adapter: LoadedAdapter, available: Collection[str]) -> AdapterInfo:
+def adapter_info(
+    adapter: LoadedAdapter, available: Collection[str], previous: LoadedAdapter | None = None
+) -> AdapterInfo:
     """Describe a loaded adapter.
 
     Args:
         adapter: The adapter.
         available: Names that the adapters folder lists.
+        previous: Version that a rollback puts back, or None.
     """
     return AdapterInfo(
         name=adapter.name,
         kind=adapter.kind,
         fingerprint=adapter.fingerprint,
+        previous=previous.fingerprint if previous else None,
         rank=max(rank for part in adapter.parts for rank in part.ranks.values()),
         readout=adapter.prompt.readout,
         in_folder=adapter.name in available,
     )
 
 
-def adapter_details(adapter: LoadedAdapter, available: Collection[str]) -> AdapterDetails:
+def adapter_details(
+    adapter: LoadedAdapter, available: Collection[str], previous: LoadedAdapter | None = None
+) -> AdapterDetails:
     """Describe a loaded adapter and what it was mixed from, layer by layer.
 
     Args:
         adapter: The adapter.
         available: Names that the adapters folder lists.
+        previous: Version that a rollback puts back, or None.
     """
     return AdapterDetails(
-        **adapter_info(adapter, available).model_dump(),
+        **adapter_info(adapter, available, previous).model_dump(),
         user_id=None if adapter.user_router else exported_user(adapter.parts[0]),
         layers=_layer_weights(adapter),
     )

@@ -28,6 +28,7 @@ ROUTE_ROLES: dict[tuple[str, str], Role] = {
     ("DELETE", "/v1/users/{user_id:path}"): "admin",
     ("POST", "/v1/adapters"): "admin",
     ("DELETE", "/v1/adapters/{name}"): "admin",
+    ("POST", "/v1/adapters/{name}/rollback"): "admin",
 }
 
 

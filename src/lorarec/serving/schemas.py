@@ -82,7 +82,7 @@ IdempotencyKey = Annotated[
 
 #: What every request for a user or a history fulfils, which its fields alone do not say.
 _ONE_HISTORY: list[Any] = [
-    {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+    {"required": ["user_id"], "properties": {"user_id": {"type": "string"}, "assignment_id": {"type": "null"}}},
     {"required": ["history"], "properties": {"history": {"type": "array"}}},
 ]
 
@@ -107,8 +107,16 @@ AdapterChoice = Annotated[
     Text | Annotated[dict[Text, Weight], Field(max_length=MAX_MIXED_ADAPTERS)] | None,
     Field(
         description="Name of a loaded adapter, or an object from names to weights that sum to 1; {} is the backbone "
-        "without adapters. Without the field the fusion answers; if the service has no fusion, the field is optional "
-        "only if exactly one adapter is loaded."
+        "without adapters. Without the field the variant of the experiment answers, if there is one, or the fusion; if "
+        "the service has neither, the field is optional only if exactly one adapter is loaded."
+    ),
+]
+
+AssignmentId = Annotated[
+    Text | None,
+    Field(
+        description="Id by which a request with a `history` is assigned to a variant of the experiment, such as that "
+        "of a session; without it, the first variant answers. Requests with `user_id` are assigned by that."
     ),
 ]
 
@@ -122,11 +130,14 @@ class _HistoryRequest(_Request):
         Field(max_length=MAX_HISTORY, description="Item ids of the catalogue or titles, oldest first."),
     ] = None
     adapter: AdapterChoice = None
+    assignment_id: AssignmentId = None
 
     @model_validator(mode="after")
     def _require_one_history(self) -> Any:
         if (self.user_id is None) == (self.history is None):
             raise ValueError("give either user_id or history")
+        if self.user_id is not None and self.assignment_id is not None:
+            raise ValueError("a request with user_id is assigned by that: give assignment_id with a history only")
         return self
 
 

@@ -13,30 +13,10 @@ from lorarec.serving.app import create_app
 from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig, connections_allowed
 from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.logs import configure_logging
-from lorarec.serving.middleware import LOCAL_HOSTS
 from lorarec.serving.service import STOP_SECONDS, Service
 
 #: Seconds that unfinished requests get after SIGTERM or Ctrl+C.
 GRACE = 20.0
-
-
-def require_key(host: str, key: str | None, keys: str | None = None) -> None:
-    """Refuse to listen to other machines without an API key.
-
-    Args:
-        host: Address to listen on.
-        key: API key, or None.
-        keys: Path of a file of API keys, or None.
-
-    Raises:
-        LorarecError: If `host` is not local and there are no keys, or the key is empty.
-    """
-    if key is not None and not key.strip():
-        raise LorarecError("LORAREC_API_KEY is empty: set a long random text, or unset it")
-    if key is None and keys is None and host not in (*LOCAL_HOSTS, "::1"):
-        raise LorarecError(
-            f"host={host} lets other machines in: set LORAREC_API_KEY to a long random text first, or give option keys"
-        )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,7 +60,8 @@ class Server(uvicorn.Server):
         config: HttpConfig | None = None,
     ) -> None:
         limits = limits or ConnectionLimits(connections_allowed())
-        super().__init__(ServerConfig(create_app(service, key, config), limits, grace))
+        config = config or HttpConfig()
+        super().__init__(ServerConfig(create_app(service, key, config), limits, grace, config))
         self._exit_seconds = grace + STOP_SECONDS + 2
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

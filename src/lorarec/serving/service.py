@@ -1,34 +1,42 @@
 """The service behind the HTTP API."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from lorarec.backbone import Backbone
 from lorarec.data import ITEM, TITLE, USER, Dataset, ItemMatcher
 from lorarec.errors import LorarecError
-from lorarec.ranking import FusedScores, Fusion, log_prior, refuse_other_dataset
+from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.announcements import AdapterAnnouncements
+from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
+from lorarec.serving.case_scoring import AdapterName, CaseScorer
 from lorarec.serving.config import ServiceConfig
-from lorarec.serving.engine import LoadedAdapter, Mixture, MultiAdapterEngine, ScoringRequest
+from lorarec.serving.engine import MultiAdapterEngine
 from lorarec.serving.errors import ApiError, FaultCollector
-from lorarec.serving.fusion import ServedFusion, refuse_titles
+from lorarec.serving.experiment import Experiment
+from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
-from lorarec.serving.rerank import FUSION, RerankRequest, TextsRerankRequest, rerank_case
+from lorarec.serving.rerank import RerankRequest, TextsRerankRequest, rerank_case
 from lorarec.serving.response_schemas import ExplainResponse, RankResponse
-from lorarec.serving.responses import explain_response, fused_response, rank_response, recommend_response
+from lorarec.serving.responses import (
+    empty_response,
+    explain_response,
+    fused_response,
+    rank_response,
+    recommend_response,
+)
 from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
 from lorarec.serving.stored_users import StoredUsers
@@ -37,8 +45,6 @@ from lorarec.serving.stored_users import StoredUsers
 STOP_SECONDS = 3.0
 #: Seconds of building the prompts of one request after which the thread counts as stuck.
 STUCK_SECONDS = 60.0
-#: Adapter that a request names, or its weights by name; None for the fusion or the only loaded adapter.
-AdapterName = str | dict[str, float] | None
 #: Number of items in the history, and among the candidates, of the request that measures the speed of the model.
 MEASURED_ITEMS = 20
 #: Beginning of the ids of events that have no id of their own in a request with an idempotency key.
@@ -59,6 +65,7 @@ class Service:
         load: Names of the adapters to load; None for all.
         fusion: Fusion that answers requests that name no adapter, or None.
         further_adapters: Paths or hub ids of further adapters, by the names that requests have.
+        experiment: Experiment whose variants answer requests that name no adapter, or None.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -87,23 +94,28 @@ class Service:
         load: Sequence[str] | None = None,
         fusion: Fusion | None = None,
         further_adapters: Mapping[str, str] | None = None,
+        experiment: Experiment | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if fusion:
             refuse_other_dataset(fusion, dataset)
         self._dataset = dataset
         self._pool = config.pool
-        self.metrics = Metrics()
+        self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
-        self._engine = MultiAdapterEngine(backbone, config.combine, permanent)
+        self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.histories = Histories(database)
         self.histories.fill(dataset)
         wait, max_wait = config.wait_ms / 1000, config.max_wait
-        self.batcher = Batcher(self._engine.score, config.token_budget, wait, config.queue, self.metrics, max_wait)
+        scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
+        token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
+        self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
         self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
         self.announcements.load_initial(load)
+        self._assignments = Assignments(experiment)
+        self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
             if adapter.prompt.evidence:
@@ -112,6 +124,9 @@ class Service:
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
         self._fusion_thread = WatchedThread("fusion", STUCK_SECONDS)
+        self._scorer = CaseScorer(
+            self.prompts, self.adapters, self.batcher, self._prompt_thread, self._fusion_thread, self.metrics
+        )
         self._index = index or (fusion.index() if fusion else Index.build(dataset))
         self._item_matcher = ItemMatcher(dataset)
         self._title_search = TextSearch(dataset.items[TITLE])
@@ -163,11 +178,13 @@ class Service:
                 queue is full.
         """
         # The history is read before the request is admitted: a database that hangs must not fill the queue.
+        request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, request.candidates, faults)
         faults.refuse()
         with self.batcher.admit():
-            return await self._rank(case, request.adapter, pool=False)
+            response = await self._rank(case, request.adapter, pool=False)
+        return self._assignments.complete(assignment, response)
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -176,12 +193,15 @@ class Service:
             ApiError: As for `rank`.
         """
         case = await asyncio.to_thread(rerank_case, request, self._dataset)
-        by_fusion = request.model == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded
+        adapter, assignment = self._assignments.assign(request.model, None)
+        if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
+            adapter = None
         try:
             with self.batcher.admit():
-                return await self._rank(case, None if by_fusion else request.model, pool=False)
+                response = await self._rank(case, adapter, pool=False)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
+        return self._assignments.complete(assignment, response)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -189,6 +209,7 @@ class Service:
         Raises:
             ApiError: If a rule does not fit the columns of the items, or as for `rank`.
         """
+        request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, (), faults)
         with self.batcher.admit():
@@ -196,11 +217,13 @@ class Service:
                 rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
             faults.refuse()
             candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
-            if not candidates:
-                by_fusion = self._chosen_fusion(request.adapter) is not None
-                return RankResponse(ranking=[], fusion=by_fusion, mixture={}, personal={}, tokens=0)
-            response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
-            return recommend_response(response, rules, [self._index.row[item] for item in candidates], request.top)
+            if candidates:
+                response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
+                rows = [self._index.row[item] for item in candidates]
+                response = recommend_response(response, rules, rows, request.top)
+            else:
+                response = empty_response(self._chosen_fusion(request.adapter))
+        return self._assignments.complete(assignment, response)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
@@ -212,6 +235,7 @@ class Service:
             ApiError: If the index of the candidate is out of range, the history is empty or has the item, nothing is
                 left to recommend, or as for `rank`.
         """
+        request, assignment = self._assignments.assign_request(request)
         pool = request.candidates is None
         case = await self._cases.read_explained(request)
         fusion = self._chosen_fusion(request.adapter)
@@ -219,16 +243,18 @@ class Service:
             if pool:
                 case = replace(case, candidates=await asyncio.to_thread(self._propose_with, case.history, request))
             if fusion is None:
-                scores, mixture, tokens = await self._score(case, request.adapter, self.prompts.leave_one_out_requests)
+                scores, mixture, tokens = await self._scorer.score(
+                    case, request.adapter, self.prompts.leave_one_out_requests
+                )
                 prior = log_prior(len(case.candidates)) if pool else None
                 ranked = rank_response(case, scores[0], mixture, self.prompts, tokens, prior)
                 scores = scores if prior is None else [each + prior for each in scores]
                 mixtures = [mixture]
             else:
                 cases = leave_one_out_cases(case, fusion.max_history)
-                fused, tokens = await self._fuse(fusion, cases, pool)
+                fused, tokens = await self._scorer.fuse(fusion, cases, pool)
                 scores = [each.log_probabilities for each in fused]
-                ranked = fused_response(case, fused[0], tokens, self.prompts)
+                ranked = fused_response(case, fused[0], fusion, tokens, self.prompts)
                 mixtures = fusion.mixtures
             if not pool:
                 place = request.candidate or 0
@@ -239,7 +265,8 @@ class Service:
             words = self.prompts.evidence_words
             loop = asyncio.get_running_loop()
             evidence = await loop.run_in_executor(self._prompt_thread, words, case, case.candidates[place], mixtures)
-        return explain_response(case, ranked, scores, place, evidence, self.prompts)
+        response = explain_response(case, ranked, scores, place, evidence, self.prompts)
+        return self._assignments.complete(assignment, response)
 
     async def store(self, request: EventsRequest, idempotency_key: str | None = None) -> int:
         """Store events and return the number of new ones.
@@ -317,84 +344,9 @@ class Service:
     async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> RankResponse:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
         if fusion := self._chosen_fusion(adapter):
-            (fused,), tokens = await self._fuse(fusion, [case], pool)
-            return fused_response(case, fused, tokens, self.prompts)
-        (scores,), mixture, tokens = await self._score(
+            (fused,), tokens = await self._scorer.fuse(fusion, [case], pool)
+            return fused_response(case, fused, fusion, tokens, self.prompts)
+        (scores,), mixture, tokens = await self._scorer.score(
             case, adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )
         return rank_response(case, scores, mixture, self.prompts, tokens, log_prior(len(scores)) if pool else None)
-
-    async def _fuse(
-        self, fusion: ServedFusion, cases: Sequence[RequestCase], pool: bool
-    ) -> tuple[list[FusedScores], int]:
-        """Score cases with the same candidates by the fusion, whose adapters share the batches of other requests.
-
-        Returns:
-            The scores of each case, and the number of tokens that the adapters read.
-
-        Raises:
-            ApiError: If a candidate is given by its title, the candidates do not fit into a prompt, or the queue is
-                full.
-        """
-        refuse_titles(cases[0])
-        loop = asyncio.get_running_loop()
-
-        def prepare() -> list[ScoringRequest]:
-            return [self.prompts.scoring_request(case, mixture) for case in cases for mixture in fusion.mixtures]
-
-        try:
-            with self.metrics.stage("prompt"):
-                requests = await loop.run_in_executor(self._prompt_thread, prepare)
-        except LorarecError as error:
-            raise ApiError(422, str(error), "candidates") from error
-        scores = await self.batcher.score(requests) if requests else []  # a fusion may have no adapters
-        count = len(fusion.mixtures)
-        fused = []
-        for place, case in enumerate(cases):
-            own = scores[place * count : (place + 1) * count]
-            with self.metrics.fusion_seconds.time(), self.metrics.stage("fusion"):
-                fused.append(await loop.run_in_executor(self._fusion_thread, fusion.score, case, own, pool))
-            self.metrics.fused.inc()
-        return fused, _tokens(requests)
-
-    async def _score(
-        self,
-        case: RequestCase,
-        adapter: AdapterName,
-        build: Callable[[RequestCase, Mixture], list[ScoringRequest]],
-    ) -> tuple[list[np.ndarray], Mixture, int]:
-        """Score the requests that are built from a case.
-
-        Args:
-            case: History and candidates.
-            adapter: Adapter or mixture that the client asks for.
-            build: Function that builds the requests.
-
-        Returns:
-            The scores (candidates,) of each request, the mixture that scored them, and the number of tokens that it
-            read.
-
-        Raises:
-            ApiError: If an adapter is not loaded, or the candidates do not fit into a prompt.
-        """
-
-        def prepare(weights: dict[LoadedAdapter, float]) -> tuple[list[ScoringRequest], Mixture]:
-            mixture = self.prompts.mixture(case, weights)
-            return build(case, mixture), mixture
-
-        loop = asyncio.get_running_loop()
-        while True:
-            weights = self.adapters.weights(adapter)
-            try:
-                with self.metrics.stage("prompt"):
-                    requests, mixture = await loop.run_in_executor(self._prompt_thread, prepare, weights)
-            except LorarecError as error:
-                raise ApiError(422, str(error), "candidates") from error
-            # An adapter may have been unloaded or replaced meanwhile. After this check the queue preserves the order.
-            if self.adapters.are_current(weights):
-                return await self.batcher.score(requests), mixture, _tokens(requests)
-
-
-def _tokens(requests: Sequence[ScoringRequest]) -> int:
-    """Return the number of tokens of prompts and candidates."""
-    return sum(request.example.length for request in requests)

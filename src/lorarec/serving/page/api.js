@@ -8,7 +8,7 @@ export const forgetKey = () => sessionStorage.removeItem(KEY);
 
 /**
  * Send a request and return the JSON of the response.
- * @param {string} path - Path of the service.
+ * @param {string} path - Path of the service, below the folder of the page, where a proxy may have put it.
  * @param {Object=} body - Body of a POST request; a GET request is sent without one.
  * @param {AbortSignal=} signal - Signal that ends the request.
  * @throws {Error} One line for the user; its `status` is that of the response.
@@ -20,7 +20,7 @@ export async function call(path, body, signal) {
   if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, {method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body)});
+    response = await fetch(`.${path}`, {method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body)});
   } catch (error) {
     throw error.name === "AbortError" ? error : new Error("The service cannot be reached: is it running?");
   }

@@ -1,6 +1,6 @@
 // A text field with a list of search results: the combobox pattern of the ARIA Authoring Practices.
 
-import {formatCount} from "/dom.js";
+import {formatCount} from "./dom.js";
 
 const DEBOUNCE_MS = 120;
 

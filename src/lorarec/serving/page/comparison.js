@@ -1,6 +1,6 @@
 // The rankings of two mixtures side by side.
 
-import {formatCount, formatPercent, itemKey, makeMove, makeNode} from "/dom.js";
+import {formatCount, formatPercent, itemKey, makeMove, makeNode} from "./dom.js";
 
 /**
  * Show two rankings in the columns of a table, whose rows are places.

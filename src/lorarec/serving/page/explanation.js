@@ -1,6 +1,6 @@
 // What the history adds to the score of an item, which the service finds by leaving out each item of the history.
 
-import {formatSigned, makeNode, makeSignedBar} from "/dom.js";
+import {formatSigned, makeNode, makeSignedBar} from "./dom.js";
 
 /**
  * Return a node for the explanation of an item.

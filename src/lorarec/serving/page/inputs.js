@@ -1,8 +1,8 @@
 // The inputs for the history and the items to rank.
 
-import {call, latestTitles, searchTitles, searchUsers} from "/api.js";
-import {combobox} from "/combobox.js";
-import {byId, makeNode} from "/dom.js";
+import {call, latestTitles, searchTitles, searchUsers} from "./api.js";
+import {combobox} from "./combobox.js";
+import {byId, makeNode} from "./dom.js";
 
 const LISTS = ["history", "candidates"];
 const isTouched = matchMedia("(pointer: coarse)").matches; // a screen's keyboard hides half of the page

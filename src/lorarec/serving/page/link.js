@@ -1,6 +1,6 @@
 // The state of the page in the fragment of its URL, which browsers do not send to the service.
 
-import {searchTitles} from "/api.js";
+import {searchTitles} from "./api.js";
 
 const LISTS = ["history", "candidates"], PREFIXES = ["", "b-"];
 const MIXTURE_FIELDS = ["system", "first", "second", "weight"];

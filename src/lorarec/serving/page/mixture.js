@@ -1,6 +1,6 @@
 // The controls of what ranks the items: the fusion, one adapter, or two adapters and their weights.
 
-import {byId, formatNumber, makeNode} from "/dom.js";
+import {byId, formatNumber, makeNode} from "./dom.js";
 
 /**
  * Return functions for the controls in the page whose ids end with a suffix.

@@ -2,15 +2,15 @@
 //
 // All data of the service is inserted as text, never as markup; the page's Content-Security-Policy enforces that.
 
-import {call, forgetKey, hasKey, searchUsers, storeKey} from "/api.js";
-import {markSameItem, showComparison} from "/comparison.js";
-import {byId, formatCount, formatPercent, makeNode} from "/dom.js";
-import {connectInputs} from "/inputs.js";
-import {readLink, writeLink} from "/link.js";
-import {copyControls, mixtureControls} from "/mixture.js";
-import {trackProgress} from "/progress.js";
-import {showRanking} from "/ranking.js";
-import {showWeights} from "/weights.js";
+import {call, forgetKey, hasKey, searchUsers, storeKey} from "./api.js";
+import {markSameItem, showComparison} from "./comparison.js";
+import {byId, formatCount, formatPercent, makeNode} from "./dom.js";
+import {connectInputs} from "./inputs.js";
+import {readLink, writeLink} from "./link.js";
+import {copyControls, mixtureControls} from "./mixture.js";
+import {trackProgress} from "./progress.js";
+import {showRanking} from "./ranking.js";
+import {showWeights} from "./weights.js";
 
 const DEBOUNCE_MS = 120, EXAMPLES = 3, WIDE = matchMedia("(min-width: 56rem)");
 const details = new Map(), mixtures = [mixtureControls()];

@@ -1,6 +1,6 @@
 // The parts of a score, as a table with a bar for each part.
 
-import {formatSigned, makeNode, makeSignedBar} from "/dom.js";
+import {formatSigned, makeNode, makeSignedBar} from "./dom.js";
 
 // Kinds of recommenders, and the two parts of no recommender, with a color of their own; others share the last color.
 const COLORED = ["language model", "next-item model", "co-occurrence", "titles", "popularity", "item order", "index",

@@ -1,6 +1,6 @@
 // What the page shows while it waits for a ranking, and after one has failed.
 
-import {byId} from "/dom.js";
+import {byId} from "./dom.js";
 
 const SLOW_SECONDS = 2;
 let ticker;

@@ -1,8 +1,8 @@
 // The ranking: a list of items that can be opened to see why they stand where they do.
 
-import {formatPercent, itemKey, makeMove, makeNode} from "/dom.js";
-import {makeExplanation} from "/explanation.js";
-import {makePartsTable, scoreParts} from "/parts.js";
+import {formatPercent, itemKey, makeMove, makeNode} from "./dom.js";
+import {makeExplanation} from "./explanation.js";
+import {makePartsTable, scoreParts} from "./parts.js";
 
 // Milliseconds after which a ranking that no newer one has replaced is explained again.
 const SETTLED_MS = 400;

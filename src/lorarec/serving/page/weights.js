@@ -1,6 +1,6 @@
 // The table of weights by layer, which has one row if they are the same in all layers.
 
-import {byId, formatCount, formatNumber, makeNode} from "/dom.js";
+import {byId, formatCount, formatNumber, makeNode} from "./dom.js";
 
 const COLORS = 6;
 
