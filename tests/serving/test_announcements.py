@@ -178,6 +178,26 @@ def test_a_reload_reaches_replicas_whose_folders_have_the_version(
     assert (dict(late.adapters.loaded), list(late.adapters.unavailable)) == ({}, ["general"])
 
 
+def test_a_roll_back_reaches_the_other_replica(sqlite: str, replicas: Replicas, offline: Any) -> None:
+    """The version is in the memory of both, and no longer in their folders."""
+    services = [replicas.make(sqlite, number, ["general"]) for number in range(2)]
+    old, new = (offline.scores({name: 1.0}, None, ["x01"], CANDIDATES) for name in ("general", "specific"))
+
+    async def scenario(one: httpx2.AsyncClient, other: httpx2.AsyncClient) -> None:
+        version = services[0].adapters.loaded["general"].fingerprint
+        for number in range(2):
+            swap(replicas.folder(number), "specific")
+        assert (await one.post("/v1/adapters", json={"name": "general"})).status_code == 200
+        await until(lambda: services[1].adapters.loaded["general"].fingerprint != version)
+        np.testing.assert_allclose(await scores(other, "general"), new, atol=1e-4)
+        assert (await other.post("/v1/adapters/general/rollback")).json()["fingerprint"] == version
+        await until(lambda: services[0].adapters.loaded["general"].fingerprint == version)
+        for client in (one, other):
+            np.testing.assert_allclose(await scores(client, "general"), old, atol=1e-4)
+
+    play(services, scenario)
+
+
 @pytest.mark.parametrize("fault", ["missing", "not usable"])
 def test_what_a_replica_cannot_load_does_not_take_it_down(
     sqlite: str, replicas: Replicas, offline: Any, fault: str

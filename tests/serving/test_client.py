@@ -22,8 +22,8 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import answers, client_calls, rerank, response_schemas
-from lorarec.serving.answers import read_answer
+from lorarec.serving import answers, batch, client_calls, rerank, response_schemas, user_schemas
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.service import Service
 
 #: Classes of answers by the schema of the response.
@@ -36,10 +36,12 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.EventsResponse: answers.StoredEvents,
     response_schemas.ItemsResponse: answers.CatalogueItems,
     response_schemas.CatalogueItem: answers.CatalogueItem,
+    response_schemas.ItemsPage: answers.ItemsPage,
     response_schemas.UsersResponse: answers.Users,
-    response_schemas.StoredUser: answers.StoredUser,
-    response_schemas.StoredInteraction: answers.StoredInteraction,
-    response_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.StoredUser: answers.StoredUser,
+    user_schemas.StoredInteraction: answers.StoredInteraction,
+    user_schemas.DeletedUser: answers.DeletedUser,
+    user_schemas.LoggedAnswer: answers.LoggedAnswer,
     response_schemas.AdaptersResponse: answers.Adapters,
     response_schemas.AdapterInfo: answers.AdapterInfo,
     response_schemas.AdapterDetails: answers.AdapterDetails,
@@ -47,6 +49,8 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.FusionInfo: answers.FusionInfo,
     response_schemas.HealthResponse: answers.Health,
     response_schemas.FieldError: client_calls.FieldError,
+    batch.BatchResponse: answers.BatchAnswers,
+    batch.BatchedResponse: answers.BatchedAnswer,
     rerank.RerankResponse: answers.Reranking,
     rerank.RerankResult: answers.RerankResult,
     rerank.RerankDocument: answers.RerankDocument,
@@ -69,8 +73,11 @@ def test_both_clients_have_the_same_calls() -> None:
     assert set(calls) == {name for name in vars(AsyncClient) if not name.startswith("_")}
     for name, call in calls.items():
         other = getattr(AsyncClient, name)
-        assert inspect.iscoroutinefunction(other)
-        assert inspect.signature(call) == inspect.signature(other)
+        assert inspect.iscoroutinefunction(other) or inspect.isasyncgenfunction(other)
+        assert inspect.signature(call).parameters == inspect.signature(other).parameters
+        iterators = (Iterator[answers.ItemsPage], Iterator[answers.Users], Iterator[answers.Adapters])
+        if (result := inspect.signature(call).return_annotation) not in iterators:
+            assert result == inspect.signature(other).return_annotation
 
 
 def test_a_client_needs_neither_torch_nor_the_packages_of_the_service() -> None:
@@ -115,6 +122,9 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
         assert client.delete_user("a/b ?#") == 1
         assert client.items("white brush")[0].item_id == "x29"
         assert client.users("u01") == ["u01"]
+        assert [len(page.items) for page in client.item_pages("lamp", limit=2)] == [2, 2, 1]
+        assert [user for page in client.user_pages(limit=7) for user in page.users] == client.users(limit=100)
+        assert [page.available for page in client.adapter_pages(limit=3)][1] == ["specific"]
         client.unload_adapter("listed2")
         assert {each.name for each in client.adapters().loaded} == {"general", "specific", "listed"}
         assert client.load_adapter("listed2").readout == "likelihood"
@@ -124,7 +134,10 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
     async def ask() -> list[Any]:
         async with AsyncClient(url, "secret") as client:
             same = (client.rank(["x05", "x29"], history=history, adapter=mixture) for _ in range(4))
-            return await asyncio.gather(*same, client.users("u01"), client.store_events(EVENTS))
+            found = [user async for page in client.user_pages("u01") for user in page.users]
+            assert [page.total async for page in client.item_pages("lamp", limit=2)] == [5, 5, 5]
+            assert [len(page.available) async for page in client.adapter_pages(limit=3)] == [3, 1]
+            return [*await asyncio.gather(*same), found, await client.store_events(EVENTS)]
 
     *rankings, users, stored = asyncio.run(ask())
     assert [item.candidate for item in rankings[0].ranking] == [item.candidate for item in ranking.ranking]
@@ -194,7 +207,7 @@ def busy(status: int = 429, **headers: str) -> httpx2.Response:
     return httpx2.Response(status, headers=headers, json=PROBLEM | {"status": status, "detail": "try later"})
 
 
-USERS = httpx2.Response(200, json={"users": ["a"]})
+USERS = httpx2.Response(200, json={"users": ["a"], "total": 1, "next": None})
 BOTH = pytest.mark.parametrize("asynchronous", [False, True])
 
 

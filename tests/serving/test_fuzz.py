@@ -66,6 +66,13 @@ FIELDS = {
         **{name: st.lists(st.sampled_from(["x01", "x02", "x29"]), max_size=2) for name in ("allow", "deny")},
     },
     "/v1/events": {"events": st.lists(EVENTS, max_size=3) | st.lists(ODD_EVENTS, max_size=3)},
+    "/v1/batch": {
+        "requests": st.lists(
+            st.fixed_dictionaries({"path": st.sampled_from(["/v1/rank", "/v1/recommend"]), "body": ANYTHING}),
+            min_size=1,
+            max_size=3,
+        )
+    },
     "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 

@@ -207,6 +207,38 @@ def test_events_change_the_weights_of_their_user_alone(
     play(service, scenario)
 
 
+@pytest.mark.parametrize("adapter", ["chosen", "general", {"chosen": 0.5, "specific": 0.5}])
+def test_a_history_with_timestamps_is_answered_like_stored_events(
+    make_service: Callable[..., Service], rated_shop: RatedShop, play: Any, adapter: Any
+) -> None:
+    times = {"x07": 900, "x08": 30, "x11": 900, "x02": 31, "x14": -5}
+    events = [{"item_id": item, "timestamp": time} for item, time in times.items()]
+    ordered = UserHistory("new", ["x14", "x08", "x02", "x07", "x11"], [-5, 30, 31, 900, 900])
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        stored = await client.post("/v1/events", json={"events": [{"user_id": "new"} | each for each in events]})
+        assert stored.json()["stored"] == 5
+        ranked = {"candidates": ["x03", "x05", "x29"]}
+        for path, fields in (("rank", ranked), ("recommend", {"top": 4}), ("explain", {"item_id": "x05"})):
+            sent = {"adapter": adapter, **fields}
+            answers = [
+                (await client.post(f"/v1/{path}", json=sent | whose)).raise_for_status().json()
+                for whose in ({"user_id": "new"}, {"history": events})
+            ]
+            assert answers[0] == answers[1]
+            if adapter == "chosen":
+                torch.testing.assert_close(reported_weights(answers[1]), rated_shop.router.weights(ordered))
+            if path == "explain":
+                assert [each["item_id"] for each in answers[1]["history"]] == list(ordered.items)[-4:]
+        # The router reads a title as an item that the dataset does not have.
+        titled = {"history": [*events, {"title": "red lamp 3", "timestamp": 40}], "candidates": CANDIDATES}
+        _, answer = await rank(client, titled | {"adapter": "chosen"})
+        unseen = UserHistory("new", [*ordered.items[:3], "unseen", "x07", "x11"], [-5, 30, 31, 40, 900, 900])
+        torch.testing.assert_close(reported_weights(answer), rated_shop.router.weights(unseen))
+
+    play(make_service(), scenario)
+
+
 def test_explanations_keep_the_mixture_of_the_whole_history(
     make_service: Callable[..., Service], rated_shop: RatedShop, play: Any
 ) -> None:

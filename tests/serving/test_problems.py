@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving import rerank, response_schemas, schemas
+from lorarec.serving import batch, rerank, response_schemas, schemas, user_schemas
 from lorarec.serving.error_handlers import validation_faults
 from lorarec.serving.errors import MAX_FAULTS
 from lorarec.serving.response_schemas import ProblemDetails
@@ -132,6 +132,29 @@ def test_of_alternatives_the_one_that_was_meant_is_named() -> None:
     body = {"history": [{"title": ""}, 3, {"name": "a"}], "candidates": ["x01"]}
     assert fields(body) == ["history.0.title", "history.1", "history.2.title", "history.2.name"]
     assert fields({"candidates": ["x01"]}) == [None]
+    history = [{"item_id": 3}, {"item_id": "x01", "title": "a"}, {"title": "a", "timestamp": "1"}, {"timestamp": 2**63}]
+    expected = ["history.0.item_id", "history.1.title", "history.2.timestamp", "history.3.title", "history.3.timestamp"]
+    assert fields({"history": history, "candidates": ["x01"]}) == expected
+
+
+def test_items_of_a_history_without_a_timestamp_beside_others_are_named(service: Service, play: Any) -> None:
+    dated = {"item_id": "x01", "timestamp": 5}
+    history = ["x02", dated, {"item_id": "x03"}, {"title": "a"}, {"title": "b", "timestamp": 1}]
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        problem = check_problem(await client.post("/v1/rank", json=GOOD | {"history": history}), 422)
+        assert [each.field for each in problem.errors] == ["history.0", "history.2", "history.3"]
+        unknown = [dated, {"item_id": "no", "timestamp": 6}]
+        problem = check_problem(await client.post("/v1/rank", json=GOOD | {"history": unknown}), 422)
+        assert [each.field for each in problem.errors] == ["history.1"]
+        plain = [{"item_id": "x02"}, {"title": "a"}]  # without timestamps, as ids and titles
+        answers = [
+            await client.post("/v1/rank", json=GOOD | {"history": each}) for each in (plain, ["x02", {"title": "a"}])
+        ]
+        assert answers[0].json() == answers[1].json()
+        assert answers[0].status_code == 200
+
+    play(service, scenario)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +179,7 @@ def test_media_types(service: Service, play: Any, media_type: str, status: int) 
 
 def test_a_body_without_a_media_type(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
-        for path in ("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/rerank", "/rerank"):
+        for path in ("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/batch", "/v1/rerank", "/rerank"):
             request = client.build_request("POST", path, content=b"{}")
             assert "content-type" not in request.headers
             check_problem(await client.send(request), 415)
@@ -217,7 +240,11 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    return {name: each for module in (schemas, response_schemas, rerank) for name, each in vars(module).items()}
+    return {
+        name: each
+        for module in (schemas, response_schemas, rerank, batch, user_schemas)
+        for name, each in vars(module).items()
+    }
 
 
 @pytest.mark.parametrize("key", [None, "secret"])

@@ -152,7 +152,7 @@ def test_the_examples_of_the_guide(
         assert refused.startswith("404 user_id: user 'nobody' has no history")
         stored = ask(export)["events"]
         assert (len(stored), stored[-1]["item_id"], stored[-1]["event_id"]) == (7, "i3", "click-1")
-        assert ask(delete) == {"deleted": 7}
+        assert ask(delete) == {"deleted": 7, "answers": 0}
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
         "v1/rerank",
         "v2/rerank",
         "rerank",
+        "v1/batch",
     ):
         answered = rf'lorarec_requests_total{{method="POST",path="/{path}",status="200"}} [1-9]'
         assert re.search(answered, metrics), metrics

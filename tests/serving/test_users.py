@@ -56,8 +56,8 @@ def test_a_user_is_exported_and_deleted(service: Service, play: Any, user: str) 
         events = [{"user_id": user, "item_id": "x29", "timestamp": 7, "event_id": "e"}]
         assert (await client.post("/v1/events", json={"events": events})).status_code == 200
         stored = [{"item_id": "x29", "timestamp": 7, "event_id": "e"}]
-        assert (await client.get(path)).json() == {"user_id": user, "events": stored}
-        assert (await client.delete(path)).json() == {"deleted": 1}
+        assert (await client.get(path)).json() == {"user_id": user, "events": stored, "answers": []}
+        assert (await client.delete(path)).json() == {"deleted": 1, "answers": 0}
         assert (await client.get(path)).status_code == 404
         ranked = {"user_id": user, "candidates": ["x01"], "adapter": "general"}
         assert (await client.post("/v1/rank", json=ranked)).status_code == 404
@@ -68,7 +68,7 @@ def test_a_user_is_exported_and_deleted(service: Service, play: Any, user: str) 
 def test_a_deleted_user_of_the_dataset_is_found_nowhere(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         assert "u03" in (await client.get("/v1/users?query=u0")).json()["users"]
-        assert (await client.delete("/v1/users/u03")).json() == {"deleted": 6}
+        assert (await client.delete("/v1/users/u03")).json() == {"deleted": 6, "answers": 0}
         found = (await client.get("/v1/users?query=u0")).json()["users"]
         assert found
         assert "u03" not in found

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
+from lorarec.cli.evaluate_log import LogConfig, evaluate_log
 from lorarec.cli.options import (
     AsJson,
     CorrectionOption,
-    DatasetFolder,
     Engine,
     Overwrite,
     named_folders,
@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 @config_options
 def evaluate(
     *,
-    dataset: DatasetFolder,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Dataset folder, as `lorarec data import` writes it, or hub:OWNER/NAME; not with --log.",
+            show_default=False,
+        ),
+    ] = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="PEFT folder or hub id, or NAME=FOLDER; may be repeated.")
     ] = None,
@@ -83,6 +89,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the sample of users and of the intervals.")] = 0,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    answers: LogConfig,
     engine: Engine = "torch",
     server: ServerConfig,
     backbone: BackboneConfig,
@@ -98,8 +105,19 @@ def evaluate(
     Example: lorarec evaluate data/beauty --adapter general=adapters/general --adapter mixed=adapters/mixed
     --setting warm --out reports/beauty
 
+    With --log, the variants of an experiment are compared by what users chose of the answers that a service has logged.
+
     Example: lorarec evaluate data/shop --fusion fusions/shop --new-item-prior 0.05
+
+    Example: lorarec evaluate --log answers --db data/shop.db
     """
+    if answers.log is not None:
+        if dataset is not None or adapter or fusion:
+            raise LorarecError("--log compares answers of a service: leave out the dataset, --adapter and --fusion")
+        evaluate_log(answers, compare, correction, out, seed, overwrite, as_json)
+        return
+    if dataset is None:
+        raise LorarecError("there is nothing to evaluate: give a dataset folder, or --log")
     console, stderr = Console(), Console(stderr=True)
     named = named_folders(adapter or [], "adapter")
     require_adapters(named.values())

@@ -67,6 +67,14 @@ def serve(
             rich_help_panel=EXPERIMENTS,
         ),
     ] = None,
+    answer_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--answer-log",
+            help="Folder of Parquet files of the answers with their users, for `lorarec evaluate --log`.",
+            rich_help_panel=EXPERIMENTS,
+        ),
+    ] = None,
     index: IndexFolder = None,
     db: Annotated[
         str | None,
@@ -139,7 +147,19 @@ def serve(
     experiment = None if variants is None else Experiment.load(variants)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    service = load_service(model, data, sources, db, config, index, load or None, fusion, prior, experiment)
+    service = load_service(
+        model,
+        data,
+        sources,
+        db,
+        config,
+        index,
+        load=load or None,
+        fusion=fusion,
+        new_item_prior=prior,
+        experiment=experiment,
+        answer_log=answer_log,
+    )
     names = ", ".join(service.adapters.loaded) or "no adapter"
     if service.fusion is not None:
         names = f"the fusion of {', '.join(service.fusion.kinds)} and {names}"

@@ -19,3 +19,5 @@ from .significance import adjust_p_values as adjust_p_values
 from .significance import bootstrap_interval as bootstrap_interval
 from .significance import check_correction as check_correction
 from .significance import paired_t_test as paired_t_test
+from .significance import resampled_means as resampled_means
+from .significance import resampled_p_value as resampled_p_value

@@ -30,11 +30,30 @@ def bootstrap_interval(
     Raises:
         LorarecError: There are no cases, or the level or the number of samples is out of range.
     """
+    check_interval(level, samples)
+    tail = (1 - level) / 2
+    low, high = np.quantile(resampled_means(values, samples, seed), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def resampled_means(values: np.ndarray, samples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return the means over cases of bootstrap resamples, which draw as many cases with replacement.
+
+    Args:
+        values: Values (cases,), or (cases, metrics) for several metrics of the same cases, which share the resamples.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        Means (samples,) or (samples, metrics).
+
+    Raises:
+        LorarecError: There are no cases.
+    """
     values = np.asarray(values, dtype=np.float64)
     cases = len(values)
     if cases == 0:
         raise LorarecError("no cases: an interval needs at least one")
-    check_interval(level, samples)
     rng = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // cases)
     means = []
@@ -43,9 +62,7 @@ def bootstrap_interval(
         drawn = rng.integers(cases, size=(rows, cases)) + cases * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * cases).reshape(rows, cases)
         means.append(times.astype(np.float64) @ values / cases)
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
-    return low, high
+    return np.concatenate(means)
 
 
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from .client import Client as Client
 from .client_calls import ServiceError as ServiceError
 from .config import REQUESTS as REQUESTS
 from .config import ServiceConfig as ServiceConfig
+from .event_export import events_since as events_since
 from .experiment import Experiment as Experiment
 from .http_config import NETWORK as NETWORK
 from .http_config import HttpConfig as HttpConfig

@@ -1,26 +1,21 @@
 """Adapters and user routers that are loaded and unloaded by name while requests are served."""
 
 import asyncio
-import copy
 import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
-from lorarec.prompts import PromptBuilder
+from lorarec.serving.adapter_installer import AdapterInstaller
 from lorarec.serving.adapter_sources import AdapterSources
 from lorarec.serving.adapter_table import Announcement
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.engine import (
     AdapterKind,
     LoadedAdapter,
-    Mixture,
     MultiAdapterEngine,
     ScoringRequest,
 )
@@ -28,8 +23,6 @@ from lorarec.serving.errors import ApiError
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.mixtures import check_mixture, weights_by_name
 
-#: Maximum length of the history in the request that tests a new adapter.
-TEST_HISTORY = 100
 #: Maximum number of characters of an error message that is sent to a client.
 MAX_MESSAGE = 1000
 
@@ -77,14 +70,12 @@ class AdapterRegistry:
         self.previous: dict[str, LoadedAdapter] = {}
         self.unavailable: dict[str, str] = {}
         self._engine = engine
-        self._dataset = dataset
+        self._installer = AdapterInstaller(engine, dataset)
         self._metrics = metrics
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
         self._required: dict[str, str | Mapping[str, float]] = {}
-        # Tokenizers are not thread-safe, and requests use the backbone's in another thread.
-        self._tokenizer = copy.deepcopy(engine.backbone.tokenizer)
 
     def available(self) -> dict[str, AdapterKind]:
         """Return the names of adapters that can be loaded, sorted, and their kinds (see `AdapterSources`)."""
@@ -120,11 +111,11 @@ class AdapterRegistry:
                 continue  # it was unloaded
             try:
                 adapter = self._sources.read(name, version)
-                tests[adapter] = self._test_request(adapter)
+                tests[adapter] = self._installer.test_request(adapter)
             except (LorarecError, OSError) as error:
                 refuse(name, error)
         try:
-            self._install([], tests)
+            self._installer.install([], tests)
         except LorarecError:
             tests = self._install_compatible(tests, refuse)
         self._evidence_models |= {adapter.prompt.evidence_model for adapter in tests}
@@ -137,49 +128,12 @@ class AdapterRegistry:
         installed: dict[LoadedAdapter, ScoringRequest] = {}
         for adapter, request in tests.items():
             try:
-                self._install(list(installed), {adapter: request})
+                self._installer.install(list(installed), {adapter: request})
             except LorarecError as error:
                 refuse(adapter.name, error)
             else:
                 installed[adapter] = request
         return installed
-
-    def _test_request(self, adapter: LoadedAdapter) -> ScoringRequest:
-        """Build a request with two candidates for an adapter, prompted as its record says.
-
-        Raises:
-            LorarecError: If no prompt can be built with the recorded options.
-        """
-        prompt = adapter.prompt
-        builder = PromptBuilder(
-            self._tokenizer, prompt.readout, prompt.template, prompt.max_tokens, prompt.max_title_tokens
-        )
-        titles = list(islice(self._dataset.titles.values(), 2))
-        example = builder.example([titles[0]] * min(prompt.max_history, TEST_HISTORY), titles)
-        router = adapter.user_router
-        mixture = Mixture({adapter: 1.0}, {adapter: router.weights(None)} if router else {})
-        return ScoringRequest(example, builder, mixture)
-
-    def _install(self, installed: Sequence[LoadedAdapter], tests: Mapping[LoadedAdapter, ScoringRequest]) -> None:
-        """Install further adapters in the model and score a request with each; on failure they are removed again.
-
-        Args:
-            installed: Adapters that the model has already.
-            tests: Request to score with each new adapter.
-
-        Raises:
-            LorarecError: If the adapters cannot be combined, or the scores of one are NaN or infinite.
-        """
-        self._engine.install([*installed, *tests])
-        try:
-            for adapter, request in tests.items():
-                if not np.isfinite(self._engine.score([request])[0]).all():
-                    raise LorarecError(
-                        f"the scores of {adapter.name} are NaN or infinite: train it with a lower learning_rate"
-                    )
-        except BaseException:
-            self._engine.install(installed)
-            raise
 
     async def load(self, name: str, batcher: Batcher, announce: Announce) -> LoadedAdapter:
         """Load an adapter, or a new version of a loaded one, between two batches.
@@ -259,10 +213,10 @@ class AdapterRegistry:
                     check_mixture(versions)
                 except LorarecError as error:
                     raise LorarecError(f"{about} needs it, and {error}") from error
-        test = await asyncio.to_thread(self._test_request, new)
+        test = await asyncio.to_thread(self._installer.test_request, new)
         # The old version stays installed until the queue holds no request for it.
         installed = list(self.loaded.values())
-        await batcher.call(lambda: self._install(installed, {new: test}))
+        await batcher.call(lambda: self._installer.install(installed, {new: test}))
         if announce:
             try:
                 await announce(new.name, new.fingerprint)
@@ -324,9 +278,9 @@ class AdapterRegistry:
                 await self._remove(name, batcher)
             elif loaded is None or loaded.fingerprint != version:
                 try:
-                    is_roll_back = previous is not None and previous.fingerprint == version
-                    new = previous if is_roll_back else await self._read(name, version)
-                    await self._replace(new, batcher)
+                    if previous is None or previous.fingerprint != version:
+                        previous = await self._read(name, version)
+                    await self._replace(previous, batcher)
                 except Exception as error:  # whatever is wrong with one adapter, the others are served
                     self._set_unavailable(name, error)
                     await self._remove(name, batcher)

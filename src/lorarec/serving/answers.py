@@ -1,11 +1,7 @@
 """Answers of the service, as its clients get them; the fields are those of `lorarec.serving.response_schemas`."""
 
-from dataclasses import dataclass, field, is_dataclass
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
-
-T = TypeVar("T")
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,32 @@ class Ranking:
     tokens: int
     versions: dict[str, str] = field(default_factory=dict)
     variant: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchedAnswer:
+    """Answer to a request of a batch.
+
+    Attributes:
+        status: HTTP status of the request.
+        body: JSON of the answer, or of what is wrong with the request.
+        retry_after: Seconds after which the service asks to try again, or None.
+    """
+
+    status: int
+    body: dict[str, Any]
+    retry_after: int | None
+
+
+@dataclass(frozen=True)
+class BatchAnswers:
+    """Answers to the requests of a batch.
+
+    Attributes:
+        responses: Answers in the order of the requests.
+    """
+
+    responses: list[BatchedAnswer]
 
 
 @dataclass(frozen=True)
@@ -215,14 +237,31 @@ class CatalogueItems:
 
 
 @dataclass(frozen=True)
+class ItemsPage(CatalogueItems):
+    """A page of the items of the catalogue.
+
+    Attributes:
+        total: Number of items of the whole list.
+        next: Cursor of the next page, or None.
+    """
+
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True)
 class Users:
-    """Users of the dataset.
+    """A page of the users of the dataset.
 
     Attributes:
         users: User ids, best match first.
+        total: Number of users of the whole list.
+        next: Cursor of the next page, or None.
     """
 
     users: list[str]
+    total: int
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -241,16 +280,37 @@ class StoredInteraction:
 
 
 @dataclass(frozen=True)
+class LoggedAnswer:
+    """An answer to a user as the answer log of the service holds it.
+
+    Attributes:
+        request_id: Id of the request.
+        time: Time at which the request arrived (ISO 8601).
+        variant: Name of the variant of the experiment, or None.
+        item_ids: Ids of the ranked items, best first; None for titles that have no id.
+        scores: Score of each item.
+    """
+
+    request_id: str | None
+    time: str
+    variant: str | None
+    item_ids: list[str | None]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
 class StoredUser:
     """All that the service stores of a user.
 
     Attributes:
         user_id: Id of the user.
         events: Interactions, oldest first.
+        answers: Answers in the answer log, oldest first.
     """
 
     user_id: str
     events: list[StoredInteraction]
+    answers: list[LoggedAnswer] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -259,9 +319,11 @@ class DeletedUser:
 
     Attributes:
         deleted: Number of deleted interactions.
+        answers: Number of answers that were deleted from the answer log.
     """
 
     deleted: int
+    answers: int = 0
 
 
 @dataclass(frozen=True)
@@ -335,6 +397,8 @@ class Adapters:
         available: Names of adapters that can be loaded.
         kinds: Kind of each adapter that can be loaded.
         fusion: The fusion, or None.
+        total: Number of adapters that are loaded or can be loaded.
+        next: Cursor of the next page, or None.
         unavailable: Why adapters that a replica has loaded by a request are not loaded in this one, by name.
     """
 
@@ -342,6 +406,8 @@ class Adapters:
     available: list[str]
     kinds: dict[str, str]
     fusion: FusionInfo | None
+    total: int
+    next: str | None
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
@@ -362,30 +428,3 @@ class Health:
     adapters: int
     fusion: bool
     unavailable: int = 0
-
-
-def read_answer(kind: type[T], value: Any) -> T:
-    """Convert JSON to an answer; fields that the class does not have are left out.
-
-    Raises:
-        KeyError, TypeError: The JSON is not that of the answer.
-    """
-    return _read(kind, value)
-
-
-_types = cache(get_type_hints)
-
-
-def _read(kind: Any, value: Any) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if isinstance(kind, type) and is_dataclass(kind):
-        return kind(**{name: _read(hint, value[name]) for name, hint in _types(kind).items() if name in value})
-    if origin is UnionType:
-        if value is None and NoneType in arguments:
-            return None
-        return _read(next(each for each in arguments if each is not NoneType), value)
-    if origin is list:
-        return [_read(arguments[0], each) for each in value]
-    if origin is dict:
-        return {key: _read(arguments[1], each) for key, each in value.items()}
-    return value

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request, Response
@@ -11,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
 from lorarec.io import versions
+from lorarec.serving.batch import BatchRequest, BatchResponse, answer_batch
 from lorarec.serving.error_handlers import add_error_handlers, require_json
 from lorarec.serving.errors import ClientDisconnected
 from lorarec.serving.health import OK
@@ -20,6 +22,7 @@ from lorarec.serving.metrics import Metrics
 from lorarec.serving.middleware import AuthMiddleware, MetricsMiddleware
 from lorarec.serving.openapi import Application
 from lorarec.serving.page import add_page
+from lorarec.serving.pages import Cursor, link_next
 from lorarec.serving.request_ids import REQUEST_ID, current_request_id
 from lorarec.serving.rerank import (
     RerankRequest,
@@ -33,19 +36,25 @@ from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
     AdaptersResponse,
-    DeletedUser,
     EventsResponse,
     ExplainResponse,
     HealthResponse,
+    ItemsPage,
     ItemsResponse,
     LivenessResponse,
     ProblemDetails,
     RankResponse,
-    StoredUser,
     UsersResponse,
 )
-from lorarec.serving.responses import adapter_details, adapter_info, fusion_info, items_response, stored_user
+from lorarec.serving.responses import (
+    adapter_details,
+    adapter_info,
+    adapters_response,
+    items_response,
+    stored_user,
+)
 from lorarec.serving.schemas import (
+    AdapterLimit,
     EventsRequest,
     ExplainRequest,
     IdempotencyKey,
@@ -58,6 +67,8 @@ from lorarec.serving.schemas import (
     UserId,
 )
 from lorarec.serving.service import Service
+from lorarec.serving.tracing import flush_traces
+from lorarec.serving.user_schemas import DeletedUser, StoredUser
 
 T = TypeVar("T")
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -144,6 +155,7 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         yield
         watching.cancel()
         await service.stop()
+        await flush_traces()
 
     # FastAPI's documentation pages are off because they load scripts from other hosts.
     app = Application(
@@ -198,6 +210,11 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         """Recommend items of the catalogue that are not in the history."""
         return await _while_connected(request, service.metrics, service.recommend(body))
 
+    @app.post("/v1/batch", responses=_error_responses(415, 422), dependencies=_JSON)
+    async def batch(request: Request, body: BatchRequest) -> BatchResponse:
+        """Answer several requests for rankings and recommendations, each by a status of its own."""
+        return await _while_connected(request, service.metrics, answer_batch(service, body))
+
     @app.post("/v1/explain", responses=_RANKING_ERRORS, dependencies=_JSON)
     async def explain(request: Request, body: ExplainRequest) -> ExplainResponse:
         """Attribute a candidate's score to the items of the history, by leaving out each of them."""
@@ -210,47 +227,58 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         return EventsResponse(stored=stored, known=len(body.events) - stored)
 
     @_readable(app, "/v1/items", responses=_error_responses(422, 429))
-    async def items(query: SearchQuery = "", limit: Limit = 10) -> ItemsResponse:
-        """Find items of the catalogue by words of their titles, best match first."""
-        return items_response(await service.find_items(query, limit), service.prompts)
+    async def items(response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None) -> ItemsPage:
+        """Find items of the catalogue by words of their titles, best match first.
+
+        Pages do not overlap, and no item is left out, while items are added or withdrawn.
+        """
+        page = await service.find_items(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return ItemsPage(items=items_response(page.entries, service.prompts).items, total=page.total, next=page.next)
 
     @_readable(app, "/v1/users", responses=_error_responses(422, 429, 503))
-    async def users(query: SearchQuery = "", limit: Limit = 10) -> UsersResponse:
-        """Find users of the dataset by parts of their ids; users who are known from events only are not searched."""
-        return UsersResponse(users=await service.find_users(query, limit))
+    async def users(
+        response: Response, query: SearchQuery = "", limit: Limit = 10, cursor: Cursor = None
+    ) -> UsersResponse:
+        """Find users of the dataset by parts of their ids; users who are known from events only are not searched.
+
+        Pages do not overlap, and no user is left out, while events arrive and users are deleted.
+        """
+        page = await service.find_users(query, limit, cursor)
+        link_next(response, page.next, query=query, limit=limit)
+        return UsersResponse(users=list(page.entries), total=page.total, next=page.next)
 
     @_readable(
         app, "/v1/users/{user_id:path}", response_model=StoredUser, responses=_error_responses(404, 422, 429, 503)
     )
     async def export_user(user_id: StoredUserId) -> Response:
-        """Export all that the database holds of a user, oldest first."""
-        exported = await service.users.export(user_id, lambda events: stored_user(user_id, events))
+        """Export all that the database and the answer log hold of a user, oldest first."""
+        exported = await service.users.export(user_id, partial(stored_user, user_id))
         return Response(exported, media_type="application/json")
 
     @app.delete("/v1/users/{user_id:path}", responses=_error_responses(404, 422, 429, 503))
     async def delete_user(user_id: StoredUserId) -> DeletedUser:
-        """Delete all that the database holds of a user; the dataset and trained adapters stay as they are."""
-        return DeletedUser(deleted=await service.users.delete(user_id))
+        """Delete all that the database and the answer log hold of a user.
+
+        The dataset and trained adapters stay as they are.
+        """
+        deleted, answers = await service.users.delete(user_id)
+        return DeletedUser(deleted=deleted, answers=answers)
 
     @_readable(app, "/v1/history", responses=_error_responses(404, 422, 429, 503))
     async def history(user_id: UserId, limit: Limit = 10) -> ItemsResponse:
         """List the items of a user's history, latest first."""
         return items_response(await service.latest_items(user_id, limit), service.prompts)
 
-    @_readable(app, "/v1/adapters", responses=_error_responses())
-    def adapters() -> AdaptersResponse:
-        """List the loaded adapters and those that can be loaded, and describe the fusion."""
-        registry = service.adapters
-        available = registry.available()
-        loaded = [adapter_info(each, available, registry.previous.get(name)) for name, each in registry.loaded.items()]
-        fusion = fusion_info(service.fusion) if service.fusion else None
-        return AdaptersResponse(
-            loaded=loaded,
-            available=list(available),
-            kinds=available,
-            unavailable=service.adapters.unavailable,
-            fusion=fusion,
-        )
+    @_readable(app, "/v1/adapters", responses=_error_responses(422))
+    def adapters(response: Response, limit: AdapterLimit = None, cursor: Cursor = None) -> AdaptersResponse:
+        """List the loaded adapters and those that can be loaded by name, and describe the fusion.
+
+        Pages do not overlap, and no adapter is left out, while others are loaded and unloaded.
+        """
+        listed = adapters_response(service.adapters, service.fusion, limit, cursor)
+        link_next(response, listed.next, limit=limit)
+        return listed
 
     @app.post("/v1/adapters", responses=_error_responses(404, 415, 422, 503), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:

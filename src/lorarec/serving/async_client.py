@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,13 +15,15 @@ from lorarec.serving.answers import (
     Adapters,
     CatalogueItem,
     Health,
+    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
     StoredUser,
+    Users,
 )
-from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
+from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item, ServiceError
 from lorarec.serving.client_options import ClientOptions
 
 T = TypeVar("T")
@@ -111,6 +113,20 @@ class AsyncClient(ClientOptions):
             calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost, assignment_id)
         )
 
+    async def rank_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `rank` in few calls of the service; see `Client.rank_many`."""
+        return await self._send_many("/v1/rank", requests)
+
+    async def recommend_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `recommend` in few calls of the service; see `Client.rank_many`."""
+        return await self._send_many("/v1/recommend", requests)
+
+    async def _send_many(self, path: str, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        results: list[Ranking | ServiceError] = []
+        for call in calls.batches(path, requests):
+            results += calls.batch_results(path, await self._send(call))
+        return results
+
     async def explain(
         self,
         item_id: str | None = None,
@@ -150,9 +166,25 @@ class AsyncClient(ClientOptions):
         """Find items of the catalogue by words of their titles, best match first; see `Client.items`."""
         return (await self._send(calls.items(query, limit))).items
 
+    async def item_pages(self, query: str = "", limit: int = 100) -> AsyncIterator[ItemsPage]:
+        """Find all items of the catalogue by words of their titles, page by page; see `Client.item_pages`."""
+        page = await self._send(calls.items(query, limit))
+        yield page
+        while page.next is not None:
+            page = await self._send(calls.items(query, limit, page.next))
+            yield page
+
     async def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids; see `Client.users`."""
         return (await self._send(calls.users(query, limit))).users
+
+    async def user_pages(self, query: str = "", limit: int = 100) -> AsyncIterator[Users]:
+        """Find all users of the dataset by parts of their ids, page by page; see `Client.user_pages`."""
+        page = await self._send(calls.users(query, limit))
+        yield page
+        while page.next is not None:
+            page = await self._send(calls.users(query, limit, page.next))
+            yield page
 
     async def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first; see `Client.history`."""
@@ -169,6 +201,14 @@ class AsyncClient(ClientOptions):
     async def adapters(self) -> Adapters:
         """List the loaded adapters and those that can be loaded, and describe the fusion; see `Client.adapters`."""
         return await self._send(calls.adapters())
+
+    async def adapter_pages(self, limit: int = 100) -> AsyncIterator[Adapters]:
+        """List all adapters in the order of their names, page by page; see `Client.adapter_pages`."""
+        page = await self._send(calls.adapters(limit))
+        yield page
+        while page.next is not None:
+            page = await self._send(calls.adapters(limit, page.next))
+            yield page
 
     async def adapter(self, name: str) -> AdapterDetails:
         """Describe a loaded adapter; see `Client.adapter`."""

@@ -117,6 +117,11 @@ class Batcher:
         """Whether the queue is being processed."""
         return self._task is not None and not self._task.done() and not any(each.stuck for each in self._threads)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is prepared, queued or scored."""
+        return not self._in_progress and not self._in_queue and not self._queue and not self._pass_tokens
+
     def expected_seconds(self) -> float:
         """Return the number of seconds in which the requests that are queued or scored now are expected to be done.
 
@@ -185,8 +190,8 @@ class Batcher:
         try:
             scores = list(await asyncio.gather(*(each.scores for each in pending)))
             began = min(each.scoring_began for each in pending)
-            self._metrics.add_stage("queue", began - queued)
-            self._metrics.add_stage("model", time.perf_counter() - began)
+            self._metrics.add_stage("queue", queued, began)
+            self._metrics.add_stage("model", began, time.perf_counter())
             return scores
         except asyncio.CancelledError:
             self._remove_cancelled()

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,13 +15,15 @@ from lorarec.serving.answers import (
     Adapters,
     CatalogueItem,
     Health,
+    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
     StoredUser,
+    Users,
 )
-from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item
+from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item, ServiceError
 from lorarec.serving.client_options import ClientOptions
 
 T = TypeVar("T")
@@ -94,7 +96,8 @@ class Client(ClientOptions):
         Args:
             candidates: Item ids of the catalogue, or `{"title": ...}`, in any order.
             user_id: Id of the user whose stored history is read, in place of `history`.
-            history: Item ids or `{"title": ...}`, oldest first.
+            history: Item ids or `{"title": ...}`, oldest first. With a `timestamp` of each, as in `{"item_id": "i7",
+                "timestamp": 1764115200}`, it is used as the stored history of a new user.
             adapter: Name of an adapter, or weights by name that sum to 1; None for the variant of the experiment, the
                 fusion or the only adapter.
             assignment_id: Id by which a request with a history is assigned to a variant of the experiment, such as that
@@ -123,7 +126,7 @@ class Client(ClientOptions):
 
         Args:
             user_id: Id of the user whose stored history is read, in place of `history`.
-            history: Item ids or `{"title": ...}`, oldest first.
+            history: As for `rank`.
             adapter: As for `rank`.
             top: Number of items.
             where: Conditions `{"column": ..., "op": ..., "value": ...}` that all items match.
@@ -139,6 +142,36 @@ class Client(ClientOptions):
         return self._send(
             calls.recommend(user_id, history, adapter, top, where, allow, deny, at_most or {}, boost, assignment_id)
         )
+
+    def rank_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `rank` in few calls of the service.
+
+        Args:
+            requests: The arguments of `rank` by name for each request, such as `{"user_id": "u42", "candidates":
+                ["i1"]}`.
+
+        Returns:
+            The ranking of each request, in their order. In the place of a request that is refused is its error, which
+            is not raised; a request for which the service was too busy has `retry_after`.
+
+        Raises:
+            ServiceError: The service refuses a whole call or cannot be reached.
+        """
+        return self._send_many("/v1/rank", requests)
+
+    def recommend_many(self, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        """Answer several requests of `recommend` in few calls of the service; see `rank_many`.
+
+        Raises:
+            ServiceError: As for `rank_many`.
+        """
+        return self._send_many("/v1/recommend", requests)
+
+    def _send_many(self, path: str, requests: Sequence[Mapping[str, Any]]) -> list[Ranking | ServiceError]:
+        results: list[Ranking | ServiceError] = []
+        for call in calls.batches(path, requests):
+            results += calls.batch_results(path, self._send(call))
+        return results
 
     def explain(
         self,
@@ -219,6 +252,18 @@ class Client(ClientOptions):
         """
         return self._send(calls.items(query, limit)).items
 
+    def item_pages(self, query: str = "", limit: int = 100) -> Iterator[ItemsPage]:
+        """Find all items of the catalogue by words of their titles, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.items(query, limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.items(query, limit, page.next))
+            yield page
+
     def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids.
 
@@ -226,6 +271,18 @@ class Client(ClientOptions):
             ServiceError: As for `rank`.
         """
         return self._send(calls.users(query, limit)).users
+
+    def user_pages(self, query: str = "", limit: int = 100) -> Iterator[Users]:
+        """Find all users of the dataset by parts of their ids, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.users(query, limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.users(query, limit, page.next))
+            yield page
 
     def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first.
@@ -258,6 +315,18 @@ class Client(ClientOptions):
             ServiceError: As for `rank`.
         """
         return self._send(calls.adapters())
+
+    def adapter_pages(self, limit: int = 100) -> Iterator[Adapters]:
+        """List all adapters in the order of their names, page by page.
+
+        Raises:
+            ServiceError: As for `rank`.
+        """
+        page = self._send(calls.adapters(limit))
+        yield page
+        while page.next is not None:
+            page = self._send(calls.adapters(limit, page.next))
+            yield page
 
     def adapter(self, name: str) -> AdapterDetails:
         """Describe a loaded adapter.

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,20 +13,22 @@ from urllib.parse import quote
 import httpx2
 
 from lorarec.errors import LorarecError
+from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    BatchAnswers,
     CatalogueItems,
     DeletedUser,
     Health,
+    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
     StoredUser,
     Users,
-    read_answer,
 )
 
 #: Statuses after which the same request may succeed a little later.
@@ -34,9 +36,12 @@ RETRYABLE = (408, 429, 502, 503, 504)
 #: Seconds before the first retry; each further one waits about twice as long, up to the maximum.
 FIRST_WAIT = 0.5
 MAX_WAIT = 30.0
+#: Maximum number of requests in one batch, and of bytes of several, which also limits the number of values in them.
+MAX_BATCH = 64
+MAX_BATCH_BYTES = 1 << 16
 
-#: An item id of the catalogue, or `{"title": ...}`.
-Item = str | Mapping[str, str]
+#: An item id of the catalogue, or `{"title": ...}`; in a history also `{"item_id": ...}`, and both with a `timestamp`.
+Item = str | Mapping[str, str | int]
 #: Name of an adapter, or weights of adapters by name.
 Adapter = str | Mapping[str, float]
 #: A condition `{"column": ..., "op": ..., "value": ...}` on the columns of the items.
@@ -142,9 +147,7 @@ class Call(Generic[T]):
 def refusal(response: httpx2.Response, request_id: str) -> ServiceError:
     """Return the error of a response that is not a success."""
     try:
-        problem = response.json()
-        detail = str(problem["detail"])
-        errors = [FieldError(str(each["field"]), str(each["message"])) for each in problem.get("errors", ())]
+        detail, errors = _read_problem(response.json())
     except (ValueError, KeyError, TypeError, AttributeError):
         detail, errors = response.text[:200].strip() or response.reason_phrase, []
     return ServiceError(
@@ -155,6 +158,12 @@ def refusal(response: httpx2.Response, request_id: str) -> ServiceError:
         response.headers.get("x-request-id", request_id),
         retry_after(response),
     )
+
+
+def _read_problem(problem: Any) -> tuple[str, list[FieldError]]:
+    """Return the detail and the errors of problem details."""
+    errors = [FieldError(str(each["field"]), str(each["message"])) for each in problem.get("errors", ())]
+    return str(problem["detail"]), errors
 
 
 def no_answer(base_url: str, timeout: float, error: httpx2.TransportError, request_id: str) -> ServiceError:
@@ -254,6 +263,38 @@ def recommend(
     return Call("POST", "/v1/recommend", Ranking, _ranked(user_id, history, adapter, assignment_id, **rules))
 
 
+def batches(path: str, requests: Sequence[Mapping[str, Any]]) -> Iterator[Call[BatchAnswers]]:
+    """Return the calls of `Client.rank_many` and `Client.recommend_many`, each of which the service accepts.
+
+    Raises:
+        LorarecError: A value is not JSON.
+    """
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for request in requests:
+        length = len(encode_body(request))
+        if batch and (len(batch) == MAX_BATCH or size + length > MAX_BATCH_BYTES):
+            yield Call("POST", "/v1/batch", BatchAnswers, {"requests": batch})
+            batch, size = [], 0
+        batch.append({"path": path, "body": dict(request)})
+        size += length
+    if batch:
+        yield Call("POST", "/v1/batch", BatchAnswers, {"requests": batch})
+
+
+def batch_results(path: str, answers: BatchAnswers) -> list[Ranking | ServiceError]:
+    """Return the rankings of a batch, with an error in the place of a request that was refused."""
+    results: list[Ranking | ServiceError] = []
+    for answer in answers.responses:
+        if answer.status == 200:
+            results.append(read_answer(Ranking, answer.body))
+        else:
+            detail, errors = _read_problem(answer.body)
+            message, request_id = f"{path} answered {answer.status}: {detail}", answer.body.get("request_id")
+            results.append(ServiceError(message, answer.status, detail, errors, request_id, answer.retry_after))
+    return results
+
+
 def explain(
     item_id: str | None,
     candidates: Sequence[Item] | None,
@@ -293,14 +334,14 @@ def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[S
     return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)
 
 
-def items(query: str, limit: int) -> Call[CatalogueItems]:
-    """Return the call of `Client.items`."""
-    return Call("GET", "/v1/items", CatalogueItems, query={"query": query, "limit": limit})
+def items(query: str, limit: int, cursor: str | None = None) -> Call[ItemsPage]:
+    """Return the call of `Client.items`, and that of one page of `Client.item_pages`."""
+    return Call("GET", "/v1/items", ItemsPage, query=_given({"query": query, "limit": limit, "cursor": cursor}))
 
 
-def users(query: str, limit: int) -> Call[Users]:
-    """Return the call of `Client.users`."""
-    return Call("GET", "/v1/users", Users, query={"query": query, "limit": limit})
+def users(query: str, limit: int, cursor: str | None = None) -> Call[Users]:
+    """Return the call of `Client.users`, and that of one page of `Client.user_pages`."""
+    return Call("GET", "/v1/users", Users, query=_given({"query": query, "limit": limit, "cursor": cursor}))
 
 
 def history(user_id: str, limit: int) -> Call[CatalogueItems]:
@@ -318,9 +359,9 @@ def delete_user(user_id: str) -> Call[DeletedUser]:
     return Call("DELETE", _user_path(user_id), DeletedUser, repeatable=False)
 
 
-def adapters() -> Call[Adapters]:
-    """Return the call of `Client.adapters`."""
-    return Call("GET", "/v1/adapters", Adapters)
+def adapters(limit: int | None = None, cursor: str | None = None) -> Call[Adapters]:
+    """Return the call of `Client.adapters`, and that of one page of `Client.adapter_pages`."""
+    return Call("GET", "/v1/adapters", Adapters, query=_given({"limit": limit, "cursor": cursor}))
 
 
 def adapter(name: str) -> Call[AdapterDetails]:

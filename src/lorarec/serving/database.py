@@ -123,6 +123,19 @@ def open_start_engine(url: str) -> Engine:
     return engine
 
 
+def open_reading_engine(url: str) -> Engine:
+    """Open connections for long reads, without creating an SQLite file.
+
+    Raises:
+        LorarecError: If the kind of database is unknown, its driver is not installed, or there is no such file.
+    """
+    engine = _engine(url, START_SECONDS, _StartDeadline, pooled=False)
+    path = _file(engine.url)
+    if path and not os.path.isfile(path):
+        raise LorarecError(f"database {path} does not exist: give the one of the service (option db)")
+    return engine
+
+
 def _engine(url: str, seconds: float, connection: type[_Deadline], pooled: bool) -> Engine:
     try:
         parsed = make_url(url)

@@ -47,8 +47,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     async def sql_error(_: Request, error: SQLAlchemyError) -> Response:
-        logger.warning("the database cannot be used: %s", str(error).splitlines()[0])
-        return database_error().response
+        return unreachable_database(error).response
 
     @app.exception_handler(Exception)
     async def unexpected_error(_: Request, error: Exception) -> Response:
@@ -57,6 +56,12 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnected)
     async def client_disconnected(_: Request, error: ClientDisconnected) -> Response:
         return Response(status_code=499)
+
+
+def unreachable_database(error: SQLAlchemyError) -> ApiError:
+    """Log an error of the database and return that of the request."""
+    logger.warning("the database cannot be used: %s", str(error).splitlines()[0])
+    return database_error()
 
 
 async def require_json(request: Request) -> None:

@@ -60,6 +60,8 @@ class Experiment(BaseModel):
     Attributes:
         name: Name of the experiment; another name assigns all users anew.
         variants: Variants, whose shares sum to 1. The first one is the control.
+        shadow: Variants that score a share of the requests as well, for comparison only; their shares are shares of the
+            requests, and need not sum to 1.
 
     Examples:
         >>> from lorarec.serving.experiment import Experiment
@@ -71,12 +73,13 @@ class Experiment(BaseModel):
 
     name: Name
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    shadow: tuple[Variant, ...] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="after")
     def _check_variants(self) -> Self:
-        names = [variant.name for variant in self.variants]
+        names = [variant.name for variant in (*self.variants, *self.shadow)]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two variants are called {twice[0]!r}: give each a name of its own")
         total = math.fsum(variant.share for variant in self.variants)
@@ -124,6 +127,11 @@ class Experiment(BaseModel):
                 return variant
         # The shares may sum to a little less than 1.
         return next(variant for variant in reversed(self.variants) if variant.share)
+
+    def shadows(self, request_id: str) -> list[Variant]:
+        """Return the shadow variants that score a request, which are drawn by a hash of its id."""
+        drawn = {each.name: hashed_position(f"{self.name}/{each.name}", request_id) for each in self.shadow}
+        return [each for each in self.shadow if drawn[each.name] < each.share]
 
 
 def hashed_position(name: str, unit: str) -> float:

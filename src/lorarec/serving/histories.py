@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection
@@ -20,6 +21,10 @@ from lorarec.serving.migrations import DELETED_USERS, EVENTS, PROBE, SOURCE, id_
 ATTEMPTS = 10
 #: Seconds for which a database counts as full after it could not store events, unless it stores later ones.
 FULL_SECONDS = 10.0
+
+
+#: Maximum number of values that one statement compares with.
+MAX_PARAMETERS = 10_000
 
 
 class DatabaseUnreachable(Exception):
@@ -102,6 +107,7 @@ class Histories:
         self._engine = open_engine(url)
         self._display_url = self._engine.url.render_as_string(hide_password=True)
         self._full_since: float | None = None
+        self._dataset_users: Sequence[str] = ()
 
     def fill(self, dataset: Dataset) -> None:
         """Store the interactions of a dataset, either all or none, unless the database already holds them.
@@ -112,6 +118,7 @@ class Histories:
         Raises:
             LorarecError: If the database cannot be used, or was filled from another dataset.
         """
+        self._dataset_users = dataset.interactions[USER].unique(maintain_order=True).to_list()
         engine = open_start_engine(self._url)
         try:
             with engine.begin() as connection:
@@ -207,16 +214,27 @@ class Histories:
                 connection.execute(insert(DELETED_USERS), key)
         return deleted
 
-    def known(self, users: Sequence[str]) -> set[str]:
-        """Return those of some users of whom interactions are stored.
+    def deleted(self) -> set[str]:
+        """Return the users of the dataset whose interactions have been deleted and of whom none were stored since.
 
         Raises:
             SQLAlchemyError: If the database cannot be used.
         """
-        by_id = {stored_id(user): user for user in users}
-        query = select(EVENTS.c[USER]).where(EVENTS.c[USER].in_(by_id)).distinct()
         with self._engine.connect() as connection:
-            return {by_id[user] for user in connection.scalars(query)}
+            hashes = connection.scalars(select(DELETED_USERS.c.user_hash)).all()
+            users = [self._user_of_hash[each] for each in hashes if each in self._user_of_hash] if hashes else []
+            of_id = {stored_id(user): user for user in users}
+            ids = list(of_id)
+            for begin in range(0, len(ids), MAX_PARAMETERS):
+                some = ids[begin : begin + MAX_PARAMETERS]
+                for stored in connection.scalars(select(EVENTS.c[USER]).where(EVENTS.c[USER].in_(some)).distinct()):
+                    del of_id[stored]
+        return set(of_id.values())
+
+    @cached_property
+    def _user_of_hash(self) -> dict[str, str]:
+        """Users of the dataset by the hashes of their ids."""
+        return {id_hash(stored_id(user)): user for user in self._dataset_users}
 
     def check(self) -> None:
         """Check that the tables can be read and a row can be inserted; the insertion is rolled back.

@@ -27,6 +27,7 @@ def load_service(
     fusion: Path | None = None,
     new_item_prior: float | Literal["auto"] | None = None,
     experiment: Experiment | None = None,
+    answer_log: Path | None = None,
 ) -> Service:
     """Make a service from the folders of its index, adapters and fusion.
 
@@ -41,6 +42,7 @@ def load_service(
         fusion: Folder of the fusion that answers requests that name no adapter.
         new_item_prior: Prior of new items in place of that of the fusion.
         experiment: Variants that answer shares of the users, or None.
+        answer_log: Folder of the log of answers, or None.
 
     Raises:
         LorarecError: If a folder, an adapter or the database is not usable.
@@ -61,6 +63,7 @@ def load_service(
         fusion=fused,
         further_adapters=adapters.further,
         experiment=experiment,
+        answer_log=answer_log,
     )
 
 

@@ -4,10 +4,11 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from lorarec.serving.metrics import Stage
 from lorarec.serving.request_facts import RequestFacts
 from lorarec.serving.request_ids import current_request_id
 
@@ -65,7 +66,7 @@ def configure_logging(log_requests: bool = False) -> None:
 
 
 def log_request(
-    method: str, path: str, status: int, seconds: float, stages: Mapping[str, float], facts: RequestFacts
+    method: str, path: str, status: int, seconds: float, stages: Sequence[Stage], facts: RequestFacts
 ) -> None:
     """Write a line of JSON about a request; it never has ids of users, titles or keys.
 
@@ -74,10 +75,13 @@ def log_request(
         path: Path as the API describes it, with names in place of the parts that clients choose.
         status: HTTP status of the response.
         seconds: Duration of the request.
-        stages: Durations of its stages.
-        facts: Name of its API key, its variant, and the versions of the adapters that answered.
+        stages: Its stages.
+        facts: Name of its API key, its variant, the versions of the adapters that answered, and the id of its trace.
     """
     if requests.isEnabledFor(logging.INFO):
+        durations: dict[str, float] = {}
+        for each in stages:
+            durations[each.name] = durations.get(each.name, 0.0) + each.ended - each.began
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": current_request_id(),
@@ -85,7 +89,7 @@ def log_request(
             "path": path,
             "status": status,
             "seconds": round(seconds, 6),
-            **{f"{stage}_seconds": round(value, 6) for stage, value in stages.items()},
+            **{f"{stage}_seconds": round(value, 6) for stage, value in durations.items()},
             **{name: fact for name, fact in asdict(facts).items() if fact},
         }
         requests.info(json.dumps(line))

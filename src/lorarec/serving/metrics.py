@@ -4,19 +4,36 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 
-_stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None)
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a request.
+
+    Attributes:
+        name: `database`, `prompt`, `queue`, `model` or `fusion`.
+        began: Time at which it began, in seconds of `time.perf_counter`.
+        ended: Time at which it ended.
+    """
+
+    name: str
+    began: float
+    ended: float
+
+
+_stages: ContextVar[list[Stage] | None] = ContextVar("stages", default=None)
 
 
 @contextmanager
-def recorded_stages() -> Iterator[dict[str, float]]:
-    """Record the stages of the request that this task and those that it starts work for: seconds by stage."""
-    stages: dict[str, float] = {}
+def recorded_stages() -> Iterator[list[Stage]]:
+    """Record the stages of the request that this task and those that it starts work for."""
+    stages: list[Stage] = []
     token = _stages.set(stages)
     try:
         yield stages
@@ -45,6 +62,9 @@ class Metrics:
         fusion_seconds: Duration of the fusion of one request in seconds, without the scores of its adapters.
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
+        logged_answers: Number of answers that were written to the answer log.
+        shadow: Number of requests that shadow variants `scored`, `dropped` or `failed` to score, by variant and result.
+        dropped_answers: Number of answers that were left out of the answer log because too many waited to be written.
         unavailable: 1 for each adapter that is announced and not loaded in this replica, by name.
     """
 
@@ -91,6 +111,20 @@ class Metrics:
             ("adapter",),
             registry=registry,
         )
+        self.logged_answers = Counter(
+            "lorarec_logged_answers", "Answers that were written to the answer log", registry=registry
+        )
+        self.shadow = Counter(
+            "lorarec_shadow",
+            "Requests that shadow variants scored, dropped because the model was busy, or failed to score",
+            ("variant", "result"),
+            registry=registry,
+        )
+        self.dropped_answers = Counter(
+            "lorarec_dropped_answers",
+            "Answers that were left out of the answer log because too many waited to be written",
+            registry=registry,
+        )
 
     def add_response(self, method: str, path: str, status: int, seconds: float, variant: str | None) -> None:
         """Count a response and its duration."""
@@ -105,11 +139,11 @@ class Metrics:
         try:
             yield
         finally:
-            self.add_stage(name, time.perf_counter() - began)
+            self.add_stage(name, began, time.perf_counter())
 
-    def add_stage(self, name: str, seconds: float) -> None:
-        """Add the duration of a stage of a request."""
-        self.stage_seconds.labels(name).observe(seconds)
+    def add_stage(self, name: str, began: float, ended: float) -> None:
+        """Add a stage of a request, which began and ended at times of `time.perf_counter`."""
+        self.stage_seconds.labels(name).observe(ended - began)
         stages = _stages.get()
         if stages is not None:
-            stages[name] = stages.get(name, 0.0) + seconds
+            stages.append(Stage(name, began, ended))

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lorarec.serving import tracing
 from lorarec.serving.errors import PROBLEM, ApiError
 from lorarec.serving.http_config import LOCAL_HOSTS
 from lorarec.serving.keys import ApiKey, ApiKeys
@@ -222,6 +223,9 @@ class MetricsMiddleware:
                 route: Any = scope.get("route")
                 path = getattr(route, "path", "other")
                 method = scope["method"] if route and scope["method"] in METHODS else "other"
-                seconds = time.perf_counter() - began
+                ended = time.perf_counter()
+                seconds = ended - began
                 self._metrics.add_response(method, path, status, seconds, facts.variant)
+                if tracing.tracer is not None:
+                    facts.trace_id = tracing.tracer.record(scope, method, path, status, (began, ended), stages)
                 log_request(method, path, status, seconds, stages, facts)

@@ -5,21 +5,34 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
 from lorarec.serving.response_schemas import (
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
     ExplainResponse,
+    ItemsPage,
     ProblemDetails,
     RankResponse,
+    UsersResponse,
     examples_of,
 )
 from lorarec.serving.route_roles import required_role
 
 #: Responses whose examples have null, which FastAPI leaves out.
-_WITH_NULL = (RankResponse, ExplainResponse, AdapterDetails, AdaptersResponse)
+_WITH_NULL = (
+    BatchResponse,
+    RankResponse,
+    ExplainResponse,
+    AdapterInfo,
+    AdapterDetails,
+    AdaptersResponse,
+    ItemsPage,
+    UsersResponse,
+)
 
 _ID_SCHEMA = {"type": "string", "pattern": f"^{VALID_ID}$"}
 _ID_PARAMETER = {
@@ -44,7 +57,8 @@ class Application(FastAPI):
     """
 
     def __init__(self, needs_key: bool, **options: Any) -> None:
-        super().__init__(**options)
+        # FastAPI's own traces have query strings, and with them the ids of users; the service makes traces without.
+        super().__init__(**options, telemetry={"tracing": False, "metrics": False, "logs": False})
         self._needs_key = needs_key
 
     def build_middleware_stack(self) -> ASGIApp:

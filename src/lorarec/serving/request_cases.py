@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lorarec.personal import UserHistory
 from lorarec.serving.adapter_registry import AdapterRegistry
-from lorarec.serving.errors import ApiError, FaultCollector
-from lorarec.serving.request_prompts import RequestCase, RequestPrompts
-from lorarec.serving.schemas import ExplainRequest, Item, RankRequest, RecommendRequest
+from lorarec.serving.errors import ApiError, Fault, FaultCollector
+from lorarec.serving.request_prompts import TITLE_PREFIX, RequestCase, RequestPrompts
+from lorarec.serving.schemas import ExplainRequest, InHistory, Item, RankRequest, RecommendRequest
 from lorarec.serving.stored_users import StoredUsers
 
 #: Maximum number of latest items that are read of a stored history; prompts show fewer, but recommendations leave out
 #: all of them.
 MAX_STORED_HISTORY = 10_000
+#: User of a history that a request gives: no user of a dataset, since stored ids cannot hold this character.
+UNKNOWN_USER = TITLE_PREFIX
 
 
 class RequestCases:
@@ -51,7 +54,9 @@ class RequestCases:
             case = replace(case, candidates=self._prompts.case_items(candidates, "candidates"))
         with faults.collect():
             if request.history is not None:
-                case = replace(case, history=self._prompts.case_items(request.history, "history"))
+                items = self._prompts.case_items(request.history, "history")
+                given = _given_history(items, _times(request.history))
+                case = replace(case, history=given.items if given else items, user_history=given)
             else:
                 assert request.user_id is not None
                 stored = await self._users.history(request.user_id, MAX_STORED_HISTORY)
@@ -81,3 +86,30 @@ class RequestCases:
         if request.item_id in case.history:
             raise ApiError(422, f"the history has item {request.item_id!r}: give one that it has not", "item_id")
         return case
+
+
+def _times(history: Sequence[InHistory]) -> list[int]:
+    """Return the timestamps of a history; empty if it has none.
+
+    Raises:
+        ApiError: 422, with all items that have no timestamp if others have one.
+    """
+    times = [None if isinstance(item, str) else item.timestamp for item in history]
+    given = [time for time in times if time is not None]
+    if given and len(given) < len(times):
+        message = "the item has no timestamp, but others have one: give all items of the history one, or none"
+        raise ApiError(
+            422, faults=[Fault(message, f"history.{index}") for index, time in enumerate(times) if time is None]
+        )
+    return given
+
+
+def _given_history(items: Sequence[str], times: Sequence[int]) -> UserHistory | None:
+    """Return a history with times in their order, or None without times.
+
+    Items of the same time stay in the order of the request, as stored events do.
+    """
+    if not times:
+        return None
+    order = sorted(range(len(times)), key=times.__getitem__)
+    return UserHistory(UNKNOWN_USER, [items[place] for place in order], [times[place] for place in order])

@@ -14,11 +14,13 @@ class RequestFacts:
         key_name: Name of the API key; None if the request has none that is valid.
         variant: Name of the variant that the request was assigned to, or None.
         versions: Version of each adapter that answered, by name.
+        trace_id: Id of the trace that has the request; None if it is not traced.
     """
 
     key_name: str | None = None
     variant: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    trace_id: str | None = None
 
 
 _facts: ContextVar[RequestFacts | None] = ContextVar("facts", default=None)

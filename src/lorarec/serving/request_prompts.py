@@ -15,6 +15,8 @@ from lorarec.recommenders import make_evidence
 from lorarec.serving.engine import LoadedAdapter, Mixture, ScoringRequest
 from lorarec.serving.errors import ApiError, Fault
 from lorarec.serving.schemas import (
+    HistoryItem,
+    InHistory,
     Item,
     ItemTitle,
 )
@@ -31,7 +33,7 @@ class RequestCase:
         user: Id of the user whose stored history is read; None if the request gives the history.
         history: Items of the history, oldest first.
         candidates: Items to score.
-        user_history: The stored history with its times; None if the request gives the history.
+        user_history: The history with its times; None if the request gives the history without them.
     """
 
     user: str | None
@@ -43,6 +45,12 @@ class RequestCase:
 def catalogue_id(item: str) -> str | None:
     """Return the id of an item of a case, or None for an item that is given by its title."""
     return None if item.startswith(TITLE_PREFIX) else item
+
+
+def _case_item(item: Item | InHistory) -> str:
+    if isinstance(item, HistoryItem):
+        return item.item_id
+    return TITLE_PREFIX + item.title if isinstance(item, ItemTitle) else item
 
 
 def case_frame(case: RequestCase, history: Sequence[str]) -> pl.DataFrame:
@@ -71,14 +79,20 @@ class RequestPrompts:
         """Return the title of an item of a case."""
         return item.removeprefix(TITLE_PREFIX) if item.startswith(TITLE_PREFIX) else self._dataset.titles[item]
 
-    def case_items(self, items: Sequence[Item], field: str) -> list[str]:
+    def case_items(self, items: Sequence[Item | InHistory], field: str) -> list[str]:
         """Convert the items of a field of a request to items of a case.
 
         Raises:
             ApiError: 422, with all ids that are not in the catalogue.
         """
-        self.check_ids({f"{field}.{index}": item for index, item in enumerate(items) if isinstance(item, str)})
-        return [TITLE_PREFIX + item.title if isinstance(item, ItemTitle) else item for item in items]
+        self.check_ids(
+            {
+                f"{field}.{index}": item if isinstance(item, str) else item.item_id
+                for index, item in enumerate(items)
+                if isinstance(item, str | HistoryItem)
+            }
+        )
+        return [_case_item(item) for item in items]
 
     def check_ids(self, ids: Mapping[str, str]) -> None:
         """Refuse item ids, by the fields that hold them, if one is not in the catalogue.

@@ -213,12 +213,30 @@ class ItemsResponse(BaseModel):
     model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}]})
 
 
+Total = Annotated[int, Field(description="Number of entries of the whole list.")]
+NextCursor = Annotated[
+    str | None,
+    Field(description="Value of `cursor` for the next page; null on the last one. The header `Link` has the same."),
+]
+
+
+class ItemsPage(ItemsResponse):
+    """A page of the items of the catalogue."""
+
+    total: Total
+    next: NextCursor
+
+    model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}], "total": 1, "next": None})
+
+
 class UsersResponse(BaseModel):
-    """Users of the dataset."""
+    """A page of the users of the dataset."""
 
     users: Annotated[list[str], Field(description="User ids, best match first.")]
+    total: Total
+    next: NextCursor
 
-    model_config = _example({"users": ["u42"]})
+    model_config = _example({"users": ["u42"], "total": 1, "next": None})
 
 
 class AdapterInfo(BaseModel):
@@ -282,7 +300,7 @@ class FusionInfo(BaseModel):
 
 
 class AdaptersResponse(BaseModel):
-    """Loaded adapters, adapters that can be loaded, and the fusion."""
+    """A page of the adapters that are loaded or can be loaded, and the fusion."""
 
     loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
     available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
@@ -292,6 +310,8 @@ class AdaptersResponse(BaseModel):
         Field(description="Why adapters that a replica has loaded by a request are not loaded in this one, by name."),
     ]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
+    total: Annotated[int, Field(description="Number of adapters that are loaded or can be loaded.")]
+    next: NextCursor
 
     model_config = _example(
         {
@@ -303,41 +323,10 @@ class AdaptersResponse(BaseModel):
                 "recommenders": {"shop": "language model", "sasrec": "next-item model"},
                 "new_item_prior": "auto",
             },
+            "total": 2,
+            "next": None,
         }
     )
-
-
-class StoredInteraction(BaseModel):
-    """An interaction of a user as the database holds it."""
-
-    item_id: Annotated[str, Field(description="Id of the item.")]
-    timestamp: Annotated[int, Field(description="Time in the unit of the dataset.")]
-    event_id: Annotated[
-        str | None,
-        Field(
-            description="Id that the client gave the event, or `sha256:` and its hash if it is longer than 256 bytes; "
-            "null for interactions of the dataset and events without an id."
-        ),
-    ]
-
-
-class StoredUser(BaseModel):
-    """All that the database holds of a user."""
-
-    user_id: Annotated[str, Field(description="Id of the user.")]
-    events: Annotated[list[StoredInteraction], Field(description="Interactions, oldest first.")]
-
-    model_config = _example(
-        {"user_id": "u42", "events": [{"item_id": "i3", "timestamp": 1764115200, "event_id": "click-1"}]}
-    )
-
-
-class DeletedUser(BaseModel):
-    """What was deleted of a user."""
-
-    deleted: Annotated[int, Field(description="Number of deleted interactions.")]
-
-    model_config = _example({"deleted": 7})
 
 
 class LivenessResponse(BaseModel):

@@ -1,7 +1,8 @@
 """Responses of the API, assembled from scores and mixtures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -9,13 +10,16 @@ from lorarec.lora import exported_user, part_weights
 from lorarec.ranking import FusedScores, influences, score_parts
 from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
+from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.engine import LoadedAdapter, Mixture
 from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.histories import StoredEvent
+from lorarec.serving.pages import read_cursor, write_cursor
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
     AdapterDetails,
     AdapterInfo,
+    AdaptersResponse,
     CatalogueItem,
     ExplainResponse,
     FusionInfo,
@@ -24,10 +28,9 @@ from lorarec.serving.response_schemas import (
     LayerWeights,
     RankedItem,
     RankResponse,
-    StoredInteraction,
-    StoredUser,
     UserWeights,
 )
+from lorarec.serving.user_schemas import LoggedAnswer, StoredInteraction, StoredUser
 
 
 def rank_response(
@@ -166,15 +169,52 @@ def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsRes
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
 
 
-def stored_user(user_id: str, events: Sequence[StoredEvent]) -> bytes:
-    """Return the JSON of a response with all that is stored of a user."""
+def stored_user(user_id: str, events: Sequence[StoredEvent], answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the JSON of a response with all that is stored of a user.
+
+    Args:
+        user_id: Id of the user.
+        events: Interactions.
+        answers: Rows of the answer log.
+    """
     interactions = [StoredInteraction(**asdict(event)) for event in events]
-    return StoredUser(user_id=user_id, events=interactions).model_dump_json().encode()
+    logged = [LoggedAnswer.model_validate(answer) for answer in answers]
+    return StoredUser(user_id=user_id, events=interactions, answers=logged).model_dump_json().encode()
 
 
 def fusion_info(fusion: ServedFusion) -> FusionInfo:
     """Describe the fusion of a service."""
     return FusionInfo(recommenders=fusion.kinds, new_item_prior=fusion.new_item_prior)
+
+
+def adapters_response(
+    registry: AdapterRegistry, fusion: ServedFusion | None, limit: int | None, cursor: str | None
+) -> AdaptersResponse:
+    """Return a page of the adapters that are loaded or can be loaded, in the order of their names.
+
+    Args:
+        registry: The adapters.
+        fusion: The fusion of the service, or None.
+        limit: Maximum number of adapters; None for all.
+        cursor: Cursor of the page before; None for the first page.
+
+    Raises:
+        ApiError: 422, if the cursor is not of this list.
+    """
+    available = registry.available()
+    names = sorted({*available, *registry.loaded, *registry.unavailable})
+    after = names if cursor is None else [name for name in names if name > read_cursor(cursor, [str])[0]]
+    page = after if limit is None else after[:limit]
+    loaded = {name: each for name, each in registry.loaded.items() if name in page}
+    return AdaptersResponse(
+        loaded=[adapter_info(each, available, registry.previous.get(name)) for name, each in loaded.items()],
+        available=[name for name in page if name in available],
+        kinds={name: available[name] for name in page if name in available},
+        unavailable={name: reason for name, reason in registry.unavailable.items() if name in page},
+        fusion=fusion_info(fusion) if fusion else None,
+        total=len(names),
+        next=write_cursor([page[-1]]) if len(page) < len(after) else None,
+    )
 
 
 def adapter_info(

@@ -15,6 +15,7 @@ ROUTE_ROLES: dict[tuple[str, str], Role] = {
     ("POST", "/v2/rerank"): "read",
     ("POST", "/rerank"): "read",
     ("POST", "/v1/recommend"): "read",
+    ("POST", "/v1/batch"): "read",
     ("POST", "/v1/explain"): "read",
     ("GET", "/v1/items"): "read",
     ("GET", "/v1/users"): "read",

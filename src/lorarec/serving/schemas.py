@@ -8,10 +8,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
+    Tag,
     model_validator,
 )
 
@@ -58,6 +60,10 @@ SearchQuery = Annotated[
     AfterValidator(refuse_nul),
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="Maximum number of results.")]
+AdapterLimit = Annotated[
+    int | None,
+    Query(ge=1, le=MAX_RESULTS, description="Maximum number of adapters; all by default.", examples=[20]),
+]
 UserId = Annotated[
     str,
     Query(min_length=1, max_length=500, description="Id of the user.", examples=["u42"]),
@@ -103,6 +109,42 @@ class ItemTitle(_Request):
 
 
 Item = Text | ItemTitle
+Timestamp = Annotated[Integer, Field(ge=-(2**63), lt=2**63)]
+_Time = Annotated[
+    Timestamp | None,
+    Field(
+        description="Time of the interaction in the unit of the dataset, usually seconds. Either all items of a "
+        "history have one or none has."
+    ),
+]
+
+
+class HistoryItem(_Request):
+    """An item of the catalogue in a history."""
+
+    item_id: Annotated[Text, Field(description="Id of the item.")]
+    timestamp: _Time = None
+
+
+class HistoryTitle(ItemTitle):
+    """An item in a history that is not in the catalogue, given by its title."""
+
+    timestamp: _Time = None
+
+
+def _kind_of_history_item(value: Any) -> str:
+    """Return the tag of the alternative that a client means, so that errors are those of one alternative."""
+    if isinstance(value, HistoryItem) or (isinstance(value, dict) and "item_id" in value):
+        return "HistoryItem"
+    return "HistoryTitle" if isinstance(value, dict | HistoryTitle) else "Text"
+
+
+InHistory = Annotated[
+    Annotated[Text, Tag("Text")]
+    | Annotated[HistoryItem, Tag("HistoryItem")]
+    | Annotated[HistoryTitle, Tag("HistoryTitle")],
+    Discriminator(_kind_of_history_item),
+]
 AdapterChoice = Annotated[
     Text | Annotated[dict[Text, Weight], Field(max_length=MAX_MIXED_ADAPTERS)] | None,
     Field(
@@ -126,8 +168,13 @@ class _HistoryRequest(_Request):
         Text | None, Field(description="Id of the user whose stored history is read, in place of `history`.")
     ] = None
     history: Annotated[
-        list[Item] | None,
-        Field(max_length=MAX_HISTORY, description="Item ids of the catalogue or titles, oldest first."),
+        list[InHistory] | None,
+        Field(
+            max_length=MAX_HISTORY,
+            description="Items, oldest first: ids of the catalogue, or objects with `item_id` or `title`. With the "
+            "`timestamp` of each, they are ordered by time, and used as the stored history of a user whom the dataset "
+            "does not have.",
+        ),
     ] = None
     adapter: AdapterChoice = None
     assignment_id: AssignmentId = None
@@ -157,6 +204,11 @@ class RankRequest(_HistoryRequest):
             "history": ["i7", {"title": "Heat"}],
             "candidates": ["i1", "i2"],
             "adapter": {"general": 0.3, "specific": 0.7},
+        },
+        {
+            "history": [{"item_id": "i7", "timestamp": 1764115200}, {"title": "Heat", "timestamp": 1764118800}],
+            "candidates": ["i1", "i2"],
+            "adapter": "general",
         },
     )
 
@@ -296,10 +348,8 @@ class UserEvent(_Request):
     user_id: Annotated[Text, Field(description="Id of the user, who may be new.")]
     item_id: Annotated[Text, Field(description="Id of an item of the catalogue.")]
     timestamp: Annotated[
-        Integer | None,
+        Timestamp | None,
         Field(
-            ge=-(2**63),
-            lt=2**63,
             description="Time of the interaction in the unit of the dataset, usually seconds; the current time by "
             "default.",
         ),

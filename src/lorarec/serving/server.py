@@ -14,6 +14,7 @@ from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig,
 from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.logs import configure_logging
 from lorarec.serving.service import STOP_SECONDS, Service
+from lorarec.serving.tracing import configure_tracing
 
 #: Seconds that unfinished requests get after SIGTERM or Ctrl+C.
 GRACE = 20.0
@@ -96,6 +97,7 @@ def serve(
         config: Options of the HTTP server; the default ones if None.
     """
     configure_logging(log_requests)
+    configure_tracing()
     # A garbage collection over all modules and the model would block all requests for up to a second.
     gc.collect()
     gc.freeze()

@@ -14,6 +14,7 @@ from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
 from lorarec.retrieval import CatalogueRules, Index
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.announcements import AdapterAnnouncements
+from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.case_scoring import AdapterName, CaseScorer
@@ -25,6 +26,7 @@ from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
+from lorarec.serving.pages import Page
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
@@ -39,6 +41,7 @@ from lorarec.serving.responses import (
 )
 from lorarec.serving.schemas import EventsRequest, ExplainRequest, RankRequest, RecommendRequest
 from lorarec.serving.search import TextSearch
+from lorarec.serving.shadow import ShadowScorer
 from lorarec.serving.stored_users import StoredUsers
 
 #: Seconds that the service waits for its threads to end.
@@ -66,6 +69,7 @@ class Service:
         fusion: Fusion that answers requests that name no adapter, or None.
         further_adapters: Paths or hub ids of further adapters, by the names that requests have.
         experiment: Experiment whose variants answer requests that name no adapter, or None.
+        answer_log: Folder of the log of answers, or None.
 
     Attributes:
         adapters: Registry of the adapters.
@@ -95,6 +99,7 @@ class Service:
         fusion: Fusion | None = None,
         further_adapters: Mapping[str, str] | None = None,
         experiment: Experiment | None = None,
+        answer_log: Path | None = None,
     ) -> None:
         config = config or ServiceConfig()
         if fusion:
@@ -108,13 +113,15 @@ class Service:
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.histories = Histories(database)
         self.histories.fill(dataset)
+        self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
         token_budget = config.token_budget or (2048 if backbone.model.device.type == "cpu" else 8192)
         self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
         self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
         self.announcements.load_initial(load)
-        self._assignments = Assignments(experiment)
+        self._shadow = ShadowScorer(self.batcher, self.metrics)
+        self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
         for adapter in self.adapters.loaded.values():
@@ -129,11 +136,11 @@ class Service:
         )
         self._index = index or (fusion.index() if fusion else Index.build(dataset))
         self._item_matcher = ItemMatcher(dataset)
-        self._title_search = TextSearch(dataset.items[TITLE])
-        self._user_ids = dataset.interactions[USER].unique(maintain_order=True)
-        self._user_search = TextSearch(self._user_ids)
+        self._title_search = TextSearch(dataset.items[TITLE], dataset.items[ITEM])
+        user_ids = dataset.interactions[USER].unique(maintain_order=True)
+        self._user_search = TextSearch(user_ids, user_ids)
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics)
+        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self) -> None:
@@ -158,6 +165,7 @@ class Service:
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         self.announcements.stop()
+        self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
@@ -165,6 +173,8 @@ class Service:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.batcher.stop()
+                if self._answer_log:
+                    await asyncio.to_thread(self._answer_log.close)
                 await asyncio.gather(*(asyncio.to_thread(x.close) for x in (self.histories, self.announcements)))
         except TimeoutError:
             return  # the worker thread may still use the model
@@ -182,9 +192,10 @@ class Service:
         faults = FaultCollector()
         case = await self._cases.read(request, request.candidates, faults)
         faults.refuse()
+        answer = partial(self._rank, case, pool=False)
         with self.batcher.admit():
-            response = await self._rank(case, request.adapter, pool=False)
-        return self._assignments.complete(assignment, response)
+            response = await answer(request.adapter)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -196,12 +207,13 @@ class Service:
         adapter, assignment = self._assignments.assign(request.model, None)
         if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
             adapter = None
+        answer = partial(self._rank, case, pool=False)
         try:
             with self.batcher.admit():
-                response = await self._rank(case, adapter, pool=False)
+                response = await answer(adapter)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -217,13 +229,16 @@ class Service:
                 rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
             faults.refuse()
             candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
+            rows, case = [self._index.row[item] for item in candidates], replace(case, candidates=candidates)
+
+            async def answer(adapter: AdapterName) -> RankResponse:
+                return recommend_response(await self._rank(case, adapter, pool=True), rules, rows, request.top)
+
             if candidates:
-                response = await self._rank(replace(case, candidates=candidates), request.adapter, pool=True)
-                rows = [self._index.row[item] for item in candidates]
-                response = recommend_response(response, rules, rows, request.top)
+                response = await answer(request.adapter)
             else:
                 response = empty_response(self._chosen_fusion(request.adapter))
-        return self._assignments.complete(assignment, response)
+        return self._assignments.complete_ranking(assignment, response, len(candidates), answer)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
@@ -287,27 +302,26 @@ class Service:
             events = [replace(event, event_id=event_id) for event, event_id in zip(events, ids, strict=True)]
         return await self.users.append(events)
 
-    async def find_items(self, query: str, limit: int) -> list[str]:
-        """Return the ids of items whose titles hold all words of a query, best match first.
+    async def find_items(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
+        """Return a page of the ids of items whose titles hold all words of a query, best match first.
 
         Raises:
-            ApiError: If the queue is full.
+            ApiError: If the cursor is not of this list, or the queue is full.
         """
         with self.batcher.admit(scored=False):
-            indices = await asyncio.to_thread(self._title_search.search, query, limit)
-        return self._dataset.items[ITEM].gather(indices).to_list()
+            return await asyncio.to_thread(self._title_search.search, query, limit, cursor)
 
-    async def find_users(self, query: str, limit: int) -> list[str]:
-        """Return the ids of users of the dataset that hold all words of a query, best match first.
+    async def find_users(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
+        """Return a page of the ids of users of the dataset that hold all words of a query, best match first.
 
         Users whose interactions have been deleted are left out.
 
         Raises:
-            ApiError: If the queue is full, or the database is not usable.
+            ApiError: If the cursor is not of this list, the queue is full, or the database is not usable.
         """
+        hidden = await self.users.deleted()
         with self.batcher.admit(scored=False):
-            indices = await asyncio.to_thread(self._user_search.search, query, limit)
-        return await self.users.known(self._user_ids.gather(indices).to_list())
+            return await asyncio.to_thread(self._user_search.search, query, limit, cursor, hidden)
 
     async def latest_items(self, user: str, limit: int) -> list[str]:
         """Return the item ids of a stored history, latest first.

@@ -1,12 +1,23 @@
 """Stored histories of users, read and written without waiting for a database that does not respond."""
 
+import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
+import polars as pl
+
+from lorarec.errors import LorarecError
 from lorarec.personal import UserHistory
+from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.database import READ_THREADS, WRITE_THREADS, DatabaseCalls
 from lorarec.serving.errors import ApiError
 from lorarec.serving.histories import Event, EventConflict, Histories, StoredEvent
 from lorarec.serving.metrics import Metrics
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class StoredUsers:
@@ -20,12 +31,21 @@ class StoredUsers:
             not know; they are left out of its histories.
         limit: Maximum number of requests that read at once, and of those that write.
         metrics: Counters of the service.
+        answer_log: Log of the answers, or None.
     """
 
-    def __init__(self, histories: Histories, items: Collection[str], limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        items: Collection[str],
+        limit: int,
+        metrics: Metrics,
+        answer_log: AnswerLog | None = None,
+    ) -> None:
         self._histories = histories
         self._items = items
         self._metrics = metrics
+        self._answer_log = answer_log
         self._reads = DatabaseCalls(READ_THREADS, limit, metrics)
         self._writes = DatabaseCalls(WRITE_THREADS, limit, metrics)
 
@@ -61,45 +81,64 @@ class StoredUsers:
         self._metrics.events.inc(stored)
         return stored
 
-    async def export(self, user: str, render: Callable[[list[StoredEvent]], bytes]) -> bytes:
+    async def export(self, user: str, render: Callable[[list[StoredEvent], list[dict[str, Any]]], bytes]) -> bytes:
         """Return all that is stored of a user, which is rendered in a thread since it can be much.
 
+        Args:
+            user: Id of the user.
+            render: Function that renders the events, and the rows of the answer log.
+
         Raises:
-            ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
+            ApiError: 404, if the user is unknown; 429 or 503, if the database or the disk does not respond in time.
         """
-
-        def read() -> bytes | None:
-            events = self._histories.events(user)
-            return render(events) if events else None
-
-        if (rendered := await self._reads.run(read)) is None:
+        events = await self._reads.run(self._histories.events, user)
+        log = self._answer_log
+        answers = await _of_log(lambda: log.answers_of(user).to_dicts()) if log else []
+        if not events and not answers:
             raise _unknown(user)
-        return rendered
+        return await asyncio.to_thread(render, events, answers)
 
-    async def delete(self, user: str) -> int:
-        """Delete all that is stored of a user and return the number of deleted interactions.
+    async def delete(self, user: str) -> tuple[int, int]:
+        """Delete all that is stored of a user and return the numbers of deleted interactions and logged answers.
 
         Raises:
-            ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
+            ApiError: 404, if the user is unknown; 429 or 503, if the database or the disk does not respond in time. The
+                deletion can be repeated.
         """
         deleted = await self._writes.run(self._histories.delete, user)
-        if not deleted:
+        log = self._answer_log
+        answers = await _of_log(lambda: log.delete(user)) if log else 0
+        if not deleted and not answers:
             raise _unknown(user)
-        return deleted
+        return deleted, answers
 
-    async def known(self, users: Sequence[str]) -> list[str]:
-        """Return those of some users of whom interactions are stored, in the order given.
+    async def deleted(self) -> set[str]:
+        """Return the users of the dataset whose interactions have been deleted and of whom none were stored since.
 
         Raises:
             ApiError: 429 or 503, if the database does not respond in time.
         """
-        known = await self._reads.run(self._histories.known, users)
-        return [user for user in users if user in known]
+        return await self._reads.run(self._histories.deleted)
 
     def close(self) -> None:
         """Start no further call; a call that hangs is not waited for."""
         self._reads.close()
         self._writes.close()
+
+
+async def _of_log(call: Callable[[], T]) -> T:
+    """Return the result of a call that reads or writes the files of the answer log.
+
+    Raises:
+        ApiError: 503, if the disk cannot be used.
+    """
+    try:
+        return await asyncio.to_thread(call)
+    except (LorarecError, OSError, pl.exceptions.PolarsError) as error:
+        logger.warning("the answer log cannot be used: %s", error)
+        raise ApiError(
+            503, "the answer log cannot be used: see the log of the service, then try again", None, 60
+        ) from None
 
 
 def _unknown(user: str) -> ApiError:

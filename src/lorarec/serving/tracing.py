@@ -76,7 +76,7 @@ class RequestTracer:
         if status >= 500:
             attributes["error.type"] = str(status)
         span = self._tracer.start_span(
-            "HTTP" if path == "other" else f"{method} {path}",
+            " ".join(["HTTP" if method == "other" else method, *([] if path == "other" else [path])]),
             extract(headers),
             SpanKind.SERVER,
             attributes,
@@ -90,7 +90,8 @@ class RequestTracer:
         if status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         span.end(nanoseconds(times[1]))
-        return f"{span.get_span_context().trace_id:032x}" if span.is_recording() or span.get_span_context().trace_flags.sampled else None
+        context = span.get_span_context()
+        return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
     def flush(self) -> None:
         """Export the spans that wait."""
@@ -129,7 +130,9 @@ def configure_tracing() -> None:
         tracer = RequestTracer(existing)
         return
     classes = [_exporter(name.strip()) for name in exporters.split(",")]
-    resource = Resource({SERVICE_NAME: "lorarec"}).merge(_named_resource(Resource))
+    resource = Resource.create()  # from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "lorarec"}))
     provider = TracerProvider(resource=resource)
     for each in classes:
         provider.add_span_processor(BatchSpanProcessor(each()))
@@ -146,7 +149,9 @@ def _exporter(name: str) -> Any:
     wanted = _PROTOCOLS.get(protocol or "http/protobuf", str(protocol)) if name == "otlp" else name
     installed = {entry.name: entry for entry in entry_points(group="opentelemetry_traces_exporter")}
     if wanted not in installed:
-        raise LorarecError(f"OTEL_TRACES_EXPORTER: no exporter {wanted!r} is installed: there are {', '.join(installed)}")
+        raise LorarecError(
+            f"OTEL_TRACES_EXPORTER: no exporter {wanted!r} is installed: there are {', '.join(sorted(installed))}"
+        )
     return installed[wanted].load()
 
 
