@@ -46,11 +46,11 @@ class PostgresServer:
         """Run statements outside of transactions and return the rows of the last one."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[arg-type]
+                cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def _run(self, program: str, *words: str) -> None:
-        command = [self._programs / program, f"--pgdata={self._data}", *words]
+        command = [str(self._programs / program), f"--pgdata={self._data}", *words]
         subprocess.run(command, check=True, user=self._user, stdout=subprocess.DEVNULL, cwd=self._folder)
 
 

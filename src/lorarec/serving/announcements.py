@@ -123,6 +123,8 @@ class AdapterAnnouncements:
                 if is_reachable:
                     logger.warning("announcements of adapters cannot be read: %s", str(error).splitlines()[0])
                 is_reachable = False
+            except Exception:  # later announcements must still be read
+                logger.exception("announcements of adapters cannot be applied")
 
     async def _apply(self) -> None:
         async with self._lock:
