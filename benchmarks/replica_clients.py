@@ -19,6 +19,7 @@ import httpx2
 import numpy as np
 import polars as pl
 import torch
+from safetensors.torch import load_file, save_file
 from serving_load import write_adapters
 
 from lorarec.backbone import Backbone
@@ -62,10 +63,8 @@ class Shop:
         self.data: Dataset = load_sample().save(folder / "data")
         write_adapters(self.backbone, folder / "versions")
         shutil.copytree(folder / "versions" / "general", folder / "versions" / "general2")
-        weights = folder / "versions" / "specific" / "adapter_model.safetensors"
-        shutil.copy(weights, folder / "versions" / "general2" / weights.name)
-        config = folder / "versions" / "general2" / "adapter_config.json"
-        config.write_text(config.read_text().replace('"lora_alpha": 32', '"lora_alpha": 24'))
+        weights = folder / "versions" / "general2" / "adapter_model.safetensors"
+        save_file({name: tensor / 2 for name, tensor in load_file(weights).items()}, weights)
         (folder / "adapters").mkdir()
         self.put("general", "general")
         self.put("specific", "specific")

@@ -3,7 +3,7 @@
 Clients ask for checked rankings and store events (see `replica_clients.py`). After a third of the time the process of
 one replica gets SIGKILL, and Ray Serve starts another. The program fails if an answer differs from the offline one, an
 acknowledged event is missing in the database or is there twice, a request gets no HTTP status, or more requests fail
-than the killed replica could have had in progress.
+than the killed replica could have had in progress; 429 of an overloaded machine does not count.
 
 The replicas share a PostgreSQL server, or an SQLite file where PostgreSQL is not installed.
 
@@ -85,7 +85,8 @@ def main() -> None:
             stored = [row[0] for row in connection.execute(sqlalchemy.text(query))]
         engine.dispose()
         is_right = report(outcomes, shop, stored)
-        failed = sum(count for (_, status), count in outcomes.statuses.items() if not status.startswith("2"))
+        # 429 is the answer to more clients than the machine can serve in time.
+        failed = sum(count for (_, status), count in outcomes.statuses.items() if status not in ("200", "429"))
         started = len({process.pid for process in after} - {process.pid for process in before})
         print(
             f"{len(before)} replicas, one killed after {KILL * arguments.seconds:.0f} s and {started} started since; "
