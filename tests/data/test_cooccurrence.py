@@ -107,3 +107,12 @@ def test_new_items_borrow_from_similar_titles() -> None:
     assert new == f"new, {lamp}"
     assert other == "new"
     assert evidence.hints(["a"], ["lamp"], hidden=[True])[0].startswith("new")
+
+
+def test_words_with_other_titles_equal_those_that_are_made_with_them() -> None:
+    train = pl.DataFrame({"user_id": ["1", "2", "3"], "history": [["a", "b"], ["a", "b"], ["c", "d"]]})
+    titles = {"a": "Toy Story", "b": "Antz", "c": "Heat", "d": "Ronin", "e": "Toy Story 2"}
+    larger = {"0": "Antz again", **titles, "d": "Toy Antz", "f": "Ronin Heat"}
+    changed, made = Cooccurrence(train, titles).with_titles(larger), Cooccurrence(train, larger)
+    for history in (["a"], ["c", "d"], ["f"]):
+        assert changed.hints(history, list(larger)) == made.hints(history, list(larger))

@@ -225,3 +225,27 @@ def test_masks_are_kept_within_a_bound_and_cannot_be_changed() -> None:
     for bound in range(MAX_MASKS + 10):
         assert matcher.matches(ItemFilter("price", ">=", bound)).sum() == 100 - bound
     assert matcher._mask.cache_info().currsize == MAX_MASKS
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "accepted"),
+    [
+        *(
+            ("price", value, isinstance(value, int) and not isinstance(value, bool))
+            for value in (3, 2.5, "3", True, [])
+        ),
+        *(("size", value, accepted) for value, accepted in (("2", True), ("2.5", True), ("large", False), ("", True))),
+        *(("size", value, False) for value in ("02", 3, "true")),
+        *(("tags", value, isinstance(value, list)) for value in (["a"], [], "a")),
+        *(("stock", value, isinstance(value, bool)) for value in (True, 0, "true")),
+        *(("brand", value, isinstance(value, str)) for value in ("Lux", "3", 3)),
+        ("weight", 3, True),
+        ("weight", 2.5, True),
+        ("price", 2**70, False),
+    ],
+)
+def test_values_that_a_column_can_have(column: str, value: Any, accepted: bool) -> None:
+    columns = {"price": [1, 2], "size": ["1", "2"], "tags": [["a"], []], "stock": [True, None], "brand": ["A", "1"]}
+    items = pl.DataFrame({"item_id": ["a", "b"], "title": ["a", "b"], **columns, "weight": [1.5, None]}, strict=False)
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1]})
+    assert ItemMatcher(Dataset.from_frames("shop", log, items)).accepts(column, value) == accepted

@@ -211,3 +211,16 @@ def test_without_validation_cases_or_users_of_a_half(nouns: tuple[Dataset, Split
     assert isinstance(evidence, JointEvidence)
     items = list(dataset.titles)
     assert evidence.ranks.hints(items[:3], items[3:6], "u00") == ["new"] * 3
+
+
+def test_words_with_other_titles_equal_their_definition(nouns: tuple[Dataset, Split]) -> None:
+    titles = nouns[0].titles
+    ids = list(titles)
+    index = {item: row for row, item in enumerate(ids[:40])}
+    model = new_next_item(len(index), SASRecConfig(hidden_size=8, max_history=4)).eval()
+    ranks = NextItemRanks(model, _data(nouns[0], list(index)))
+    larger = {**titles, ids[42]: titles[ids[3]], "further": titles[ids[5]]}
+    history, candidates = ids[:3], [*ids[3:], "further"]
+    found = ranks.with_titles(larger).hints(history, candidates)
+    assert found == words_by_definition(model, index, larger, history, candidates)
+    assert ranks.hints(history, ids[3:]) == words_by_definition(model, index, titles, history, ids[3:])

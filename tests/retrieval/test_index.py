@@ -200,3 +200,19 @@ class TestWithATextEncoder:
     def test_an_unusable_encoder_is_named(self, shop: Dataset, tmp_path: Path) -> None:
         with pytest.raises(LorarecError, match=r"text_encoder .*gone is not a folder"):
             Index.build(shop, text_encoder=tmp_path / "gone")
+
+
+@pytest.mark.parametrize("options", [None, NextItemConfig(epochs=1, hidden_size=8)])
+def test_an_index_with_further_items_equals_one_that_is_built_with_them(
+    shop: Dataset, options: NextItemConfig | None
+) -> None:
+    further = pl.DataFrame({"item_id": ["i05b", "a", "z"], "title": ["lamp no50 green", "game green", "green"]})
+    items = pl.concat([shop.items.filter(item_id="i07").with_columns(title=pl.lit("game no3")), further])
+    items = pl.concat([shop.items.filter(pl.col("item_id") != "i07"), items])
+    larger = Dataset.from_frames("shop", shop.interactions, items)
+    extended, built = Index.build(shop, options).with_catalogue(larger), Index.build(larger, options)
+    assert extended.items == built.items
+    for history in (["i01", "i02"], ["a"], ["i05b", "i25"], ["i07"], [], ["z", "i30", "i31"]):
+        assert extended.propose(history, 40) == built.propose(history, 40)
+    found = {each.item_id for each in extended.propose(["i01"], 40)}
+    assert "i05b" in found

@@ -1,5 +1,6 @@
 """The log of answers: whole files, bounded memory, and the deletion of users."""
 
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from lorarec.serving.config import ServiceConfig
 from lorarec.serving.experiment import Experiment
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.service import Service
+from tests.command_line import run
 
 START = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -254,3 +256,25 @@ def test_the_service_logs_its_answers_and_deletes_those_of_a_user(
     assert (nobody["variant"], nobody["propensity"], nobody["experiment"]) == ("control", 1.0, "homepage")
     assert (named["variant"], named["propensity"], named["experiment"]) == (None, None, None)
     assert (len(last["item_ids"]), last["candidates"] > 3) == (3, True)
+
+
+def test_the_command_serves_an_experiment_whose_log_is_evaluated(
+    serve_options: list[str], started: Any, tmp_path: Path
+) -> None:
+    variants = [{"name": name, "share": 0.5, "adapter": each} for name, each in (("a", "general"), ("b", {}))]
+    (tmp_path / "variants.yaml").write_text(json.dumps({"name": "homepage", "variants": variants}))
+    log, database = tmp_path / "log", tmp_path / "shop.db"
+    options = ["--variants", tmp_path / "variants.yaml", "--answer-log", log, "--db", database]
+    shown: dict[str, list[str]] = {"a": [], "b": []}
+    with started([*serve_options, *map(str, options)]) as [replica], httpx2.Client(base_url=replica.url) as client:
+        for user in (f"u{k:02}" for k in range(12)):
+            answer = client.post("/v1/recommend", json={"user_id": user, "top": 3}).json()
+            shown[answer["variant"]].append(user)
+            best = {"user_id": user, "item_id": answer["ranking"][0]["item_id"]}
+            if answer["variant"] == "a":
+                client.post("/v1/events", json={"events": [best]})
+        replica.process.terminate()
+        assert replica.process.wait(60) in (0, -signal.SIGTERM)
+    found = json.loads(run("evaluate", "--log", log, "--db", database, "--json").stdout)["variants"]
+    assert {name: each["users"] for name, each in found.items()} == {name: len(users) for name, users in shown.items()}
+    assert {name: each["metrics"]["choice@1"]["mean"] for name, each in found.items()} == {"a": 1, "b": 0}

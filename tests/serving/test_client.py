@@ -22,7 +22,16 @@ from pydantic import BaseModel
 
 import lorarec
 from lorarec import AsyncClient, Client, LorarecError, ServiceError
-from lorarec.serving import answers, batch, client_calls, rerank, response_schemas, user_schemas
+from lorarec.serving import (
+    adapter_schemas,
+    answers,
+    batch,
+    client_calls,
+    item_schemas,
+    rerank,
+    response_schemas,
+    user_schemas,
+)
 from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.service import Service
 
@@ -38,15 +47,18 @@ SCHEMAS: dict[type[BaseModel], type[Any]] = {
     response_schemas.CatalogueItem: answers.CatalogueItem,
     response_schemas.ItemsPage: answers.ItemsPage,
     response_schemas.UsersResponse: answers.Users,
+    item_schemas.ItemDetails: answers.ItemDetails,
+    item_schemas.AddedItems: answers.AddedItems,
     user_schemas.StoredUser: answers.StoredUser,
     user_schemas.StoredInteraction: answers.StoredInteraction,
     user_schemas.DeletedUser: answers.DeletedUser,
     user_schemas.LoggedAnswer: answers.LoggedAnswer,
-    response_schemas.AdaptersResponse: answers.Adapters,
-    response_schemas.AdapterInfo: answers.AdapterInfo,
-    response_schemas.AdapterDetails: answers.AdapterDetails,
-    response_schemas.LayerWeights: answers.LayerWeights,
-    response_schemas.FusionInfo: answers.FusionInfo,
+    adapter_schemas.AdaptersResponse: answers.Adapters,
+    adapter_schemas.AliasResponse: answers.Alias,
+    adapter_schemas.AdapterInfo: answers.AdapterInfo,
+    adapter_schemas.AdapterDetails: answers.AdapterDetails,
+    adapter_schemas.LayerWeights: answers.LayerWeights,
+    adapter_schemas.FusionInfo: answers.FusionInfo,
     response_schemas.HealthResponse: answers.Health,
     response_schemas.FieldError: client_calls.FieldError,
     batch.BatchResponse: answers.BatchAnswers,
@@ -69,8 +81,11 @@ def test_answers_have_the_fields_of_the_responses(schema: type[BaseModel]) -> No
 
 
 def test_both_clients_have_the_same_calls() -> None:
-    calls = {name: each for name, each in vars(Client).items() if not name.startswith("_")}
-    assert set(calls) == {name for name in vars(AsyncClient) if not name.startswith("_")}
+    calls, others = (
+        {name: each for name, each in inspect.getmembers(client, inspect.isfunction) if not name.startswith("_")}
+        for client in (Client, AsyncClient)
+    )
+    assert set(calls) == set(others)
     for name, call in calls.items():
         other = getattr(AsyncClient, name)
         assert inspect.iscoroutinefunction(other) or inspect.isasyncgenfunction(other)
@@ -128,6 +143,14 @@ def test_every_call_of_a_running_service(url: str, offline: Any) -> None:
         client.unload_adapter("listed2")
         assert {each.name for each in client.adapters().loaded} == {"general", "specific", "listed"}
         assert client.load_adapter("listed2").readout == "likelihood"
+        assert client.add_items([{"item_id": "a/b ?", "title": "violet lamp"}]) == 1
+        assert client.change_item("a/b ?", title="violet sofa").title == "violet sofa"
+        assert client.item("a/b ?") == answers.ItemDetails("a/b ?", "violet sofa", {}, False)
+        client.withdraw_item("a/b ?")
+        assert client.item("a/b ?").withdrawn
+        assert client.set_alias("a/b ?", "general") == answers.Alias("a/b ?", "general")
+        assert client.adapters().aliases == {"a/b ?": "general"}
+        client.delete_alias("a/b ?")
         assert client.adapter("general").layers[0].weights == {"general": 1.0}
         assert client.health() == answers.Health("ok", "ok", 4, False)
 

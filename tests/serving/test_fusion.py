@@ -103,7 +103,7 @@ def test_recommendations_equal_the_offline_ones_and_follow_events(
         answer = (await client.post("/v1/recommend", json=nothing)).json()
         versions = {"fusion": service.fusion.version} if service.fusion else {}
         empty = {"ranking": [], "fusion": True, "mixture": {}, "personal": {}, "tokens": 0}
-        assert answer == empty | {"versions": versions}
+        assert answer == empty | {"versions": versions, "variant": None}
 
     play(service, scenario)
 
@@ -332,3 +332,38 @@ def test_adapters_or_a_fusion_must_be_given(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == "error: there is nothing to serve: give --adapters or --fusion\n"
+
+
+def test_added_and_renamed_items_are_titles_that_nobody_has_seen(service: Service, play: Any) -> None:
+    recommended = {"user_id": "u03", "top": 10}
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        async def post(path: str, body: Any) -> Any:
+            return (await client.post(f"/v1/{path}", json=body)).json()
+
+        before = await post("recommend", recommended)
+        items = [each["item_id"] for each in before["ranking"]]
+        added = {"item_id": "new", "title": "red sofa"}
+        assert await post("items", {"items": [added]}) == {"added": 1}
+        assert await post("recommend", recommended) == before
+        by_adapter = await post("recommend", recommended | {"adapter": "general", "allow": ["new", "x01", "x02"]})
+        assert "new" in {each["item_id"] for each in by_adapter["ranking"]}
+        for path, body, field in (
+            ("rank", {"history": ["x01"], "candidates": ["x02", "new"]}, "candidates.1"),
+            ("explain", {"user_id": "u03", "item_id": "new"}, "item_id"),
+            ("rerank", {"query": "red lamp", "documents": ["red sofa"], "model": "fusion"}, "documents.0"),
+        ):
+            refused = await client.post(f"/v1/{path}", json=body)
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+            assert "the fusion was fitted without item 'new'" in refused.json()["detail"]
+        titled = [{"candidates": ["x02", "x03"], "history": ["x01", item]} for item in ("new", {"title": "red sofa"})]
+        assert await post("rank", titled[0]) == await post("rank", titled[1])
+        # An item with another title is not recommended, nor is one that is withdrawn.
+        await client.patch(f"/v1/items/{items[0]}", json={"title": "red sofa"})
+        await client.delete(f"/v1/items/{items[1]}")
+        assert await post("recommend", recommended) == await post("recommend", recommended | {"deny": items[:2]})
+        ranked = await client.post("/v1/rank", json={"history": ["x01"], "candidates": items[:2]})
+        assert [each["field"] for each in ranked.json()["errors"]] == ["candidates.0"]
+        assert (await client.post("/v1/rank", json={"history": ["x01"], "candidates": items[1:3]})).status_code == 200
+
+    play(service, scenario)

@@ -73,6 +73,19 @@ FIELDS = {
             max_size=3,
         )
     },
+    "/v1/aliases": {
+        "alias": st.sampled_from([*WORDS, "prod"]),
+        "adapter": st.sampled_from(["general", "chosen", "nothing", "prod"]),
+    },
+    "/v1/items": {
+        "items": st.lists(
+            st.fixed_dictionaries(
+                {"item_id": st.sampled_from([*WORDS, "n1"]), "title": st.sampled_from(["red sofa", "lamp", " "])},
+                optional={"columns": st.dictionaries(st.sampled_from(["title", "a", ""]), LEAVES, max_size=1)},
+            ),
+            max_size=2,
+        )
+    },
     "/v1/adapters": {"name": st.sampled_from(["general", "chosen", "nothing"])},
 }
 

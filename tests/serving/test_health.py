@@ -108,7 +108,7 @@ def test_faults_of_the_file_are_reported_and_end(
 def test_a_full_file(service: Service, play: Any, database_becomes: Any) -> None:
     pages = [1 << 30]
 
-    @event.listens_for(service.histories._engine, "checkout")
+    @event.listens_for(service.histories.engine, "checkout")
     def limited(connection: Any, record: Any, proxy: Any) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages[0]}")
 
@@ -198,14 +198,20 @@ def test_a_thread_that_hangs_is_reported(
     service: Service, play: Any, monkeypatch: pytest.MonkeyPatch, thread: str
 ) -> None:
     release = threading.Event()
-    hangs = {"prompts": (service.prompts, "scoring_request"), "model": (service.batcher, "_score")}
-    watched = {"prompts": service._prompt_thread, "model": service.batcher._thread}[thread]
-    monkeypatch.setattr(watched, "_timeout", 0.3)
+    batcher = service.batcher
+    for each in {"prompts": [service._prompt_thread], "model": list(batcher._threads)}[thread]:
+        monkeypatch.setattr(each, "_timeout", 0.3)
+
+    def let_hang(patch: pytest.MonkeyPatch) -> None:
+        if thread == "prompts":
+            patch.setattr(service.prompts, "scoring_request", lambda *_: release.wait())
+        for each in batcher._threads if thread == "model" else ():
+            patch.setitem(batcher._threads, each, lambda *_: release.wait())
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         assert (await client.get("/livez")).json() == {"status": "ok"}
         with monkeypatch.context() as patch:
-            patch.setattr(*hangs[thread], lambda *_: release.wait())
+            let_hang(patch)
             asked = asyncio.ensure_future(client.post("/v1/rank", json=GIVEN))
             async with asyncio.timeout(20):
                 while service.alive:

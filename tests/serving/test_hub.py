@@ -59,6 +59,9 @@ def test_the_service_loads_adapters_by_hub_id_and_new_commits_by_name(
         read_adapter(models / "general").push_to_hub("me/specific", base_model="me/tiny")
         assert client.post("/v1/adapters", json={"name": "mine"}).status_code == 200
         np.testing.assert_allclose(scores(client), expected("general"), atol=1e-4)
+        # The repository has the new commit by now, and the service the former one in memory.
+        assert client.post("/v1/adapters/mine/rollback").status_code == 200
+        np.testing.assert_allclose(scores(client), expected("specific"), atol=1e-4)
         assert client.post("/v1/adapters", json={"name": "me/general"}).status_code == 404
 
 

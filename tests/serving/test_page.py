@@ -202,7 +202,8 @@ def test_key_and_a_full_queue(
         expect(page.locator("#ranking li")).to_have_count(10)
         assert KEY not in page.content()
         assert page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]") == ["", 0, 1]
-        service.batcher._thread.submit(release.wait)
+        for thread in service.batcher._threads:
+            thread.submit(release.wait)
         body = {"user_id": "u03", "candidates": ["x01"]}
         headers = {"authorization": f"Bearer {KEY}".encode()}
         waiting = [threads.submit(httpx2.post, f"{url}/v1/rank", json=body, headers=headers) for _ in range(3)]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from lorarec.serving import batch, rerank, response_schemas, schemas, user_schemas
+from lorarec.serving import adapter_schemas, batch, item_schemas, rerank, response_schemas, schemas, user_schemas
 from lorarec.serving.error_handlers import validation_faults
 from lorarec.serving.errors import MAX_FAULTS
 from lorarec.serving.response_schemas import ProblemDetails
@@ -224,11 +224,11 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
         described = (await client.get("/openapi.json")).json()["paths"]
         paths = [
-            path.replace("{name}", "general").replace("{user_id}", "u01")
+            path.replace("{name}", "general").replace("{user_id}", "u01").replace("{item_id}", "x01")
             for path, operations in described.items()
             if "get" in operations
         ]
-        assert len(paths) == 10
+        assert len(paths) == 11
         for path in (*paths, "/", "/page.js", "/openapi.json", "/v1/adapters/nothing"):
             query = {"user_id": "u01"} if path == "/v1/history" else {}
             got, headed = await client.get(path, params=query), await client.head(path, params=query)
@@ -240,11 +240,8 @@ def test_head_answers_as_get_does(service: Service, play: Any) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    return {
-        name: each
-        for module in (schemas, response_schemas, rerank, batch, user_schemas)
-        for name, each in vars(module).items()
-    }
+    modules = (schemas, response_schemas, adapter_schemas, item_schemas, user_schemas, rerank, batch)
+    return {name: each for module in modules for name, each in vars(module).items()}
 
 
 @pytest.mark.parametrize("key", [None, "secret"])

@@ -108,6 +108,42 @@ def test_faults_are_in_the_log(serve_options: list[str], tmp_path: Path, started
         assert "u01" not in server.log.read_text()
 
 
+def test_options_come_from_a_file_and_the_environment(
+    serve_options: list[str], tmp_path: Path, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With keys of which one is replaced while the process runs."""
+    dataset, _, adapters, _, backbone = serve_options
+    keys, former, new = tmp_path / "keys.yaml", "former-0123456789", "new-0123456789-abc"
+    row = "- {name: NAME, key: KEY, roles: read}\n"
+    keys.write_text(row.replace("NAME", "former").replace("KEY", former))
+    keys.chmod(0o600)
+    options = tmp_path / "serve.yaml"
+    options.write_text(
+        f"dataset: {dataset}\nadapters: {adapters}\nbackbone: {backbone}\nkeys: nowhere\nhost: 0.0.0.0\n"
+    )
+    monkeypatch.setenv("LORAREC_SERVE_DB", str(tmp_path / "histories.db"))
+    monkeypatch.setenv("LORAREC_SERVE_KEYS", str(keys))
+    with (
+        started(["--config", str(options)]) as (server,),
+        httpx2.Client(base_url=server.url, timeout=60, headers={"authorization": f"Bearer {former}"}) as client,
+    ):
+        assert (tmp_path / "histories.db").is_file()
+        assert client.get("/v1/items").status_code == 200
+        event = {"events": [{"user_id": "u01", "item_id": "x29"}]}
+        assert "lacks the role 'events'" in client.post("/v1/events", json=event).json()["detail"]
+        keys.write_text(row.replace("NAME", "new").replace("KEY", new))
+        while client.get("/v1/items").status_code == 200:
+            time.sleep(0.1)
+        assert client.get("/v1/items", headers={"authorization": f"Bearer {new}"}).status_code == 200
+        keys.write_text(row)
+        while "roles" not in (logged := server.log.read_text()) and "line 1" not in logged:
+            time.sleep(0.1)
+        assert client.get("/v1/items", headers={"authorization": f"Bearer {new}"}).status_code == 200
+        assert f"keys file {keys}, line 1: key must be" in logged
+        assert former not in logged
+        assert new not in logged
+
+
 def test_the_examples_of_the_guide(
     backbone_folder: Path,
     example_folder: Path,
@@ -121,17 +157,18 @@ def test_the_examples_of_the_guide(
     guide = (Path(__file__).parents[2] / "docs" / "howto" / "serving.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL))
     line, *_ = re.findall("^lorarec (serve .*)", code, re.MULTILINE)
-    rank, own, recommend, filtered, events, export, delete = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    commands = re.findall(r"^curl .*(?:\n +.*)*", code, re.MULTILINE)
+    rank, own, recommend, filtered, batch, events, alias, aliased, add, change, withdraw, export, delete = commands
     monkeypatch.chdir(example_folder)
     with started([*shlex.split(line)[1:], "--backbone", str(backbone_folder)]) as (server,):
 
-        def ask(example: str) -> Any:
+        def ask(example: str, expected: str = "200 application/json") -> Any:
             command = example.replace("localhost:8000", server.url.removeprefix("http://"))
             flags = "--silent --show-error --write-out '\\n%{http_code} %{content_type}'"
             shown = subprocess.check_output(f"{command} {flags}", shell=True, text=True)
             body, _, status = shown.rpartition("\n")
-            assert status == "200 application/json", shown
-            return json.loads(body)
+            assert status.strip() == expected, shown
+            return json.loads(body) if body.strip() else None
 
         mixed, routed = ask(rank), ask(own)
         assert {item["item_id"] for item in mixed["ranking"]} == {"i1", "i2"}
@@ -141,6 +178,13 @@ def test_the_examples_of_the_guide(
         assert (weights["routed"], weights["parts"]) == (True, ["general", "shop"])
         assert len(ask(recommend)["ranking"]) == 5
         assert {item["item_id"] for item in ask(filtered)["ranking"]} == {"i1", "i4", "i7"}
+        responses = ask(batch)["responses"]
+        assert [(each["status"], len(each["body"]["ranking"])) for each in responses] == [(200, 2), (200, 5)]
+        assert ask(alias) == {"alias": "prod", "adapter": "shop"}
+        assert ask(aliased)["mixture"] == {"shop": 1.0}
+        assert ask(add) == {"added": 1}
+        assert ask(change)["columns"] == {"price": 14, "region": "DE", "brand": None, "in_stock": None}
+        assert ask(withdraw, "204 application/json") is None
         assert ask(events) == {"stored": 1, "known": 0}
         assert ask(rank) != mixed
         assert ask(own)["personal"] != routed["personal"]

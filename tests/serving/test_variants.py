@@ -101,6 +101,23 @@ def test_every_answer_is_that_of_the_users_variant(
     assert 'lorarec_request_seconds_count{path="/v1/rank",variant="mixed"} 2.0' in metrics
 
 
+def test_the_requests_of_a_batch_have_variants_of_their_own(make_variants: Callable[..., Service], play: Any) -> None:
+    service = make_variants()
+    users = [users_of(EXPERIMENT, name)[0] for name in ("control", "mixed")]
+
+    async def scenario(client: httpx2.AsyncClient) -> str:
+        bodies = [{"user_id": user, "candidates": CANDIDATES} for user in users]
+        for sent, variants in ((bodies, ["control", "mixed"]), (bodies[1:], ["mixed"])):
+            requests = [{"path": "/v1/rank", "body": body} for body in sent]
+            answers = (await client.post("/v1/batch", json={"requests": requests})).json()["responses"]
+            assert [answer["body"]["variant"] for answer in answers] == variants
+        return (await client.get("/metrics")).text
+
+    metrics = play(service, scenario)
+    for variant in ("several", "mixed"):
+        assert f'path="/v1/batch",status="200",variant="{variant}"}} 1.0' in metrics
+
+
 def test_a_fusion_answers_its_variant(
     tiny_backbone: Backbone,
     fusion_folder: Path,

@@ -1,6 +1,8 @@
 """Co-occurrence of candidates and histories in the choices of other users, as words for the prompt."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -58,8 +60,7 @@ class Cooccurrence:
         self._items_of = csr_matrix((np.ones(len(users), np.int32), (users, items)), (len(histories), len(catalogue)))
         self._items_of.sum_duplicates()
         self._users_of = self._items_of.tocsc()
-        rows = {item: row for row, item in enumerate(titles)}
-        self._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(self._row))
+        self._similar = _similar_items(titles, list(self._row))
 
     def hints(
         self,
@@ -95,6 +96,12 @@ class Cooccurrence:
                 words.append(_word(counts[row], ordered, len(counts)))
         return words
 
+    def with_titles(self, titles: Mapping[str, str]) -> Self:
+        """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
+        other = copy(self)
+        other._similar = _similar_items(titles, list(self._row))
+        return other
+
     def _counts(self, history: Sequence[str], own: int) -> np.ndarray:
         """Return the counts (items,) of pairs (user, item of the history) whose user chose the item.
 
@@ -111,6 +118,11 @@ class Cooccurrence:
     def _chosen_by_others(self, row: int, own: int) -> bool:
         users = self._users_of.indices[self._users_of.indptr[row] : self._users_of.indptr[row + 1]]
         return len(users) > 1 or (len(users) == 1 and users[0] != own)
+
+
+def _similar_items(titles: Mapping[str, str], known: Sequence[str]) -> SimilarItems:
+    rows = {item: row for row, item in enumerate(titles)}
+    return SimilarItems(title_vectors(list(titles.values())), rows, known)
 
 
 def dataset_cooccurrence(dataset: Dataset) -> Cooccurrence:

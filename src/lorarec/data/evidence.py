@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, Self
 
 import yaml
 
@@ -106,6 +106,14 @@ class CandidateWords(Protocol):
         """
         ...
 
+    def with_titles(self, titles: Mapping[str, str]) -> Self:
+        """Return the words of the same interactions for a catalogue with further items or other titles.
+
+        Args:
+            titles: The title of each item by its id, in the order of the catalogue.
+        """
+        ...
+
 
 class Evidence(CandidateWords, Protocol):
     """The words about candidates that a prompt has, such as `Cooccurrence`; `make_evidence` makes what prompts ask for.
@@ -146,6 +154,10 @@ class JointEvidence:
         sources = (self.cooccurrence, self.ranks)
         pairs = zip(*(each.hints(history, candidates, user, hidden, max_history) for each in sources), strict=True)
         return [_joined(*pair) for pair in pairs]
+
+    def with_titles(self, titles: Mapping[str, str]) -> Self:
+        """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
+        return replace(self, cooccurrence=self.cooccurrence.with_titles(titles), ranks=self.ranks.with_titles(titles))
 
 
 def _joined(one: str, other: str) -> str:

@@ -165,6 +165,21 @@ class ItemMatcher:
         # Values have one type when they are looked up, since 1 and True are the same key of a cache.
         return self._mask(where.column, where.op, *(_convert(value, kind, where) for value in where.values))
 
+    def accepts(self, column: str, value: FilterValue | Sequence[str]) -> bool:
+        """Return whether a column of the items can have a value beside those that it has, with the same filters.
+
+        Raises:
+            LorarecError: The items have no such column, or it has a type that filters do not read.
+        """
+        kind, dtype = self._known_column(column, f"value {value!r}").kind, self._items.schema[column]
+        if not _fits(value, dtype):
+            return False
+        try:
+            found = _read(pl.Series(column, [value], dtype, strict=True))
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):  # an integer that is too large
+            return False
+        return kind == "text" or found.kind == kind or not found.values.drop_nulls().len()
+
     def groups(self, column: str) -> np.ndarray:
         """Return which value of a column each item has (items,), numbered from 1; 0 if it is missing.
 
@@ -209,6 +224,17 @@ class ItemMatcher:
         mask = matches.fill_null(False).to_numpy().copy()
         mask.flags.writeable = False
         return mask
+
+
+def _fits(value: Any, dtype: pl.DataType) -> bool:
+    """Return whether a value has the Python type of the values of a column."""
+    if isinstance(dtype, pl.List):
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if dtype == pl.Boolean or isinstance(value, bool):
+        return dtype == pl.Boolean and isinstance(value, bool)
+    if dtype == pl.String:
+        return isinstance(value, str)
+    return isinstance(value, int if dtype.is_integer() else int | float) and not isinstance(value, str)
 
 
 def _read(values: pl.Series) -> _Column:

@@ -1,8 +1,6 @@
 from .answer_evaluation import AnswerEvaluation as AnswerEvaluation
 from .answer_evaluation import VariantResult as VariantResult
 from .answer_evaluation import evaluate_answers as evaluate_answers
-from .answer_outcomes import ANSWER_METRICS as ANSWER_METRICS
-from .answer_outcomes import answer_outcomes as answer_outcomes
 from .answer_report import answer_table as answer_table
 from .answer_report import propensity_table as propensity_table
 from .answer_report import write_answer_report as write_answer_report
@@ -29,6 +27,8 @@ from .evaluator import select_settings as select_settings
 from .logged_answers import ANSWER_SCHEMA as ANSWER_SCHEMA
 from .logged_answers import answer_files as answer_files
 from .logged_answers import read_answers as read_answers
+from .outcomes import ANSWER_METRICS as ANSWER_METRICS
+from .outcomes import answer_outcomes as answer_outcomes
 from .plot import plot_ndcg as plot_ndcg
 from .plot import style_axes as style_axes
 from .predictions import PREDICTIONS as PREDICTIONS

@@ -8,8 +8,8 @@ import polars as pl
 
 from lorarec.data import USER
 from lorarec.errors import LorarecError
-from lorarec.evaluation.answer_outcomes import ANSWER_METRICS, answer_outcomes
 from lorarec.evaluation.corrections import correct_rows
+from lorarec.evaluation.outcomes import ANSWER_METRICS, answer_outcomes
 from lorarec.evaluation.result import LEVEL, MetricResult, count_comparisons
 from lorarec.io import JsonObject
 from lorarec.metrics import Correction, check_correction, resampled_means, resampled_p_value

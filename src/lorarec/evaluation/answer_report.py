@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.table import Table
 
 from lorarec.evaluation.answer_evaluation import SAMPLES, AnswerEvaluation
-from lorarec.evaluation.answer_outcomes import ANSWER_METRICS
 from lorarec.evaluation.corrections import describe_stars
+from lorarec.evaluation.outcomes import ANSWER_METRICS
 from lorarec.evaluation.report import METRICS, REPORT
 from lorarec.evaluation.report_table import Cell, NumberCell, ReportTable, escape_markdown, versions_line
 from lorarec.evaluation.result import LEVEL

@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -65,6 +66,12 @@ class NextItemRanks:
         titles = list(data.dataset.titles.values())
         self._similar = SimilarItems(title_vectors(titles), data.item_rows, data.train_items)
 
+    def with_titles(self, titles: Mapping[str, str]) -> Self:
+        """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
+        other, rows = copy(self), {item: row for row, item in enumerate(titles)}
+        other._similar = SimilarItems(title_vectors(list(titles.values())), rows, list(self._index))
+        return other
+
     def hints(
         self,
         history: Sequence[str],
@@ -118,6 +125,10 @@ class CrossFittedRanks:
         """Return a word about each candidate for a user of the training part; see `NextItemRanks.hints`."""
         assert user is not None
         return self._ranks[self._half_of[user]].hints(history, candidates, user, hidden)
+
+    def with_titles(self, titles: Mapping[str, str]) -> Self:
+        """Return the words for a catalogue with further items or other titles; see `CandidateWords.with_titles`."""
+        return type(self)(self._half_of, [each.with_titles(titles) for each in self._ranks])
 
 
 def make_evidence(

@@ -169,6 +169,43 @@ class Index:
         }
         return cls(items.to_list(), chosen, titles, next_item, record)
 
+    def with_catalogue(self, dataset: Dataset) -> Self:
+        """Return the index of a dataset with the same interactions and further items or other titles.
+
+        It equals an index that is built of this dataset. The next-item model stays as it is, since the further items
+        have no interactions.
+
+        Args:
+            dataset: Dataset that has all items of this index.
+
+        Raises:
+            LorarecError: The titles are embedded by a text encoder, which the index does not have.
+
+        Examples:
+            >>> import polars as pl
+            >>> from lorarec import Dataset, Index
+            >>> shop = Dataset.load("data/shop")
+            >>> lamp = shop.items.head(1).with_columns(pl.lit("new-lamp").alias("item_id"))
+            >>> larger = Dataset.from_frames("shop", shop.interactions, pl.concat([shop.items, lamp]))
+            >>> "new-lamp" in Index.build(shop).with_catalogue(larger).row
+            True
+        """
+        if isinstance(self._titles, TitleEmbeddings):
+            raise LorarecError(
+                "the index has titles that a text encoder embedded, so it takes no further items or other titles: "
+                "build it again with `lorarec index` of a dataset with them"
+            )
+        items = dataset.items[ITEM].to_list()
+        row = {item: place for place, item in enumerate(items)}
+        place = np.array([row[item] for item in self.items], np.int64)
+        shape = (self._chosen.shape[0], len(items))
+        chosen = csr_matrix((self._chosen.data, place[self._chosen.indices], self._chosen.indptr), shape)
+        titles = title_vectors(list(dataset.titles.values())).astype(np.float32)
+        source = self.next_item
+        next_item = source and NextItemSource(source.model, place[source.rows], len(items), source.centres)
+        record = {**self.record, "dataset_fingerprint": dataset.fingerprint}
+        return type(self)(items, chosen, titles, next_item, record)
+
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
         """Return different candidates for a history, the best first, with a new item at every tenth place.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from lorarec.data import Dataset, EvidenceModel
 from lorarec.errors import LorarecError
 from lorarec.serving.adapter_installer import AdapterInstaller
+from lorarec.serving.adapter_names import AdapterNames
 from lorarec.serving.adapter_sources import AdapterSources
 from lorarec.serving.adapter_table import Announcement
 from lorarec.serving.batcher import Batcher
@@ -50,6 +51,7 @@ class AdapterRegistry:
 
     Attributes:
         loaded: Adapters by name, as new requests see them.
+        names: Aliases of adapters, and the adapter of requests that name none.
         previous: Version of loaded adapters that the latest load with other files replaced, by name.
         unavailable: Why adapters that are announced are not loaded, by name.
 
@@ -67,6 +69,7 @@ class AdapterRegistry:
     ) -> None:
         self._sources = AdapterSources(folder, engine.backbone, dataset, further or {})
         self.loaded: dict[str, LoadedAdapter] = {}
+        self.names = AdapterNames()
         self.previous: dict[str, LoadedAdapter] = {}
         self.unavailable: dict[str, str] = {}
         self._engine = engine
@@ -75,7 +78,11 @@ class AdapterRegistry:
         # Models whose words the prompts of adapters have. They are fitted at the start, not while requests are served.
         self._evidence_models: set[EvidenceModel | None] = {None}
         self._lock = asyncio.Lock()
-        self._required: dict[str, str | Mapping[str, float]] = {}
+
+    @property
+    def served(self) -> list[str]:
+        """Names of the adapters that are loaded here or announced, which are the same in all replicas."""
+        return [*self.loaded, *self.unavailable]
 
     def available(self) -> dict[str, AdapterKind]:
         """Return the names of adapters that can be loaded, sorted, and their kinds (see `AdapterSources`)."""
@@ -145,10 +152,11 @@ class AdapterRegistry:
                 adapter is removed from the model again.
 
         Raises:
-            ApiError: 404, if the folder does not list the name; 422, if the adapter is not usable. A version that was
-                loaded before stays loaded.
+            ApiError: 404, if the folder does not list the name; 409, if it is an alias; 422, if the adapter is not
+                usable. A version that was loaded before stays loaded.
         """
         async with self._lock:
+            self.names.refuse_load(name)
             if name not in await asyncio.to_thread(self.available):
                 raise ApiError(404, self._sources.fusion_refusal(name) or self._not_found(name), "name")
             try:
@@ -206,7 +214,7 @@ class AdapterRegistry:
         Raises:
             LorarecError: If the adapter cannot be used; a version that was loaded before stays loaded.
         """
-        for about, adapter in self._required.items():
+        for about, adapter in self.names.required.items():
             if new.name in (named := weights_by_name(adapter)):
                 versions = {(new if name == new.name else self.get(name)): named[name] for name in named}
                 try:
@@ -239,15 +247,12 @@ class AdapterRegistry:
             announce: Function that announces it first. If it raises an exception, nothing is changed.
 
         Raises:
-            ApiError: 404, if the adapter is not loaded; 409, if it is required.
+            ApiError: 404, if the adapter is not loaded; 409, if an experiment, an alias or the default names it.
         """
         async with self._lock:
             if name not in self.unavailable:
                 self.get(name, "name")
-            for about, adapter in self._required.items():
-                if name in weights_by_name(adapter):
-                    message = f"adapter {name!r} is needed by {about} of the experiment: start the service without it"
-                    raise ApiError(409, message, "name")
+            self.names.refuse_unload(name)
             await announce(name, None)
             self._set_available(name)
             await self._remove(name, batcher)
@@ -322,22 +327,22 @@ class AdapterRegistry:
         """Return the weights of loaded adapters that a request asks for.
 
         Args:
-            adapter: Name of an adapter, or weights by name; None for the only loaded adapter.
+            adapter: Name or alias of an adapter, or weights by name; None for the default or the only loaded adapter.
 
         Raises:
             ApiError: 404, if an adapter is not loaded; 503, if it is announced and not loaded in this replica; 422, if
-                the weights do not sum to 1, the adapters cannot share prompts, or none is named and several are loaded.
+                the adapters cannot be mixed with the weights, or none is named, there is no default, and several are
+                loaded.
         """
+        adapter = self.names.default if adapter is None else adapter
         if adapter is None:
-            # Those that only other replicas have loaded count, so that all replicas give the same answer.
-            served = [*self.loaded, *self.unavailable]
-            if len(served) != 1:
-                names = ", ".join(served) or "none"
+            if len(self.served) != 1:
+                names = ", ".join(self.served) or "none"
                 raise ApiError(
                     422, f"name an adapter or a mixture ({names} loaded; {{}} is the backbone alone)", "adapter"
                 )
-            return {self.get(served[0]): 1.0}
-        weights = {self.get(name): weight for name, weight in weights_by_name(adapter).items()}
+            return {self.get(self.served[0]): 1.0}
+        weights = {self.get(name): weight for name, weight in self.names.weights(adapter).items()}
         try:
             check_mixture(weights)
         except LorarecError as error:
@@ -355,7 +360,7 @@ class AdapterRegistry:
             ApiError: As for `weights`.
         """
         self.weights(adapter)
-        self._required[about] = adapter
+        self.names.required[about] = adapter
 
     def are_current(self, adapters: Mapping[LoadedAdapter, float]) -> bool:
         """Return whether these versions of the adapters are the loaded ones."""

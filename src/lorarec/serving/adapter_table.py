@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorarec.errors import LorarecError
-from lorarec.serving.database import lock_adapters, open_engine
+from lorarec.serving.database import lock_shared, open_engine
 from lorarec.serving.migrations import ADAPTERS
 
 
@@ -69,7 +69,7 @@ class AdapterTable:
         """
         with self._engine.begin() as connection:
             # Without the lock, a replica could see a revision before a lower one, and would miss that.
-            lock_adapters(connection)
+            lock_shared(connection)
             revision = (connection.scalar(select(func.max(ADAPTERS.c.revision))) or 0) + 1
             connection.execute(delete(ADAPTERS).where(ADAPTERS.c.name == name))
             connection.execute(insert(ADAPTERS), {"name": name, "fingerprint": fingerprint, "revision": revision})

@@ -3,6 +3,23 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorarec.serving.adapter_answers import AdapterDetails as AdapterDetails
+from lorarec.serving.adapter_answers import AdapterInfo as AdapterInfo
+from lorarec.serving.adapter_answers import Adapters as Adapters
+from lorarec.serving.adapter_answers import Alias as Alias
+from lorarec.serving.adapter_answers import FusionInfo as FusionInfo
+from lorarec.serving.adapter_answers import LayerWeights as LayerWeights
+from lorarec.serving.catalogue_answers import AddedItems as AddedItems
+from lorarec.serving.catalogue_answers import CatalogueItem as CatalogueItem
+from lorarec.serving.catalogue_answers import CatalogueItems as CatalogueItems
+from lorarec.serving.catalogue_answers import DeletedUser as DeletedUser
+from lorarec.serving.catalogue_answers import ItemDetails as ItemDetails
+from lorarec.serving.catalogue_answers import ItemsPage as ItemsPage
+from lorarec.serving.catalogue_answers import LoggedAnswer as LoggedAnswer
+from lorarec.serving.catalogue_answers import StoredInteraction as StoredInteraction
+from lorarec.serving.catalogue_answers import StoredUser as StoredUser
+from lorarec.serving.catalogue_answers import Users as Users
+
 
 @dataclass(frozen=True)
 class RankedItem:
@@ -210,205 +227,6 @@ class StoredEvents:
 
     stored: int
     known: int
-
-
-@dataclass(frozen=True)
-class CatalogueItem:
-    """An item of the catalogue.
-
-    Attributes:
-        item_id: Id of the item.
-        title: Title of the item.
-    """
-
-    item_id: str
-    title: str
-
-
-@dataclass(frozen=True)
-class CatalogueItems:
-    """Items of the catalogue.
-
-    Attributes:
-        items: Items, in the order of the call.
-    """
-
-    items: list[CatalogueItem]
-
-
-@dataclass(frozen=True)
-class ItemsPage(CatalogueItems):
-    """A page of the items of the catalogue.
-
-    Attributes:
-        total: Number of items of the whole list.
-        next: Cursor of the next page, or None.
-    """
-
-    total: int
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Users:
-    """A page of the users of the dataset.
-
-    Attributes:
-        users: User ids, best match first.
-        total: Number of users of the whole list.
-        next: Cursor of the next page, or None.
-    """
-
-    users: list[str]
-    total: int
-    next: str | None
-
-
-@dataclass(frozen=True)
-class StoredInteraction:
-    """An interaction of a user as the service stores it.
-
-    Attributes:
-        item_id: Id of the item.
-        timestamp: Time in the unit of the dataset.
-        event_id: Id that the client gave the event, or None.
-    """
-
-    item_id: str
-    timestamp: int
-    event_id: str | None
-
-
-@dataclass(frozen=True)
-class LoggedAnswer:
-    """An answer to a user as the answer log of the service holds it.
-
-    Attributes:
-        request_id: Id of the request.
-        time: Time at which the request arrived (ISO 8601).
-        variant: Name of the variant of the experiment, or None.
-        item_ids: Ids of the ranked items, best first; None for titles that have no id.
-        scores: Score of each item.
-    """
-
-    request_id: str | None
-    time: str
-    variant: str | None
-    item_ids: list[str | None]
-    scores: list[float]
-
-
-@dataclass(frozen=True)
-class StoredUser:
-    """All that the service stores of a user.
-
-    Attributes:
-        user_id: Id of the user.
-        events: Interactions, oldest first.
-        answers: Answers in the answer log, oldest first.
-    """
-
-    user_id: str
-    events: list[StoredInteraction]
-    answers: list[LoggedAnswer] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DeletedUser:
-    """What was deleted of a user.
-
-    Attributes:
-        deleted: Number of deleted interactions.
-        answers: Number of answers that were deleted from the answer log.
-    """
-
-    deleted: int
-    answers: int = 0
-
-
-@dataclass(frozen=True)
-class AdapterInfo:
-    """A loaded adapter.
-
-    Attributes:
-        name: Name of the adapter.
-        kind: `adapter`, or `personal` for a folder of `lorarec personal choose`.
-        fingerprint: Hash of the adapter's files when it was loaded.
-        rank: Largest rank of the adapter's layers.
-        readout: `verdict` or `likelihood`.
-        in_folder: Whether the adapters folder still lists the adapter.
-        previous: Fingerprint of the version that a rollback puts back, or None.
-    """
-
-    name: str
-    kind: str
-    fingerprint: str
-    rank: int
-    readout: str
-    in_folder: bool
-    previous: str | None = field(default=None, kw_only=True)
-
-
-@dataclass(frozen=True)
-class LayerWeights:
-    """Weights of the adapters that were mixed in one layer.
-
-    Attributes:
-        layer: Name of the adapted layer.
-        weights: Weight of each mixed adapter.
-    """
-
-    layer: str
-    weights: dict[str, float]
-
-
-@dataclass(frozen=True)
-class AdapterDetails(AdapterInfo):
-    """A loaded adapter and the weights of the adapters it was mixed from.
-
-    Attributes:
-        user_id: Id of the user that the adapter was exported for, or None.
-        layers: Weights by adapted layer.
-    """
-
-    user_id: str | None
-    layers: list[LayerWeights]
-
-
-@dataclass(frozen=True)
-class FusionInfo:
-    """The fusion, which answers requests that name no adapter.
-
-    Attributes:
-        recommenders: Kind of each fused recommender by its name.
-        new_item_prior: Probability that the right item is a new one, or `auto`.
-    """
-
-    recommenders: dict[str, str]
-    new_item_prior: float | str
-
-
-@dataclass(frozen=True)
-class Adapters:
-    """Loaded adapters, adapters that can be loaded, and the fusion.
-
-    Attributes:
-        loaded: Adapters in memory.
-        available: Names of adapters that can be loaded.
-        kinds: Kind of each adapter that can be loaded.
-        fusion: The fusion, or None.
-        total: Number of adapters that are loaded or can be loaded.
-        next: Cursor of the next page, or None.
-        unavailable: Why adapters that a replica has loaded by a request are not loaded in this one, by name.
-    """
-
-    loaded: list[AdapterInfo]
-    available: list[str]
-    kinds: dict[str, str]
-    fusion: FusionInfo | None
-    total: int
-    next: str | None
-    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

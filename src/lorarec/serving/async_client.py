@@ -9,12 +9,15 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from lorarec.serving import client_calls as calls
+from lorarec.serving import resource_calls
 from lorarec.serving.answers import (
     AdapterDetails,
     AdapterInfo,
     Adapters,
+    Alias,
     CatalogueItem,
     Health,
+    ItemDetails,
     ItemsPage,
     Ranking,
     Reranking,
@@ -164,71 +167,97 @@ class AsyncClient(ClientOptions):
 
     async def items(self, query: str = "", limit: int = 10) -> list[CatalogueItem]:
         """Find items of the catalogue by words of their titles, best match first; see `Client.items`."""
-        return (await self._send(calls.items(query, limit))).items
+        return (await self._send(resource_calls.items(query, limit))).items
 
     async def item_pages(self, query: str = "", limit: int = 100) -> AsyncIterator[ItemsPage]:
         """Find all items of the catalogue by words of their titles, page by page; see `Client.item_pages`."""
-        page = await self._send(calls.items(query, limit))
+        page = await self._send(resource_calls.items(query, limit))
         yield page
         while page.next is not None:
-            page = await self._send(calls.items(query, limit, page.next))
+            page = await self._send(resource_calls.items(query, limit, page.next))
             yield page
+
+    async def item(self, item_id: str) -> ItemDetails:
+        """Describe an item of the catalogue; see `Client.item`."""
+        return await self._send(resource_calls.item(item_id))
+
+    async def add_items(self, items: Sequence[Mapping[str, Any]]) -> int:
+        """Add items to the catalogue, all or none; see `Client.add_items`."""
+        return (await self._send(resource_calls.add_items(items))).added
+
+    async def change_item(
+        self, item_id: str, *, title: str | None = None, columns: Mapping[str, Any] | None = None
+    ) -> ItemDetails:
+        """Change the title or columns of an item; see `Client.change_item`."""
+        return await self._send(resource_calls.change_item(item_id, title, columns or {}))
+
+    async def withdraw_item(self, item_id: str) -> None:
+        """Withdraw an item; see `Client.withdraw_item`."""
+        await self._send(resource_calls.withdraw_item(item_id))
 
     async def users(self, query: str = "", limit: int = 10) -> list[str]:
         """Find users of the dataset by parts of their ids; see `Client.users`."""
-        return (await self._send(calls.users(query, limit))).users
+        return (await self._send(resource_calls.users(query, limit))).users
 
     async def user_pages(self, query: str = "", limit: int = 100) -> AsyncIterator[Users]:
         """Find all users of the dataset by parts of their ids, page by page; see `Client.user_pages`."""
-        page = await self._send(calls.users(query, limit))
+        page = await self._send(resource_calls.users(query, limit))
         yield page
         while page.next is not None:
-            page = await self._send(calls.users(query, limit, page.next))
+            page = await self._send(resource_calls.users(query, limit, page.next))
             yield page
 
     async def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first; see `Client.history`."""
-        return (await self._send(calls.history(user_id, limit))).items
+        return (await self._send(resource_calls.history(user_id, limit))).items
 
     async def stored_user(self, user_id: str) -> StoredUser:
         """Export all that the service stores of a user; see `Client.stored_user`."""
-        return await self._send(calls.stored_user(user_id))
+        return await self._send(resource_calls.stored_user(user_id))
 
     async def delete_user(self, user_id: str) -> int:
         """Delete all that the service stores of a user; see `Client.delete_user`."""
-        return (await self._send(calls.delete_user(user_id))).deleted
+        return (await self._send(resource_calls.delete_user(user_id))).deleted
 
     async def adapters(self) -> Adapters:
         """List the loaded adapters and those that can be loaded, and describe the fusion; see `Client.adapters`."""
-        return await self._send(calls.adapters())
+        return await self._send(resource_calls.adapters())
 
     async def adapter_pages(self, limit: int = 100) -> AsyncIterator[Adapters]:
         """List all adapters in the order of their names, page by page; see `Client.adapter_pages`."""
-        page = await self._send(calls.adapters(limit))
+        page = await self._send(resource_calls.adapters(limit))
         yield page
         while page.next is not None:
-            page = await self._send(calls.adapters(limit, page.next))
+            page = await self._send(resource_calls.adapters(limit, page.next))
             yield page
 
     async def adapter(self, name: str) -> AdapterDetails:
         """Describe a loaded adapter; see `Client.adapter`."""
-        return await self._send(calls.adapter(name))
+        return await self._send(resource_calls.adapter(name))
 
     async def load_adapter(self, name: str) -> AdapterInfo:
         """Load an adapter, or reload it; see `Client.load_adapter`."""
-        return await self._send(calls.load_adapter(name))
+        return await self._send(resource_calls.load_adapter(name))
 
     async def rollback_adapter(self, name: str) -> AdapterInfo:
         """Put back the version that the latest load replaced; see `Client.rollback_adapter`."""
-        return await self._send(calls.rollback_adapter(name))
+        return await self._send(resource_calls.rollback_adapter(name))
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; see `Client.unload_adapter`."""
-        await self._send(calls.unload_adapter(name))
+        await self._send(resource_calls.unload_adapter(name))
+
+    async def set_alias(self, alias: str, adapter: str) -> Alias:
+        """Let a further name stand for a loaded adapter, or point it to another one; see `Client.set_alias`."""
+        return await self._send(resource_calls.set_alias(alias, adapter))
+
+    async def delete_alias(self, alias: str) -> None:
+        """Delete a further name of an adapter; see `Client.delete_alias`."""
+        await self._send(resource_calls.delete_alias(alias))
 
     async def health(self) -> Health:
         """Return whether the service can answer every request; see `Client.health`."""
-        return await self._send(calls.health())
+        return await self._send(resource_calls.health())
 
     async def close(self) -> None:
         """Close the connections."""

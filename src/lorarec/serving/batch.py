@@ -10,7 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lorarec.serving.error_handlers import unreachable_database, validation_faults
 from lorarec.serving.errors import ApiError
-from lorarec.serving.response_schemas import ProblemDetails, RankResponse, examples_of
+from lorarec.serving.response_schemas import ProblemDetails, RankResponse
+from lorarec.serving.schema_parts import examples_of
 from lorarec.serving.schemas import RankRequest, RecommendRequest
 from lorarec.serving.service import Service
 

@@ -2,34 +2,29 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
 from lorarec.serving import client_calls as calls
+from lorarec.serving import resource_calls
 from lorarec.serving.answers import (
-    AdapterDetails,
-    AdapterInfo,
-    Adapters,
     CatalogueItem,
-    Health,
-    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
     StoredUser,
-    Users,
 )
 from lorarec.serving.client_calls import Adapter, Call, Condition, Event, Item, ServiceError
-from lorarec.serving.client_options import ClientOptions
+from lorarec.serving.client_resources import ClientResources
 
 T = TypeVar("T")
 
 
-class Client(ClientOptions):
+class Client(ClientResources):
     """A client of a running `lorarec serve`. Thread-safe.
 
     A request is sent again, after twice as long a wait each time or after the time that the service asks for
@@ -98,8 +93,8 @@ class Client(ClientOptions):
             user_id: Id of the user whose stored history is read, in place of `history`.
             history: Item ids or `{"title": ...}`, oldest first. With a `timestamp` of each, as in `{"item_id": "i7",
                 "timestamp": 1764115200}`, it is used as the stored history of a new user.
-            adapter: Name of an adapter, or weights by name that sum to 1; None for the variant of the experiment, the
-                fusion or the only adapter.
+            adapter: Name or alias of an adapter, or weights by name that sum to 1; None for the variant of the
+                experiment, the fusion, the default or the only adapter.
             assignment_id: Id by which a request with a history is assigned to a variant of the experiment, such as that
                 of a session; None for the first variant. Requests with `user_id` are assigned by that.
 
@@ -244,53 +239,13 @@ class Client(ClientOptions):
         """
         return self._send(calls.store_events(events, idempotency_key))
 
-    def items(self, query: str = "", limit: int = 10) -> list[CatalogueItem]:
-        """Find items of the catalogue by words of their titles, best match first.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        return self._send(calls.items(query, limit)).items
-
-    def item_pages(self, query: str = "", limit: int = 100) -> Iterator[ItemsPage]:
-        """Find all items of the catalogue by words of their titles, page by page.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        page = self._send(calls.items(query, limit))
-        yield page
-        while page.next is not None:
-            page = self._send(calls.items(query, limit, page.next))
-            yield page
-
-    def users(self, query: str = "", limit: int = 10) -> list[str]:
-        """Find users of the dataset by parts of their ids.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        return self._send(calls.users(query, limit)).users
-
-    def user_pages(self, query: str = "", limit: int = 100) -> Iterator[Users]:
-        """Find all users of the dataset by parts of their ids, page by page.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        page = self._send(calls.users(query, limit))
-        yield page
-        while page.next is not None:
-            page = self._send(calls.users(query, limit, page.next))
-            yield page
-
     def history(self, user_id: str, limit: int = 10) -> list[CatalogueItem]:
         """List the items of a user's stored history, latest first.
 
         Raises:
             ServiceError: As for `rank`; status 404 if the user has no history.
         """
-        return self._send(calls.history(user_id, limit)).items
+        return self._send(resource_calls.history(user_id, limit)).items
 
     def stored_user(self, user_id: str) -> StoredUser:
         """Export all that the service stores of a user.
@@ -298,7 +253,7 @@ class Client(ClientOptions):
         Raises:
             ServiceError: As for `rank`; status 404 if nothing is stored.
         """
-        return self._send(calls.stored_user(user_id))
+        return self._send(resource_calls.stored_user(user_id))
 
     def delete_user(self, user_id: str) -> int:
         """Delete all that the service stores of a user and return the number of interactions. The request is sent once.
@@ -306,67 +261,7 @@ class Client(ClientOptions):
         Raises:
             ServiceError: As for `rank`; status 404 if nothing is stored.
         """
-        return self._send(calls.delete_user(user_id)).deleted
-
-    def adapters(self) -> Adapters:
-        """List the loaded adapters and those that can be loaded, and describe the fusion.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        return self._send(calls.adapters())
-
-    def adapter_pages(self, limit: int = 100) -> Iterator[Adapters]:
-        """List all adapters in the order of their names, page by page.
-
-        Raises:
-            ServiceError: As for `rank`.
-        """
-        page = self._send(calls.adapters(limit))
-        yield page
-        while page.next is not None:
-            page = self._send(calls.adapters(limit, page.next))
-            yield page
-
-    def adapter(self, name: str) -> AdapterDetails:
-        """Describe a loaded adapter.
-
-        Raises:
-            ServiceError: As for `rank`; status 404 if the adapter is not loaded.
-        """
-        return self._send(calls.adapter(name))
-
-    def load_adapter(self, name: str) -> AdapterInfo:
-        """Load an adapter, or reload it.
-
-        Raises:
-            ServiceError: As for `rank`; status 404 if there is no such adapter, 422 if it cannot be used.
-        """
-        return self._send(calls.load_adapter(name))
-
-    def rollback_adapter(self, name: str) -> AdapterInfo:
-        """Put back the version of an adapter that the latest load replaced. The request is sent once.
-
-        Raises:
-            ServiceError: As for `rank`; status 404 if the adapter is not loaded, 409 if it has no previous version.
-        """
-        return self._send(calls.rollback_adapter(name))
-
-    def unload_adapter(self, name: str) -> None:
-        """Unload an adapter. The request is sent once.
-
-        Raises:
-            ServiceError: As for `rank`; status 404 if the adapter is not loaded.
-        """
-        self._send(calls.unload_adapter(name))
-
-    def health(self) -> Health:
-        """Return whether the service can answer every request. The request is sent once.
-
-        Raises:
-            ServiceError: The service cannot be reached.
-        """
-        return self._send(calls.health())
+        return self._send(resource_calls.delete_user(user_id)).deleted
 
     def close(self) -> None:
         """Close the connections."""

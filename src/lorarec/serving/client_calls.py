@@ -6,29 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import NoneType
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
 import httpx2
 
 from lorarec.errors import LorarecError
 from lorarec.serving.answer_reading import read_answer
 from lorarec.serving.answers import (
-    AdapterDetails,
-    AdapterInfo,
-    Adapters,
     BatchAnswers,
-    CatalogueItems,
-    DeletedUser,
-    Health,
-    ItemsPage,
     Ranking,
     Reranking,
     ScoreExplanation,
     StoredEvents,
-    StoredUser,
-    Users,
 )
 
 #: Statuses after which the same request may succeed a little later.
@@ -220,7 +209,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         raise LorarecError(f"the request is not JSON: {error}") from error
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -232,7 +221,7 @@ def _ranked(
     **others: Any,
 ) -> dict[str, Any]:
     chosen = {"user_id": user_id, "history": history, "adapter": adapter, "assignment_id": assignment_id}
-    return _given({**chosen, **others})
+    return given({**chosen, **others})
 
 
 def rank(
@@ -323,7 +312,7 @@ def rerank(
 ) -> Call[Reranking]:
     """Return the call of `Client.rerank`."""
     body = {"query": query, "documents": documents, "model": model, "top_n": top_n}
-    return Call("POST", "/v1/rerank", Reranking, _given(body | {"return_documents": return_documents}))
+    return Call("POST", "/v1/rerank", Reranking, given(body | {"return_documents": return_documents}))
 
 
 def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[StoredEvents]:
@@ -332,66 +321,3 @@ def store_events(events: Sequence[Event], idempotency_key: str | None) -> Call[S
     headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     repeatable = bool(headers) or all(event.get("event_id") is not None for event in events)
     return Call("POST", "/v1/events", StoredEvents, body, headers=headers, repeatable=repeatable)
-
-
-def items(query: str, limit: int, cursor: str | None = None) -> Call[ItemsPage]:
-    """Return the call of `Client.items`, and that of one page of `Client.item_pages`."""
-    return Call("GET", "/v1/items", ItemsPage, query=_given({"query": query, "limit": limit, "cursor": cursor}))
-
-
-def users(query: str, limit: int, cursor: str | None = None) -> Call[Users]:
-    """Return the call of `Client.users`, and that of one page of `Client.user_pages`."""
-    return Call("GET", "/v1/users", Users, query=_given({"query": query, "limit": limit, "cursor": cursor}))
-
-
-def history(user_id: str, limit: int) -> Call[CatalogueItems]:
-    """Return the call of `Client.history`."""
-    return Call("GET", "/v1/history", CatalogueItems, query={"user_id": user_id, "limit": limit})
-
-
-def stored_user(user_id: str) -> Call[StoredUser]:
-    """Return the call of `Client.stored_user`."""
-    return Call("GET", _user_path(user_id), StoredUser)
-
-
-def delete_user(user_id: str) -> Call[DeletedUser]:
-    """Return the call of `Client.delete_user`, which finds nothing if it is repeated."""
-    return Call("DELETE", _user_path(user_id), DeletedUser, repeatable=False)
-
-
-def adapters(limit: int | None = None, cursor: str | None = None) -> Call[Adapters]:
-    """Return the call of `Client.adapters`, and that of one page of `Client.adapter_pages`."""
-    return Call("GET", "/v1/adapters", Adapters, query=_given({"limit": limit, "cursor": cursor}))
-
-
-def adapter(name: str) -> Call[AdapterDetails]:
-    """Return the call of `Client.adapter`."""
-    return Call("GET", _adapter_path(name), AdapterDetails)
-
-
-def load_adapter(name: str) -> Call[AdapterInfo]:
-    """Return the call of `Client.load_adapter`."""
-    return Call("POST", "/v1/adapters", AdapterInfo, {"name": name})
-
-
-def unload_adapter(name: str) -> Call[None]:
-    """Return the call of `Client.unload_adapter`, which is not found if it is repeated."""
-    return Call("DELETE", _adapter_path(name), NoneType, repeatable=False)
-
-
-def rollback_adapter(name: str) -> Call[AdapterInfo]:
-    """Return the call of `Client.rollback_adapter`, which would undo itself if it were repeated."""
-    return Call("POST", f"{_adapter_path(name)}/rollback", AdapterInfo, repeatable=False)
-
-
-def health() -> Call[Health]:
-    """Return the call of `Client.health`, whose answer is that the service is not ready rather than an error."""
-    return Call("GET", "/readyz", Health, repeatable=False, accepted=(503,))
-
-
-def _user_path(user_id: str) -> str:
-    return f"/v1/users/{quote(user_id, safe='')}"
-
-
-def _adapter_path(name: str) -> str:
-    return f"/v1/adapters/{quote(name, safe='')}"

@@ -20,6 +20,9 @@ class ServiceConfig:
     """
 
     combine: Combine = option("factors", "Sum of A and B (factors, rank r) or of the products B A (deltas).")
+    default_adapter: str | None = option(
+        None, "Name or alias of the adapter of requests that name none; if not given, the only loaded one."
+    )
     pool: int = option(100, "Number of candidates that the index proposes for a recommendation.")
     token_budget: int | None = option(
         None,

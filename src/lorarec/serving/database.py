@@ -40,8 +40,11 @@ LOCK = int.from_bytes(b"lorarec", "big")
 #: a server has room for 64 locks for each of its connections.
 USER_LOCK = int.from_bytes(b"lore", "big")
 USER_LOCKS = 32
-#: PostgreSQL's advisory lock under which adapters are announced: "adapters" in ASCII.
-ADAPTER_LOCK = int.from_bytes(b"adapters", "big")
+#: PostgreSQL's advisory lock under which aliases and items are changed: "lorshare" in ASCII.
+SHARED_LOCK = int.from_bytes(b"lorshare", "big")
+#: Number of calls that read or change aliases and items at the same time, and of those that run or wait.
+SHARED_THREADS = 1
+SHARED_LIMIT = 64
 
 T = TypeVar("T")
 
@@ -142,10 +145,10 @@ def _engine(url: str, seconds: float, connection: type[_Deadline], pooled: bool)
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise LorarecError("option db is a database in memory, which keeps nothing: give a file or a server")
         if pooled:
-            # One connection more than threads: health checks have a thread of their own.
+            # One connection more than threads of `DatabaseCalls`: health checks have a thread of their own.
             engine = create_engine(
                 parsed,
-                pool_size=READ_THREADS + WRITE_THREADS + 1,
+                pool_size=READ_THREADS + WRITE_THREADS + SHARED_THREADS + 1,
                 max_overflow=0,
                 pool_timeout=STATEMENT_SECONDS,
                 pool_pre_ping=True,
@@ -206,15 +209,15 @@ def lock_users(connection: Connection, users: Collection[str]) -> None:
         connection.execute(text(statement), {"kind": USER_LOCK, "locks": locks})
 
 
-def lock_adapters(connection: Connection) -> None:
-    """Make this transaction wait for those of other processes that announce adapters.
+def lock_shared(connection: Connection) -> None:
+    """Make this transaction wait for those of other processes that change what all replicas read, such as aliases.
 
-    The databases and the place in the transaction are those of `lock_users`.
+    It must be the first statement of the transaction. Other databases than SQLite and PostgreSQL are not locked.
     """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADAPTER_LOCK})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SHARED_LOCK})")
 
 
 class DatabaseCalls:

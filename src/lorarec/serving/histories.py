@@ -98,14 +98,17 @@ class Histories:
     Args:
         url: Database URL, as in `postgresql://user:password@host/name` or `sqlite:///file`.
 
+    Attributes:
+        engine: Connections to the database.
+
     Raises:
         LorarecError: If the kind of database is unknown, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._engine = open_engine(url)
-        self._display_url = self._engine.url.render_as_string(hide_password=True)
+        self.engine = open_engine(url)
+        self._display_url = self.engine.url.render_as_string(hide_password=True)
         self._full_since: float | None = None
         self._dataset_users: Sequence[str] = ()
 
@@ -149,7 +152,7 @@ class Histories:
             .order_by(EVENTS.c[TIME].desc(), EVENTS.c.id.desc())
             .limit(latest)
         )
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             rows = connection.execute(query).tuples().all()[::-1]
         return UserHistory(user, [item for item, _ in rows], [time for _, time in rows])
 
@@ -172,7 +175,7 @@ class Histories:
 
     def _append(self, events: Sequence[Event], attempts: int = ATTEMPTS) -> int:
         try:
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 lock_users(connection, {stored_id(event.user_id) for event in events})
                 return _append(connection, events)
         except IntegrityError:
@@ -191,7 +194,7 @@ class Histories:
             .where(EVENTS.c[USER] == stored_id(user))
             .order_by(EVENTS.c[TIME], EVENTS.c.id)
         )
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return [StoredEvent(*row) for row in connection.execute(query).tuples()]
 
     def delete(self, user: str) -> int:
@@ -204,7 +207,7 @@ class Histories:
             SQLAlchemyError: If the database cannot be used.
         """
         stored = stored_id(user)
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA secure_delete = ON")  # overwrite deleted rows in the file
             lock_users(connection, {stored})
@@ -220,7 +223,7 @@ class Histories:
         Raises:
             SQLAlchemyError: If the database cannot be used.
         """
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             hashes = connection.scalars(select(DELETED_USERS.c.user_hash)).all()
             users = [self._user_of_hash[each] for each in hashes if each in self._user_of_hash] if hashes else []
             of_id = {stored_id(user): user for user in users}
@@ -244,7 +247,7 @@ class Histories:
             DatabaseUnusable: If it responds, but histories cannot be read or events cannot be stored.
         """
         try:
-            connection = self._engine.connect()
+            connection = self.engine.connect()
         except SQLAlchemyError as error:
             raise DatabaseUnreachable(_first_line(error)) from error
         with connection:
@@ -263,7 +266,7 @@ class Histories:
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def _append(connection: Connection, events: Sequence[Event]) -> int:

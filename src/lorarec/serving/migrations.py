@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Index,
     Integer,
@@ -59,6 +60,20 @@ SCHEMA = Table(
 PROBE = Table("lorarec_probe", _METADATA, Column("moment", BigInteger, nullable=False))
 #: Table of the hashes of the ids of deleted users, whose interactions are not read from a dataset again.
 DELETED_USERS = Table("lorarec_deleted_users", _METADATA, Column("user_hash", String, primary_key=True))
+#: Table of the aliases of adapters.
+ALIASES = Table(
+    "lorarec_aliases", _METADATA, Column("alias", String, primary_key=True), Column("adapter", String, nullable=False)
+)
+#: Table of what calls have said of items. Columns are JSON, and each change has a higher revision than those before.
+ITEMS = Table(
+    "lorarec_items",
+    _METADATA,
+    Column("item_id", String, primary_key=True),
+    Column("title", String),
+    Column("columns", String, nullable=False),
+    Column("withdrawn", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False, index=True),
+)
 #: Table of the latest announcement of each adapter: the fingerprint of its version, or null if it is unloaded.
 ADAPTERS = Table(
     "lorarec_adapters",
@@ -107,6 +122,14 @@ def _create_deleted_users(connection: Connection) -> None:
     _METADATA.create_all(connection, [DELETED_USERS])
 
 
+def _create_aliases(connection: Connection) -> None:
+    _METADATA.create_all(connection, [ALIASES])
+
+
+def _create_items(connection: Connection) -> None:
+    _METADATA.create_all(connection, [ITEMS])
+
+
 def _create_adapters(connection: Connection) -> None:
     _METADATA.create_all(connection, [ADAPTERS])
 
@@ -119,6 +142,8 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _hash_long_ids,
     _add_last_id,
     _create_deleted_users,
+    _create_aliases,
+    _create_items,
     _create_adapters,
 )
 

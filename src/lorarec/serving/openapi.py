@@ -5,32 +5,26 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse
 from lorarec.serving.batch import BatchResponse
 from lorarec.serving.errors import PROBLEM
+from lorarec.serving.item_schemas import ItemDetails
 from lorarec.serving.middleware import PUBLIC_PATHS
 from lorarec.serving.request_ids import REQUEST_ID, VALID_ID, RequestIdMiddleware
-from lorarec.serving.response_schemas import (
-    AdapterDetails,
-    AdapterInfo,
-    AdaptersResponse,
-    ExplainResponse,
-    ItemsPage,
-    ProblemDetails,
-    RankResponse,
-    UsersResponse,
-    examples_of,
-)
+from lorarec.serving.response_schemas import ExplainResponse, ItemsPage, ProblemDetails, RankResponse, UsersResponse
 from lorarec.serving.route_roles import required_role
+from lorarec.serving.schema_parts import examples_of
 
 #: Responses whose examples have null, which FastAPI leaves out.
 _WITH_NULL = (
-    BatchResponse,
-    RankResponse,
-    ExplainResponse,
-    AdapterInfo,
     AdapterDetails,
+    AdapterInfo,
     AdaptersResponse,
+    BatchResponse,
+    ExplainResponse,
+    ItemDetails,
     ItemsPage,
+    RankResponse,
     UsersResponse,
 )
 
@@ -76,7 +70,7 @@ class Application(FastAPI):
 def _complete(description: dict[str, Any], needs_key: bool) -> None:
     """Add to a description what FastAPI does not know: security, request ids, nulls, and the media type of errors."""
     if needs_key:
-        key = {"type": "http", "scheme": "bearer", "description": "An API key of the service."}
+        key = {"type": "http", "scheme": "bearer", "description": "An API key with the role of the call, or admin."}
         description["components"]["securitySchemes"] = {"key": key}
     for model in _WITH_NULL:
         description["components"]["schemas"][model.__name__]["examples"] = examples_of(model)

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+#: Variant of a batch of requests that were assigned to different ones.
+SEVERAL = "several"
+
 
 @dataclass
 class RequestFacts:
@@ -12,7 +15,8 @@ class RequestFacts:
 
     Attributes:
         key_name: Name of the API key; None if the request has none that is valid.
-        variant: Name of the variant that the request was assigned to, or None.
+        variant: Name of the variant that the request was assigned to, or None; `SEVERAL` for a batch of requests that
+            were assigned to different ones.
         versions: Version of each adapter that answered, by name.
         trace_id: Id of the trace that has the request; None if it is not traced.
     """
@@ -52,4 +56,4 @@ def record_versions(versions: Mapping[str, str]) -> None:
 def record_variant(name: str) -> None:
     """Record the variant that the request was assigned to."""
     if facts := _facts.get():
-        facts.variant = name
+        facts.variant = name if facts.variant in (None, name) else SEVERAL

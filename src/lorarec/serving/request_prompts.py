@@ -72,12 +72,22 @@ class RequestPrompts:
     def __init__(self, backbone: Backbone, dataset: Dataset) -> None:
         self._backbone = backbone
         self._dataset = dataset
+        self._titles: Mapping[str, str] = dataset.titles
         self._builders: dict[PromptConfig, PromptBuilder] = {}
         self._evidence: dict[EvidenceModel | None, Evidence | None] = {}
 
     def title(self, item: str) -> str:
         """Return the title of an item of a case."""
-        return item.removeprefix(TITLE_PREFIX) if item.startswith(TITLE_PREFIX) else self._dataset.titles[item]
+        return item.removeprefix(TITLE_PREFIX) if item.startswith(TITLE_PREFIX) else self._titles[item]
+
+    def has_item(self, item: str) -> bool:
+        """Return whether an id is one of the catalogue."""
+        return item in self._titles
+
+    def set_titles(self, titles: Mapping[str, str]) -> None:
+        """Let the catalogue have further items or other titles; it is called in the thread that builds prompts."""
+        self._evidence = {model: each and each.with_titles(titles) for model, each in self._evidence.items()}
+        self._titles = titles
 
     def case_items(self, items: Sequence[Item | InHistory], field: str) -> list[str]:
         """Convert the items of a field of a request to items of a case.
@@ -101,7 +111,7 @@ class RequestPrompts:
             ApiError: 422, with all ids that are not in the catalogue.
         """
         message = 'item {!r} is not in the catalogue: give an id of it, or {{"title": ...}}'
-        unknown = {field: item for field, item in ids.items() if item not in self._dataset.titles}
+        unknown = {field: item for field, item in ids.items() if item not in self._titles}
         if unknown:
             raise ApiError(422, faults=[Fault(message.format(item), field) for field, item in unknown.items()])
 
@@ -158,7 +168,8 @@ class RequestPrompts:
     def evidence(self, prompt: PromptConfig) -> Evidence | None:
         """Return the evidence of all interactions of the dataset, made once; later events do not enter."""
         if prompt.evidence_model not in self._evidence:
-            self._evidence[prompt.evidence_model] = make_evidence(prompt, self._dataset)
+            evidence = make_evidence(prompt, self._dataset)
+            self._evidence[prompt.evidence_model] = evidence and evidence.with_titles(self._titles)
         return self._evidence[prompt.evidence_model]
 
     def _evidence_of(self, mixture: Mixture, prompt: PromptConfig) -> Evidence | None:

@@ -84,9 +84,9 @@ class RerankRequest(_RerankRequest):
     model: Annotated[
         Text | None,
         Field(
-            description="Name of a loaded adapter, or `fusion` for the fusion. Without the field the first variant of "
-            "the experiment answers, if there is one, or the fusion; if the service has neither, the field is optional "
-            "only if exactly one adapter is loaded."
+            description="Name or alias of a loaded adapter, or `fusion` for the fusion. Without the field the first "
+            "variant of the experiment answers, if there is one, or the fusion, or the default adapter; if the service "
+            "has none of them, the field is optional only if exactly one adapter is loaded."
         ),
     ] = None
     top_n: Annotated[
@@ -124,7 +124,7 @@ class RerankRequest(_RerankRequest):
 class TextsRerankRequest(_RerankRequest):
     """Texts to rank for a query, as for Text Embeddings Inference.
 
-    Texts are titles as in `/v1/rerank`. The fusion answers, or else the only loaded adapter.
+    Texts are titles as in `/v1/rerank`. The fusion answers, or else the default adapter or the only loaded one.
     """
 
     field_names = {"candidates": "texts", "adapter": "model"}
@@ -134,7 +134,7 @@ class TextsRerankRequest(_RerankRequest):
     ]
     model: Annotated[
         Text | None,
-        Field(description="As in `/v1/rerank`; needed if there is no fusion and several adapters are loaded."),
+        Field(description="As in `/v1/rerank`."),
     ] = None
     raw_scores: Annotated[
         StrictBool, Field(description="Whether results have the `score` of `/v1/rank` in place of the probability.")

@@ -1,12 +1,11 @@
 """JSON schemas of responses and their fields."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from lorarec.serving.engine import AdapterKind
-from lorarec.serving.experiment_schemas import AdapterVersions, PreviousVersion, VariantName
-from lorarec.serving.fusion import RecommenderKind
+from lorarec.serving.experiment_schemas import AdapterVersions, VariantName
+from lorarec.serving.schema_parts import NextCursor, Total, example
 
 _RANKED = {
     "item_id": "i1",
@@ -18,29 +17,6 @@ _RANKED = {
     "probability": 0.62,
     "candidate": 0,
 }
-_ADAPTER = {
-    "name": "general",
-    "kind": "adapter",
-    "fingerprint": "7d0e5c1f",
-    "previous": None,
-    "rank": 16,
-    "readout": "verdict",
-    "in_folder": True,
-}
-
-
-def _example(value: dict[str, Any]) -> ConfigDict:
-    """Return the configuration of a model with an example in the OpenAPI description."""
-    return ConfigDict(json_schema_extra={"examples": [value]})
-
-
-def examples_of(model: type[BaseModel]) -> list[Any]:
-    """Return the examples of a response in the OpenAPI description."""
-    extra = model.model_config["json_schema_extra"]
-    assert isinstance(extra, dict)
-    examples = extra["examples"]
-    assert isinstance(examples, list)
-    return examples
 
 
 class RankedItem(BaseModel):
@@ -133,7 +109,7 @@ class RankResponse(BaseModel):
         int, Field(description="Number of tokens that the language model read: the prompt and all candidates.")
     ]
 
-    model_config = _example(
+    model_config = example(
         {
             "ranking": [_RANKED],
             "fusion": False,
@@ -175,7 +151,7 @@ class ExplainResponse(BaseModel):
     variant: VariantName = None
     personal: PersonalWeights
 
-    model_config = _example(
+    model_config = example(
         {
             "candidate": _RANKED,
             "history": [{"item_id": "i7", "title": "red table", "score": 0.4, "probability": 0.1}],
@@ -195,7 +171,7 @@ class EventsResponse(BaseModel):
     stored: Annotated[int, Field(description="Number of new events.")]
     known: Annotated[int, Field(description="Number of events whose `event_id` was stored before.")]
 
-    model_config = _example({"stored": 1, "known": 0})
+    model_config = example({"stored": 1, "known": 0})
 
 
 class CatalogueItem(BaseModel):
@@ -210,14 +186,7 @@ class ItemsResponse(BaseModel):
 
     items: Annotated[list[CatalogueItem], Field(description="Items in the order that the path describes.")]
 
-    model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}]})
-
-
-Total = Annotated[int, Field(description="Number of entries of the whole list.")]
-NextCursor = Annotated[
-    str | None,
-    Field(description="Value of `cursor` for the next page; null on the last one. The header `Link` has the same."),
-]
+    model_config = example({"items": [{"item_id": "i1", "title": "red lamp"}]})
 
 
 class ItemsPage(ItemsResponse):
@@ -226,7 +195,7 @@ class ItemsPage(ItemsResponse):
     total: Total
     next: NextCursor
 
-    model_config = _example({"items": [{"item_id": "i1", "title": "red lamp"}], "total": 1, "next": None})
+    model_config = example({"items": [{"item_id": "i1", "title": "red lamp"}], "total": 1, "next": None})
 
 
 class UsersResponse(BaseModel):
@@ -236,97 +205,7 @@ class UsersResponse(BaseModel):
     total: Total
     next: NextCursor
 
-    model_config = _example({"users": ["u42"], "total": 1, "next": None})
-
-
-class AdapterInfo(BaseModel):
-    """A loaded adapter."""
-
-    name: Annotated[str, Field(description="Name of the adapter.")]
-    kind: Annotated[
-        AdapterKind,
-        Field(
-            description="`adapter`, or `personal` for a folder of `lorarec personal choose`, which is mixed for each "
-            "user."
-        ),
-    ]
-    fingerprint: Annotated[str, Field(description="Hash of the adapter's files when it was loaded.")]
-    previous: PreviousVersion
-    rank: Annotated[int, Field(description="Largest rank of the adapter's layers.")]
-    readout: Annotated[str, Field(description="How candidates are scored: `verdict` or `likelihood`.")]
-    in_folder: Annotated[bool, Field(description="Whether the adapters folder still lists the adapter.")]
-
-    model_config = _example(_ADAPTER)
-
-
-class LayerWeights(BaseModel):
-    """Weights of the adapters that were mixed in one layer."""
-
-    layer: Annotated[str, Field(description="Name of the adapted layer.")]
-    weights: Annotated[dict[str, float], Field(description="Weight of each mixed adapter.")]
-
-
-class AdapterDetails(AdapterInfo):
-    """A loaded adapter and the weights of the adapters it was mixed from, layer by layer.
-
-    An adapter that was not mixed has the weight 1 for itself. The weights of a personal adapter are the mean over
-    users, which users without a stored history get.
-    """
-
-    user_id: Annotated[
-        str | None, Field(description="Id of the user that the adapter was exported for; null for other adapters.")
-    ]
-    layers: Annotated[list[LayerWeights], Field(description="Weights by adapted layer.")]
-
-    model_config = _example(
-        _ADAPTER
-        | {
-            "user_id": None,
-            "layers": [{"layer": "model.layers.0.self_attn.q_proj", "weights": {"general": 1.0}}],
-        }
-    )
-
-
-class FusionInfo(BaseModel):
-    """The fusion, which answers requests that name no adapter."""
-
-    recommenders: Annotated[
-        dict[str, RecommenderKind], Field(description="Kind of each fused recommender by its name.")
-    ]
-    new_item_prior: Annotated[
-        float | Literal["auto"],
-        Field(description="Probability that the right item is a new one; `auto` is their share of the catalogue."),
-    ]
-
-
-class AdaptersResponse(BaseModel):
-    """A page of the adapters that are loaded or can be loaded, and the fusion."""
-
-    loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
-    available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
-    kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
-    unavailable: Annotated[
-        dict[str, str],
-        Field(description="Why adapters that a replica has loaded by a request are not loaded in this one, by name."),
-    ]
-    fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
-    total: Annotated[int, Field(description="Number of adapters that are loaded or can be loaded.")]
-    next: NextCursor
-
-    model_config = _example(
-        {
-            "loaded": [_ADAPTER],
-            "available": ["general", "shop"],
-            "kinds": {"general": "adapter", "shop": "adapter"},
-            "unavailable": {"games": "it is being loaded"},
-            "fusion": {
-                "recommenders": {"shop": "language model", "sasrec": "next-item model"},
-                "new_item_prior": "auto",
-            },
-            "total": 2,
-            "next": None,
-        }
-    )
+    model_config = example({"users": ["u42"], "total": 1, "next": None})
 
 
 class LivenessResponse(BaseModel):
@@ -334,7 +213,7 @@ class LivenessResponse(BaseModel):
 
     status: Annotated[str, Field(description="`ok`, or `stuck` if the service must be restarted.")]
 
-    model_config = _example({"status": "ok"})
+    model_config = example({"status": "ok"})
 
 
 class HealthResponse(BaseModel):
@@ -357,7 +236,7 @@ class HealthResponse(BaseModel):
     ]
     fusion: Annotated[bool, Field(description="Whether a fusion answers requests that name no adapter.")]
 
-    model_config = _example({"status": "ok", "database": "ok", "adapters": 2, "unavailable": 0, "fusion": False})
+    model_config = example({"status": "ok", "database": "ok", "adapters": 2, "unavailable": 0, "fusion": False})
 
 
 class FieldError(BaseModel):
@@ -377,7 +256,7 @@ class ProblemDetails(BaseModel):
     request_id: Annotated[str | None, Field(description="Id of the request, as in the header `X-Request-ID`.")]
     errors: Annotated[list[FieldError], Field(description="What is wrong with fields of the request, the first few.")]
 
-    model_config = _example(
+    model_config = example(
         {
             "type": "about:blank",
             "title": "Unprocessable Content",

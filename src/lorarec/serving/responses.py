@@ -11,21 +11,20 @@ from lorarec.ranking import FusedScores, influences, score_parts
 from lorarec.retrieval import CatalogueRules
 from lorarec.scoring import posterior
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.adapter_schemas import AdapterDetails, AdapterInfo, AdaptersResponse, FusionInfo, LayerWeights
+from lorarec.serving.catalogue import Catalogue
 from lorarec.serving.engine import LoadedAdapter, Mixture
+from lorarec.serving.errors import ApiError
 from lorarec.serving.fusion import FUSION, ServedFusion
 from lorarec.serving.histories import StoredEvent
+from lorarec.serving.item_schemas import ItemDetails
 from lorarec.serving.pages import read_cursor, write_cursor
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, catalogue_id
 from lorarec.serving.response_schemas import (
-    AdapterDetails,
-    AdapterInfo,
-    AdaptersResponse,
     CatalogueItem,
     ExplainResponse,
-    FusionInfo,
     ItemInfluence,
     ItemsResponse,
-    LayerWeights,
     RankedItem,
     RankResponse,
     UserWeights,
@@ -169,6 +168,21 @@ def items_response(item_ids: Sequence[str], prompts: RequestPrompts) -> ItemsRes
     return ItemsResponse(items=[CatalogueItem(item_id=item, title=prompts.title(item)) for item in item_ids])
 
 
+def item_details(item_id: str, catalogue: Catalogue) -> ItemDetails:
+    """Describe an item of the catalogue.
+
+    Raises:
+        ApiError: 404, if there is no such item.
+    """
+    state = catalogue.state
+    title = state.adapters.dataset.titles.get(item_id)
+    if title is None:
+        raise ApiError(404, f"item {item_id!r} is not in the catalogue: add it with POST /v1/items", "item_id")
+    return ItemDetails(
+        item_id=item_id, title=title, columns=catalogue.columns(item_id), withdrawn=state.is_withdrawn(item_id)
+    )
+
+
 def stored_user(user_id: str, events: Sequence[StoredEvent], answers: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the JSON of a response with all that is stored of a user.
 
@@ -212,6 +226,8 @@ def adapters_response(
         kinds={name: available[name] for name in page if name in available},
         unavailable={name: reason for name, reason in registry.unavailable.items() if name in page},
         fusion=fusion_info(fusion) if fusion else None,
+        aliases=dict(registry.names.aliases),
+        default=registry.names.default,
         total=len(names),
         next=write_cursor([page[-1]]) if len(page) < len(after) else None,
     )

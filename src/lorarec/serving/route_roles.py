@@ -30,6 +30,12 @@ ROUTE_ROLES: dict[tuple[str, str], Role] = {
     ("POST", "/v1/adapters"): "admin",
     ("DELETE", "/v1/adapters/{name}"): "admin",
     ("POST", "/v1/adapters/{name}/rollback"): "admin",
+    ("GET", "/v1/items/{item_id:path}"): "read",
+    ("POST", "/v1/items"): "admin",
+    ("PATCH", "/v1/items/{item_id:path}"): "admin",
+    ("DELETE", "/v1/items/{item_id:path}"): "admin",
+    ("POST", "/v1/aliases"): "admin",
+    ("DELETE", "/v1/aliases/{alias:path}"): "admin",
 }
 
 

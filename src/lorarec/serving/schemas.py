@@ -148,9 +148,10 @@ InHistory = Annotated[
 AdapterChoice = Annotated[
     Text | Annotated[dict[Text, Weight], Field(max_length=MAX_MIXED_ADAPTERS)] | None,
     Field(
-        description="Name of a loaded adapter, or an object from names to weights that sum to 1; {} is the backbone "
-        "without adapters. Without the field the variant of the experiment answers, if there is one, or the fusion; if "
-        "the service has neither, the field is optional only if exactly one adapter is loaded."
+        description="Name or alias of a loaded adapter, or an object from names to weights that sum to 1; {} is the "
+        "backbone without adapters. Without the field the variant of the experiment answers, if there is one, or the "
+        "fusion, or the default adapter; if the service has none of them, the field is optional only if exactly one "
+        "adapter is loaded."
     ),
 ]
 
@@ -381,3 +382,12 @@ class LoadAdapterRequest(_Request):
     name: Annotated[Text, Field(description="Name of an adapter that GET /v1/adapters lists; no path or hub id.")]
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "general"}]})
+
+
+class AliasRequest(_Request):
+    """A further name for a loaded adapter."""
+
+    alias: Annotated[Text, Field(description="The further name, which is not that of an adapter.")]
+    adapter: Annotated[Text, Field(description="Name of the loaded adapter that it stands for.")]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"alias": "prod", "adapter": "general"}]})

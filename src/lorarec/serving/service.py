@@ -8,17 +8,20 @@ from functools import partial
 from pathlib import Path
 
 from lorarec.backbone import Backbone
-from lorarec.data import ITEM, TITLE, USER, Dataset, ItemMatcher
+from lorarec.data import ITEM, USER, Dataset
 from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, log_prior, refuse_other_dataset
-from lorarec.retrieval import CatalogueRules, Index
+from lorarec.retrieval import Index
 from lorarec.serving.adapter_registry import AdapterRegistry
+from lorarec.serving.aliases import Aliases
 from lorarec.serving.announcements import AdapterAnnouncements
 from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.case_scoring import AdapterName, CaseScorer
+from lorarec.serving.catalogue import Catalogue, CatalogueView
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.database import SHARED_LIMIT, SHARED_THREADS, DatabaseCalls
 from lorarec.serving.engine import MultiAdapterEngine
 from lorarec.serving.errors import ApiError, FaultCollector
 from lorarec.serving.experiment import Experiment
@@ -27,6 +30,7 @@ from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.pages import Page
+from lorarec.serving.refresher import Refresher
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
 from lorarec.serving.request_rules import request_rules
@@ -74,6 +78,8 @@ class Service:
     Attributes:
         adapters: Registry of the adapters.
         announcements: Changes of the adapters, which all replicas of the database apply.
+        aliases: Aliases of the adapters in the database.
+        catalogue: Catalogue of the dataset and of calls.
         fusion: Fusion that answers requests that name no adapter, or None.
         prompts: Builder of prompts, which is used by the thread of prompts only.
         batcher: Queue in front of the model.
@@ -104,6 +110,11 @@ class Service:
         config = config or ServiceConfig()
         if fusion:
             refuse_other_dataset(fusion, dataset)
+        if config.default_adapter is not None and (fusion or experiment):
+            raise LorarecError(
+                "option default_adapter is of no use with a fusion or an experiment, which answers requests that name "
+                "no adapter: leave one of them out"
+            )
         self._dataset = dataset
         self._pool = config.pool
         self.metrics = Metrics(by_variant=experiment is not None)
@@ -134,13 +145,19 @@ class Service:
         self._scorer = CaseScorer(
             self.prompts, self.adapters, self.batcher, self._prompt_thread, self._fusion_thread, self.metrics
         )
-        self._index = index or (fusion.index() if fusion else Index.build(dataset))
-        self._item_matcher = ItemMatcher(dataset)
-        self._title_search = TextSearch(dataset.items[TITLE], dataset.items[ITEM])
+        index = index or (fusion.index() if fusion else Index.build(dataset))
         user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(user_ids, user_ids)
+        self._shared_calls = DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
+        self.aliases = Aliases(self.histories.engine, self._shared_calls, self.adapters)
+        self.aliases.load(config.default_adapter)
+        self.catalogue = Catalogue(
+            dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
+        )
+        self.catalogue.load()
+        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh])
         self.database = DatabaseState(self.histories)
-        self.users = StoredUsers(self.histories, dataset.titles.keys(), config.queue, self.metrics, self._answer_log)
+        self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
 
     def _measure_speed(self) -> None:
@@ -158,17 +175,20 @@ class Service:
         return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
     def start(self) -> None:
-        """Start to process the queue and to apply announcements; an event loop must be running."""
+        """Start to answer requests and to apply announcements; an event loop must be running."""
         self.batcher.start()
         self.announcements.start()
+        self._refresher.start()
 
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
         self.announcements.stop()
+        await self._refresher.stop()
         self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         self._fusion_thread.shutdown(wait=False, cancel_futures=True)
         self.users.close()
+        self._shared_calls.close()
         self.database.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -203,7 +223,7 @@ class Service:
         Raises:
             ApiError: As for `rank`.
         """
-        case = await asyncio.to_thread(rerank_case, request, self._dataset)
+        case = await asyncio.to_thread(rerank_case, request, self.catalogue.state.adapters.dataset)
         adapter, assignment = self._assignments.assign(request.model, None)
         if adapter == FUSION and self.fusion is not None and FUSION not in self.adapters.loaded:
             adapter = None
@@ -224,12 +244,15 @@ class Service:
         request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, (), faults)
+        view, case = self._view(case, request.adapter)
         with self.batcher.admit():
             with faults.collect():
-                rules = await asyncio.to_thread(request_rules, request, self._item_matcher)
+                rules = await asyncio.to_thread(request_rules, request, view.matcher)
             faults.refuse()
-            candidates = await asyncio.to_thread(self._propose, case.history, request, rules, request.top)
-            rows, case = [self._index.row[item] for item in candidates], replace(case, candidates=candidates)
+            candidates = await asyncio.to_thread(
+                view.propose, case.history, rules, self._pool, request.top, request.allow, request.deny
+            )
+            rows, case = view.rows(candidates), replace(case, candidates=candidates)
 
             async def answer(adapter: AdapterName) -> RankResponse:
                 return recommend_response(await self._rank(case, adapter, pool=True), rules, rows, request.top)
@@ -254,9 +277,13 @@ class Service:
         pool = request.candidates is None
         case = await self._cases.read_explained(request)
         fusion = self._chosen_fusion(request.adapter)
+        view, case = self._view(case, request.adapter)
+        if fusion is not None and request.item_id is not None:
+            self.catalogue.state.refuse_unlike({"item_id": request.item_id})
         with self.batcher.admit():
             if pool:
-                case = replace(case, candidates=await asyncio.to_thread(self._propose_with, case.history, request))
+                candidates = await asyncio.to_thread(self._propose_with, case.history, request, view)
+                case = replace(case, candidates=candidates)
             if fusion is None:
                 scores, mixture, tokens = await self._scorer.score(
                     case, request.adapter, self.prompts.leave_one_out_requests
@@ -309,7 +336,8 @@ class Service:
             ApiError: If the cursor is not of this list, or the queue is full.
         """
         with self.batcher.admit(scored=False):
-            return await asyncio.to_thread(self._title_search.search, query, limit, cursor)
+            state = self.catalogue.state
+            return await asyncio.to_thread(lambda: state.search.search(query, limit, cursor))
 
     async def find_users(self, query: str, limit: int, cursor: str | None = None) -> Page[str]:
         """Return a page of the ids of users of the dataset that hold all words of a query, best match first.
@@ -331,20 +359,14 @@ class Service:
         """
         return [*(await self.users.history(user, limit)).items][::-1]
 
-    def _propose(
-        self, history: Sequence[str], request: RecommendRequest | ExplainRequest, rules: CatalogueRules, top: int
-    ) -> list[str]:
-        blocked = self._index.blocked(request.allow, request.deny)
-        proposals = rules.propose(self._index, history, self._pool, top, blocked)
-        return [proposal.item_id for proposal in proposals]
-
-    def _propose_with(self, history: Sequence[str], request: ExplainRequest) -> list[str]:
+    def _propose_with(self, history: Sequence[str], request: ExplainRequest, view: CatalogueView) -> list[str]:
         """Return the candidates that the index proposes, with the item of the request last if it is not one of them.
 
         Raises:
             ApiError: 422, if there are none, or a condition does not fit the columns of the items.
         """
-        candidates = self._propose(history, request, request_rules(request, self._item_matcher), 1)
+        rules = request_rules(request, view.matcher)
+        candidates = view.propose(history, rules, self._pool, 1, request.allow, request.deny)
         if request.item_id is not None and request.item_id not in candidates:
             candidates.append(request.item_id)
         if not candidates:
@@ -355,9 +377,21 @@ class Service:
         """Return the fusion if it answers a request that names an adapter or none; otherwise adapters do."""
         return self.fusion if adapter is None else None
 
+    def _view(self, case: RequestCase, adapter: AdapterName) -> tuple[CatalogueView, RequestCase]:
+        """Return the catalogue that a request sees, and its case as what answers it reads it.
+
+        Raises:
+            ApiError: 422, if the fusion answers and cannot score a candidate.
+        """
+        state = self.catalogue.state
+        if self._chosen_fusion(adapter) is None:
+            return state.adapters, case
+        return state.fusion, state.fusion_case(case)
+
     async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> RankResponse:
         """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
         if fusion := self._chosen_fusion(adapter):
+            case = self.catalogue.state.fusion_case(case)
             (fused,), tokens = await self._scorer.fuse(fusion, [case], pool)
             return fused_response(case, fused, fusion, tokens, self.prompts)
         (scores,), mixture, tokens = await self._scorer.score(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import polars as pl
@@ -27,8 +27,8 @@ class StoredUsers:
 
     Args:
         histories: Histories in the database.
-        items: Ids of the items of the catalogue. Other replicas may store interactions with items that this one does
-            not know; they are left out of its histories.
+        is_item: Function that returns whether an id is one of the catalogue. Other replicas may store interactions
+            with items that this one does not know; they are left out of its histories.
         limit: Maximum number of requests that read at once, and of those that write.
         metrics: Counters of the service.
         answer_log: Log of the answers, or None.
@@ -37,13 +37,13 @@ class StoredUsers:
     def __init__(
         self,
         histories: Histories,
-        items: Collection[str],
+        is_item: Callable[[str], bool],
         limit: int,
         metrics: Metrics,
         answer_log: AnswerLog | None = None,
     ) -> None:
         self._histories = histories
-        self._items = items
+        self._is_item = is_item
         self._metrics = metrics
         self._answer_log = answer_log
         self._reads = DatabaseCalls(READ_THREADS, limit, metrics)
@@ -56,7 +56,7 @@ class StoredUsers:
             ApiError: 404, if the user is unknown; 429 or 503, if the database does not respond in time.
         """
         stored = await self._reads.run(self._histories.user_history, user, latest)
-        known = [(item, time) for item, time in zip(stored.items, stored.times, strict=True) if item in self._items]
+        known = [(item, time) for item, time in zip(stored.items, stored.times, strict=True) if self._is_item(item)]
         if not known:
             raise _unknown(user)
         return UserHistory(user, [item for item, _ in known], [time for _, time in known])

@@ -1,0 +1,48 @@
+"""Repeated reading of what replicas change in the database."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from lorarec.errors import LorarecError
+from lorarec.serving.errors import ApiError
+
+#: Seconds after which a replica reads what others have changed.
+REFRESH_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class Refresher:
+    """Call functions again and again while the service runs; one that fails is called again the next time.
+
+    Args:
+        calls: Functions that read from the database.
+        seconds: Seconds between two calls.
+    """
+
+    def __init__(self, calls: Sequence[Callable[[], Awaitable[None]]], seconds: float = REFRESH_SECONDS) -> None:
+        self._calls = calls
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to call the functions; an event loop must be running."""
+        self._task = asyncio.create_task(self._repeat())
+
+    async def stop(self) -> None:
+        """Call the functions no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            for call in self._calls:
+                try:
+                    await call()
+                except (ApiError, LorarecError, SQLAlchemyError) as error:
+                    logger.warning("changes of other replicas cannot be read: %s", str(error).splitlines()[0])
