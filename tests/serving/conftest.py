@@ -40,6 +40,7 @@ from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.server import Server, listen
 from lorarec.serving.service import Service
 from tests import factories
+from tests.postgres import PostgresServer, find_postgres, postgres_server
 
 Scenario = Callable[[httpx2.AsyncClient], Awaitable[Any]]
 COLOURS = ["red", "green", "blue", "black", "white"]
@@ -316,6 +317,16 @@ def serve_options(
     _shop().save(folder / "shop")
     write_adapter(Backbone.from_pretrained(backbone_folder).model, folder / "adapters" / "general", 0, EVIDENT)
     return [str(folder / "shop"), "--adapters", str(folder / "adapters"), "--backbone", str(backbone_folder)]
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of its own; the test is skipped where PostgreSQL is not installed."""
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: on Debian, apt-get install postgresql")
+    with postgres_server(programs) as server:
+        yield server
 
 
 class Process:

@@ -187,6 +187,7 @@ def test_database_that_goes_away_is_reported(service: Service, play: Any, tmp_pa
             "status": "ok",
             "database": "ok",
             "adapters": 4,
+            "unavailable": 0,
             "fusion": False,
         }
 

@@ -1,17 +1,13 @@
 """Histories in a real PostgreSQL server, through its restart; skipped where there is none."""
 
 import asyncio
-import contextlib
 import os
-import pwd
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,70 +23,14 @@ from lorarec.errors import LorarecError
 from lorarec.serving.database import CALL_SECONDS
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.migrations import MIGRATIONS
-from lorarec.serving.server import listen
 from lorarec.serving.service import Service
+from tests.postgres import PostgresServer
 
 #: Characters of four bytes; texts of 500 random ones do not fit into PostgreSQL's index rows, even compressed.
 EMOJI = [chr(0x1F300 + number) for number in range(700)]
 
 
-class Server:
-    """A PostgreSQL server of its own, reached through TCP."""
-
-    def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
-        self._programs, self._folder, self._user = programs, folder, user
-        self._data = folder / "data"
-        with listen("127.0.0.1", 0) as bound:
-            self.port = bound.getsockname()[1]
-        self._run("initdb", "--auth=trust", "--username=lorarec", "--no-sync", "--encoding=UTF8", "--locale=C")
-        self.start()
-        self.url = f"postgresql://lorarec@127.0.0.1:{self.port}/postgres"
-
-    def start(self) -> None:
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self._run("pg_ctl", "--wait", f"--log={self._folder / 'log'}", f"--options={options}", "start")
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "--wait", "--mode=immediate", "stop")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the server and its child processes."""
-        main = (self._data / "postmaster.pid").read_text().split()[0]
-        for process in [main, *Path(f"/proc/{main}/task/{main}/children").read_text().split()]:
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                os.kill(int(process), number)
-
-    def execute(self, *statements: str) -> list[Any]:
-        """Run statements outside of transactions and return the rows of the last one."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[arg-type]
-            return cursor.fetchall() if cursor.description else []
-
-    def _run(self, program: str, *words: str) -> None:
-        command = [self._programs / program, f"--pgdata={self._data}", *words]
-        subprocess.run(command, check=True, user=self._user, stdout=subprocess.DEVNULL, cwd=self._folder)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """PostgreSQL as Debian installs it, or as found in the PATH."""
-    found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")), shutil.which("initdb")]
-    programs = next((Path(path).parent for path in reversed(found) if path), None)
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed: on Debian, apt-get install postgresql")
-    # The server refuses to run as root, and the folders of pytest are closed to others.
-    user = "postgres" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory() as name:
-        if user is not None:
-            os.chown(name, pwd.getpwnam(user).pw_uid, -1)
-        server = Server(programs, Path(name), user)
-        yield server
-        server.signal(signal.SIGCONT)
-        server.stop()
-
-
-def test_the_same_as_in_sqlite(server: Server, shop: Any) -> None:
+def test_the_same_as_in_sqlite(server: PostgresServer, shop: Any) -> None:
     for _ in range(2):
         histories = Histories(server.url)
         histories.fill(shop)
@@ -106,7 +46,7 @@ def test_the_same_as_in_sqlite(server: Server, shop: Any) -> None:
     histories.close()
 
 
-def test_batches_that_overlap_on_two_replicas_are_stored_once(server: Server, shop: Any) -> None:
+def test_batches_that_overlap_on_two_replicas_are_stored_once(server: PostgresServer, shop: Any) -> None:
     """Many clients send the same events in other orders and batches; none of them is refused."""
     replicas = [Histories(server.url) for _ in range(2)]
     for histories in replicas:
@@ -137,7 +77,7 @@ def test_batches_that_overlap_on_two_replicas_are_stored_once(server: Server, sh
 
 
 def test_a_restart_loses_no_event(
-    server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
+    server: PostgresServer, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
 ) -> None:
     service = Service(tiny_backbone, offline.dataset, adapters, server.url)
     ranked = {"user_id": "new", "candidates": ["x01"], "adapter": "general"}
@@ -163,7 +103,7 @@ def test_a_restart_loses_no_event(
 
 
 def test_events_sent_through_a_restart_are_stored_once(
-    server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
+    server: PostgresServer, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any
 ) -> None:
     """Clients send again what got 503, as the message says."""
     service = Service(tiny_backbone, offline.dataset, adapters, server.url)
@@ -238,7 +178,7 @@ for line in sys.stdin:
 """
 
 
-def test_replicas_that_start_together_on_an_empty_database(server: Server, shop: Any, tmp_path: Path) -> None:
+def test_replicas_that_start_together_on_an_empty_database(server: PostgresServer, shop: Any, tmp_path: Path) -> None:
     shop.save(tmp_path / "shop")
     environment = {**os.environ, "PYTHONPATH": str(Path(lorarec.__file__).parents[1])}
     command = [sys.executable, "-c", REPLICAS, str(tmp_path / "shop")]
@@ -254,7 +194,7 @@ def test_replicas_that_start_together_on_an_empty_database(server: Server, shop:
 
 
 @pytest.mark.parametrize("schema", [0, 2])
-def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: Server, shop: Any, schema: int) -> None:
+def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: PostgresServer, shop: Any, schema: int) -> None:
     """As 0.1 made and filled them, without the number of a schema, and as 0.2.0 did with schema 2."""
     long = "u" * 400
     columns = "INSERT INTO lorarec_events (user_id, item_id, timestamp, event_id) VALUES"
@@ -289,7 +229,7 @@ def test_tables_of_an_earlier_lorarec_are_brought_up_to_date(server: Server, sho
         Histories(server.url).fill(shop)
 
 
-def test_a_user_without_the_right_to_make_tables(server: Server, shop: Any) -> None:
+def test_a_user_without_the_right_to_make_tables(server: PostgresServer, shop: Any) -> None:
     Histories(server.url).fill(shop)
     rights = "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO clerk"
     sequences = "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO clerk"
@@ -302,7 +242,7 @@ def test_a_user_without_the_right_to_make_tables(server: Server, shop: Any) -> N
 
 
 def test_a_database_that_may_not_be_written_to_is_not_ready(
-    server: Server, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any, database_becomes: Any
+    server: PostgresServer, tiny_backbone: Backbone, offline: Any, adapters: Path, play: Any, database_becomes: Any
 ) -> None:
     service = Service(tiny_backbone, offline.dataset, adapters, server.url)
 
@@ -332,7 +272,7 @@ def test_a_database_that_may_not_be_written_to_is_not_ready(
     play(service, scenario)
 
 
-def test_replicas_outlive_a_server_that_hangs(server: Server, serve_options: list[str], started: Any) -> None:
+def test_replicas_outlive_a_server_that_hangs(server: PostgresServer, serve_options: list[str], started: Any) -> None:
     """Two that start together; then PostgreSQL's processes stop, so that connections stay and nothing answers."""
     stored = {"user_id": "new", "candidates": ["x01"]}
     given = {"history": ["x01"], "candidates": ["x02"]}

@@ -184,7 +184,7 @@ def test_a_previous_version_that_cannot_be_installed_is_refused(
             raise LorarecError("adapters of ranks 3 and 5 cannot be summed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(service.adapters, "_install", refuse)
+            patch.setattr(service.adapters._installer, "install", refuse)
             refused = await client.post("/v1/adapters/general/rollback")
         assert refused.status_code == 409
         expected = "adapter general cannot be rolled back: adapters of ranks 3 and 5 cannot be summed"

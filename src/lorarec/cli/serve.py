@@ -1,7 +1,6 @@
 """The verb `serve`: an HTTP service over a dataset and a folder of adapters."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,6 @@ from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, requ
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.cli.settings import use_settings
 from lorarec.errors import LorarecError
-from lorarec.io import HubId, source_name
-from lorarec.lora import adapter_folder
-from lorarec.personal import PERSONAL_FILES
 from lorarec.serving import (
     KEY_VARIABLE,
     NETWORK,
@@ -23,6 +19,7 @@ from lorarec.serving import (
     HttpConfig,
     ServiceConfig,
     check_certificate,
+    find_adapters,
     read_keys,
     require_key,
 )
@@ -135,76 +132,37 @@ def serve(
     require_index(index)
     if not adapters and fusion is None:
         raise LorarecError("there is nothing to serve: give --adapters or --fusion")
-    folder, further = _sources(adapters or [])
+    sources = find_adapters(adapters or [])
     if fusion is None and new_item_prior is not None:
         raise LorarecError("--new-item-prior is for a fusion: name its folder with --fusion")
     require_fusion(fusion)
     prior = read_prior(new_item_prior)
     require_key(host, key, http)
     try:
-        from lorarec.serving import Experiment, Service, listen
+        from lorarec.serving import Experiment, listen, load_service
         from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
-    from lorarec.ranking import Fusion
-    from lorarec.retrieval import Index
 
     experiment = None if variants is None else Experiment.load(variants)
-    catalogue = None if index is None else Index.load(index, data)
     bound = listen(host, port)
     model = load_backbone(backbone)
-    fused = None if fusion is None else Fusion.load(fusion, data, model)
-    if fused is not None and prior is not None:
-        fused = fused.with_new_item_prior(prior)
-    hub_id = HubId.of_folder(data.folder or dataset)
-    url = _url(db or f"{Path(hub_id.name) if hub_id else dataset.resolve()}.db")
-    service = Service(
+    service = load_service(
         model,
         data,
-        folder,
-        url,
+        sources,
+        db,
         config,
-        catalogue,
+        index,
         load=load or None,
-        fusion=fused,
-        further_adapters=further,
+        fusion=fusion,
+        new_item_prior=prior,
         experiment=experiment,
         answer_log=answer_log,
     )
     names = ", ".join(service.adapters.loaded) or "no adapter"
-    if fused is not None:
-        names = f"the fusion of {', '.join(fused.names)} and {names}"
+    if service.fusion is not None:
+        names = f"the fusion of {', '.join(service.fusion.kinds)} and {names}"
     scheme, name = "http" if http.ssl_certfile is None else "https", f"[{host}]" if ":" in host else host
     typer.echo(f"{data.name} with {names} on {scheme}://{name}:{bound.getsockname()[1]}", err=True)
     run_service(service, bound, key, grace, log_requests, http)
-
-
-def _sources(adapters: Sequence[str]) -> tuple[Path | None, dict[str, str]]:
-    """Return the folder of adapters, if there is one, and the paths and hub ids of further adapters by name.
-
-    What is on the hub is downloaded, so that it is refused before the backbone is loaded if that is not possible.
-
-    Raises:
-        LorarecError: If an adapter cannot be downloaded, a text is neither a folder nor a hub id, or there are
-            two folders or two adapters of one name.
-    """
-    folders = [Path(text) for text in adapters if Path(text).is_dir()]
-    if len(folders) > 1:
-        raise LorarecError(f"--adapters {folders[1]} is a second folder: move its adapters to {folders[0]}")
-    further: dict[str, str] = {}
-    for text in adapters:
-        if Path(text).is_dir():
-            continue
-        name, _, source = text.rpartition("=")
-        if not Path(source).is_dir() and HubId.parse(source) is None:
-            raise LorarecError(f"adapters folder {source} does not exist: give a folder of PEFT folders, or a hub id")
-        name = name or source_name(source)
-        if name in further:
-            raise LorarecError(f"two adapters are called {name}: tell them apart with NAME=OWNER/NAME")
-        adapter_folder(source, PERSONAL_FILES)
-        further[name] = source
-    return next(iter(folders), None), further
-
-
-def _url(db: str) -> str:
-    return db if "://" in db else f"sqlite:///{db}"

@@ -1,3 +1,5 @@
+from .adapter_paths import AdapterPaths as AdapterPaths
+from .adapter_paths import find_adapters as find_adapters
 from .async_client import AsyncClient as AsyncClient
 from .client import Client as Client
 from .client_calls import ServiceError as ServiceError
@@ -10,6 +12,7 @@ from .http_config import HttpConfig as HttpConfig
 from .http_config import require_key as require_key
 from .keys import KEY_VARIABLE as KEY_VARIABLE
 from .keys import read_keys as read_keys
+from .loading import load_service as load_service
 from .server import listen as listen
 from .server import serve as serve
 from .service import Service as Service

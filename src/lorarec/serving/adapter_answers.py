@@ -78,6 +78,7 @@ class Adapters:
         default: Name or alias of the adapter of requests that name none, or None.
         total: Number of adapters that are loaded or can be loaded.
         next: Cursor of the next page, or None.
+        unavailable: Why adapters that a replica has loaded by a request are not loaded in this one, by name.
     """
 
     loaded: list[AdapterInfo]
@@ -88,6 +89,7 @@ class Adapters:
     default: str | None
     total: int
     next: str | None
+    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

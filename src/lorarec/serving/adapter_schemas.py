@@ -86,6 +86,10 @@ class AdaptersResponse(BaseModel):
     loaded: Annotated[list[AdapterInfo], Field(description="Adapters in memory.")]
     available: Annotated[list[str], Field(description="Names of adapters that can be loaded.")]
     kinds: Annotated[dict[str, AdapterKind], Field(description="Kind of each adapter that can be loaded.")]
+    unavailable: Annotated[
+        dict[str, str],
+        Field(description="Why adapters that a replica has loaded by a request are not loaded in this one, by name."),
+    ]
     fusion: Annotated[FusionInfo | None, Field(description="The fusion; null if the service has none.")]
     aliases: Annotated[dict[str, str], Field(description="Adapter that each alias stands for, on every page.")]
     default: Annotated[
@@ -99,6 +103,7 @@ class AdaptersResponse(BaseModel):
             "loaded": [_ADAPTER],
             "available": ["general", "shop"],
             "kinds": {"general": "adapter", "shop": "adapter"},
+            "unavailable": {"games": "it is being loaded"},
             "fusion": {
                 "recommenders": {"shop": "language model", "sasrec": "next-item model"},
                 "new_item_prior": "auto",

@@ -1,14 +1,13 @@
 """Aliases: further names of adapters, which all replicas read from the database and which can be repointed at once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Engine
 
 from lorarec.errors import LorarecError
 from lorarec.serving.adapter_registry import AdapterRegistry
-from lorarec.serving.batcher import Batcher
 from lorarec.serving.database import DatabaseCalls, lock_shared
 from lorarec.serving.errors import ApiError
 from lorarec.serving.migrations import ALIASES
@@ -33,11 +32,14 @@ class Aliases:
         self._names = registry.names
         self._lock = asyncio.Lock()
 
-    def load(self) -> None:
+    def load(self, default: str | None = None) -> None:
         """Read all aliases before the service starts.
 
+        Args:
+            default: Name or alias of the adapter of requests that name none, or None.
+
         Raises:
-            LorarecError: If a loaded adapter has the name of an alias.
+            LorarecError: If a loaded adapter has the name of an alias, or there is no adapter with the default name.
         """
         aliases = self._read()
         for name in self._registry.loaded:
@@ -47,6 +49,8 @@ class Aliases:
                     "or leave it out (option load)"
                 )
         self._names.aliases = aliases
+        if default is not None:
+            self._names.set_default(default, self._registry.served)
 
     async def refresh(self) -> None:
         """Read all aliases, which other replicas may have changed.
@@ -88,8 +92,12 @@ class Aliases:
                 raise ApiError(409, f"{alias!r} answers requests without an adapter: point it to another one", "alias")
             self._names.aliases = await self._calls.run(self._write, alias, None)
 
-    async def unload(self, name: str, batcher: Batcher) -> None:
+    async def unload(self, name: str, unload: Callable[[str], Awaitable[None]]) -> None:
         """Unload an adapter that no alias names, here or on another replica.
+
+        Args:
+            name: Name of the adapter.
+            unload: Function that unloads it if no alias names it.
 
         Raises:
             ApiError: 404, if the adapter is not loaded; 409, if it is needed; 429 or 503, if the database does not
@@ -97,7 +105,7 @@ class Aliases:
         """
         async with self._lock:
             await self.refresh()
-            await self._registry.unload(name, batcher)
+            await unload(name)
 
     def _read(self) -> Mapping[str, str]:
         with self._engine.connect() as connection:

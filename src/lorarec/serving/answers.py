@@ -238,9 +238,11 @@ class Health:
         database: `ok`, `unreachable` or `unusable`.
         adapters: Number of loaded adapters.
         fusion: Whether a fusion answers requests that name no adapter.
+        unavailable: Number of adapters that are announced and not loaded in the replica that answered.
     """
 
     status: str
     database: str
     adapters: int
     fusion: bool
+    unavailable: int = 0

@@ -265,24 +265,24 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
         link_next(response, listed.next, limit=limit)
         return listed
 
-    @app.post("/v1/adapters", responses=error_responses(404, 409, 415, 422), dependencies=_JSON)
+    @app.post("/v1/adapters", responses=error_responses(404, 409, 415, 422, 503), dependencies=_JSON)
     async def load(body: LoadAdapterRequest) -> AdapterInfo:
-        """Load an adapter, or reload it."""
-        loaded = await service.adapters.load(body.name, service.batcher)
+        """Load an adapter, or reload it; the other replicas of the database follow within seconds."""
+        loaded = await service.announcements.load(body.name)
         return adapter_info(loaded, [body.name], service.adapters.previous.get(body.name))
 
-    @app.post("/v1/adapters/{name}/rollback", responses=error_responses(404, 409, 422))
+    @app.post("/v1/adapters/{name}/rollback", responses=error_responses(404, 409, 422, 503))
     async def rollback(name: AdapterPath) -> AdapterInfo:
         """Put back the version of an adapter that the latest load replaced; a second call undoes the first.
 
         The version is in memory, so the adapter's folder may have changed. Requests that arrived before are still
-        answered with the version that they began with. After a restart the service loads what the folder has.
+        answered with the version that they began with. The other replicas of the database follow within seconds. A
+        replica that starts later needs the version in the adapter's folder.
         """
-        registry = service.adapters
-        put_back = await registry.roll_back(name, service.batcher)
-        return adapter_info(put_back, registry.available(), registry.previous.get(name))
+        put_back = await service.announcements.roll_back(name)
+        return adapter_info(put_back, service.adapters.available(), service.adapters.previous.get(name))
 
-    @_readable(app, "/v1/adapters/{name}", responses=error_responses(404, 422))
+    @_readable(app, "/v1/adapters/{name}", responses=error_responses(404, 422, 503))
     def details(name: AdapterPath) -> AdapterDetails:
         """Describe a loaded adapter and what it was mixed from, layer by layer."""
         registry = service.adapters
@@ -290,8 +290,11 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
 
     @app.delete("/v1/adapters/{name}", status_code=204, responses=error_responses(404, 409, 422, 429, 503))
     async def unload(name: AdapterPath) -> None:
-        """Unload an adapter that no alias names; requests that arrived before are still answered with it."""
-        await service.aliases.unload(name, service.batcher)
+        """Unload an adapter that no alias names; requests that arrived before are still answered with it.
+
+        The other replicas of the database follow within seconds.
+        """
+        await service.aliases.unload(name, service.announcements.unload)
 
     @app.post("/v1/aliases", responses=error_responses(404, 409, 415, 422, 429, 503), dependencies=_JSON)
     async def point_alias(body: AliasRequest) -> AliasResponse:
@@ -316,18 +319,19 @@ def create_app(service: Service, key: str | None = None, config: HttpConfig | No
     @_readable(app, "/healthz", responses=NOT_READY)
     @_readable(app, "/readyz", responses=NOT_READY)
     async def ready(response: Response) -> HealthResponse:
-        """Check that no thread hangs and that the database can be read and written.
+        """Check that no thread hangs, that the database can be read and written, and that announcements are applied.
 
         Both paths return the same. They respond at once; the result of a slow check is in a later response.
         """
         database, is_live = await service.database.current(), service.alive
-        is_ready = is_live and database == OK
+        is_ready = is_live and database == OK and service.announcements.applied
         response.status_code = 200 if is_ready else 503
         status = "ok" if is_ready else "degraded" if is_live else "stuck"
         return HealthResponse(
             status=status,
             database=database,
             adapters=len(service.adapters.loaded),
+            unavailable=len(service.adapters.unavailable),
             fusion=service.fusion is not None,
         )
 

@@ -19,7 +19,7 @@ _DESCRIPTIONS: dict[int, str] = {
     421: "The service has no API key and refuses requests for other hosts.",
     422: "A field is invalid.",
     429: "Too many requests are waiting; Retry-After gives the seconds after which to try again.",
-    503: "The database cannot be reached.",
+    503: "The database cannot be reached, or this replica has not loaded the adapter.",
 }
 #: Statuses of the middleware, which any path but the public ones can respond with.
 _MIDDLEWARE_STATUSES = (400, 401, 403, 408, 413, 421)
@@ -47,7 +47,10 @@ def error_responses(*statuses: int) -> Responses:
 
 NOT_ALIVE: Responses = {503: {"model": LivenessResponse, "description": "A thread hangs."}, **_problems(421)}
 NOT_READY: Responses = {
-    503: {"model": HealthResponse, "description": "The database cannot be used, or a thread hangs."},
+    503: {
+        "model": HealthResponse,
+        "description": "The database cannot be used, an announced adapter is being loaded, or a thread hangs.",
+    },
     **_problems(421),
 }
 #: Errors of requests with a body for the model.

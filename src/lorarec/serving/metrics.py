@@ -65,6 +65,7 @@ class Metrics:
         logged_answers: Number of answers that were written to the answer log.
         shadow: Number of requests that shadow variants `scored`, `dropped` or `failed` to score, by variant and result.
         dropped_answers: Number of answers that were left out of the answer log because too many waited to be written.
+        unavailable: 1 for each adapter that is announced and not loaded in this replica, by name.
     """
 
     def __init__(self, by_variant: bool = False) -> None:
@@ -104,6 +105,12 @@ class Metrics:
         )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)
+        self.unavailable = Gauge(
+            "lorarec_adapter_unavailable",
+            "1 for each adapter that is announced and not loaded in this replica",
+            ("adapter",),
+            registry=registry,
+        )
         self.logged_answers = Counter(
             "lorarec_logged_answers", "Answers that were written to the answer log", registry=registry
         )

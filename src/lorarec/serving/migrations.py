@@ -74,6 +74,14 @@ ITEMS = Table(
     Column("withdrawn", Boolean, nullable=False),
     Column("revision", BigInteger, nullable=False, index=True),
 )
+#: Table of the latest announcement of each adapter: the fingerprint of its version, or null if it is unloaded.
+ADAPTERS = Table(
+    "lorarec_adapters",
+    _METADATA,
+    Column("name", String, primary_key=True),
+    Column("fingerprint", String),
+    Column("revision", BigInteger, nullable=False, unique=True),
+)
 
 
 def stored_id(text: str) -> str:
@@ -122,6 +130,10 @@ def _create_items(connection: Connection) -> None:
     _METADATA.create_all(connection, [ITEMS])
 
 
+def _create_adapters(connection: Connection) -> None:
+    _METADATA.create_all(connection, [ADAPTERS])
+
+
 #: Migrations in order: the one at index n upgrades schema n to n + 1. A database without a version has schema 0: it is
 #: empty, or was created before schemas had versions and holds the first two tables.
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
@@ -132,6 +144,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _create_deleted_users,
     _create_aliases,
     _create_items,
+    _create_adapters,
 )
 
 

@@ -222,8 +222,8 @@ class HealthResponse(BaseModel):
     status: Annotated[
         str,
         Field(
-            description="`ok`; `degraded` if the database is not usable; `stuck` if a thread hangs and the service "
-            "must be restarted."
+            description="`ok`; `degraded` if the database is not usable or an announced adapter is being loaded; "
+            "`stuck` if a thread hangs and the service must be restarted."
         ),
     ]
     database: Annotated[
@@ -231,9 +231,12 @@ class HealthResponse(BaseModel):
         Field(description="`ok`; `unreachable`; or `unusable`: locked, full, read-only, damaged or without tables."),
     ]
     adapters: Annotated[int, Field(description="Number of loaded adapters.")]
+    unavailable: Annotated[
+        int, Field(description="Number of adapters that are announced and not loaded in this replica.")
+    ]
     fusion: Annotated[bool, Field(description="Whether a fusion answers requests that name no adapter.")]
 
-    model_config = example({"status": "ok", "database": "ok", "adapters": 2, "fusion": False})
+    model_config = example({"status": "ok", "database": "ok", "adapters": 2, "unavailable": 0, "fusion": False})
 
 
 class FieldError(BaseModel):

@@ -216,7 +216,7 @@ def adapters_response(
         ApiError: 422, if the cursor is not of this list.
     """
     available = registry.available()
-    names = sorted({*available, *registry.loaded})
+    names = sorted({*available, *registry.loaded, *registry.unavailable})
     after = names if cursor is None else [name for name in names if name > read_cursor(cursor, [str])[0]]
     page = after if limit is None else after[:limit]
     loaded = {name: each for name, each in registry.loaded.items() if name in page}
@@ -224,6 +224,7 @@ def adapters_response(
         loaded=[adapter_info(each, available, registry.previous.get(name)) for name, each in loaded.items()],
         available=[name for name in page if name in available],
         kinds={name: available[name] for name in page if name in available},
+        unavailable={name: reason for name, reason in registry.unavailable.items() if name in page},
         fusion=fusion_info(fusion) if fusion else None,
         aliases=dict(registry.names.aliases),
         default=registry.names.default,

@@ -15,6 +15,7 @@ from lorarec.retrieval import Index
 from lorarec.scoring import tokens_per_pass
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.aliases import Aliases
+from lorarec.serving.announcements import AdapterAnnouncements
 from lorarec.serving.answer_log import AnswerLog
 from lorarec.serving.assignments import Assignments
 from lorarec.serving.batcher import Batcher
@@ -77,6 +78,7 @@ class Service:
 
     Attributes:
         adapters: Registry of the adapters.
+        announcements: Changes of the adapters, which all replicas of the database apply.
         aliases: Aliases of the adapters in the database.
         catalogue: Catalogue of the dataset and of calls.
         fusion: Fusion that answers requests that name no adapter, or None.
@@ -107,8 +109,6 @@ class Service:
         answer_log: Path | None = None,
     ) -> None:
         config = config or ServiceConfig()
-        if adapters_folder is not None and not adapters_folder.is_dir():
-            raise LorarecError(f"adapters folder {adapters_folder} does not exist: give a folder of PEFT folders")
         if fusion:
             refuse_other_dataset(fusion, dataset)
         if config.default_adapter is not None and (fusion or experiment):
@@ -123,12 +123,15 @@ class Service:
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
         self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
-        self.adapters.load_initial(load)
+        self.histories = Histories(database)
+        self.histories.fill(dataset)
         self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
+        self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
+        self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
@@ -146,13 +149,9 @@ class Service:
         index = index or (fusion.index() if fusion else Index.build(dataset))
         user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(user_ids, user_ids)
-        self.histories = Histories(database)
-        self.histories.fill(dataset)
         self._shared_calls = DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
         self.aliases = Aliases(self.histories.engine, self._shared_calls, self.adapters)
-        self.aliases.load()
-        if config.default_adapter is not None:
-            self.adapters.names.set_default(config.default_adapter, self.adapters.loaded)
+        self.aliases.load(config.default_adapter)
         self.catalogue = Catalogue(
             dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
         )
@@ -177,12 +176,14 @@ class Service:
         return self.batcher.alive and not self._prompt_thread.stuck and not self._fusion_thread.stuck
 
     def start(self) -> None:
-        """Start to answer requests; an event loop must be running."""
+        """Start to answer requests and to apply announcements; an event loop must be running."""
         self.batcher.start()
+        self.announcements.start()
         self._refresher.start()
 
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
+        self.announcements.stop()
         await self._refresher.stop()
         self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
@@ -195,7 +196,7 @@ class Service:
                 await self.batcher.stop()
                 if self._answer_log:
                     await asyncio.to_thread(self._answer_log.close)
-                await asyncio.to_thread(self.histories.close)
+                await asyncio.gather(*(asyncio.to_thread(x.close) for x in (self.histories, self.announcements)))
         except TimeoutError:
             return  # the worker thread may still use the model
         self._engine.close()
