@@ -223,7 +223,7 @@ def test_every_example_of_the_description_is_valid(service: Service, play: Any) 
         described = (await client.get("/openapi.json")).json()
         assert set(described["paths"]) == {
             *("/v1/rank", "/v1/recommend", "/v1/explain", "/v1/events", "/v1/adapters", "/v1/adapters/{name}"),
-            "/v1/adapters/{name}/rollback",
+            *("/v1/adapters/{name}/rollback", "/v1/aliases", "/v1/aliases/{alias}", "/v1/batch", "/v1/items/{item_id}"),
             *(
                 "/v1/items",
                 "/v1/users",
