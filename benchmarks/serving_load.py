@@ -4,8 +4,8 @@ Each client sends its next request when it has the answer to the last. Requests 
 sample with 30 candidates each, under four mixtures of two random adapters of rank 16; every answer is compared with the
 offline Ranker's. The server runs in a process of its own and shares the cores with the clients.
 
-With `--soak` the clients go on for so many minutes while others store events, ask for recommendations and reload an
-adapter, and the server's resident memory is printed.
+With `--soak` the clients go on for so many minutes while 60 new users and 60 made-up titles come each second, for
+events, recommendations and rankings, an adapter is reloaded, and the server's resident memory is printed.
 
 With `--fusion`, clients ask for recommendations instead, in turns by an adapter and by a fusion of this adapter,
 SASRec, GRU4Rec, sequential rules, EASE, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two
@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,8 @@ ROUNDS = 3
 #: Scores further than this from the offline ones count as wrong.
 TOLERANCE = 1e-3
 #: Seconds between two looks at the server's memory.
+#: New users, and new titles, per second of a soak.
+NEW_PER_SECOND = 60
 LOOK = 30
 #: Share of a soak after which memory is expected to stay.
 WARM = 0.2
@@ -258,15 +261,21 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
     """Memory over time under checked requests, events, recommendations and reloads of an adapter."""
     began = time.perf_counter()
     looks: list[tuple[float, float]] = []
+    seen = [0]
 
-    async def passer_by(session: AsyncClient) -> None:
-        """Stores an event and reads it back in a recommendation, once a second."""
-        for number in range(10**9):
-            item = requests[number % len(requests)].body["candidates"][0]
-            event = {"user_id": f"visitor {number}", "item_id": item, "event_id": f"click {number}"}
-            await session.store_events([event])
-            await session.recommend(user_id=event["user_id"], adapter="general")
-            await asyncio.sleep(1)
+    async def visitors(session: AsyncClient) -> None:
+        """New users and new titles, so many each second: events, a recommendation, and a ranking of the titles."""
+        for second in count():
+            item = requests[second % len(requests)].body["candidates"][0]
+            numbers = range(second * NEW_PER_SECOND, (second + 1) * NEW_PER_SECOND)
+            await session.store_events(
+                [{"user_id": f"visitor {each}", "item_id": item, "event_id": f"click {each}"} for each in numbers]
+            )
+            await session.recommend(user_id=f"visitor {numbers[0]}", adapter="general")
+            titles = [{"title": f"The Return of Visitor {each}"} for each in numbers]
+            await session.rank(titles, user_id=f"visitor {numbers[0]}", adapter="general")
+            seen[0] += NEW_PER_SECOND
+            await asyncio.sleep(max(0.0, second + 1 - (time.perf_counter() - began)))
 
     async def look(session: AsyncClient) -> None:
         while True:
@@ -277,7 +286,7 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
             await asyncio.sleep(LOOK)
 
     async with AsyncClient(url, timeout=120) as session:
-        others = [asyncio.ensure_future(work(session)) for work in (passer_by, look)]
+        others = [asyncio.ensure_future(work(session)) for work in (visitors, look)]
         latencies, worst, wrong = await closed_loop(url, requests, clients, 60 * minutes)
         for other in others:
             if other.done():
@@ -286,7 +295,8 @@ async def soak(url: str, process: int, requests: list[Asked], clients: int, minu
     seconds, memory = np.array([found for found in looks if found[0] >= WARM * 60 * minutes]).T
     print(
         f"soak of {minutes:g} min, {clients} clients: {len(latencies)} rankings, {wrong} wrong (largest difference "
-        f"{worst:.0e}), {len(looks)} reloads; {memory[0]:.1f} MiB after {seconds[0] / 60:.1f} min, "
+        f"{worst:.0e}), {seen[0]:,} new users and titles, {len(looks)} reloads; "
+        f"{memory[0]:.1f} MiB after {seconds[0] / 60:.1f} min, "
         f"{memory[-1]:.1f} MiB at the end, slope {3600 * np.polyfit(seconds, memory, 1)[0]:+.1f} MiB per hour"
     )
 
