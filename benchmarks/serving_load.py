@@ -67,9 +67,9 @@ POOL, TOP = 100, 10
 ROUNDS = 3
 #: Scores further than this from the offline ones count as wrong.
 TOLERANCE = 1e-3
-#: Seconds between two looks at the server's memory.
 #: New users, and new titles, per second of a soak.
 NEW_PER_SECOND = 60
+#: Seconds between two looks at the server's memory.
 LOOK = 30
 #: Share of a soak after which memory is expected to stay.
 WARM = 0.2
