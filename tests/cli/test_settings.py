@@ -156,7 +156,7 @@ def test_the_table_of_the_guide_has_every_option() -> None:
     assert spec.loader is not None
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
-    guide = (HOOK.parents[1] / "howto" / "serving.md").read_text(encoding="utf-8")
+    guide = (HOOK.parents[1] / "howto" / "operating.md").read_text(encoding="utf-8")
     page = hook.on_page_markdown(guide)
     options = named_options(COMMAND.make_context("serve", [], resilient_parsing=True))
     for name, option in options.items():
@@ -167,7 +167,7 @@ def test_the_table_of_the_guide_has_every_option() -> None:
 
 
 def test_the_file_of_the_guide_is_understood(file: Path) -> None:
-    guide = (HOOK.parents[1] / "howto" / "serving.md").read_text(encoding="utf-8")
+    guide = (HOOK.parents[1] / "howto" / "operating.md").read_text(encoding="utf-8")
     (example,) = [part.partition("```")[0] for part in guide.split("```yaml\n") if part.startswith("dataset: ")]
     file.write_text(example)
     values = parse("--config", str(file))
