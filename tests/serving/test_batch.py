@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -79,13 +80,14 @@ def test_many_candidates_of_a_batch_are_refused_like_those_of_single_requests(
     make_service: Callable[..., Service], play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(client: httpx2.AsyncClient) -> None:
-        score = service.batcher._score
+        threads = service.batcher._threads
 
-        def slow(requests: Any) -> Any:
+        def slow(score: Callable[[Any], Any], requests: Any) -> Any:
             time.sleep(0.3)
             return score(requests)
 
-        monkeypatch.setattr(service.batcher, "_score", slow)
+        for thread, score in threads.items():
+            monkeypatch.setitem(threads, thread, partial(slow, score))
         service.batcher._seconds, service.batcher._tokens = 1.0, 1.0  # a second for each token
         answer = await client.post("/v1/batch", json={"requests": [one("/v1/rank", RANK)] * 6})
         statuses = [each["status"] for each in answer.json()["responses"]]

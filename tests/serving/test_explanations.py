@@ -46,7 +46,7 @@ def test_a_recommendation_of_an_adapter_is_explained_with_the_prior_of_the_index
     service: Service, offline: Any, play: Any
 ) -> None:
     history = service.histories.history("u03", 100)
-    pool = [each.item_id for each in service._index.propose(history, 100)]
+    pool = [each.item_id for each in service.catalogue.state.adapters.index.propose(history, 100)]
 
     def expected(past: list[str], place: int) -> np.ndarray:
         scores = offline.scores({"general": 1.0}, "u03", past, pool) + log_prior(len(pool))

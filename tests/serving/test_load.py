@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -102,14 +103,15 @@ def test_a_request_that_is_abandoned_in_its_pass_is_counted(
     service: Service, served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scoring, release = threading.Event(), threading.Event()
-    score = service.batcher._score
+    threads = service.batcher._threads
 
-    def slow(requests: Any) -> Any:
+    def slow(score: Callable[[Any], Any], requests: Any) -> Any:
         scoring.set()
         release.wait(10)
         return score(requests)
 
-    monkeypatch.setattr(service.batcher, "_score", slow)
+    for thread, score in threads.items():
+        monkeypatch.setitem(threads, thread, partial(slow, score))
     with served(service) as url:
         with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
             body = json.dumps(BODY).encode()

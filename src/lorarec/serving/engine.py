@@ -3,9 +3,10 @@
 import copy
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -188,6 +189,10 @@ class MultiAdapterEngine:
                 for index, result in zip(indices, results, strict=True):
                     scores[index] = result
         return scores
+
+    def scorers(self) -> list[Callable[[Sequence[ScoringRequest]], list[np.ndarray]]]:
+        """Return a function for each instance that scores requests with it, as `score` does."""
+        return [partial(self.score, instance=instance) for instance in range(self.instances)]
 
     @contextmanager
     def _share_of_threads(self) -> Iterator[None]:

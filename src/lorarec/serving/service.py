@@ -127,9 +127,8 @@ class Service:
         self.histories.fill(dataset)
         self._answer_log = AnswerLog(answer_log, self.metrics) if answer_log else None
         wait, max_wait = config.wait_ms / 1000, config.max_wait
-        scorers = [partial(self._engine.score, instance=number) for number in range(self._engine.instances)]
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
-        self.batcher = Batcher(scorers, token_budget, wait, config.queue, self.metrics, max_wait)
+        self.batcher = Batcher(self._engine.scorers(), token_budget, wait, config.queue, self.metrics, max_wait)
         self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
         self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
