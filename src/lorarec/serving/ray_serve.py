@@ -24,6 +24,7 @@ from lorarec.serving.loading import load_service
 from lorarec.serving.logs import configure_logging
 from lorarec.serving.server import GRACE
 from lorarec.serving.service import STOP_SECONDS, Service
+from lorarec.serving.tracing import configure_tracing
 
 #: Name of the deployment, by which a configuration file of Ray Serve changes its options.
 DEPLOYMENT = "lorarec"
@@ -129,6 +130,7 @@ class Replica:
 
     def __init__(self, arguments: ServeArguments) -> None:
         configure_logging()
+        configure_tracing()
         self._keys = arguments.keys
         self._service = arguments.load_service()
 
