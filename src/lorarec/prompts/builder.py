@@ -18,7 +18,7 @@ from lorarec.prompts.token_cache import TokenCache
 #: The value of `PromptBuilder.yes_no` for prompts that are not answered by yes or no.
 NO_ANSWERS = (-1, -1)
 #: Approximate maximum of the memory of encoded titles and other texts from data in bytes; a title takes about 500.
-MAX_CACHE_BYTES = 1 << 28
+MAX_CACHE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
