@@ -6,7 +6,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import cycle
 from typing import Any
 from urllib.parse import quote_from_bytes, urlsplit
@@ -242,7 +242,8 @@ def send_raw(url: str, request: bytes) -> bytes:
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
         try:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the connection is closed already
+                connection.shutdown(socket.SHUT_WR)
             return connection.recv(65536)
         except ConnectionError:  # refused before all was read
             return b""
