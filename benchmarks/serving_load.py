@@ -177,7 +177,7 @@ def batches(url: str) -> tuple[float, float, float]:
 
 
 def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float) -> None:
-    for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1")}.items():
+    for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1", "--instances", "1")}.items():
         with served(folder, *options) as (url, _):
             asyncio.run(closed_loop(url, requests, 1, 2))
             for clients in counts:
