@@ -109,7 +109,6 @@ def _events(config: LogConfig, answers: "pl.DataFrame") -> "pl.DataFrame":
     except ImportError as error:
         raise LorarecError(f"reading the database needs {error.name}: pip install 'lorarec[serve]'") from None
     assert config.db is not None
-    url = config.db if "://" in config.db else f"sqlite:///{config.db}"
     users = answers["user_id"].drop_nulls().unique().to_list()
     first = answers["time"].dt.epoch("s").min()
-    return events_since(url, users, first if isinstance(first, int) else 0)
+    return events_since(config.db, users, first if isinstance(first, int) else 0)

@@ -1,20 +1,17 @@
 """Loading and unloading of adapters in all replicas that share a database."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.adapter_table import AdapterTable
 from lorarec.serving.batcher import Batcher
 from lorarec.serving.database import CALL_SECONDS, database_error
 from lorarec.serving.engine import LoadedAdapter
-from lorarec.serving.errors import ApiError
+from lorarec.serving.refresher import Refresher
 
 #: Seconds between two looks at the announcements of other replicas.
 POLL_SECONDS = 1.0
@@ -22,8 +19,6 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 10.0
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
 
 
 class AdapterAnnouncements:
@@ -52,7 +47,7 @@ class AdapterAnnouncements:
         # An announcement is read and applied, or made and written, in one step: none is applied after a later one.
         self._lock = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "announcements")
-        self._task: asyncio.Task[None] | None = None
+        self._refresher = Refresher([self._apply], POLL_SECONDS)
 
     def load_initial(self, names: Sequence[str] | None) -> None:
         """Load adapters before the service starts, as the announcements say.
@@ -69,12 +64,11 @@ class AdapterAnnouncements:
 
     def start(self) -> None:
         """Start to apply what other replicas announce; an event loop must be running."""
-        self._task = asyncio.create_task(self._poll())
+        self._refresher.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Apply nothing more; a call to the database that hangs is not waited for."""
-        if self._task is not None:
-            self._task.cancel()
+        await self._refresher.stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
@@ -111,20 +105,6 @@ class AdapterAnnouncements:
 
     async def _announce(self, name: str, fingerprint: str | None) -> None:
         await self._call(self._table.write, name, fingerprint)
-
-    async def _poll(self) -> None:
-        is_reachable = True
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                await self._apply()
-                is_reachable = True
-            except (ApiError, SQLAlchemyError) as error:
-                if is_reachable:
-                    logger.warning("announcements of adapters cannot be read: %s", str(error).splitlines()[0])
-                is_reachable = False
-            except Exception:  # later announcements must still be read
-                logger.exception("announcements of adapters cannot be applied")
 
     async def _apply(self) -> None:
         async with self._lock:

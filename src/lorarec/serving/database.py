@@ -70,6 +70,11 @@ class _StartDeadline(_Deadline):
     seconds = START_SECONDS
 
 
+def as_url(db: str) -> str:
+    """Return the URL of a database, which is given by its URL or as the path of an SQLite file."""
+    return db if "://" in db else f"sqlite:///{db}"
+
+
 def open_engine(url: str) -> Engine:
     """Open a pool of connections for requests, on which each statement ends within `STATEMENT_SECONDS`.
 

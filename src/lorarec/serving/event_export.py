@@ -8,17 +8,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lorarec.data import ITEM, TIME, USER
 from lorarec.errors import LorarecError
-from lorarec.serving.database import open_reading_engine
+from lorarec.serving.database import as_url, open_reading_engine
 from lorarec.serving.migrations import EVENTS, stored_id
 
 _SCHEMA = {USER: pl.String, ITEM: pl.String, TIME: pl.Int64}
 
 
-def events_since(url: str, users: Collection[str], first: int) -> pl.DataFrame:
+def events_since(db: str, users: Collection[str], first: int) -> pl.DataFrame:
     """Read the events of some users from a database of histories, which is not changed.
 
     Args:
-        url: Database URL.
+        db: Database URL, or path of an SQLite file.
         users: Ids of the users.
         first: Time of the first event to read, in the unit of the dataset.
 
@@ -28,7 +28,7 @@ def events_since(url: str, users: Collection[str], first: int) -> pl.DataFrame:
     Raises:
         LorarecError: If the database does not exist or cannot be read.
     """
-    engine = open_reading_engine(url)
+    engine = open_reading_engine(as_url(db))
     # Long ids are stored as hashes.
     by_stored = {stored_id(user): user for user in users}
     query = select(EVENTS.c[USER], EVENTS.c[ITEM], EVENTS.c[TIME]).where(EVENTS.c[TIME] >= first)

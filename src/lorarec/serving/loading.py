@@ -12,6 +12,7 @@ from lorarec.ranking import Fusion
 from lorarec.retrieval import Index
 from lorarec.serving.adapter_paths import AdapterPaths
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.database import as_url
 from lorarec.serving.experiment import Experiment
 from lorarec.serving.service import Service
 
@@ -78,4 +79,4 @@ def database_url(db: str | None, dataset: Dataset) -> str:
             raise LorarecError("the dataset has no folder: name the database (option db)")
         hub_id = HubId.of_folder(dataset.folder)
         db = f"{Path(hub_id.name) if hub_id else dataset.folder.resolve()}.db"
-    return db if "://" in db else f"sqlite:///{db}"
+    return as_url(db)

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 class Refresher:
     """Call functions again and again while the service runs; one that fails is called again the next time.
 
+    Failures of one function in a row are logged once, unexpected ones each time.
+
     Args:
         calls: Functions that read from the database.
         seconds: Seconds between two calls.
@@ -39,10 +41,16 @@ class Refresher:
             await asyncio.wait([self._task])
 
     async def _repeat(self) -> None:
+        failing: set[Callable[[], Awaitable[None]]] = set()
         while True:
             await asyncio.sleep(self._seconds)
             for call in self._calls:
                 try:
                     await call()
+                    failing.discard(call)
                 except (ApiError, LorarecError, SQLAlchemyError) as error:
-                    logger.warning("changes of other replicas cannot be read: %s", str(error).splitlines()[0])
+                    if call not in failing:
+                        logger.warning("changes of other replicas cannot be read: %s", str(error).splitlines()[0])
+                    failing.add(call)
+                except Exception:  # later changes must still be read
+                    logger.exception("changes of other replicas cannot be applied")

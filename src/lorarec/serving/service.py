@@ -182,7 +182,7 @@ class Service:
 
     async def stop(self) -> None:
         """Answer what is queued, then end all threads and connections; what hangs is not waited for."""
-        self.announcements.stop()
+        await self.announcements.stop()
         await self._refresher.stop()
         self._shadow.close()
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
