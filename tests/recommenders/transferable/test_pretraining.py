@@ -121,9 +121,30 @@ def test_a_fusion_uses_the_weights_that_were_trained_without_the_hidden_items(
 
 @pytest.mark.parametrize("system", QUICK)
 def test_missing_values_are_named(system: str, circles: TrainingData) -> None:
-    for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
-        with pytest.raises(LorarecError, match=f"circles: this recommender needs {what}"):
-            RECOMMENDERS[system]().fit(replace(circles, **without))
+    with pytest.raises(LorarecError, match="circles: this recommender needs backbone"):
+        RECOMMENDERS[system]().fit(replace(circles, backbone=None))
+    with pytest.raises(LorarecError, match=r"circles: pre-training needs general domains: .* or pretrain_epochs=0"):
+        RECOMMENDERS[system]().fit(replace(circles, general=()))
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_without_pretraining_the_target_is_enough(system: str, circles: TrainingData) -> None:
+    alone = replace(circles, general=(), cache_dir=None)
+    as_domain = replace(alone, general=[(circles.dataset, circles.split)])
+    cases = circles.split.test["warm"]
+    found = _scores(system, alone, cases, pretrain_epochs=0, epochs=2)
+    for scores, expected in zip(found, _scores(system, as_domain, cases, pretrain_epochs=0, epochs=2), strict=True):
+        np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("system", ["unisrec", "vq-rec"])
+def test_only_a_pretrained_transformer_is_frozen(system: str, circles: TrainingData) -> None:
+    cases = circles.split.test["warm"]
+    frozen, trained = (
+        np.concatenate(_scores(system, circles, cases, pretrain_epochs=0, epochs=2, freeze_encoder=freeze))
+        for freeze in (True, False)
+    )
+    np.testing.assert_array_equal(frozen, trained)
 
 
 @pytest.mark.parametrize(

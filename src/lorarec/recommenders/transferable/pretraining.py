@@ -6,7 +6,7 @@ length 1, as in our SASRec, where the papers apply a layer norm.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lorarec.data import HISTORY
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
@@ -37,7 +37,9 @@ class PretrainConfig(RecommenderConfig):
     Pre-training has a seed of its own, so that fits with other seeds share the pre-trained weights.
     """
 
-    pretrain_epochs: int = option(20, "Number of passes over the histories of the general domains.")
+    pretrain_epochs: int = option(
+        20, "Number of passes over the histories of the general domains; 0 for no pre-training, which needs none."
+    )
     pretrain_learning_rate: float = option(1e-3, "Learning rate of Adam in pre-training.")
     pretrain_seed: int = option(42, "Seed of pre-training.")
     epochs: int = option(30, "Maximum number of passes over the target's histories; 0 for no fine-tuning.")
@@ -70,7 +72,9 @@ class TransferConfig(PretrainConfig):
     text_encoder: str | None = option(
         None, "Sentence-transformers folder or hub id that embeds the titles; None for the backbone's averaged states."
     )
-    freeze_encoder: bool = option(True, "Fine-tune the item vectors only, not the Transformer, as in the papers.")
+    freeze_encoder: bool = option(
+        True, "Fine-tune the item vectors only, not the Transformer, as in the papers, if it was pre-trained."
+    )
     negatives: int = option(
         512, "Maximum number of negatives: items of the batch in pre-training, of the catalogue in fine-tuning."
     )
@@ -92,6 +96,24 @@ class CosineSequenceEncoder(SASRecEncoder):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """See `SequenceEncoder.forward`."""
         return normalize(super().forward(states), dim=-1) / self.temperature
+
+
+def with_domains(data: TrainingData, config: PretrainConfig) -> TrainingData:
+    """Return data with the domains of pre-training: the target alone, if there is no pre-training and no other domain.
+
+    Means and standard deviations of texts, and the codes of VQ-Rec, are then those of the target's own titles.
+
+    Raises:
+        LorarecError: There is pre-training, and the data have no general domain.
+    """
+    if data.general:
+        return data
+    if config.pretrain_epochs:
+        raise LorarecError(
+            f"{data.dataset.name}: pre-training needs general domains: set general in TrainingData or the recipe, or "
+            "pretrain_epochs=0"
+        )
+    return replace(data, general=[(data.dataset, data.split)])
 
 
 def general_histories(data: TrainingData) -> tuple[list[str], list[np.ndarray]]:
@@ -126,10 +148,8 @@ def pretrained_weights(
     """Return pre-trained weights, which fits with the same general domains, embeddings of texts and options share.
 
     Raises:
-        LorarecError: The data have no general domain, or neither backbone nor text encoder, or cached weights cannot be
-            read.
+        LorarecError: The data have neither backbone nor text encoder, or cached weights cannot be read.
     """
-    data.require("general")
     options = {key: value for key, value in asdict(config).items() if key not in config.fine_tuning}
     key = {
         **text_source(data, options.pop("text_encoder", None)),
@@ -152,7 +172,7 @@ def fine_tune(data: TrainingData, model: NextItemModel, config: TransferConfig, 
     def scorer(about: str = "") -> DotProductScorer:
         return history_scorer(data.item_index, model.items.all(), model.queries, about)
 
-    model.sequence.requires_grad_(not config.freeze_encoder)
+    model.sequence.requires_grad_(not (config.freeze_encoder and config.pretrain_epochs))
     loss = sampled_softmax(len(data.train_items), config.negatives)
     steps = _next_item_config(config, config.epochs, config.learning_rate)
     valid = lambda _: data.validation_ndcg(scorer())  # noqa: E731

@@ -29,6 +29,7 @@ from lorarec.recommenders.transferable.pretraining import (
     in_batch_negatives,
     pretrain,
     pretrained_weights,
+    with_domains,
 )
 
 #: Number of items whose vectors are computed at once.
@@ -141,9 +142,10 @@ class UniSRec(ScorerRecommender[UniSRecConfig]):
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain, or neither backbone nor text encoder.
+            LorarecError: Pre-training has no general domain, or the data have neither backbone nor text encoder.
         """
         config = self.config
+        data = with_domains(data, config)
         weights = pretrained_weights(data, "unisrec", config, lambda: _pretrain(data, config))
         torch.manual_seed(data.seed)
         items = TextItemEmbeddings(item_embeddings(data, config.text_encoder), config)

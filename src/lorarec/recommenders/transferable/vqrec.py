@@ -32,6 +32,7 @@ from lorarec.recommenders.transferable.pretraining import (
     in_batch_negatives,
     pretrain,
     pretrained_weights,
+    with_domains,
 )
 
 
@@ -144,10 +145,11 @@ class VQRec(ScorerRecommender[VQRecConfig]):
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain, or neither backbone nor text encoder, or the size of the text
-                embeddings is less than num_digits.
+            LorarecError: Pre-training has no general domain, the data have neither backbone nor text encoder, or the
+                size of the text embeddings is less than num_digits.
         """
         config = self.config
+        data = with_domains(data, config)
         weights = pretrained_weights(data, "vq-rec", config, lambda: _pretrain(data, config))
         texts = item_embeddings(data, config.text_encoder)
         items = CodeItemEmbeddings(texts, weights["items.centroids"], config.hidden_size)
