@@ -26,6 +26,8 @@ from lorarec.recommenders import (
     SASRec,
     SASRecConfig,
     TrainingData,
+    UniSRec,
+    UniSRecConfig,
 )
 from lorarec.retrieval import Index
 from tests.factories import circle_log, random_adapter
@@ -124,11 +126,12 @@ def test_candidates_of_an_index(log: tuple[Dataset, Split], fusion: Fusion) -> N
 
 @pytest.fixture(scope="module")
 def trained(log: tuple[Dataset, Split], shared_backbone: Backbone) -> Fusion:
-    """A fusion of an adapter, two next-item models and popularity."""
+    """A fusion of an adapter, two next-item models, one of texts, and popularity."""
     epochs = {"epochs": 2, "hidden_size": 8}
     recommenders: dict[str, Recommender] = {
         "sasrec": SASRec(SASRecConfig(**epochs)),
         "recurrent": GRU4Rec(GRU4RecConfig(**epochs)),
+        "texts": UniSRec(UniSRecConfig(pretrain_epochs=0, **epochs)),
         "popularity": Popularity(),
     }
     adapter = random_adapter(shared_backbone, 1)
@@ -140,7 +143,7 @@ def test_round_trip(trained: Fusion, log: tuple[Dataset, Split], shared_backbone
     dataset, split = log
     trained.save(tmp_path / "fusion")
     loaded = Fusion.load(tmp_path / "fusion", dataset, shared_backbone, split)
-    assert loaded.names == ["shop", "sasrec", "recurrent", "popularity"]
+    assert loaded.names == ["shop", "sasrec", "recurrent", "texts", "popularity"]
     assert loaded.config == trained.config
     cases = split.test["new-item"].head(4)
     for pool in (False, True):
