@@ -73,9 +73,11 @@ def fuse(
     refuse_existing(out, overwrite, FolderKind.FUSION)
     data = Dataset.load(dataset)
     split = load_split(data)
+    from lorarec.backbone import hide_weights_progress
     from lorarec.ranking import DEFAULT_RECOMMENDERS
     from lorarec.ranking import fuse as fuse_recommenders
 
+    hide_weights_progress()
     recommenders = _recommenders(recommender or DEFAULT_RECOMMENDERS, options)
     needs_backbone = folders or any(each.embeds_with_backbone for each in recommenders.values())
     fusion = fuse_recommenders(
