@@ -115,7 +115,7 @@ def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int, r
     for number, mixture in enumerate(MIXTURES):
         weights = torch.tensor([mixture.get("general", 0.0), mixture.get("specific", 0.0)])
         merged = AdapterBank.stack(adapters).to_adapter(weights, "factors")
-        places = np.flatnonzero(visits % len(MIXTURES) == number)
+        places = np.flatnonzero(visits % len(MIXTURES) == number).tolist()
         mine = cases[places]
         with Ranker(backbone, replace(merged, record=adapters[0].record)) as ranker:
             scores = ranker.score_cases(mine, data.titles)
