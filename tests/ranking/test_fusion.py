@@ -259,31 +259,6 @@ def test_what_cannot_be_fused(log: tuple[Dataset, Split], tiny_backbone: Backbon
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_encoder_adds_unisrec(log: tuple[Dataset, Split], text_encoder: str) -> None:
-    dataset, split = log
-    config = FusionConfig(cases=40, pool=0)
-    fused = fuse(dataset, recommenders=["popularity"], text_encoder=text_encoder, split=split, config=config)
-    assert fused.names == ["unisrec", "popularity"]
-    used = fused.group.recommenders["unisrec"]
-    assert used.config == UniSRecConfig(text_encoder=text_encoder, pretrain_epochs=0)
-    (scores,) = fused.score_with_parts(split.test["new-item"].head(1))
-    assert scores.parts["unisrec"].std() > 0
-
-
-def test_a_text_encoder_is_refused_before_anything_is_trained(log: tuple[Dataset, Split], tmp_path: Path) -> None:
-    with pytest.raises(LorarecError, match="is not a sentence-transformers model"):
-        fuse(log[0], recommenders={"never": Untrainable()}, text_encoder=str(tmp_path), split=log[1])
-    with pytest.raises(LorarecError, match="unisrec is among the recommenders: give it the text encoder as an option"):
-        fuse(log[0], recommenders=["unisrec"], text_encoder=str(tmp_path), split=log[1])
-
-
-class Untrainable(Popularity):
-    """A recommender that must not be fitted."""
-
-    def fit(self, data: TrainingData) -> "Untrainable":
-        raise AssertionError("it was trained")
-
-
 class Unregistered(Popularity):
     """A recommender that a saved fusion could not name."""
 

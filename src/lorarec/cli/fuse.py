@@ -43,19 +43,13 @@ def fuse(
     recommender: Annotated[
         list[str] | None,
         typer.Option(
-            help="Conventional recommender; may be repeated; sasrec, gru4rec, sequential-rules, ease, "
-            "item-knn, tf-idf and popularity if not given."
+            help="Conventional recommender; may be repeated; sasrec, gru4rec, unisrec, sequential-rules, "
+            "ease, item-knn, tf-idf and popularity if not given."
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Option of a recommender, such as sasrec.epochs=30; may be repeated."),
-    ] = None,
-    text_encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Sentence-transformers folder or hub id: adds UniSRec, a next-item model that reads titles through it."
-        ),
     ] = None,
     config: FusionConfig,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 42,
@@ -71,8 +65,6 @@ def fuse(
 
     Example: lorarec fuse data/shop --adapter shop=adapters/shop --out fusions/shop
 
-    Example: lorarec fuse data/shop --text-encoder sentence-transformers/all-MiniLM-L6-v2 --out fusions/shop
-
     Example: lorarec fuse data/shop --recommender sasrec --recommender tf-idf --set sasrec.epochs=30 --out fusions/shop
     """
     folders = named_folders(adapter or [], "adapter")
@@ -86,7 +78,7 @@ def fuse(
     from lorarec.ranking import fuse as fuse_recommenders
 
     hide_weights_progress()
-    recommenders = _recommenders(recommender or DEFAULT_RECOMMENDERS, options)
+    recommenders = _recommenders(recommender or list(DEFAULT_RECOMMENDERS), options)
     needs_backbone = folders or any(each.embeds_with_backbone for each in recommenders.values())
     fusion = fuse_recommenders(
         data,
@@ -96,7 +88,6 @@ def fuse(
         backbone=load_backbone(backbone) if needs_backbone else None,
         split=split,
         config=config,
-        text_encoder=text_encoder,
         seed=seed,
         progress=True,
         overwrite=overwrite,
@@ -129,6 +120,7 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     Raises:
         LorarecError: If a recommender or an option is unknown, or a value is out of range.
     """
+    from lorarec.ranking import DEFAULT_RECOMMENDERS
     from lorarec.recommenders import new_recommender
 
     for name in options:
@@ -137,7 +129,7 @@ def _recommenders(names: Sequence[str], options: dict[str, dict[str, Any]]) -> "
     made = {}
     for name in names:
         try:
-            made[name] = new_recommender(name, options.get(name))
+            made[name] = new_recommender(name, {**DEFAULT_RECOMMENDERS.get(name, {}), **options.get(name, {})})
         except LorarecError as error:
             raise LorarecError(f"--set {name}: {error}" if name in options else str(error)) from error
     return made

@@ -20,7 +20,7 @@ class FusionRowConfig(FusionConfig):
     """Options of `FusionRow`."""
 
     systems: JsonObject = field(
-        default_factory=lambda: {name: {} for name in ("specific", *DEFAULT_RECOMMENDERS)},
+        default_factory=lambda: {"specific": {}, **DEFAULT_RECOMMENDERS},
         metadata={"help": "Fused systems and their options: name -> options, with `system` if the name is another."},
     )
 

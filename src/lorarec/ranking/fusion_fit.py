@@ -11,7 +11,7 @@ import polars as pl
 from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, TARGET, Dataset, Split, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import FolderKind, refuse_existing
+from lorarec.io import FolderKind, JsonObject, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
 from lorarec.ranking.fusion import Fusion, index_of
@@ -19,6 +19,7 @@ from lorarec.ranking.index_order import INDEX, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
     CONVENTIONAL,
+    LSA,
     NEW_ITEM,
     FusionConfig,
     FusionModel,
@@ -29,21 +30,28 @@ from lorarec.recommenders import (
     new_recommender,
 )
 
-#: Names of the conventional recommenders that are fused by default.
-DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "sequential-rules", "ease", "item-knn", "tf-idf", "popularity")
-UNISREC = "unisrec"
+#: Conventional recommenders that are fused by default, and the options in which they differ from their own defaults.
+DEFAULT_RECOMMENDERS: Mapping[str, JsonObject] = {
+    "sasrec": {},
+    "gru4rec": {},
+    "unisrec": {"text_encoder": LSA, "pretrain_epochs": 0},
+    "sequential-rules": {},
+    "ease": {},
+    "item-knn": {},
+    "tf-idf": {},
+    "popularity": {},
+}
 
 
 def fuse(
     dataset: Dataset,
     adapters: Mapping[str, AdapterLike] | None = None,
-    recommenders: Mapping[str, Recommender[Any]] | Sequence[str] = DEFAULT_RECOMMENDERS,
+    recommenders: Mapping[str, Recommender[Any]] | Sequence[str] = tuple(DEFAULT_RECOMMENDERS),
     out: str | Path | None = None,
     *,
     backbone: Backbone | None = None,
     split: Split | None = None,
     config: FusionConfig | None = None,
-    text_encoder: str | None = None,
     seed: int = 42,
     progress: bool = False,
     overwrite: bool = False,
@@ -51,7 +59,7 @@ def fuse(
     """Fit a learned last stage over adapters and conventional recommenders.
 
     The recommenders are fitted without a share of the items, and the last stage is fitted to their scores of validation
-    cases in which these items are new. Recommenders that score new items are used as they are then; all others are
+    cases in which these items are new. Recommenders that score new items do so as they do then; all others are
     fitted again, to the whole training part (see `lorarec.recommenders.Recommender.refit`). Adapters are not trained;
     only the words of evidence in their prompts are counted anew. Test cases are not read.
 
@@ -59,13 +67,11 @@ def fuse(
         dataset: Dataset whose items are ranked.
         adapters: Adapters, or paths of their folders, by name.
         recommenders: Names of conventional recommenders (see `lorarec.recommenders.CONVENTIONAL`), with default
-            options, or unfitted recommenders by name.
+            options (UniSRec with those of `DEFAULT_RECOMMENDERS`), or unfitted recommenders by name.
         out: Folder to write the fusion into; see `Fusion.save`.
         backbone: Backbone of the adapters.
         split: Split to learn from; by default the one that is stored with the dataset.
         config: Options.
-        text_encoder: Sentence-transformers folder or hub id. If it is given, `unisrec` is fused as well: UniSRec with
-            the titles' embeddings by this encoder, trained on the dataset alone.
         seed: Seed of all random numbers.
         progress: Whether to show progress bars.
         overwrite: Whether to replace a fusion at `out`.
@@ -86,13 +92,7 @@ def fuse(
     split = load_split(dataset) if split is None else split
     data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
     if not isinstance(recommenders, Mapping):
-        recommenders = {name: new_recommender(name) for name in recommenders}
-    if text_encoder is not None:
-        if UNISREC in recommenders:
-            raise LorarecError(f"{UNISREC} is among the recommenders: give it the text encoder as an option")
-        # First, so that an unusable encoder is refused before the others are trained.
-        unisrec = new_recommender(UNISREC, {"text_encoder": text_encoder, "pretrain_epochs": 0})
-        recommenders = {UNISREC: unisrec, **recommenders}
+        recommenders = {name: new_recommender(name, DEFAULT_RECOMMENDERS.get(name)) for name in recommenders}
     unfitted = _unfitted(adapters or {}, recommenders, backbone)
     if out is not None:
         _refuse_unsaveable(unfitted)

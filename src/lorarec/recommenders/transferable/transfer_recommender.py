@@ -1,10 +1,14 @@
 """Fine-tuning, scoring and saving of recommenders whose histories the Transformer of SASRec encodes."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 from typing import Self, TypeVar
 
+import numpy as np
+import polars as pl
 import torch
 
+from lorarec.data import CANDIDATES
 from lorarec.errors import LorarecError
 from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.recommender import ScorerRecommender
@@ -16,18 +20,30 @@ from lorarec.recommenders.transferable.pretraining import CosineSequenceEncoder,
 
 Config = TypeVar("Config", bound=TransferConfig)
 
+#: Beginning of the names of the tensors of the model that scores new items.
+_OF_NEW_ITEMS = "new_items."
+
 
 class TransferRecommender(ScorerRecommender[Config]):
     """A pre-trained next-item model with item vectors from texts, fine-tuned on the target.
 
     After the fit, the vectors of all items of the dataset are fixed.
 
+    In a fusion, known items are scored by a model that was trained on all of them, as those of other recommenders are.
+    New items are scored by the model that the weights of the fusion were fitted to (see `refit`).
+
     Attributes:
         model: Trained model, whose items are numbered as in the item table.
+        model_of_new_items: Model that scores items without training interactions, if it is another one.
+        scorer_of_new_items: Scorer by that model, or None.
+        known: Items with training interactions.
     """
 
     scores_new_items = True
     model: NextItemModel
+    model_of_new_items: NextItemModel | None = None
+    scorer_of_new_items: DotProductScorer | None = None
+    known: Collection[str] = ()
 
     @property
     def embeds_with_backbone(self) -> bool:
@@ -65,9 +81,28 @@ class TransferRecommender(ScorerRecommender[Config]):
         tensors = {f"sequence.{name}": each for name, each in model.sequence.state_dict().items()}
         return self._load(data, tensors | {"items.table.weight": vectors}, describe_texts(data, config.text_encoder))
 
+    def refit(self, data: TrainingData) -> Self:
+        """Return a copy that is trained again, and scores new items as this one does; see `Recommender.refit`.
+
+        Without the second training, the items that were hidden would be scored by their texts alone.
+        """
+        trained = copy.copy(self).fit(data)
+        of_new = {_OF_NEW_ITEMS + name: each for name, each in self.model.state_dict().items()}
+        return trained._load(data, {**trained.tensors(), **of_new}, describe_texts(data, self.config.text_encoder))
+
+    def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
+        """Score the candidates of every case; see `Scorer.score`."""
+        scores = self.scorer.score(cases)
+        if self.scorer_of_new_items is None:
+            return scores
+        of_new = self.scorer_of_new_items.score(cases)
+        known = ([item in self.known for item in candidates] for candidates in cases[CANDIDATES].to_list())
+        return [np.where(*each) for each in zip(known, scores, of_new, strict=True)]
+
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the parameters of the encoder and the item vectors; see `Recommender.tensors`."""
-        return self.model.state_dict()
+        """Return the parameters of the encoders and the item vectors; see `Recommender.tensors`."""
+        of_new = {} if self.model_of_new_items is None else self.model_of_new_items.state_dict()
+        return {**self.model.state_dict(), **{_OF_NEW_ITEMS + name: each for name, each in of_new.items()}}
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Load the model, so that the embeddings of texts are not needed; see `Recommender.restore`."""
@@ -82,10 +117,25 @@ class TransferRecommender(ScorerRecommender[Config]):
         raise LorarecError(f"{type(self).__name__} cannot be updated: fit it again")
 
     def _load(self, data: TrainingData, tensors: Mapping[str, torch.Tensor], texts_of: str) -> Self:
-        config = self.config
-        items = IdEmbeddings(len(data.dataset.titles), config.hidden_size)
-        self.model = NextItemModel(items, CosineSequenceEncoder(config))
-        self.model.load_state_dict(dict(tensors))
-        self.model.eval()
-        self.scorer = history_scorer(data.item_rows, items.all(), self.model.queries, self.describe(texts_of))
+        of_new = {name.removeprefix(_OF_NEW_ITEMS): each for name, each in tensors.items() if _is_of_new(name)}
+        self.model = self._model(data, {name: each for name, each in tensors.items() if not _is_of_new(name)})
+        self.model_of_new_items = self._model(data, of_new) if of_new else None
+        self.scorer = _scorer(data, self.model, self.describe(texts_of))
+        self.scorer_of_new_items = self.model_of_new_items and _scorer(data, self.model_of_new_items)
+        self.known = data.train_index
         return self
+
+    def _model(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> NextItemModel:
+        items = IdEmbeddings(len(data.dataset.titles), self.config.hidden_size)
+        model = NextItemModel(items, CosineSequenceEncoder(self.config))
+        model.load_state_dict(dict(tensors))
+        return model.eval()
+
+
+def _is_of_new(name: str) -> bool:
+    """Return whether a tensor is one of the model of new items."""
+    return name.startswith(_OF_NEW_ITEMS)
+
+
+def _scorer(data: TrainingData, model: NextItemModel, about: str = "") -> DotProductScorer:
+    return history_scorer(data.item_rows, model.items.all(), model.queries, about)
