@@ -25,6 +25,7 @@ from lorarec.cli.options import (
     IndexFolder,
     Overwrite,
     Pool,
+    imports_of_large_libraries,
     quieten_transformers,
     ray_imports,
     require_index,
@@ -148,9 +149,10 @@ def recommend(
         data.history(each)
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
-    quieten_transformers()
-    from lorarec.ranking import read_population, recommend_to_folder, recommend_users
-    from lorarec.retrieval import Index
+    with imports_of_large_libraries():
+        quieten_transformers()
+        from lorarec.ranking import read_population, recommend_to_folder, recommend_users
+        from lorarec.retrieval import Index
 
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:
