@@ -30,20 +30,11 @@ PREFLIGHT = {"origin": SHOP, "access-control-request-method": "POST"}
 
 
 @pytest.fixture
-def play_with(service: Service) -> Callable[..., Any]:
+def play_with(service: Service, play: Any) -> Callable[..., Any]:
     """Run a scenario against a service with options of the HTTP server."""
 
     def run(scenario: Any, key: str | None, **options: Any) -> Any:
-        async def whole() -> Any:
-            app = create_app(service, key, HttpConfig(**options))
-            transport = httpx2.ASGITransport(app)
-            async with (
-                app.router.lifespan_context(app),
-                httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client,
-            ):
-                return await scenario(client)
-
-        return asyncio.run(whole())
+        return play(service, scenario, key, HttpConfig(**options))
 
     return run
 
