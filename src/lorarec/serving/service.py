@@ -129,7 +129,8 @@ class Service:
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(self._engine.scorers(), token_budget, wait, config.queue, self.metrics, max_wait)
-        self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
+        engine, self._shared_calls = self.histories.engine, DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
+        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters, self.batcher)
         self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
@@ -148,12 +149,9 @@ class Service:
         index = index or (fusion.index() if fusion else Index.build(dataset))
         user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(user_ids, user_ids)
-        self._shared_calls = DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
-        self.aliases = Aliases(self.histories.engine, self._shared_calls, self.adapters)
+        self.aliases = Aliases(engine, self._shared_calls, self.adapters)
         self.aliases.load(config.default_adapter)
-        self.catalogue = Catalogue(
-            dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
-        )
+        self.catalogue = Catalogue(dataset, index, engine, self._shared_calls, self.prompts, self._prompt_thread)
         self.catalogue.load()
         self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh])
         self.database = DatabaseState(self.histories)
@@ -195,7 +193,7 @@ class Service:
                 await self.batcher.stop()
                 if self._answer_log:
                     await asyncio.to_thread(self._answer_log.close)
-                await asyncio.gather(*(asyncio.to_thread(x.close) for x in (self.histories, self.announcements)))
+                await asyncio.to_thread(self.histories.close)
         except TimeoutError:
             return  # the worker thread may still use the model
         self._engine.close()
