@@ -129,15 +129,6 @@ def require_fusion(folder: Path | None) -> None:
         raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
 
 
-def quieten_transformers() -> None:
-    """Turn off the progress bar of transformers for loading weights, but not those for downloads."""
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # also turns off those for downloads
-    enable_progress_bars()
-
-
 @contextmanager
 def imports_of_large_libraries() -> Iterator[None]:
     """Import libraries without garbage collections, which would take a fifth of the time.
@@ -160,9 +151,9 @@ def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
     """
     require_backbone(config.id)
     with imports_of_large_libraries():
-        quieten_transformers()
-        from lorarec.backbone import Backbone
+        from lorarec.backbone import Backbone, hide_weights_progress
 
+    hide_weights_progress()
     return Backbone.from_config(config, check)
 
 

@@ -26,7 +26,6 @@ from lorarec.cli.options import (
     Overwrite,
     Pool,
     imports_of_large_libraries,
-    quieten_transformers,
     ray_imports,
     require_index,
     shared_path,
@@ -150,10 +149,11 @@ def recommend(
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
     with imports_of_large_libraries():
-        quieten_transformers()
+        from lorarec.backbone import hide_weights_progress
         from lorarec.ranking import read_population, recommend_to_folder, recommend_users
         from lorarec.retrieval import Index
 
+    hide_weights_progress()
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})

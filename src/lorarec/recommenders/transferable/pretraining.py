@@ -1,4 +1,4 @@
-"""Common steps of transferable recommenders: item texts, pre-training on general domains, and fine-tuning.
+"""Common steps of transferable recommenders: options, general domains, and pre-training.
 
 UniSRec and VQ-Rec encode histories with the Transformer of our SASRec; their logits are cosines divided by a
 temperature (Hou et al., KDD 2022, section 2.2; Hou et al., WWW 2023, section 2.3). The Transformer reads vectors of
@@ -18,13 +18,12 @@ from lorarec.data import HISTORY
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
-from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
-from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax, train_next_item
+from lorarec.recommenders.sequential.trainer import Loss, train_next_item
 from lorarec.recommenders.text_embeddings import text_source
 from lorarec.recommenders.training_data import TrainingData
 
@@ -132,7 +131,7 @@ def pretrain(
 ) -> NextItemModel:
     """Train item embeddings and a new Transformer on the histories of all general domains, mixed in every batch."""
     model = NextItemModel(items, CosineSequenceEncoder(config))
-    steps = _next_item_config(config, config.pretrain_epochs, config.pretrain_learning_rate)
+    steps = next_item_config(config, config.pretrain_epochs, config.pretrain_learning_rate)
     return train_next_item(model, histories, steps, loss, config.pretrain_seed, progress=progress)
 
 
@@ -159,28 +158,8 @@ def pretrained_weights(
     return cached_tensors(data.cache_dir, name, key, lambda: train().state_dict())
 
 
-def fine_tune(data: TrainingData, model: NextItemModel, config: TransferConfig, about: str) -> DotProductScorer:
-    """Fine-tune a pre-trained model on the target's training histories and return a scorer of all its items.
-
-    The softmax is over items with training interactions, so that items without any are not used as negatives.
-
-    Args:
-        model: Model whose items are numbered as in `TrainingData.item_index`.
-        about: One line for reports.
-    """
-
-    def scorer(about: str = "") -> DotProductScorer:
-        return history_scorer(data.item_index, model.items.all(), model.queries, about)
-
-    model.sequence.requires_grad_(not (config.freeze_encoder and config.pretrain_epochs))
-    loss = sampled_softmax(len(data.train_items), config.negatives)
-    steps = _next_item_config(config, config.epochs, config.learning_rate)
-    valid = lambda _: data.validation_ndcg(scorer())  # noqa: E731
-    train_next_item(model, data.histories, steps, loss, data.seed, valid=valid, progress=data.progress)
-    return scorer(about)
-
-
-def _next_item_config(config: TransferConfig, epochs: int, learning_rate: float) -> NextItemConfig:
+def next_item_config(config: TransferConfig, epochs: int, learning_rate: float) -> NextItemConfig:
+    """Return the options of a training of the next-item model."""
     return NextItemConfig(
         epochs=epochs,
         learning_rate=learning_rate,
