@@ -69,7 +69,9 @@ class TransferConfig(PretrainConfig):
     """Options of a recommender whose histories the Transformer of SASRec encodes."""
 
     text_encoder: str | None = option(
-        None, "Sentence-transformers folder or hub id that embeds the titles; None for the backbone's averaged states."
+        None,
+        "Sentence-transformers folder or hub id that embeds titles; lsa for latent semantic analysis of their words; "
+        "None for the backbone's averaged states.",
     )
     freeze_encoder: bool = option(
         True, "Fine-tune the item vectors only, not the Transformer, as in the papers, if it was pre-trained."
