@@ -241,12 +241,14 @@ def make_fused(
 
 
 @asynccontextmanager
-async def _client(service: Service, key: str | None) -> AsyncIterator[httpx2.AsyncClient]:
-    app = create_app(service, key)
+async def _client(
+    service: Service, key: str | None, config: HttpConfig | None, base_url: str
+) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(service, key, config)
     transport = httpx2.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client,
+        httpx2.AsyncClient(transport=transport, base_url=base_url, timeout=60) as client,
     ):
         yield client
 
@@ -255,9 +257,15 @@ async def _client(service: Service, key: str | None) -> AsyncIterator[httpx2.Asy
 def play() -> Callable[..., Any]:
     """Run a scenario against a service from its start to its stop."""
 
-    def run(service: Service, scenario: Scenario, key: str | None = None) -> Any:
+    def run(
+        service: Service,
+        scenario: Scenario,
+        key: str | None = None,
+        config: HttpConfig | None = None,
+        base_url: str = "http://localhost",
+    ) -> Any:
         async def whole() -> Any:
-            async with _client(service, key) as client:
+            async with _client(service, key, config, base_url) as client:
                 return await scenario(client)
 
         return asyncio.run(whole())

@@ -23,6 +23,7 @@ from lorarec.serving import announcements
 from lorarec.serving.adapter_table import AdapterTable
 from lorarec.serving.app import create_app
 from lorarec.serving.config import ServiceConfig
+from lorarec.serving.database import open_engine
 from lorarec.serving.histories import Histories
 from lorarec.serving.service import Service
 from tests.postgres import find_postgres, postgres_server
@@ -295,7 +296,7 @@ def test_replicas_agree_after_changes_at_the_same_time(database: str, replicas: 
         await asyncio.gather(*(change(client, number) for number, client in enumerate(clients)))
         await asyncio.sleep(0.1)
         await until(lambda: services[0].adapters.loaded.keys() == services[1].adapters.loaded.keys())
-        announced = {each.name for each in AdapterTable(database).read(0) if each.fingerprint}
+        announced = {each.name for each in AdapterTable(services[0].histories.engine).read(0) if each.fingerprint}
         assert set(services[0].adapters.loaded) == {"general"} | announced
 
     play(services, scenario)
@@ -305,13 +306,15 @@ def test_revisions_are_in_the_order_in_which_they_can_be_read(database: str, sho
     histories = Histories(database)
     histories.fill(shop)
     histories.close()
-    table, seen = AdapterTable(database), [0]
+    engine = open_engine(database)
+    table, seen = AdapterTable(engine), [0]
 
     def write(number: int) -> None:
-        own = AdapterTable(database)
+        own_engine = open_engine(database)
+        own = AdapterTable(own_engine)
         for step in range(5):
             own.write(f"adapter {number}", str(step))
-        own.close()
+        own_engine.dispose()
 
     with ThreadPoolExecutor(4) as threads:
         writing = [threads.submit(write, number) for number in range(4)]
@@ -325,10 +328,10 @@ def test_revisions_are_in_the_order_in_which_they_can_be_read(database: str, sho
             each.result()
     assert (len(names), seen[-1]) == (4, 20)
     assert {each.fingerprint for each in table.read(0)} == {"4"}
-    table.close()
+    engine.dispose()
 
 
 def test_a_database_without_the_table_is_refused(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "empty.db").close()
     with pytest.raises(LorarecError, match="cannot be used"):
-        AdapterTable(f"sqlite:///{tmp_path / 'empty.db'}").read_all()
+        AdapterTable(open_engine(f"sqlite:///{tmp_path / 'empty.db'}")).read_all()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset
+from lorarec.retrieval.title_source import TitleEmbeddings
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.service import Service
 
@@ -262,7 +264,8 @@ def test_an_index_with_a_text_encoder_takes_no_further_titles(
     shop: Dataset, serve: Callable[..., Service], play: Any
 ) -> None:
     service = serve(shop)
-    service.catalogue._base.index.record["text_encoder"] = {"id": "encoder", "fingerprint": "f"}
+    index = service.catalogue._base.index
+    index._titles = TitleEmbeddings(np.ones((len(index.items), 2), np.float32), {})
 
     async def scenario(client: httpx2.AsyncClient) -> None:
         added = await client.post("/v1/items", json={"items": NEW})

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lorarec.errors import LorarecError
+from lorarec.serving import tls
 from lorarec.serving.app import create_app
 from lorarec.serving.connections import ConnectionLimits, ServerConfig
 from lorarec.serving.http_config import HttpConfig, require_key
@@ -28,20 +30,11 @@ PREFLIGHT = {"origin": SHOP, "access-control-request-method": "POST"}
 
 
 @pytest.fixture
-def play_with(service: Service) -> Callable[..., Any]:
+def play_with(service: Service, play: Any) -> Callable[..., Any]:
     """Run a scenario against a service with options of the HTTP server."""
 
     def run(scenario: Any, key: str | None, **options: Any) -> Any:
-        async def whole() -> Any:
-            app = create_app(service, key, HttpConfig(**options))
-            transport = httpx2.ASGITransport(app)
-            async with (
-                app.router.lifespan_context(app),
-                httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client,
-            ):
-                return await scenario(client)
-
-        return asyncio.run(whole())
+        return play(service, scenario, key, HttpConfig(**options))
 
     return run
 
@@ -211,6 +204,38 @@ def test_requests_are_answered_over_tls(service: Service, served: Any, tmp_path:
             httpx2.get(f"{secure}/livez", timeout=60)  # the certificate is not trusted
         with pytest.raises(httpx2.TransportError):
             httpx2.get(f"{url}/livez", timeout=60)  # not TLS
+
+
+def test_a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not(
+    service: Service, served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tls, "RELOAD_SECONDS", 0.02)
+    config = write_certificate(tmp_path / "tls", "a password")
+    write_certificate(tmp_path / "new", "a password")
+    folder = tmp_path / "tls"
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    with served(service, "secret", config) as url:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        first, second = ((each / "cert.pem").read_text() for each in (folder, tmp_path / "new"))
+        assert ssl.get_server_certificate(address) == first
+        (tmp_path / "new" / "cert.pem").replace(folder / "cert.pem")
+        wait_for(lambda: "the key belongs to another certificate" in caplog.text)
+        assert ssl.get_server_certificate(address) == first
+        (tmp_path / "new" / "key.pem").replace(folder / "key.pem")
+        wait_for(lambda: ssl.get_server_certificate(address) == second)
+        (folder / "key.pem").unlink()
+        wait_for(lambda: "does not exist" in caplog.text)
+        assert ssl.get_server_certificate(address) == second
+        assert caplog.text.count("stays in use") == 2
+        trust = ssl.create_default_context(cafile=config.ssl_certfile)
+        secure = url.replace("http://127.0.0.1", "https://localhost")
+        assert httpx2.get(f"{secure}/livez", verify=trust, timeout=60).status_code == 200
 
 
 def test_unusable_certificates_are_refused(tmp_path: Path) -> None:

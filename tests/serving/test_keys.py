@@ -52,20 +52,11 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def scenario_with_keys(service: Service, keys_file: Path) -> Any:
+def scenario_with_keys(service: Service, keys_file: Path, play: Any) -> Any:
     """Run a scenario against a service with the keys of the file."""
 
     def run(scenario: Any, key: str | None = None) -> Any:
-        async def whole() -> Any:
-            app = create_app(service, key, HttpConfig(keys=str(keys_file)))
-            transport = httpx2.ASGITransport(app)
-            async with (
-                app.router.lifespan_context(app),
-                httpx2.AsyncClient(transport=transport, base_url="http://shop.example", timeout=60) as client,
-            ):
-                return await scenario(client)
-
-        return asyncio.run(whole())
+        return play(service, scenario, key, HttpConfig(keys=str(keys_file)), "http://shop.example")
 
     return run
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import httpx2
-from playwright.sync_api import Browser, Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
 
 from lorarec.serving.service import Service
 from tests.serving.browsing import answer, base_url, choose_user, settled
@@ -30,6 +31,23 @@ def test_a_link_shows_the_same_ranking(page: Page) -> None:
     # Another link in the same tab is followed as well.
     tab.evaluate("location.hash = location.hash.replace('u03', 'u05')")
     settled(tab, "v1/recommend", {**body, "user_id": "u05"})
+
+
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_a_link_that_is_read_late_keeps_what_was_typed(page: Page, is_chosen: bool) -> None:
+    link = f"{base_url(page)}#user=u05&candidates=blue+lamp&candidates-id=&candidates=red+lamp&candidates-id="
+    tab, held = page.context.new_page(), list[Route]()
+    tab.route("**/v1/adapters", lambda route: held.append(route))
+    tab.goto(link)
+    tab.get_by_label("User id").fill("u03")
+    if is_chosen:
+        tab.keyboard.press("Enter")
+        expect(tab.locator("#latest li")).to_have_count(6)
+    held[0].continue_()
+    expect(tab.locator("#candidates li span")).to_have_text(["blue lamp", "red lamp"])
+    expect(tab.get_by_label("User id")).to_have_value("u03")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#latest li")).to_have_count(6)
 
 
 def test_a_link_holds_titles_and_two_mixtures(page: Page) -> None:
@@ -71,6 +89,7 @@ def test_the_link_is_copied(page: Page) -> None:
     copy = page.get_by_role("button", name="Copy link")
     expect(copy).to_be_hidden()
     choose_user(page, "u03")
+    expect(page.locator("#ranking > li")).to_have_count(10)
     copy.click()
     expect(page.locator("#status")).to_have_text("The link was copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.url

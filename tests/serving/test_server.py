@@ -37,6 +37,16 @@ def options(tiny_backbone: Backbone, shop: Dataset, adapters: Path, tmp_path: Pa
     return [str(tmp_path / "shop"), "--adapters", str(adapters), "--backbone", str(tmp_path / "backbone")]
 
 
+def test_a_service_loads_no_library_that_only_training_and_reports_need() -> None:
+    code = """
+import sys
+import lorarec.serving.server
+names = "matplotlib", "sklearn", "scipy.stats", "transformers.training_args", "lorarec.training.run"
+print([name for name in names if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
 def test_requests_under_way_are_finished_on_sigterm(options: list[str], tmp_path: Path, started: Any) -> None:
     body = {"user_id": "u01", "candidates": ["x01", "x02"], "adapter": {"general": 0.3, "specific": 0.7}}
     with (

@@ -7,11 +7,14 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import polars as pl
 import pytest
 
 from lorarec.backbone import Backbone
+from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
 from lorarec.evaluation import read_answers
+from lorarec.ranking import Fusion
 from lorarec.serving import shadow
 from lorarec.serving.config import ServiceConfig
 from lorarec.serving.experiment import Experiment
@@ -98,6 +101,46 @@ def test_shadow_answers_are_logged_beside_the_real_ones(
     np.testing.assert_allclose([scores[item] for item in CANDIDATES], expected, atol=1e-4)
     assert len(recommended["item_ids"]) == 2
     assert recommended["candidates"] == rows[2]["candidates"] > 2
+
+
+def test_a_shadow_fusion_scores_its_own_candidates_after_items_were_added(
+    offline_fusion: Fusion,
+    tiny_backbone: Backbone,
+    shop: Dataset,
+    shop_split: Split,
+    adapters: Path,
+    fusion_folder: Path,
+    tmp_path: Path,
+    play: Any,
+) -> None:
+    service = Service(
+        tiny_backbone,
+        shop,
+        adapters,
+        f"sqlite:///{tmp_path / 'histories.db'}",
+        ServiceConfig(wait_ms=1, pool=12),
+        fusion=Fusion.load(fusion_folder, shop, tiny_backbone, shop_split),
+        experiment=experiment(shadow=[{"name": "next", "share": 1, "fusion": True}]),
+        answer_log=tmp_path / "log",
+    )
+    items = [{"item_id": f"new{place}", "title": f"red lamp {place}"} for place in range(20)]
+    body = {"history": ["x00"], "assignment_id": "s1", "top": 30}
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        await client.post("/v1/recommend", json=body)
+        await becomes(lambda: counted(service, "scored") == 1)
+        assert (await client.post("/v1/items", json={"items": items})).json() == {"added": 20}
+        answer = (await client.post("/v1/recommend", json=body)).json()
+        assert any(each["item_id"].startswith("new") for each in answer["ranking"])
+        await becomes(lambda: counted(service, "scored") == 2)
+        # The fusion cannot score an item that it was fitted without.
+        await client.post("/v1/rank", json={"history": ["x00"], "candidates": ["x02", "new0"]})
+        await becomes(lambda: counted(service, "failed") == 1)
+
+    play(service, scenario)
+    before, after = read_answers(tmp_path / "log").filter(pl.col("variant") == "next").to_dicts()
+    assert [after[name] for name in ("item_ids", "candidates")] == [before[name] for name in ("item_ids", "candidates")]
+    np.testing.assert_allclose(after["scores"], before["scores"], atol=1e-4)
 
 
 def test_answers_do_not_wait_for_shadows_and_busy_models_drop_them(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from lorarec.backbone.load import Backbone
 from lorarec.errors import LorarecError
@@ -29,6 +28,8 @@ def title_embeddings(
     Raises:
         LorarecError: If there are fewer than two titles, a title has no tokens, or `dimensions` is below 1.
     """
+    from sklearn.decomposition import PCA  # takes a second to load
+
     if len(titles) < 2:
         raise LorarecError(f"embeddings are compared: give two titles or more, got {len(titles)}")
     if dimensions < 1:

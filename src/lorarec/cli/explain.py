@@ -15,6 +15,7 @@ from lorarec.cli.options import (
     IndexFolder,
     Pool,
     User,
+    imports_of_large_libraries,
     require_index,
 )
 from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
@@ -48,9 +49,10 @@ def explain(
     require_index(index)
     data = Dataset.load(dataset)
     data.history(user)
-    from lorarec.ranking import explain as explain_item
-    from lorarec.ranking import explanation_table, parts_table
-    from lorarec.retrieval import Index
+    with imports_of_large_libraries():
+        from lorarec.ranking import explain as explain_item
+        from lorarec.ranking import explanation_table, parts_table
+        from lorarec.retrieval import Index
 
     loaded = None if index is None else Index.load(index, data)
     with open_ranker(data, backbone, adapter, fusion, prior) as ranker:

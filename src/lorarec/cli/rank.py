@@ -13,7 +13,7 @@ from rich.text import Text
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
 from lorarec.cli.item_lists import read_ids
-from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine
+from lorarec.cli.options import AdapterFolder, AsJson, DatasetFolder, Engine, imports_of_large_libraries
 from lorarec.cli.rankers import FusionFolder, NewItemPrior, check_ranker, open_ranker
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
@@ -62,7 +62,8 @@ def rank(
         if each not in data.titles:
             known = next(iter(data.titles))
             raise LorarecError(f"item {each} is not in dataset {data.name}: its items are like {known}")
-    from lorarec.ranking import rank_items
+    with imports_of_large_libraries():
+        from lorarec.ranking import rank_items
 
     with open_ranker(data, backbone, adapter, fusion, prior, engine, server) as ranker:
         ranked = rank_items(ranker, data, ids, user=user, history=history or None, top_k=top)

@@ -25,6 +25,7 @@ from lorarec.cli.options import (
     IndexFolder,
     Overwrite,
     Pool,
+    imports_of_large_libraries,
     ray_imports,
     require_index,
     shared_path,
@@ -147,9 +148,10 @@ def recommend(
         data.history(each)
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
-    from lorarec.backbone import hide_weights_progress
-    from lorarec.ranking import read_population, recommend_to_folder, recommend_users
-    from lorarec.retrieval import Index
+    with imports_of_large_libraries():
+        from lorarec.backbone import hide_weights_progress
+        from lorarec.ranking import read_population, recommend_to_folder, recommend_users
+        from lorarec.retrieval import Index
 
     hide_weights_progress()
     chosen = list(dict.fromkeys(user or ()))

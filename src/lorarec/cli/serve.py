@@ -8,7 +8,7 @@ import typer
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
-from lorarec.cli.options import IndexFolder, load_backbone, require_fusion, require_index
+from lorarec.cli.options import IndexFolder, imports_of_large_libraries, load_backbone, require_fusion, require_index
 from lorarec.cli.rankers import NewItemPrior, read_prior
 from lorarec.cli.settings import use_settings
 from lorarec.errors import LorarecError
@@ -139,8 +139,9 @@ def serve(
     prior = read_prior(new_item_prior)
     require_key(host, key, http)
     try:
-        from lorarec.serving import Experiment, listen, load_service
-        from lorarec.serving import serve as run_service
+        with imports_of_large_libraries():
+            from lorarec.serving import Experiment, listen, load_service
+            from lorarec.serving import serve as run_service
     except ImportError as error:
         raise LorarecError(f"serving needs {error.name}: pip install 'lorarec[serve]'") from None
 

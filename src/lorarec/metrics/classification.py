@@ -5,7 +5,7 @@ or if a score is NaN.
 """
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lorarec.errors import LorarecError
 from lorarec.metrics.significance import check_interval, resampled_p_value
@@ -35,7 +35,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float:
     scores, clicked = _two_classes(scores, labels)
     positives = int(clicked.sum())
     negatives = len(clicked) - positives
-    rank_sum = stats.rankdata(scores)[clicked].sum()
+    rank_sum = scipy.stats.rankdata(scores)[clicked].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -173,7 +173,7 @@ def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> fl
     variance = positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)
     if variance == 0:
         return 1.0 if positive.mean() == 0 else 0.0
-    return float(2 * stats.norm.sf(abs(positive.mean()) / np.sqrt(variance)))
+    return float(2 * scipy.stats.norm.sf(abs(positive.mean()) / np.sqrt(variance)))
 
 
 def _gaps(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +196,7 @@ def _resampled_errors(probabilities: np.ndarray, labels: np.ndarray, samples: in
 def _placements(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the share of negatives below each positive and of positives above each negative; the means are the AUC."""
     scores, clicked = _two_classes(scores, labels)
-    every, positive, negative = (stats.rankdata(part) for part in (scores, scores[clicked], scores[~clicked]))
+    every, positive, negative = (scipy.stats.rankdata(part) for part in (scores, scores[clicked], scores[~clicked]))
     return (every[clicked] - positive) / len(negative), 1 - (every[~clicked] - negative) / len(positive)
 
 

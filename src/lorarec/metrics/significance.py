@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from lorarec.errors import LorarecError
 
@@ -86,7 +86,7 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> float:
         return 1.0
     if np.ptp(difference) == 0:
         return 0.0
-    return float(stats.ttest_rel(a, b).pvalue)
+    return float(scipy.stats.ttest_rel(a, b).pvalue)
 
 
 def resampled_p_value(differences: np.ndarray) -> float:
@@ -132,7 +132,7 @@ def adjust_p_values(p_values: npt.ArrayLike, correction: Correction = "holm") ->
     if not np.all((p_values >= 0) & (p_values <= 1)):
         raise LorarecError("a p-value is not between 0 and 1: it cannot be corrected")
     if correction == "benjamini-hochberg":
-        return np.asarray(stats.false_discovery_control(p_values))
+        return np.asarray(scipy.stats.false_discovery_control(p_values))
     order = np.argsort(p_values, kind="stable")
     stepwise = p_values[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty_like(p_values)

@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
+from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
 from lorarec.data import ITEM, LABEL, TEST, TIME, TITLE, USER, VALID, ClickLog, Dataset, click_log
 from lorarec.errors import LorarecError
 from lorarec.evaluation import METRICS, PREDICTIONS
@@ -30,6 +30,7 @@ from lorarec.personal.plots import plot_user_weights
 from lorarec.personal.scoring import probabilities, set_mean_weights
 from lorarec.personal.tuning import tune
 from lorarec.personal.user_adapters import USERS, user_representations, user_weights
+from lorarec.personal.user_features import load_given_ctr_model
 from lorarec.prompts import CLICK, LATEST, PromptConfig
 from lorarec.training import LOGS, Checkpoints, TrackedRun, TrackingConfig, shown_options, tracked_run
 
@@ -227,21 +228,6 @@ def personalize(
                 shutil.copytree(stages.folder / LOGS, folder / LOGS)
     stages.remove()
     return Personalized(out, predictions, record)
-
-
-def load_given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
-    """Return the click-through model in a folder, or None if `ctr_model` is the name of a model to fit.
-
-    Raises:
-        LorarecError: If it is neither, or the model in the folder was trained on other data.
-    """
-    if str(ctr_model) in MODELS:
-        return None
-    if not Path(ctr_model).is_dir():
-        raise LorarecError(
-            f"{ctr_model!r} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
-        )
-    return CTRModel.load(ctr_model, log)
 
 
 def _predict(

@@ -7,11 +7,10 @@ import numpy as np
 import polars as pl
 
 from lorarec.backbone import Backbone, title_embeddings
-from lorarec.ctr import CTRConfig, CTRModel, fit_ctr_model
-from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, Dataset, Split, click_log
+from lorarec.ctr import MODELS, CTRConfig, CTRModel, fit_ctr_model
+from lorarec.data import HISTORY, ITEM, RATING, TITLE, USER, ClickLog, Dataset, Split, click_log
 from lorarec.errors import LorarecError
 from lorarec.personal.config import TITLES
-from lorarec.personal.few2many import load_given_ctr_model
 from lorarec.personal.user_adapters import REPRESENTATION, user_representations
 
 EVENTS, VECTOR = "events", "vector"
@@ -50,6 +49,21 @@ def fit_on_training_part(
     return load_given_ctr_model(ctr_model, log) or fit_ctr_model(
         str(ctr_model), log, CTRConfig(seed=seed), progress=progress
     )
+
+
+def load_given_ctr_model(ctr_model: str | Path, log: ClickLog) -> CTRModel | None:
+    """Return the click-through model in a folder, or None if `ctr_model` is the name of a model to fit.
+
+    Raises:
+        LorarecError: If it is neither, or the model in the folder was trained on other data.
+    """
+    if str(ctr_model) in MODELS:
+        return None
+    if not Path(ctr_model).is_dir():
+        raise LorarecError(
+            f"{ctr_model!r} is neither a folder nor a click-through model: choose from {', '.join(MODELS)}"
+        )
+    return CTRModel.load(ctr_model, log)
 
 
 @dataclass(frozen=True)

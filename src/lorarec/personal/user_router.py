@@ -24,9 +24,10 @@ from lorarec.personal.router import Router
 from lorarec.personal.saved import SETTINGS, TENSORS, read_saved
 from lorarec.personal.user_features import Standardization, fit_on_training_part
 from lorarec.personal.user_history import RatedHistories, TitledHistories, UserHistory
-from lorarec.personal.user_router_training import CRM, RECORD, VECTORS
 from lorarec.prompts import PromptConfig
 
+#: Names in the folder of a user router: the click-through model, the record, and the embeddings of the titles.
+CRM, RECORD, VECTORS = "crm", "choose.json", "titles.parquet"
 AGAIN = "run `lorarec personal choose` again"
 
 

@@ -27,9 +27,10 @@ from lorarec.personal.personal_source import PERSONAL
 from lorarec.personal.router_tuning import RouterCases, tune_router
 from lorarec.personal.user_adapters import REPRESENTATION, USERS, user_weights
 from lorarec.personal.user_features import fit_on_training_part, user_features
+from lorarec.personal.user_router import CRM, RECORD, VECTORS
 from lorarec.prompts import true_places
 
-CONSTANT, CRM, RECORD, VECTORS = "constant", "crm", "choose.json", "titles.parquet"
+CONSTANT = "constant"
 WEIGHTS = "weights"
 
 

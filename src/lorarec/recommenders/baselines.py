@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.preprocessing import normalize
 
 from lorarec.data import CANDIDATES, HISTORY, ITEM, title_vectors
 from lorarec.errors import refuse_out_of_range
@@ -194,6 +193,8 @@ class ItemKNN(SimilarityRecommender[SimilarityConfig]):
 
     def fit(self, data: TrainingData) -> Self:
         """Set the vector of an item to its users, scaled to length 1."""
+        from sklearn.preprocessing import normalize  # takes a second to load
+
         self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
         self.vectors = normalize(interaction_matrix(rows, lengths, len(self.items)).T.tocsr().astype(np.float64))

@@ -169,6 +169,18 @@ class Index:
         }
         return cls(items.to_list(), chosen, titles, next_item, record)
 
+    def refuse_embedded_titles(self) -> None:
+        """Refuse further items and other titles if the index cannot embed them.
+
+        Raises:
+            LorarecError: The titles are embedded by a text encoder, which the index does not have.
+        """
+        if isinstance(self._titles, TitleEmbeddings):
+            raise LorarecError(
+                "the index has titles that a text encoder embedded, so it takes no further items or other titles: "
+                "build it again with `lorarec index` of a dataset with them"
+            )
+
     def with_catalogue(self, dataset: Dataset) -> Self:
         """Return the index of a dataset with the same interactions and further items or other titles.
 
@@ -190,11 +202,7 @@ class Index:
             >>> "new-lamp" in Index.build(shop).with_catalogue(larger).row
             True
         """
-        if isinstance(self._titles, TitleEmbeddings):
-            raise LorarecError(
-                "the index has titles that a text encoder embedded, so it takes no further items or other titles: "
-                "build it again with `lorarec index` of a dataset with them"
-            )
+        self.refuse_embedded_titles()
         items = dataset.items[ITEM].to_list()
         row = {item: place for place, item in enumerate(items)}
         place = np.array([row[item] for item in self.items], np.int64)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorarec.errors import LorarecError
-from lorarec.serving.database import lock_shared, open_engine
+from lorarec.serving.database import lock_shared
 from lorarec.serving.migrations import ADAPTERS
 
 
@@ -30,14 +31,11 @@ class AdapterTable:
     """Read and write the latest announcement of each adapter. Thread-safe.
 
     Args:
-        url: URL of a database that `Histories.fill` has prepared.
-
-    Raises:
-        LorarecError: If the kind of database is unknown, or its driver is not installed.
+        engine: Connections to a database that `Histories.fill` has prepared.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_engine(url)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def read(self, after: int) -> Sequence[Announcement]:
         """Return the announcements with a revision above `after`, oldest first.
@@ -73,7 +71,3 @@ class AdapterTable:
             revision = (connection.scalar(select(func.max(ADAPTERS.c.revision))) or 0) + 1
             connection.execute(delete(ADAPTERS).where(ADAPTERS.c.name == name))
             connection.execute(insert(ADAPTERS), {"name": name, "fingerprint": fingerprint, "revision": revision})
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
+
+from sqlalchemy.engine import Engine
 
 from lorarec.serving.adapter_registry import AdapterRegistry
 from lorarec.serving.adapter_table import AdapterTable
 from lorarec.serving.batcher import Batcher
-from lorarec.serving.database import CALL_SECONDS, database_error
+from lorarec.serving.database import DatabaseCalls
 from lorarec.serving.engine import LoadedAdapter
 from lorarec.serving.refresher import Refresher
 
@@ -18,27 +18,24 @@ POLL_SECONDS = 1.0
 #: Seconds after which a replica tries again to load announced adapters that it could not load.
 RETRY_SECONDS = 10.0
 
-T = TypeVar("T")
-
 
 class AdapterAnnouncements:
     """Announce changes of the adapters to the other replicas of a database, and apply those that others announce.
 
     Args:
-        database: URL of a database that `Histories.fill` has prepared.
+        engine: Connections to a database that `Histories.fill` has prepared.
+        calls: Threads of calls to the database.
         registry: Adapters of this replica.
         batcher: Queue in front of the model.
 
     Attributes:
         applied: Whether no announcement that this replica has read waits to be applied. One that it cannot apply does
             not wait.
-
-    Raises:
-        LorarecError: If the kind of database is unknown, or its driver is not installed.
     """
 
-    def __init__(self, database: str, registry: AdapterRegistry, batcher: Batcher) -> None:
-        self._table = AdapterTable(database)
+    def __init__(self, engine: Engine, calls: DatabaseCalls, registry: AdapterRegistry, batcher: Batcher) -> None:
+        self._table = AdapterTable(engine)
+        self._calls = calls
         self._registry = registry
         self._batcher = batcher
         self._revision = 0
@@ -46,7 +43,6 @@ class AdapterAnnouncements:
         self.applied = True
         # An announcement is read and applied, or made and written, in one step: none is applied after a later one.
         self._lock = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "announcements")
         self._refresher = Refresher([self._apply], POLL_SECONDS)
 
     def load_initial(self, names: Sequence[str] | None) -> None:
@@ -69,11 +65,6 @@ class AdapterAnnouncements:
     async def stop(self) -> None:
         """Apply nothing more; a call to the database that hangs is not waited for."""
         await self._refresher.stop()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def close(self) -> None:
-        """Close all connections to the database."""
-        self._table.close()
 
     async def load(self, name: str) -> LoadedAdapter:
         """Load an adapter, or a new version of a loaded one, and announce it; other replicas follow.
@@ -104,12 +95,12 @@ class AdapterAnnouncements:
             await self._registry.unload(name, self._batcher, self._announce)
 
     async def _announce(self, name: str, fingerprint: str | None) -> None:
-        await self._call(self._table.write, name, fingerprint)
+        await self._calls.run(self._table.write, name, fingerprint)
 
     async def _apply(self) -> None:
         async with self._lock:
             is_retry = bool(self._registry.unavailable) and time.monotonic() - self._retried > RETRY_SECONDS
-            announced = await self._call(self._table.read, 0 if is_retry else self._revision)
+            announced = await self._calls.run(self._table.read, 0 if is_retry else self._revision)
             if is_retry:
                 self._retried = time.monotonic()
             if not announced:
@@ -120,16 +111,3 @@ class AdapterAnnouncements:
             for announcement in announced:
                 await self._registry.apply(announcement, self._batcher)
             self._revision, self.applied = latest, True
-
-    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a call to the database in its thread and return its result.
-
-        Raises:
-            ApiError: 503, if it does not end within `CALL_SECONDS`.
-            SQLAlchemyError: If the database cannot be used.
-        """
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-        except TimeoutError:
-            raise database_error() from None

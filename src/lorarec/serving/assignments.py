@@ -107,7 +107,7 @@ class Assignments:
         assignment: Assignment,
         response: RankResponse,
         candidates: int,
-        answer: Callable[[AdapterName], Awaitable[RankResponse]],
+        answer: Callable[[AdapterName], Awaitable[tuple[RankResponse, int]]],
     ) -> RankResponse:
         """Complete a ranking, log it as an answer, and let shadow variants answer the same request later.
 
@@ -115,19 +115,20 @@ class Assignments:
             assignment: Assignment of the request.
             response: Ranked items.
             candidates: Number of candidates, of which the response may have the best only.
-            answer: Function that answers the request by an adapter, a mixture or the fusion.
+            answer: Function that answers the request by an adapter, a mixture or the fusion, from its own candidates,
+                and returns their number as well.
         """
         request_id = current_request_id()
-        self._log_answer(assignment, candidates, request_id, False, response)
+        self._log_answer(assignment, request_id, False, response, candidates)
         if self.experiment and assignment.variant and response.ranking:
             for variant in self.experiment.shadows(str(request_id)):
                 compared = replace(assignment, variant=variant.name, propensity=None)
-                log = partial(self._log_answer, compared, candidates, request_id, True)
+                log = partial(self._log_answer, compared, request_id, True)
                 self._shadow.start(variant, answer, log)
         return self.complete(assignment, response)
 
     def _log_answer(
-        self, assignment: Assignment, candidates: int, request_id: str | None, shadow: bool, response: RankResponse
+        self, assignment: Assignment, request_id: str | None, shadow: bool, response: RankResponse, candidates: int
     ) -> None:
         if self._log is None:
             return

@@ -249,12 +249,10 @@ class Catalogue:
         Raises:
             ApiError: 422, if it has embedded titles.
         """
-        if self._base.index.record.get("text_encoder"):
-            raise ApiError(
-                422,
-                "the index has titles that a text encoder embedded, so it takes no further items or other titles: "
-                "build it again of a dataset with them",
-            )
+        try:
+            self._base.index.refuse_embedded_titles()
+        except LorarecError as error:
+            raise ApiError(422, str(error)) from None
 
     def _existing(self, item_id: str, stored: Mapping[str, StoredItem]) -> StoredItem:
         item = stored.get(item_id)

@@ -1,5 +1,6 @@
 """The HTTP server, which runs the service in this process until a signal stops it."""
 
+import asyncio
 import gc
 import os
 import socket
@@ -14,6 +15,7 @@ from lorarec.serving.connections import BACKLOG, ConnectionLimits, ServerConfig,
 from lorarec.serving.http_config import HttpConfig
 from lorarec.serving.logs import configure_logging
 from lorarec.serving.service import STOP_SECONDS, Service
+from lorarec.serving.tls import CertificateReloader
 from lorarec.serving.tracing import configure_tracing
 
 #: Seconds that unfinished requests get after SIGTERM or Ctrl+C.
@@ -64,11 +66,20 @@ class Server(uvicorn.Server):
         config = config or HttpConfig()
         super().__init__(ServerConfig(create_app(service, key, config), limits, grace, config))
         self._exit_seconds = grace + STOP_SECONDS + 2
+        self._http_config = config
+        self._watching: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for bound in sockets or ():
             bound.listen(BACKLOG)
+        if self.config.ssl is not None:
+            self._watching = asyncio.create_task(CertificateReloader(self.config.ssl, self._http_config).watch())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:

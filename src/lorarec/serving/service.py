@@ -131,7 +131,8 @@ class Service:
         wait, max_wait = config.wait_ms / 1000, config.max_wait
         token_budget = tokens_per_pass(backbone.model, config.token_budget)
         self.batcher = Batcher(self._engine.scorers(), token_budget, wait, config.queue, self.metrics, max_wait)
-        self.announcements = AdapterAnnouncements(database, self.adapters, self.batcher)
+        engine, self._shared_calls = self.histories.engine, DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
+        self.announcements = AdapterAnnouncements(engine, self._shared_calls, self.adapters, self.batcher)
         self.announcements.load_initial(load)
         self._shadow = ShadowScorer(self.batcher, self.metrics)
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
@@ -148,12 +149,9 @@ class Service:
         index = index or (fusion.index() if fusion else Index.build(dataset))
         user_ids = dataset.interactions[USER].unique(maintain_order=True)
         self._user_search = TextSearch(user_ids, user_ids)
-        self._shared_calls = DatabaseCalls(SHARED_THREADS, SHARED_LIMIT, self.metrics)
-        self.aliases = Aliases(self.histories.engine, self._shared_calls, self.adapters)
+        self.aliases = Aliases(engine, self._shared_calls, self.adapters)
         self.aliases.load(config.default_adapter)
-        self.catalogue = Catalogue(
-            dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
-        )
+        self.catalogue = Catalogue(dataset, index, engine, self._shared_calls, self.prompts, self._prompt_thread)
         self.catalogue.load()
         self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh, self._prompt_cache.remove_unused])
         self.database = DatabaseState(self.histories)
@@ -195,7 +193,7 @@ class Service:
                 await self.batcher.stop()
                 if self._answer_log:
                     await asyncio.to_thread(self._answer_log.close)
-                await asyncio.gather(*(asyncio.to_thread(x.close) for x in (self.histories, self.announcements)))
+                await asyncio.to_thread(self.histories.close)
         except TimeoutError:
             return  # the worker thread may still use the model
         self._engine.close()
@@ -214,8 +212,8 @@ class Service:
         faults.refuse()
         answer = partial(self._rank, case, pool=False)
         with self.batcher.admit():
-            response = await answer(request.adapter)
-        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
+            ranked = await answer(request.adapter)
+        return self._assignments.complete_ranking(assignment, *ranked, answer)
 
     async def rerank(self, request: RerankRequest | TextsRerankRequest) -> RankResponse:
         """Rank documents, whose texts are titles, for a query, whose lines are the titles of a history.
@@ -230,10 +228,10 @@ class Service:
         answer = partial(self._rank, case, pool=False)
         try:
             with self.batcher.admit():
-                response = await answer(adapter)
+                ranked = await answer(adapter)
         except ApiError as error:
             raise error.with_fields(request.field_names) from error
-        return self._assignments.complete_ranking(assignment, response, len(case.candidates), answer)
+        return self._assignments.complete_ranking(assignment, *ranked, answer)
 
     async def recommend(self, request: RecommendRequest) -> RankResponse:
         """Rank the candidates that the index proposes, by the fusion or with the prior of `lorarec.ranking.log_prior`.
@@ -244,24 +242,23 @@ class Service:
         request, assignment = self._assignments.assign_request(request)
         faults = FaultCollector()
         case = await self._cases.read(request, (), faults)
-        view, case = self._view(case, request.adapter)
-        with self.batcher.admit():
+
+        async def answer(adapter: AdapterName) -> tuple[RankResponse, int]:
+            view, seen = self._view(case, adapter)
             with faults.collect():
                 rules = await asyncio.to_thread(request_rules, request, view.matcher)
             faults.refuse()
             candidates = await asyncio.to_thread(
-                view.propose, case.history, rules, self._pool, request.top, request.allow, request.deny
+                view.propose, seen.history, rules, self._pool, request.top, request.allow, request.deny
             )
-            rows, case = view.rows(candidates), replace(case, candidates=candidates)
+            if not candidates:
+                return empty_response(self._chosen_fusion(adapter)), 0
+            ranked, count = await self._rank(replace(seen, candidates=candidates), adapter, pool=True)
+            return recommend_response(ranked, rules, view.rows(candidates), request.top), count
 
-            async def answer(adapter: AdapterName) -> RankResponse:
-                return recommend_response(await self._rank(case, adapter, pool=True), rules, rows, request.top)
-
-            if candidates:
-                response = await answer(request.adapter)
-            else:
-                response = empty_response(self._chosen_fusion(request.adapter))
-        return self._assignments.complete_ranking(assignment, response, len(candidates), answer)
+        with self.batcher.admit():
+            recommended = await answer(request.adapter)
+        return self._assignments.complete_ranking(assignment, *recommended, answer)
 
     async def explain(self, request: ExplainRequest) -> ExplainResponse:
         """Attribute the score of an item to the items of the history, by leaving out each of them.
@@ -304,8 +301,7 @@ class Service:
                 place = case.candidates.index(request.item_id)
             else:
                 place = ranked.ranking[0].candidate
-            words = self.prompts.evidence_words
-            loop = asyncio.get_running_loop()
+            loop, words = asyncio.get_running_loop(), self.prompts.evidence_words
             evidence = await loop.run_in_executor(self._prompt_thread, words, case, case.candidates[place], mixtures)
         response = explain_response(case, ranked, scores, place, evidence, self.prompts)
         return self._assignments.complete(assignment, response)
@@ -388,13 +384,15 @@ class Service:
             return state.adapters, case
         return state.fusion, state.fusion_case(case)
 
-    async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> RankResponse:
-        """Rank the candidates of a case, which are those that the index proposes if `pool` is true."""
+    async def _rank(self, case: RequestCase, adapter: AdapterName, pool: bool) -> tuple[RankResponse, int]:
+        """Rank given candidates, or proposed ones (`pool`) of a case of `_view`, and return their number."""
+        if not pool:
+            _, case = self._view(case, adapter)
+        count = len(case.candidates)
         if fusion := self._chosen_fusion(adapter):
-            case = self.catalogue.state.fusion_case(case)
             (fused,), tokens = await self._scorer.fuse(fusion, [case], pool)
-            return fused_response(case, fused, fusion, tokens, self.prompts)
+            return fused_response(case, fused, fusion, tokens, self.prompts), count
         (scores,), mixture, tokens = await self._scorer.score(
             case, adapter, lambda case, mixture: [self.prompts.scoring_request(case, mixture)]
         )
-        return rank_response(case, scores, mixture, self.prompts, tokens, log_prior(len(scores)) if pool else None)
+        return rank_response(case, scores, mixture, self.prompts, tokens, log_prior(count) if pool else None), count

@@ -40,14 +40,15 @@ class ShadowScorer:
     def start(
         self,
         variant: Variant,
-        answer: Callable[[AdapterName], Awaitable[RankResponse]],
-        log: Callable[[RankResponse], None],
+        answer: Callable[[AdapterName], Awaitable[tuple[RankResponse, int]]],
+        log: Callable[[RankResponse, int], None],
     ) -> None:
         """Score a request by a shadow variant, at some later time, and log the result.
 
         Args:
             variant: The variant.
-            answer: Function that answers the request by an adapter, a mixture or the fusion.
+            answer: Function that answers the request by an adapter, a mixture or the fusion, and returns the number of
+                candidates as well.
             log: Function that logs the answer.
         """
         if len(self._tasks) >= WAITING:
@@ -61,8 +62,8 @@ class ShadowScorer:
     async def _score(
         self,
         variant: Variant,
-        answer: Callable[[AdapterName], Awaitable[RankResponse]],
-        log: Callable[[RankResponse], None],
+        answer: Callable[[AdapterName], Awaitable[tuple[RankResponse, int]]],
+        log: Callable[[RankResponse, int], None],
     ) -> None:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -74,7 +75,7 @@ class ShadowScorer:
             if not await self._becomes_idle():
                 self._count(variant, "dropped")
                 return
-            log(await answer(variant.adapter))
+            log(*await answer(variant.adapter))
             self._count(variant, "scored")
         except Exception as error:
             self._count(variant, "failed")

@@ -12,7 +12,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from torch import nn
 from torch.nn.functional import normalize, pad
 
@@ -108,6 +107,8 @@ def quantise(texts: torch.Tensor, digits: int, codes: int, seed: int, progress: 
     Raises:
         LorarecError: There are more digits than dimensions.
     """
+    from sklearn.cluster import MiniBatchKMeans  # takes a second to load
+
     if digits > texts.shape[1]:
         raise LorarecError(
             f"option num_digits must be at most {texts.shape[1]}, the size of a text embedding, got {digits}"

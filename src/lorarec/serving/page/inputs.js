@@ -94,16 +94,30 @@ export function connectInputs({refresh, announce, fail}) {
     };
   }
 
-  /** Set the inputs to what a link holds. */
-  function write({user = "", top, ...lists}) {
-    for (const id of LISTS) {
+  /** Return what the user may have changed since an earlier call, by inputs. */
+  function snapshot() {
+    return {
+      user: byId("user").value,
+      source: byId("source-titles").checked,
+      items: byId("items-selected").checked,
+      top: byId("top").value,
+      ...Object.fromEntries(LISTS.map((id) => [id, JSON.stringify(selection[id])])),
+    };
+  }
+
+  /** Set the inputs to what a link holds, except those that the user has changed since `before`, a snapshot. */
+  function write({user = "", top, ...lists}, before) {
+    const now = snapshot(), isUnchanged = (name) => now[name] === before[name];
+    for (const id of LISTS.filter(isUnchanged)) {
       selection[id] = lists[id] ?? [];
       listTitles(id);
     }
+    if (isUnchanged("source")) byId(lists.history ? "source-titles" : "source-user").checked = true;
+    if (isUnchanged("items")) byId(lists.candidates ? "items-selected" : "items-catalogue").checked = true;
+    const isOffered = [...byId("top").options].some(({value}) => value === top);
+    if (isUnchanged("top") && isOffered) byId("top").value = top;
+    if (!isUnchanged("user")) return;
     byId("user").value = selection.user = user;
-    byId(lists.history ? "source-titles" : "source-user").checked = true;
-    byId(lists.candidates ? "items-selected" : "items-catalogue").checked = true;
-    if ([...byId("top").options].some(({value}) => value === top)) byId("top").value = top;
     byId("latest-part").hidden = true;
     if (user) showLatestItems();
   }
@@ -135,5 +149,5 @@ export function connectInputs({refresh, announce, fail}) {
     if (value && value !== selection.user) selectUser({value});
   });
 
-  return {selectUser, update, read, write, question};
+  return {selectUser, update, read, snapshot, write, question};
 }

@@ -27,6 +27,8 @@ function fail(error) {
 }
 
 const inputs = connectInputs({refresh, announce, fail});
+const currentLink = () => ({fragment: location.hash, before: inputs.snapshot()});
+let openedLink = currentLink(); // null as soon as the adapters are known and it has been followed
 
 // Requests
 
@@ -34,7 +36,7 @@ function refresh() {
   inputs.update();
   mixtures.forEach(({update}) => update());
   clearTimeout(timer);
-  timer = setTimeout(requestRanking, DEBOUNCE_MS);
+  if (openedLink === null) timer = setTimeout(requestRanking, DEBOUNCE_MS);
 }
 
 async function requestRanking() {
@@ -132,9 +134,11 @@ function updateLink(isAsked) {
   byId("copy").hidden = !isAsked || !navigator.clipboard;
 }
 
-async function followLink() {
-  const {mixtures: values, ...state} = await readLink(location.hash);
-  inputs.write(state);
+/** Set the page to the state of a link, but leave what the user has changed since `before`, a snapshot of the inputs. */
+async function followLink({fragment, before}) {
+  const {mixtures: values, ...state} = await readLink(fragment);
+  openedLink = null;
+  inputs.write(state, before);
   setComparison(values.length > 1);
   values.forEach((value, place) => mixtures[place].write(value));
   refresh();
@@ -142,12 +146,19 @@ async function followLink() {
 
 // Start
 
-async function start() {
+function start() {
+  fillPage().catch((error) => {
+    if (error.status !== 401) openedLink = null; // with a key, the page is filled again
+    fail(error);
+  });
+}
+
+async function fillPage() {
   service = await call("/v1/adapters");
   mixtures.forEach(({offer}) => offer(service.loaded, service.fusion));
   byId("key-form").hidden = true;
   byId("forget").hidden = !hasKey();
-  await followLink();
+  await followLink(openedLink ?? currentLink());
   const users = await searchUsers("", EXAMPLES).catch(() => []);
   byId("examples").replaceChildren(...users.map(({value}) => {
     const button = makeNode("button", {type: "button", className: "quiet", textContent: `User ${value}`});
@@ -180,12 +191,12 @@ byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   storeKey(byId("key").value.trim());
   byId("key").value = "";
-  start().catch(fail);
+  start();
 });
 byId("forget").addEventListener("click", () => {
   forgetKey();
   location.reload();
 });
-addEventListener("hashchange", () => followLink().catch(fail));
+addEventListener("hashchange", () => followLink(currentLink()).catch(fail));
 markSameItem(byId("comparison"));
-start().catch(fail);
+start();
