@@ -77,8 +77,8 @@ class TrainingConfig(PromptConfig):
     )
     token_budget: int | None = option(
         None,
-        "Tokens per forward pass, padding included; if None, 8192 or fewer that fit into memory, and in validation 2048 on "
-        "a CPU.",
+        "Tokens per forward pass, padding included; if None, 8192 or fewer that fit into memory, and in validation "
+        "2048 on a CPU.",
         OPTIMIZATION,
     )
     precision: Precision = option("auto", "Precision of training; auto is bf16 where supported.", OPTIMIZATION)
