@@ -11,9 +11,14 @@ With `--fusion`, clients ask for recommendations instead, in turns by an adapter
 SASRec, GRU4Rec, sequential rules, EASE, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two
 costs is printed.
 
+With `--repeat`, users ask for rankings of several candidate sets in a row, so that this share of all requests has a
+prompt that was read before, and a server with the cache of prompts takes turns with one without it. All other
+measurements but the soak are without the cache.
+
     python benchmarks/serving_load.py --seconds 30
     python benchmarks/serving_load.py --soak 20 --clients 2
     python benchmarks/serving_load.py --fusion --clients 1 4 --seconds 10
+    python benchmarks/serving_load.py --repeat 0.5 --clients 1 16 --requests 640
 """
 
 import argparse
@@ -63,8 +68,10 @@ MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.
 CANDIDATES = 30
 #: Candidates of a recommendation, and how many of them are returned.
 POOL, TOP = 100, 10
-#: Rounds in which the adapter and the fusion take turns.
-ROUNDS = 3
+#: Rounds in which the adapter and the fusion take turns, and those in which the servers with and without a cache do.
+ROUNDS, CACHE_ROUNDS = 3, 5
+#: Option of a server that reads every prompt.
+NO_CACHE = ("--prompt-cache", "0")
 #: Scores further than this from the offline ones count as wrong.
 TOLERANCE = 1e-3
 #: New users, and new titles, per second of a soak.
@@ -95,24 +102,27 @@ def write_adapters(backbone: Backbone, folder: Path) -> None:
         model.unload()
 
 
-def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int) -> list[Asked]:
+def make_requests(backbone: Backbone, data: Dataset, folder: Path, count: int, repeat: float = 0.0) -> list[Asked]:
+    """Requests in which a user comes once or, with `repeat`, several times in a row under the same mixture."""
     rng = np.random.default_rng(0)
     adapters = [read_adapter(folder / name) for name in ("general", "specific")]
-    cases = histories_of(data.interactions).sample(count, seed=0, with_replacement=True)
+    visits = np.floor(np.arange(count) * (1 - repeat)).astype(int)
+    cases = histories_of(data.interactions).sample(visits[-1] + 1, seed=0, with_replacement=True)[visits]
     items = data.items["item_id"].to_list()
     drawn = [[items[i] for i in rng.choice(len(items), CANDIDATES, replace=False)] for _ in range(count)]
     cases = cases.with_columns(pl.Series("candidates", drawn))
-    made = []
+    made: dict[int, Asked] = {}
     for number, mixture in enumerate(MIXTURES):
         weights = torch.tensor([mixture.get("general", 0.0), mixture.get("specific", 0.0)])
         merged = AdapterBank.stack(adapters).to_adapter(weights, "factors")
-        mine = cases[number :: len(MIXTURES)]
+        places = np.flatnonzero(visits % len(MIXTURES) == number).tolist()
+        mine = cases[places]
         with Ranker(backbone, replace(merged, record=adapters[0].record)) as ranker:
             scores = ranker.score_cases(mine, data.titles)
-        for user, candidates, expected in zip(mine["user_id"], mine["candidates"], scores, strict=True):
+        for place, user, candidates, expected in zip(places, mine["user_id"], mine["candidates"], scores, strict=True):
             body = {"user_id": user, "candidates": candidates.to_list(), "adapter": mixture}
-            made.append(Asked(body, expected))
-    return made
+            made[place] = Asked(body, expected)
+    return [made[place] for place in range(count)]
 
 
 @contextmanager
@@ -136,8 +146,13 @@ def served(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: float) -> tuple[list[float], float, int]:
-    """Latencies of all answers, the largest difference to the offline scores, and how many answers were wrong."""
+async def closed_loop(
+    url: str, requests: list[Asked], clients: int, seconds: float | None
+) -> tuple[list[float], float, int]:
+    """Latencies of all answers, the largest difference to the offline scores, and how many answers were wrong.
+
+    Requests are drawn at random for so many seconds; if `seconds` is None, each client sends its part of them once.
+    """
     rng = np.random.default_rng(clients)
     latencies: list[float] = []
     worst, wrong = 0.0, 0
@@ -146,7 +161,7 @@ async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: fl
         async def client(order: np.ndarray) -> None:
             nonlocal worst, wrong
             for number in order:
-                if time.perf_counter() > end:
+                if end is not None and time.perf_counter() > end:
                     return
                 began = time.perf_counter()
                 asked = requests[number]
@@ -162,23 +177,36 @@ async def closed_loop(url: str, requests: list[Asked], clients: int, seconds: fl
                 worst = max(worst, difference)
                 wrong += not difference <= TOLERANCE
 
-        end = time.perf_counter() + seconds
-        await asyncio.gather(*(client(rng.integers(len(requests), size=100_000)) for _ in range(clients)))
+        if seconds is None:
+            end, orders = None, np.array_split(np.arange(len(requests)), clients)
+        else:
+            end = time.perf_counter() + seconds
+            orders = [rng.integers(len(requests), size=100_000) for _ in range(clients)]
+        await asyncio.gather(*(client(order) for order in orders))
     return latencies, worst, wrong
+
+
+def read_metrics(url: str, *names: str) -> list[float]:
+    text = httpx2.get(f"{url}/metrics").text
+    found = [re.search(rf"^lorarec_{name} (\S+)$", text, re.MULTILINE) for name in names]
+    return [float(match[1]) if match else 0.0 for match in found]
 
 
 def batches(url: str) -> tuple[float, float, float]:
     """Requests scored, passes and seconds in passes so far."""
-    text = httpx2.get(f"{url}/metrics").text
-    names = ("lorarec_batch_size_sum", "lorarec_batch_size_count", "lorarec_batch_seconds_sum")
-    found = [re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in names]
-    rows, passes, seconds = [float(match[1]) if match else 0.0 for match in found]
+    rows, passes, seconds = read_metrics(url, "batch_size_sum", "batch_size_count", "batch_seconds_sum")
     return rows, passes, seconds
+
+
+def prompt_hits(url: str) -> tuple[float, float]:
+    """Prompts that were found in the cache, and prompts that were read, so far."""
+    hits, misses = read_metrics(url, "prompt_cache_hits_total", "prompt_cache_misses_total")
+    return hits, misses
 
 
 def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float) -> None:
     for way, options in {"shared batches": (), "one at a time": ("--token-budget", "1", "--instances", "1")}.items():
-        with served(folder, *options) as (url, _):
+        with served(folder, *NO_CACHE, *options) as (url, _):
             asyncio.run(closed_loop(url, requests, 1, 2))
             for clients in counts:
                 before = batches(url)
@@ -194,6 +222,31 @@ def load(folder: Path, requests: list[Asked], counts: list[int], seconds: float)
                     f"(largest difference {worst:.0e})",
                     flush=True,
                 )
+
+
+def compare_cache(folder: Path, requests: list[Asked], counts: list[int]) -> None:
+    """Requests per second with the cache of prompts and without it, in turns, by requests that come once to each."""
+    blocks = iter([part.tolist() for part in np.array_split(np.arange(len(requests)), len(counts) * CACHE_ROUNDS)])
+    with served(folder) as (cached, _), served(folder, *NO_CACHE) as (uncached, _):
+        for clients in counts:
+            rates: dict[str, list[float]] = {cached: [], uncached: []}
+            wrong, worst, hits = 0, 0.0, prompt_hits(cached)
+            for turn in range(CACHE_ROUNDS):
+                block = [requests[place] for place in next(blocks)]
+                for url in (cached, uncached) if turn % 2 else (uncached, cached):
+                    began = time.perf_counter()
+                    latencies, difference, mistakes = asyncio.run(closed_loop(url, block, clients, None))
+                    rates[url].append(len(latencies) / (time.perf_counter() - began))
+                    wrong, worst = wrong + mistakes, max(worst, difference)
+            ratios = np.array(rates[cached]) / np.array(rates[uncached])
+            found, read = (new - old for new, old in zip(prompt_hits(cached), hits, strict=True))
+            print(
+                f"{clients:3} clients, {100 * found / (found + read):.0f}% of the prompts cached: "
+                f"{np.median(rates[cached]):.1f} requests/s with the cache, {np.median(rates[uncached]):.1f} without, "
+                f"ratio {np.median(ratios):.2f} (rounds {', '.join(f'{ratio:.2f}' for ratio in ratios)}); {wrong} "
+                f"answers wrong (largest difference {worst:.0e})",
+                flush=True,
+            )
 
 
 def make_fusion(backbone: Backbone, data: Dataset, folder: Path) -> Fusion:
@@ -307,6 +360,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="for each number of clients")
     parser.add_argument("--requests", type=int, default=400, help="different requests, drawn at random")
     parser.add_argument("--fusion", action="store_true", help="compare recommendations of an adapter and of a fusion")
+    parser.add_argument("--repeat", type=float, metavar="SHARE", help="compare servers with and without cached prompts")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="watch the memory under the first of --clients")
     arguments = parser.parse_args()
     backbone = Backbone.from_pretrained()
@@ -317,12 +371,15 @@ def main() -> None:
         if arguments.fusion:
             fusion = make_fusion(backbone, data, folder)
             pairs = make_recommendation_requests(fusion, backbone, data, folder, arguments.requests)
-            with served(folder, "--fusion", str(folder / "fusion"), "--pool", str(POOL)) as (url, process):
+            with served(folder, "--fusion", str(folder / "fusion"), "--pool", str(POOL), *NO_CACHE) as (url, process):
                 for asked in pairs.values():
                     asyncio.run(closed_loop(url, asked, 1, 2))
                 compare_fusion(url, process, pairs, arguments.clients, arguments.seconds)
             return
-        requests = make_requests(backbone, data, folder / "adapters", arguments.requests)
+        requests = make_requests(backbone, data, folder / "adapters", arguments.requests, arguments.repeat or 0.0)
+        if arguments.repeat is not None:
+            compare_cache(folder, requests, arguments.clients)
+            return
         if arguments.soak is None:
             load(folder, requests, arguments.clients, arguments.seconds)
             return

@@ -62,8 +62,6 @@ def main() -> None:
     settings = {setting: sample_users(cases, arguments.limit, 0) for setting, cases in split.test.items()}
     split = replace(split, test={})
     general = [(each, load_split(each)) for each in map(Dataset.load, arguments.general)]
-    # Without pre-training, the training part itself gives the means and deviations of the texts.
-    general = general or [(dataset, split)]
     backbone = Backbone.from_pretrained(arguments.backbone)
     data = TrainingData(dataset, split, general, backbone, arguments.cache_dir, arguments.seed, progress=True)
     if "titles" in arguments.tables:
@@ -94,7 +92,7 @@ def compare_titles(data: TrainingData, settings: Mapping[str, pl.DataFrame], tex
 
 def compare_unisrec(data: TrainingData, settings: Mapping[str, pl.DataFrame], arguments: argparse.Namespace) -> None:
     """Print NDCG of UniSRec among the candidates of the cases."""
-    transfer: dict[str, Any] = {} if arguments.general else {"pretrain_epochs": 0, "freeze_encoder": False}
+    transfer: dict[str, Any] = {} if arguments.general else {"pretrain_epochs": 0}
     rows: dict[str, Recommender[Any]] = {}
     for name, encoder in (("unisrec, backbone", None), ("unisrec, encoder", arguments.text_encoder)):
         rows[name] = UniSRec(

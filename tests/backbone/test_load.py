@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers.utils.logging
+from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
 
-from lorarec.backbone import Backbone, load
+from lorarec.backbone import Backbone, hide_weights_progress, load
 from lorarec.backbone.load import embedded_folder
 from lorarec.errors import LorarecError
 from tests.factories import save_backbone
@@ -81,3 +83,11 @@ def test_8_bit_floats_are_dequantised(tiny_backbone: Backbone, dtype: str, tmp_p
 def test_bad_input(options: dict[str, str], message: str) -> None:
     with pytest.raises(LorarecError, match=message):
         Backbone.from_pretrained(**options)
+
+
+def test_bars_of_weights_go_and_bars_of_downloads_stay() -> None:
+    transformers.utils.logging.enable_progress_bar()
+    hide_weights_progress()
+    assert not transformers.utils.logging.is_progress_bar_enabled()
+    assert not are_progress_bars_disabled()
+    transformers.utils.logging.enable_progress_bar()

@@ -70,6 +70,14 @@ def test_adapters_and_next_item_models(
         run("recommend", shop, "--user", "u03", "--fusion", tmp_path / "fused", "--pool", "8")
 
 
+def test_a_text_encoder_adds_unisrec(shop: Path, text_encoder: str, tmp_path: Path) -> None:
+    words = ("--recommender", "tf-idf", "--text-encoder", text_encoder, "--pool", "0", "--out", tmp_path / "fused")
+    assert list(_json("fuse", shop, *words)["weights"]) == ["unisrec", "tf-idf"]
+    record = json.loads((tmp_path / "fused" / "fusion.json").read_text("utf-8"))
+    assert record["recommenders"]["unisrec"]["options"]["text_encoder"] == text_encoder
+    assert _json("rank", shop, "--user", "u03", "--item", "i30", "--item", "i31", "--fusion", tmp_path / "fused")
+
+
 def test_recommendations_are_those_of_the_library(shop: Path, fusion: Path) -> None:
     data = Dataset.load(shop)
     loaded = Fusion.load(fusion, data)

@@ -27,6 +27,8 @@ from lorarec.recommenders import (
     SASRec,
     SASRecConfig,
     TrainingData,
+    UniSRec,
+    UniSRecConfig,
 )
 from lorarec.retrieval import Index
 from tests.factories import circle_log, random_adapter
@@ -143,11 +145,12 @@ def test_a_fusion_of_an_earlier_version_keeps_its_index(
 
 @pytest.fixture(scope="module")
 def trained(log: tuple[Dataset, Split], shared_backbone: Backbone) -> Fusion:
-    """A fusion of an adapter, two next-item models and popularity."""
+    """A fusion of an adapter, two next-item models, one of texts, and popularity."""
     epochs = {"epochs": 2, "hidden_size": 8}
     recommenders: dict[str, Recommender] = {
         "sasrec": SASRec(SASRecConfig(**epochs)),
         "recurrent": GRU4Rec(GRU4RecConfig(**epochs)),
+        "texts": UniSRec(UniSRecConfig(pretrain_epochs=0, **epochs)),
         "popularity": Popularity(),
     }
     adapter = random_adapter(shared_backbone, 1)
@@ -159,7 +162,7 @@ def test_round_trip(trained: Fusion, log: tuple[Dataset, Split], shared_backbone
     dataset, split = log
     trained.save(tmp_path / "fusion")
     loaded = Fusion.load(tmp_path / "fusion", dataset, shared_backbone, split)
-    assert loaded.names == ["shop", "sasrec", "recurrent", "popularity"]
+    assert loaded.names == ["shop", "sasrec", "recurrent", "texts", "popularity"]
     assert loaded.config == trained.config
     cases = split.test["new-item"].head(4)
     for pool in (False, True):
@@ -273,6 +276,31 @@ def test_what_cannot_be_fused(log: tuple[Dataset, Split], tiny_backbone: Backbon
     with pytest.raises(LorarecError, match=r"cannot be called 'popular\.items': leave out the dot"):
         fuse(dataset, recommenders={"popular.items": Popularity()}, out=tmp_path / "out", split=split)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_text_encoder_adds_unisrec(log: tuple[Dataset, Split], text_encoder: str) -> None:
+    dataset, split = log
+    config = FusionConfig(cases=40, pool=0)
+    fused = fuse(dataset, recommenders=["popularity"], text_encoder=text_encoder, split=split, config=config)
+    assert fused.names == ["unisrec", "popularity"]
+    used = fused.group.recommenders["unisrec"]
+    assert used.config == UniSRecConfig(text_encoder=text_encoder, pretrain_epochs=0)
+    (scores,) = fused.score_with_parts(split.test["new-item"].head(1))
+    assert scores.parts["unisrec"].std() > 0
+
+
+def test_a_text_encoder_is_refused_before_anything_is_trained(log: tuple[Dataset, Split], tmp_path: Path) -> None:
+    with pytest.raises(LorarecError, match="is not a sentence-transformers model"):
+        fuse(log[0], recommenders={"never": Untrainable()}, text_encoder=str(tmp_path), split=log[1])
+    with pytest.raises(LorarecError, match="unisrec is among the recommenders: give it the text encoder as an option"):
+        fuse(log[0], recommenders=["unisrec"], text_encoder=str(tmp_path), split=log[1])
+
+
+class Untrainable(Popularity):
+    """A recommender that must not be fitted."""
+
+    def fit(self, data: TrainingData) -> "Untrainable":
+        raise AssertionError("it was trained")
 
 
 class Unregistered(Popularity):

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import check_scoring, plan_for, score, score_batch
+from lorarec.scoring import TREE, check_scoring, plan_for, score, score_and_cache, score_batch, score_cached
 from lorarec.training.losses import listwise
 
 from .architectures import ARCHITECTURES, REFUSED, build, one_by_one_likelihood, one_by_one_verdict
@@ -54,7 +54,7 @@ def _one_by_one(model: PreTrainedModel, example: Example, builder: PromptBuilder
 @pytest.mark.parametrize("readout", ["verdict", "likelihood"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Prompts are scored by themselves, in a batch, in chunks on a cached prompt, and in the reverse order."""
+    """Prompts are scored by themselves, in a batch, in chunks, in the reverse order, and after they were cached."""
     model, builder = build(name, len(tokenizer)), PromptBuilder(tokenizer, readout)
     if name in REFUSED:
         for scoring in (lambda: score(model, _examples(len(tokenizer)), builder), lambda: check_scoring(model)):
@@ -74,6 +74,9 @@ def test_scores_equal_one_by_one(name: str, readout: str, tokenizer: PreTrainedT
         "chunks": score(model, examples, builder, token_budget=min(example.length for example in examples) // 2),
         "reversed": [scores[::-1] for scores in score(model, backwards, builder)],
     }
+    if plan_for(model).kind == TREE:
+        _, prompts = score_and_cache(model, [Example(each.prompt, each.branches[:2]) for each in examples], builder)
+        found["cached"] = [each.numpy() for each in score_cached(model, examples, prompts, builder)]
     for way, scores in found.items():
         for row, wanted in zip(scores, expected, strict=True):
             np.testing.assert_allclose(row, wanted, atol=TOLERANCE, rtol=0, err_msg=way)

@@ -74,6 +74,34 @@ def test_one_at_a_time_gives_the_same_scores(make_service: Callable[..., Service
     play(service, scenario)
 
 
+def test_a_user_who_asks_again_is_ranked_on_the_cached_prompt(service: Service, offline: Any, play: Any) -> None:
+    """The prompt is read once for each mixture; explanations read shortened histories, and an event another prompt."""
+    history = [*offline.dataset.interactions.filter(user_id="u03")["item_id"]]
+    pages = [[f"x{place:02}" for place in range(first, first + 6)] for first in (0, 6, 12)]
+
+    def counts() -> tuple[float | None, ...]:
+        names = ("hits", "misses")
+        return tuple(service.metrics.registry.get_sample_value(f"lorarec_prompt_cache_{name}_total") for name in names)
+
+    async def scenario(client: httpx2.AsyncClient) -> None:
+        for mixture in ({"general": 1.0}, {"general": 0.3, "specific": 0.7}):
+            for page in pages:
+                body = {"user_id": "u03", "candidates": page, "adapter": mixture}
+                expected = offline.scores(mixture, "u03", history, page)
+                np.testing.assert_allclose(served(await client.post("/v1/rank", json=body), 6), expected, atol=1e-4)
+        assert counts() == (4, 2)
+        body = {"user_id": "u03", "candidates": pages[0], "adapter": "general", "candidate": 1}
+        assert (await client.post("/v1/explain", json=body)).status_code == 200
+        assert counts() == (5, 2)
+        await client.post("/v1/events", json={"events": [{"user_id": "u03", "item_id": "x28"}]})
+        body = {"user_id": "u03", "candidates": pages[0], "adapter": "general"}
+        expected = offline.scores({"general": 1.0}, "u03", [*history, "x28"], pages[0])
+        np.testing.assert_allclose(served(await client.post("/v1/rank", json=body), 6), expected, atol=1e-4)
+        assert counts() == (5, 3)
+
+    play(service, scenario)
+
+
 def test_events_change_the_next_answer(service: Service, offline: Any, play: Any) -> None:
     candidates = ["x01", "x05", "x29"]
     body = {"user_id": "u03", "candidates": candidates, "adapter": {"general": 0.3, "specific": 0.7}}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorarec.cli import quieten_transformers
+from lorarec.backbone import hide_weights_progress
 from lorarec.data import Dataset
 from lorarec.errors import LorarecError
 
@@ -38,7 +38,7 @@ def build(
     if encoder is not None and not encoder.is_dir():
         raise LorarecError(f"encoder {encoder} does not exist: give the folder of a sentence encoder")
     domains = [Dataset.load(path) for path in datasets]
-    quieten_transformers()
+    hide_weights_progress()
     from tools.embedded_backbone.build import BuildConfig, build_backbone
 
     started = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from huggingface_hub import CommitInfo
+from huggingface_hub.utils import enable_progress_bars
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from lorarec.backbone.config import EMBEDDED, AttentionImplementation, BackboneConfig, Dtype, Quantization
 from lorarec.backbone.devices import default_device, has_native_bf16
@@ -239,6 +241,12 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTo
     if settings is not None and read_json(settings).get("tokenizer_class") in GENERIC_TOKENIZERS:
         return PreTrainedTokenizerFast.from_pretrained(source)
     return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def hide_weights_progress() -> None:
+    """Turn off the progress bar of transformers for loading weights in this process, but not those for downloads."""
+    disable_progress_bar()  # also turns off those for downloads
+    enable_progress_bars()
 
 
 def embedded_folder() -> Path:

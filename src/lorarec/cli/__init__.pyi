@@ -1,2 +1,1 @@
 from .entry import main as main
-from .options import quieten_transformers as quieten_transformers

@@ -10,7 +10,7 @@ import typer
 
 import lorarec
 from lorarec.cli.messages import Verb
-from lorarec.cli.options import Overwrite, quieten_transformers, require_backbone
+from lorarec.cli.options import Overwrite, require_backbone
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, refuse_existing
 
@@ -52,7 +52,9 @@ def demo(
             raise LorarecError("--quick and --reduced are two sizes of the demo: give one of them")
         refuse_existing(out, overwrite, FolderKind.DEMO)
         require_backbone(backbone)
-        quieten_transformers()
+        from lorarec.backbone import hide_weights_progress
+
+        hide_weights_progress()
         example = load_example("molorec_demo")
         size = example.QUICK if quick else example.REDUCED if reduced else example.FULL
         example.run_demo(out, size, seed, overwrite, backbone)
@@ -76,7 +78,9 @@ def personal(
     Example: lorarec demo personal --quick
     """
     refuse_existing(out, overwrite, FolderKind.PERSONALIZATION)
-    quieten_transformers()
+    from lorarec.backbone import hide_weights_progress
+
+    hide_weights_progress()
     load_example("reclora_demo").run_personal_demo(out, quick, seed, overwrite)
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from lorarec.cli.config_options import Only, config_options
-from lorarec.cli.options import RUNTIME, Address, AsJson, ExecutorName, quieten_transformers, ray_imports
+from lorarec.cli.options import RUNTIME, Address, AsJson, ExecutorName, ray_imports
 from lorarec.errors import LorarecError
 from lorarec.experiments import read_table_kind
 from lorarec.training import TrackingConfig
@@ -57,9 +57,10 @@ def experiment(
     if address and executor != "ray":
         raise LorarecError("--address is for a Ray cluster: add --executor ray")
     read_table_kind(recipe)  # refuse an unusable recipe before anything heavy is loaded
-    quieten_transformers()
+    from lorarec.backbone import hide_weights_progress
     from lorarec.experiments import ProcessWorkers, Workers, run_recipe
 
+    hide_weights_progress()
     with ExitStack() as stack:
         pool: Workers = ProcessWorkers(workers)
         if executor == "ray":

@@ -51,6 +51,12 @@ def fuse(
         list[str] | None,
         typer.Option("--set", help="Option of a recommender, such as sasrec.epochs=30; may be repeated."),
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Sentence-transformers folder or hub id: adds UniSRec, a next-item model that reads titles through it."
+        ),
+    ] = None,
     config: FusionConfig,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 42,
     overwrite: Overwrite = False,
@@ -65,6 +71,8 @@ def fuse(
 
     Example: lorarec fuse data/shop --adapter shop=adapters/shop --out fusions/shop
 
+    Example: lorarec fuse data/shop --text-encoder sentence-transformers/all-MiniLM-L6-v2 --out fusions/shop
+
     Example: lorarec fuse data/shop --recommender sasrec --recommender tf-idf --set sasrec.epochs=30 --out fusions/shop
     """
     folders = named_folders(adapter or [], "adapter")
@@ -73,9 +81,11 @@ def fuse(
     refuse_existing(out, overwrite, FolderKind.FUSION)
     data = Dataset.load(dataset)
     split = load_split(data)
+    from lorarec.backbone import hide_weights_progress
     from lorarec.ranking import DEFAULT_RECOMMENDERS
     from lorarec.ranking import fuse as fuse_recommenders
 
+    hide_weights_progress()
     recommenders = _recommenders(recommender or DEFAULT_RECOMMENDERS, options)
     needs_backbone = folders or any(each.embeds_with_backbone for each in recommenders.values())
     fusion = fuse_recommenders(
@@ -86,6 +96,7 @@ def fuse(
         backbone=load_backbone(backbone) if needs_backbone else None,
         split=split,
         config=config,
+        text_encoder=text_encoder,
         seed=seed,
         progress=True,
         overwrite=overwrite,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lorarec.cli.config_options import Only, config_options
-from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, quieten_transformers
+from lorarec.cli.options import AsJson, DatasetFolder, Overwrite
 from lorarec.recommenders import SASRecConfig
 
 
@@ -44,10 +44,10 @@ def index(
     refuse_existing(out, overwrite, FolderKind.INDEX)
     begin = time.perf_counter()
     data = Dataset.load(dataset)
+    from lorarec.backbone import hide_weights_progress
     from lorarec.retrieval import Index
 
-    quieten_transformers()
-
+    hide_weights_progress()
     made = Index.build(data, config, text_encoder=text_encoder, seed=seed, progress=True)
     made.save(out, overwrite)
     seconds = round(time.perf_counter() - begin, 1)

@@ -128,15 +128,6 @@ def require_fusion(folder: Path | None) -> None:
         raise LorarecError(f"{folder} is not a fusion: make one with `lorarec fuse`")
 
 
-def quieten_transformers() -> None:
-    """Turn off the progress bar of transformers for loading weights, but not those for downloads."""
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # also turns off those for downloads
-    enable_progress_bars()
-
-
 def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
     """Load a backbone without a progress bar for its weights.
 
@@ -144,9 +135,9 @@ def load_backbone(config: BackboneConfig, check: bool = True) -> "Backbone":
         check: Whether to check that the model scores exactly, if it was not checked before.
     """
     require_backbone(config.id)
-    quieten_transformers()
-    from lorarec.backbone import Backbone
+    from lorarec.backbone import Backbone, hide_weights_progress
 
+    hide_weights_progress()
     return Backbone.from_config(config, check)
 
 

@@ -25,7 +25,6 @@ from lorarec.cli.options import (
     IndexFolder,
     Overwrite,
     Pool,
-    quieten_transformers,
     ray_imports,
     require_index,
     shared_path,
@@ -148,10 +147,11 @@ def recommend(
         data.history(each)
     only = None if allow is None else known_items(allow, data)
     blocked = [item for path in (deny, out_of_stock) if path for item in known_items(path, data)]
-    quieten_transformers()
+    from lorarec.backbone import hide_weights_progress
     from lorarec.ranking import read_population, recommend_to_folder, recommend_users
     from lorarec.retrieval import Index
 
+    hide_weights_progress()
     chosen = list(dict.fromkeys(user or ()))
     if users or all_users:
         chosen = sorted({*chosen, *read_population(data, None if all_users else users)})

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from lorarec.backbone import hide_weights_progress
 from lorarec.errors import LorarecError
 
 KILLED = "its process was killed, as the system does when memory runs out"
@@ -75,6 +76,7 @@ def run_in_subprocess(threads: int) -> Iterator[None]:
     """
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    hide_weights_progress()
     try:
         yield
     except LorarecError:

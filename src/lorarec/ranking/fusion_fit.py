@@ -31,6 +31,7 @@ from lorarec.recommenders import (
 
 #: Names of the conventional recommenders that are fused by default.
 DEFAULT_RECOMMENDERS = ("sasrec", "gru4rec", "sequential-rules", "ease", "item-knn", "tf-idf", "popularity")
+UNISREC = "unisrec"
 
 
 def fuse(
@@ -42,6 +43,7 @@ def fuse(
     backbone: Backbone | None = None,
     split: Split | None = None,
     config: FusionConfig | None = None,
+    text_encoder: str | None = None,
     seed: int = 42,
     progress: bool = False,
     overwrite: bool = False,
@@ -62,6 +64,8 @@ def fuse(
         backbone: Backbone of the adapters.
         split: Split to learn from; by default the one that is stored with the dataset.
         config: Options.
+        text_encoder: Sentence-transformers folder or hub id. If it is given, `unisrec` is fused as well: UniSRec with
+            the titles' embeddings by this encoder, trained on the dataset alone.
         seed: Seed of all random numbers.
         progress: Whether to show progress bars.
         overwrite: Whether to replace a fusion at `out`.
@@ -81,6 +85,14 @@ def fuse(
         refuse_existing(out, overwrite, FolderKind.FUSION)
     split = load_split(dataset) if split is None else split
     data = TrainingData(dataset, replace(split, test={}), backbone=backbone, seed=seed, progress=progress)
+    if not isinstance(recommenders, Mapping):
+        recommenders = {name: new_recommender(name) for name in recommenders}
+    if text_encoder is not None:
+        if UNISREC in recommenders:
+            raise LorarecError(f"{UNISREC} is among the recommenders: give it the text encoder as an option")
+        # First, so that an unusable encoder is refused before the others are trained.
+        unisrec = new_recommender(UNISREC, {"text_encoder": text_encoder, "pretrain_epochs": 0})
+        recommenders = {UNISREC: unisrec, **recommenders}
     unfitted = _unfitted(adapters or {}, recommenders, backbone)
     if out is not None:
         _refuse_unsaveable(unfitted)
@@ -140,7 +152,7 @@ def _fit_pool(
 
 def _unfitted(
     adapters: Mapping[str, AdapterLike],
-    recommenders: Mapping[str, Recommender[Any]] | Sequence[str],
+    recommenders: Mapping[str, Recommender[Any]],
     backbone: Backbone | None,
 ) -> dict[str, Recommender[Any]]:
     if adapters and backbone is None:
@@ -151,8 +163,6 @@ def _unfitted(
         if Path(name).name != name:  # it is the name of a folder
             raise LorarecError(f"an adapter of a fusion cannot be called {name!r}: give it another name")
         unfitted[name] = TrainedAdapter(backbone, adapter)
-    if not isinstance(recommenders, Mapping):
-        recommenders = {name: new_recommender(name) for name in recommenders}
     if taken := sorted(unfitted.keys() & recommenders.keys()):
         raise LorarecError(f"the name {taken[0]!r} stands for an adapter and a recommender: rename the adapter")
     unfitted |= recommenders

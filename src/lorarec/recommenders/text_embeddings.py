@@ -1,4 +1,4 @@
-"""Embeddings of titles, by a sentence encoder or by the backbone, which recommenders share."""
+"""Embeddings of titles, by a sentence encoder, by their words or by the backbone, which recommenders share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,10 @@ from lorarec.recommenders.cache import cached_tensors
 from lorarec.recommenders.training_data import TrainingData
 
 _KIND, _NAME = "texts", "texts"
+#: Value of an option `text_encoder`: embeddings of words by latent semantic analysis, for which no model is needed.
+LSA = "lsa"
+#: Maximum size of these embeddings.
+LSA_SIZE = 768
 
 
 def encode_titles(
@@ -44,12 +48,15 @@ def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str
     Args:
         data: Data with a backbone, unless there is a text encoder.
         titles: Titles.
-        text_encoder: Path of a sentence-transformers folder, or a hub id, see `encode_titles`. None for the backbone's
-            last hidden states, averaged over the tokens of each title (`lorarec.backbone.mean_states`).
+        text_encoder: Path of a sentence-transformers folder, or a hub id, see `encode_titles`; `LSA` for
+            `lsa_embeddings` whose words are those of all titles of the data. None for the backbone's last hidden
+            states, averaged over the tokens of each title (`lorarec.backbone.mean_states`).
 
     Raises:
         LorarecError: The encoder is unusable, or the data have no backbone and there is no encoder.
     """
+    if text_encoder == LSA:
+        return torch.from_numpy(lsa_embeddings(titles, _all_titles(data)))
     if text_encoder is not None:
         return torch.from_numpy(encode_titles(titles, text_encoder, data.cache_dir, data.progress))
     backbone = _backbone(data)
@@ -59,6 +66,42 @@ def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str
 
     key = {"backbone": backbone.fingerprint, "titles": _hash(titles)}
     return cached_tensors(data.cache_dir, _KIND, key, compute)[_NAME]
+
+
+def lsa_embeddings(titles: Sequence[str], corpus: Sequence[str], size: int = LSA_SIZE) -> np.ndarray:
+    """Return embeddings of titles by latent semantic analysis (Deerwester et al., 1990): (titles, size), float32.
+
+    TF-IDF vectors are projected onto the first right singular vectors of those of the corpus.
+
+    Args:
+        titles: Titles.
+        corpus: Titles that the words and the singular vectors are learned from.
+        size: Maximum size of an embedding; the rank of the corpus limits it as well.
+
+    Examples:
+        >>> films = ["Toy Story", "Toy Story 2", "The Story of Us", "Heat"]
+        >>> vectors = lsa_embeddings(films, films, size=2)
+        >>> vectors.shape
+        (4, 2)
+    """
+    from sklearn.decomposition import TruncatedSVD  # takes seconds to load
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
+    try:
+        vectors = vectorizer.fit_transform(corpus)
+    except ValueError:  # "empty vocabulary": titles of single characters
+        return np.zeros((len(titles), 1), np.float32)
+    components = min(size, *vectors.shape)
+    projection = TruncatedSVD(components, random_state=0).fit(vectors)
+    embeddings: np.ndarray = projection.transform(vectorizer.transform(titles)).astype(np.float32)
+    return embeddings
+
+
+def _all_titles(data: TrainingData) -> list[str]:
+    """Return the different titles of the general domains and of the dataset."""
+    datasets = [*(dataset for dataset, _ in data.general), data.dataset]
+    return list(dict.fromkeys(title for dataset in datasets for title in dataset.titles.values()))
 
 
 def item_embeddings(data: TrainingData, text_encoder: str | None) -> torch.Tensor:
@@ -91,21 +134,29 @@ def centre(embeddings: np.ndarray) -> np.ndarray:
 
 
 def text_source(data: TrainingData, text_encoder: str | None) -> dict[str, str]:
-    """Return what decides the embeddings of `text_embeddings`: the fingerprint of the encoder or of the backbone.
+    """Return what decides the embeddings of `text_embeddings`: the fingerprint of the encoder, titles or backbone.
 
     Raises:
         LorarecError: As for `text_embeddings`.
     """
+    if text_encoder == LSA:
+        return {"text_encoder": LSA, "titles": _hash(_all_titles(data))}
     if text_encoder is not None:
         return {"text_encoder": SentenceEncoder.from_pretrained(text_encoder).fingerprint}
     return {"backbone": _backbone(data).fingerprint}
 
 
 def describe_texts(data: TrainingData, text_encoder: str | None) -> str:
-    """Return whose embeddings `text_embeddings` returns, for reports: the backbone's, or those of an encoder."""
+    """Return whose embeddings `text_embeddings` returns, for reports, with the fingerprint of an encoder's files."""
+    name = saved_texts(text_encoder)
+    return name if text_encoder in (None, LSA) else f"embeddings of {name} ({text_source(data, name)['text_encoder']})"
+
+
+def saved_texts(text_encoder: str | None) -> str:
+    """Return whose embeddings `text_embeddings` returned, for reports about what was saved."""
     if text_encoder is None:
         return "the backbone's states"
-    return f"embeddings of {text_encoder} ({text_source(data, text_encoder)['text_encoder']})"
+    return "latent semantic analysis" if text_encoder == LSA else text_encoder
 
 
 def _backbone(data: TrainingData) -> Backbone:

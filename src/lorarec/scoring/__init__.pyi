@@ -5,11 +5,14 @@ from .batches import pad_rows as pad_rows
 from .batches import token_batches as token_batches
 from .batches import tokens_per_pass as tokens_per_pass
 from .batches import training_mode as training_mode
+from .cached_prompts import CachedPrompt as CachedPrompt
 from .head import logits as logits
 from .one_pass import branch_scores as branch_scores
 from .one_pass import posterior as posterior
 from .one_pass import score as score
+from .one_pass import score_and_cache as score_and_cache
 from .one_pass import score_batch as score_batch
+from .one_pass import score_cached as score_cached
 from .plan import PREFIX as PREFIX
 from .plan import ROWS as ROWS
 from .plan import TREE as TREE

@@ -27,11 +27,13 @@ class RowBlocks:
 
     Attributes:
         sizes: Numbers of tokens of the prompt, of each group of branches, and of the padding.
+        gap: Number of tokens of the padding between the prompt and the branches.
         prompt_mask: Attention mask (1, 1, prompt, prompt) of the prompt, or None if it is causal.
         masks: Attention masks (1, 1, tokens, prompt + tokens) of the groups.
     """
 
     sizes: tuple[int, ...]
+    gap: int
     prompt_mask: torch.Tensor | None
     masks: tuple[torch.Tensor, ...]
 
@@ -39,30 +41,30 @@ class RowBlocks:
 def divide(visible: torch.Tensor, sizes: Sequence[Sequence[int]]) -> None:
     """Divide the attention mask of a tree into blocks, which the mask then carries to the attention layers.
 
-    A mask is left as it is if it is not on a CPU, or if its queries begin within the prompts.
+    A mask is left as it is if it is not on a CPU, or if its queries begin within the prompts or the padding after them.
 
     Args:
         visible: Attention mask (rows, 1, queries, keys), true where a token attends; the queries are the last tokens.
-        sizes: Numbers of tokens of the prompt and of each branch of every row.
+        sizes: Numbers of tokens of the prompt, of the padding after it, and of each branch of every row.
     """
-    queries, keys = visible.shape[2:]
-    if visible.device.type == "cpu" and all(keys - queries in (0, row[0]) for row in sizes):
+    cached = visible.shape[3] - visible.shape[2]
+    if visible.device.type == "cpu" and all(cached == row[0] + row[1] or (cached, row[1]) == (0, 0) for row in sizes):
         setattr(visible, _ATTRIBUTE, [_row_blocks(*pair) for pair in zip(visible.split(1), sizes, strict=True)])
 
 
 def _row_blocks(visible: torch.Tensor, sizes: Sequence[int]) -> RowBlocks:
     queries, keys = visible.shape[2:]
-    prompt, groups = sizes[0], list(_groups(sizes[1:]))
+    prompt, gap, groups = sizes[0], sizes[1], list(_groups(sizes[2:]))
     prompt_mask = None
     if queries == keys:
         own = visible[:, :, :prompt, :prompt]
         prompt_mask = None if torch.equal(own[0, 0], torch.ones_like(own[0, 0]).tril()) else own
-    masks, start = [], prompt
+    masks, start = [], prompt + gap
     for size in groups:
         rows = visible[:, :, start - (keys - queries) :][:, :, :size]
         masks.append(torch.cat([rows[..., :prompt], rows[..., start : start + size]], -1))
         start += size
-    return RowBlocks((prompt, *groups, keys - start), prompt_mask, tuple(masks))
+    return RowBlocks((prompt, *groups, keys - start), gap, prompt_mask, tuple(masks))
 
 
 def _groups(branches: Sequence[int]) -> Iterator[int]:
@@ -107,15 +109,16 @@ def _attend(
     kwargs: dict[str, Any],
 ) -> torch.Tensor:
     """Return the attention output (1, queries, heads, d) of one row."""
-    groups, padding = row.sizes[1:-1], row.sizes[-1]
-    keys, values = key.split(row.sizes, 2), value.split(row.sizes, 2)
+    prompt, *groups, padding = row.sizes
+    sizes = (prompt, row.gap, *groups, padding)
+    keys, values = key.split(sizes, 2), value.split(sizes, 2)
     unread = query.shape[2] - sum(groups) - padding  # tokens of the prompt, unless they are cached
     own, *queries = query.split((unread, *groups, padding), 2)
     outputs = []
     if unread:
         causal = kwargs | {"is_causal": True}
         outputs.append(original(module, own, keys[0], values[0], row.prompt_mask, **causal)[0])
-    for number, (states, mask) in enumerate(zip(queries, row.masks, strict=False), start=1):
+    for number, (states, mask) in enumerate(zip(queries, row.masks, strict=False), start=2):
         seen = (torch.cat([each[0], each[number]], 2) for each in (keys, values))
         outputs.append(original(module, states, *seen, mask, **kwargs)[0])
     if padding:  # nothing reads it

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
 
 from lorarec.errors import LorarecError
 from lorarec.prompts import READOUTS, Example, PromptBuilder
 from lorarec.scoring.batches import TOKEN_BUDGET, evaluation_mode, map_batches, pad_rows, tokens_per_pass
+from lorarec.scoring.cached_prompts import CachedPrompt, read_branches, read_examples
 from lorarec.scoring.plan import TREE, model_name, plan_for
 from lorarec.scoring.readout import read_scores
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
-from lorarec.scoring.tree import PROMPT, TokenTree, masked_by, pack
+from lorarec.scoring.tree import PROMPT, pack, tree_pass
 
 
 def score_batch(
@@ -52,12 +52,76 @@ def branch_scores(
     token_budget: int = TOKEN_BUDGET,
 ) -> list[torch.Tensor]:
     """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
-    plan = plan_for(model)
     check_length(model, examples)
-    distinct, numbers = zip(*map(_distinct, examples), strict=True) if examples else ((), ())
-    with plan.lock:
+    distinct, numbers = _all_distinct(examples)
+    with plan_for(model).lock:
         scores = _branch_scores(model, distinct, readout, yes_no, token_budget)
     return [own[number] for own, number in zip(scores, numbers, strict=True)]
+
+
+@torch.no_grad()
+def score_and_cache(
+    model: Any, examples: Sequence[Example], builder: PromptBuilder
+) -> tuple[list[torch.Tensor], list[CachedPrompt]]:
+    """Score as `score_batch` does in one pass, and keep the prompts for `score_cached`.
+
+    The keys and values of the prompts are computed in any pass, so keeping them costs a copy.
+
+    Args:
+        model: A Hugging Face causal LM whose plan is `tree`, in evaluation mode.
+        examples: Prompts with their branches.
+        builder: The builder of the prompts, whose readout is used.
+
+    Returns:
+        A tensor (candidates,) for each example, float32, and the read prompt of each example.
+
+    Raises:
+        LorarecError: The plan of the model is not `tree`, or a prompt is longer than the model is defined on.
+    """
+    _require_tree(model)
+    check_length(model, examples)
+    distinct, numbers = _all_distinct(examples)
+    with plan_for(model).lock:
+        hidden, prompts = read_examples(model, distinct)
+        scores = read_scores(model, hidden, distinct, builder.readout, builder.yes_no)
+    return [own[number] for own, number in zip(scores, numbers, strict=True)], prompts
+
+
+@torch.no_grad()
+def score_cached(
+    model: Any, examples: Sequence[Example], prompts: Sequence[CachedPrompt], builder: PromptBuilder
+) -> list[torch.Tensor]:
+    """Score the branches of prompts that the model has read before, as `score_batch` does with the whole prompts.
+
+    Args:
+        model: The model that read the prompts, with the same adapters and weights.
+        examples: Prompts, which may be of different lengths, with their branches.
+        prompts: The read prompt of each example, from `score_and_cache`; they are not changed.
+        builder: The builder of the prompts, whose readout is used.
+
+    Returns:
+        A tensor (candidates,) for each example, float32.
+
+    Raises:
+        LorarecError: As for `score_and_cache`.
+    """
+    _require_tree(model)
+    check_length(model, examples)
+    distinct, numbers = _all_distinct(examples)
+    with plan_for(model).lock:
+        scores = _scores_after(model, distinct, prompts, builder.readout, builder.yes_no)
+    return [own[number] for own, number in zip(scores, numbers, strict=True)]
+
+
+def _require_tree(model: Any) -> None:
+    plan = plan_for(model)
+    if plan.kind != TREE:
+        raise LorarecError(f"{model_name(model)} cannot keep prompts for later passes: {plan.reason}")
+
+
+def _all_distinct(examples: Sequence[Example]) -> tuple[Sequence[Example], Sequence[list[int]]]:
+    distinct, numbers = zip(*map(_distinct, examples), strict=True) if examples else ((), ())
+    return distinct, numbers
 
 
 def _distinct(example: Example) -> tuple[Example, list[int]]:
@@ -89,17 +153,15 @@ def _branch_scores(
             hidden = _states_from_prefix(model, example, row, token_budget)
         else:
             hidden = _states_of_rows(model, example, row, token_budget, recompute)
-        # One token represents the prompt: its hidden state predicts every branch's first token.
-        stand_in = [Example([PROMPT], example.branches)]
-        scores += read_scores(model, hidden, stand_in, readout, yes_no)
+        scores += read_scores(model, hidden, _after_prompt([example]), readout, yes_no)
     return scores
 
 
 def rows_scores(model: Any, example: Example, yes_no: tuple[int, int]) -> dict[str, torch.Tensor]:
     """Return the scores of the branches by readout, from a batch of sequences of the prompt and one branch each."""
     hidden = _states_of_rows(model, example, 0, TOKEN_BUDGET, recompute=False)
-    stand_in = [Example([PROMPT], example.branches)]
-    return {readout: read_scores(model, hidden, stand_in, readout, yes_no)[0] for readout in READOUTS}
+    after = _after_prompt([example])
+    return {readout: read_scores(model, hidden, after, readout, yes_no)[0] for readout in READOUTS}
 
 
 def check_length(model: Any, examples: Sequence[Example]) -> None:
@@ -115,36 +177,6 @@ def check_length(model: Any, examples: Sequence[Example]) -> None:
             f"{model_name(model)} is defined on {limit} tokens, and this prompt has {longest}: set max_tokens to "
             f"{limit} or less"
         )
-
-
-def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: DynamicCache | None = None) -> torch.Tensor:
-    """Return the hidden states (rows, tokens, d) of the last tokens of a tree.
-
-    Args:
-        model: A Hugging Face causal LM.
-        input_ids: Token ids (rows, tokens).
-        tree: The tree, with the tokens in `cache`.
-        cache: Keys and values of the tree's tokens before them; those of `input_ids` are added.
-
-    Raises:
-        LorarecError: The model did not create the mask of the tree.
-    """
-    with masked_by(tree) as active:
-        hidden: torch.Tensor = (
-            plan_for(model)
-            .trunk(
-                input_ids=input_ids,
-                # All ones, so that positions which start again are not taken for packed sequences.
-                attention_mask=torch.ones_like(tree.segment_ids),
-                position_ids=tree.position_ids[:, -input_ids.shape[1] :],
-                past_key_values=cache,
-                use_cache=cache is not None,
-            )
-            .last_hidden_state
-        )
-    if not active.used:
-        raise LorarecError(f"{type(model).__name__} does not apply the requested mask, so it cannot be scored")
-    return hidden
 
 
 def _states_from_prefix(model: Any, example: Example, row: int, token_budget: int) -> torch.Tensor:
@@ -243,18 +275,24 @@ def score(
 
 def _score_chunked(model: Any, example: Example, readout: str, yes_no: tuple[int, int], budget: int) -> torch.Tensor:
     """Score one prompt's branches chunk by chunk on the prompt's cached keys and values."""
-    # Without a configuration the cache keeps all keys, also those that a window of the last token no longer shows.
-    cache = DynamicCache()
-    prompt = pack([Example(example.prompt, [])], model.device)
-    prefix = tree_pass(model, prompt.input_ids, prompt.tree, cache)[:, -1:]
+    _, prompts = read_examples(model, [Example(example.prompt, [])])
     scores = []
     for branches in _chunks(example.branches, max(1, budget - len(example.prompt))):
-        whole = pack([Example(example.prompt, branches)], model.device)
-        hidden = tree_pass(model, whole.input_ids[:, len(example.prompt) :], whole.tree, cache)
-        cache.crop(-sum(map(len, branches)))
-        stand_in = [Example([PROMPT], branches)]
-        scores += read_scores(model, torch.cat([prefix, hidden], 1), stand_in, readout, yes_no)
+        scores += _scores_after(model, [Example(example.prompt, branches)], prompts, readout, yes_no)
     return torch.cat(scores)
+
+
+def _scores_after(
+    model: Any, examples: Sequence[Example], prompts: Sequence[CachedPrompt], readout: str, yes_no: tuple[int, int]
+) -> list[torch.Tensor]:
+    """Score the branches of prompts that have been read."""
+    hidden = read_branches(model, examples, prompts)
+    return read_scores(model, hidden, _after_prompt(examples), readout, yes_no)
+
+
+def _after_prompt(examples: Sequence[Example]) -> list[Example]:
+    """Return examples with one token in place of the prompt: its hidden state predicts every branch's first token."""
+    return [Example([PROMPT], example.branches) for example in examples]
 
 
 def _chunks(branches: Sequence[list[int]], budget: int) -> Iterator[list[list[int]]]:

@@ -8,10 +8,9 @@ from transformers import DynamicCache
 
 from lorarec.scoring.batches import pad_rows
 from lorarec.scoring.head import logits
-from lorarec.scoring.one_pass import tree_pass
 from lorarec.scoring.plan import TREE, plan_for
 from lorarec.scoring.state import SequenceState, continues_from_state, rows_of
-from lorarec.scoring.tree import PADDING, PROMPT, TokenTree
+from lorarec.scoring.tree import PADDING, PROMPT, TokenTree, tree_pass
 
 
 class PromptReader:
@@ -61,7 +60,8 @@ class _BatchReader:
         self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
         positions = torch.arange(ids.shape[1], device=model.device).expand(len(ids), -1)
         within = positions < self._lengths[:, None]
-        self._tree = TokenTree(positions, torch.where(within, PROMPT, PADDING), [[len(prompt)] for prompt in prompts])
+        sizes = [[len(prompt), 0] for prompt in prompts]
+        self._tree = TokenTree(positions, torch.where(within, PROMPT, PADDING), sizes)
         hidden = tree_pass(model, ids, self._tree, self._cache)
         self.last = hidden[torch.arange(len(ids), device=model.device), self._lengths - 1]
 

@@ -8,11 +8,13 @@ from functools import wraps
 from typing import Any
 
 import torch
-from transformers import AttentionMaskInterface
+from transformers import AttentionMaskInterface, DynamicCache
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from lorarec.errors import LorarecError
 from lorarec.prompts import Example
 from lorarec.scoring.blocks import divide
+from lorarec.scoring.plan import plan_for
 
 PROMPT = 0
 PADDING = -1
@@ -25,8 +27,8 @@ class TokenTree:
     Attributes:
         position_ids: Positions (rows, keys); every branch continues those of the prompt.
         segment_ids: Segments (rows, keys): 0 for the prompt, 1, 2, ... for branches, -1 for padding.
-        sizes: Numbers of tokens of the prompt and of each branch of every row, if they follow one another without
-            gaps; None otherwise.
+        sizes: Numbers of tokens of the prompt, of the padding after it, and of each branch of every row, if they follow
+            one another; None otherwise.
     """
 
     position_ids: torch.Tensor
@@ -119,27 +121,69 @@ class TreeBatch:
     tree: TokenTree
 
 
-def pack(examples: Sequence[Example], device: torch.device | str = "cpu") -> TreeBatch:
-    """Lay out each example as one row: the prompt, then its branches one after the other."""
-    length = max(example.length for example in examples)
+def pack(examples: Sequence[Example], device: torch.device | str = "cpu", align_branches: bool = False) -> TreeBatch:
+    """Lay out each example as one row: the prompt, then its branches one after the other.
+
+    Args:
+        examples: Prompts with their branches.
+        device: Device of the tensors.
+        align_branches: Whether the branches of all rows begin at the same index, after padding behind shorter prompts.
+    """
+    longest = max(len(example.prompt) for example in examples)
+    gaps = [longest - len(example.prompt) if align_branches else 0 for example in examples]
+    length = max(example.length + gap for example, gap in zip(examples, gaps, strict=True))
     shape = (len(examples), length)
     input_ids = torch.zeros(shape, dtype=torch.long)
     position_ids = torch.zeros(shape, dtype=torch.long)
     segment_ids = torch.full(shape, PADDING)
-    for row, example in enumerate(examples):
-        ids, positions, segments = _flatten(example)
+    for row, (example, gap) in enumerate(zip(examples, gaps, strict=True)):
+        ids, positions, segments = _flatten(example, gap)
         input_ids[row, : len(ids)] = torch.tensor(ids)
         position_ids[row, : len(ids)] = torch.tensor(positions)
         segment_ids[row, : len(ids)] = torch.tensor(segments)
-    sizes = [[len(example.prompt), *map(len, example.branches)] for example in examples]
+    sizes = [
+        [len(example.prompt), gap, *map(len, example.branches)] for example, gap in zip(examples, gaps, strict=True)
+    ]
     return TreeBatch(input_ids.to(device), TokenTree(position_ids.to(device), segment_ids.to(device), sizes))
 
 
-def _flatten(example: Example) -> tuple[list[int], list[int], list[int]]:
+def _flatten(example: Example, gap: int) -> tuple[list[int], list[int], list[int]]:
     start = len(example.prompt)
-    ids, positions, segments = list(example.prompt), list(range(start)), [PROMPT] * start
+    ids = [*example.prompt, *[0] * gap]
+    positions = [*range(start), *[0] * gap]
+    segments = [PROMPT] * start + [PADDING] * gap
     for index, branch in enumerate(example.branches, start=1):
         ids += branch
         positions += range(start, start + len(branch))
         segments += [index] * len(branch)
     return ids, positions, segments
+
+
+def tree_pass(model: Any, input_ids: torch.Tensor, tree: TokenTree, cache: DynamicCache | None = None) -> torch.Tensor:
+    """Return the hidden states (rows, tokens, d) of the last tokens of a tree.
+
+    Args:
+        model: A Hugging Face causal LM.
+        input_ids: Token ids (rows, tokens).
+        tree: The tree, with the tokens in `cache`.
+        cache: Keys and values of the tree's tokens before them; those of `input_ids` are added.
+
+    Raises:
+        LorarecError: The model did not create the mask of the tree.
+    """
+    with masked_by(tree) as active:
+        hidden: torch.Tensor = (
+            plan_for(model)
+            .trunk(
+                input_ids=input_ids,
+                # All ones, so that positions which start again are not taken for packed sequences.
+                attention_mask=torch.ones_like(tree.segment_ids),
+                position_ids=tree.position_ids[:, -input_ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+            .last_hidden_state
+        )
+    if not active.used:
+        raise LorarecError(f"{type(model).__name__} does not apply the requested mask, so it cannot be scored")
+    return hidden

@@ -43,7 +43,7 @@ class AdapterInstaller:
         example = builder.example([titles[0]] * min(prompt.max_history, TEST_HISTORY), titles)
         router = adapter.user_router
         mixture = Mixture({adapter: 1.0}, {adapter: router.weights(None)} if router else {})
-        return ScoringRequest(example, builder, mixture)
+        return ScoringRequest(example, builder, mixture, cached=False)
 
     def install(self, installed: Sequence[LoadedAdapter], tests: Mapping[LoadedAdapter, ScoringRequest]) -> None:
         """Install further adapters in the model and score a request with each; on failure they are removed again.

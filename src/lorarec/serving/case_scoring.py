@@ -64,7 +64,12 @@ class CaseScorer:
         loop = asyncio.get_running_loop()
 
         def prepare() -> list[ScoringRequest]:
-            return [self._prompts.scoring_request(case, mixture) for case in cases for mixture in fusion.mixtures]
+            # Those behind the first have shortened histories, which are not asked for again.
+            return [
+                self._prompts.scoring_request(case, mixture, cached=case is cases[0])
+                for case in cases
+                for mixture in fusion.mixtures
+            ]
 
         try:
             with self._metrics.stage("prompt"):

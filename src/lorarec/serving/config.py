@@ -34,6 +34,12 @@ class ServiceConfig:
         "Number of passes at once; one for each core of a CPU, up to 8, and one elsewhere if not given.",
         REQUESTS,
     )
+    prompt_cache: int = option(
+        256,
+        "Memory in MiB for prompts that the model has read, so that a user's next ranking reads its candidates only; "
+        "0 to keep none.",
+        REQUESTS,
+    )
     wait_ms: float = option(2.0, "Milliseconds that a batch waits for more requests.", REQUESTS)
     queue: int = option(256, "Maximum number of requests at once; others get 429.", REQUESTS)
     max_wait: float = option(
@@ -42,6 +48,8 @@ class ServiceConfig:
 
     def __post_init__(self) -> None:
         convert_options(self)
-        refuse_out_of_range(self, ("pool", "token_budget", "instances", "queue"), ("wait_ms", "max_wait"), ())
+        refuse_out_of_range(
+            self, ("pool", "token_budget", "instances", "queue"), ("prompt_cache", "wait_ms", "max_wait"), ()
+        )
         if self.pool > MAX_POOL:
             raise LorarecError(f"option pool must be at most {MAX_POOL}, got {self.pool}")

@@ -3,7 +3,8 @@
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +20,17 @@ from lorarec.errors import LorarecError
 from lorarec.lora import Adapter, AdapterBank, Combine, MixedModel, check_backbone, inject
 from lorarec.personal import UserRouter
 from lorarec.prompts import Example, PromptBuilder, PromptConfig
-from lorarec.scoring import score, score_batch
+from lorarec.scoring import (
+    TREE,
+    CachedPrompt,
+    plan_for,
+    score,
+    score_and_cache,
+    score_batch,
+    score_cached,
+    tokens_per_pass,
+)
+from lorarec.serving.prompt_cache import PromptCache
 
 AdapterKind = Literal["adapter", "personal"]
 #: Maximum number of instances of the model by default.
@@ -64,6 +75,12 @@ class Mixture:
     weights: Mapping[LoadedAdapter, float] = field(default_factory=dict)
     part_weights: Mapping[LoadedAdapter, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def key(self) -> Hashable:
+        """Value that is equal for mixtures of the same loaded adapters with the same weights."""
+        parts = {adapter: each.detach().cpu().numpy().tobytes() for adapter, each in self.part_weights.items()}
+        return frozenset(self.weights.items()), frozenset(parts.items())
+
 
 @dataclass(frozen=True)
 class ScoringRequest:
@@ -73,11 +90,22 @@ class ScoringRequest:
         example: The prompt and its candidates as tokens.
         builder: The builder of the prompt, which knows the readout.
         mixture: Weights of the adapters.
+        cached: Whether the prompt is taken from the cache of prompts, and kept in it, if there is one.
     """
 
     example: Example
     builder: PromptBuilder
     mixture: Mixture = field(default_factory=Mixture)
+    cached: bool = True
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A request with the key of its prompt in the cache, and the prompt; None if it is not kept, or not found."""
+
+    request: ScoringRequest
+    key: Hashable | None = None
+    prompt: CachedPrompt | None = None
 
 
 class MultiAdapterEngine:
@@ -94,6 +122,7 @@ class MultiAdapterEngine:
         permanent: Adapters that are always installed.
         instances: Number of instances of the model; None for one for each thread of PyTorch on a CPU, up to
             `MAX_INSTANCES`, and one on other devices.
+        prompt_cache: Cache of the prompts that the model has read, which all instances use; None for none.
 
     Attributes:
         backbone: The language model.
@@ -110,9 +139,14 @@ class MultiAdapterEngine:
         combine: Combine,
         permanent: Sequence[LoadedAdapter] = (),
         instances: int | None = None,
+        prompt_cache: PromptCache | None = None,
     ) -> None:
         self.backbone = backbone
         self.combine = combine
+        reusable = plan_for(backbone.model).kind == TREE
+        self._prompt_cache = prompt_cache if prompt_cache and prompt_cache.enabled and reusable else None
+        # The scores of a longer request are computed in chunks.
+        self._longest = tokens_per_pass(backbone.model)
         self._threads = torch.get_num_threads() if backbone.model.device.type == "cpu" else None
         self.instances = instances or min(self._threads or 1, MAX_INSTANCES)
         self._models = [backbone.model, *(_share_weights(backbone.model) for _ in range(self.instances - 1))]
@@ -145,6 +179,8 @@ class MultiAdapterEngine:
             raise
 
     def _remove(self) -> None:
+        if self._prompt_cache:
+            self._prompt_cache.clear()
         for mixed in self._mixed:
             mixed.remove()
 
@@ -173,6 +209,8 @@ class MultiAdapterEngine:
     def score(self, requests: Sequence[ScoringRequest], instance: int = 0) -> list[np.ndarray]:
         """Score the candidates of each request; requests with the same readout share a pass.
 
+        Prompts that are in the cache are not read again; their requests have a pass of their own.
+
         Args:
             requests: Requests.
             instance: Number of the instance of the model, which scores for no other thread meanwhile.
@@ -181,14 +219,28 @@ class MultiAdapterEngine:
             A float32 array (candidates,) for each request: log-odds or log-probabilities, by the request's readout.
         """
         scores = [np.empty(0, np.float32)] * len(requests)
-        readouts = [(request.builder.readout, request.builder.yes_no) for request in requests]
+        rows = [self._row(request) for request in requests]
+        passes: dict[Hashable, list[int]] = defaultdict(list)
+        for index, row in enumerate(rows):
+            builder = row.request.builder
+            passes[builder.readout, builder.yes_no, row.key is None, row.prompt is None].append(index)
         with self._share_of_threads():
-            for readout in dict.fromkeys(readouts):
-                indices = [index for index, other in enumerate(readouts) if other == readout]
-                results = self._score_pass([requests[index] for index in indices], instance)
+            for indices in passes.values():
+                results = self._score_pass([rows[index] for index in indices], instance)
                 for index, result in zip(indices, results, strict=True):
                     scores[index] = result
         return scores
+
+    def _row(self, request: ScoringRequest) -> _Row:
+        """Look up the prompt of a request in the cache.
+
+        The prompts of the readout `likelihood` list the candidates, so they are hardly ever asked for again.
+        """
+        is_verdict = request.builder.readout == "verdict"
+        if not (self._prompt_cache and request.cached and is_verdict and request.example.length <= self._longest):
+            return _Row(request)
+        key = tuple(request.example.prompt), request.mixture.key
+        return _Row(request, key, self._prompt_cache.get(key))
 
     def scorers(self) -> list[Callable[[Sequence[ScoringRequest]], list[np.ndarray]]]:
         """Return a function for each instance that scores requests with it, as `score` does."""
@@ -210,14 +262,23 @@ class MultiAdapterEngine:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
 
-    def _score_pass(self, requests: Sequence[ScoringRequest], instance: int) -> list[np.ndarray]:
+    def _score_pass(self, rows: Sequence[_Row], instance: int) -> list[np.ndarray]:
+        """Score requests with one readout, either all or none of which have a key, or a prompt, in the cache."""
         mixed = self._mixed[instance]
-        mixed.set_weights(self._layer_weights(mixed, [request.mixture for request in requests]))
-        model, builder = self._models[instance], requests[0].builder
-        examples = [request.example for request in requests]
-        if len(requests) == 1:  # `score` splits a very long request into chunks
+        mixed.set_weights(self._layer_weights(mixed, [row.request.mixture for row in rows]))
+        model, builder = self._models[instance], rows[0].request.builder
+        examples = [row.request.example for row in rows]
+        if cached := [row.prompt for row in rows if row.prompt is not None]:
+            scores = score_cached(model, examples, cached, builder)
+        elif self._prompt_cache and rows[0].key is not None:
+            scores, prompts = score_and_cache(model, examples, builder)
+            for row, prompt in zip(rows, prompts, strict=True):
+                self._prompt_cache.add(row.key, prompt)
+        elif len(rows) == 1:  # `score` splits a very long request into chunks
             return score(model, examples, builder)
-        return [scores.float().cpu().numpy() for scores in score_batch(model, examples, builder)]
+        else:
+            scores = score_batch(model, examples, builder)
+        return [each.float().cpu().numpy() for each in scores]
 
     def _layer_weights(self, mixed: MixedModel, mixtures: Sequence[Mixture]) -> dict[str, torch.Tensor]:
         """Return the weights (mixtures, K) of the stacked adapters by layer name."""

@@ -60,6 +60,9 @@ class Metrics:
         batch_seconds: Duration of a pass of the model.
         fused: Number of requests that the fusion answered.
         fusion_seconds: Duration of the fusion of one request in seconds, without the scores of its adapters.
+        prompt_cache_hits: Number of prompts that were found in the cache of prompts.
+        prompt_cache_misses: Number of prompts that were looked up in the cache and had to be read.
+        prompt_cache_bytes: Size of the cached prompts in bytes.
         events: Number of stored interactions.
         adapters: Number of loaded adapters.
         logged_answers: Number of answers that were written to the answer log.
@@ -102,6 +105,15 @@ class Metrics:
             "lorarec_fusion_seconds",
             "Duration of the fusion of a request in seconds, without the scores of its adapters",
             registry=registry,
+        )
+        self.prompt_cache_hits = Counter(
+            "lorarec_prompt_cache_hits", "Prompts that were found in the cache", registry=registry
+        )
+        self.prompt_cache_misses = Counter(
+            "lorarec_prompt_cache_misses", "Prompts that were not in the cache and were read", registry=registry
+        )
+        self.prompt_cache_bytes = Gauge(
+            "lorarec_prompt_cache_bytes", "Size of the cached prompts in bytes", registry=registry
         )
         self.events = Counter("lorarec_events", "Stored interactions", registry=registry)
         self.adapters = Gauge("lorarec_adapters", "Loaded adapters", registry=registry)

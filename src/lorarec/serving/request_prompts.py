@@ -1,6 +1,6 @@
 """Prompts of requests, built as the adapters were prompted in training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -115,8 +115,13 @@ class RequestPrompts:
         if unknown:
             raise ApiError(422, faults=[Fault(message.format(item), field) for field, item in unknown.items()])
 
-    def scoring_request(self, case: RequestCase, mixture: Mixture) -> ScoringRequest:
+    def scoring_request(self, case: RequestCase, mixture: Mixture, cached: bool = True) -> ScoringRequest:
         """Build the prompt of a case for the mixture that scores it.
+
+        Args:
+            case: History and candidates.
+            mixture: Weights of the adapters.
+            cached: Whether the cache of prompts is used.
 
         Raises:
             LorarecError: If the candidates do not fit into a prompt.
@@ -126,7 +131,7 @@ class RequestPrompts:
         builder = self._builder(prompt)
         evidence = self._evidence_of(mixture, prompt) if prompt.evidence else None
         (example,) = case_examples(case_frame(case, case.history), titles, builder, prompt.max_history, evidence)
-        return ScoringRequest(example, builder, mixture)
+        return ScoringRequest(example, builder, mixture, cached)
 
     def leave_one_out_requests(self, case: RequestCase, mixture: Mixture) -> list[ScoringRequest]:
         """Build the request of a case, then one without each item of the history in its prompt, oldest first.
@@ -135,7 +140,8 @@ class RequestPrompts:
             LorarecError: If the candidates do not fit into a prompt.
         """
         cases = leave_one_out_cases(case, _prompt_config(mixture).max_history)
-        return [self.scoring_request(each, mixture) for each in cases]
+        # Shortened histories are not asked for again: they must not displace other prompts from the cache.
+        return [self.scoring_request(each, mixture, cached=each is cases[0]) for each in cases]
 
     def evidence_words(self, case: RequestCase, item: str, mixtures: Sequence[Mixture]) -> dict[str, str]:
         """Return the words about a candidate that the prompt of each adapter has; adapters without evidence have none.
@@ -164,6 +170,12 @@ class RequestPrompts:
             adapter: adapter.user_router.weights(case.user_history) for adapter in weights if adapter.user_router
         }
         return Mixture(weights, part_weights)
+
+    def make_evidence(self, adapters: Iterable[LoadedAdapter]) -> None:
+        """Make the evidence that adapters need, so that no request waits for it."""
+        for adapter in adapters:
+            if adapter.prompt.evidence:
+                self.evidence(adapter.prompt)
 
     def evidence(self, prompt: PromptConfig) -> Evidence | None:
         """Return the evidence of all interactions of the dataset, made once; later events do not enter."""

@@ -31,6 +31,7 @@ from lorarec.serving.health import DatabaseState, WatchedThread
 from lorarec.serving.histories import Event, Histories
 from lorarec.serving.metrics import Metrics
 from lorarec.serving.pages import Page
+from lorarec.serving.prompt_cache import PromptCache
 from lorarec.serving.refresher import Refresher
 from lorarec.serving.request_cases import RequestCases
 from lorarec.serving.request_prompts import RequestCase, RequestPrompts, leave_one_out_cases
@@ -121,7 +122,8 @@ class Service:
         self.metrics = Metrics(by_variant=experiment is not None)
         self.fusion = ServedFusion(fusion) if fusion else None
         permanent = list(self.fusion.adapters.values()) if self.fusion else []
-        self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances)
+        self._prompt_cache = PromptCache(config.prompt_cache * 2**20, self.metrics)
+        self._engine = MultiAdapterEngine(backbone, config.combine, permanent, config.instances, self._prompt_cache)
         self.adapters = AdapterRegistry(adapters_folder, self._engine, dataset, self.metrics, further_adapters)
         self.histories = Histories(database)
         self.histories.fill(dataset)
@@ -135,9 +137,7 @@ class Service:
         self._assignments = Assignments(experiment, self._answer_log, self._shadow)
         self._assignments.require_answers(self.adapters, fusion is not None)
         self.prompts = RequestPrompts(backbone, dataset)
-        for adapter in self.adapters.loaded.values():
-            if adapter.prompt.evidence:
-                self.prompts.evidence(adapter.prompt)
+        self.prompts.make_evidence(self.adapters.loaded.values())
         self._measure_speed()
         # Tokenizers are not thread-safe, so one thread builds all prompts.
         self._prompt_thread = WatchedThread("prompts", STUCK_SECONDS)
@@ -155,7 +155,7 @@ class Service:
             dataset, index, self.histories.engine, self._shared_calls, self.prompts, self._prompt_thread
         )
         self.catalogue.load()
-        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh])
+        self._refresher = Refresher([self.aliases.refresh, self.catalogue.refresh, self._prompt_cache.remove_unused])
         self.database = DatabaseState(self.histories)
         self.users = StoredUsers(self.histories, self.prompts.has_item, config.queue, self.metrics, self._answer_log)
         self._cases = RequestCases(self.prompts, self.users, self.adapters, self.fusion is not None)
@@ -167,7 +167,7 @@ class Service:
         served = self.fusion.adapters if self.fusion else self.adapters.loaded
         mixture = self.prompts.mixture(case, dict.fromkeys(list(served.values())[:1], 1.0))
         with suppress(LorarecError):  # a prompt that the adapter cannot have
-            self.batcher.measure_speed(self.prompts.scoring_request(case, mixture))
+            self.batcher.measure_speed(self.prompts.scoring_request(case, mixture, cached=False))
 
     @property
     def alive(self) -> bool:

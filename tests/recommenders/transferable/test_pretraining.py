@@ -119,11 +119,48 @@ def test_a_fusion_uses_the_weights_that_were_trained_without_the_hidden_items(
     assert not np.allclose(np.concatenate(other), np.concatenate(fitted.score(cases)))
 
 
+@pytest.mark.parametrize("system", ["unisrec", "vq-rec"])
+def test_a_saved_model_needs_no_embeddings(system: str, with_new_items: TrainingData) -> None:
+    new = RECOMMENDERS[system].from_options({**QUICK[system], "epochs": 1})
+    less = replace(with_new_items, split=divide_for_fusion(with_new_items.split, hidden_items=0.3).split)
+    fitted = new.fit(less)
+    alone = replace(with_new_items, backbone=None, general=())
+    loaded = RECOMMENDERS[system].from_options({**QUICK[system], "epochs": 1}).restore(alone, fitted.tensors())
+    for setting in ("warm", "new-item"):
+        cases = with_new_items.split.test[setting]
+        for found, expected in zip(loaded.score(cases), fitted.score(cases), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert loaded.about == fitted.about
+    with pytest.raises(LorarecError, match=r"(UniSRec|VQRec) cannot be updated: fit it again"):
+        loaded.update(with_new_items, less, epochs=1)
+
+
 @pytest.mark.parametrize("system", QUICK)
 def test_missing_values_are_named(system: str, circles: TrainingData) -> None:
-    for what, without in (("general", {"general": ()}), ("backbone", {"backbone": None})):
-        with pytest.raises(LorarecError, match=f"circles: this recommender needs {what}"):
-            RECOMMENDERS[system]().fit(replace(circles, **without))
+    with pytest.raises(LorarecError, match="circles: this recommender needs backbone"):
+        RECOMMENDERS[system]().fit(replace(circles, backbone=None))
+    with pytest.raises(LorarecError, match=r"circles: pre-training needs general domains: .* or pretrain_epochs=0"):
+        RECOMMENDERS[system]().fit(replace(circles, general=()))
+
+
+@pytest.mark.parametrize("system", QUICK)
+def test_without_pretraining_the_target_is_enough(system: str, circles: TrainingData) -> None:
+    alone = replace(circles, general=(), cache_dir=None)
+    as_domain = replace(alone, general=[(circles.dataset, circles.split)])
+    cases = circles.split.test["warm"]
+    found = _scores(system, alone, cases, pretrain_epochs=0, epochs=2)
+    for scores, expected in zip(found, _scores(system, as_domain, cases, pretrain_epochs=0, epochs=2), strict=True):
+        np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("system", ["unisrec", "vq-rec"])
+def test_only_a_pretrained_transformer_is_frozen(system: str, circles: TrainingData) -> None:
+    cases = circles.split.test["warm"]
+    frozen, trained = (
+        np.concatenate(_scores(system, circles, cases, pretrain_epochs=0, epochs=2, freeze_encoder=freeze))
+        for freeze in (True, False)
+    )
+    np.testing.assert_array_equal(frozen, trained)
 
 
 @pytest.mark.parametrize(

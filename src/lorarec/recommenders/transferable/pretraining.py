@@ -1,4 +1,4 @@
-"""Common steps of transferable recommenders: item texts, pre-training on general domains, and fine-tuning.
+"""Common steps of transferable recommenders: options, general domains, and pre-training.
 
 UniSRec and VQ-Rec encode histories with the Transformer of our SASRec; their logits are cosines divided by a
 temperature (Hou et al., KDD 2022, section 2.2; Hou et al., WWW 2023, section 2.3). The Transformer reads vectors of
@@ -6,7 +6,7 @@ length 1, as in our SASRec, where the papers apply a layer norm.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,16 +15,15 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lorarec.data import HISTORY
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
 from lorarec.recommenders.cache import cached_tensors
-from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender_config import RecommenderConfig
 from lorarec.recommenders.sequential.config import NextItemConfig
 from lorarec.recommenders.sequential.next_item_model import ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.sasrec_encoder import SASRecEncoder
-from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax, train_next_item
+from lorarec.recommenders.sequential.trainer import Loss, train_next_item
 from lorarec.recommenders.text_embeddings import text_source
 from lorarec.recommenders.training_data import TrainingData
 
@@ -37,7 +36,9 @@ class PretrainConfig(RecommenderConfig):
     Pre-training has a seed of its own, so that fits with other seeds share the pre-trained weights.
     """
 
-    pretrain_epochs: int = option(20, "Number of passes over the histories of the general domains.")
+    pretrain_epochs: int = option(
+        20, "Number of passes over the histories of the general domains; 0 for no pre-training, which needs none."
+    )
     pretrain_learning_rate: float = option(1e-3, "Learning rate of Adam in pre-training.")
     pretrain_seed: int = option(42, "Seed of pre-training.")
     epochs: int = option(30, "Maximum number of passes over the target's histories; 0 for no fine-tuning.")
@@ -68,9 +69,13 @@ class TransferConfig(PretrainConfig):
     """Options of a recommender whose histories the Transformer of SASRec encodes."""
 
     text_encoder: str | None = option(
-        None, "Sentence-transformers folder or hub id that embeds the titles; None for the backbone's averaged states."
+        None,
+        "Sentence-transformers folder or hub id that embeds titles; lsa for latent semantic analysis of their words; "
+        "None for the backbone's averaged states.",
     )
-    freeze_encoder: bool = option(True, "Fine-tune the item vectors only, not the Transformer, as in the papers.")
+    freeze_encoder: bool = option(
+        True, "Fine-tune the item vectors only, not the Transformer, as in the papers, if it was pre-trained."
+    )
     negatives: int = option(
         512, "Maximum number of negatives: items of the batch in pre-training, of the catalogue in fine-tuning."
     )
@@ -94,6 +99,24 @@ class CosineSequenceEncoder(SASRecEncoder):
         return normalize(super().forward(states), dim=-1) / self.temperature
 
 
+def with_domains(data: TrainingData, config: PretrainConfig) -> TrainingData:
+    """Return data with the domains of pre-training: the target alone, if there is no pre-training and no other domain.
+
+    Means and standard deviations of texts, and the codes of VQ-Rec, are then those of the target's own titles.
+
+    Raises:
+        LorarecError: There is pre-training, and the data have no general domain.
+    """
+    if data.general:
+        return data
+    if config.pretrain_epochs:
+        raise LorarecError(
+            f"{data.dataset.name}: pre-training needs general domains: set general in TrainingData or the recipe, or "
+            "pretrain_epochs=0"
+        )
+    return replace(data, general=[(data.dataset, data.split)])
+
+
 def general_histories(data: TrainingData) -> tuple[list[str], list[np.ndarray]]:
     """Return the titles of all items of the general domains, and training histories as positions in these titles."""
     titles: list[str] = []
@@ -110,7 +133,7 @@ def pretrain(
 ) -> NextItemModel:
     """Train item embeddings and a new Transformer on the histories of all general domains, mixed in every batch."""
     model = NextItemModel(items, CosineSequenceEncoder(config))
-    steps = _next_item_config(config, config.pretrain_epochs, config.pretrain_learning_rate)
+    steps = next_item_config(config, config.pretrain_epochs, config.pretrain_learning_rate)
     return train_next_item(model, histories, steps, loss, config.pretrain_seed, progress=progress)
 
 
@@ -126,10 +149,8 @@ def pretrained_weights(
     """Return pre-trained weights, which fits with the same general domains, embeddings of texts and options share.
 
     Raises:
-        LorarecError: The data have no general domain, or neither backbone nor text encoder, or cached weights cannot be
-            read.
+        LorarecError: The data have neither backbone nor text encoder, or cached weights cannot be read.
     """
-    data.require("general")
     options = {key: value for key, value in asdict(config).items() if key not in config.fine_tuning}
     key = {
         **text_source(data, options.pop("text_encoder", None)),
@@ -139,28 +160,8 @@ def pretrained_weights(
     return cached_tensors(data.cache_dir, name, key, lambda: train().state_dict())
 
 
-def fine_tune(data: TrainingData, model: NextItemModel, config: TransferConfig, about: str) -> DotProductScorer:
-    """Fine-tune a pre-trained model on the target's training histories and return a scorer of all its items.
-
-    The softmax is over items with training interactions, so that items without any are not used as negatives.
-
-    Args:
-        model: Model whose items are numbered as in `TrainingData.item_index`.
-        about: One line for reports.
-    """
-
-    def scorer(about: str = "") -> DotProductScorer:
-        return history_scorer(data.item_index, model.items.all(), model.queries, about)
-
-    model.sequence.requires_grad_(not config.freeze_encoder)
-    loss = sampled_softmax(len(data.train_items), config.negatives)
-    steps = _next_item_config(config, config.epochs, config.learning_rate)
-    valid = lambda _: data.validation_ndcg(scorer())  # noqa: E731
-    train_next_item(model, data.histories, steps, loss, data.seed, valid=valid, progress=data.progress)
-    return scorer(about)
-
-
-def _next_item_config(config: TransferConfig, epochs: int, learning_rate: float) -> NextItemConfig:
+def next_item_config(config: TransferConfig, epochs: int, learning_rate: float) -> NextItemConfig:
+    """Return the options of a training of the next-item model."""
     return NextItemConfig(
         epochs=epochs,
         learning_rate=learning_rate,

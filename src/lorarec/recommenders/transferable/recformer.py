@@ -20,7 +20,7 @@ from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.trainer import batches_by_length, next_item_positions
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.item_text import TokenizedItems, tokenize_items
-from lorarec.recommenders.transferable.pretraining import general_histories, pretrained_weights
+from lorarec.recommenders.transferable.pretraining import general_histories, pretrained_weights, with_domains
 from lorarec.recommenders.transferable.recformer_model import (
     RecFormerConfig,
     RecFormerEncoder,
@@ -48,6 +48,7 @@ class RecFormer(ScorerRecommender[RecFormerConfig]):
             LorarecError: The data have no general domain or no backbone.
         """
         config = self.config
+        data = with_domains(data, config)
         weights = pretrained_weights(data, "recformer", config, lambda: pretrain(data, config))
         encoder = _new_encoder(data, config)
         encoder.load_state_dict(weights)

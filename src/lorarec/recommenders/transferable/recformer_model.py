@@ -26,7 +26,9 @@ _ITEMS_AT_ONCE = 1024
 class RecFormerConfig(PretrainConfig):
     """Options of `RecFormer`; `epochs` and `patience` apply to each of the two stages of fine-tuning."""
 
-    pretrain_epochs: int = option(5, "Number of passes over the histories of the general domains.")
+    pretrain_epochs: int = option(
+        5, "Number of passes over the histories of the general domains; 0 for no pre-training, which needs none."
+    )
     epochs: int = option(8, "Maximum number of passes over the target's histories in each stage; 0 for no fine-tuning.")
     max_history: int = option(10, "Number of items of a history that are read, the latest.")
     dropout: float = option(0.1, "Dropout probability in training.")

@@ -16,20 +16,20 @@ from torch.nn.functional import cross_entropy, normalize, softplus
 
 from lorarec.errors import refuse_out_of_range
 from lorarec.options import document_options, option
-from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
-from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings, text_embeddings
+from lorarec.recommenders.text_embeddings import item_embeddings, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
     TransferConfig,
-    fine_tune,
     general_histories,
     in_batch_negatives,
     pretrain,
     pretrained_weights,
+    with_domains,
 )
+from lorarec.recommenders.transferable.transfer_recommender import TransferRecommender
 
 #: Number of items whose vectors are computed at once.
 _ITEMS_AT_ONCE = 8192
@@ -126,24 +126,19 @@ class TextItemEmbeddings(ItemEmbeddings):
         return torch.cat([self(part) for part in torch.arange(len(self.texts)).split(_ITEMS_AT_ONCE)])
 
 
-class UniSRec(ScorerRecommender[UniSRecConfig]):
+class UniSRec(TransferRecommender[UniSRecConfig]):
     """Universal sequence representation learning. Items without training interactions are scored by their titles."""
 
     config_class = UniSRecConfig
-    scores_new_items = True
-
-    @property
-    def embeds_with_backbone(self) -> bool:
-        """Whether `fit` embeds texts with `TrainingData.backbone`."""
-        return self.config.text_encoder is None
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain, or neither backbone nor text encoder.
+            LorarecError: Pre-training has no general domain, or the data have neither backbone nor text encoder.
         """
         config = self.config
+        data = with_domains(data, config)
         weights = pretrained_weights(data, "unisrec", config, lambda: _pretrain(data, config))
         torch.manual_seed(data.seed)
         items = TextItemEmbeddings(item_embeddings(data, config.text_encoder), config)
@@ -151,10 +146,12 @@ class UniSRec(ScorerRecommender[UniSRecConfig]):
         model.load_state_dict(weights)
         if config.use_item_ids:
             items.add_ids(len(data.train_items), config.hidden_size)
-        kind = "text and ids" if config.use_item_ids else "text"
-        about = f"UniSRec, {kind} ({describe_texts(data, config.text_encoder)}), hidden size {config.hidden_size}"
-        self.scorer = fine_tune(data, model.eval(), config, about)
-        return self
+        return self.fine_tune(data, model)
+
+    def describe(self, texts_of: str) -> str:
+        """See `TransferRecommender.describe`."""
+        kind = "text and ids" if self.config.use_item_ids else "text"
+        return f"UniSRec, {kind} ({texts_of}), hidden size {self.config.hidden_size}"
 
 
 def _pretrain(data: TrainingData, config: UniSRecConfig) -> NextItemModel:

@@ -19,20 +19,20 @@ from torch.nn.functional import normalize, pad
 from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.io import track
 from lorarec.options import document_options, option
-from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import PADDING, ItemEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
-from lorarec.recommenders.text_embeddings import describe_texts, item_embeddings, text_embeddings
+from lorarec.recommenders.text_embeddings import item_embeddings, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
     TransferConfig,
-    fine_tune,
     general_histories,
     in_batch_negatives,
     pretrain,
     pretrained_weights,
+    with_domains,
 )
+from lorarec.recommenders.transferable.transfer_recommender import TransferRecommender
 
 
 @document_options
@@ -129,34 +129,30 @@ def _parts(texts: torch.Tensor, digits: int) -> torch.Tensor:
     return filled.view(len(texts), digits, -1).transpose(0, 1).contiguous()
 
 
-class VQRec(ScorerRecommender[VQRecConfig]):
+class VQRec(TransferRecommender[VQRecConfig]):
     """Vector-quantised item representations. Items without training interactions are scored by their titles' codes."""
 
     config_class = VQRecConfig
-    scores_new_items = True
-
-    @property
-    def embeds_with_backbone(self) -> bool:
-        """Whether `fit` embeds texts with `TrainingData.backbone`."""
-        return self.config.text_encoder is None
 
     def fit(self, data: TrainingData) -> Self:
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain, or neither backbone nor text encoder, or the size of the text
-                embeddings is less than num_digits.
+            LorarecError: Pre-training has no general domain, the data have neither backbone nor text encoder, or the
+                size of the text embeddings is less than num_digits.
         """
         config = self.config
+        data = with_domains(data, config)
         weights = pretrained_weights(data, "vq-rec", config, lambda: _pretrain(data, config))
         texts = item_embeddings(data, config.text_encoder)
         items = CodeItemEmbeddings(texts, weights["items.centroids"], config.hidden_size)
         model = NextItemModel(items, CosineSequenceEncoder(config))
         model.load_state_dict(weights)
-        texts_of = describe_texts(data, config.text_encoder)
-        about = f"VQ-Rec, {config.num_digits} codes an item ({texts_of}), hidden size {config.hidden_size}"
-        self.scorer = fine_tune(data, model.eval(), config, about)
-        return self
+        return self.fine_tune(data, model)
+
+    def describe(self, texts_of: str) -> str:
+        """See `TransferRecommender.describe`."""
+        return f"VQ-Rec, {self.config.num_digits} codes an item ({texts_of}), hidden size {self.config.hidden_size}"
 
 
 def _pretrain(data: TrainingData, config: VQRecConfig) -> NextItemModel:
