@@ -119,8 +119,7 @@ def test_free_memory(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 100)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 60)
     for available, expected in ((1000, 40), (7, 7)):
-        memory = SimpleNamespace(available=available)
-        monkeypatch.setattr("lorarec.backbone.devices.psutil.virtual_memory", lambda memory=memory: memory)
+        monkeypatch.setattr("lorarec.backbone.devices.available_memory", lambda available=available: available)
         assert free_memory("mps") == expected
 
 

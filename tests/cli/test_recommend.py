@@ -78,7 +78,7 @@ def test_rules(shop: Path, indexed: Path, backbone_folder: Path, tmp_path: Path)
 
 def test_figures_of_an_index(shop: Path, indexed: Path) -> None:
     figures = json.loads(_run("index", shop, "--epochs", "0", "--out", indexed, "--overwrite", "--json"))
-    assert figures["sources"] == ["together", "title", "new", "popular"]
+    assert figures["sources"] == ["together", "rules", "title", "new", "popular"]
     assert (figures["items"], figures["interactions"]) == (50, 80)
     assert figures["bytes"] == sum(path.stat().st_size for path in indexed.iterdir())
 

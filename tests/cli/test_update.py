@@ -6,12 +6,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lorarec.cli.update import _names_in_fusion
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
 from lorarec.io import read_json
+from lorarec.lora import save_adapter
+from lorarec.ranking import fuse
+from lorarec.recommenders import FusionConfig
 from lorarec.retrieval import Index
 from tests.command_line import run
-from tests.factories import save_backbone
+from tests.factories import hot_backbone, hot_log, random_adapter, save_backbone
 
 QUICK = ("--eval-users", "4", "--epochs", "1", "--r", "2", "--batch-size", "8", "--negatives", "3")
 
@@ -80,6 +84,21 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     (home / "tuesday.csv").write_text("user_id,item_id,timestamp\nu00,i00,900\nu01,i01,901\nu02,i02,902\nu03,i03,903\n")
     with pytest.raises(LorarecError, match="tuesday was not made by this update: choose another folder"):
         update(home, *given, *backbone, "--resume")
+
+
+def test_a_fusion_that_has_other_adapters_only_is_told_of(tmp_path: Path, capsys) -> None:
+    backbone, (dataset, split) = hot_backbone(), hot_log()
+    old, new = (random_adapter(backbone, seed) for seed in range(2))
+    config = FusionConfig(pool=0, cases=20)
+    fusion = fuse(dataset, {"mine": old}, ["popularity"], backbone=backbone, split=split, config=config)
+    for name, adapter in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        save_adapter(adapter, tmp_path / name, backbone.base_model, adapter.record)
+    assert _names_in_fusion(fusion, Path("fusions/monday"), tmp_path / "old") == ["mine"]
+    assert capsys.readouterr().err == ""
+    assert _names_in_fusion(fusion, Path("fusions/monday"), tmp_path / "new") == []
+    warning = f"fusion fusions/monday does not have adapter {tmp_path / 'new'}: its own (mine) will stay"
+    assert warning in capsys.readouterr().err
 
 
 def test_folders_that_would_collide_or_are_something_else_are_refused(home: Path) -> None:

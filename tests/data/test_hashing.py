@@ -32,6 +32,14 @@ def test_changes_with_the_content(other: pl.DataFrame) -> None:
     assert content_hash(other) != content_hash(TABLE)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_null_list_is_hashed_without_a_platform_dependent_cast() -> None:
+    """It differs from an empty list, and its hash is the one that x86 processors gave before it was defined."""
+    lists = [["x"], None, [], ["y", "z"]]
+    assert content_hash(pl.DataFrame({"tags": lists})) == "741300537624bfaf"
+    assert content_hash(pl.DataFrame({"tags": [each or [] for each in lists]})) != "741300537624bfaf"
+
+
 def test_tables_do_not_run_into_each_other() -> None:
     assert content_hash(TABLE[:1], TABLE[1:]) != content_hash(TABLE[:2], TABLE[2:])
 

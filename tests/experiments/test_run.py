@@ -400,6 +400,7 @@ def test_another_pool_is_another_row(write_recipe: Callable[..., Path], tmp_path
         for keys in ({"candidates": "all", "pool": 7}, {"candidates": "all"}, {})
     )
     assert [Job("zero-shot", 1).made_from(each).get("pool") for each in (small, large, stored)] == [7, 100, None]
+    assert "index_version" in Job("zero-shot", 1).made_from(small)
     assert Job("bpr-mf", 1).made_from(small) == Job("bpr-mf", 1).made_from(stored)
     assert list(stored.rows) == ["zero-shot", "bpr-mf"]
 

@@ -79,6 +79,7 @@ def test_a_user_is_exported_by_hub_id(
     assert read_adapter("by-command").config["base_model_name_or_path"] == "me/tiny"
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_only_what_is_needed_is_pushed_and_no_local_path_of_the_backbone(
     hub: Hub, backbone: Backbone, personal: Path
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
 from lorarec.errors import LorarecError
+from lorarec.io import read_json, write_json
 from lorarec.lora import save_adapter
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
@@ -122,6 +123,24 @@ def test_candidates_of_an_index(log: tuple[Dataset, Split], fusion: Fusion) -> N
     for name in CHEAP:
         np.testing.assert_allclose(other.parts[name][::-1], scores.parts[name])
     assert not np.allclose(other.parts["index"][::-1], scores.parts["index"])
+
+
+def test_a_fusion_of_an_earlier_version_keeps_its_index(
+    log: tuple[Dataset, Split], fusion: Fusion, tmp_path: Path
+) -> None:
+    """Its last stage was fitted to candidates of an index without sequential rules."""
+    dataset, split = log
+    fusion.save(tmp_path / "fusion")
+    assert "rules" in Fusion.load(tmp_path / "fusion", dataset, split=split).index().sources
+    record = read_json(tmp_path / "fusion" / "fusion.json")
+    del record["index_rules"]
+    write_json(tmp_path / "fusion" / "fusion.json", record)
+    loaded = Fusion.load(tmp_path / "fusion", dataset, split=split)
+    assert "rules" not in loaded.index().sources
+    loaded.with_new_item_prior(0.5).save(tmp_path / "again")
+    assert "rules" not in Fusion.load(tmp_path / "again", dataset, split=split).index().sources
+    for one, two in zip(loaded.score(split.valid), fusion.score(split.valid), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_every_source_has_its_say_and_new_items_surface(index: Index) -> None:
     assert all(proposal.because for proposal in new)
 
 
-@pytest.mark.parametrize("source", ["next", "together", "title"])
+@pytest.mark.parametrize("source", ["next", "together", "rules", "title"])
 def test_lamps_call_for_lamps(index: Index, source: str) -> None:
     found = index.rank(source, ["i03", "i07", "i11"], 8)
     assert len(found) == 8
@@ -78,6 +78,8 @@ def test_only_the_histories_given_are_learned_from(shop: Dataset) -> None:
     found = Index.build(shop, NextItemConfig(epochs=1, hidden_size=8), train)
     assert found.record["counts"] == {"items": 44, "users": 2, "interactions": 5}
     assert found.rank("together", ["i00"], 10) == ["i01", "i02"]
+    assert found.rank("rules", ["i00"], 10) == ["i02", "i01"]
+    assert found.rank("rules", ["i01"], 10) == []
     assert set(found.rank("next", ["i00"], 10)) == {"i01", "i02"}
     assert "i30" in found.rank("new", ["i31"], 44)
 
@@ -99,6 +101,25 @@ def test_round_trip_of_an_inverted_file(shop: Dataset, tmp_path: Path, monkeypat
     made.save(tmp_path / "index")
     loaded = Index.load(tmp_path / "index", shop)
     assert loaded.rank("next", ["i00"], 20) == made.rank("next", ["i00"], 20)
+
+
+def test_an_index_of_an_earlier_version_has_no_rules(shop: Dataset, tmp_path: Path) -> None:
+    made = Index.build(shop, rules=False)
+    made.save(tmp_path / "index")
+    loaded = Index.load(tmp_path / "index", shop)
+    assert list(loaded.sources) == ["together", "title", "new", "popular"]
+    assert loaded.propose(["i00", "i25"], 30) == made.propose(["i00", "i25"], 30)
+    assert "rules" not in loaded.with_catalogue(shop).sources
+
+
+def test_reasons_are_the_items_with_the_strongest_rules(shop: Dataset) -> None:
+    """A lamp that only an item far back in the history leads to is explained by that item."""
+    histories = [["i00", "i01"], *([f"i{k:02}", f"i{k + 1:02}"] for k in range(20, 38))]
+    index = Index.build(shop, histories=pl.DataFrame({"user_id": [*map(str, range(19))], "history": histories}))
+    index.sources = {name: index.sources[name] for name in ("rules", "new", "popular")}
+    proposals = {each.item_id: each for each in index.propose(["i00", *(f"i{k:02}" for k in range(20, 32, 1))], 44)}
+    assert (proposals["i01"].source, proposals["i01"].because) == ("rules", ["i00"])
+    assert (proposals["i32"].source, proposals["i32"].because) == ("rules", ["i31"])
 
 
 def test_another_dataset_is_refused(shop: Dataset, light: Index, tmp_path: Path) -> None:
@@ -162,7 +183,7 @@ class TestWithATextEncoder:
 
     def test_other_sources_stay_as_they_are(self, embedded: Index, index: Index) -> None:
         assert list(embedded.sources) == list(index.sources)
-        for source in ("next", "together", "popular"):
+        for source in ("next", "together", "rules", "popular"):
             assert embedded.rank(source, ["i03", "i07"], 9) == index.rank(source, ["i03", "i07"], 9)
 
     @settings(max_examples=30, deadline=None)

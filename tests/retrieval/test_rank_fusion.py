@@ -22,12 +22,12 @@ def test_as_many_as_there_are(a: list[int], b: list[int], rest: list[int], count
     assert all(row in rankings[name] for row, name in found.items())
 
 
-@given(RANKING, RANKING)
-def test_fused_by_the_sum_of_reciprocal_places(a: list[int], b: list[int]) -> None:
-    found = fuse({"a": a, "b": b})
+@given(RANKING, RANKING, st.sampled_from([1, 2, 0.5]))
+def test_fused_by_the_weighted_sum_of_reciprocal_places(a: list[int], b: list[int], weight: float) -> None:
+    found = fuse({"a": a, "b": b}, {"b": weight})
 
     def total(row: int) -> float:
-        return sum(1 / (61 + rows.index(row)) for rows in (a, b) if row in rows)
+        return sum(of / (61 + rows.index(row)) for rows, of in ((a, 1), (b, weight)) if row in rows)
 
     assert set(found) == {*a, *b}
     assert list(map(total, found)) == sorted(map(total, found), reverse=True)
@@ -37,4 +37,4 @@ def test_fused_by_the_sum_of_reciprocal_places(a: list[int], b: list[int]) -> No
 
 
 def test_rows_in_two_rankings_are_first() -> None:
-    assert list(fuse({"a": [1, 2, 3], "b": [4, 2, 5]})) == [2, 1, 4, 3, 5]
+    assert list(fuse({"a": [1, 2, 3], "b": [4, 2, 5]}, {})) == [2, 1, 4, 3, 5]

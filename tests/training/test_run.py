@@ -12,7 +12,7 @@ from lorarec.io.locks import only_writer
 from lorarec.lora import prompt_config, read_adapter
 from lorarec.prompts import LATEST, PromptBuilder
 from lorarec.ranking import Ranker
-from lorarec.scoring import score_batch
+from lorarec.scoring import score_batch, tokens_per_pass
 from lorarec.training import TrainingConfig, train
 from lorarec.training.run import warmup_steps
 from lorarec.training.validation import Validation
@@ -230,14 +230,28 @@ def test_validation_is_a_seeded_sample_of_every_dataset(shared) -> None:
     assert len(validation) == 11
     again = Validation(sources, builder, TrainingConfig(eval_users=11))
     assert again.examples == validation.examples
-    separate = Validation(sources, builder, TrainingConfig(eval_users=11, token_budget=1))
     figures = [
-        each.metrics(lambda examples: score_batch(shared.model, examples, builder)) for each in (validation, separate)
+        validation.metrics(lambda examples: score_batch(shared.model, examples, builder), budget)
+        for budget in (2048, 1)
     ]
-    assert len(separate.batches()) == 11
-    assert len(validation.batches()) < 11
+    assert len(validation.batches(1)) == 11
+    assert len(validation.batches(2048)) < 11
     assert figures[0] == figures[1]
     assert list(figures[0]) == ["ndcg@1", "ndcg@3", "ndcg@5", "ndcg@10"]
+
+
+def test_validation_reads_as_many_tokens_in_a_pass_as_ranking_does(shared, shop, tmp_path, monkeypatch) -> None:
+    budgets: list[int] = []
+    metrics = Validation.metrics
+
+    def recorded(self, forward, token_budget, *processes):
+        budgets.append(token_budget)
+        return metrics(self, forward, token_budget, *processes)
+
+    monkeypatch.setattr(Validation, "metrics", recorded)
+    quick_train(shared, [shop], tmp_path / "default")
+    quick_train(shared, [shop], tmp_path / "given", token_budget=700)
+    assert set(budgets) == {tokens_per_pass(shared.model), 700}
 
 
 def test_rate_of_no_whole_run_is_zero() -> None:

@@ -1,7 +1,8 @@
 """The accelerator of this machine: what torch can use of CUDA, ROCm, MPS, XPU and others, or none."""
 
-import psutil
 import torch
+
+from lorarec.io import available_memory
 
 
 def accelerator() -> torch.device | None:
@@ -46,7 +47,7 @@ def free_memory(device: str) -> int:
     """
     if device == "mps":  # it shares the memory of the machine
         unused = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-        return max(0, min(unused, psutil.virtual_memory().available))
+        return max(0, min(unused, available_memory()))
     free: int = torch.get_device_module(device).mem_get_info()[0]
     return free
 

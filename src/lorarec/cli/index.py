@@ -28,11 +28,11 @@ def index(
 ) -> None:
     """Index a catalogue, so that `lorarec recommend --index` finds candidates in milliseconds.
 
-    The index proposes candidates for any history from five sources: a next-item model (SASRec) trained on the log,
-    items that were chosen together with the history's, items with similar titles, new items with similar titles, and
-    popular items. It belongs to one state of the dataset: make it again when the log or the catalogue has changed.
-    Histories may grow without that. With --epochs 0 there is no next-item model. A text encoder is needed while the
-    index is made, not when it is used: pip install 'lorarec\\[text]'
+    The index proposes candidates for any history from six sources: a next-item model (SASRec) trained on the log,
+    items that were chosen together with the history's, items that often came soon after them, items with similar
+    titles, new items with similar titles, and popular items. It belongs to one state of the dataset: make it again when
+    the log or the catalogue has changed. Histories may grow without that. With --epochs 0 there is no next-item model.
+    A text encoder is needed while the index is made, not when it is used: pip install 'lorarec\\[text]'
 
     Beyond 100,000 items the vectors are searched by faiss, if it is installed: pip install 'lorarec\\[index]'
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from lorarec.backbone import BackboneConfig
 from lorarec.cli.config_options import config_options
@@ -21,6 +22,7 @@ from lorarec.training import AdapterUpdateConfig
 
 if TYPE_CHECKING:
     from lorarec.backbone import Backbone
+    from lorarec.ranking import Fusion
 
 #: Options of the split that an update takes over from the split before it.
 KEPT_SPLIT_OPTIONS = ("negatives", "seed", "max_history")
@@ -120,6 +122,13 @@ def update(
         made.save(outputs["index"].folder, overwrite)
     if adapter is not None or fusion is not None:
         model = _needed_backbone(adapter, fusion, backbone)
+    present, names = None, []
+    if fusion is not None and not outputs["fusion"].is_finished(resume, grown):
+        from lorarec.ranking import Fusion
+
+        present = Fusion.load(fusion, previous, model)
+        if adapter is not None:
+            names = _names_in_fusion(present, fusion, adapter)
     if adapter is not None and not outputs["adapter"].is_finished(resume, grown):
         from lorarec.retrieval import Index
         from lorarec.training import update_adapter
@@ -137,17 +146,32 @@ def update(
             overwrite=overwrite,
             progress=True,
         )
-    if fusion is not None and not outputs["fusion"].is_finished(resume, grown):
-        from lorarec.lora import read_adapter
-        from lorarec.ranking import Fusion, adapter_names, update_fusion
+    if present is not None:
+        from lorarec.ranking import update_fusion
 
-        present = Fusion.load(fusion, previous, model)
-        names = [] if adapter is None else adapter_names(present, read_adapter(adapter))
         updated = dict.fromkeys(names, outputs["adapter"].folder) if names else {}
         update_fusion(present, grown, updated, backbone=model, epochs=epochs, progress=True).save(
             outputs["fusion"].folder, overwrite
         )
     _show(grown, outputs, as_json)
+
+
+def _names_in_fusion(present: "Fusion", folder: Path, adapter: Path) -> list[str]:
+    """Return the names under which a fusion has an adapter, and warn if it has other adapters only."""
+    from lorarec.lora import read_adapter
+    from lorarec.ranking import TrainedAdapter, adapter_names
+
+    names = adapter_names(present, read_adapter(adapter))
+    others = [name for name, each in present.group.recommenders.items() if isinstance(each, TrainedAdapter)]
+    if others and not names:
+        Console(stderr=True).print(
+            f"warning: fusion {folder} does not have adapter {adapter}: its own ({', '.join(others)}) will stay as "
+            "they are; give one that it was fitted with, or fuse again with the updated adapter",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return names
 
 
 def _outputs(out: Path, index: Path | None, adapter: Path | None, fusion: Path | None) -> dict[str, _Output]:

@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 
 _ROWS_AT_ONCE = 1_000_000
+#: Length of a null list, which tells it from an empty one: what x86 processors convert NaN to.
+_NULL_LENGTH = -(2**63)
 
 
 def content_hash(*tables: pl.DataFrame) -> str:
@@ -26,7 +28,7 @@ def content_hash(*tables: pl.DataFrame) -> str:
 
 def _bytes_of(column: pl.Series) -> Iterable[bytes]:
     if column.dtype.base_type() == pl.List:
-        yield column.list.len().to_numpy().astype("<i8").tobytes()
+        yield column.list.len().cast(pl.Int64).fill_null(_NULL_LENGTH).to_numpy().astype("<i8").tobytes()
         column = column.explode(empty_as_null=False)
     if column.dtype.is_decimal():
         column = column.cast(pl.String)

@@ -15,13 +15,14 @@ from lorarec.recommenders import (
     TrainingData,
     cached_dir,
 )
-from lorarec.retrieval import Index
+from lorarec.retrieval import INDEX_VERSION, Index
 
 
 class IndexOrder(ScorerRecommender[RecommenderConfig]):
     """Rank candidates in the order of an index of the training part, whose next-item model is SASRec."""
 
     config_class = RecommenderConfig
+    version = INDEX_VERSION
     scores_new_items = True
     scores_catalogue = False
     returns_ranks = True
@@ -59,5 +60,5 @@ def training_index(data: TrainingData) -> Index:
     def write(out: Path) -> None:
         Index.build(data.dataset, config, data.split.train, seed=data.seed, progress=data.progress).save(out)
 
-    key = [data.dataset.fingerprint, data.split.fingerprint, asdict(config), data.seed]
+    key = [data.dataset.fingerprint, data.split.fingerprint, asdict(config), data.seed, INDEX_VERSION]
     return Index.load(cached_dir(data, "index", key, write), data.dataset)

@@ -22,6 +22,7 @@ from lorarec.experiments.tune import Fit, tune
 from lorarec.experiments.workers import run_in_subprocess
 from lorarec.io import JsonObject, new_file, read_json, versions, write_json
 from lorarec.recommenders import BASELINES, Scorer, TrainingData
+from lorarec.retrieval import INDEX_VERSION
 
 #: Folder of the results of rows, and folder of adapters and weights that rows share.
 ROWS, SHARED = "rows", "artefacts"
@@ -63,7 +64,7 @@ class Job:
         if row.tune:
             made_from |= {"tune": row.tune, "trials": recipe.trials, "tuned_with": recipe.seeds[0]}
         if recipe.candidates == "all" and not RECOMMENDERS[row.system].scores_catalogue:
-            made_from["pool"] = recipe.pool
+            made_from |= {"pool": recipe.pool, "index_version": INDEX_VERSION}
         return made_from
 
     def is_done(self, recipe: Recipe, out: Path) -> bool:

@@ -17,7 +17,7 @@ from lorarec.options import document_options, option
 from lorarec.prompts import PromptConfig, TemplateText
 from lorarec.ranking import AdapterScorer, adapter_scorers
 from lorarec.recommenders import Recommender, ScorerRecommender, TrainingData, cached_dir, fixed
-from lorarec.retrieval import Index
+from lorarec.retrieval import INDEX_VERSION, Index
 from lorarec.training import TrainingConfig, train
 
 
@@ -251,6 +251,8 @@ def _train(data: TrainingData, kind: str, config: AdapterConfig, start_from: Pat
             progress=data.progress,
         )
 
+    if config.hard_negatives:
+        key_options["index_version"] = INDEX_VERSION
     key = [backbone.fingerprint, fingerprints, key_options, start_from and start_from.name]
     return cached_dir(data, kind, key, write)
 

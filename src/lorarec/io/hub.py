@@ -1,6 +1,7 @@
 """Repositories of the Hugging Face hub: ids in place of folders, downloads into the hub's cache, and uploads."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -189,9 +190,12 @@ def push_files(
         stale = [name for name in present if kind.has_file(name) and name not in files]
         added = [huggingface_hub.CommitOperationAdd(name, content) for name, content in files.items()]
         deleted = [huggingface_hub.CommitOperationDelete(name, is_folder=False) for name in stale]
-        return api.create_commit(
-            repo_id, [*added, *deleted], commit_message=commit_message, repo_type=repo_type, revision=revision
-        )
+        with warnings.catch_warnings():
+            # Personal adapters have tables of users and titles beside the weights; they are no dataset.
+            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
+            return api.create_commit(
+                repo_id, [*added, *deleted], commit_message=commit_message, repo_type=repo_type, revision=revision
+            )
 
 
 def full_repo_id(repo_id: str, token: str | None = None) -> str:

@@ -45,6 +45,8 @@ from lorarec.retrieval import Index
 
 RECORD, TENSORS, ADAPTERS = "fusion.json", "fusion.safetensors", "adapters"
 FORMAT_VERSION = 1
+#: Entry of `fusion.json`: whether sequential rules are a source of the index that the fusion was fitted to.
+INDEX_RULES = "index_rules"
 #: Number of cases from which the prior of new items is estimated; with fewer, the estimate would be unreliable.
 MIN_CASES = 100
 
@@ -130,8 +132,8 @@ class Fusion:
         return max((prompt_config(each).max_history for each in adapters), default=PromptConfig().max_history)
 
     def index(self) -> Index:
-        """Build the index of the training part, with the next-item model of the fusion if there is one."""
-        return index_of(self.group)
+        """Build the index of the training part that the last stage was fitted to, with the next-item model if any."""
+        return index_of(self.group, self.record.get(INDEX_RULES, False))
 
     @property
     def scores_catalogue(self) -> bool:
@@ -295,12 +297,12 @@ class Fusion:
             model = _model_of(record["candidates"], record["scorers"])
             pool = None if record["pool"] is None else _model_of(record["pool"], [*record["scorers"], INDEX])
             config = build_options(FusionConfig, record["options"])
-            fit = record["fit"]
+            about_fit = {"fit": record["fit"], INDEX_RULES: record.get(INDEX_RULES, False)}
         except LorarecError:
             raise
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"fusion {folder} is damaged ({error!r}): make it again with `lorarec fuse`") from error
-        return cls(group, model, pool, config, {"fit": fit})
+        return cls(group, model, pool, config, about_fit)
 
 
 def fusion_fingerprint(folder: str | Path) -> str:
@@ -319,10 +321,10 @@ def has_adapters(folder: str | Path) -> bool:
     return (Path(folder) / ADAPTERS).is_dir()
 
 
-def index_of(group: ScorerGroup) -> Index:
-    """Build the index of the data of a group, with the first next-item model of the group if there is one."""
+def index_of(group: ScorerGroup, rules: bool = True) -> Index:
+    """Build the index of the data of a group, with its first next-item model if any, and sequential rules if asked."""
     models = (each.model for each in group.recommenders.values() if isinstance(each, NextItemRecommender))
-    return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None))
+    return Index.build(group.data.dataset, histories=group.data.split.train, model=next(models, None), rules=rules)
 
 
 def _system(recommender: Recommender[Any]) -> str:

@@ -14,7 +14,7 @@ from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, JsonObject, refuse_existing
 from lorarec.lora import AdapterLike
 from lorarec.prompts import true_places
-from lorarec.ranking.fusion import Fusion, index_of
+from lorarec.ranking.fusion import INDEX_RULES, Fusion, index_of
 from lorarec.ranking.index_order import INDEX, with_index_order
 from lorarec.ranking.scorers import TrainedAdapter
 from lorarec.recommenders import (
@@ -129,7 +129,7 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         "cases_with_target_in_pool": found,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[scores.starts + targets].mean()),
     }
-    return Fusion(group.refit(data), model, pool_model, config, {"fit": fit})
+    return Fusion(group.refit(data), model, pool_model, config, {"fit": fit, INDEX_RULES: True})
 
 
 def _fit_pool(

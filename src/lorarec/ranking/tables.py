@@ -11,6 +11,7 @@ from lorarec.ranking.recommendation import Recommendation
 REASONS = {
     "next": "often follows",
     "together": "chosen together with",
+    "rules": "often soon after",
     "title": "titled like",
     "new": "new, titled like",
     "popular": "popular",

@@ -54,17 +54,33 @@ class SequentialRules(ItemWeightRecommender[SequentialRulesConfig]):
         """Set the vector of an item to the discounted weights of the rules that lead to it."""
         self.items, self.item_rows = data.dataset.items[ITEM], data.item_rows
         rows, lengths = encode_lists(data.split.train[HISTORY], self.items)
-        shape = len(self.items), len(self.items)
-        weights = csr_matrix(shape, dtype=np.float64)
-        for distance, before, after in _pairs(rows, lengths, self.config.max_distance):
-            weights += csr_matrix((np.full(len(before), 1 / distance), (after, before)), shape)
-        leading, following = (_discount(weights.sum(axis), self.config.shrinkage) for axis in (0, 1))
-        self.vectors = (diags(following) @ weights @ diags(leading)).tocsr()
+        self.vectors = count_rules(rows, lengths, len(self.items), self.config)
         return self
 
     def _history_weights(self, lengths: np.ndarray) -> np.ndarray:
-        """Return 1 for the last item of each history, 1/2 for the one before and so on."""
-        return 1 / (np.repeat(np.cumsum(lengths), lengths) - np.arange(int(lengths.sum())))
+        return place_weights(np.repeat(np.cumsum(lengths), lengths) - np.arange(int(lengths.sum())))
+
+
+def count_rules(rows: np.ndarray, lengths: np.ndarray, items: int, config: SequentialRulesConfig) -> csr_matrix:
+    """Return the discounted weights of the rules from each item (columns) to each item (rows), (items, items).
+
+    Args:
+        rows: Rows of the items of all histories, one history after the other, each in time order.
+        lengths: Length of each history.
+        items: Number of items.
+        config: Largest distance and shrinkage.
+    """
+    shape = items, items
+    weights = csr_matrix(shape, dtype=np.float64)
+    for distance, before, after in _pairs(rows, lengths, config.max_distance):
+        weights += csr_matrix((np.full(len(before), 1 / distance), (after, before)), shape)
+    leading, following = (_discount(weights.sum(axis), config.shrinkage) for axis in (0, 1))
+    return (diags(following) @ weights @ diags(leading)).tocsr()
+
+
+def place_weights(places: np.ndarray) -> np.ndarray:
+    """Return the weights of history items from their places, which are 1 for the last item of a history."""
+    return 1 / places
 
 
 def _pairs(rows: np.ndarray, lengths: np.ndarray, max_distance: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -1,3 +1,4 @@
+from .index import INDEX_VERSION as INDEX_VERSION
 from .index import Index as Index
 from .index import Proposal as Proposal
 from .index_update import update_index as update_index

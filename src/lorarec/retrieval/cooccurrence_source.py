@@ -1,11 +1,13 @@
 """The source of items that were chosen by the users who chose the items of the history."""
 
+from typing import ClassVar
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from lorarec.data import subsample_users
 from lorarec.retrieval.nearest import best
-from lorarec.retrieval.source import concatenate_ranges, latest_items
+from lorarec.retrieval.source import MAX_HISTORY, concatenate_ranges, latest_items
 
 
 class CooccurrenceSource:
@@ -17,6 +19,8 @@ class CooccurrenceSource:
         chosen: Binary matrix (users, items) of the items that each user chose.
     """
 
+    max_history: ClassVar[int] = MAX_HISTORY
+
     def __init__(self, chosen: csr_matrix) -> None:
         self.items_of = chosen
         self.users_of = chosen.T.tocsr()
@@ -24,7 +28,7 @@ class CooccurrenceSource:
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """See `CandidateSource.find`."""
-        latest = latest_items(history)
+        latest = latest_items(history, self.max_history)
         begin, end = self.users_of.indptr[latest], self.users_of.indptr[latest + 1]
         users = self.users_of.indices[concatenate_ranges(begin, end)]
         weights = np.repeat(self.scale[latest], end - begin)

@@ -28,13 +28,19 @@ from lorarec.retrieval.cooccurrence_source import CooccurrenceSource
 from lorarec.retrieval.nearest import cells
 from lorarec.retrieval.next_item_source import NextItemSource, fit_next_item_source, new_next_item_source
 from lorarec.retrieval.rank_fusion import fuse, interleave
+from lorarec.retrieval.rules_source import RulesSource
 from lorarec.retrieval.source import CandidateSource, PopularSource, latest_items
 from lorarec.retrieval.title_source import EmbeddingSource, TitleEmbeddings, TitleSource
 
-NEXT, TOGETHER, TITLE, NEW, POPULAR = "next", "together", "title", "new", "popular"
+NEXT, RULES, TOGETHER, TITLE, NEW, POPULAR = "next", "rules", "together", "title", "new", "popular"
 KNOWN = "known"
 #: Number of known items (by the fused rankings of their sources) and of new items in a round of the interleaving.
 QUOTAS = {KNOWN: 9, NEW: 1}
+#: Weights in the fused ranking that are not 1, of the sources that read the order of the history. They were chosen on
+#: validation cases; an index without rules, as version 0.1.0 built it, has equal weights.
+WEIGHTS = {NEXT: 2.0, RULES: 2.0}
+#: Version of the code. It goes up when the same data and options give other proposals.
+INDEX_VERSION = 2
 #: Maximum number of history items that a proposal names as its reason.
 MAX_REASONS = 2
 RECORD, ARRAYS = "index.json", "index.safetensors"
@@ -56,7 +62,8 @@ class Proposal:
     Attributes:
         item_id: Id of the item.
         source: Name of the source that ranked it highest: `next` (a next-item model), `together` (co-occurrence with
-            the history), `title` (similar title), `new` (similar title, and no interactions yet) or `popular`.
+            the history), `rules` (often soon after items of the history), `title` (similar title), `new` (similar
+            title, and no interactions yet) or `popular`.
         because: Ids of the history items that contribute most to its score, the most important first.
     """
 
@@ -76,6 +83,7 @@ class Index:
         chosen: Binary matrix (users, items) of the items that each user chose.
         titles: Sparse TF-IDF vectors of the titles (items, words), or their centred embeddings.
         next_item: Source of items by a next-item model, or None.
+        rules: Source of items by sequential rules, or None.
         record: Description of the index for index.json.
 
     Attributes:
@@ -97,16 +105,18 @@ class Index:
         chosen: csr_matrix,
         titles: csr_matrix | TitleEmbeddings,
         next_item: NextItemSource | None,
+        rules: RulesSource | None,
         record: dict[str, Any],
     ) -> None:
         self.items = items
         self.row = {item: row for row, item in enumerate(items)}
         self.record = record
-        self._chosen, self._titles, self.next_item = chosen, titles, next_item
+        self._chosen, self._titles, self.next_item, self._rules = chosen, titles, next_item, rules
         counts = np.bincount(chosen.indices, minlength=len(items))
         self.sources: dict[str, CandidateSource] = {
             **({NEXT: next_item} if next_item else {}),
             TOGETHER: CooccurrenceSource(chosen),
+            **({RULES: rules} if rules else {}),
             **{name: _title_source(name, titles, rows) for name, rows in _rows_of_title_sources(counts).items()},
             POPULAR: PopularSource(counts),
         }
@@ -119,6 +129,7 @@ class Index:
         histories: pl.DataFrame | None = None,
         *,
         model: NextItemModel | None = None,
+        rules: bool = True,
         text_encoder: str | Path | None = None,
         cache_dir: Path | None = None,
         seed: int = 42,
@@ -133,6 +144,7 @@ class Index:
                 all interactions of the dataset if None.
             model: Next-item model that was trained on these histories, with the items numbered in the order of the
                 catalogue, in place of `config`.
+            rules: Whether sequential rules are a source. Indexes of version 0.1.0 have none.
             text_encoder: Sentence-transformers folder or hub id that embeds the titles; None for TF-IDF. The index
                 contains the embeddings, so the encoder is not needed again.
             cache_dir: Folder in which the embeddings are stored and found again, such as `TrainingData.cache_dir`.
@@ -167,7 +179,8 @@ class Index:
             "counts": {"items": len(items), "users": len(lengths), "interactions": len(rows)},
             "versions": versions(),
         }
-        return cls(items.to_list(), chosen, titles, next_item, record)
+        counted = RulesSource.count(rows, lengths, len(items)) if rules else None
+        return cls(items.to_list(), chosen, titles, next_item, counted, record)
 
     def refuse_embedded_titles(self) -> None:
         """Refuse further items and other titles if the index cannot embed them.
@@ -211,8 +224,9 @@ class Index:
         titles = title_vectors(list(dataset.titles.values())).astype(np.float32)
         source = self.next_item
         next_item = source and NextItemSource(source.model, place[source.rows], len(items), source.centres)
+        rules = self._rules and self._rules.renumbered(place, len(items))
         record = {**self.record, "dataset_fingerprint": dataset.fingerprint}
-        return type(self)(items, chosen, titles, next_item, record)
+        return type(self)(items, chosen, titles, next_item, rules, record)
 
     def propose(self, history: Sequence[str], pool: int = 100, blocked: np.ndarray | None = None) -> list[Proposal]:
         """Return different candidates for a history, the best first, with a new item at every tenth place.
@@ -224,11 +238,12 @@ class Index:
         """
         rows, excluded = self._query(history, blocked)
         rankings = {name: source.find(rows, pool, excluded).tolist() for name, source in self.sources.items()}
-        known = fuse({name: rows for name, rows in rankings.items() if name not in (NEW, POPULAR)})
+        weights = WEIGHTS if RULES in rankings else {}
+        known = fuse({name: rows for name, rows in rankings.items() if name not in (NEW, POPULAR)}, weights)
         rounds = {KNOWN: list(known), NEW: rankings[NEW], POPULAR: rankings[POPULAR]}
         turns = interleave(rounds, QUOTAS, pool, fallback=POPULAR)
         source_of = {row: known.get(row, name) for row, name in turns.items()}
-        because = self._because(latest_items(rows), source_of)
+        because = self._because(rows, source_of)
         return [Proposal(self.items[row], source, because[row]) for row, source in source_of.items()]
 
     def rank(self, source: str, history: Sequence[str], count: int) -> list[str]:
@@ -265,6 +280,8 @@ class Index:
             arrays |= {f"titles.centres.{name}": torch.from_numpy(of) for name, of in self._titles.centres.items()}
         else:
             arrays |= _parts("words", self._titles)
+        if self._rules:
+            arrays |= _parts(RULES, self._rules.rules)
         if self.next_item:
             arrays |= {f"learnt.{name}": tensor.contiguous() for name, tensor in self.next_item.arrays().items()}
         with new_folder(out, overwrite, FolderKind.INDEX) as folder:
@@ -306,12 +323,14 @@ class Index:
                 titles = TitleEmbeddings(vectors, {name: array.numpy() for name, array in centres.items()})
             else:
                 titles = _matrix("words", arrays)
+            # Indexes of version 0.1.0 have no rules.
+            rules = RulesSource(_matrix(RULES, arrays)) if f"{RULES}.indptr" in arrays else None
             if record["options"]:
                 config = next_item_config(record["options"])
                 next_item = NextItemSource.from_arrays(_with_prefix("learnt.", arrays), len(items), config)
         except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise LorarecError(f"index {folder} is damaged ({error}): build it again with `lorarec index`") from error
-        return cls(items, chosen, titles, next_item, record)
+        return cls(items, chosen, titles, next_item, rules, record)
 
     def _query(self, history: Sequence[str], blocked: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the history's known items, and a mask of these and the blocked items."""
@@ -325,10 +344,11 @@ class Index:
         because: dict[int, list[str]] = {}
         for name, source in self.sources.items():
             rows = [row for row, source_name in source_of.items() if source_name == name]
-            similarities = source.similarities(history, np.array(rows, np.int64))
+            latest = latest_items(history, source.max_history)
+            similarities = source.similarities(latest, np.array(rows, np.int64))
             strongest = np.argsort(-similarities, axis=1, kind="stable")[:, :MAX_REASONS]
             for row, places, of_row in zip(rows, strongest, similarities, strict=True):
-                because[row] = [self.items[history[place]] for place in places if of_row[place] > 0]
+                because[row] = [self.items[latest[place]] for place in places if of_row[place] > 0]
         return because
 
 

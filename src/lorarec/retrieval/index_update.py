@@ -24,9 +24,9 @@ def update_index(
 ) -> Index:
     """Return the index of a dataset to which interactions were appended.
 
-    What is counted or computed from titles is that of a new index. A next-item model is trained further on the
-    histories that have changed, with the options and the seed of its training; items without interactions before the
-    update get a vector.
+    What is counted or computed from titles is that of a new index, with sequential rules. A next-item model is trained
+    further on the histories that have changed, with the options and the seed of its training; items without
+    interactions before the update get a vector.
 
     Args:
         index: Index of the dataset before the update.

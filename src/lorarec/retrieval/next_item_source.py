@@ -1,13 +1,14 @@
 """The source of items that follow a history according to a next-item model."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 
 from lorarec.recommenders import NextItemConfig, NextItemModel, fit_next_item, new_next_item
 from lorarec.retrieval.nearest import NearestVectors, cells
+from lorarec.retrieval.source import MAX_HISTORY
 
 
 class NextItemSource:
@@ -19,6 +20,8 @@ class NextItemSource:
         catalogue: Number of items.
         centres: Centres of the cells of an inverted file (see `lorarec.retrieval.nearest.cells`), or None.
     """
+
+    max_history: ClassVar[int] = MAX_HISTORY
 
     def __init__(self, model: NextItemModel, rows: np.ndarray, catalogue: int, centres: np.ndarray | None) -> None:
         self.model = model

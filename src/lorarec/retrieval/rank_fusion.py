@@ -7,8 +7,12 @@ from itertools import islice
 DAMPING = 60
 
 
-def fuse(rankings: Mapping[str, Sequence[int]]) -> dict[int, str]:
-    """Combine rankings by reciprocal rank fusion (Cormack et al., SIGIR 2009): the sum of 1 / (60 + rank).
+def fuse(rankings: Mapping[str, Sequence[int]], weights: Mapping[str, float]) -> dict[int, str]:
+    """Combine rankings by reciprocal rank fusion (Cormack et al., SIGIR 2009): the weighted sum of 1 / (60 + rank).
+
+    Args:
+        rankings: Rows of each ranking, the best first.
+        weights: Weights of rankings that differ from 1, by name.
 
     Returns:
         The name of the ranking in which each row has the best rank (the first of equal ones), rows with the highest
@@ -18,7 +22,7 @@ def fuse(rankings: Mapping[str, Sequence[int]]) -> dict[int, str]:
     best: dict[int, tuple[int, str]] = {}
     for name, rows in rankings.items():
         for rank, row in enumerate(rows, 1):
-            sums[row] = sums.get(row, 0) + 1 / (DAMPING + rank)
+            sums[row] = sums.get(row, 0) + weights.get(name, 1) / (DAMPING + rank)
             if row not in best or rank < best[row][0]:
                 best[row] = rank, name
     return {row: best[row][1] for row in sorted(sums, key=sums.__getitem__, reverse=True)}

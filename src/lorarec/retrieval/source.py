@@ -1,15 +1,21 @@
 """The protocol of candidate sources, and the simplest source: popularity."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-#: Number of items of a history that co-occurrence and title similarity read, the latest.
+#: Number of items of a history that most sources read, the latest.
 MAX_HISTORY = 10
 
 
 class CandidateSource(Protocol):
-    """The protocol of sources of candidates for a history; items are rows of the catalogue."""
+    """The protocol of sources of candidates for a history; items are rows of the catalogue.
+
+    Attributes:
+        max_history: Number of different items of a history, the latest, whose contributions can be told.
+    """
+
+    max_history: ClassVar[int]
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """Return candidates for a history, the best first.
@@ -21,7 +27,12 @@ class CandidateSource(Protocol):
         """
 
     def similarities(self, history: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return how much each item of the history contributes to each candidate (rows, history), 0 for nothing."""
+        """Return how much each item of the history contributes to each candidate (rows, history), 0 for nothing.
+
+        Args:
+            history: Different rows of the history, the latest first, as `latest_items` returns them for `max_history`.
+            rows: Rows of the candidates.
+        """
 
 
 class PopularSource:
@@ -32,6 +43,8 @@ class PopularSource:
     Args:
         counts: Number of users of each item (items,).
     """
+
+    max_history: ClassVar[int] = MAX_HISTORY
 
     def __init__(self, counts: np.ndarray) -> None:
         self.order = np.argsort(-counts, kind="stable")
@@ -47,9 +60,9 @@ class PopularSource:
         return np.zeros((len(rows), len(history)))
 
 
-def latest_items(history: np.ndarray) -> np.ndarray:
-    """Return the latest `MAX_HISTORY` different rows of a history, the latest first."""
-    return np.array(list(dict.fromkeys(history[::-1].tolist()))[:MAX_HISTORY], np.int64)
+def latest_items(history: np.ndarray, count: int = MAX_HISTORY) -> np.ndarray:
+    """Return the latest `count` different rows of a history, the latest first."""
+    return np.array(list(dict.fromkeys(history[::-1].tolist()))[:count], np.int64)
 
 
 def concatenate_ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from lorarec.retrieval.nearest import NearestVectors, best
-from lorarec.retrieval.source import concatenate_ranges, latest_items
+from lorarec.retrieval.source import MAX_HISTORY, concatenate_ranges, latest_items
 
 #: Words in more titles than this are skipped: they say little, and reading them would cost more than all others.
 MAX_TITLES = 50_000
@@ -24,6 +25,8 @@ class TitleSource:
         rows: Rows of the items that may be returned.
     """
 
+    max_history: ClassVar[int] = MAX_HISTORY
+
     def __init__(self, words: csr_matrix, rows: np.ndarray) -> None:
         self.words = words
         self.rows = rows
@@ -31,7 +34,7 @@ class TitleSource:
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """See `CandidateSource.find`."""
-        latest = latest_items(history)
+        latest = latest_items(history, self.max_history)
         query = csr_matrix(np.ones((1, len(latest)))) @ self.words[latest]
         begin, end = self.items_of.indptr[query.indices], self.items_of.indptr[query.indices + 1]
         end = np.where(end - begin > MAX_TITLES, begin, end)
@@ -74,6 +77,8 @@ class EmbeddingSource:
         centres: Centres of the cells of an inverted file of `rows` (see `lorarec.retrieval.nearest.cells`), or None.
     """
 
+    max_history: ClassVar[int] = MAX_HISTORY
+
     def __init__(self, embeddings: np.ndarray, rows: np.ndarray, centres: np.ndarray | None) -> None:
         self.embeddings = embeddings
         self.rows = rows
@@ -81,7 +86,7 @@ class EmbeddingSource:
 
     def find(self, history: np.ndarray, count: int, blocked: np.ndarray) -> np.ndarray:
         """See `CandidateSource.find`."""
-        query = self.embeddings[latest_items(history)].sum(0)
+        query = self.embeddings[latest_items(history, self.max_history)].sum(0)
         found = self.rows[self.nearest.search(query, count, blocked[self.rows])]
         return found[self.embeddings[found] @ query > 0]
 

@@ -76,7 +76,10 @@ class TrainingConfig(PromptConfig):
         0.0, "Weight of half the squared distance to the adapter that training starts from, in the loss.", OPTIMIZATION
     )
     token_budget: int | None = option(
-        None, "Tokens per forward pass, padding included: 8192, or fewer that fit into memory, if None.", OPTIMIZATION
+        None,
+        "Tokens per forward pass, padding included; if None, 8192 or fewer that fit into memory, and in validation "
+        "2048 on a CPU.",
+        OPTIMIZATION,
     )
     precision: Precision = option("auto", "Precision of training; auto is bf16 where supported.", OPTIMIZATION)
     gradient_checkpointing: bool = option(False, "Recompute activations to save memory.", OPTIMIZATION)

@@ -18,7 +18,7 @@ from lorarec.backbone import Backbone
 from lorarec.errors import LorarecError
 from lorarec.lora import DEFAULT_LORA_ALPHA, DEFAULT_R, Adapter, linear_layers, save_config
 from lorarec.prompts import Example, PromptBuilder
-from lorarec.scoring import TOKEN_BUDGET, score_batch
+from lorarec.scoring import TOKEN_BUDGET, score_batch, tokens_per_pass
 from lorarec.training.config import TrainingConfig
 from lorarec.training.cpu_lora import ADAPTER, speed_up
 
@@ -41,7 +41,9 @@ class ScoringModel(PeftModel):
     def forward(self, examples: Sequence[Example]) -> list[torch.Tensor]:
         """Return one (candidates,) tensor of scores per example, computed in one pass."""
         model: Any = self.base_model.model
-        limit = self.limit if torch.is_grad_enabled() else None
+        if not torch.is_grad_enabled():
+            return score_batch(model, examples, self.builder, tokens_per_pass(model))
+        limit = self.limit
         with ExitStack() as stack:
             if limit is not None and len(examples) * max(example.length for example in examples) > limit:
                 stack.enter_context(_recomputed(model))

@@ -10,7 +10,7 @@ from transformers.trainer_callback import EarlyStoppingCallback, TrainerControl,
 
 from lorarec.errors import LorarecError
 from lorarec.io import JsonObject, Progress
-from lorarec.scoring import evaluation_mode
+from lorarec.scoring import evaluation_mode, tokens_per_pass
 from lorarec.training.config import TrainingConfig
 from lorarec.training.losses import ProximalTerm, listwise, next_token, pointwise
 from lorarec.training.micro_batches import MicroBatches
@@ -95,8 +95,9 @@ class AdapterTrainer(Trainer):
     ) -> dict[str, float]:
         """Return NDCG on the validation cases."""
         assert self.validation is not None, "evaluation is off without validation cases"
+        budget = tokens_per_pass(self.model, self.config.token_budget)
         with evaluation_mode(self.model_wrapped):
-            ndcg = self.validation.metrics(self.model_wrapped, self.args.process_index, self.args.world_size)
+            ndcg = self.validation.metrics(self.model_wrapped, budget, self.args.process_index, self.args.world_size)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in ndcg.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

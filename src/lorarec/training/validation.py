@@ -10,7 +10,7 @@ from lorarec.data import Dataset, Split
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import Example, PromptBuilder, case_examples, true_places
 from lorarec.recommenders import make_evidence
-from lorarec.scoring import TOKEN_BUDGET, token_batches
+from lorarec.scoring import token_batches
 from lorarec.training.config import TrainingConfig
 
 CUTOFFS = (1, 3, 5, 10)
@@ -50,7 +50,6 @@ class Validation:
         options = [split.info["options"] for _, split in datasets]
         protocols = [{"protocol": each.get("protocol"), "negatives": each.get("negatives")} for each in options]
         self.protocols = [each for place, each in enumerate(protocols) if each not in protocols[:place]]
-        self.token_budget = config.token_budget or TOKEN_BUDGET
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -58,6 +57,7 @@ class Validation:
     def metrics(
         self,
         forward: Callable[[Sequence[Example]], list[torch.Tensor]],
+        token_budget: int,
         process: int = 0,
         processes: int = 1,
     ) -> dict[str, float]:
@@ -66,10 +66,11 @@ class Validation:
         Args:
             forward: Function that returns the scores of examples. It is called equally often on each process, since a
                 sharded model exchanges weights at every call.
+            token_budget: Number of tokens of a forward pass, padding included.
             process: Index of this process.
             processes: Number of processes.
         """
-        batches = self.batches()
+        batches = self.batches(token_budget)
         scores: dict[int, np.ndarray] = {}
         for turn in range(-(-len(batches) // processes)):
             batch = batches[min(turn * processes + process, len(batches) - 1)]
@@ -80,6 +81,6 @@ class Validation:
         ranks = target_ranks([gathered[index] for index in range(len(self))], self.targets)
         return {f"ndcg@{k}": float(ndcg(ranks, k).mean()) for k in CUTOFFS}
 
-    def batches(self) -> list[list[int]]:
+    def batches(self, token_budget: int) -> list[list[int]]:
         """Return the indices of the cases of each pass: as many as the token budget allows, at least one."""
-        return token_batches([example.length for example in self.examples], self.token_budget)
+        return token_batches([example.length for example in self.examples], token_budget)
