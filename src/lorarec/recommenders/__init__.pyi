@@ -68,8 +68,9 @@ from .sequential.trainer import sampled_softmax_loss as sampled_softmax_loss
 from .sequential.trainer import train_next_item as train_next_item
 from .sequential_rules import SequentialRules as SequentialRules
 from .sequential_rules import SequentialRulesConfig as SequentialRulesConfig
+from .sequential_rules import count_rules as count_rules
+from .sequential_rules import place_weights as place_weights
 from .text_embeddings import LSA as LSA
-from .sequential_rules import count_rules as count_rules, place_weights as place_weights
 from .text_embeddings import centre as centre
 from .text_embeddings import encode_titles as encode_titles
 from .text_similarity import TextSimilarity as TextSimilarity

@@ -121,7 +121,7 @@ class TransferRecommender(ScorerRecommender[Config]):
         self.model = self._model(data, {name: each for name, each in tensors.items() if not _is_of_new(name)})
         self.model_of_new_items = self._model(data, of_new) if of_new else None
         self.scorer = _scorer(data, self.model, self.describe(texts_of))
-        self.scorer_of_new_items = self.model_of_new_items and _scorer(data, self.model_of_new_items)
+        self.scorer_of_new_items = _scorer(data, self.model_of_new_items) if self.model_of_new_items else None
         self.known = data.train_index
         return self
 
