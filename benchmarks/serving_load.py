@@ -8,8 +8,8 @@ With `--soak` the clients go on for so many minutes while 60 new users and 60 ma
 events, recommendations and rankings, an adapter is reloaded, and the server's resident memory is printed.
 
 With `--fusion`, clients ask for recommendations instead, in turns by an adapter and by a fusion of this adapter,
-SASRec, GRU4Rec, sequential rules, EASE, item-knn, TF-IDF and popularity over the same pools, and the ratio of the two
-costs is printed.
+SASRec, GRU4Rec, UniSRec, sequential rules, EASE, item-knn, TF-IDF and popularity over the same pools, and the ratio of
+the two costs is printed.
 
 With `--repeat`, users ask for rankings of several candidate sets in a row, so that this share of all requests has a
 prompt that was read before, and a server with the cache of prompts takes turns with one without it. All other
@@ -52,6 +52,7 @@ from lorarec.lora import AdapterBank, read_adapter
 from lorarec.ranking import Fusion, Ranker, fuse, log_prior
 from lorarec.recommenders import (
     EASE,
+    LSA,
     FusionConfig,
     GRU4Rec,
     GRU4RecConfig,
@@ -62,6 +63,8 @@ from lorarec.recommenders import (
     SASRecConfig,
     SequentialRules,
     TfIdf,
+    UniSRec,
+    UniSRecConfig,
 )
 
 MIXTURES = [{"general": 1.0}, {"specific": 1.0}, {"general": 0.3, "specific": 0.7}, {"general": 0.6, "specific": 0.4}]
@@ -253,6 +256,7 @@ def make_fusion(backbone: Backbone, data: Dataset, folder: Path) -> Fusion:
     recommenders: dict[str, Recommender[Any]] = {
         "sasrec": SASRec(SASRecConfig(epochs=3)),
         "gru4rec": GRU4Rec(GRU4RecConfig(epochs=3)),
+        "unisrec": UniSRec(UniSRecConfig(text_encoder=LSA, pretrain_epochs=0, epochs=3)),
         **{"sequential-rules": SequentialRules(), "ease": EASE()},
         **{"item-knn": ItemKNN(), "tf-idf": TfIdf(), "popularity": Popularity()},
     }
