@@ -175,7 +175,7 @@ def test_the_whole_catalogue_with_adapters_is_the_pool_of_the_own_index(
     found = _json(*words, "--setting", "warm")["settings"]["warm"]["rows"]
     assert "fused" not in found
     about = found["index+fused"]["about"]
-    assert about.startswith("the 7 items that an index proposes from together, title, new, popular, re-ranked;")
+    assert about.startswith("the 7 items that an index proposes from together, rules, title, new, popular, re-ranked;")
     loaded = Fusion.load(tmp_path / "fused", Dataset.load(shop), tiny_backbone)
     cases = load_split(Dataset.load(shop)).test["warm"]
     pools = [loaded.index().propose(history, 7) for history in cases["history"].to_list()]

@@ -109,7 +109,8 @@ def test_rows_are_named_and_described(index: Index) -> None:
     rows = pool_scorers(index, {"mine": inner}, pool=7)
     assert list(rows) == ["index", "index+mine"]
     assert rows["index"].about == (
-        "the 7 items that an index proposes from together, title, new, popular, in its order; other items have no rank"
+        "the 7 items that an index proposes from together, rules, title, new, popular, in its order; other items have "
+        "no rank"
     )
     assert rows["index+mine"].about.endswith(", re-ranked with its order as a prior; other items have no rank; a model")
 

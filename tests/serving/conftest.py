@@ -176,10 +176,14 @@ def offline(tiny_backbone: Backbone, adapters: Path, shop: Dataset) -> Offline:
 
 @pytest.fixture
 def make_service(offline: Offline, tiny_backbone: Backbone, adapters: Path, tmp_path: Path) -> Callable[..., Service]:
-    """Make a service with options other than the default ones."""
+    """Make a service with options other than the default ones.
+
+    It keeps no prompts unless it is told to, so that it answers the same request with exactly the same scores: those on
+    a cached prompt differ by rounding.
+    """
 
     def make(load: Sequence[str] | None = None, **options: Any) -> Service:
-        config = ServiceConfig(**{"wait_ms": 50, **options})
+        config = ServiceConfig(**{"wait_ms": 50, "prompt_cache": 0, **options})
         database = f"sqlite:///{tmp_path / 'histories.db'}"
         return Service(tiny_backbone, offline.dataset, adapters, database, config, load=load)
 
@@ -230,11 +234,11 @@ def make_fused(
     shop_split: Split,
     tmp_path: Path,
 ) -> Callable[..., Service]:
-    """Make a service with the fusion; made after the offline fusion has copied the backbone."""
+    """Make a service with the fusion, as `make_service` does; made after the offline fusion has copied the backbone."""
 
     def make(folder: Path | None = adapters, **options: Any) -> Service:
         fusion = Fusion.load(fusion_folder, shop, tiny_backbone, shop_split)
-        config = ServiceConfig(**{"wait_ms": 50, "pool": 12, **options})
+        config = ServiceConfig(**{"wait_ms": 50, "pool": 12, "prompt_cache": 0, **options})
         return Service(tiny_backbone, shop, folder, f"sqlite:///{tmp_path / 'fused.db'}", config, fusion=fusion)
 
     return make

@@ -74,8 +74,11 @@ def test_one_at_a_time_gives_the_same_scores(make_service: Callable[..., Service
     play(service, scenario)
 
 
-def test_a_user_who_asks_again_is_ranked_on_the_cached_prompt(service: Service, offline: Any, play: Any) -> None:
+def test_a_user_who_asks_again_is_ranked_on_the_cached_prompt(
+    make_service: Callable[..., Service], offline: Any, play: Any
+) -> None:
     """The prompt is read once for each mixture; explanations read shortened histories, and an event another prompt."""
+    service = make_service(prompt_cache=16)
     history = [*offline.dataset.interactions.filter(user_id="u03")["item_id"]]
     pages = [[f"x{place:02}" for place in range(first, first + 6)] for first in (0, 6, 12)]
 
