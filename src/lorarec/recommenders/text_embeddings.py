@@ -1,7 +1,9 @@
 """Embeddings of titles, by a sentence encoder, by their words or by the backbone, which recommenders share."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,7 +45,7 @@ def encode_titles(
 
 
 def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str | None) -> torch.Tensor:
-    """Return embeddings of titles (titles, size); they are computed once if the data have a cache_dir.
+    """Return embeddings of titles (titles, size); those by a model are computed once if the data have a cache_dir.
 
     Args:
         data: Data with a backbone, unless there is a text encoder.
@@ -84,6 +86,16 @@ def lsa_embeddings(titles: Sequence[str], corpus: Sequence[str], size: int = LSA
         >>> vectors.shape
         (4, 2)
     """
+    vectorizer, projection = _fit_lsa(tuple(corpus), size)
+    if projection is None:
+        return np.zeros((len(titles), 1), np.float32)
+    embeddings: np.ndarray = projection.transform(vectorizer.transform(titles)).astype(np.float32)
+    return embeddings
+
+
+@lru_cache(maxsize=1)  # a recommender embeds several lists of titles by the words of the same corpus
+def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, Any]:
+    """Return the fitted vectorizer and projection of a corpus; the projection is None if no title has a word."""
     from sklearn.decomposition import TruncatedSVD  # takes seconds to load
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -91,11 +103,8 @@ def lsa_embeddings(titles: Sequence[str], corpus: Sequence[str], size: int = LSA
     try:
         vectors = vectorizer.fit_transform(corpus)
     except ValueError:  # "empty vocabulary": titles of single characters
-        return np.zeros((len(titles), 1), np.float32)
-    components = min(size, *vectors.shape)
-    projection = TruncatedSVD(components, random_state=0).fit(vectors)
-    embeddings: np.ndarray = projection.transform(vectorizer.transform(titles)).astype(np.float32)
-    return embeddings
+        return vectorizer, None
+    return vectorizer, TruncatedSVD(min(size, *vectors.shape), random_state=0).fit(vectors)
 
 
 def _all_titles(data: TrainingData) -> list[str]:

@@ -39,6 +39,7 @@ class TransferRecommender(ScorerRecommender[Config]):
         known: Items with training interactions.
     """
 
+    version = 2  # of the first version, an untrained Transformer stayed frozen, and a fusion trained once
     scores_new_items = True
     model: NextItemModel
     model_of_new_items: NextItemModel | None = None
