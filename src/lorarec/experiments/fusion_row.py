@@ -42,8 +42,8 @@ class FusionRowConfig(FusionConfig):
 class FusionRow(ScorerRecommender[FusionRowConfig]):
     """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
 
-    The systems are fitted without the hidden items first. Those that score new items are used as they are then, others
-    are fitted again with all items; see `lorarec.recommenders.Recommender.refit`.
+    The systems are fitted without the hidden items first. Those that score new items do so as they do then, others are
+    fitted again with all items; see `lorarec.recommenders.Recommender.refit`.
     """
 
     config_class = FusionRowConfig

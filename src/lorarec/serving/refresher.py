@@ -21,7 +21,7 @@ class Refresher:
     Failures of one function in a row are logged once, unexpected ones each time.
 
     Args:
-        calls: Functions that read from the database.
+        calls: Functions that read what other replicas changed, or remove what was not used.
         seconds: Seconds between two calls.
     """
 

@@ -45,7 +45,7 @@ class RecFormer(ScorerRecommender[RecFormerConfig]):
         """Pre-train on the general domains, or read the cached weights, and fine-tune on the training histories.
 
         Raises:
-            LorarecError: The data have no general domain or no backbone.
+            LorarecError: Pre-training has no general domain, or the data have no backbone.
         """
         config = self.config
         data = with_domains(data, config)
