@@ -157,11 +157,11 @@ def text_source(data: TrainingData, text_encoder: str | None) -> dict[str, str]:
 
 def describe_texts(data: TrainingData, text_encoder: str | None) -> str:
     """Return whose embeddings `text_embeddings` returns, for reports, with the fingerprint of an encoder's files."""
-    name = saved_texts(text_encoder)
+    name = describe_saved_texts(text_encoder)
     return name if text_encoder in (None, LSA) else f"embeddings of {name} ({text_source(data, name)['text_encoder']})"
 
 
-def saved_texts(text_encoder: str | None) -> str:
+def describe_saved_texts(text_encoder: str | None) -> str:
     """Return whose embeddings `text_embeddings` returned, for reports about what was saved."""
     if text_encoder is None:
         return "the backbone's states"

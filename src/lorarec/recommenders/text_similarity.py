@@ -13,7 +13,7 @@ from lorarec.recommenders.baselines import SimilarityConfig
 from lorarec.recommenders.dot_product import DotProductScorer
 from lorarec.recommenders.interactions import known_items
 from lorarec.recommenders.recommender import ScorerRecommender
-from lorarec.recommenders.text_embeddings import centre, describe_texts, saved_texts, text_embeddings
+from lorarec.recommenders.text_embeddings import centre, describe_saved_texts, describe_texts, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 
 #: Name of the tensor of the vectors. Under `vectors`, their order depended on the training part.
@@ -69,7 +69,7 @@ class TextSimilarity(ScorerRecommender[TextSimilarityConfig]):
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Take over the item vectors, so that the encoder is not needed; see `Recommender.restore`."""
-        return self._with_vectors(data, tensors[_NAME], saved_texts(self.config.text_encoder))
+        return self._with_vectors(data, tensors[_NAME], describe_saved_texts(self.config.text_encoder))
 
     def _with_vectors(self, data: TrainingData, vectors: torch.Tensor, texts_of: str) -> Self:
         config, index = self.config, data.item_rows

@@ -14,7 +14,7 @@ from lorarec.recommenders.dot_product import DotProductScorer, history_scorer
 from lorarec.recommenders.recommender import ScorerRecommender
 from lorarec.recommenders.sequential.next_item_model import IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import sampled_softmax, train_next_item
-from lorarec.recommenders.text_embeddings import describe_texts, saved_texts
+from lorarec.recommenders.text_embeddings import describe_saved_texts, describe_texts
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import CosineSequenceEncoder, TransferConfig, next_item_config
 
@@ -107,7 +107,7 @@ class TransferRecommender(ScorerRecommender[Config]):
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Load the model, so that the embeddings of texts are not needed; see `Recommender.restore`."""
-        return self._load(data, tensors, saved_texts(self.config.text_encoder))
+        return self._load(data, tensors, describe_saved_texts(self.config.text_encoder))
 
     def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
         """Refuse: another training would score new items on another scale; see `Recommender.refit`.
