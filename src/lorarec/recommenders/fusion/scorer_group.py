@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.sparse import csr_matrix
 from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
+from lorarec.recommenders.fusion.fusion_split import with_validation_targets
 from lorarec.recommenders.recommender import Recommender
 from lorarec.recommenders.training_data import TrainingData
 
@@ -47,6 +49,18 @@ class ScorerGroup:
         """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`."""
         updated = {name: each.update(data, self.data, epochs) for name, each in self.recommenders.items()}
         return type(self)(updated, data)
+
+    def learn_validation_targets(self) -> Self:
+        """Return a group of copies of the recommenders that have learned from the validation targets as well.
+
+        They are those of `with_validation_targets`. Recommenders that cannot be updated stay as they are.
+        """
+        data = replace(self.data, split=with_validation_targets(self.data.split))
+        longer = {
+            name: each.update(data, self.data, VALIDATION_EPOCHS) if each.update_obstacle(data) is None else each
+            for name, each in self.recommenders.items()
+        }
+        return type(self)(longer, data)
 
     def score(self, cases: pl.DataFrame, given: Mapping[str, Sequence[np.ndarray]] | None = None) -> CandidateScores:
         """Score the candidates of every case by every recommender.
