@@ -17,7 +17,8 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, WARM, Dataset, Split, content_hash, draw_candidates
+from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, WARM, Dataset, Split, content_hash
+from lorarec.data.candidates import draw_candidates
 from lorarec.evaluation import sample_users
 from lorarec.experiments import read_experiment
 from lorarec.experiments.experiment_data import ExperimentData

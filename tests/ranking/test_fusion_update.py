@@ -7,7 +7,14 @@ import pytest
 from lorarec.data import Dataset, Split, split_new_interactions
 from lorarec.errors import LorarecError
 from lorarec.ranking import Fusion, adapter_names, fuse, update_fusion
-from lorarec.recommenders import FusionConfig, SASRec, SASRecConfig, TrainingData, new_recommender
+from lorarec.recommenders import (
+    FusionConfig,
+    SASRec,
+    SASRecConfig,
+    TrainingData,
+    new_recommender,
+    with_validation_targets,
+)
 from tests.factories import hot_backbone, hot_log, random_adapter
 
 CONFIG = FusionConfig(pool=20, cases=20)
@@ -41,7 +48,7 @@ def test_counts_are_those_of_a_new_fit_and_the_last_stage_stays(shop, grown, tmp
     updated = update_fusion(fusion, grown, epochs=1)
     updated.save(tmp_path / "updated")
     split = Split.load(grown.folder / "split")
-    data = TrainingData(grown, split)
+    data = TrainingData(grown, with_validation_targets(split))
     for name in ("item-knn", "ease", "sequential-rules", "tf-idf"):
         expected = new_recommender(name).fit(data).score(split.valid)
         for one, two in zip(updated.group.recommenders[name].score(split.valid), expected, strict=True):

@@ -16,7 +16,7 @@ from lorarec.experiments import RECOMMENDERS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
 from lorarec.recommenders import TrainingData, divide_for_fusion
-from lorarec.recommenders.transferable.unisrec import Adaptor
+from lorarec.recommenders.transferable.text_items import Adaptor
 from lorarec.recommenders.transferable.vqrec import nearest, quantise
 
 _SHARED = {
