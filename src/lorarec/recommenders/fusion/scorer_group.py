@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
@@ -43,8 +45,26 @@ class ScorerGroup:
         """Return a group of copies of the recommenders for other data of the dataset; see `Recommender.refit`."""
         return type(self)({name: each.refit(data) for name, each in self.recommenders.items()}, data)
 
+    def check_update(self, backbone: Backbone | None = None) -> None:
+        """Check that all recommenders can be updated, before any of them is trained.
+
+        Args:
+            backbone: Backbone that embeds titles, if it is not that of the data.
+
+        Raises:
+            LorarecError: One of them cannot; see `Recommender.check_update`.
+        """
+        data = replace(self.data, backbone=backbone or self.data.backbone)
+        for recommender in self.recommenders.values():
+            recommender.check_update(data)
+
     def update(self, data: TrainingData, epochs: int) -> Self:
-        """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`."""
+        """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`.
+
+        Raises:
+            LorarecError: One of them cannot be updated, and none was trained.
+        """
+        self.check_update(data.backbone)
         updated = {name: each.update(data, self.data, epochs) for name, each in self.recommenders.items()}
         return type(self)(updated, data)
 
