@@ -1,15 +1,18 @@
 """The verb `update`: from a dataset, its index, fusion and adapter to those of the dataset with new events."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lorarec.cli.update import _names_in_fusion
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import read_json
+from lorarec.io import file_fingerprint, read_json, write_json
 from lorarec.lora import save_adapter
 from lorarec.ranking import fuse
 from lorarec.recommenders import FusionConfig
@@ -59,7 +62,9 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     monday = home / "data" / "monday"
     run("index", monday, "--out", home / "index" / "monday", "--epochs", "1", "--hidden-size", "8")
     run("train", monday, *backbone, "--out", home / "adapters" / "monday", *QUICK)
-    fused = ("--recommender", "item-knn", "--recommender", "tf-idf", "--pool", "20", "--cases", "10")
+    fused = ("--pool", "20", "--cases", "10", "--set", "unisrec.num_experts=2")
+    for name in ("sasrec", "gru4rec", "unisrec"):
+        fused += ("--set", f"{name}.epochs=1", "--set", f"{name}.hidden_size=8")
     adapter = home / "adapters" / "monday"
     run("fuse", monday, *backbone, "--adapter", f"mine={adapter}", *fused, "--out", home / "fusions" / "monday")
     given = ("--index", home / "index" / "monday", "--adapter", adapter, "--fusion", home / "fusions" / "monday")
@@ -75,6 +80,9 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     weights = "adapter_model.safetensors"
     fused_weights = (home / "fusions" / "tuesday" / "adapters" / "mine" / weights).read_bytes()
     assert fused_weights != (home / "fusions" / "monday" / "adapters" / "mine" / weights).read_bytes()
+    items = ("--item", "i50", "--item", "i30", "--fusion", home / "fusions" / "tuesday", *backbone)
+    ranked = json.loads(run("rank", home / "data" / "tuesday", "--user", "u03", *items, "--json").stdout)
+    assert {each["item_id"] for each in ranked} == {"i50", "i30"}
     evaluated = run("evaluate", home / "data" / "tuesday", *backbone, "--adapter", home / "adapters" / "tuesday")
     assert "warning" not in evaluated.stderr.lower()
 
@@ -84,6 +92,30 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     (home / "tuesday.csv").write_text("user_id,item_id,timestamp\nu00,i00,900\nu01,i01,901\nu02,i02,902\nu03,i03,903\n")
     with pytest.raises(LorarecError, match="tuesday was not made by this update: choose another folder"):
         update(home, *given, *backbone, "--resume")
+
+
+def test_a_fusion_of_an_earlier_version_is_refused_before_anything_is_written(home: Path, tiny_backbone) -> None:
+    backbone = ("--backbone", save_backbone(tiny_backbone, home / "backbone"))
+    monday, fusion = home / "data" / "monday", home / "fusions" / "monday"
+    run("train", monday, *backbone, "--out", home / "adapters" / "monday", *QUICK)
+    texts = ("--recommender", "unisrec", "--set", "unisrec.epochs=0", "--set", "unisrec.hidden_size=8")
+    run("fuse", monday, *texts, "--pool", "0", "--cases", "10", "--out", fusion)
+    tensors = load_file(fusion / "fusion.safetensors")
+    former = {name: each for name, each in tensors.items() if "from_texts" not in name and "is_first" not in name}
+    save_file(former, fusion / "fusion.safetensors")
+    record = read_json(fusion / "fusion.json")
+    write_json(fusion / "fusion.json", record | {"fingerprint": file_fingerprint(fusion / "fusion.safetensors")})
+    run("rank", monday, "--user", "u03", "--item", "i30", "--item", "i31", "--fusion", fusion)
+    words = ["--events", home / "tuesday.csv", "--items", home / "items.csv", "--out", home / "data" / "tuesday"]
+    words += ["--adapter", home / "adapters" / "monday", "--fusion", fusion, *backbone]
+    found = subprocess.run(
+        [sys.executable, "-m", "lorarec", "update", monday, *words], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 2
+    assert "saved by an earlier version" in found.stderr
+    assert "run `lorarec fuse` again" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not list(home.glob("*/tuesday*"))
 
 
 def test_a_fusion_that_has_other_adapters_only_is_told_of(tmp_path: Path, capsys) -> None:

@@ -37,7 +37,7 @@ from lorarec.recommenders.transferable.transfer_recommender import TransferRecom
 _CHECKED_ITEMS = 1000
 #: Maximum difference of coordinates of vectors of length 1 that are equal but for rounding.
 _TOLERANCE = 1e-3
-_FIT_AGAIN = "fit it again, a fusion by `lorarec fuse`"
+_FIT_AGAIN = "fit it again (a fusion: run `lorarec fuse` again)"
 #: Names of tensors of `FixedTextItems` in a model.
 _VECTORS, _FROM_TEXTS, _IS_FIRST = "items.table.weight", "items.from_texts.", "items.is_first"
 
