@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
+from safetensors.numpy import load_file, save_file
 
 from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, WARM, Dataset, Split, content_hash
 from lorarec.data.candidates import draw_candidates
@@ -52,11 +53,11 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[np.ndarray]] = {setting: [] for setting in data.cases}
     for seed in arguments.seeds:
-        file = arguments.out / f"seed{seed}.npz"
+        file = arguments.out / f"seed{seed}.safetensors"
         if not file.is_file():
             training = data.training_data(recipe, None, seed, arguments.out / "artefacts", progress=True)
-            np.savez(file, **measure(FusionRow(config).fit(training).fusion, data.cases))
-        stored = np.load(file)
+            save_file(measure(FusionRow(config).fit(training).fusion, data.cases), file)
+        stored = load_file(file)
         for setting, values in found.items():
             values.append(stored[setting])
     for setting, values in found.items():
