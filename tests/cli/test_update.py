@@ -1,16 +1,19 @@
 """The verb `update`: from a dataset, its index, fusion and adapter to those of the dataset with new events."""
 
 import json
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
+from lorarec.cli.entry import main
 from lorarec.cli.update import _names_in_fusion
 from lorarec.data import Dataset, load_split
 from lorarec.errors import LorarecError
-from lorarec.io import read_json
-from lorarec.lora import save_adapter
+from lorarec.io import file_fingerprint, read_json, write_json
+from lorarec.lora import AdapterRecord, save_adapter
 from lorarec.ranking import fuse
 from lorarec.recommenders import FusionConfig
 from lorarec.retrieval import Index
@@ -59,7 +62,9 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     monday = home / "data" / "monday"
     run("index", monday, "--out", home / "index" / "monday", "--epochs", "1", "--hidden-size", "8")
     run("train", monday, *backbone, "--out", home / "adapters" / "monday", *QUICK)
-    fused = ("--recommender", "item-knn", "--recommender", "tf-idf", "--pool", "20", "--cases", "10")
+    fused = ("--pool", "20", "--cases", "10", "--set", "unisrec.num_experts=2")
+    for name in ("sasrec", "gru4rec", "unisrec"):
+        fused += ("--set", f"{name}.epochs=1", "--set", f"{name}.hidden_size=8")
     adapter = home / "adapters" / "monday"
     run("fuse", monday, *backbone, "--adapter", f"mine={adapter}", *fused, "--out", home / "fusions" / "monday")
     given = ("--index", home / "index" / "monday", "--adapter", adapter, "--fusion", home / "fusions" / "monday")
@@ -75,6 +80,9 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     weights = "adapter_model.safetensors"
     fused_weights = (home / "fusions" / "tuesday" / "adapters" / "mine" / weights).read_bytes()
     assert fused_weights != (home / "fusions" / "monday" / "adapters" / "mine" / weights).read_bytes()
+    items = ("--item", "i50", "--item", "i30", "--fusion", home / "fusions" / "tuesday", *backbone)
+    ranked = json.loads(run("rank", home / "data" / "tuesday", "--user", "u03", *items, "--json").stdout)
+    assert {each["item_id"] for each in ranked} == {"i50", "i30"}
     evaluated = run("evaluate", home / "data" / "tuesday", *backbone, "--adapter", home / "adapters" / "tuesday")
     assert "warning" not in evaluated.stderr.lower()
 
@@ -84,6 +92,34 @@ def test_everything_is_continued_beside_what_it_was(home: Path, tiny_backbone) -
     (home / "tuesday.csv").write_text("user_id,item_id,timestamp\nu00,i00,900\nu01,i01,901\nu02,i02,902\nu03,i03,903\n")
     with pytest.raises(LorarecError, match="tuesday was not made by this update: choose another folder"):
         update(home, *given, *backbone, "--resume")
+
+
+def test_a_fusion_of_an_earlier_version_is_refused_before_anything_is_written(
+    home: Path, tiny_backbone, monkeypatch, capsys
+) -> None:
+    monday, fusion, adapter = (home / folder / "monday" for folder in ("data", "fusions", "adapters"))
+    backbone = ("--backbone", save_backbone(tiny_backbone, home / "backbone"))
+    adapter.mkdir(parents=True)
+    save_adapter(random_adapter(tiny_backbone, 0), adapter, tiny_backbone.base_model, AdapterRecord())
+    options = [word for option in ("epochs=0", "hidden_size=8") for word in ("--set", f"unisrec.{option}")]
+    run("fuse", monday, "--recommender", "unisrec", *options, "--pool", "0", "--cases", "10", "--out", fusion)
+    tensors = load_file(fusion / "fusion.safetensors")
+    former = {name: each for name, each in tensors.items() if "from_texts" not in name and "is_first" not in name}
+    save_file(former, fusion / "fusion.safetensors")
+    record = read_json(fusion / "fusion.json")
+    write_json(fusion / "fusion.json", record | {"fingerprint": file_fingerprint(fusion / "fusion.safetensors")})
+    run("rank", monday, "--user", "u03", "--item", "i30", "--item", "i31", "--fusion", fusion)
+    capsys.readouterr()
+    words = ["update", monday, "--events", home / "tuesday.csv", "--items", home / "items.csv", *backbone]
+    words += ["--out", home / "data" / "tuesday", "--adapter", adapter, "--fusion", fusion]
+    monkeypatch.setattr(sys, "argv", ["lorarec", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "UniSRec cannot be updated, since it was saved by an earlier version" in message
+    assert "run `lorarec fuse` again" in message
+    assert not list(home.glob("*/tuesday*"))
 
 
 def test_a_fusion_that_has_other_adapters_only_is_told_of(tmp_path: Path, capsys) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from lorarec.backbone import Backbone
 from lorarec.data import Dataset, Split
@@ -16,9 +17,11 @@ from lorarec.io import read_json, write_json
 from lorarec.lora import save_adapter
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
-from lorarec.ranking import Fusion, TrainedAdapter, fuse
+from lorarec.ranking import Fusion, TrainedAdapter, fit_fusion, fuse
 from lorarec.recommenders import (
     BPRMF,
+    UPDATE_EPOCHS,
+    BPRMFConfig,
     FusionConfig,
     GRU4Rec,
     GRU4RecConfig,
@@ -29,6 +32,8 @@ from lorarec.recommenders import (
     TrainingData,
     UniSRec,
     UniSRecConfig,
+    new_recommender,
+    with_validation_targets,
 )
 from lorarec.retrieval import Index
 from tests.factories import circle_log, random_adapter
@@ -108,6 +113,82 @@ def _cases_of_one_kind(split: Split) -> pl.DataFrame:
     known = split.train["history"].explode().unique().implode()
     cases = split.test["warm"].filter(pl.col("target").is_in(known))
     return cases.with_columns(pl.col("candidates").list.filter(pl.element().is_in(known)))
+
+
+def test_recommenders_learn_from_validation_targets_and_the_weights_do_not(
+    log: tuple[Dataset, Split], fusion: Fusion, tmp_path: Path
+) -> None:
+    """What counts is exactly what a fit to the longer histories gives, also after loading."""
+    dataset, split = log
+    targets = dict(split.valid.select("user_id", "target").iter_rows())
+    known = set(split.train["history"].explode())
+    longer = [
+        [*history, targets[user]] if targets.get(user) in known else history
+        for user, history in split.train.iter_rows()
+    ]
+    train = split.train.with_columns(pl.Series("history", longer))
+    fitted = new_recommender("item-knn").fit(TrainingData(dataset, replace(split, train=train)))
+    fusion.save(tmp_path / "fusion")
+    for each in (fusion, Fusion.load(tmp_path / "fusion", dataset, split=split)):
+        assert each.group.data.split.train.equals(train)
+        for cases in split.test.values():
+            extended = cases.with_columns(pl.col("candidates").list.filter(pl.element().is_in(list(known))))
+            found = each.group.recommenders["item-knn"].score(extended)
+            for one, two in zip(found, fitted.score(extended), strict=True):
+                np.testing.assert_array_equal(one, two)
+    alone = fuse(dataset, recommenders=CHEAP, split=split, config=replace(fusion.config, train_on_validation=False))
+    np.testing.assert_array_equal(alone.model.weights, fusion.model.weights)
+    assert alone.group.data.split.train.equals(split.train)
+
+
+def test_next_item_models_are_trained_further_on_validation_targets(
+    log: tuple[Dataset, Split], trained: Fusion, shared_backbone: Backbone
+) -> None:
+    config = replace(trained.config, train_on_validation=False)
+    recommenders = {
+        name: type(each)(each.config) for name, each in trained.group.recommenders.items() if name != "shop"
+    }
+    alone = fit_fusion(
+        recommenders, TrainingData(log[0], replace(log[1], test={}), backbone=shared_backbone), config
+    ).group
+    longer = with_validation_targets(log[1])
+    for name in ("sasrec", "recurrent", "texts"):
+        before, after = alone.recommenders[name], trained.group.recommenders[name]
+        data = replace(alone.data, split=longer)
+        expected = before.update(data, alone.data, UPDATE_EPOCHS).tensors()
+        assert any(not torch.equal(each, expected[key]) for key, each in before.tensors().items())
+        for key, tensor in after.tensors().items():
+            torch.testing.assert_close(tensor, expected[key], rtol=0, atol=0)
+
+
+def test_what_cannot_be_updated_stays_as_it_was_fitted(log: tuple[Dataset, Split]) -> None:
+    dataset, split = log
+    config = BPRMFConfig(epochs=2, hidden_size=8)
+    fusion = fuse(dataset, recommenders={"bpr": BPRMF(config)}, split=split, config=FusionConfig(pool=0))
+    expected = BPRMF(config).fit(TrainingData(dataset, replace(split, test={})))
+    cases = split.test["warm"].head(5).with_columns(pl.col("target").reshape((-1, 1)).arr.to_list().alias("candidates"))
+    for one, two in zip(fusion.group.recommenders["bpr"].score(cases), expected.score(cases), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_fusion_of_an_earlier_version_did_not_learn_from_validation_targets(
+    log: tuple[Dataset, Split], fusion: Fusion, tmp_path: Path
+) -> None:
+    dataset, split = log
+    alone = fuse(
+        dataset,
+        recommenders=CHEAP,
+        out=tmp_path / "fusion",
+        split=split,
+        config=replace(fusion.config, train_on_validation=False),
+    )
+    record = read_json(tmp_path / "fusion" / "fusion.json")
+    del record["options"]["train_on_validation"]
+    write_json(tmp_path / "fusion" / "fusion.json", record)
+    loaded = Fusion.load(tmp_path / "fusion", dataset, split=split)
+    assert not loaded.config.train_on_validation
+    for one, two in zip(loaded.score(split.valid), alone.score(split.valid), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_candidates_of_an_index(log: tuple[Dataset, Split], fusion: Fusion) -> None:

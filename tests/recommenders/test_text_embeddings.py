@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
+from threadpoolctl import threadpool_limits
 
 from lorarec.data import Dataset, Split
 from lorarec.recommenders import TextSimilarity, TextSimilarityConfig, TrainingData, UniSRec, UniSRecConfig
@@ -38,6 +39,25 @@ def test_words_that_the_corpus_lacks_are_left_out() -> None:
     found = lsa_embeddings(["oak unicorn", "oak", "unicorn"], TITLES)
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
     assert not found[2].any()
+
+
+def test_later_titles_have_no_part_in_directions_that_the_corpus_lacks() -> None:
+    corpus, later = ["oak desk", "desk oak", "lamp shade", "shade lamp", "red"], ["oak", "lamp red", "desk red shade"]
+    vectorizer = TfidfVectorizer(sublinear_tf=True).fit(corpus)
+    known, vectors = (vectorizer.transform(titles).toarray() for titles in (corpus, later))
+    expected = vectors @ np.linalg.pinv(known) @ known  # projected onto the span of the corpus
+    found = lsa_embeddings(later, corpus)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-6)
+
+
+def test_embeddings_do_not_depend_on_the_number_of_threads() -> None:
+    corpus = [f"{word} no{number}" for word in ("lamp", "desk", "chair") for number in range(100)]
+    found = []
+    for threads in (1, 2):
+        lsa_embeddings(TITLES, TITLES)  # another corpus, so that nothing is kept of the last one
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(lsa_embeddings(corpus, corpus))
+    np.testing.assert_array_equal(*found)
 
 
 def test_titles_without_words() -> None:

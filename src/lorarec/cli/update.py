@@ -14,7 +14,7 @@ from lorarec.cli.config_options import config_options
 from lorarec.cli.options import AsJson, DatasetFolder, Overwrite, Resume, load_backbone, require_fusion, require_index
 from lorarec.cli.output import print_values
 from lorarec.cli.table_options import TableOptions
-from lorarec.data import Dataset, append_raw_log, load_split, read_table, split_new_interactions
+from lorarec.data import Dataset, Split, append_raw_log, load_split, read_table, split_new_interactions
 from lorarec.errors import LorarecError
 from lorarec.io import FolderKind, Progress, read_json, refuse_existing
 from lorarec.recommenders import UPDATE_EPOCHS
@@ -109,27 +109,24 @@ def update(
     with Progress("Appending the events"):
         raw_log = read_table(events, items, columns=table.columns, options=table.format)
         grown = append_raw_log(previous, raw_log, table.format, keep_untitled=keep_untitled, keep_unseen=keep_unseen)
-        if outputs["dataset"].is_finished(resume, grown):
-            grown = Dataset.load(out)
-        else:
-            known = load_split(previous).info["options"]
-            kept = {name: known[name] for name in KEPT_SPLIT_OPTIONS if name in known}
-            grown = grown.save(out, overwrite, split_new_interactions(grown, **kept))
-    if index is not None and not outputs["index"].is_finished(resume, grown):
+        unfinished = [name for name, each in outputs.items() if not each.is_finished(resume, grown)]
+        split = _new_split(grown, previous) if "dataset" in unfinished else None
+    model = _needed_backbone(adapter, fusion, backbone)
+    present, names = None, []
+    if fusion is not None and "fusion" in unfinished:
+        from lorarec.ranking import Fusion
+
+        present = Fusion.load(fusion, previous, model)
+        present.group.check_update(model)  # before anything is trained or written
+        if adapter is not None:
+            names = _names_in_fusion(present, fusion, adapter)
+    grown = Dataset.load(out) if split is None else grown.save(out, overwrite, split)
+    if index is not None and "index" in unfinished:
         from lorarec.retrieval import Index, update_index
 
         made = update_index(Index.load(index, previous), grown, previous, epochs=epochs, progress=True)
         made.save(outputs["index"].folder, overwrite)
-    if adapter is not None or fusion is not None:
-        model = _needed_backbone(adapter, fusion, backbone)
-    present, names = None, []
-    if fusion is not None and not outputs["fusion"].is_finished(resume, grown):
-        from lorarec.ranking import Fusion
-
-        present = Fusion.load(fusion, previous, model)
-        if adapter is not None:
-            names = _names_in_fusion(present, fusion, adapter)
-    if adapter is not None and not outputs["adapter"].is_finished(resume, grown):
+    if adapter is not None and "adapter" in unfinished:
         from lorarec.retrieval import Index
         from lorarec.training import update_adapter
 
@@ -154,6 +151,12 @@ def update(
             outputs["fusion"].folder, overwrite
         )
     _show(grown, outputs, as_json)
+
+
+def _new_split(grown: Dataset, previous: Dataset) -> Split:
+    """Return a split of what was appended, with the options of the split before the update."""
+    known = load_split(previous).info["options"]
+    return split_new_interactions(grown, **{name: known[name] for name in KEPT_SPLIT_OPTIONS if name in known})
 
 
 def _names_in_fusion(present: "Fusion", folder: Path, adapter: Path) -> list[str]:
@@ -205,10 +208,13 @@ def _outputs(out: Path, index: Path | None, adapter: Path | None, fusion: Path |
 
 def _needed_backbone(adapter: Path | None, fusion: Path | None, config: BackboneConfig) -> "Backbone | None":
     """Load the backbone if there is an adapter, or the fusion has one or embeds titles with it."""
+    if adapter is None and fusion is None:
+        return None
     from lorarec.ranking import has_adapters
+    from lorarec.recommenders import new_recommender
 
     systems = read_json(fusion / FolderKind.FUSION.marker).get("recommenders", {}).values() if fusion else ()
-    embeds = any(each["system"] == "text-similarity" and not each["options"].get("text_encoder") for each in systems)
+    embeds = any(new_recommender(each["system"], each["options"]).embeds_with_backbone for each in systems)
     return load_backbone(config) if adapter or embeds or (fusion and has_adapters(fusion)) else None
 
 

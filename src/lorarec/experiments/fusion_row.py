@@ -43,11 +43,12 @@ class FusionRow(ScorerRecommender[FusionRowConfig]):
     """Fuse the scores of several systems by a learned last stage; see `lorarec.ranking.Fusion`.
 
     The systems are fitted without the hidden items first. Those that score new items do so as they do then, others are
-    fitted again with all items; see `lorarec.recommenders.Recommender.refit`.
+    fitted again with all items; see `lorarec.recommenders.Recommender.refit`. Then those that can be updated learn from
+    the validation targets, unless the option `train_on_validation` is off.
     """
 
     config_class = FusionRowConfig
-    version = 2  # the first version fitted every system twice, and the default systems changed
+    version = 3  # the first version fitted every system twice; the second did not learn from validation targets
     can_be_tuned = False
     scores_catalogue = False
     scores_new_items = True

@@ -92,6 +92,13 @@ class AdapterRecommender(ScorerRecommender[Config]):
         other.scorer = adapter_scorer(data, self.folder)
         return other
 
+    def check_update(self, data: TrainingData) -> None:
+        """Accept every adapter, since its update changes no weights; see `Recommender.check_update`."""
+
+    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+        """Return a copy with the same adapter and the evidence of the data after an update."""
+        return self.refit(data)
+
     @property
     def about(self) -> str:
         """One line for reports."""

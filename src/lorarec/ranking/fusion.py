@@ -40,6 +40,7 @@ from lorarec.recommenders import (
     ScorerGroup,
     TrainingData,
     new_recommender,
+    with_validation_targets,
 )
 from lorarec.retrieval import Index
 
@@ -241,7 +242,6 @@ class Fusion:
             record = {
                 "format_version": FORMAT_VERSION,
                 "dataset": {"name": data.dataset.name, "fingerprint": data.dataset.fingerprint},
-                "split": data.split.fingerprint,
                 "seed": data.seed,
                 "options": asdict(self.config),
                 "scorers": self.names,
@@ -290,14 +290,16 @@ class Fusion:
             if file_fingerprint(*_adapter_files(folder)) != record["adapters"]:
                 raise LorarecError(f"the adapters in {folder / ADAPTERS} do not match {RECORD}: make the fusion again")
             tensors = load_file(folder / TENSORS)
-            data = TrainingData(dataset, replace(split, test={}), seed=record["seed"])
+            # Folders without the option are of a version that did not train on validation targets.
+            config = build_options(FusionConfig, {"train_on_validation": False, **record["options"]})
+            trained_on = with_validation_targets(split) if config.train_on_validation else replace(split, test={})
+            data = TrainingData(dataset, trained_on, seed=record["seed"])
             group = ScorerGroup(
                 {name: _restore(folder, name, record, tensors, data, backbone) for name in record["scorers"]}, data
             )
             model = _model_of(record["candidates"], record["scorers"])
             pool = None if record["pool"] is None else _model_of(record["pool"], [*record["scorers"], INDEX])
-            config = build_options(FusionConfig, record["options"])
-            about_fit = {"fit": record["fit"], INDEX_RULES: record.get(INDEX_RULES, False)}
+            about_fit = {"split": record["split"], "fit": record["fit"], INDEX_RULES: record.get(INDEX_RULES, False)}
         except LorarecError:
             raise
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

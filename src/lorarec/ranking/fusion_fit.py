@@ -60,8 +60,9 @@ def fuse(
 
     The recommenders are fitted without a share of the items, and the last stage is fitted to their scores of validation
     cases in which these items are new. Recommenders that score new items do so as they do then; all others are
-    fitted again, to the whole training part (see `lorarec.recommenders.Recommender.refit`). Adapters are not trained;
-    only the words of evidence in their prompts are counted anew. Test cases are not read.
+    fitted again, to the whole training part (see `lorarec.recommenders.Recommender.refit`). Then they learn from the
+    targets of the validation cases, unless the option `train_on_validation` is off. Adapters are not trained; only the
+    words of evidence in their prompts are counted anew. Test cases are not read.
 
     Args:
         dataset: Dataset whose items are ranked.
@@ -129,7 +130,10 @@ def fit_fusion(recommenders: Mapping[str, Recommender[Any]], data: TrainingData,
         "cases_with_target_in_pool": found,
         "log_loss": float(-model.log_posterior(scores, model.fitted_prior)[scores.starts + targets].mean()),
     }
-    return Fusion(group.refit(data), model, pool_model, config, {"fit": fit, INDEX_RULES: True})
+    group = group.refit(data)
+    if config.train_on_validation:
+        group = group.learn_validation_targets()
+    return Fusion(group, model, pool_model, config, {"split": data.split.fingerprint, "fit": fit, INDEX_RULES: True})
 
 
 def _fit_pool(

@@ -25,8 +25,8 @@ def update_fusion(
     """Return a fusion whose recommenders have learned from what was appended to its dataset.
 
     Recommenders that count or compare texts are fitted again, which gives exactly what a new fit gives. Next-item
-    models are trained further (see `lorarec.recommenders.Recommender.update`). The weights of the last stage stay as
-    they are.
+    models are trained further (see `lorarec.recommenders.Recommender.update`); UniSRec scores new items as before. The
+    weights of the last stage stay as they are.
 
     Args:
         fusion: Fusion of the dataset before the update.
@@ -38,7 +38,7 @@ def update_fusion(
         progress: Whether to show progress bars.
 
     Raises:
-        LorarecError: A recommender cannot be updated, or the fusion has no adapter of a name.
+        LorarecError: A recommender cannot be updated, or the fusion has no adapter of a name; nothing was trained.
 
     Examples:
         >>> import polars as pl
@@ -59,15 +59,20 @@ def update_fusion(
         backbone=before.backbone if backbone is None else backbone,
         progress=progress,
     )
-    recommenders = dict(fusion.group.update(data, epochs).recommenders)
+    replaced: dict[str, TrainedAdapter] = {}
     for name, adapter in (adapters or {}).items():
-        present = recommenders.get(name)
+        present = fusion.group.recommenders.get(name)
         if not isinstance(present, TrainedAdapter):
-            names = [each for each, of_name in recommenders.items() if isinstance(of_name, TrainedAdapter)]
+            names = [each for each, of_name in fusion.group.recommenders.items() if isinstance(of_name, TrainedAdapter)]
             raise LorarecError(f"the fusion has no adapter {name!r}: it has {', '.join(names) or 'none'}")
-        recommenders[name] = TrainedAdapter(present.backbone, adapter).fit(data)
-    record = {**fusion.record, "updated_from": before.dataset.fingerprint}
-    return Fusion(ScorerGroup(recommenders, data), fusion.model, fusion.pool_model, fusion.config, record)
+        replaced[name] = TrainedAdapter(present.backbone, adapter)
+    recommenders = dict(fusion.group.update(data, epochs).recommenders)
+    recommenders |= {name: each.fit(data) for name, each in replaced.items()}
+    group = ScorerGroup(recommenders, data)
+    if fusion.config.train_on_validation:
+        group = group.learn_validation_targets()
+    record = {**fusion.record, "split": split.fingerprint, "updated_from": before.dataset.fingerprint}
+    return Fusion(group, fusion.model, fusion.pool_model, fusion.config, record)
 
 
 def adapter_names(fusion: Fusion, adapter: Adapter) -> list[str]:

@@ -148,6 +148,9 @@ class TrainedAdapter(ScorerRecommender[RecommenderConfig]):
         """Return a copy with the evidence of other data; see `Recommender.refit`."""
         return copy.copy(self).fit(data)
 
+    def check_update(self, data: TrainingData) -> None:
+        """Accept every adapter, since its update changes no weights; see `Recommender.check_update`."""
+
     def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
         """Return a copy with the evidence of the data after an update; see `Recommender.update`."""
         return self.refit(data)

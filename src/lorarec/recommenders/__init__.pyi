@@ -23,6 +23,7 @@ from .fusion.features import FusionFeatures as FusionFeatures
 from .fusion.fusion_model import FusionModel as FusionModel
 from .fusion.fusion_split import FusionSplit as FusionSplit
 from .fusion.fusion_split import divide_for_fusion as divide_for_fusion
+from .fusion.fusion_split import with_validation_targets as with_validation_targets
 from .fusion.new_item_prior import estimate_new_item_prior as estimate_new_item_prior
 from .fusion.new_item_prior import lowest_new_item_prior as lowest_new_item_prior
 from .fusion.scorer_group import ScorerGroup as ScorerGroup

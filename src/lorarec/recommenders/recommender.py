@@ -102,6 +102,19 @@ class Recommender(ABC, Generic[Config]):
         other = copy.copy(self)
         return other if self.scores_new_items else other.fit(data)
 
+    def check_update(self, data: TrainingData) -> None:
+        """Check that this fitted recommender can be updated; nothing is trained.
+
+        Args:
+            data: Data that this recommender was fitted to, with the backbone if it embeds texts with it.
+
+        Raises:
+            LorarecError: This kind of recommender can neither be fitted again exactly nor be trained further, or
+                something that its update needs is missing.
+        """
+        if type(self).tensors is Recommender.tensors:
+            raise LorarecError(f"{type(self).__name__} cannot be updated: fit it again")
+
     def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
         """Return a copy of this fitted recommender for the data after an update.
 
@@ -114,10 +127,9 @@ class Recommender(ABC, Generic[Config]):
             epochs: Number of passes of a next-item model over the histories that have changed.
 
         Raises:
-            LorarecError: This kind of recommender can neither be fitted again exactly nor be trained further.
+            LorarecError: As for `check_update`.
         """
-        if type(self).tensors is Recommender.tensors:
-            raise LorarecError(f"{type(self).__name__} cannot be updated: fit it again")
+        self.check_update(previous)
         return copy.copy(self).fit(data)
 
     @abstractmethod

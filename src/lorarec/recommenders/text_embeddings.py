@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from threadpoolctl import threadpool_limits
 
 from lorarec.backbone import Backbone, SentenceEncoder, mean_states
 from lorarec.data import content_hash
@@ -19,6 +20,8 @@ _KIND, _NAME = "texts", "texts"
 LSA = "lsa"
 #: Maximum size of these embeddings.
 LSA_SIZE = 768
+#: Share of the largest singular value below which a singular value is rounding error.
+_NO_DIRECTION = 1e-6
 
 
 def encode_titles(
@@ -44,21 +47,24 @@ def encode_titles(
     return cached_tensors(cache_dir, _KIND, key, compute)[_NAME].numpy()
 
 
-def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str | None) -> torch.Tensor:
+def text_embeddings(
+    data: TrainingData, titles: Sequence[str], text_encoder: str | None, corpus: Sequence[str] | None = None
+) -> torch.Tensor:
     """Return embeddings of titles (titles, size); those by a model are computed once if the data have a cache_dir.
 
     Args:
         data: Data with a backbone, unless there is a text encoder.
         titles: Titles.
         text_encoder: Path of a sentence-transformers folder, or a hub id, see `encode_titles`; `LSA` for
-            `lsa_embeddings` whose words are those of all titles of the data. None for the backbone's last hidden
-            states, averaged over the tokens of each title (`lorarec.backbone.mean_states`).
+            `lsa_embeddings`. None for the backbone's last hidden states, averaged over the tokens of each title
+            (`lorarec.backbone.mean_states`).
+        corpus: Titles whose words are those of `LSA`; None for all titles of the data.
 
     Raises:
         LorarecError: The encoder is unusable, or the data have no backbone and there is no encoder.
     """
     if text_encoder == LSA:
-        return torch.from_numpy(lsa_embeddings(titles, _all_titles(data)))
+        return torch.from_numpy(lsa_embeddings(titles, _all_titles(data) if corpus is None else corpus))
     if text_encoder is not None:
         return torch.from_numpy(encode_titles(titles, text_encoder, data.cache_dir, data.progress))
     backbone = _backbone(data)
@@ -73,7 +79,8 @@ def text_embeddings(data: TrainingData, titles: Sequence[str], text_encoder: str
 def lsa_embeddings(titles: Sequence[str], corpus: Sequence[str], size: int = LSA_SIZE) -> np.ndarray:
     """Return embeddings of titles by latent semantic analysis (Deerwester et al., 1990): (titles, size), float32.
 
-    TF-IDF vectors are projected onto the first right singular vectors of those of the corpus.
+    TF-IDF vectors are projected onto the first right singular vectors of those of the corpus. The same titles and
+    corpus have the same embeddings for any number of threads.
 
     Args:
         titles: Titles.
@@ -104,7 +111,13 @@ def _fit_lsa(corpus: tuple[str, ...], size: int) -> tuple[Any, Any]:
         vectors = vectorizer.fit_transform(corpus)
     except ValueError:  # "empty vocabulary": titles of single characters
         return vectorizer, None
-    return vectorizer, TruncatedSVD(min(size, *vectors.shape), random_state=0).fit(vectors)
+    # Vectors of equal singular values are decided by rounding, which depends on the number of threads.
+    with threadpool_limits(1, user_api="blas"):
+        projection = TruncatedSVD(min(size, *vectors.shape), random_state=0).fit(vectors)
+    # Directions that the corpus does not have are arbitrary; a title that is not in the corpus might have them.
+    singular_values = projection.singular_values_
+    projection.components_[singular_values <= _NO_DIRECTION * singular_values[0]] = 0
+    return vectorizer, projection
 
 
 def _all_titles(data: TrainingData) -> list[str]:

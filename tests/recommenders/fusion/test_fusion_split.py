@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from lorarec.data import Split
 from lorarec.errors import LorarecError
-from lorarec.recommenders import divide_for_fusion
+from lorarec.recommenders import divide_for_fusion, with_validation_targets
 
 
 def _items(split: Split) -> set[str]:
@@ -45,6 +46,31 @@ def test_share_of_cases_with_hidden_targets(split: Split, share: float) -> None:
     possible = int(split.valid["target"].is_in(divided.hidden.implode()).sum())
     assert len(divided.cases) == 12
     assert divided.hidden_targets == min(round(12 * share), possible)
+
+
+def test_histories_end_with_the_validation_targets_that_are_known(split: Split) -> None:
+    first = split.train["user_id"][0]
+    only = split.train.filter(pl.col("user_id") == first)["history"][0].to_list()
+    unknown = next(item for item in split.valid["candidates"].explode() if item not in set(only))
+    cases = pl.DataFrame({"user_id": [first, first, first, "stranger"], "target": [only[0], unknown, only[1], only[0]]})
+    few = replace(split, train=split.train.head(1), valid=cases)
+    longer = with_validation_targets(few)
+    assert longer.train.to_dicts() == [{"user_id": first, "history": [*only, only[0], only[1]]}]
+    assert longer.train.schema == split.train.schema
+    assert longer.valid.is_empty()
+    assert longer.test == {}
+    assert longer.fingerprint not in (split.fingerprint, few.fingerprint)
+
+
+def test_users_keep_their_order_and_those_without_a_case_their_history(split: Split) -> None:
+    less = replace(split, valid=split.valid.sample(5, seed=1))
+    longer = with_validation_targets(less)
+    targets = dict(less.valid.select("user_id", "target").iter_rows())
+    known = set(split.train["history"].explode())
+    assert longer.train["user_id"].equals(split.train["user_id"])
+    for user, history, before in zip(*longer.train, split.train["history"], strict=True):
+        added = [targets[user]] if targets.get(user) in known else []
+        assert history.to_list() == [*before, *added]
 
 
 def test_test_cases_are_not_needed(split: Split) -> None:

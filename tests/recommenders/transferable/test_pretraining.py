@@ -16,7 +16,7 @@ from lorarec.experiments import RECOMMENDERS
 from lorarec.metrics import ndcg, target_ranks
 from lorarec.prompts import true_places
 from lorarec.recommenders import TrainingData, divide_for_fusion
-from lorarec.recommenders.transferable.unisrec import Adaptor
+from lorarec.recommenders.transferable.text_items import Adaptor
 from lorarec.recommenders.transferable.vqrec import nearest, quantise
 
 _SHARED = {
@@ -143,8 +143,13 @@ def test_a_saved_model_needs_no_embeddings(system: str, with_new_items: Training
         for found, expected in zip(loaded.score(cases), fitted.score(cases), strict=True):
             np.testing.assert_array_equal(found, expected)
     assert loaded.about == fitted.about
-    with pytest.raises(LorarecError, match=r"(UniSRec|VQRec) cannot be updated: fit it again"):
-        loaded.update(with_new_items, less, epochs=1)
+
+
+def test_vqrec_cannot_be_updated(circles: TrainingData) -> None:
+    options = {**QUICK["vq-rec"], "pretrain_epochs": 0, "epochs": 0}
+    fitted = RECOMMENDERS["vq-rec"].from_options(options).fit(replace(circles, general=()))
+    with pytest.raises(LorarecError, match="VQRec cannot be updated: fit it again"):
+        fitted.update(circles, circles, epochs=1)
 
 
 @pytest.mark.parametrize("system", QUICK)

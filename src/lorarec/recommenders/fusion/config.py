@@ -29,6 +29,11 @@ class FusionConfig(RecommenderConfig):
     pool: int = option(
         100, "Number of candidates that an index proposes when the fusion for whole catalogues is fitted; 0 for none."
     )
+    train_on_validation: bool = option(
+        True,
+        "Let the recommenders learn from the targets of the validation cases as well, after the fusion was fitted to "
+        "their scores of these cases.",
+    )
     new_item_prior: float | Literal["auto"] = option(
         "auto",
         "Probability that the right item is a new one. `auto` estimates it without labels from the cases that are "

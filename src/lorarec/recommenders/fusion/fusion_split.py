@@ -1,11 +1,11 @@
-"""The data on which a fusion is fitted: scorers learn from one part, and validation cases show what they are worth."""
+"""The data of a fusion: what scorers learn from, and the validation cases that show what their scores are worth."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from lorarec.data import CANDIDATES, HISTORY, TARGET, Split, content_hash
+from lorarec.data import CANDIDATES, HISTORY, TARGET, USER, Split, content_hash
 from lorarec.errors import LorarecError
 
 
@@ -64,6 +64,32 @@ def divide_for_fusion(
     valid = split.valid.filter(~is_hidden).with_columns(_without(HISTORY, hidden), _without(CANDIDATES, hidden))
     info = {**split.info, "settings": [], "fingerprint": content_hash(train, valid)}
     return FusionSplit(replace(split, train=train, valid=valid, test={}, info=info), drawn_cases, hidden)
+
+
+def with_validation_targets(split: Split) -> Split:
+    """Return a split whose training histories end with the validation targets of their users, without any cases.
+
+    Users without a training history, such as those that a few-shot split leaves out, stay without one. Targets that
+    occur in no training history are left out, so that the items with training interactions stay the same. Of a split by
+    global time, the targets of a user are appended in time order.
+
+    Args:
+        split: Split of a dataset; its test cases are not read.
+
+    Examples:
+        >>> from lorarec import load_sample, load_split
+        >>> split = load_split(load_sample("thriller"))
+        >>> longer = with_validation_targets(split)
+        >>> longer.train["history"][0].to_list() == [*split.train["history"][0], split.valid["target"][0]]
+        True
+    """
+    known = split.train[HISTORY].explode().drop_nulls().unique()
+    targets = split.valid.filter(pl.col(TARGET).is_in(known.implode())).group_by(USER, maintain_order=True).agg(TARGET)
+    longer = split.train.join(targets, on=USER, how="left", maintain_order="left")
+    train = longer.select(USER, pl.col(HISTORY).list.concat(pl.col(TARGET).fill_null([])))
+    valid = split.valid.clear()
+    info = {**split.info, "settings": [], "fingerprint": content_hash(train, valid)}
+    return replace(split, train=train, valid=valid, test={}, info=info)
 
 
 def _without(column: str, items: pl.Series) -> pl.Expr:

@@ -2,16 +2,20 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from lorarec.backbone import Backbone
 from lorarec.data import CANDIDATES, HISTORY, USER, SimilarItems, title_vectors
 from lorarec.errors import LorarecError
 from lorarec.recommenders.fusion.candidate_scores import CandidateScores
+from lorarec.recommenders.fusion.fusion_split import with_validation_targets
 from lorarec.recommenders.recommender import Recommender
+from lorarec.recommenders.sequential.config import UPDATE_EPOCHS
 from lorarec.recommenders.training_data import TrainingData
 
 
@@ -43,10 +47,40 @@ class ScorerGroup:
         """Return a group of copies of the recommenders for other data of the dataset; see `Recommender.refit`."""
         return type(self)({name: each.refit(data) for name, each in self.recommenders.items()}, data)
 
+    def check_update(self, backbone: Backbone | None = None) -> None:
+        """Check that all recommenders can be updated, before any of them is trained.
+
+        Args:
+            backbone: Backbone that embeds titles, if it is not that of the data.
+
+        Raises:
+            LorarecError: One of them cannot; see `Recommender.check_update`.
+        """
+        data = replace(self.data, backbone=backbone or self.data.backbone)
+        for recommender in self.recommenders.values():
+            recommender.check_update(data)
+
     def update(self, data: TrainingData, epochs: int) -> Self:
-        """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`."""
+        """Return a group of copies of the recommenders for the data after an update; see `Recommender.update`.
+
+        Raises:
+            LorarecError: One of them cannot be updated, and none was trained.
+        """
+        self.check_update(data.backbone)
         updated = {name: each.update(data, self.data, epochs) for name, each in self.recommenders.items()}
         return type(self)(updated, data)
+
+    def learn_validation_targets(self) -> Self:
+        """Return a group of copies of the recommenders that have learned from the validation targets as well.
+
+        They are those of `with_validation_targets`. Recommenders that cannot be updated stay as they are.
+        """
+        data = replace(self.data, split=with_validation_targets(self.data.split))
+        longer = {
+            name: each.update(data, self.data, UPDATE_EPOCHS) if _can_be_updated(each, data) else each
+            for name, each in self.recommenders.items()
+        }
+        return type(self)(longer, data)
 
     def score(self, cases: pl.DataFrame, given: Mapping[str, Sequence[np.ndarray]] | None = None) -> CandidateScores:
         """Score the candidates of every case by every recommender.
@@ -109,6 +143,14 @@ class ScorerGroup:
         places, weights = self.similar.find(item)
         matched = weights > 0
         return [self.data.train_items[place] for place in places[matched]], weights[matched].tolist()
+
+
+def _can_be_updated(recommender: Recommender[Any], data: TrainingData) -> bool:
+    try:
+        recommender.check_update(data)
+    except LorarecError:
+        return False
+    return True
 
 
 def _concatenate(name: str, scores: Sequence[np.ndarray], cases: pl.DataFrame) -> np.ndarray:

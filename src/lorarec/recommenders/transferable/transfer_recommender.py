@@ -68,6 +68,22 @@ class TransferRecommender(ScorerRecommender[Config]):
             data: Data of the target.
             model: Model whose items are numbered as in `TrainingData.item_index`.
         """
+        trained = self.train(data, model, data.histories, self.config.epochs)
+        return self._load(data, self.fixed_tensors(data, trained), describe_texts(data, self.config.text_encoder))
+
+    def train(
+        self, data: TrainingData, model: NextItemModel, histories: list[np.ndarray], epochs: int
+    ) -> NextItemModel:
+        """Train a model on histories of the target and return it; NDCG@10 on validation cases chooses the epoch.
+
+        Without validation cases it is the last epoch.
+
+        Args:
+            data: Data of the target.
+            model: Model whose items are numbered as in `TrainingData.item_index`.
+            histories: Histories in these numbers.
+            epochs: Maximum number of passes over the histories.
+        """
 
         def scorer(model: NextItemModel) -> DotProductScorer:
             return history_scorer(data.item_index, model.items.all(), model.queries)
@@ -75,12 +91,29 @@ class TransferRecommender(ScorerRecommender[Config]):
         config = self.config
         model.sequence.requires_grad_(not (config.freeze_encoder and config.pretrain_epochs))
         loss = sampled_softmax(len(data.train_items), config.negatives)
-        steps = next_item_config(config, config.epochs, config.learning_rate)
-        valid = lambda model: data.validation_ndcg(scorer(model))  # noqa: E731
-        train_next_item(model.eval(), data.histories, steps, loss, data.seed, valid=valid, progress=data.progress)
+        steps = next_item_config(config, epochs, config.learning_rate)
+        valid = None if data.split.valid.is_empty() else lambda model: data.validation_ndcg(scorer(model))
+        return train_next_item(model.eval(), histories, steps, loss, data.seed, valid=valid, progress=data.progress)
+
+    def fixed_tensors(self, data: TrainingData, model: NextItemModel) -> dict[str, torch.Tensor]:
+        """Return the tensors of a trained model whose item vectors are fixed, in the order of the item table.
+
+        Args:
+            data: Data of the target.
+            model: Model whose items are numbered as in `TrainingData.item_index`.
+        """
         vectors = model.items.all()[[data.item_index[item] for item in data.dataset.titles]]
         tensors = {f"sequence.{name}": each for name, each in model.sequence.state_dict().items()}
-        return self._load(data, tensors | {"items.table.weight": vectors}, describe_texts(data, config.text_encoder))
+        return tensors | {"items.table.weight": vectors}
+
+    def fixed_items(self, items: int, tensors: Mapping[str, torch.Tensor]) -> IdEmbeddings:
+        """Return the item embeddings that `fixed_tensors` are loaded into.
+
+        Args:
+            items: Number of items.
+            tensors: Tensors of the model by name.
+        """
+        return IdEmbeddings(items, self.config.hidden_size)
 
     def refit(self, data: TrainingData) -> Self:
         """Return a copy that is trained again, and scores new items as this one does; see `Recommender.refit`.
@@ -88,8 +121,8 @@ class TransferRecommender(ScorerRecommender[Config]):
         Without the second training, the items that were hidden would be scored by their texts alone.
         """
         trained = copy.copy(self).fit(data)
-        of_new = {_OF_NEW_ITEMS + name: each for name, each in self.model.state_dict().items()}
-        return trained._load(data, {**trained.tensors(), **of_new}, describe_texts(data, self.config.text_encoder))
+        tensors = {**trained.tensors(), **tensors_of_new_items(self.model.state_dict())}
+        return trained._load(data, tensors, describe_texts(data, self.config.text_encoder))
 
     def score(self, cases: pl.DataFrame) -> list[np.ndarray]:
         """Score the candidates of every case; see `Scorer.score`."""
@@ -103,17 +136,17 @@ class TransferRecommender(ScorerRecommender[Config]):
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters of the encoders and the item vectors; see `Recommender.tensors`."""
         of_new = {} if self.model_of_new_items is None else self.model_of_new_items.state_dict()
-        return {**self.model.state_dict(), **{_OF_NEW_ITEMS + name: each for name, each in of_new.items()}}
+        return {**self.model.state_dict(), **tensors_of_new_items(of_new)}
 
     def restore(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> Self:
         """Load the model, so that the embeddings of texts are not needed; see `Recommender.restore`."""
         return self._load(data, tensors, describe_saved_texts(self.config.text_encoder))
 
-    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+    def check_update(self, data: TrainingData) -> None:
         """Refuse: another training would score new items on another scale; see `Recommender.refit`.
 
         Raises:
-            LorarecError: Always.
+            LorarecError: Always, unless a subclass can make vectors of later items.
         """
         raise LorarecError(f"{type(self).__name__} cannot be updated: fit it again")
 
@@ -127,10 +160,15 @@ class TransferRecommender(ScorerRecommender[Config]):
         return self
 
     def _model(self, data: TrainingData, tensors: Mapping[str, torch.Tensor]) -> NextItemModel:
-        items = IdEmbeddings(len(data.dataset.titles), self.config.hidden_size)
+        items = self.fixed_items(len(data.dataset.titles), tensors)
         model = NextItemModel(items, CosineSequenceEncoder(self.config))
         model.load_state_dict(dict(tensors))
         return model.eval()
+
+
+def tensors_of_new_items(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model under the names that they have as those of the model of new items."""
+    return {_OF_NEW_ITEMS + name: each for name, each in tensors.items()}
 
 
 def _is_of_new(name: str) -> bool:

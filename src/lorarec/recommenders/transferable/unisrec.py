@@ -6,19 +6,20 @@ items of the batch, at most `negatives` of them; the softmax of fine-tuning is o
 catalogues.
 """
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy, normalize, softplus
+from torch.nn.functional import cross_entropy, normalize
 
-from lorarec.errors import refuse_out_of_range
+from lorarec.errors import LorarecError, refuse_out_of_range
 from lorarec.options import document_options, option
-from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, ItemEmbeddings, NextItemModel
+from lorarec.recommenders.sequential.next_item_model import PADDING, IdEmbeddings, NextItemModel
 from lorarec.recommenders.sequential.trainer import Loss, sampled_softmax_loss
-from lorarec.recommenders.text_embeddings import item_embeddings, text_embeddings
+from lorarec.recommenders.text_embeddings import LSA, item_embeddings, text_embeddings
 from lorarec.recommenders.training_data import TrainingData
 from lorarec.recommenders.transferable.pretraining import (
     CosineSequenceEncoder,
@@ -29,10 +30,16 @@ from lorarec.recommenders.transferable.pretraining import (
     pretrained_weights,
     with_domains,
 )
-from lorarec.recommenders.transferable.transfer_recommender import TransferRecommender
+from lorarec.recommenders.transferable.text_items import FixedTextItems, TextItemEmbeddings
+from lorarec.recommenders.transferable.transfer_recommender import TransferRecommender, tensors_of_new_items
 
-#: Number of items whose vectors are computed at once.
-_ITEMS_AT_ONCE = 8192
+#: Number of items whose texts are embedded again before an update, to see whether it is possible.
+_CHECKED_ITEMS = 1000
+#: Maximum difference of coordinates of vectors of length 1 that are equal but for rounding.
+_TOLERANCE = 1e-3
+_FIT_AGAIN = "fit it again (a fusion: run `lorarec fuse` again)"
+#: Names of tensors of `FixedTextItems` in a model.
+_VECTORS, _FROM_TEXTS, _IS_FIRST = "items.table.weight", "items.from_texts.", "items.is_first"
 
 
 @document_options
@@ -54,78 +61,6 @@ class UniSRecConfig(TransferConfig):
         refuse_out_of_range(self, ("num_experts",), ("contrastive_weight", "drop_ratio"), ())
 
 
-class Adaptor(nn.Module):
-    """Experts, each a parametric whitening (x - b) W, and a gate that is noisy in training (section 2.1)."""
-
-    def __init__(self, text_size: int, hidden_size: int, experts: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.shift = nn.Parameter(torch.zeros(experts, text_size))
-        self.whiten = nn.Parameter(torch.randn(experts, text_size, hidden_size) * text_size**-0.5)
-        self.gate = nn.Parameter(torch.zeros(text_size, experts))
-        self.noise = nn.Parameter(torch.zeros(text_size, experts))
-
-    def weights(self, texts: torch.Tensor) -> torch.Tensor:
-        """Return the weights (n, experts) of the experts for texts (n, text_size); they sum to 1."""
-        logits = texts @ self.gate
-        if self.training:
-            logits = logits + torch.randn_like(logits) * softplus(texts @ self.noise)
-        return logits.softmax(-1)
-
-    def forward(self, texts: torch.Tensor) -> torch.Tensor:
-        """Return the adapted vectors (n, hidden_size) of texts (n, text_size)."""
-        # The shift is the same for every row, so it is whitened once.
-        whitened = torch.einsum("nh,ehw->new", self.dropout(texts), self.whiten)
-        whitened = whitened - torch.einsum("eh,ehw->ew", self.shift, self.whiten)
-        return (self.weights(texts)[..., None] * whitened).sum(1)
-
-
-class TextItemEmbeddings(ItemEmbeddings):
-    """Item vectors of length 1 from texts, and from ids after `add_ids`.
-
-    Args:
-        texts: Embeddings of the items' texts (items, text_size).
-    """
-
-    texts: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, texts: torch.Tensor, config: UniSRecConfig) -> None:
-        super().__init__()
-        text_size = texts.shape[1]
-        self.register_buffer("texts", texts, persistent=False)
-        self.register_buffer("mean", torch.zeros(text_size))
-        self.register_buffer("std", torch.ones(text_size))
-        self.adaptor = Adaptor(text_size, config.hidden_size, config.num_experts, config.dropout)
-        self.ids: IdEmbeddings | None = None
-
-    def set_statistics(self, texts: torch.Tensor) -> None:
-        """Standardise texts by the means and standard deviations of these texts from now on."""
-        self.mean, self.std = texts.mean(0), texts.std(0, correction=0).clamp(min=1e-6)
-
-    def add_ids(self, items: int, hidden_size: int) -> None:
-        """Add id embeddings to the first items; they are small at first, so that the texts dominate."""
-        self.ids = IdEmbeddings(items, hidden_size)
-        nn.init.normal_(self.ids.table.weight, std=0.02)
-
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
-        """See `ItemEmbeddings.forward`."""
-        # An item may occur many times in a batch; its text is adapted once.
-        different, places = items.unique(return_inverse=True)
-        vectors = normalize(self.adaptor((self.texts[different] - self.mean) / self.std), dim=-1)
-        if self.ids is not None:
-            count = self.ids.table.num_embeddings
-            ids = self.ids(different.clamp(max=count - 1)) * (different < count)[:, None]
-            vectors = normalize(vectors + ids, dim=-1)
-        return vectors[places]
-
-    @torch.no_grad()
-    def all(self) -> torch.Tensor:
-        """See `ItemEmbeddings.all`."""
-        return torch.cat([self(part) for part in torch.arange(len(self.texts)).split(_ITEMS_AT_ONCE)])
-
-
 class UniSRec(TransferRecommender[UniSRecConfig]):
     """Universal sequence representation learning. Items without training interactions are scored by their titles."""
 
@@ -141,12 +76,79 @@ class UniSRec(TransferRecommender[UniSRecConfig]):
         data = with_domains(data, config)
         weights = pretrained_weights(data, "unisrec", config, lambda: _pretrain(data, config))
         torch.manual_seed(data.seed)
-        items = TextItemEmbeddings(item_embeddings(data, config.text_encoder), config)
+        items = _new_items(item_embeddings(data, config.text_encoder), config)
         model = NextItemModel(items, CosineSequenceEncoder(config))
         model.load_state_dict(weights)
         if config.use_item_ids:
             items.add_ids(len(data.train_items), config.hidden_size)
         return self.fine_tune(data, model)
+
+    def fixed_tensors(self, data: TrainingData, model: NextItemModel) -> dict[str, torch.Tensor]:
+        """Return fixed item vectors, and without ids the weights that make those of later items as well."""
+        tensors = super().fixed_tensors(data, model)
+        if self.config.use_item_ids:
+            return tensors
+        weights = {_FROM_TEXTS + name: each for name, each in model.items.state_dict().items()}
+        return {**tensors, **weights, _IS_FIRST: torch.ones(len(data.dataset.titles), dtype=torch.bool)}
+
+    def fixed_items(self, items: int, tensors: Mapping[str, torch.Tensor]) -> IdEmbeddings:
+        """See `TransferRecommender.fixed_items`."""
+        if _IS_FIRST not in tensors:
+            return super().fixed_items(items, tensors)
+        no_texts = torch.empty(0, len(tensors[f"{_FROM_TEXTS}mean"]))
+        return FixedTextItems(items, self.config.hidden_size, _new_items(no_texts, self.config))
+
+    def check_update(self, data: TrainingData) -> None:
+        """Check that later titles can be embedded as the titles of the fit were; see `Recommender.check_update`.
+
+        The titles of some items are embedded again and compared with the vectors of these items.
+
+        Raises:
+            LorarecError: There are ids, the fit was saved without the weights that later items need, or the
+                embeddings of texts cannot be computed again.
+        """
+        items = _items_of(self.model_of_new_items or self.model, self.config)
+        rows = np.linspace(0, len(data.item_rows) - 1, min(len(data.item_rows), _CHECKED_ITEMS)).astype(np.int64)
+        titles = list(data.dataset.titles.values())
+        texts = self._embed([titles[row] for row in rows], data, data, items)
+        _refuse_other_texts(texts, items, torch.from_numpy(rows))
+
+    def update(self, data: TrainingData, previous: TrainingData, epochs: int) -> Self:
+        """Train a copy further on the histories that have changed; see `Recommender.update`.
+
+        The model that scores new items keeps its weights, on which those of a fusion depend. Items that are later than
+        the fit get vectors of it, from their titles. NDCG@10 on validation cases chooses the epoch.
+
+        Raises:
+            LorarecError: As for `check_update`; or an item of the previous data is missing.
+        """
+        config, of_new = self.config, self.model_of_new_items or self.model
+        fitted, before = (_items_of(model, config) for model in (self.model, of_new))
+        rows = _rows_of(previous, data)
+        texts = self._embed(list(data.dataset.titles.values()), data, previous, before)
+        _refuse_other_texts(texts[rows], before, torch.arange(len(rows)))
+
+        items = _new_items(texts[[data.item_rows[item] for item in data.item_index]], config)
+        items.load_state_dict(fitted.from_texts.state_dict())
+        model = NextItemModel(items, CosineSequenceEncoder(config))
+        model.sequence.load_state_dict(self.model.sequence.state_dict())
+        trained = self.train(data, model, data.changed_histories(previous), epochs)
+
+        is_first = torch.zeros(len(texts), dtype=torch.bool)
+        is_first[rows] = before.is_first
+        vectors = before.embed(texts)
+        vectors[rows] = before.all()
+        kept = {**of_new.state_dict(), _VECTORS: vectors, _IS_FIRST: is_first}
+        tensors = {**self.fixed_tensors(data, trained), _IS_FIRST: is_first, **tensors_of_new_items(kept)}
+        return copy.copy(self).restore(data, tensors)
+
+    def _embed(
+        self, titles: list[str], data: TrainingData, previous: TrainingData, items: FixedTextItems
+    ) -> torch.Tensor:
+        """Return embeddings of titles, for which words are those of the titles of the first fit."""
+        firsts = zip(previous.dataset.titles.values(), items.is_first.tolist(), strict=True)
+        corpus = list(dict.fromkeys(title for title, is_first in firsts if is_first))
+        return text_embeddings(data, titles, self.config.text_encoder, corpus)
 
     def describe(self, texts_of: str) -> str:
         """See `TransferRecommender.describe`."""
@@ -154,12 +156,71 @@ class UniSRec(TransferRecommender[UniSRecConfig]):
         return f"UniSRec, {kind} ({texts_of}), hidden size {self.config.hidden_size}"
 
 
+def _new_items(texts: torch.Tensor, config: UniSRecConfig) -> TextItemEmbeddings:
+    return TextItemEmbeddings(texts, config.hidden_size, config.num_experts, config.dropout)
+
+
+def _items_of(model: NextItemModel, config: UniSRecConfig) -> FixedTextItems:
+    """Return the items of a model, which can make vectors of later items.
+
+    Raises:
+        LorarecError: They cannot.
+    """
+    reason = ""
+    if config.use_item_ids:
+        reason = "it has ids, which later items lack (use_item_ids)"
+    elif config.text_encoder == LSA and config.pretrain_epochs:
+        reason = "its words are those of the domains of pre-training as well, which are not at hand"
+    elif not isinstance(model.items, FixedTextItems):
+        reason = "it was saved by an earlier version, without the weights that make vectors of later items"
+    if reason:
+        raise LorarecError(f"UniSRec cannot be updated, since {reason}: {_FIT_AGAIN}")
+    assert isinstance(model.items, FixedTextItems)
+    return model.items
+
+
+def _rows_of(previous: TrainingData, data: TrainingData) -> list[int]:
+    """Return the row of each item of previous data in the item table.
+
+    Raises:
+        LorarecError: An item is missing.
+    """
+    if missing := [item for item in previous.dataset.titles if item not in data.item_rows]:
+        raise LorarecError(
+            f"item {missing[0]!r} of {previous.dataset.name} is missing in {data.dataset.name}, which should be the "
+            "same dataset after an update: append to the dataset that the recommender was fitted to"
+        )
+    return [data.item_rows[item] for item in previous.dataset.titles]
+
+
+def _refuse_other_texts(texts: torch.Tensor, items: FixedTextItems, rows: torch.Tensor) -> None:
+    """Refuse embeddings of texts that are not those of the fit.
+
+    Another encoder or other titles give others. So may another machine or version of a library for latent semantic
+    analysis, if singular values are nearly equal.
+
+    Args:
+        texts: Embeddings of the texts of some items (n, text_size).
+        items: Vectors of the items.
+        rows: Rows of the items in the item table (n,).
+
+    Raises:
+        LorarecError: They are others.
+    """
+    size = len(items.from_texts.mean)
+    if texts.shape[1] != size or not torch.allclose(items.embed(texts), items.all()[rows], rtol=0, atol=_TOLERANCE):
+        raise LorarecError(
+            "UniSRec cannot be updated, since the titles of its items have other embeddings here than at its fit "
+            f"(another text encoder or backbone, other titles, or another machine): {_FIT_AGAIN}"
+        )
+
+
 def _pretrain(data: TrainingData, config: UniSRecConfig) -> NextItemModel:
     titles, histories = general_histories(data)
     texts = text_embeddings(data, titles, config.text_encoder)
     augmented = text_embeddings(data, _drop_words(titles, config.drop_ratio, config.pretrain_seed), config.text_encoder)
     torch.manual_seed(config.pretrain_seed)
-    items = TextItemEmbeddings(torch.cat([texts, augmented]), config)
+    items = _new_items(torch.cat([texts, augmented]), config)
     items.set_statistics(texts)
     return pretrain(items, histories, config, _two_tasks(len(titles), config), data.progress)
 
