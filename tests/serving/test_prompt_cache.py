@@ -1,6 +1,5 @@
 """The cache of prompts holds its limit, and keeps what was used last."""
 
-import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
@@ -59,10 +58,10 @@ def test_prompts_that_were_not_used_for_long_are_removed() -> None:
     assert cache.get("a") is not None
     now[0] = MAX_SECONDS + 1
     assert cache.get("b") is None
-    asyncio.run(cache.remove_unused())
+    cache.remove_unused()
     assert cache.bytes == metrics.registry.get_sample_value("lorarec_prompt_cache_bytes") == 20
     now[0] = 3 * MAX_SECONDS
-    asyncio.run(cache.remove_unused())
+    cache.remove_unused()
     assert cache.bytes == 0
 
 

@@ -1,6 +1,6 @@
 """Scores of many candidates of a prompt in one pass, equal to those of scoring each candidate alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,11 +52,9 @@ def branch_scores(
     token_budget: int = TOKEN_BUDGET,
 ) -> list[torch.Tensor]:
     """Score as `score_batch` does, given the readout and the token ids of yes and no instead of a builder."""
-    check_length(model, examples)
-    distinct, numbers = _all_distinct(examples)
-    with plan_for(model).lock:
-        scores = _branch_scores(model, distinct, readout, yes_no, token_budget)
-    return [own[number] for own, number in zip(scores, numbers, strict=True)]
+    return _score_distinct(
+        model, examples, lambda distinct: _branch_scores(model, distinct, readout, yes_no, token_budget)
+    )
 
 
 @torch.no_grad()
@@ -79,12 +77,14 @@ def score_and_cache(
         LorarecError: The plan of the model is not `tree`, or a prompt is longer than the model is defined on.
     """
     _require_tree(model)
-    check_length(model, examples)
-    distinct, numbers = _all_distinct(examples)
-    with plan_for(model).lock:
-        hidden, prompts = read_examples(model, distinct)
-        scores = read_scores(model, hidden, distinct, builder.readout, builder.yes_no)
-    return [own[number] for own, number in zip(scores, numbers, strict=True)], prompts
+    prompts: list[CachedPrompt] = []
+
+    def read(distinct: Sequence[Example]) -> list[torch.Tensor]:
+        hidden, read_prompts = read_examples(model, distinct)
+        prompts.extend(read_prompts)
+        return read_scores(model, hidden, distinct, builder.readout, builder.yes_no)
+
+    return _score_distinct(model, examples, read), prompts
 
 
 @torch.no_grad()
@@ -106,11 +106,9 @@ def score_cached(
         LorarecError: As for `score_and_cache`.
     """
     _require_tree(model)
-    check_length(model, examples)
-    distinct, numbers = _all_distinct(examples)
-    with plan_for(model).lock:
-        scores = _scores_after(model, distinct, prompts, builder.readout, builder.yes_no)
-    return [own[number] for own, number in zip(scores, numbers, strict=True)]
+    return _score_distinct(
+        model, examples, lambda distinct: _scores_after(model, distinct, prompts, builder.readout, builder.yes_no)
+    )
 
 
 def _require_tree(model: Any) -> None:
@@ -119,16 +117,25 @@ def _require_tree(model: Any) -> None:
         raise LorarecError(f"{model_name(model)} cannot keep prompts for later passes: {plan.reason}")
 
 
-def _all_distinct(examples: Sequence[Example]) -> tuple[Sequence[Example], Sequence[list[int]]]:
-    distinct, numbers = zip(*map(_distinct, examples), strict=True) if examples else ((), ())
-    return distinct, numbers
+def _score_distinct(
+    model: Any, examples: Sequence[Example], score_all: Callable[[Sequence[Example]], Sequence[torch.Tensor]]
+) -> list[torch.Tensor]:
+    """Score examples by a function that gets each of their branches once, while no other thread uses the model.
+
+    Equal candidates then have equal scores, although rounding depends on the position of a branch in a pass.
+
+    Raises:
+        LorarecError: A prompt is longer than the model is defined on.
+    """
+    check_length(model, examples)
+    pairs = [_distinct(example) for example in examples]
+    with plan_for(model).lock:
+        scores = score_all([example for example, _ in pairs])
+    return [own[numbers] for own, (_, numbers) in zip(scores, pairs, strict=True)]
 
 
 def _distinct(example: Example) -> tuple[Example, list[int]]:
-    """Return an example with each of its branches once, and the number of that branch for each of the given ones.
-
-    Equal candidates then have equal scores, although rounding depends on the position of a branch in a pass.
-    """
+    """Return an example with each of its branches once, and the number of that branch for each of the given ones."""
     found: dict[tuple[int, ...], int] = {}
     numbers = [found.setdefault(tuple(branch), len(found)) for branch in example.branches]
     if len(found) == len(numbers):

@@ -29,7 +29,7 @@ class PromptCache:
         self._max_bytes = max_bytes
         self._metrics = metrics
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._prompts: OrderedDict[Hashable, tuple[CachedPrompt, float]] = OrderedDict()  # in the order of their use
         self.bytes = 0
 
@@ -41,7 +41,7 @@ class PromptCache:
     def get(self, key: Hashable) -> CachedPrompt | None:
         """Return the prompt of a key, or None, and count a hit or a miss."""
         with self._lock:
-            self._remove_unused()
+            self.remove_unused()
             found = self._prompts.get(key)
             if found is None:
                 self._metrics.prompt_cache_misses.inc()
@@ -70,16 +70,13 @@ class PromptCache:
             self.bytes = 0
             self._metrics.prompt_cache_bytes.set(0)
 
-    async def remove_unused(self) -> None:
+    def remove_unused(self) -> None:
         """Remove the prompts that were not used for `MAX_SECONDS`."""
         with self._lock:
-            self._remove_unused()
-
-    def _remove_unused(self) -> None:
-        earliest = self._clock() - MAX_SECONDS
-        while self._prompts and next(iter(self._prompts.values()))[1] < earliest:
-            self._remove(next(iter(self._prompts)))
-        self._metrics.prompt_cache_bytes.set(self.bytes)
+            earliest = self._clock() - MAX_SECONDS
+            while self._prompts and next(iter(self._prompts.values()))[1] < earliest:
+                self._remove(next(iter(self._prompts)))
+            self._metrics.prompt_cache_bytes.set(self.bytes)
 
     def _remove(self, key: Hashable) -> None:
         removed = self._prompts.pop(key, None)
